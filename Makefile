@@ -7,11 +7,13 @@ PIPELINE ?= toy
 YAML     := pipelines/$(PIPELINE).yaml
 # SET="a.b=1 c.d=2" overrides settings; REBUILD=1 also runs earlier stages that are not up to date
 FLAGS     = $(foreach setting,$(SET),--set $(setting)) $(if $(REBUILD),--rebuild)
+# target that generates the corpus of a pipeline
+CORPUS    = $(if $(filter toy-th,$(PIPELINE)),toy-th-corpus,$(if $(findstring toy,$(PIPELINE)),toy-corpus,$(if $(findstring modes-,$(PIPELINE)),modes-corpus)))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev demo test test-slow fuzz check format docs docs-serve docs-images wheel-test run prepare teacher distill knowledge student score toy-corpus toy-th-corpus \
+.PHONY: help setup setup-dev demo test test-slow fuzz check format docs docs-serve docs-images wheel-test run prepare teacher distill knowledge student score toy-corpus toy-th-corpus modes-corpus \
         architecture fairseq-env fairseq-old-env parity parity-models bench-fairseq bench-import bench-prepare bench-train bench-train-quality bench-precision bench-memory bench-kd gpu bench-gpu-counters bench-toy \
-        bench-multi30k bench-kd-losses-toy bench-kd-losses-multi30k bench-nat-toy bench-nat-multi30k bench-students bench-distill bench-distill-scale \
+        bench-multi30k bench-kd-losses-toy bench-kd-losses-multi30k bench-nat-toy bench-nat-multi30k bench-modes bench-students bench-distill bench-distill-scale science results \
         clean-runs distclean
 
 help: ## list the targets
@@ -47,7 +49,10 @@ toy-corpus: $(VENV)/installed
 toy-th-corpus: $(VENV)/installed
 	@$(BIN)/python data/toy/generate.py --no-spaces --out data/toy/corpus-th
 
-prepare: $(VENV)/installed $(if $(filter toy-th,$(PIPELINE)),toy-th-corpus,$(if $(findstring toy,$(PIPELINE)),toy-corpus)) ## clean, tokenise and binarise the corpora
+modes-corpus: $(VENV)/installed
+	@$(BIN)/python data/modes/generate.py
+
+prepare: $(VENV)/installed $(CORPUS) ## clean, tokenise and binarise the corpora
 	$(BIN)/kdmt prepare $(YAML) $(FLAGS)
 
 teacher: $(VENV)/installed ## train the teacher
@@ -65,7 +70,7 @@ student: $(VENV)/installed ## train the students, or only STUDENT=name
 score: $(VENV)/installed ## score every trained system on the test sets
 	$(BIN)/kdmt score $(YAML) $(FLAGS)
 
-run: $(VENV)/installed $(if $(filter toy-th,$(PIPELINE)),toy-th-corpus,$(if $(findstring toy,$(PIPELINE)),toy-corpus)) ## run every stage that is not up to date, up to the scores
+run: $(VENV)/installed $(CORPUS) ## run every stage that is not up to date, up to the scores
 	$(BIN)/kdmt run $(YAML) $(if $(STUDENT),--student $(STUDENT)) $(foreach setting,$(SET),--set $(setting))
 
 demo: $(VENV)/installed toy-corpus ## run the whole pipeline on the toy corpus, in a few minutes
@@ -107,6 +112,7 @@ docs-serve: $(VENV)/installed-docs ## serve the documentation at http://127.0.0.
 
 docs-images: $(VENV)/installed ## draw the charts of the documentation from benchmarks/results/
 	$(BIN)/python benchmarks/draw_results.py
+	$(BIN)/python benchmarks/draw_modes.py
 
 # ---------------------------------------------------------------------------------------------------- measurements
 
@@ -174,6 +180,9 @@ bench-kd-losses-multi30k: $(VENV)/installed ## word- and sequence-level distilla
 bench-nat-toy: $(VENV)/installed toy-corpus ## non-autoregressive students on the toy corpus, raw and distilled
 	$(BIN)/python benchmarks/bench_pipeline.py nat-toy pipelines/nat-toy.yaml
 
+bench-modes: $(VENV)/installed modes-corpus ## share of right translations in languages of known modes, raw and distilled, five seeds
+	$(BIN)/python benchmarks/bench_modes.py
+
 bench-nat-multi30k: $(VENV)/installed ## non-autoregressive students on Multi30k, raw and distilled
 	$(BIN)/python benchmarks/bench_pipeline.py nat-multi30k pipelines/nat-multi30k.yaml
 
@@ -185,6 +194,14 @@ bench-distill: $(VENV)/installed ## speed of the distill stage, fairseq-generate
 
 bench-distill-scale: $(VENV)/installed ## speed of the distill stage without its engine, on 5 million sentences
 	$(BIN)/python benchmarks/bench_distill_scale.py
+
+# CLAIM="S1 S4" tests some claims
+science: $(VENV)/installed ## the scoreboard: experiments on claims of the literature, about 20 hours on one core
+	$(BIN)/python benchmarks/bench_science.py $(if $(CLAIM),--claim $(CLAIM))
+	$(BIN)/python benchmarks/write_results.py
+
+results: $(VENV)/installed ## write the tables of the documentation from the committed results
+	$(BIN)/python benchmarks/write_results.py
 
 clean-runs: $(VENV)/installed ## list earlier states of stages and incomplete outputs; YES=1 removes them
 	$(BIN)/kdmt clean $(YAML) $(if $(YES),--yes)

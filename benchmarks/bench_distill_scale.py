@@ -57,7 +57,7 @@ class CopyTeacher:
     vocab_size: int = 65_000
     nbest: int = 1
 
-    def open(self, _: Any) -> Callable[..., list[list[Hypothesis]]]:
+    def open(self, _: Any, __: Any) -> Callable[..., list[list[Hypothesis]]]:
         def copy(sources: list[Any], _: Any, __: Any, progress: Callable[[int], None]) -> list[list[Hypothesis]]:
             progress(len(sources))
             return [self._hypotheses(source.tolist()) for source in sources]

@@ -18,7 +18,6 @@ import argparse
 import json
 import re
 import subprocess
-import sys
 import sysconfig
 from pathlib import Path
 from statistics import fmean, stdev
@@ -26,8 +25,9 @@ from typing import Any
 
 from figures import Figure, report_figures
 
+from kdmt.toy.grammar import is_valid
+
 KDMT = Path(sysconfig.get_path("scripts")) / "kdmt"
-TOY = Path(__file__).resolve().parent.parent / "data" / "toy"
 STAGES = ("prepare", "teacher", "distill", "knowledge", "student", "score")
 
 
@@ -86,10 +86,6 @@ def way_of(row: dict[str, Any]) -> str:
 
 def valid_percent(run: Path, row: dict[str, Any]) -> float:
     """Return the percentage of outputs of a toy system that are correct translations, even if not the reference."""
-    if str(TOY) not in sys.path:
-        sys.path.insert(0, str(TOY))
-    from language import is_valid  # type: ignore[import-not-found]
-
     name = f"{row['system']}.seed_{row['seed']}.{row['test_set']}.{way_of(row)}.de"
     outputs = (run / "score" / name).read_text().splitlines()
     sources = (run / "prepare" / f"{row['test_set']}.raw.en").read_text().splitlines()

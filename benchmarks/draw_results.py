@@ -83,18 +83,20 @@ def bleu_chart(figures: Mapping[str, float], palette: Palette) -> str:
     group_height = len(SYSTEMS) * _BAR_HEIGHT + _GROUP_GAP
     height = _BARS_TOP + len(GROUPS) * group_height + 26
     parts = [
-        *_title("Multi30k en-de: BLEU of the same small student on raw and on distilled data", palette),
-        *_legend([(text, getattr(palette, system)) for system, text in SYSTEMS], palette),
+        *svg_title("Multi30k en-de: BLEU of the same small student on raw and on distilled data", palette),
+        *svg_legend([(text, getattr(palette, system)) for system, text in SYSTEMS], palette),
         *_bleu_axis(_BARS_TOP - 8, height - 30, palette),
     ]
     for number, (test_set, beam, label) in enumerate(GROUPS):
         top = _BARS_TOP + number * group_height
         middle = top + len(SYSTEMS) * _BAR_HEIGHT / 2
-        parts.append(_text(_BARS_LEFT - 10, middle + 4, label, palette.ink, anchor="end"))
+        parts.append(svg_text(_BARS_LEFT - 10, middle + 4, label, palette.ink, anchor="end"))
         for row, (system, _) in enumerate(SYSTEMS):
             name = f"{system}_{test_set}_beam{beam}_bleu"
             parts += _bar(figures[name], figures.get(f"{name}_sd"), top + row * _BAR_HEIGHT, system, palette)
-    return _svg(parts, height, "BLEU of a student on raw data, the same student on distilled data, and the teacher")
+    return svg_image(
+        parts, height, "BLEU of a student on raw data, the same student on distilled data, and the teacher"
+    )
 
 
 def _bar(bleu: float, deviation: float | None, top: float, system: str, palette: Palette) -> Iterator[str]:
@@ -102,22 +104,22 @@ def _bar(bleu: float, deviation: float | None, top: float, system: str, palette:
     width, colour = end - _BARS_LEFT, getattr(palette, system)
     yield f'<rect x="{_BARS_LEFT}" y="{top + 2}" width="{width:.1f}" height="{_BAR_HEIGHT - 4}" fill="{colour}"/>'
     if deviation is None:
-        yield _text(end + 8, middle + 4, f"{bleu:.2f}", palette.ink)
+        yield svg_text(end + 8, middle + 4, f"{bleu:.2f}", palette.ink)
         return
     low, high = _bleu_x(bleu - deviation), _bleu_x(bleu + deviation)
     yield (
         f'<path d="M{low:.1f},{middle} H{high:.1f} M{low:.1f},{middle - 3} v6 M{high:.1f},{middle - 3} v6" '
         f'stroke="{palette.ink}" fill="none"/>'
     )
-    yield _text(high + 8, middle + 4, f"{bleu:.2f} ± {deviation:.2f}", palette.ink)
+    yield svg_text(high + 8, middle + 4, f"{bleu:.2f} ± {deviation:.2f}", palette.ink)
 
 
 def _bleu_axis(top: float, bottom: float, palette: Palette) -> Iterator[str]:
     for bleu in range(0, int(_MOST_BLEU) + 1, 10):
         x = _bleu_x(bleu)
         yield f'<path d="M{x:.1f},{top} V{bottom}" stroke="{palette.grid}"/>'
-        yield _text(x, bottom + 16, str(bleu), palette.muted, anchor="middle")
-    yield _text(_bleu_x(_MOST_BLEU), bottom + 16, "BLEU", palette.muted, anchor="middle")
+        yield svg_text(x, bottom + 16, str(bleu), palette.muted, anchor="middle")
+    yield svg_text(_bleu_x(_MOST_BLEU), bottom + 16, "BLEU", palette.muted, anchor="middle")
 
 
 def _bleu_x(bleu: float) -> float:
@@ -174,13 +176,13 @@ _SLOWEST, _FASTEST = 15.0, 400.0
 def speed_chart(figures: Mapping[str, float], palette: Palette) -> str:
     """Return a scatter plot of BLEU against sentences per second, one sentence at a time on one CPU thread."""
     parts = [
-        *_title("BLEU and speed: Multi30k en-de, one sentence at a time, one CPU thread", palette),
-        *_legend([(text, getattr(palette, kind)) for kind, text in KINDS], palette),
+        *svg_title("BLEU and speed: Multi30k en-de, one sentence at a time, one CPU thread", palette),
+        *svg_legend([(text, getattr(palette, kind)) for kind, text in KINDS], palette),
         *_speed_axes(palette),
     ]
     for point in POINTS:
         parts += _mark(point, figures[f"speed_batch1_{point.name}"], figures[f"bleu_{point.name}"], palette)
-    return _svg(parts, _BOTTOM + 46, "BLEU against sentences per second of the teacher and of students")
+    return svg_image(parts, _BOTTOM + 46, "BLEU against sentences per second of the teacher and of students")
 
 
 def _mark(point: Point, speed: float, bleu: float, palette: Palette) -> Iterator[str]:
@@ -189,21 +191,21 @@ def _mark(point: Point, speed: float, bleu: float, palette: Palette) -> Iterator
         f'<circle cx="{x:.1f}" cy="{y:.1f}" r="5" fill="{getattr(palette, point.kind)}">'
         f"<title>{html.escape(exact)}</title></circle>"
     )
-    yield _text(x + point.dx, y + point.dy, point.label, palette.ink, anchor=point.anchor, size=12)
+    yield svg_text(x + point.dx, y + point.dy, point.label, palette.ink, anchor=point.anchor, size=12)
 
 
 def _speed_axes(palette: Palette) -> Iterator[str]:
     for bleu in range(0, 41, 10):
         y = _speed_y(bleu)
         yield f'<path d="M{_LEFT},{y:.1f} H{_RIGHT}" stroke="{palette.grid}"/>'
-        yield _text(_LEFT - 8, y + 4, str(bleu), palette.muted, anchor="end")
+        yield svg_text(_LEFT - 8, y + 4, str(bleu), palette.muted, anchor="end")
     for speed in (20, 50, 100, 200, 300):
         x = _speed_x(speed)
         yield f'<path d="M{x:.1f},{_BOTTOM} v5" stroke="{palette.muted}"/>'
-        yield _text(x, _BOTTOM + 20, str(speed), palette.muted, anchor="middle")
+        yield svg_text(x, _BOTTOM + 20, str(speed), palette.muted, anchor="middle")
     middle, label = (_LEFT + _RIGHT) / 2, "sentences per second (logarithmic)"
-    yield _text(middle, _BOTTOM + 38, label, palette.muted, anchor="middle")
-    yield _text(_LEFT - 36, _TOP - 8, "BLEU", palette.muted)
+    yield svg_text(middle, _BOTTOM + 38, label, palette.muted, anchor="middle")
+    yield svg_text(_LEFT - 36, _TOP - 8, "BLEU", palette.muted)
 
 
 def _speed_x(speed: float) -> float:
@@ -218,26 +220,26 @@ def _speed_y(bleu: float) -> float:
 # ----------------------------------------------------------------------------------------------------------- parts
 
 
-def _title(text: str, palette: Palette) -> Iterator[str]:
+def svg_title(text: str, palette: Palette) -> Iterator[str]:
     yield f'<text x="16" y="24" fill="{palette.ink}" font-size="15" font-weight="600">{html.escape(text)}</text>'
 
 
-def _legend(entries: Sequence[tuple[str, str]], palette: Palette) -> Iterator[str]:
+def svg_legend(entries: Sequence[tuple[str, str]], palette: Palette) -> Iterator[str]:
     x = 16.0
     for text, colour in entries:
         yield f'<rect x="{x}" y="38" width="12" height="12" fill="{colour}"/>'
-        yield _text(x + 18, 49, text, palette.ink)
+        yield svg_text(x + 18, 49, text, palette.ink)
         x += 18 + 6.6 * len(text) + 26  # estimated width of the text
 
 
-def _text(x: float, y: float, text: str, colour: str, *, anchor: str = "start", size: int = 13) -> str:
+def svg_text(x: float, y: float, text: str, colour: str, *, anchor: str = "start", size: int = 13) -> str:
     return (
         f'<text x="{x:.1f}" y="{y:.1f}" fill="{colour}" text-anchor="{anchor}" font-size="{size}">'
         f"{html.escape(text)}</text>"
     )
 
 
-def _svg(parts: Sequence[str], height: float, label: str) -> str:
+def svg_image(parts: Sequence[str], height: float, label: str) -> str:
     head = (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height:.0f}" width="{WIDTH}" '
         f'height="{height:.0f}" role="img" aria-label="{html.escape(label)}" {FONT}>'

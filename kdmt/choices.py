@@ -16,26 +16,38 @@ BleuTokenizer = Literal["auto", "13a", "intl", "none", "zh", "ja-mecab", "ko-mec
 
 # models and number types
 Activation = Literal["relu", "gelu"]
+Initialisation = Literal["fairseq", "bert"]  # of the weights of a model
 NATLayout = Literal["own", "fairseq"]  # of the sentences of a non-autoregressive model
+DecoderInput = Literal["source", "unk"]  # at positions of a non-autoregressive decoder where nothing is known
 SourceCopy = Literal["uniform", "soft"]  # of source embeddings to the input of a non-autoregressive decoder
 Precision = Literal["float32", "bf16", "bf16_output"]  # of matrix products; bf16_output: of the output projection only
 ComputeType = Literal["float32", "int8", "float16"]  # of CTranslate2, for weights and for computation
 # of CTranslate2's computation in a stage; auto: float32 on a CPU, float16 or bfloat16 on a GPU
 StageComputeType = Literal["auto", "float32", "int8", "float16", "bfloat16", "int8_float16"]
 CacheNumberType = Literal["float16", "float32"]  # of log-probabilities in the knowledge cache
-CheckpointName = Literal["best", "last", "average"]  # of a training run
+CheckpointName = Literal["auto", "best", "average_best", "average", "last"]  # of a training run
+AverageName = Literal["average_best", "average"]  # of the best and of the last checkpoints
+AutoCheckpoint = Literal["auto", "best", "last"]  # that `auto` is: the best by validation, or one of the averages
 CHECKPOINT_PREFERENCE: tuple[CheckpointName, ...] = ("average", "best", "last")  # if none is named, the first one found
 
 # training
+LRSchedule = Literal["inverse_sqrt", "linear", "cosine", "polynomial_decay", "wsd"]
 BestMetric = Literal["loss", "bleu", "chrf"]
 OnDivergence = Literal["stop", "skip"]  # for a loss or gradient that is not finite, or a gradient that is too large
 Parallelism = Literal["ddp", "fsdp"]
 
 # distillation losses
-DivergenceName = Literal["kl", "reverse_kl", "js", "tvd", "cross_entropy", "squared_error"]
+DivergenceName = Literal[
+    "kl", "reverse_kl", "skewed_kl", "skewed_reverse_kl", "js", "tvd", "cross_entropy", "squared_error"
+]
 HiddenDistance = Literal["mse", "cosine", "pkd"]
 AttentionDistance = Literal["kl", "squared_error"]
 GlancingDistance = Literal["hamming", "levenshtein"]
+GlancingDraw = Literal["exact", "bernoulli"]  # of the positions that glancing shows
+GlancingRounding = Literal["truncate", "round"]
+GlancingDivisor = Literal["words", "predicted"]  # of the loss: all words of the target, or those not shown
+GlancingReveal = Literal["state", "word"]  # at a position whose state on the best alignment is a blank
+LossAverage = Literal["token", "sentence"]
 TokenSelection = Literal["all", "batch", "global"]
 KnowledgeSource = Literal["teacher", "cache"]  # of word-level distillation
 OnlineTeacher = Literal["ema", "joint", "mutual"]

@@ -26,7 +26,8 @@ class Family:
         positions: kind of decoder positions.
         settings: names of the family's settings in a student's `nat` section, without those of all families.
         iterates: whether decoding takes several passes.
-        copies_source: whether the decoder input is made from the embeddings of the source.
+        copies_source: whether the decoder input is made from the embeddings of the source, unless `decoder_input` is
+            `unk`. In the other families, hidden words are <unk>.
         has_convex: whether the loss is the likelihood of the target, or of some of its tokens, and nothing else.
         fairseq: fairseq's name of the model; None if fairseq does not have it.
         fairseq_noise: `noise` of fairseq's task, which masks or deletes words of the target in training.
@@ -59,19 +60,21 @@ class Family:
 
 
 _LENGTH = ("length_weight",)
-_ALIGNED = ("upsample", "too_long", "glancing", "loss", "ngram")
+_DSLP = ("dslp", "dslp_mixing")
+_GLANCING = ("glancing", "glancing_draw", "glancing_rounding", "glancing_same_dropout")
+_ALIGNED = ("upsample", "too_long", "loss", "ngram", "loss_average", *_GLANCING)
 
 FAMILIES: Mapping[FamilyName, Family] = {
     "nat": Family(
         positions="target",
-        settings=(*_LENGTH, "source_copy", "glancing", "distance"),
+        settings=(*_LENGTH, *_DSLP, "decoder_input", "source_copy", *_GLANCING, "distance", "glancing_divisor"),
         copies_source=True,
         has_convex=True,
         fairseq="nonautoregressive_transformer",
     ),
     "cmlm": Family(
         positions="target",
-        settings=(*_LENGTH, "layout", "correction"),
+        settings=(*_LENGTH, *_DSLP, "layout", "correction"),
         iterates=True,
         has_convex=True,
         fairseq="cmlm_transformer",
@@ -79,18 +82,23 @@ FAMILIES: Mapping[FamilyName, Family] = {
     ),
     "inat": Family(
         positions="target",
-        settings=(*_LENGTH, "source_copy", "passes", "denoising"),
+        settings=(*_LENGTH, "decoder_input", "source_copy", "passes", "denoising"),
         iterates=True,
         copies_source=True,
         fairseq="iterative_nonautoregressive_transformer",
     ),
     "nat_crf": Family(
         positions="target",
-        settings=(*_LENGTH, "source_copy", "crf_rank", "crf_candidates", "crf_weight"),
+        settings=(*_LENGTH, "decoder_input", "source_copy", "crf_rank", "crf_candidates", "crf_weight"),
         copies_source=True,
         fairseq="nacrf_transformer",
     ),
-    "ctc": Family(positions="aligned", settings=(*_ALIGNED, "distance"), copies_source=True, has_convex=True),
+    "ctc": Family(
+        positions="aligned",
+        settings=(*_ALIGNED, *_DSLP, "decoder_input", "distance", "glancing_reveal"),
+        copies_source=True,
+        has_convex=True,
+    ),
     "dag": Family(positions="aligned", settings=(*_ALIGNED, "link_heads"), has_convex=True),
     # 'layout: fairseq' is available for training families that never predict <s> and </s>: the others would have to
     # learn that these two do not change

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from copy_task import TINY, VOCAB, open_data, train_settings, write_pairs
@@ -18,9 +19,9 @@ from kdmt.models.nonautoregressive import NATransformer
 PAIRS = [([4, 5, 6], [7, 8]), ([9, 9], [10, 11, 4, 5]), ([6], [8, 9, 10, 11, 4]), ([6], [7, 7, 7]), ([7, 4], [5, 5])]
 
 
-def small(family: FamilyName = "ctc", upsample: int = 2, *, layers: int = 1) -> NATransformer:
+def small(family: FamilyName = "ctc", upsample: int = 2, *, layers: int = 1, **settings: Any) -> NATransformer:
     torch.manual_seed(1)
-    nat = NATConfig(family=family, upsample=upsample)
+    nat = NATConfig(family=family, upsample=upsample, **settings)
     config = replace(TINY, dropout=0.0, decoder_layers=layers)
     model = build_nonautoregressive(config, nat, src_vocab_size=VOCAB, tgt_vocab_size=VOCAB)
     return model.double()

@@ -87,9 +87,21 @@ def settings() -> dict[str, Any]:
             "workers": 1,
         },
         "teacher": {"model": MODEL, "train": TEACHER_TRAIN},
-        "distill": {"decode": DECODE, "block_size": 30, "executor": "inline", "engine": "torch"},
+        "distill": {
+            "checkpoint": "average",
+            "decode": DECODE,
+            "block_size": 30,
+            "executor": "inline",
+            "engine": "torch",
+        },
         "students": {"raw": {"data": "raw", **student}, "distilled": {"data": "distilled", **student}},
-        "score": {"beams": [1, 2], "bootstrap_samples": 20, "speed_sentences": 2, "threads": 1},
+        "score": {
+            "checkpoint": "average",
+            "beams": [1, 2],
+            "bootstrap_samples": 20,
+            "speed_sentences": 2,
+            "threads": 1,
+        },
     }
     return json.loads(json.dumps(document))  # no dictionary twice, because YAML would write it as an alias
 

@@ -15,15 +15,15 @@ _LARGEST: dict[str, float] = {
     **dict.fromkeys(("max_source_tokens", "max_target_tokens", "max_len_b", "crf_candidates", "k"), 1_000_000),
     **dict.fromkeys(("vocab_size", "src_vocab_size", "tgt_vocab_size", "per_token", "frequent"), 10_000_000),
     **dict.fromkeys(("beam", "nbest", "beams", "validate_beam", "ctc_beam", "iterations"), 10_000),
-    **dict.fromkeys(("workers", "threads", "average_checkpoints", "repetition_times"), 10_000),
+    **dict.fromkeys(("workers", "threads", "average_checkpoints", "n", "repetition_times"), 10_000),
     **dict.fromkeys(("source_column", "target_column"), 100_000),
     **dict.fromkeys(("update_freq", "batch_size", "bootstrap_samples", "weight", "temperature"), 1_000_000),
     **dict.fromkeys(("temperatures", "insertion_temperature", "eos_penalty"), 1_000_000),
     **dict.fromkeys(("max_tokens", "block_size", "queue"), 100_000_000),
-    **dict.fromkeys(("lenpen", "dag_lenpen"), 100),
+    **dict.fromkeys(("lenpen", "dag_lenpen", "power"), 100),
     "seed": 2**63 - 1,
     "seeds": 2**63 - 1,
-    **dict.fromkeys(("lr", "warmup_init_lr"), 1e30),
+    **dict.fromkeys(("lr", "warmup_init_lr", "min_lr"), 1e30),
 }
 _LARGEST_OTHER = 1_000_000_000
 _LONGEST_TEXT = 4096  # maximum number of characters of a setting; longer paths are not possible

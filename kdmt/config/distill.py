@@ -124,7 +124,9 @@ TeacherName = Annotated[
 class Distill(Section):
     """Settings of the distill stage: teachers, decoding, checks of hypotheses, workers."""
 
-    checkpoint: CheckpointName = Field("average", description="Checkpoint of the pipeline's teacher")
+    checkpoint: CheckpointName = Field(
+        "auto", description="Checkpoint of the pipeline's teacher; 'auto' is the one that its run chose by validation"
+    )
     teachers: list[TeacherName] = Field(
         default_factory=list,
         description="Checkpoints that translate as an ensemble, or one Hugging Face model; empty for the pipeline's "
@@ -161,7 +163,12 @@ class Distill(Section):
         "set's",
     )
     sample: Sample = Field(Sample(), description="Sampling, for 'data: sampled'")
-    block_size: int = Field(1000, ge=1, description="Number of sentences in a block, the unit of work")
+    block_size: int | None = Field(
+        None,
+        ge=1,
+        description="Number of sentences in a block, the unit of work; null for 1000, or 10000 if decoding begins on a "
+        "GPU",
+    )
     # -- execution
     executor: ExecutorName = execution(
         "processes", description="Execution of workers: 'processes' on this machine, 'inline' in the command, 'ray'"

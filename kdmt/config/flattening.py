@@ -21,6 +21,7 @@ class Setting:
     value: Any
     default: Any  # REQUIRED if there is none
     kind: str
+    reason: str = ""  # why a setting of the kind extend is a result setting here
 
 
 REQUIRED = object()
@@ -39,7 +40,11 @@ def _leaves(section: Section, prefix: str, *, expected: bool = True) -> Iterator
     Args:
         expected: whether the section exists by default, so that a setting that a record does not have had its default.
     """
+    fixed = section.fixed()
     for name, field in type(section).model_fields.items():
+        if name in fixed:
+            yield f"{prefix}{name}", Setting(getattr(section, name), field.default, "result", fixed[name])
+            continue
         extra = field.json_schema_extra
         later = isinstance(extra, dict) and extra.get("later") is True
         known = (expected or later) and not field.is_required()

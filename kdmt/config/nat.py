@@ -4,7 +4,19 @@ from __future__ import annotations
 
 from pydantic import Field, model_validator
 
-from kdmt.choices import AlignedLoss, GlancingDistance, NATLayout, OnTooLong, SourceCopy
+from kdmt.choices import (
+    AlignedLoss,
+    DecoderInput,
+    GlancingDistance,
+    GlancingDivisor,
+    GlancingDraw,
+    GlancingReveal,
+    GlancingRounding,
+    LossAverage,
+    NATLayout,
+    OnTooLong,
+    SourceCopy,
+)
 from kdmt.config.section import SchedulePoint, Section, changed
 from kdmt.families import FamilyName, families_with
 
@@ -17,13 +29,35 @@ class NAT(Section):
         "own", description="Layout of the sentences: 'fairseq' computes what fairseq's model of the family does"
     )
     deep_supervision: float = Field(0.0, ge=0.0, description="Weight of the loss at the lower decoder layers")
+    dslp: bool = Field(
+        False,
+        description="Whether each decoder layer but the first reads the prediction of the layer below (nat, cmlm, "
+        "ctc), as in DSLP; needs 'deep_supervision'",
+    )
+    dslp_mixing: float = Field(
+        0.0,
+        ge=0.0,
+        le=1.0,
+        description="Probability that the prediction of a lower layer is replaced by the target's token in training "
+        "(nat, cmlm, ctc; in ctc by the most probable alignment); 0 for no replacement",
+    )
     upsample: int = Field(3, ge=1, description="Number of decoder positions per source token (ctc, dag)")
     too_long: OnTooLong = Field(
         "skip",
         description="Action for a target that has no alignment to the decoder positions (ctc, dag): 'skip' leaves it "
         "out of the loss, 'upsample' gives it more positions in training",
     )
+    loss_average: LossAverage = Field(
+        "token",
+        description="Average of the loss (ctc, dag): 'token' divides the sum by the number of target words, 'sentence' "
+        "divides the loss of each sentence by its number of words and takes the mean over sentences",
+    )
     length_weight: float = Field(0.1, gt=0.0, description="Weight of the cross entropy of the predicted length")
+    decoder_input: DecoderInput = Field(
+        "source",
+        description="Decoder input at unknown positions: 'source' embeddings, or 'unk', the embedding of <unk>, from "
+        "which revealed words differ more (nat, inat, nat_crf, ctc)",
+    )
     source_copy: SourceCopy = Field(
         "uniform", description="Copy of source embeddings to the decoder input (nat, inat, nat_crf)"
     )
@@ -44,6 +78,27 @@ class NAT(Section):
         "decoder input reveals per error of the student's first pass (nat, ctc, dag); null for no glancing",
     )
     distance: GlancingDistance = Field("hamming", description="Distance that counts errors for 'glancing' (nat, ctc)")
+    glancing_draw: GlancingDraw = Field(
+        "exact",
+        description="Draw of the positions that 'glancing' reveals (nat, ctc, dag): 'exact' draws a number of them, "
+        "'bernoulli' each position with the same probability",
+    )
+    glancing_rounding: GlancingRounding = Field(
+        "truncate", description="Rounding of the number of positions that an 'exact' draw reveals (nat, ctc, dag)"
+    )
+    glancing_reveal: GlancingReveal = Field(
+        "state",
+        description="Symbol that 'glancing' reveals at a position whose most probable state is a blank (ctc): 'state' "
+        "is the blank, 'word' the next word of the target",
+    )
+    glancing_divisor: GlancingDivisor = Field(
+        "words",
+        description="Divisor of the loss with 'glancing' (nat): all words of the target, or the words that are "
+        "'predicted', because they are not revealed",
+    )
+    glancing_same_dropout: bool = Field(
+        False, description="Whether both passes of 'glancing' have the same dropout masks (nat, ctc, dag)"
+    )
     correction: float = Field(
         0.0, ge=0.0, le=1.0, description="Share of the visible tokens that are replaced by the student's own (cmlm)"
     )
@@ -67,8 +122,19 @@ class NAT(Section):
             families = families_with(name)
             if families and self.family not in families:
                 raise ValueError(f"'{name}' is a setting of {', '.join(families)}, not of '{self.family}'")
+        if self.dslp and not self.deep_supervision:
+            raise ValueError("'dslp' needs 'deep_supervision': the lower layers do not learn to predict without a loss")
+        if self.dslp_mixing and not self.dslp:
+            raise ValueError("'dslp_mixing' has no effect unless 'dslp' is true")
+        if self.source_copy != "uniform" and self.decoder_input == "unk":
+            raise ValueError("'source_copy' has no effect with 'decoder_input: unk', which copies no source embeddings")
         if self.distance != "hamming" and self.glancing is None:
             raise ValueError("'distance' has no effect unless 'glancing' is set")
+        for name in changed(self):
+            if name.startswith("glancing_") and self.glancing is None:
+                raise ValueError(f"'{name}' has no effect unless 'glancing' is set")
+        if self.glancing_rounding != "truncate" and self.glancing_draw != "exact":
+            raise ValueError("'glancing_rounding' has no effect unless 'glancing_draw' is 'exact'")
         return self
 
     @model_validator(mode="after")
@@ -78,6 +144,8 @@ class NAT(Section):
             raise ValueError(f"'loss: {self.loss}' is a loss of {family}, not of '{self.family}'")
         if self.loss == "likelihood" and "ngram" in changed(self):
             raise ValueError("'ngram' has no effect with 'loss: likelihood'")
+        if self.loss != "likelihood" and self.loss_average != "token":
+            raise ValueError(f"'loss_average' has no effect with 'loss: {self.loss}', the mean over sentences")
         if self.loss == "nmla" and self.ngram > 2:
             raise ValueError(f"'ngram' must be 1 or 2 with 'loss: nmla', not {self.ngram}")
         return self

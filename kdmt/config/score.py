@@ -15,7 +15,9 @@ from kdmt.languages import missing_extra
 class Score(Section):
     """Settings of the score stage. None is an execution setting, because speeds are results too."""
 
-    checkpoint: CheckpointName = Field("average", description="Checkpoint of each system")
+    checkpoint: CheckpointName = Field(
+        "auto", description="Checkpoint of each system; 'auto' is the one that its run chose by validation"
+    )
     beams: list[Annotated[int, Field(ge=1)]] = Field(
         [1, 5], min_length=1, description="Beam sizes for autoregressive models"
     )

@@ -54,6 +54,10 @@ class Section(BaseModel):
         check_bounds(str(info.field_name), value)
         return value
 
+    def fixed(self) -> dict[str, str]:
+        """Return the settings of the kind extend that are result settings here, because of others, with the reason."""
+        return {}
+
 
 def changed(section: Section) -> list[str]:
     """Return the names of the settings that differ from their defaults.

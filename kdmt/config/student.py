@@ -16,8 +16,8 @@ from kdmt.choices import (
     TokenSelection,
 )
 from kdmt.config.nat import NAT
-from kdmt.config.section import SchedulePoint, Section, extend
-from kdmt.config.training import Model, Train, check_packed_model
+from kdmt.config.section import SchedulePoint, Section, changed, extend, later
+from kdmt.config.training import Model, Train, check_initial_weights, check_packed_model
 from kdmt.families import FAMILIES
 from kdmt.training_sets import TRAINING_SETS, TrainingSetName
 
@@ -36,6 +36,13 @@ class WordKD(Section):
     )
     divergence: DivergenceName = Field("kl", description="Divergence between the teacher and the student")
     beta: float = Field(0.5, gt=0.0, lt=1.0, description="Share of the teacher in the mixture of 'divergence: js'")
+    skew: float = later(
+        0.1,
+        gt=0.0,
+        lt=1.0,
+        description="Share of the teacher in the mixture of 'divergence: skewed_kl', of the student in that of "
+        "'skewed_reverse_kl'",
+    )
     temperature: float = Field(1.0, gt=0.0, description="Divisor of the logits of the teacher and the student")
     alpha: float = Field(0.5, ge=0.0, le=1.0, description="Weight of the divergence")
     select: TokenSelection = Field(
@@ -76,6 +83,8 @@ class WordKD(Section):
     def _consistent(self) -> WordKD:
         if self.source == "cache" and self.divergence == "squared_error":
             raise ValueError("'divergence: squared_error' needs the whole distribution, which a cache does not have")
+        if "skew" in changed(self) and self.divergence not in ("skewed_kl", "skewed_reverse_kl"):
+            raise ValueError("'skew' has no effect unless 'divergence' is 'skewed_kl' or 'skewed_reverse_kl'")
         if self.source == "cache" and self.marginal_momentum:
             raise ValueError(
                 "'marginal_momentum' has no effect with 'source: cache', which has the marginal of all tokens"
@@ -240,9 +249,10 @@ class Student(Section):
     )
 
     @model_validator(mode="after")
-    def _distinct(self) -> Student:
+    def _consistent(self) -> Student:
         if len(set(self.seeds)) != len(self.seeds):
             raise ValueError("'seeds' holds a number twice")
+        check_initial_weights(self.model, self.train)
         return self
 
     @model_validator(mode="after")
@@ -324,6 +334,15 @@ class Student(Section):
             raise ValueError("'on_policy' samples from one student: 'online.kind' trains several models")
         if self.train.parallel == "fsdp":
             raise ValueError("'on_policy' needs the whole model on each rank: 'train.parallel: fsdp' shards it")
+        return self
+
+    @model_validator(mode="after")
+    def _whole_first_pass(self) -> Student:
+        if self.nat is not None and self.nat.glancing_divisor == "predicted" and self.train.parallel == "fsdp":
+            raise ValueError(
+                "'nat.glancing_divisor: predicted' needs the whole model on each rank before the forward pass: "
+                "'train.parallel: fsdp' shards it"
+            )
         return self
 
     @model_validator(mode="after")

@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
-from kdmt.choices import Activation, BestMetric, OnDivergence, Parallelism, Precision
-from kdmt.config.section import Section, TokenLimit, execution, extend
+from kdmt.choices import (
+    Activation,
+    AutoCheckpoint,
+    BestMetric,
+    Initialisation,
+    LRSchedule,
+    OnDivergence,
+    Parallelism,
+    Precision,
+)
+from kdmt.config.bounds import largest
+from kdmt.config.section import Section, TokenLimit, changed, execution, extend
 
 
 class Model(Section):
@@ -45,6 +55,11 @@ class Model(Section):
         None, description="Embeddings without multiplication by the square root of the width"
     )
     activation_fn: Activation | None = Field(None, description="Activation function of the feed-forward layers")
+    init: Initialisation | None = Field(
+        None,
+        description="Random initial weights: 'fairseq' (also if null) draws them as fairseq's Transformer does, 'bert' "
+        "from a normal distribution with a standard deviation of 0.02",
+    )
     dropout: float | None = Field(None, ge=0.0, lt=1.0, description="Dropout probability")
     attention_dropout: float | None = Field(
         None, ge=0.0, lt=1.0, description="Dropout probability of the attention weights"
@@ -60,10 +75,61 @@ class Model(Section):
         return {key: value for key, value in self.model_dump().items() if key != "arch" and value is not None}
 
 
+# settings of single schedules of the learning rate
+_SCHEDULE_SETTINGS: dict[str, tuple[LRSchedule, ...]] = {
+    "min_lr": ("linear", "cosine", "polynomial_decay", "wsd"),
+    "power": ("polynomial_decay",),
+    "decay_share": ("wsd",),
+}
+
+
+class Average(Section):
+    """Averages of checkpoints: every run writes the mean of its best and of its last checkpoints."""
+
+    of: AutoCheckpoint = extend(
+        "auto",
+        description="Checkpoint that the name 'auto' is: 'best' for 'average_best', 'last' for 'average', 'auto' for "
+        "the best of 'best', 'average_best' and 'average' by 'best_metric', compared when training ends",
+    )
+    n: int | None = execution(
+        None,
+        ge=1,
+        description="Number of checkpoints in each average: another name of 'average_checkpoints', as which it is "
+        "stored; null for the value there",
+    )
+
+
+def _average_from_name(value: object) -> object:
+    return {"of": value} if isinstance(value, str) else value
+
+
+def with_number_of_checkpoints(train: object) -> object:
+    """Return the settings of a training with 'average.n' under its other name, 'average_checkpoints'.
+
+    Raises:
+        ValueError: if both names are given and differ.
+    """
+    average = train.get("average") if isinstance(train, dict) else None
+    if not isinstance(train, dict) or not isinstance(average, dict):
+        return train
+    n = average.get("n")
+    if type(n) is not int or not 1 <= n <= largest("n"):
+        return train  # a wrong number is reported as that of 'average.n'
+    if train.get("average_checkpoints", n) != n:
+        raise ValueError(f"'average.n' ({n}) and 'average_checkpoints' ({train['average_checkpoints']}) differ")
+    others = {name: value for name, value in average.items() if name != "n"}
+    return {**train, "average": others, "average_checkpoints": n}
+
+
 class Train(Section):
     """Optimisation. Names and meanings are those of fairseq-train where it has the setting."""
 
-    max_updates: int = extend(100_000, ge=1, description="Number of updates after which training ends")
+    max_updates: int = extend(
+        100_000,
+        ge=1,
+        description="Number of updates after which training ends; a result setting unless 'lr_schedule' is "
+        "'inverse_sqrt', since the other schedules end with it",
+    )
     max_tokens: int = Field(
         4096, ge=1, description="Maximum number of padded tokens in a micro-batch, on its longer side"
     )
@@ -71,6 +137,21 @@ class Train(Section):
     lr: float = Field(5e-4, gt=0.0, description="Learning rate at the end of the warmup")
     warmup_updates: int = Field(4000, ge=1, description="Number of updates over which the learning rate rises")
     warmup_init_lr: float = Field(1e-7, ge=0.0, description="Learning rate of the first update")
+    lr_schedule: LRSchedule = Field(
+        "inverse_sqrt",
+        description="Schedule of the learning rate after the warmup: 'inverse_sqrt', or a decay to 'min_lr' at "
+        "'max_updates': 'linear', 'cosine', 'polynomial_decay', or 'wsd' (constant, then linear)",
+    )
+    min_lr: float = Field(
+        0.0,
+        ge=0.0,
+        description="Learning rate at 'max_updates' (linear, cosine, wsd; fairseq's 'end_learning_rate' in "
+        "polynomial_decay)",
+    )
+    power: float = Field(1.0, gt=0.0, description="Exponent of the decay (polynomial_decay)")
+    decay_share: float = Field(
+        0.2, gt=0.0, le=1.0, description="Share of all updates, at the end, in which the learning rate decays (wsd)"
+    )
     adam_betas: tuple[float, float] = Field(
         (0.9, 0.98), strict=False, description="Adam's decay rates of the first and the second moment"
     )
@@ -96,7 +177,12 @@ class Train(Section):
         description="Number of validations without a better score, or an equal one with a lower loss, after which "
         "training ends early; 0 for no early end",
     )
-    average_checkpoints: int = Field(5, ge=1, description="Number of checkpoints that 'average' is the mean of")
+    average_checkpoints: int = Field(
+        5, ge=1, description="Number of checkpoints that 'average' and 'average_best' are the mean of"
+    )
+    average: Annotated[
+        Average, BeforeValidator(_average_from_name, json_schema_input_type=Average | AutoCheckpoint)
+    ] = Field(Average(), description="Averages of checkpoints; a string sets 'average.of'")
     max_source_tokens: TokenLimit = Field(
         1024, ge=0, description="Maximum number of source tokens; longer pairs are left out and counted; 0 for no limit"
     )
@@ -144,6 +230,11 @@ class Train(Section):
         False, description="Recomputation of layers in the backward pass, which needs less memory and more time"
     )
 
+    @model_validator(mode="before")
+    @classmethod
+    def _number_of_checkpoints(cls, values: object) -> object:
+        return with_number_of_checkpoints(values)
+
     @model_validator(mode="after")
     def _consistent(self) -> Train:
         if self.best_metric != "loss" and not self.validate_bleu:
@@ -153,6 +244,29 @@ class Train(Section):
         if not all(0.0 <= beta < 1.0 for beta in self.adam_betas):
             raise ValueError(f"'adam_betas' {list(self.adam_betas)} are not both at least 0 and less than 1")
         return self
+
+    @model_validator(mode="after")
+    def _schedule_settings(self) -> Train:
+        for name in changed(self):
+            schedules = _SCHEDULE_SETTINGS.get(name)
+            if schedules is not None and self.lr_schedule not in schedules:
+                raise ValueError(f"'{name}' is a setting of {', '.join(schedules)}, not of '{self.lr_schedule}'")
+        if self.min_lr > self.lr:
+            raise ValueError(f"'min_lr' ({self.min_lr:g}) is greater than 'lr' ({self.lr:g})")
+        ends = self.lr_schedule != "inverse_sqrt" and not self.init_optimizer  # which adds the updates before
+        if ends and self.warmup_updates >= self.max_updates:
+            raise ValueError(
+                f"'lr_schedule: {self.lr_schedule}' has no effect: 'warmup_updates' ({self.warmup_updates}) is not "
+                f"less than 'max_updates' ({self.max_updates})"
+            )
+        return self
+
+    def fixed(self) -> dict[str, str]:
+        """Return `max_updates` if the learning rate of every update depends on it."""
+        if self.lr_schedule == "inverse_sqrt":
+            return {}
+        name = f"'lr_schedule: {self.lr_schedule}'"
+        return {"max_updates": f"with {name} every learning rate depends on it, so the run cannot be extended"}
 
 
 def check_packed_model(model: Model) -> None:
@@ -165,6 +279,16 @@ def check_packed_model(model: Model) -> None:
         raise ValueError("'train.packing' needs 'model.attention_dropout: 0'")
 
 
+def check_initial_weights(model: Model, train: Train) -> None:
+    """Check that random initial weights are kept.
+
+    Raises:
+        ValueError: if a distribution is set for them, and all of them are replaced.
+    """
+    if model.init not in (None, "fairseq") and train.init_from is not None:
+        raise ValueError("'model.init' has no effect with 'train.init_from', whose weights replace the random ones")
+
+
 class Teacher(Section):
     """Settings of the teacher stage."""
 
@@ -173,7 +297,8 @@ class Teacher(Section):
     seed: int = Field(1, ge=0, description="Seed of the initial weights, of dropout and of the order of batches")
 
     @model_validator(mode="after")
-    def _can_be_packed(self) -> Teacher:
+    def _consistent(self) -> Teacher:
         if self.train.packing:
             check_packed_model(self.model)
+        check_initial_weights(self.model, self.train)
         return self

@@ -39,8 +39,12 @@ class Teacher(Protocol):
     @property
     def vocab_size(self) -> int: ...
 
-    def open(self, spec: WorkerSpec) -> Translate:
-        """Load the model and return a function that translates with it."""
+    def open(self, spec: WorkerSpec, made_with: dict[str, object]) -> Translate:
+        """Load the model and return a function that translates with it.
+
+        Args:
+            made_with: result of `made_with`; the function adds what changes while it translates.
+        """
         ...
 
     def made_with(self, spec: WorkerSpec) -> dict[str, object]:
@@ -86,8 +90,9 @@ class BlockDecoder:
     made_from: Mapping[str, object]
 
     def __call__(self, spec: WorkerSpec) -> Worker:
-        translate = self.teacher.open(spec)
-        return partial(self._decode, translate, self.open_text(), self.teacher.made_with(spec))
+        made_with = self.teacher.made_with(spec)
+        translate = self.teacher.open(spec, made_with)
+        return partial(self._decode, translate, self.open_text(), made_with)
 
     def _decode(
         self,

@@ -46,8 +46,8 @@ class CTranslate2Teacher:
     shortlist: bool = False
     libraries: tuple[str, ...] = ("ctranslate2",)
 
-    def open(self, spec: WorkerSpec) -> Translate:
-        """See `Teacher.open`."""
+    def open(self, spec: WorkerSpec, made_with: dict[str, object]) -> Translate:
+        """See `Teacher.open`. `made_with` gets the size of batches if a batch did not fit in the memory of a GPU."""
         engine = CTranslate2Engine(
             self.folder,
             device=spec.device,
@@ -61,7 +61,10 @@ class CTranslate2Teacher:
         def search(
             sources: SourceIds, _: list[int], __: Block, progress: Callable[[int], None]
         ) -> list[list[Hypothesis]]:
-            return engine.decode(sources, settings, progress=progress)
+            found = engine.decode(sources, settings, progress=progress)
+            if engine.memory.max_tokens is not None:  # on which the last digits of scores may depend
+                made_with["max_tokens"] = engine.memory.max_tokens
+            return found
 
         def draw(
             sources: SourceIds, _: list[int], block: Block, progress: Callable[[int], None]
@@ -105,7 +108,7 @@ class TorchTeacher:
     load: Callable[[Path], Transformer] | None = None
     libraries: tuple[str, ...] = ("torch",)
 
-    def open(self, spec: WorkerSpec) -> Translate:
+    def open(self, spec: WorkerSpec, made_with: dict[str, object]) -> Translate:  # noqa: ARG002
         """See `Teacher.open`."""
         from kdmt.distill.torch_models import open_models  # loads torch
 

@@ -22,7 +22,7 @@ from kdmt.distill.sources import SourceText, Text
 from kdmt.distill.teacher_engines import CTranslate2Teacher, TorchTeacher
 from kdmt.errors import UserError
 from kdmt.interop.ctranslate2_folder import SHORTLIST_FILE
-from kdmt.models.checkpoint_folder import checkpoint_sha256, resolve_checkpoint
+from kdmt.models.checkpoint_folder import checkpoint_sha256, resolve_checkpoint, resolve_name
 from kdmt.models.description import read_description
 
 _NAT_SETTINGS = ("distill.nat.", "distill.iterations")
@@ -161,7 +161,7 @@ class OwnTeacher:
 
 def choose_own_teacher(settings: Distill, inputs: Inputs, run: Path) -> OwnTeacher:
     """Return the checkpoints that the settings name, or the pipeline's teacher. See `choose_teacher`."""
-    names = tuple(settings.checkpoints) or (f"teacher/{settings.checkpoint}",)
+    names = tuple(settings.checkpoints) or (f"teacher/{resolve_name(run, settings.checkpoint)}",)
     wanted = [Path(name) for name in settings.checkpoints] or [run / settings.checkpoint]
     checkpoints = tuple(resolve_checkpoint(path) for path in wanted)
     for checkpoint in checkpoints:

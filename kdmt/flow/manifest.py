@@ -35,6 +35,7 @@ class Plan:
     extend: dict[str, object]  # extend settings
     inputs: dict[str, str]  # name -> SHA-256
     defaults: dict[str, object] = field(default_factory=dict)  # defaults of the settings that have one; not written
+    reasons: dict[str, str] = field(default_factory=dict)  # why a change of a setting redoes the stage; not written
 
     def depending_on(self, name: str, value: object, *, default: object) -> Plan:
         """Return the plan with an additional setting; a record without it counts as having the default."""
@@ -63,13 +64,16 @@ def make_plan(sections: Mapping[str, Section], extra: Mapping[str, object], inpu
     settings: dict[str, object] = dict(extra)
     extend: dict[str, object] = {}
     defaults: dict[str, object] = {}
+    reasons: dict[str, str] = {}
     for path, section in sections.items():
         for kind, values in (("result", settings), ("extend", extend)):
             for key, setting in flatten_settings(section, kind).items():
                 values[f"{path}.{key}"] = setting.value
                 if setting.default is not REQUIRED:
                     defaults[f"{path}.{key}"] = setting.default
-    return Plan(settings, extend, dict(inputs), defaults)
+                if setting.reason:
+                    reasons[f"{path}.{key}"] = setting.reason
+    return Plan(settings, extend, dict(inputs), defaults, reasons)
 
 
 def check_status(folder: Path, plan: Plan) -> Status:
@@ -79,12 +83,13 @@ def check_status(folder: Path, plan: Plan) -> Status:
     if recorded is None:
         return Status("new", ["it was never made"])
     wanted = plan.as_dict()
+    _use_wanted_kinds(recorded, wanted)
     # a record of a version without a setting counts as having its default
     for kind in ("settings", "extend"):
         known_later = {key: value for key, value in plan.defaults.items() if key in wanted[kind]}
         recorded[kind] = json.loads(json.dumps(known_later)) | recorded[kind]
     reasons = [
-        *_differences("setting", recorded["settings"], wanted["settings"]),
+        *_differences("setting", recorded["settings"], wanted["settings"], plan.reasons),
         *_differences("input", recorded["inputs"], wanted["inputs"]),
     ]
     if complete:
@@ -263,7 +268,17 @@ def _lowered(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def _differences(noun: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+def _use_wanted_kinds(recorded: dict[str, Any], wanted: Mapping[str, Any]) -> None:
+    """Move settings that a plan has as another kind than the record, so that their values are compared."""
+    for kind, other in (("settings", "extend"), ("extend", "settings")):
+        for key in recorded[kind].keys() & wanted[other].keys():
+            recorded[other][key] = recorded[kind].pop(key)
+
+
+def _differences(
+    noun: str, old: Mapping[str, Any], new: Mapping[str, Any], why: Mapping[str, str] | None = None
+) -> list[str]:
+    """Return a line for each difference, with the reason in `why` where a setting has one."""
     reasons = []
     for key in sorted(old.keys() | new.keys()):
         if key not in new:
@@ -272,5 +287,6 @@ def _differences(noun: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> l
             reasons.append(f"the {noun} {key} is new")
         elif old[key] != new[key]:
             change = f" from {old[key]!r} to {new[key]!r}" if noun == "setting" else ""
-            reasons.append(f"the {noun} {key} changed{change}")
+            reason = f" ({why[key]})" if why and key in why else ""
+            reasons.append(f"the {noun} {key} changed{change}{reason}")
     return reasons

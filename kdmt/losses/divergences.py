@@ -25,6 +25,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -79,8 +80,23 @@ def generalized_js(log_p: Tensor, log_q: Tensor, *, beta: float = 0.5) -> Tensor
 
     beta = 1/2 is the Jensen-Shannon divergence, at most log 2.
     """
-    log_m = torch.lerp(log_q.exp(), log_p.exp(), beta).clamp_min(torch.finfo(log_q.dtype).tiny).log()
+    log_m = _log_mixture(log_p, log_q, beta)
     return beta * kl(log_p, log_m) + (1.0 - beta) * kl(log_q, log_m)
+
+
+def skewed_kl(log_p: Tensor, log_q: Tensor, *, skew: float = 0.1) -> Tensor:
+    """Return KL(p || m) with m = skew p + (1 - skew) q (Ko et al. 2024, DistiLLM, section 3.1), at most -log skew."""
+    return kl(log_p, _log_mixture(log_p, log_q, skew))
+
+
+def skewed_reverse_kl(log_p: Tensor, log_q: Tensor, *, skew: float = 0.1) -> Tensor:
+    """Return KL(q || m) with m = (1 - skew) p + skew q (Ko et al. 2024, DistiLLM, section 3.1), at most -log skew."""
+    return kl(log_q, _log_mixture(log_p, log_q, 1.0 - skew))
+
+
+def _log_mixture(log_p: Tensor, log_q: Tensor, share: float) -> Tensor:
+    """Return the logarithm of share * p + (1 - share) * q."""
+    return torch.lerp(log_q.exp(), log_p.exp(), share).clamp_min(torch.finfo(log_q.dtype).tiny).log()
 
 
 def total_variation(log_p: Tensor, log_q: Tensor) -> Tensor:
@@ -223,6 +239,29 @@ def _fast_reverse_kl(p: Distribution, q: Distribution, *, out: Tensor | None = N
     return parts.sum(-1), Slope.of(parts.add_(q.probs))
 
 
+def _fast_skewed_kl(
+    p: Distribution, q: Distribution, *, skew: float = 0.1, out: Tensor | None = None
+) -> tuple[Tensor, Slope]:
+    """Return the value and the slope of `skewed_kl`, which is -(1 - skew) q p / m."""
+    mixture = torch.lerp(q.probs, p.probs, skew, out=out)
+    mixture.clamp_min_(torch.finfo(mixture.dtype).tiny)
+    value = (p.logs - mixture.log()).mul_(p.probs).sum(-1)
+    ratio = torch.div(p.probs, mixture, out=mixture)  # at most 1 / skew
+    return value, Slope.of(ratio.mul_(q.probs).mul_(skew - 1.0))
+
+
+def _fast_skewed_reverse_kl(
+    p: Distribution, q: Distribution, *, skew: float = 0.1, out: Tensor | None = None
+) -> tuple[Tensor, Slope]:
+    """Return the value and the slope of `skewed_reverse_kl`, which is q (log q - log m + (1 - skew) p / m)."""
+    mixture = torch.lerp(q.probs, p.probs, 1.0 - skew, out=out)
+    mixture.clamp_min_(torch.finfo(mixture.dtype).tiny)
+    log_ratio = q.logs - mixture.log()
+    value = (log_ratio * q.probs).sum(-1)
+    share = torch.div(p.probs, mixture, out=mixture).mul_(1.0 - skew)  # of p in the mixture, at most 1
+    return value, Slope.of(share.add_(log_ratio).mul_(q.probs))
+
+
 def _fast_js(p: Distribution, q: Distribution, *, beta: float = 0.5, out: Tensor | None = None) -> tuple[Tensor, Slope]:
     """Return the value and the slope of `generalized_js`.
 
@@ -263,14 +302,14 @@ class Divergence:
         of_groups: whether it can be computed over groups of tokens, as a cache of the teacher's best tokens requires.
         times_squared_temperature: whether the loss is value * T^2, which keeps the size of the gradient at any
             temperature T (Hinton et al. 2015, section 2).
-        has_beta: whether the setting `beta` applies to it.
+        parameter: name of the number that the function takes in addition, `beta` or `skew`; None for none.
     """
 
     function: Callable[..., Tensor]
     fast: Comparison | None = None
     of_groups: bool = True
     times_squared_temperature: bool = False
-    has_beta: bool = False
+    parameter: Literal["beta", "skew"] | None = None
 
     def compare(self, p: Distribution, q: Distribution, *, out: Tensor | None = None) -> tuple[Tensor, Slope]:
         """Return the value [...], in nats for information measures, and the slope; `out` is memory for either."""
@@ -283,29 +322,36 @@ class Divergence:
 DIVERGENCES: Mapping[str, Divergence] = {
     "kl": Divergence(kl, _fast_kl, times_squared_temperature=True),
     "reverse_kl": Divergence(reverse_kl, _fast_reverse_kl, times_squared_temperature=True),
-    "js": Divergence(generalized_js, _fast_js, has_beta=True),
+    "skewed_kl": Divergence(skewed_kl, _fast_skewed_kl, times_squared_temperature=True, parameter="skew"),
+    "skewed_reverse_kl": Divergence(
+        skewed_reverse_kl, _fast_skewed_reverse_kl, times_squared_temperature=True, parameter="skew"
+    ),
+    "js": Divergence(generalized_js, _fast_js, parameter="beta"),
     "tvd": Divergence(total_variation, _fast_total_variation),
     "cross_entropy": Divergence(cross_entropy, _fast_cross_entropy, times_squared_temperature=True),
     "squared_error": Divergence(squared_error, _fast_squared_error, of_groups=False),
 }
 
 
-def divergence(name: str, *, beta: float = 0.5) -> Divergence:
+def divergence(name: str, *, beta: float = 0.5, skew: float = 0.1) -> Divergence:
     """Return a divergence by its name.
 
     Args:
         name: a key of `DIVERGENCES`.
-        beta: share of the teacher in the mixture, between 0 and 1, for the divergences that have it.
+        beta: share of the teacher in the mixture of `js`, between 0 and 1.
+        skew: share of the first distribution in the mixture of `skewed_kl` and `skewed_reverse_kl`, between 0 and 1.
 
     Raises:
-        ValueError: if the name is unknown, or beta is out of range.
+        ValueError: if the name is unknown, or the number that the divergence takes is out of range.
     """
     if name not in DIVERGENCES:
         raise ValueError(f"unknown divergence {name!r}: use one of {', '.join(DIVERGENCES)}")
     found = DIVERGENCES[name]
-    if not found.has_beta:
+    if found.parameter is None:
         return found
-    if not 0.0 < beta < 1.0:
-        raise ValueError(f"beta ({beta}) is not between 0 and 1")
-    fast = None if found.fast is None else partial(found.fast, beta=beta)
-    return replace(found, function=partial(found.function, beta=beta), fast=fast)
+    number = {"beta": beta, "skew": skew}[found.parameter]
+    if not 0.0 < number < 1.0:
+        raise ValueError(f"{found.parameter} ({number}) is not between 0 and 1")
+    given = {found.parameter: number}
+    fast = None if found.fast is None else partial(found.fast, **given)
+    return replace(found, function=partial(found.function, **given), fast=fast)

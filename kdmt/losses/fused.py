@@ -1,9 +1,10 @@
 """Faster paths of the losses on CUDA devices, and the tests of whether a device and the installed PyTorch have them.
 
-Three things are tried once per device and process: a Triton kernel of a loss on logits, the Triton kernels of CTC (both
-in `kdmt.losses.triton_kernels`), and matrix products of bfloat16 factors that are added up in float32 (`torch.addmm`
-with `out_dtype`). Where one of them is missing or does
-not give the right result, the losses use plain PyTorch operations, as on a CPU.
+Four things are tried once per device and process, when they are first needed: the Triton kernel of cross entropy,
+those of word-level distillation, those of CTC (all in `kdmt.losses.triton_kernels`), and matrix products of bfloat16
+factors that are added up in float32 (`torch.addmm` with `out_dtype`). Where one of them is missing, does not compile or
+does not give the right result, its losses use plain PyTorch operations, as on a CPU, and a warning says so.
+`without_kernels` makes them do so everywhere, for comparisons.
 
 Kernels need a GPU that computes in bfloat16 (compute capability 8.0), the package `triton`, which comes with PyTorch
 for CUDA on Linux, and a C compiler, which Triton calls when it starts.
@@ -12,6 +13,9 @@ for CUDA on Linux, and a C compiler, which Triton calls when it starts.
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import cache
 from types import ModuleType
 
@@ -21,6 +25,17 @@ from torch import Tensor
 _logger = logging.getLogger(__name__)
 
 _PRODUCT_TYPES = (torch.bfloat16, torch.float32)
+_wanted: ContextVar[bool] = ContextVar("wanted", default=True)
+
+
+@contextmanager
+def without_kernels() -> Iterator[None]:
+    """Compute the losses of the body with PyTorch operations, for comparisons with the Triton kernels."""
+    token = _wanted.set(False)
+    try:
+        yield
+    finally:
+        _wanted.reset(token)
 
 
 def kernels(device: torch.device, product_type: torch.dtype) -> ModuleType | None:
@@ -30,7 +45,12 @@ def kernels(device: torch.device, product_type: torch.dtype) -> ModuleType | Non
         device: device of the logits.
         product_type: number type of the logits.
     """
-    return _kernels(device) if product_type in _PRODUCT_TYPES and _is_cuda(device) else None
+    return _kernels(device) if product_type in _PRODUCT_TYPES and _wanted.get() and _is_cuda(device) else None
+
+
+def distils(device: torch.device) -> bool:
+    """Return whether the kernels of word-level distillation can be used on a device; see `kernels` for the others."""
+    return _wanted.get() and _is_cuda(device) and _distils(device)
 
 
 def _is_cuda(device: torch.device) -> bool:
@@ -63,6 +83,68 @@ def _kernels(device: torch.device) -> ModuleType | None:
     return triton_kernels
 
 
+@cache
+def _distils(device: torch.device) -> bool:
+    triton_kernels = _kernels(device)
+    if triton_kernels is None:
+        return False
+    try:
+        _try_distillation(triton_kernels, device)
+    except Exception as error:  # as above
+        _logger.warning("word-level distillation is computed without Triton kernels, which is slower: %s", error)
+        return False
+    return True
+
+
+@torch.no_grad()
+def _try_distillation(triton_kernels: ModuleType, device: torch.device) -> None:
+    """Raise an error unless both kernels of word-level distillation give the loss and the gradient of the formula.
+
+    As in training: bfloat16, more than one block of columns, label smoothing, a temperature. The largest logit of the
+    student in the second row, and one of the teacher's best tokens, are in the second block.
+    """
+    columns, temperature, alpha, smoothing = triton_kernels.BLOCK + 8, 2.0, 0.5, 0.1
+    each = smoothing / (columns - 1)
+    places_V = torch.arange(columns, device=device)
+    peaks_V = (places_V == 40).float() + (places_V == columns - 3).float()
+    student_CV = torch.stack([places_V % 17 / 4.0, places_V % 5 / 4.0 + 6.0 * peaks_V.cumsum(0) * peaks_V])
+    teacher_CV = torch.stack([places_V % 13 / 4.0 + 4.0 * peaks_V, places_V % 7 / 4.0 + 8.0 * peaks_V])
+    targets_C = places_V[:2] + 39  # the second one is a peak
+    settings = triton_kernels.WordKD(
+        temperature=temperature,
+        alpha=alpha,
+        scale=temperature**2,
+        has_references=True,
+        minus_entropy=True,
+        target_share=1.0 - smoothing - each,
+        each=each,
+    )
+
+    log_probs_CV, soft_CV = student_CV.log_softmax(1), (student_CV / temperature).log_softmax(1)
+    wanted_CV = torch.full_like(log_probs_CV, each).scatter_add_(
+        1, targets_C[:, None], torch.full_like(log_probs_CV[:, :1], 1.0 - smoothing - each)
+    )
+    whole_CV = (teacher_CV / temperature).softmax(1)
+    best_CK, ids_CK = whole_CV.topk(4, dim=1)
+    rest_C1 = 1.0 - best_CK.sum(1, keepdim=True)
+    # the mass of the other tokens is divided in the proportions of the student
+    others_CV = soft_CV.exp().scatter(1, ids_CK, 0.0)
+    divided_CV = (others_CV / others_CV.sum(1, keepdim=True) * rest_C1).scatter(1, ids_CK, best_CK)
+    known = ids_CK, torch.cat([best_CK, rest_C1], dim=1).log()
+    shared = targets_C, None, None, settings
+    for pull_CV, best in ((whole_CV, None), (divided_CV, known)):
+        divergence_C = temperature**2 * (pull_CV * (pull_CV.log() - soft_CV)).sum(1)
+        loss_C = alpha * divergence_C - (1.0 - alpha) * (wanted_CV * log_probs_CV).sum(1)
+        gradient_CV = (1.0 - alpha) * (log_probs_CV.exp() - wanted_CV) + alpha * temperature * (soft_CV.exp() - pull_CV)
+        logits_CV = student_CV.bfloat16()  # without rounding
+        if best is None:
+            sums_4C = triton_kernels.whole_distribution_(logits_CV, teacher_CV.bfloat16(), *shared, gradient=True)
+        else:
+            sums_4C = triton_kernels.best_tokens_(logits_CV, *best, *shared, log_zero=-1e4, gradient=True)
+        torch.testing.assert_close(sums_4C[[0, 2]], torch.stack([loss_C, divergence_C]), rtol=1e-3, atol=1e-3)
+        torch.testing.assert_close(logits_CV.float(), gradient_CV, rtol=2**-6, atol=1e-6)
+
+
 def ctc_kernels(device: torch.device, dtype: torch.dtype) -> ModuleType | None:
     """Return `kdmt.losses.triton_kernels`; None to compute the recursions of CTC with PyTorch operations.
 
@@ -70,7 +152,7 @@ def ctc_kernels(device: torch.device, dtype: torch.dtype) -> ModuleType | None:
         device: device of the log-probabilities.
         dtype: number type of the log-probabilities.
     """
-    return _ctc_kernels(device) if dtype == torch.float32 and _is_cuda(device) else None
+    return _ctc_kernels(device) if dtype == torch.float32 and _wanted.get() and _is_cuda(device) else None
 
 
 @cache

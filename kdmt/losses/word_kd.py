@@ -22,6 +22,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from kdmt.losses import fused
 from kdmt.losses.cross_entropy import ChunkLoss, Scratch, logits_of, share_of_others, weighted_sum
 from kdmt.losses.divergences import LOG_ZERO, Distribution, Divergence, Slope, cross_entropy, kl
 from kdmt.losses.token_selection import top1_ranking
@@ -260,9 +261,12 @@ class WordKDLoss:
         """See `ChunkLoss.with_kernels`. There are kernels for KL(p || q) and for the cross entropy of p and q.
 
         They do not compute the ranking loss and KL(q || r), and if the whole distribution of the teacher is given, they
-        take one teacher and no bounds of its confidence and entropy.
+        take one teacher and no bounds of its confidence and entropy. None of them is used on a device on which their
+        trial fails.
         """
         if self.ranking or self.mutual_information or self.divergence.function not in (kl, cross_entropy):
+            return None
+        if not fused.distils(self.targets_M.device):
             return None
         if isinstance(self.teacher, BestTokens):
             return WordKDKernel(self, self.teacher, kernels)

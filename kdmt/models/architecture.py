@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from pydantic import ConfigDict
 
-from kdmt.choices import Activation, NATLayout, SourceCopy
+from kdmt.choices import Activation, Initialisation, NATLayout, SourceCopy
 from kdmt.errors import UserError
 from kdmt.families import FAMILIES, FamilyName
 
@@ -40,6 +40,7 @@ class TransformerConfig:
     layernorm_embedding: bool = False
     no_scale_embedding: bool = False  # do not multiply embeddings by sqrt(D)
     activation_fn: Activation = "relu"
+    init: Initialisation = "fairseq"  # `bert`: see `kdmt.models.initialise.draw_bert_weights`
     dropout: float = 0.1
     attention_dropout: float = 0.0
     activation_dropout: float = 0.0
@@ -73,7 +74,8 @@ class NATConfig:
         upsample: number of decoder positions for each source token (`ctc`, `dag`).
         link_heads: number of mixed distributions over the next vertex (`dag`).
         source_copy: way in which source embeddings become decoder inputs (`nat`, `inat`, `nat_crf`); with `none` they
-            do not, and the decoder's input contains nothing but the positions.
+            do not, and all unknown positions have the embedding of <unk>. A `ctc` decoder repeats each source
+            embedding, unless this is `none`.
         crf_rank: rank of the matrix of transitions (`nat_crf`).
         crf_candidates: number of candidate tokens of each position (`nat_crf`).
         corrects: whether the model also predicts the visible words again (`cmlm`).
@@ -82,6 +84,8 @@ class NATConfig:
             where nothing is missing, and the chain of `nat_crf` runs from <s> to </s>. Callers see no difference.
         lengths: prediction of `nat`, `cmlm`, `inat` and `nat_crf`: `difference` for the length of the target minus the
             length of the source, `length` for the length of the target.
+        dslp: whether each decoder layer but the first reads the prediction of the layer below together with its hidden
+            state (`nat`, `cmlm`, `ctc`; Huang et al. 2022, layer-wise prediction).
         early_exit: numbers of decoder layers that predict deletions, numbers of placeholders, and words
             (`levenshtein`); None for all layers in all cases.
     """
@@ -98,8 +102,13 @@ class NATConfig:
     layout: NATLayout = "own"
     lengths: Literal["difference", "length"] = "difference"
     early_exit: tuple[int, int, int] | None = None
+    dslp: bool = False
 
     def __post_init__(self) -> None:
+        if self.dslp and "dslp" not in FAMILIES[self.family].settings:
+            raise UserError(f"nat.dslp: there are no {self.family!r} models with layer-wise predictions")
+        if self.dslp and self.layout == "fairseq":
+            raise UserError("nat.dslp: fairseq has no models with layer-wise predictions ('layout: fairseq')")
         if self.layout == "fairseq" and FAMILIES[self.family].fairseq is None:
             raise UserError(f"nat.layout: fairseq has no {self.family!r} models")
         if self.early_exit is not None:  # JSON has no tuples

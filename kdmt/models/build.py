@@ -10,6 +10,7 @@ from torch import nn
 from kdmt.errors import UserError
 from kdmt.models.architecture import NATConfig, TransformerConfig
 from kdmt.models.description import check_description, check_numbers
+from kdmt.models.initialise import draw_bert_weights
 from kdmt.models.nonautoregressive import NATransformer
 from kdmt.models.transformer import Transformer
 from kdmt.types import PAD
@@ -23,7 +24,10 @@ def build_transformer(config: TransformerConfig, *, src_vocab_size: int, tgt_voc
             of different sizes.
     """
     _check_sizes(config, src_vocab_size, tgt_vocab_size)
-    return Transformer(config, src_vocab_size=src_vocab_size, tgt_vocab_size=tgt_vocab_size, pad=PAD)
+    model = Transformer(config, src_vocab_size=src_vocab_size, tgt_vocab_size=tgt_vocab_size, pad=PAD)
+    if config.init == "bert":
+        draw_bert_weights(model)
+    return model
 
 
 def build_nonautoregressive(
@@ -31,7 +35,10 @@ def build_nonautoregressive(
 ) -> NATransformer:
     """Build a non-autoregressive Transformer with new weights. See `build_transformer`."""
     _check_sizes(config, src_vocab_size, tgt_vocab_size)
-    return NATransformer(config, nat, src_vocab_size=src_vocab_size, tgt_vocab_size=tgt_vocab_size, pad=PAD)
+    model = NATransformer(config, nat, src_vocab_size=src_vocab_size, tgt_vocab_size=tgt_vocab_size, pad=PAD)
+    if config.init == "bert":
+        draw_bert_weights(model)
+    return model
 
 
 def _check_sizes(config: TransformerConfig, src_vocab_size: int, tgt_vocab_size: int) -> None:

@@ -13,10 +13,11 @@ from functools import cache
 from pathlib import Path
 
 from kdmt.checksum import CHECKSUMS, read_checksums, verify_checkpoint
-from kdmt.choices import CHECKPOINT_PREFERENCE
+from kdmt.choices import CHECKPOINT_PREFERENCE, CheckpointName
 from kdmt.errors import UserError
 from kdmt.files import PARTIAL, write_text
-from kdmt.models.average_record import AVERAGE, PREFIX, checkpoint_update, is_outdated
+from kdmt.models.average_record import AVERAGE, AVERAGE_BEST, AVERAGES, PREFIX, checkpoint_update, is_outdated
+from kdmt.models.checkpoint_choice import AUTO, CHOSEN, is_current, read_choice
 from kdmt.recognition import wrong_path
 
 _NAME = re.compile(rf"{PREFIX}[0-9]{{1,18}}")
@@ -47,8 +48,9 @@ def point(pointer: Path, folder: Path) -> None:
 def resolve_checkpoint(path: Path) -> Path:
     """Return the checkpoint folder for a path.
 
-    The path is a checkpoint folder, a pointer file or a training run. For a run it is the average, else the best, else
-    the last checkpoint. The average of a run is written again from the run's checkpoints if it is out of date.
+    The path is a checkpoint folder, a pointer file, a training run, or `RUN/auto`, which is the checkpoint of a run
+    that was chosen by validation. For a run it is the average, else the best, else the last checkpoint. The average of
+    a run is written again from the run's checkpoints if it is out of date.
 
     Raises:
         UserError: if there is no checkpoint, or the average cannot be written again.
@@ -56,17 +58,87 @@ def resolve_checkpoint(path: Path) -> Path:
     if path.is_file():
         return resolve_checkpoint(_pointed(path))
     if (path / "model.safetensors").is_file() and ((path / "model.json").is_file() or not _is_foreign(path)):
-        if path.name == AVERAGE and is_outdated(path.parent):
+        if path.name in AVERAGES and is_outdated(path.parent, AVERAGES[AVERAGES.index(path.name)]):
             _warn_once(f"{path}: older than the run's last validation; {path.parent} names a newer one")
         return path
-    if (path / AVERAGE).exists() and is_outdated(path):
-        from kdmt.models.averages import renew_average
-
-        renew_average(path)
+    if path.name == AUTO and not path.exists():
+        run = _last_part(path.parent) or path.parent
+        return resolve_checkpoint(run / resolve_name(run, AUTO))
+    if path.name == AVERAGE_BEST and not path.exists() and _is_run(path.parent):
+        raise UserError(f"{path}: missing: an older version of kdmt trained the run, or its training has not ended")
+    _renew_if_outdated(path, AVERAGE)
     for name in CHECKPOINT_PREFERENCE:
         if (path / name).exists():
             return resolve_checkpoint(path / name)
     raise wrong_path(path, _NO_CHECKPOINT)
+
+
+def resolve_name(run: Path, name: CheckpointName) -> CheckpointName:
+    """Return the name of a checkpoint of a run, or what the name `auto` is there.
+
+    If no checkpoint was chosen, because an older version trained the run or its training has not ended, `auto` is the
+    average, else the best, else the last checkpoint, and a warning says so. The same applies to an average that is out
+    of date and cannot be written again. If the run was validated since the choice, `auto` keeps its kind.
+    """
+    if name != AUTO:
+        return name
+    if (part := _last_part(run)) is not None:
+        return resolve_name(part, name)
+    choice = read_choice(run)
+    if choice is None:
+        reason = f"it has no {CHOSEN}: an older version of kdmt trained it, or its training has not ended"
+        return _without_choice(run, reason)
+    if choice.checkpoint in AVERAGES:
+        try:
+            _renew_if_outdated(run, choice.checkpoint)
+        except UserError as error:
+            return _without_choice(run, str(error))
+    if not (run / choice.checkpoint).exists():
+        return _without_choice(run, f"{choice.checkpoint} is missing")
+    if not is_current(run, choice):
+        _warn_once(f"{run}: validated since {CHOSEN} was written; '{AUTO}' is still {choice.checkpoint}")
+    return choice.checkpoint
+
+
+def _last_part(run: Path) -> Path | None:
+    """Return the run that `last` names, for a training in several parts; None if it names a checkpoint."""
+    try:
+        folder = _pointed(run / "last")
+    except (OSError, UserError):
+        return None
+    return folder if not folder.name.startswith(PREFIX) and _is_run(folder) else None
+
+
+def _without_choice(run: Path, reason: str) -> CheckpointName:
+    """Return the checkpoint that is used in place of a choice, after a warning; the average if there is none at all."""
+    for name in CHECKPOINT_PREFERENCE:
+        if not (run / name).exists():
+            continue
+        try:
+            _renew_if_outdated(run, name)
+        except UserError as error:
+            reason = str(error)
+            continue
+        _warn_once(f"{run}: '{AUTO}' is {name}, since no checkpoint was chosen by validation ({reason})")
+        return name
+    return AVERAGE
+
+
+def _renew_if_outdated(run: Path, name: CheckpointName) -> None:
+    """Write an average of a run again if it is out of date.
+
+    Raises:
+        UserError: if it cannot be written.
+    """
+    if name not in AVERAGES or not (run / name).exists() or not is_outdated(run, name):
+        return
+    from kdmt.models.averages import renew_average
+
+    renew_average(run, name)
+
+
+def _is_run(folder: Path) -> bool:
+    return any((folder / name).exists() for name in CHECKPOINT_PREFERENCE)
 
 
 def _pointed(pointer: Path) -> Path:

@@ -1,4 +1,4 @@
-"""Initialisation of a student with weights of its teacher."""
+"""Initialisation of a model: random weights as in BERT, and copies of weights of the teacher."""
 
 from __future__ import annotations
 
@@ -7,7 +7,34 @@ from collections.abc import Sequence
 from torch import nn
 
 from kdmt.errors import UserError
+from kdmt.models.nonautoregressive import NATransformer
+from kdmt.models.positions import LearnedPositions
 from kdmt.models.transformer import Transformer
+from kdmt.models.transitions import Transitions
+
+_BERT_STD = 0.02
+
+
+def draw_bert_weights(model: Transformer) -> None:
+    """Draw the weights of a new model from normal(0, 0.02), in place, as in BERT (fairseq: `init_bert_params`).
+
+    Weights of linear layers and embeddings, learned positions included, are drawn; biases and embeddings of padding are
+    zero. Layer norms keep their weights of 1 and biases of 0. The transitions of `nat_crf` keep their distribution, as
+    in fairseq, where they are not part of the decoder.
+    """
+    apart = {part for module in model.modules() if isinstance(module, Transitions) for part in module.modules()}
+    for module in model.modules():
+        if isinstance(module, nn.Linear) or (isinstance(module, nn.Embedding) and module not in apart):
+            nn.init.normal_(module.weight, std=_BERT_STD)
+        elif isinstance(module, LearnedPositions):
+            nn.init.normal_(module.weight, std=_BERT_STD)
+            nn.init.zeros_(module.weight[module.first - 1])
+        if isinstance(module, nn.Linear) and module.bias is not None:
+            nn.init.zeros_(module.bias)
+    if isinstance(model, NATransformer) and model.nat.family == "ctc":
+        nn.init.normal_(model.blank_1D, std=_BERT_STD)
+    for embedder in (model.src_embed, model.tgt_embed):  # last, since the output projection may share the embeddings
+        nn.init.zeros_(embedder.tokens.weight[model.pad])
 
 
 def copy_from_teacher(

@@ -18,7 +18,7 @@ from typing import TypedDict
 import torch
 from torch import Tensor
 
-from kdmt.choices import OnTooLong, Precision
+from kdmt.choices import LossAverage, OnTooLong, Precision
 from kdmt.config import NAT
 from kdmt.corpus.batching import Batch
 from kdmt.losses.ctc import ctc_best_alignment, ctc_log_likelihood
@@ -27,10 +27,10 @@ from kdmt.losses.edit_scripts import compact, levenshtein_distance
 from kdmt.losses.gathered import best_tokens, gathered_log_probs, overlapping_log_probs
 from kdmt.losses.ngram_matching import ctc_ngram_similarity, dag_ngram_similarity
 from kdmt.models.attention import at_least_float32
-from kdmt.models.nonautoregressive import NATransformer
+from kdmt.models.nonautoregressive import NATransformer, Revise
 from kdmt.models.transformer import EncoderOutput, Trace, Transformer
-from kdmt.objectives.annealing import piecewise_linear
-from kdmt.objectives.glancing import Distance, glanced
+from kdmt.objectives.glancing import Glance, repeated
+from kdmt.objectives.mixing import drawn_replacements, mixed_with
 from kdmt.objectives.objective import Pass, Prepared, Term, TracePoint, View, autocast, product_type
 from kdmt.objectives.transfer import copied, indices_of, picked, put_back
 from kdmt.types import BOS, EOS, PAD, UNK
@@ -72,7 +72,7 @@ class AlignedPrepared(Prepared):
     """Batch with decided numbers of decoder positions.
 
     `num_loss_tokens` and `count` are those of all target tokens, from which the speed in the log is computed; the loss
-    is divided by `num_words`.
+    is divided by `num_words` or `num_alignable`.
 
     Attributes:
         words: targets without </s>.
@@ -81,6 +81,7 @@ class AlignedPrepared(Prepared):
         index_M: int64, indices of the real decoder positions in the flattened batch of positions.
         width: number of decoder positions of the longest sentence, or of padded sources, L.
         num_words: number of target tokens in the sentences that have an alignment.
+        num_alignable: number of these sentences.
     """
 
     words: Words
@@ -89,6 +90,7 @@ class AlignedPrepared(Prepared):
     index_M: Tensor
     width: int
     num_words: float
+    num_alignable: float
 
 
 @dataclass(frozen=True)
@@ -287,35 +289,38 @@ class AlignedPositions(View[AlignedPass]):
     """View in which the decoder sees inputs that are computed from the source, and with glancing some target tokens.
 
     Args:
-        glancing: (update, ratio) points, linear in between: in training a first pass decides how much of the most
-            probable alignment is shown to the second one (Qian et al. 2021; with CTC section 4.3, with a directed
-            acyclic decoder Huang et al. 2022, DA-Transformer, section 3.4); None for one pass.
-        distance: measure of the errors of the first pass: the number of positions that differ from the most probable
-            alignment, or, for CTC, the number of edits between its output and the target.
+        glancing: in training a first pass decides how much of the most probable alignment is shown to the second one
+            (Qian et al. 2021; with CTC section 4.3, with a directed acyclic decoder Huang et al. 2022, DA-Transformer,
+            section 3.4). Its errors are the positions that differ from the most probable alignment, or, for CTC, the
+            edits between its output and the target. None for one pass.
         too_long: whether a target that has no alignment is left out, or its source is upsampled more in training.
         deep: whether to keep the output of the lower layers in training.
         overlap: whether to compute the overlap of neighbouring distributions.
+        mixing: probability that the prediction of a lower layer is replaced by the symbol of the layer's own most
+            probable alignment in training, for models with layer-wise predictions (`kdmt.objectives.mixing`). The first
+            pass of glancing reads its own predictions.
     """
 
     def __init__(
         self,
         alignment: Alignment,
         *,
-        glancing: Sequence[tuple[int, float]] | None = None,
-        distance: Distance = "hamming",
+        glancing: Glance | None = None,
         too_long: OnTooLong = "skip",
         deep: bool = False,
+        mixing: float = 0.0,
         overlap: bool = False,
     ) -> None:
         super().__init__()
-        self.alignment, self.too_long, self.deep, self.overlap = alignment, too_long, deep, overlap
-        self.glancing, self.distance = glancing, distance
-        self.ratio = 0.0 if glancing is None else glancing[0][1]
+        self.alignment, self.too_long, self.deep, self.mixing = alignment, too_long, deep, mixing
+        self.overlap = overlap
+        self.glancing = glancing
+        self.ratio = 0.0 if glancing is None else glancing.ratio(0)
 
     def before_update(self, update: int) -> None:
         """See `View.before_update`."""
         if self.glancing is not None:
-            self.ratio = piecewise_linear(update, self.glancing)
+            self.ratio = self.glancing.ratio(update)
 
     def prepare(self, model: Transformer, prepared: Prepared) -> AlignedPrepared:
         """See `View.prepare`: decide on the number of decoder positions."""
@@ -334,6 +339,7 @@ class AlignedPositions(View[AlignedPass]):
             index_M=indices_of(torch.arange(width) < positions_B[:, None], device),
             width=width,
             num_words=float((words.lengths_B * alignable_B).sum()),
+            num_alignable=float(alignable_B.sum()),
         )
 
     def _repeats(self, model: NATransformer, src_tokens_BS: Tensor, words: Words) -> tuple[Tensor, Tensor | None]:
@@ -360,15 +366,39 @@ class AlignedPositions(View[AlignedPass]):
         with autocast(device, precision):
             encoded = model.encode(prepared.src_tokens_BS, trace if trace_points else None)
             x_BLD, keep_BL = self.alignment.inputs(model, prepared)
+        revise = self.revision(model, prepared, keep_BL, precision)
+        state = None
         if self.training and self.glancing is not None:
+            state = self.glancing.dropout_state(device)
             with torch.no_grad():
                 (first,) = self.read_positions(model, x_BLD, keep_BL, encoded, prepared, precision)
-            shown_BL, aligned_BL = self.glance(first, prepared.words)
+            shown_BL, symbols_BL = self.glance(first, prepared.words)
             with autocast(device, precision):
-                x_BLD = torch.where(shown_BL[:, :, None], model.look_up_output(aligned_BL).to(x_BLD.dtype), x_BLD)
+                x_BLD = torch.where(shown_BL[:, :, None], model.look_up_output(symbols_BL).to(x_BLD.dtype), x_BLD)
         deep = self.training and self.deep
-        readings = self.read_positions(model, x_BLD, keep_BL, encoded, prepared, precision, deep=deep)
+        with repeated(state, device):
+            readings = self.read_positions(
+                model, x_BLD, keep_BL, encoded, prepared, precision, deep=deep, revise=revise
+            )
         yield AlignedPass(model, precision, prepared, trace, encoded, tuple(readings))
+
+    def revision(
+        self, model: NATransformer, prepared: AlignedPrepared, keep_BL: Tensor, precision: Precision
+    ) -> Revise | None:
+        """Draw the predictions of the lower layers that are replaced by symbols of alignments, None for none."""
+        if not (self.training and self.mixing):
+            return None
+        batch, width = keep_BL.shape
+        replaced_NBL = drawn_replacements(model, (batch, width), self.mixing, keep_BL.device)
+        symbols_BK, index_M = self.alignment.symbols(model, prepared.words), prepared.index_M
+
+        @torch.no_grad()
+        def aligned(features_BLD: Tensor) -> Tensor:
+            log_probs_BLK = _log_probs_of(symbols_BK, model, features_BLD, index_M, precision)
+            reading = Reading(model, precision, features_BLD, keep_BL, log_probs_BLK, index_M)
+            return symbols_BK.gather(1, self.alignment.best(reading, prepared.words)[0])
+
+        return mixed_with(replaced_NBL & prepared.alignable_B[:, None], aligned)
 
     def read_positions(
         self,
@@ -380,11 +410,12 @@ class AlignedPositions(View[AlignedPass]):
         precision: Precision,
         *,
         deep: bool = False,
+        revise: Revise | None = None,
     ) -> list[Reading]:
         """Return the output of the last layer; with `deep`, preceded by the outputs of the lower layers."""
         trace = model.deep_trace() if deep else None
         with autocast(x_BLD.device, precision):
-            features_BLD = model.decode_all(x_BLD, keep_BL, encoded, trace)
+            features_BLD = model.decode_all(x_BLD, keep_BL, encoded, trace, revise=revise)
             lower = [] if trace is None else model.lower_layers(trace)
         symbols_BK, index_M = self.alignment.symbols(model, prepared.words), prepared.index_M
         readings = []
@@ -398,25 +429,30 @@ class AlignedPositions(View[AlignedPass]):
 
     @torch.no_grad()
     def glance(self, first: Reading, words: Words) -> tuple[Tensor, Tensor]:
-        """Return a mask of the positions that are shown, and the symbols of the most probable alignment.
+        """Return a mask of the positions that are shown, and the symbols that are shown there.
 
         The mask is bool [B, L], the symbols are int64 [B, L]. The number of shown positions is the number of errors
         times the ratio.
         """
+        assert self.glancing is not None
         model = first.model
         index_BL, may_BL = self.alignment.best(first, words)
-        aligned_BL = self.alignment.symbols(model, words).gather(1, index_BL)
+        symbols_BK = self.alignment.symbols(model, words)
+        aligned_BL = symbols_BK.gather(1, index_BL)
         best_M = best_tokens(
             picked(first.features_BLD, first.index_M),
             model.output_weight_VD,
             product_type=product_type(first.precision),
         )
         best_BL = put_back(aligned_BL, first.index_M, best_M)
-        if self.distance == "hamming":
+        if self.glancing.distance == "hamming":
             wrong_B = (best_BL.ne(aligned_BL) & may_BL).sum(1)
         else:
             wrong_B = edits_of_output(best_BL, may_BL, words, blank=model.blank)
-        return glanced(wrong_B, may_BL, ratio=self.ratio), aligned_BL
+        shown_BL = self.glancing.shown(wrong_B, may_BL, ratio=self.ratio)
+        if self.glancing.reveal == "state":
+            return shown_BL, aligned_BL
+        return shown_BL, symbols_BK.gather(1, words_at_blanks(index_BL, words))
 
 
 def _log_probs_of(
@@ -455,6 +491,16 @@ def _overlapping_of(
     return log_probs_BLK, put_back(overlap_M.new_zeros(batch, width), index_M, overlap_M)
 
 
+def words_at_blanks(index_BL: Tensor, words: Words) -> Tensor:
+    """Return an alignment in which each blank is replaced by the next word, or by the last word after the end.
+
+    Args:
+        index_BL: int64, number of the word at each position on a path of CTC, counted from 1; 0 for a blank.
+    """
+    next_BL = (index_BL.cummax(1).values + 1).minimum(words.lengths_B[:, None])
+    return torch.where(index_BL.eq(0), next_BL, index_BL)
+
+
 def edits_of_output(best_BL: Tensor, may_BL: Tensor, words: Words, *, blank: int) -> Tensor:
     """Return the number of edits between a CTC output and the target, int64 [B].
 
@@ -472,26 +518,30 @@ def edits_of_output(best_BL: Tensor, may_BL: Tensor, words: Words, *, blank: int
 
 
 class AlignmentLikelihood(Term[AlignedPass]):
-    """Negative log-likelihood of the target over all its alignments, `loss` and `nll`.
+    """Negative log-likelihood of the target over all its alignments, `loss` and `nll`; the latter always per word.
 
     `impossible` is the share of sentences that are left out because their target has no alignment.
 
     Args:
         deep_supervision: weight of `deep`, the mean of the loss over the lower layers of the decoder (Huang et al.
             2022, DSLP); 0 for none.
+        average: `token` divides the sum over sentences by the number of words, `sentence` divides the loss of each
+            sentence by its number of words and takes the mean over the sentences that have an alignment.
     """
 
-    def __init__(self, alignment: Alignment, *, deep_supervision: float = 0.0) -> None:
+    def __init__(self, alignment: Alignment, *, deep_supervision: float = 0.0, average: LossAverage = "token") -> None:
         super().__init__()
-        self.alignment = alignment
+        self.alignment, self.average = alignment, average
         self.weights = {"loss": 1.0, "nll": 0.0, "impossible": 0.0}
         if deep_supervision:
             self.weights["deep"] = deep_supervision
 
     def counts(self, prepared: Prepared) -> dict[str, float]:
-        """See `Term.counts`: target tokens without </s>, of the sentences that have an alignment."""
+        """See `Term.counts`: words, or sentences; those without an alignment do not count."""
         assert isinstance(prepared, AlignedPrepared)
-        return dict.fromkeys(self.weights, prepared.num_words) | {"impossible": len(prepared.alignable_B)}
+        divisor = prepared.num_words if self.average == "token" else prepared.num_alignable
+        others = {"nll": prepared.num_words, "impossible": len(prepared.alignable_B)}
+        return dict.fromkeys(self.weights, divisor) | others
 
     def forward(self, student: AlignedPass, teachers: Sequence[Pass], prepared: Prepared) -> dict[str, Tensor]:  # noqa: ARG002
         """See `Term.forward`."""
@@ -499,8 +549,13 @@ class AlignmentLikelihood(Term[AlignedPass]):
         found = [self.alignment.log_likelihood(each, prepared.words) for each in student.readings]
         # the likelihood of a target that needs almost all positions may underflow
         counted_B = prepared.alignable_B & torch.stack([each.detach() > -torch.inf for each in found]).all(0)
-        sums = [-torch.where(counted_B, each, 0.0).sum() for each in found]
-        terms = {"loss": sums[-1], "nll": sums[-1].detach(), "impossible": (~counted_B).sum()}
+        nll_sum = -torch.where(counted_B, found[-1], 0.0).sum()
+        if self.average == "token":
+            sums = [*(-torch.where(counted_B, each, 0.0).sum() for each in found[:-1]), nll_sum]
+        else:
+            lengths_B = prepared.words.lengths_B.clamp_min(1)
+            sums = [-(torch.where(counted_B, each, 0.0) / lengths_B).sum() for each in found]
+        terms = {"loss": sums[-1], "nll": nll_sum.detach(), "impossible": (~counted_B).sum()}
         return {**terms, "deep": torch.stack(sums[:-1]).mean()} if len(sums) > 1 else terms
 
 
@@ -512,10 +567,10 @@ def aligned_parts(nat: NAT) -> tuple[AlignedPositions, AlignmentLikelihood]:
     alignment = ALIGNMENTS[nat.family]()
     view = AlignedPositions(
         alignment,
-        glancing=nat.glancing,
-        distance=nat.distance,
+        glancing=Glance.of(nat),
         too_long=nat.too_long,
         deep=nat.deep_supervision > 0.0,
         overlap=nat.loss == "nmla",
+        mixing=nat.dslp_mixing,
     )
-    return view, AlignmentLikelihood(alignment, deep_supervision=nat.deep_supervision)
+    return view, AlignmentLikelihood(alignment, deep_supervision=nat.deep_supervision, average=nat.loss_average)

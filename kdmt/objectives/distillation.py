@@ -85,7 +85,7 @@ class WordDivergence(Term[TokenPass]):
         self.register_buffer("given_V", marginal_V, persistent=False)
         self.settings, self.on_policy = settings, on_policy
         self.cross_entropy = CrossEntropy(label_smoothing)
-        self.divergence = divergence(settings.divergence, beta=settings.beta)
+        self.divergence = divergence(settings.divergence, beta=settings.beta, skew=settings.skew)
         self.alphas = settings.alpha_schedule or [(0, settings.alpha)]
         self.alpha = self.alphas[0][1]
         self.queue_N = torch.empty(0)  # negative log-likelihoods of the latest tokens

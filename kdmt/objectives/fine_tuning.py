@@ -12,6 +12,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from kdmt.choices import LossAverage
 from kdmt.config import NAT
 from kdmt.losses.convex import convex_loss, convex_weights
 from kdmt.losses.cross_entropy import projected_cross_entropy, share_of_others, token_nll, weighted_sum
@@ -68,8 +69,10 @@ class ConvexLikelihood(AlignmentLikelihood):
     The length of a target is its number of words, without </s>.
     """
 
-    def __init__(self, alignment: Alignment, *, power: float, deep_supervision: float = 0.0) -> None:
-        super().__init__(alignment, deep_supervision=deep_supervision)
+    def __init__(
+        self, alignment: Alignment, *, power: float, deep_supervision: float = 0.0, average: LossAverage = "token"
+    ) -> None:
+        super().__init__(alignment, deep_supervision=deep_supervision, average=average)
         self.power = power
 
     def forward(self, student: AlignedPass, teachers: Sequence[Pass], prepared: Prepared) -> dict[str, Tensor]:  # noqa: ARG002
@@ -79,7 +82,10 @@ class ConvexLikelihood(AlignmentLikelihood):
         counted_B = prepared.alignable_B & torch.stack([each.detach() > -torch.inf for each in found]).all(0)
         kept = [torch.where(counted_B, each, 0.0) for each in found]
         lengths_B = prepared.words.lengths_B
-        sums = [convex_loss(each, lengths_B, power=self.power).sum() for each in kept]
+        losses = [convex_loss(each, lengths_B, power=self.power) for each in kept]
+        if self.average == "sentence":
+            losses = [each / lengths_B.clamp_min(1) for each in losses]
+        sums = [each.sum() for each in losses]
         terms = {"loss": sums[-1], "nll": -kept[-1].detach().sum(), "impossible": (~counted_B).sum()}
         return {**terms, "deep": torch.stack(sums[:-1]).mean()} if len(sums) > 1 else terms
 
@@ -136,7 +142,7 @@ def fine_tuning_term(nat: NAT, likelihood: AlignmentLikelihood, *, convex_power:
     """
     alignment, deep = likelihood.alignment, nat.deep_supervision
     if convex_power is not None:
-        return ConvexLikelihood(alignment, power=convex_power, deep_supervision=deep)
+        return ConvexLikelihood(alignment, power=convex_power, deep_supervision=deep, average=likelihood.average)
     if nat.loss == "likelihood":
         return likelihood
     return NgramSimilarity(alignment, order=nat.ngram, deep_supervision=deep)

@@ -55,7 +55,8 @@ def _check_nat(
     if student.nat.deep_supervision and own.decoder_layers == 1:
         raise UserError(f"students.{name}.nat.deep_supervision: a decoder of one layer has no lower ones")
     family = student.nat.family
-    if FAMILIES[family].copies_source and own.encoder_embed_dim != own.decoder_embed_dim:
+    copies = FAMILIES[family].copies_source and student.nat.decoder_input == "source"
+    if copies and own.encoder_embed_dim != own.decoder_embed_dim:
         raise UserError(
             f"students.{name}.model: the decoder of 'nat.family: {family}' starts from the source's embeddings: "
             f"encoder_embed_dim ({own.encoder_embed_dim}) and decoder_embed_dim ({own.decoder_embed_dim}) differ"

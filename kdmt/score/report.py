@@ -16,9 +16,10 @@ from rich.table import Table
 from rich.text import Text  # brackets in Text are not interpreted as markup
 
 from kdmt.files import write_text
+from kdmt.models.checkpoint_choice import describe_updates
 from kdmt.score.metrics import MAIN_METRIC, metric_label
 from kdmt.score.pareto import Point, pareto_svg
-from kdmt.score.score_files import Comparison, Missing, ScoreRow
+from kdmt.score.score_files import Comparison, Missing, ScoreRow, TakenCheckpoint
 from kdmt.score.significance import mean_and_sd
 
 Group = list[ScoreRow]  # rows that differ only in the seed, shown as one line of a table
@@ -239,6 +240,11 @@ def _notes(rows: Sequence[ScoreRow], comparisons: Sequence[Comparison], missing:
     engines = {_engine(row) for row in rows}
     if len(engines) == 1:
         notes.append(f"decoded with {engines.pop()}")
+    notes += dict.fromkeys(
+        f"checkpoint of {row.system}, seed {row.seed}: {_checkpoint_note(row.checkpoint)}"
+        for row in rows
+        if row.checkpoint is not None
+    )
     if any(len({row.seed for row in group}) > 1 for group in _groups(rows)):
         notes.append("± is the sample standard deviation over seeds; p is the range over seeds")
     if comparisons:
@@ -248,6 +254,23 @@ def _notes(rows: Sequence[ScoreRow], comparisons: Sequence[Comparison], missing:
         )
     notes += [f"missing: {each.system} seed {each.seed}: {each.missing}" for each in missing]
     return notes
+
+
+def _checkpoint_note(taken: TakenCheckpoint) -> str:
+    """Return the checkpoint that was scored, and the validation scores by which it was chosen."""
+    name = describe_updates(taken.name, taken.updates)
+    if taken.of is None or taken.metric is None:
+        return name
+    if taken.of != "auto":
+        return f"{name}, as 'average.of: {taken.of}' sets it"
+    label = "loss" if taken.metric == "loss" else metric_label(taken.metric)
+    digits = 3 if taken.metric == "loss" else 2
+    scores = ", ".join(
+        f"{candidate} {'none' if score is None else format(score, f'.{digits}f')}"
+        for candidate, score in taken.candidates.items()
+    )
+    signature = "" if taken.signature is None else f" ({taken.signature})"
+    return f"{name}, by validation {label}: {scores}{signature}"
 
 
 # ------------------------------------------------------------------------------------------------------------- layout

@@ -38,6 +38,28 @@ class ReportFiles:
 
 
 @dataclass(frozen=True)
+class TakenCheckpoint:
+    """The checkpoint of a run that was scored, and the validation scores by which it was chosen.
+
+    Attributes:
+        name: name in the run, such as `best`.
+        updates: its update, or those of the checkpoints that it is the mean of; empty if they are not recorded.
+        of: the setting `train.average.of` by which `auto` is this checkpoint; None if `score.checkpoint` names it, or
+            the run has no record of a choice.
+        metric: validation metric of the scores.
+        signature: signature of the metric.
+        candidates: validation score of each candidate; None for one that was not validated.
+    """
+
+    name: str
+    updates: list[int]
+    of: str | None = None
+    metric: str | None = None
+    signature: str | None = None
+    candidates: dict[str, float | None] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class ScoreRow:
     """Entry of scores.json: one system on one test set with one seed and one way of decoding."""
 
@@ -57,6 +79,7 @@ class ScoreRow:
     second_scores: dict[str, MetricScore] = field(default_factory=dict)
     iterations: int | None = None  # maximum number of iterations of a non-autoregressive model
     steps: float | None = None  # number of decoder passes, mean over the sentences
+    checkpoint: TakenCheckpoint | None = None  # None in files of earlier versions
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from kdmt.score.score_files import Comparison, PValue
+from kdmt.choices import CheckpointName
+from kdmt.models.checkpoint_choice import AUTO, read_choice, updates_of
+from kdmt.models.checkpoint_folder import resolve_name
+from kdmt.score.score_files import Comparison, PValue, TakenCheckpoint
 from kdmt.score.significance import paired_bootstrap
 from kdmt.score.test_sets import TestSet
 
@@ -52,6 +55,23 @@ class SystemRun:
 def file_name(system: System, test_set: str, way: Way) -> str:
     """Return the name of a system's translations of a test set, without the language."""
     return f"{system.name}.seed_{system.seed}.{test_set}.{way.name}"
+
+
+def taken_checkpoint(run: Path, checkpoint: CheckpointName) -> TakenCheckpoint:
+    """Return the checkpoint of a run that a setting selects, and why if the setting is `auto`."""
+    name = resolve_name(run, checkpoint)
+    updates = updates_of(run, name)
+    choice = read_choice(run) if checkpoint == AUTO else None
+    if choice is None or choice.checkpoint != name:
+        return TakenCheckpoint(name, updates)
+    return TakenCheckpoint(
+        name=name,
+        updates=updates,
+        of=choice.of,
+        metric=choice.metric,
+        signature=choice.signature,
+        candidates={each: candidate.score for each, candidate in choice.candidates.items()},
+    )
 
 
 def compare_runs(

@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from kdmt.config import Distill, Section
+from kdmt.distill.block_size import ON_CPUS
 from kdmt.distill.chosen_teacher import ChosenTeacher
 from kdmt.distill.inputs import Inputs
 from kdmt.distill.reverse import reverse_inputs
@@ -35,6 +36,8 @@ from kdmt.distill.teachers import choose_teacher
 from kdmt.flow.manifest import Plan, file_input, make_plan, recorded_outputs
 from kdmt.flow.shards import Shards
 from kdmt.flow.stage import Stage
+from kdmt.models.checkpoint_choice import AUTO
+from kdmt.models.checkpoint_folder import resolve_name
 from kdmt.score.bleu_tokenizer import words_tokenizer
 from kdmt.stages.measures import prepared_corpus, recorded_tokenizer, with_ratio, with_tokenizer
 from kdmt.stages.workspace import Workspace
@@ -44,7 +47,14 @@ if TYPE_CHECKING:
     from kdmt.stages.distill_work import Choosing, Decoding, Importing
 
 _COMMAND = "kdmt distill"
-_COMPUTE_TYPE = "distill.compute_type"
+# values of settings whose effect depends on the machine -> values in plans, which are those of a CPU: a plan does not
+# depend on the machine, and records of versions without the automatic value remain valid; the header of a block has the
+# number type of a GPU, and the folder the size of its blocks
+_ON_CPUS: dict[str, tuple[object, object]] = {
+    "distill.compute_type": ("auto", "float32"),
+    "distill.block_size": (None, ON_CPUS),
+}
+_CHECKPOINT = "distill.checkpoint"
 # fields of `distill` for the search for the best translations, on which sampling does not depend
 _SEARCH_SETTINGS = ("decode.beam", "decode.nbest", "decode.lenpen", "nat", "iterations")
 
@@ -180,13 +190,26 @@ def _decoding_plan(workspace: Workspace, name: str) -> Plan:
     if TRAINING_SETS[name].origin == "sampling":
         left_out += _SEARCH_SETTINGS
     own = {key: value for key, value in made_from.settings.items() if not _is_below(key, left_out)}
-    # 'auto' is recorded as what it is on a CPU: a plan does not depend on the machine, and records of versions without
-    # 'auto' remain valid; the header of a block has the number type of a GPU
     defaults = dict(made_from.defaults)
+    own[_CHECKPOINT] = _checkpoint_name(workspace)
+    defaults[_CHECKPOINT] = "average"  # of versions without 'auto'
     for values in (own, defaults):
-        if values.get(_COMPUTE_TYPE) == "auto":
-            values[_COMPUTE_TYPE] = "float32"
+        for key, (automatic, on_cpus) in _ON_CPUS.items():
+            if key in values and values[key] == automatic:
+                values[key] = on_cpus
     return with_ratio(replace(made_from, settings=own, defaults=defaults), settings, prepared_corpus(workspace))
+
+
+def _checkpoint_name(workspace: Workspace) -> str:
+    """Return the name of the teacher's checkpoint for a plan: `auto` is recorded as what it is.
+
+    A training set of an older run, which has no choice, thus remains up to date. The name has no effect if the settings
+    name other teachers.
+    """
+    settings = workspace.config.distill
+    if settings.teachers:
+        return "average" if settings.checkpoint == AUTO else settings.checkpoint
+    return resolve_name(workspace.teacher, settings.checkpoint)
 
 
 def _is_below(key: str, fields: Iterable[str]) -> bool:

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from kdmt.checksum import file_sha256
 from kdmt.config import Distill, Sample, Text
+from kdmt.distill.block_size import block_size_of, choose_block_size
 from kdmt.distill.blocks import BLOCKS, fits
 from kdmt.distill.candidates import Written, read_scores, write_candidates
 from kdmt.distill.chosen_teacher import ChosenTeacher
@@ -41,9 +42,9 @@ from kdmt.distill.verification import SCRATCH, choose_blocks, decode_again, veri
 from kdmt.errors import UserError
 from kdmt.files import PARTIAL, atomic_file, naming
 from kdmt.flow.folders import earlier_states, real_folder
-from kdmt.flow.manifest import Plan, begin, finish
+from kdmt.flow.manifest import Plan, begin, check_status, finish
 from kdmt.flow.stage import setting_up
-from kdmt.workers.open import LOGS, num_helpers, open_executor
+from kdmt.workers.open import LOGS, decodes_on_gpus, num_helpers, open_executor
 from kdmt.workers.progress import block_progress
 from kdmt.workers.tasks import Failed
 
@@ -151,7 +152,11 @@ class Decoding:
         """Open the folder for work, after a check of the teacher."""
         self.teacher.check(self.sample)
         self.job.check()
+        chooses = self.job.settings.block_size is None and check_status(self.folder, plan).state in ("stale", "new")
+        on_gpus = chooses and decodes_on_gpus(self.job.settings)
         self.job.begin(plan)
+        if chooses:
+            choose_block_size(self.folder, earlier_states(self.folder), self.made_from(plan), on_gpus=on_gpus)
         self.blocks.mkdir(exist_ok=True)
 
     def make_shard(self, plan: Plan, shard: int, shards: int) -> None:
@@ -187,7 +192,7 @@ class Decoding:
 
     def tasks(self, sources: Sources) -> list[BlockTask]:
         """Return a task for each block."""
-        return plan_tasks(sources, self.job.settings.block_size)
+        return plan_tasks(sources, block_size_of(self.folder, self.job.settings.block_size))
 
     def decoder(self, plan: Plan, folder: Path) -> BlockDecoder:
         """Return the opener of a worker that writes blocks to a folder."""

@@ -12,7 +12,7 @@ from kdmt.config import Pipeline, Score
 from kdmt.errors import UserError
 from kdmt.flow.manifest import Plan, make_plan, recorded_outputs
 from kdmt.flow.stage import Stage
-from kdmt.models.checkpoint_folder import checkpoint_sha256, resolve_checkpoint
+from kdmt.models.checkpoint_folder import checkpoint_sha256, resolve_checkpoint, resolve_name
 from kdmt.score.metrics import METRICS
 from kdmt.score.report import render_table
 from kdmt.score.score_files import Missing, ReportFiles, read_comparisons, read_scores
@@ -69,8 +69,9 @@ def _plan(workspace: Workspace, systems: Sequence[System], missing: Sequence[Mis
     text = [f"{place}{split}." for split in splits for place in ("", "data-bin/")]
     wanted = ("tokenizer/", "text.json", "dict.", *text)
     inputs = {f"prepare/{name}": sha for name, sha in outputs.items() if name.startswith(wanted)}
-    for system in systems:
-        checkpoint = resolve_checkpoint(system.run / settings.checkpoint)
+    names = [resolve_name(system.run, settings.checkpoint) for system in systems]
+    for system, name in zip(systems, names, strict=True):
+        checkpoint = resolve_checkpoint(system.run / name)
         inputs[f"{system.name}/seed_{system.seed}"] = checkpoint_sha256(checkpoint)
     if settings.nat.ctc_lm is not None:
         inputs["score.nat.ctc_lm"] = known_sha256(Path(settings.nat.ctc_lm))
@@ -80,6 +81,8 @@ def _plan(workspace: Workspace, systems: Sequence[System], missing: Sequence[Mis
     made = make_plan({"score": settings}, extra, inputs)
     # resolved, so that a record of 13a is up to date if `auto` resolves to 13a
     resolved = {"score.tokenize": bleu_tokenizer(workspace), "score.lowercase": workspace.config.scores_lowercased}
+    if len(set(names)) == 1:  # so that scores of older runs, for which `auto` is `average`, are up to date
+        resolved["score.checkpoint"] = names[0]
     # records of earlier versions do not have these: there they were as follows
     defaults = {**made.defaults, "never trained": [], "metrics": ["bleu", "chrf"]}
     return replace(made, settings=made.settings | resolved, defaults=defaults)

@@ -29,8 +29,8 @@ from kdmt.runtime import pick_device, use_threads
 from kdmt.score.latency import measure_speed
 from kdmt.score.metrics import MetricScore
 from kdmt.score.report import write_html
-from kdmt.score.score_files import Missing, ReportFiles, ScoreRow, write_comparisons, write_scores
-from kdmt.score.systems import System, SystemRun, Way, compare_runs, file_name
+from kdmt.score.score_files import Missing, ReportFiles, ScoreRow, TakenCheckpoint, write_comparisons, write_scores
+from kdmt.score.systems import System, SystemRun, Way, compare_runs, file_name, taken_checkpoint
 from kdmt.score.test_sets import References, TestSet
 from kdmt.score.translations import Decoded, Translations
 from kdmt.stages.measures import bleu_tokenizer, spaced_sides, tokenizer_note
@@ -116,7 +116,8 @@ def _score_system(
 ) -> Iterator[tuple[ScoreRow, SystemRun]]:
     """Yield a row and the translations for each test set and each way of decoding."""
     score, device = workspace.config.score, str(pick_device(workspace.config.score.device))
-    kind, folder = find_engine(system.run / score.checkpoint)
+    taken = taken_checkpoint(system.run, score.checkpoint)
+    kind, folder = find_engine(system.run / taken.name)
     options = EngineOptions(device, threads, score.nat, rescorer=workspace.teacher / score.checkpoint)
     engine, codec = kind.open(folder, options), TextCodec.load(workspace.prepare)
     parameters, sha256 = num_parameters(folder), checkpoint_sha256(folder)
@@ -142,7 +143,8 @@ def _score_system(
             write_lines(_text_file(workspace, file), first)
             run = SystemRun(system, name, way, kind.library, kind.compute_type, first)
             scores = test_set.score(first, second)
-            yield _row(run, scores, decoded, threads=threads, parameters=parameters, sha256=sha256), run
+            row = _row(run, scores, decoded, taken, threads=threads, parameters=parameters, sha256=sha256)
+            yield row, run
 
 
 def _engine_of(engine: Engine, way: Way) -> Engine:
@@ -211,6 +213,7 @@ def _row(
     run: SystemRun,
     scores: tuple[dict[str, MetricScore], dict[str, MetricScore]],
     decoded: Decoded,
+    taken: TakenCheckpoint,
     *,
     threads: int,
     parameters: int,
@@ -232,4 +235,5 @@ def _row(
         checkpoint_sha256=sha256,
         iterations=run.way.iterations,
         steps=None if run.way.iterations is None else decoded.steps,
+        checkpoint=taken,
     )

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from kdmt.config import Model, Student, Train
 from kdmt.flow.manifest import recorded_outputs
-from kdmt.models.checkpoint_folder import checkpoint_sha256, resolve_checkpoint
+from kdmt.models.checkpoint_folder import checkpoint_sha256, resolve_checkpoint, resolve_name
 from kdmt.objectives.model_checks import learns_from_cache, learns_from_running
 from kdmt.stages.workspace import Workspace
 from kdmt.training_sets import WEIGHTS, parts_of
@@ -118,4 +118,5 @@ def cache_made_from(workspace: Workspace, data: str) -> dict[str, str]:
     dictionary = f"dict.{workspace.direction.target}.txt"
     found = {name: sha for name, sha in recorded_outputs(owner).items() if name.startswith("data-bin/train.")}
     found[dictionary] = recorded_outputs(workspace.prepare)[dictionary]
-    return {**found, f"teacher/{workspace.config.distill.checkpoint}": teacher_sha256(workspace)}
+    name = resolve_name(workspace.teacher, workspace.config.distill.checkpoint)
+    return {**found, f"teacher/{name}": teacher_sha256(workspace)}

@@ -23,14 +23,17 @@ from kdmt.errors import UserError
 from kdmt.files import read_optional_json, write_json
 from kdmt.flow.manifest import Plan, begin, finish
 from kdmt.models.architecture import NATConfig, architecture
+from kdmt.models.average_record import AVERAGE_BEST
 from kdmt.models.build import build_nonautoregressive, build_transformer, count_parameters
 from kdmt.models.checkpoint import TrainingState, load_model, load_state, load_weights
+from kdmt.models.checkpoint_choice import CHOSEN
 from kdmt.models.checkpoint_folder import resolve_checkpoint
 from kdmt.models.initialise import copy_from_teacher
 from kdmt.models.transformer import Transformer
 from kdmt.objectives.build import build_objective
 from kdmt.objectives.model_checks import check_inside, check_positions, learns_from_cache, learns_from_running
 from kdmt.objectives.objective import Objective
+from kdmt.objectives.positional import SomeHidden
 from kdmt.ranks import Ranks, interleave
 from kdmt.runtime import pick_device, use_threads
 from kdmt.score.bleu_tokenizer import require_packages
@@ -50,7 +53,7 @@ from kdmt.train.arithmetic import choose_threads
 from kdmt.train.data import BinarizedData, MonolingualText
 from kdmt.train.loop import Trainer
 from kdmt.train.run_log import Progress
-from kdmt.train.validation import validation_loss
+from kdmt.train.validation import validation_loss, visible_nll
 from kdmt.training_sets import WEIGHTS
 
 VALIDATION = "validation.json"  # file with the tokenizer for validation BLEU of a run
@@ -73,7 +76,8 @@ def train(workspace: Workspace, job: Job, plan: Plan | None) -> None:
         seed=job.seed,
         path=job.path,
     )
-    validate = _validator(workspace, job, codec, device)
+    signatures: dict[str, str] = {}
+    validate = _validator(workspace, job, codec, device, signatures)
     num_batches = len(data.batches())
     if plan is not None:
         begin(job.folder, plan, workspace.resolved_config())  # after all checks, so that an error changes no folder
@@ -99,6 +103,7 @@ def train(workspace: Workspace, job: Job, plan: Plan | None) -> None:
         device=device,
         ranks=ranks,
         init_state=init_state,
+        signatures=signatures,
     )
     outcome = trainer.run()
     progress.note(f"done at update {outcome.update} ({outcome.ending}); best at {outcome.best_update}")
@@ -187,7 +192,8 @@ def _build_model(workspace: Workspace, job: Job, codec: TextCodec) -> tuple[Tran
 def nat_config(settings: NAT) -> NATConfig:
     """Return the configuration of a non-autoregressive model."""
     same = {field.name for field in fields(NATConfig)} & set(NAT.model_fields)
-    return NATConfig(**{name: getattr(settings, name) for name in same}, corrects=settings.correction > 0.0)
+    values = {name: getattr(settings, name) for name in same} | {"corrects": settings.correction > 0.0}
+    return NATConfig(**values | ({"source_copy": "none"} if settings.decoder_input == "unk" else {}))
 
 
 def _take_from_teacher(workspace: Workspace, student: Student, model: Transformer) -> None:
@@ -247,11 +253,14 @@ def _kept_tokenizer(run: Path) -> str | None:
 
 
 def _validator(
-    workspace: Workspace, job: Job, codec: TextCodec, device: torch.device
+    workspace: Workspace, job: Job, codec: TextCodec, device: torch.device, signatures: dict[str, str]
 ) -> Callable[[Objective], dict[str, float]]:
     """Return a function that computes loss, BLEU and the metric that selects the best checkpoint on the validation set.
 
     The validation set is that of the raw data, even if the training data is distilled.
+
+    Args:
+        signatures: dictionary to which each validation adds the signatures of its metrics.
     """
     try:
         valid = BinarizedData(_open_data(workspace, "raw", "valid"), job.train, seed=0)
@@ -267,6 +276,8 @@ def _validator(
 
     def validate(objective: Objective) -> dict[str, float]:
         figures = validation_loss(objective, valid, batches, device=device, ranks=ranks)
+        if isinstance(objective.view, SomeHidden):
+            figures |= visible_nll(objective, valid, batches, device=device, ranks=ranks)
         if job.train.validate_bleu and math.isfinite(figures["loss"]):  # a model with NaN cannot decode
             translator = Translator.of_model(objective.model, codec, device=device)
             parts = ranks.collect(translator.translate_ids(sources[ranks.rank :: ranks.world], settings))
@@ -275,14 +286,14 @@ def _validator(
             for metric in dict.fromkeys(("bleu", job.train.best_metric)):
                 if metric != "loss":
                     score = score_words(workspace, metric, hypotheses, references, tokenize=tokenize)
-                    figures[metric] = score.value
+                    figures[metric], signatures[metric] = score.value, score.signature
         return figures
 
     return validate
 
 
 def _checkpoint_files(folder: Path) -> list[Path]:
-    """Return the outputs of the stage: the weights of `average`, `best` and `last`, each with its checksums."""
-    folders = {resolve_checkpoint(folder / name) for name in CHECKPOINT_PREFERENCE}
+    """Return the outputs of the stage: the weights of the averages, `best` and `last`, each with its checksums."""
+    folders = {resolve_checkpoint(folder / name) for name in (*CHECKPOINT_PREFERENCE, AVERAGE_BEST)}
     files = [path for each in folders for path in (each / "checksums.json", each / "model.safetensors")]
-    return [*files, folder / "best", folder / "last"]
+    return [*files, folder / "best", folder / "last", folder / CHOSEN]

@@ -27,18 +27,20 @@ from kdmt.config import Train, read_record
 from kdmt.errors import Interrupted, UserError
 from kdmt.models.average_record import checkpoint_update
 from kdmt.models.checkpoint import TrainingState, load_state, load_weights
+from kdmt.models.checkpoint_choice import CANDIDATES, is_current, read_choice, updates_of, write_choice
 from kdmt.objectives.objective import Objective, Prepared
 from kdmt.ranks import ALONE, Ranks
 from kdmt.runtime import StopRequest, stop_requests
 from kdmt.score.metrics import METRICS
 from kdmt.train.arithmetic import ModelShape, choose_arithmetic
 from kdmt.train.background import BackgroundWriter
+from kdmt.train.choice import choose_checkpoint, describe_choice
 from kdmt.train.data import Prefetched, Step, TrainingData, steps
 from kdmt.train.distributed import ParallelObjective
 from kdmt.train.meter import Meter
-from kdmt.train.run_folder import Position, RunFolder
+from kdmt.train.run_folder import Position, RunFolder, Validated
 from kdmt.train.run_log import Progress
-from kdmt.train.schedule import inverse_sqrt
+from kdmt.train.schedule import learning_rate
 from kdmt.train.update_results import HostCopy, UnreadUpdate, is_unusable
 
 Ending = Literal["max_updates", "patience"]
@@ -76,6 +78,7 @@ class Trainer:
         progress: receiver of the figures; silent on all ranks but the first.
         ranks: the processes that train together.
         init_state: optimiser state of another run from which this one continues.
+        signatures: signatures of metrics by name, which `validate` may add to.
     """
 
     def __init__(
@@ -92,12 +95,14 @@ class Trainer:
         device: torch.device,
         ranks: Ranks = ALONE,
         init_state: TrainingState | None = None,
+        signatures: Mapping[str, str] | None = None,
     ) -> None:
         self.objective, self.data, self.settings, self.seed = objective, data, settings, seed
         self.validate, self.progress, self.device, self.ranks = validate, progress, device, ranks
         self.model = objective.model
         self.folder = RunFolder(run, settings, companions)
         self.init_state = init_state
+        self.signatures: Mapping[str, str] = {} if signatures is None else signatures
         self.position = Position(world=ranks.world)
         self.meter = Meter(device, objective)
         self.saved_at = time.monotonic()
@@ -325,7 +330,7 @@ class Trainer:
         return None
 
     def _learning_rate(self) -> float:
-        return inverse_sqrt(self.position.update + self.position.schedule_offset, self.settings)
+        return learning_rate(self.position.update, self.settings, offset=self.position.schedule_offset)
 
     # ------------------------------------------------------------------------------------- between the updates
 
@@ -395,6 +400,7 @@ class Trainer:
             position.best_update, position.bad_validations = position.update, 0
         elif scheduled and self._counts_for_patience():
             position.bad_validations += 1
+        self._rank(figures, scheduled=scheduled)
         self.progress.log_validation(
             update=position.update, epoch=position.epoch, best_update=position.best_update, **figures
         )
@@ -411,6 +417,21 @@ class Trainer:
         sign = 1 if metric != "loss" and METRICS[metric].higher_is_better else -1
         best_loss = math.inf if position.best_loss is None else position.best_loss  # None: saved by an older version
         return (sign * figures[metric], -figures["loss"]) > (sign * position.best_score, -best_loss)
+
+    def _rank(self, figures: dict[str, float], *, scheduled: bool) -> None:
+        """Add a validation to the best ones if it is one of them, in the order of `_is_best`.
+
+        As for the best one, an unscheduled validation is dropped as soon as there is another one.
+        """
+        position, metric = self.position, self.settings.best_metric
+        interval = self.settings.validate_interval_updates
+        others = [each for each in position.best_validations if each.update % interval == 0]
+        if not scheduled and others:
+            return
+        sign = 1 if metric != "loss" and METRICS[metric].higher_is_better else -1
+        others.append(Validated(position.update, figures[metric], figures["loss"]))
+        others.sort(key=lambda each: (-sign * each.score, math.inf if each.loss is None else each.loss, each.update))
+        position.best_validations = others[: self.settings.average_checkpoints]
 
     def _counts_for_patience(self) -> bool:
         """Return whether a validation without improvement counts for `patience`.
@@ -476,6 +497,7 @@ class Trainer:
         state = load_state(folder)
         self.position = read_record(Position, state.values, str(folder / "training_state.json"))
         self._check_state(state.tensors, folder, self.objective.moving())
+        self._complete_position()
         if self.position.update > self.settings.max_updates:
             raise UserError(
                 f"{folder}: training is past 'max_updates: {self.settings.max_updates}' already; it does not go back"
@@ -484,6 +506,12 @@ class Trainer:
             self.folder.mend_pointers(folder, self.position)
         self.progress.note(f"going on from {folder.name}")
         return state
+
+    def _complete_position(self) -> None:
+        """Add the best validation to the list of the best ones, which older versions did not save."""
+        position = self.position
+        if not position.best_validations and position.best_update is not None and position.best_score is not None:
+            position.best_validations = [Validated(position.best_update, position.best_score, position.best_loss)]
 
     def _check_state(self, tensors: dict[str, Tensor], folder: Path, moving: Mapping[str, Tensor]) -> None:
         """Check that a saved state has all tensors of this model and optimiser, with the same shapes."""
@@ -616,7 +644,7 @@ class Trainer:
             }
 
     def _finish(self) -> Outcome:
-        """Validate and save the last update if no scheduled validation did so, and write `average`."""
+        """Validate and save the last update if no scheduled validation did so, and write and compare the averages."""
         ending = self._ending()
         if ending == "patience":
             self._note_falling_loss()
@@ -626,9 +654,50 @@ class Trainer:
             self._save()
         self.writer.wait()
         if self.ranks.is_first:
-            self.folder.write_average(self.model)
+            self.folder.write_averages(self.model, self.position)
         self.ranks.wait()
+        self._choose()
         best_update, best_score = self.position.best_update, self.position.best_score
         if ending is None or best_update is None or best_score is None:
             raise AssertionError("a finished training has an ending and has been validated")
         return Outcome(ending, self.position.update, best_update, best_score)
+
+    def _is_chosen(self) -> bool:
+        """Return whether the record of a choice is that of this run with these settings."""
+        choice, settings = read_choice(self.folder.path), self.settings
+        if choice is None or (choice.of, choice.metric) != (settings.average.of, settings.best_metric):
+            return False
+        return is_current(self.folder.path, choice)
+
+    def _choose(self) -> None:
+        """Choose the checkpoint that `auto` is, and record it. All ranks validate the candidates together.
+
+        A recorded choice between the same candidates is kept.
+        """
+        run = self.folder.path
+        found = {} if self._is_chosen() else {name: updates_of(run, name) for name in CANDIDATES}
+        candidates = self.ranks.share(found)  # a file of the first rank may reach other machines later
+        if not candidates:
+            return
+        with self.parallel.evaluating() as objective:
+            trained = {name: weight.detach().cpu().clone() for name, weight in objective.model.named_parameters()}
+
+            def validate(folder: Path) -> dict[str, float]:
+                load_weights(objective.model, folder)
+                return self.validate(objective)
+
+            choice = choose_checkpoint(
+                run,
+                candidates,
+                self.position,
+                self.settings,
+                validate=validate,
+                signatures=self.signatures,
+            )
+            with torch.no_grad():
+                for name, weight in objective.model.named_parameters():
+                    weight.copy_(trained[name])
+        if self.ranks.is_first:
+            write_choice(run, choice)
+        self.progress.note(describe_choice(choice))
+        self.ranks.wait()

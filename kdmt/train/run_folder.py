@@ -11,12 +11,27 @@ from torch import Tensor
 
 from kdmt.config import Train
 from kdmt.files import PARTIAL
-from kdmt.models.average_record import PREFIX, checkpoint_update, write_average_of
+from kdmt.models.average_record import AVERAGE, AVERAGE_BEST, PREFIX, checkpoint_update, write_wanted_of
 from kdmt.models.averages import save_average
 from kdmt.models.checkpoint import TrainingState, save_checkpoint
 from kdmt.models.checkpoint_folder import DAMAGED, list_checkpoints, newest_valid_checkpoint, point, remove_unfinished
 from kdmt.models.transformer import Transformer
 from kdmt.outputs import free_name
+
+
+@dataclass
+class Validated:
+    """A scheduled validation that is among the best ones.
+
+    Attributes:
+        update: its update.
+        score: its score by `best_metric`.
+        loss: its loss; None if an older version saved the position.
+    """
+
+    update: int
+    score: float
+    loss: float | None
 
 
 @dataclass
@@ -30,6 +45,8 @@ class Position:
     best_score: float | None = None
     best_update: int | None = None
     best_loss: float | None = None  # of the validation with the best score
+    # the `average_checkpoints` best validations, the best first
+    best_validations: list[Validated] = field(default_factory=list)
     lowest_loss: float | None = None  # of all validations
     lowest_loss_update: int = 0
     bad_validations: int = 0
@@ -73,7 +90,7 @@ class RunFolder:
 
     def mend_pointers(self, folder: Path, position: Position) -> None:
         """Write the pointers to a checkpoint again, because a run may have been killed before it updated them."""
-        write_average_of(self.path, self.averaged())
+        self._record_averages(position)
         point(self.path / "last", folder)
         if position.best_update is not None:
             point(self.path / "best", self.path / f"{PREFIX}{position.best_update}")
@@ -90,7 +107,7 @@ class RunFolder:
         folder = self.folder_of(position.update)
         state = TrainingState(tensors, asdict(position))
         save_checkpoint(folder, model, weights=weights, companions=self.companions, state=state)
-        write_average_of(self.path, self.averaged())
+        self._record_averages(position)
         if position.best_update == position.update:
             point(self.path / "best", folder)
         point(self.path / "last", folder)
@@ -100,9 +117,18 @@ class RunFolder:
     def folder_of(self, update: int) -> Path:
         return self.path / f"{PREFIX}{update}"
 
-    def write_average(self, model: Transformer) -> None:
-        """Write `average`, the mean of the checkpoints in `averaged`. The model itself is not changed."""
+    def write_averages(self, model: Transformer, position: Position) -> None:
+        """Write `average` and `average_best`, the means of the last and of the best checkpoints.
+
+        The model itself is not changed.
+        """
         save_average(self.path, self.averaged(), model, self.companions)
+        best = self.best_checkpoints(position) or self.averaged()  # the latter if all of the best are damaged
+        save_average(self.path, best, model, self.companions, name=AVERAGE_BEST)
+
+    def _record_averages(self, position: Position) -> None:
+        write_wanted_of(self.path, self.averaged(), AVERAGE)
+        write_wanted_of(self.path, self.best_checkpoints(position), AVERAGE_BEST)
 
     def averaged(self) -> list[Path]:
         """Return the checkpoints to average: the last ones written at a validation or at the update `max_updates`.
@@ -114,15 +140,23 @@ class RunFolder:
         chosen = [folder for folder, update in updates if update % interval == 0 or update == last]
         return chosen[-self.settings.average_checkpoints :]
 
+    def best_checkpoints(self, position: Position) -> list[Path]:
+        """Return the checkpoints of the best validations, oldest first; damaged checkpoints are left out.
+
+        Every validation is saved, so that the choice does not depend on when else a run was saved or stopped.
+        """
+        updates = sorted(validated.update for validated in position.best_validations)
+        return [folder for folder in map(self.folder_of, updates) if folder.is_dir()]
+
     def last_good(self, failing: int | None) -> Path | None:
         """Return the newest checkpoint other than that of the update `failing`, whose weights gave the failure."""
         kept = [folder for folder in list_checkpoints(self.path) if checkpoint_update(folder) != failing]
         return kept[-1] if kept else None
 
     def _prune(self, position: Position) -> None:
-        """Remove checkpoints other than those for `average` and `best` and the two newest, from which a run resumes."""
+        """Remove checkpoints that are in no average, nor the best, nor the two newest, from which a run resumes."""
         folders = list_checkpoints(self.path)
-        keep = {*self.averaged(), *folders[-2:]}
+        keep = {*self.averaged(), *self.best_checkpoints(position), *folders[-2:]}
         for folder in folders:
             if folder not in keep and checkpoint_update(folder) != position.best_update:
                 _remove(folder)

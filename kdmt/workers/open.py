@@ -37,6 +37,15 @@ def open_executor(settings: Distill, folder: Path) -> Executor:
     return EXECUTORS[settings.executor](settings, folder / LOGS)
 
 
+def decodes_on_gpus(settings: Distill) -> bool:
+    """Return whether the executor that `open_executor` returns has workers on GPUs.
+
+    Raises:
+        UserError: if this machine has no such device.
+    """
+    return _ray_uses_gpus(settings) if settings.executor == "ray" else devices_of(settings.device)[0] != "cpu"
+
+
 def open_processes(
     folder: Path, *, device: str, workers: int, threads: int, silence_seconds: float = _SILENCE_SECONDS
 ) -> Processes:
@@ -75,10 +84,14 @@ def _open_ray(settings: Distill, logs: Path) -> RayActors:
     return RayActors(
         workers=settings.workers or None,
         threads=settings.threads,
-        gpus=settings.device == "cuda" or (settings.device == "auto" and num_gpus() > 0),
+        gpus=_ray_uses_gpus(settings),
         log_folder=logs,
         silence_seconds=_silence_seconds(settings),
     )
+
+
+def _ray_uses_gpus(settings: Distill) -> bool:
+    return settings.device == "cuda" or (settings.device == "auto" and num_gpus() > 0)
 
 
 def _silence_seconds(settings: Distill) -> float:

@@ -43,6 +43,7 @@ PRE_NORM: Mapping[str, Any] = {
 CACHED_TOKENS = 8  # of the teacher, for each target token
 
 _GLANCING = {"glancing": [[0, 0.5]]}
+_SAME_DROPOUT = {"glancing_same_dropout": True}
 _ENCODERS = {"encoder": "uniform", "decoder": "none"}
 _ENCODER_MAPS = {"encoder_self": "uniform", "decoder_self": "none", "cross": "none"}
 
@@ -53,6 +54,8 @@ OBJECTIVES: Mapping[str, Mapping[str, Any] | None] = {
     "word_kd_ensemble": {"word_kd": {"teachers": ["first", "second"]}},
     "word_kd_js": {"word_kd": {"divergence": "js", "temperature": 2.0}},
     "word_kd_reverse_kl": {"word_kd": {"divergence": "reverse_kl"}},
+    "word_kd_skewed_kl": {"word_kd": {"divergence": "skewed_kl", "skew": 0.2}},
+    "word_kd_skewed_reverse_kl": {"word_kd": {"divergence": "skewed_reverse_kl", "temperature": 2.0}},
     "word_kd_squared_error": {"word_kd": {"divergence": "squared_error"}},
     "word_kd_batch": {"word_kd": {"select": "batch", "divergence": "tvd"}},
     "word_kd_global": {"word_kd": {"select": "global", "queue": 500}},
@@ -79,6 +82,9 @@ OBJECTIVES: Mapping[str, Mapping[str, Any] | None] = {
     "nat": {"nat": {"family": "nat"}},
     "nat_glancing": {"nat": {"family": "nat", **_GLANCING}},
     "nat_glancing_levenshtein": {"nat": {"family": "nat", "distance": "levenshtein", **_GLANCING}},
+    "nat_glancing_as_published": {
+        "nat": {"family": "nat", "glancing_divisor": "predicted", **_GLANCING, **_SAME_DROPOUT}
+    },
     "nat_soft_copy_deep": {"nat": {"family": "nat", "source_copy": "soft", "deep_supervision": 1.0}},
     "nat_word_kd": {"nat": {"family": "nat"}, "word_kd": {}},
     "nat_hidden_kd": {"nat": {"family": "nat"}, "hidden_kd": {}},
@@ -93,13 +99,34 @@ OBJECTIVES: Mapping[str, Mapping[str, Any] | None] = {
     "ctc_glancing_levenshtein": {
         "nat": {"family": "ctc", "distance": "levenshtein", "too_long": "upsample", "upsample": 2, **_GLANCING}
     },
+    "ctc_glancing_as_published": {
+        "nat": {
+            "family": "ctc",
+            "glancing_draw": "bernoulli",
+            "glancing_reveal": "word",
+            "loss_average": "sentence",
+            **_GLANCING,
+            **_SAME_DROPOUT,
+        }
+    },
     "ctc_deep": {"nat": {"family": "ctc", "deep_supervision": 1.0}},
+    "ctc_dslp": {"nat": {"family": "ctc", "dslp": True, "dslp_mixing": 0.3, "deep_supervision": 1.0, **_GLANCING}},
+    "nat_dslp": {"nat": {"family": "nat", "dslp": True, "dslp_mixing": 0.3, "deep_supervision": 1.0}},
     "ctc_encoder_kd": {"nat": {"family": "ctc"}, "hidden_kd": _ENCODERS, "attention_kd": _ENCODER_MAPS},
     "ctc_nmla": {"nat": {"family": "ctc", "loss": "nmla"}},
     "ctc_convex": {"nat": {"family": "ctc"}, "convex": {}},
     "dag": {"nat": {"family": "dag"}},
     "dag_fuzzy_alignment": {"nat": {"family": "dag", "loss": "fuzzy_alignment"}},
     "dag_glancing": {"nat": {"family": "dag", **_GLANCING}},
+    "dag_glancing_as_published": {
+        "nat": {
+            "family": "dag",
+            "glancing_rounding": "round",
+            "loss_average": "sentence",
+            **_GLANCING,
+            **_SAME_DROPOUT,
+        }
+    },
     "dag_glancing_deep": {"nat": {"family": "dag", "deep_supervision": 1.0, **_GLANCING}},
     "dag_upsample": {"nat": {"family": "dag", "too_long": "upsample", "upsample": 1}},
     "levenshtein": {"nat": {"family": "levenshtein"}},

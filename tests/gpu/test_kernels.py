@@ -200,6 +200,7 @@ def test_rows_that_are_not_adjacent_are_rejected() -> None:
 def with_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the losses use the kernels on the device of these tests."""
     monkeypatch.setattr(fused, "kernels", lambda _device, _type: triton_kernels)
+    monkeypatch.setattr(fused, "distils", lambda _device: True)
 
 
 def projected(
@@ -538,11 +539,48 @@ def test_word_kd_with_the_projection_is_the_pytorch_path_in_float64(
         torch.testing.assert_close(own, other, rtol=1e-4, atol=2e-5 * float(other.abs().max()))
 
 
+@pytest.mark.parametrize("name", ["whole_distribution_", "best_tokens_"])
+@pytest.mark.parametrize("part", ["loss", "gradient"])
+def test_the_trial_of_word_kd_passes_and_finds_wrong_values(
+    name: str, part: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fused._try_distillation(triton_kernels, DEVICE)
+    correct = getattr(triton_kernels, name)
+
+    def wrong(logits_CV: Tensor, *args: Any, **settings: Any) -> Tensor:
+        sums_4C = correct(logits_CV, *args, **settings)
+        if part == "loss":
+            sums_4C[0, 1] *= 1.01
+        else:
+            logits_CV[:, triton_kernels.BLOCK :] = 0.0  # as if the last block had no gradient
+        return sums_4C
+
+    monkeypatch.setattr(triton_kernels, name, wrong)
+    with pytest.raises(AssertionError):
+        fused._try_distillation(triton_kernels, DEVICE)
+
+
+@pytest.mark.usefixtures("with_kernels")
+def test_word_kd_whose_trial_fails_is_computed_with_pytorch_operations(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fused, "distils", lambda _device: False)
+    monkeypatch.setattr(triton_kernels, "whole_distribution_", None)
+    features_MD, weight_VD, targets_M = projection_inputs(9, 101, 8)
+    teacher = WholeDistribution((features_MD.flip(0).contiguous(),), (weight_VD,))
+    loss = WordKDLoss(targets_M, 0.1, 0.5, divergence("kl"), teacher)
+    assert loss.with_kernels(triton_kernels) is None
+    found, _ = projected_loss(features_MD, weight_VD, loss)
+    monkeypatch.setattr(fused, "kernels", lambda _device, _type: None)
+    expected, _ = projected_loss(features_MD, weight_VD, loss)
+    torch.testing.assert_close(found, expected)
+
+
+@pytest.mark.usefixtures("with_kernels")
 @pytest.mark.parametrize(
     "settings",
     [
         {"divergence": divergence("js")},
         {"divergence": divergence("reverse_kl")},
+        {"divergence": divergence("skewed_kl")},
         {"ranking": 2},
         {"mutual_information": 0.1, "log_marginal_V": torch.zeros(5)},
         {"min_confidence": 0.1},

@@ -34,7 +34,9 @@ def losses(run: Path) -> dict[int, float]:
     return {record["update"]: record["loss"] for record in records if record["kind"] == "train"}
 
 
-@pytest.mark.parametrize("name", ["teacher", "word_kd_global", "word_kd_marginal", "ema", "nat_glancing"])
+@pytest.mark.parametrize(
+    "name", ["teacher", "word_kd_global", "word_kd_marginal", "ema", "nat_glancing", "ctc_glancing_as_published"]
+)
 def test_resumed_run_ends_where_an_uninterrupted_one_does(
     name: str, pairs: ParallelData, cuda: torch.device, tmp_path: Path
 ) -> None:

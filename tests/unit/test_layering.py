@@ -90,7 +90,10 @@ WITHOUT_TORCH = {
         )
     ),
     "training_sets",
-    *(f"toy.{name}" for name in ("corpus_files", "grammar", "lexicon", "meanings", "thai_letters")),
+    *(
+        f"toy.{name}"
+        for name in ("corpus_files", "grammar", "lexicon", "meanings", "mode_files", "modes", "thai_letters")
+    ),
 }  # not even in a function, except for typing
 
 

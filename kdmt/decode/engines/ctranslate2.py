@@ -55,15 +55,24 @@ import numpy as np
 
 from kdmt.config import Decode
 from kdmt.corpus.indexed import without_padding
-from kdmt.decode.engines.ctranslate2_devices import batches_in_flight, device_indices, library_hint
+from kdmt.decode.engines.ctranslate2_devices import (
+    MemoryLimit,
+    batches_in_flight,
+    device_indices,
+    is_out_of_memory,
+    library_hint,
+)
 from kdmt.decode.engines.engine import EngineOptions, check_sentences, length_batches
 from kdmt.decode.search.lengths import max_lengths, normalized_score
 from kdmt.errors import UserError, describe_error
 from kdmt.interop.ctranslate2_folder import ModelFolder
+from kdmt.log import get_logger
 from kdmt.types import EOS, PAD, SPECIALS, Hypothesis, Sampling
 
 if TYPE_CHECKING:
     from ctranslate2 import StorageView, TranslationResult, Translator
+
+_logger = get_logger(__name__)
 
 _SCORED_TOKENS = 4096  # padded tokens of a scoring batch, whose logits are all in memory at the same time
 _LARGEST_FACTOR = 34  # base-10 logarithm; multiplied by a log-probability, the factor is still within float32
@@ -144,6 +153,9 @@ class CTranslate2Engine:
         shortlist: whether `decode` restricts the vocabulary to the folder's lexical shortlist. The translation of a
             sentence then depends on the other sentences of its batch.
 
+    Attributes:
+        memory: size of the batches that fit in the memory of a GPU; larger ones are divided.
+
     Raises:
         UserError: if CTranslate2 is not installed or cannot load the model, if the folder is damaged or was not written
             by kdmt, or if it has no shortlist.
@@ -169,6 +181,7 @@ class CTranslate2Engine:
         self._never = [[SPECIALS[PAD]]] if SPECIALS[PAD] in self._columns else None
         self._load = partial(_load, folder, device, compute_type, threads)
         self._translator, self._in_flight = self._load()
+        self.memory = MemoryLimit(num_devices=len(self._translator.device_index))
         computes_little = shortlist or "int8" in self._translator.compute_type
         self._largest_batch = _SMALL_BATCH if device == "cpu" and computes_little else None
 
@@ -347,7 +360,7 @@ class CTranslate2Engine:
         penalty = _finishing_order(forced + max_len)
         count = 2 * beam if everything else beam + spare
         # every option that changes the result is set explicitly: some defaults differ from fairseq's
-        results = self._run(
+        results = self._run_in_parts(
             self._translator.translate_batch,
             sources,
             self._prefixes(len(sources)),
@@ -550,7 +563,7 @@ class CTranslate2Engine:
         targets = [[*self._frame.target_prefix, *target] for target in targets] if forced else targets
         lengths = [max(len(source), len(target) + 1) for source, target in zip(sources, targets, strict=True)]
         for batch in length_batches(lengths, max_tokens=max_tokens, batch_size=batch_size):
-            results = self._run(
+            results = self._run_in_parts(
                 self._translator.score_batch,
                 _of(sources, batch),
                 _of(targets, batch),
@@ -570,6 +583,38 @@ class CTranslate2Engine:
         if self._threads is None:
             self._threads = ThreadPoolExecutor(self._in_flight)  # CTranslate2 computes without the GIL
         return self._threads.submit(call).result
+
+    def _run_in_parts(
+        self,
+        call: Callable[..., list[_Result]],
+        sources: list[list[str]],
+        others: list[list[str]] | None,
+        **options: object,
+    ) -> list[_Result]:
+        """Call a function of CTranslate2 for a batch, or for parts of it if the memory of the GPU is too small.
+
+        With a shortlist the batch is not divided, since the translation of a sentence depends on the others then.
+        """
+        results: list[_Result] = []
+        while len(results) < len(sources):
+            rest = sources[len(results) :]
+            longest = max(map(len, [*rest, *(others or [])])) + 1
+            size = self.memory.sentences(len(rest), longest)
+            own = slice(len(results), len(results) + size)
+            try:
+                with self.memory.turn():
+                    results += self._run(call, sources[own], None if others is None else others[own], **options)
+            except RuntimeError as error:
+                if not is_out_of_memory(error) or size == 1 or self._shortlist:
+                    raise
+                self._in_flight = 1
+                if self.memory.lower(size * longest):
+                    _logger.warning(
+                        f"a batch of {size:,} sentences needs more memory than the GPU has free ({error}): from now on "
+                        f"one batch at a time, of at most {self.memory.max_tokens:,} tokens; the translations are the "
+                        "same, and decoding is slower"
+                    )
+        return results
 
     def _run(
         self, call: Callable[_Parameters, _Result], *args: _Parameters.args, **kwargs: _Parameters.kwargs

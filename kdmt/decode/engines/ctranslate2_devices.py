@@ -5,7 +5,10 @@ On a CPU all choices are those of the settings.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Collection
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
 
 from kdmt.config import Decode
 
@@ -13,6 +16,7 @@ _HALF = ("float16", "bfloat16", "float32")  # in this order: float16 is the more
 _SENTENCES, _TOKENS_A_SENTENCE = 1024, 64  # of a batch on a GPU
 _BATCHES_IN_FLIGHT = 2  # one computes while the results of the other are read and the next one is prepared
 _BLAS = "libcublas.so.12"
+_OUT_OF_MEMORY = ("out of memory", "CUBLAS_STATUS_ALLOC_FAILED")  # in the messages of CUDA and cuBLAS
 
 
 def pick_compute_type(device: str, wanted: str, supported: Collection[str]) -> str:
@@ -75,3 +79,42 @@ def library_hint(error: str) -> str:
         f"; CTranslate2 needs {_BLAS} of CUDA 12, which PyTorch for CUDA 13 does not bring along: pip install "
         "nvidia-cublas-cu12, and add the folder of the library to LD_LIBRARY_PATH"
     )
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Return whether the memory of a GPU was too small for a batch. CTranslate2 raises a RuntimeError then."""
+    return isinstance(error, RuntimeError) and any(text in str(error) for text in _OUT_OF_MEMORY)
+
+
+@dataclass
+class MemoryLimit:
+    """The size of batches that fits in the memory of the GPUs. It is lowered whenever a batch does not fit.
+
+    Attributes:
+        num_devices: number of GPUs, and of batches that are computed at the same time after the first that did not fit.
+        max_tokens: largest number of padded tokens in a batch; None before a batch did not fit.
+    """
+
+    num_devices: int = 1
+    max_tokens: int | None = None
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+    _turns: threading.BoundedSemaphore = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._turns = threading.BoundedSemaphore(self.num_devices)
+
+    def turn(self) -> AbstractContextManager[object]:
+        """Return the context of the computation of a batch, which waits for other batches once memory is limited."""
+        return nullcontext() if self.max_tokens is None else self._turns
+
+    def sentences(self, count: int, longest: int) -> int:
+        """Return how many of `count` sentences with at most `longest` tokens are computed together."""
+        return count if self.max_tokens is None else min(count, max(self.max_tokens // longest, 1))
+
+    def lower(self, tokens: int) -> bool:
+        """Lower the limit to half the tokens of a batch that did not fit; return False if it is not higher."""
+        with self._lock:
+            if self.max_tokens is not None and self.max_tokens <= tokens // 2:
+                return False
+            self.max_tokens = tokens // 2
+            return True

@@ -145,6 +145,7 @@ def _config(model: Mapping[str, object], state: object) -> TransformerConfig:
         layernorm_embedding=values.flag("layernorm_embedding"),
         no_scale_embedding=values.flag("no_scale_embedding"),
         activation_fn=_activation(model),
+        init="bert" if values.flag("apply_bert_init") else "fairseq",
         dropout=values.rate("dropout", 0.1),
         attention_dropout=values.rate("attention_dropout", 0.0),
         activation_dropout=values.rate("activation_dropout", 0.0) or values.rate("relu_dropout", 0.0),
@@ -232,6 +233,7 @@ def fairseq_settings(model: Transformer) -> dict[str, object]:
         UserError: if fairseq has no such model.
     """
     values = model.config.as_dict()
+    init = values.pop("init")
     tokens = [values.pop(f"{side}_token") for side in ("source", "target")]
     if any(token is not None for token in tokens):
         raise UserError("the model is multilingual: its language tokens are not written for fairseq")
@@ -241,7 +243,7 @@ def fairseq_settings(model: Transformer) -> dict[str, object]:
     if not isinstance(model, NATransformer):
         task = {"arch": "transformer", "task": "translation", "criterion": "label_smoothed_cross_entropy"}
         return {**settings, **task, "left_pad_source": True}
-    return {**settings, **_nat_settings(model.nat, model.config)}
+    return {**settings, **_nat_settings(model.nat, model.config), "apply_bert_init": init == "bert"}
 
 
 def _nat_settings(nat: NATConfig, config: TransformerConfig) -> dict[str, object]:
@@ -261,7 +263,6 @@ def _nat_settings(nat: NATConfig, config: TransformerConfig) -> dict[str, object
         "left_pad_source": False,  # fairseq copies source embeddings starting at the first column
         "max_source_positions": config.max_source_positions + nat.frame,
         "max_target_positions": config.max_target_positions + nat.frame,
-        "apply_bert_init": False,
         "src_embedding_copy": nat.source_copy == "uniform" and "source_copy" in family.settings,
         "pred_length_offset": nat.lengths == "difference",
         "sg_length_pred": False,

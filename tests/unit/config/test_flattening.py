@@ -33,6 +33,15 @@ def test_every_setting_has_exactly_one_kind(load: Load) -> None:
     }
 
 
+def test_the_number_of_updates_is_a_result_setting_where_the_schedule_depends_on_it(load: Load) -> None:
+    path = "teacher.train.max_updates"
+    pipeline = load("teacher.train.lr_schedule=wsd", "teacher.train.warmup_updates=1")
+    assert path in flatten_settings(pipeline, "result")
+    assert path not in flatten_settings(pipeline, "extend")
+    assert "'lr_schedule: wsd'" in flatten_settings(pipeline, "result")[path].reason
+    assert "students.raw.train.max_updates" in flatten_settings(pipeline, "extend")
+
+
 def test_a_flattened_setting_has_its_value_and_default(load: Load) -> None:
     found = flatten_settings(load("teacher.train.lr=0.5", "score.beams=[7]"), "result")
     assert (found["teacher.train.lr"].value, found["teacher.train.lr"].default) == (0.5, 5e-4)

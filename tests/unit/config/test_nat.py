@@ -27,6 +27,57 @@ from kdmt.config import NAT
         ),
         ("students.raw.nat={family: nat, layout: fairseq}", "students.raw.nat: 'layout' is a setting of cmlm, lev"),
         ("students.raw.nat={family: nat, distance: levenshtein}", "students.raw.nat: 'distance' has no effect unless"),
+        (
+            "students.raw.nat={family: cmlm, decoder_input: unk}",
+            "students.raw.nat: 'decoder_input' is a setting of nat, inat, nat_crf, ctc, not of 'cmlm'",
+        ),
+        ("students.raw.nat={family: dag, decoder_input: unk}", "students.raw.nat: 'decoder_input' is a setting of nat"),
+        (
+            "students.raw.nat={family: ctc, decoder_input: mask}",
+            "students.raw.nat.decoder_input: should be 'source' or",
+        ),
+        (
+            "students.raw.nat={family: nat, decoder_input: unk, source_copy: soft}",
+            "students.raw.nat: 'source_copy' has no effect with 'decoder_input: unk'",
+        ),
+        (
+            "students.raw.nat={family: ctc, glancing_same_dropout: true}",
+            "students.raw.nat: 'glancing_same_dropout' has no effect unless 'glancing'",
+        ),
+        (
+            "students.raw.nat={family: dag, glancing: [[0, 0.5]], glancing_reveal: word}",
+            "students.raw.nat: 'glancing_reveal' is a setting of ctc, not of 'dag'",
+        ),
+        (
+            "students.raw.nat={family: nat, glancing: [[0, 0.5]], glancing_draw: bernoulli, glancing_rounding: round}",
+            "students.raw.nat: 'glancing_rounding' has no effect unless 'glancing_draw' is 'exact'",
+        ),
+        (
+            "students.raw.nat={family: cmlm, glancing_draw: bernoulli}",
+            "students.raw.nat: 'glancing_draw' is a setting of nat, ctc, dag, not of 'cmlm'",
+        ),
+        (
+            "students.raw.nat={family: dag, dslp: true, deep_supervision: 1.0}",
+            "students.raw.nat: 'dslp' is a setting of nat, cmlm, ctc, not of 'dag'",
+        ),
+        ("students.raw.nat={family: ctc, dslp: true}", "students.raw.nat: 'dslp' needs 'deep_supervision'"),
+        (
+            "students.raw.nat={family: ctc, deep_supervision: 1.0, dslp_mixing: 0.3}",
+            "students.raw.nat: 'dslp_mixing' has no effect unless 'dslp' is true",
+        ),
+        (
+            "students.raw.nat={family: ctc, glancing: [[0, 0.5]], glancing_divisor: predicted}",
+            "students.raw.nat: 'glancing_divisor' is a setting of nat, not of 'ctc'",
+        ),
+        (
+            "students.raw={train: {parallel: fsdp}, "
+            "nat: {family: nat, glancing: [[0, 0.5]], glancing_divisor: predicted}}",
+            "students.raw: 'nat.glancing_divisor: predicted' needs the whole model on each rank",
+        ),
+        (
+            "students.raw.nat={family: nat, loss_average: sentence}",
+            "students.raw.nat: 'loss_average' is a setting of ctc",
+        ),
         ("students.raw.nat={}", "students.raw.nat.family: missing"),
         ("students.raw.nat={family: nat, loss: nmla}", "students.raw.nat: 'loss' is a setting of ctc, dag, not of"),
         ("students.raw.nat={family: dag, loss: nmla}", "students.raw.nat: 'loss: nmla' is a loss of ctc, not of 'dag'"),
@@ -37,6 +88,10 @@ from kdmt.config import NAT
         (
             "students.raw.nat={family: ctc, ngram: 1}",
             "students.raw.nat: 'ngram' has no effect with 'loss: likelihood'",
+        ),
+        (
+            "students.raw.nat={family: ctc, loss: nmla, loss_average: sentence}",
+            "students.raw.nat: 'loss_average' has no effect with 'loss: nmla', the mean over sentences",
         ),
         (
             "students.raw.nat={family: ctc, loss: nmla, ngram: 3}",

@@ -213,7 +213,8 @@ def test_the_schema_has_kind_default_and_description() -> None:
     train = schema["$defs"]["Train"]["properties"]
     assert train["max_updates"] == {
         "default": 100_000,
-        "description": "Number of updates after which training ends",
+        "description": "Number of updates after which training ends; a result setting unless 'lr_schedule' is "
+        "'inverse_sqrt', since the other schedules end with it",
         "kind": "extend",
         "minimum": 1,
         "maximum": 1_000_000_000,

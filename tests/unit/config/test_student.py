@@ -23,6 +23,7 @@ Load = Callable[..., Pipeline]
             "students.raw.word_kd={source: cache, marginal_momentum: 0.9}",
             "students.raw.word_kd: 'marginal_momentum' has",
         ),
+        ("students.raw.word_kd={skew: 0.2}", "students.raw.word_kd: 'skew' has no effect unless 'divergence' is"),
         ("students.raw.word_kd={source: cache, teachers: [a]}", "students.raw.word_kd: 'teachers' run during training"),
         ("students.raw.word_kd={alpha_schedule: [[9, 0.5], [3, 1.0]]}", "students.raw.word_kd: 'alpha_schedule': the "),
         ("students.raw.word_kd={alpha_schedule: [[3, 0.5], [3, 1.0]]}", "students.raw.word_kd: 'alpha_schedule': the "),
@@ -42,6 +43,10 @@ Load = Callable[..., Pipeline]
         (
             "students.raw.online={kind: ema, model: {}}",
             "students.raw.online: 'kind: joint' needs the teacher's 'model'",
+        ),
+        (
+            "students.raw={model: {init: bert}, train: {init_from: a}}",
+            "students.raw: 'model.init' has no effect with 'train.init_from'",
         ),
         ("students.raw.seeds=[1, 2, 1]", "students.raw: 'seeds' holds a number twice"),
         (

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from kdmt.config import Pipeline
+from kdmt.config import Pipeline, Train, flatten_settings
 
 Load = Callable[..., Pipeline]
 
@@ -18,13 +18,62 @@ Load = Callable[..., Pipeline]
         ("students.raw.train.init_optimizer=true", "students.raw.train: 'init_optimizer' is given without 'init_from'"),
         ("teacher.train.adam_betas=[0.9, 1.0]", "teacher.train: 'adam_betas' [0.9, 1.0] are not both"),
         (
+            "teacher.train={average_checkpoints: 4, average: {n: 3}}",
+            "teacher.train: 'average.n' (3) and 'average_checkpoints' (4) differ",
+        ),
+        ("teacher.train={average: {n: 0}}", "teacher.train.average.n: should be at least 1"),
+        ("teacher.train.average.of=worst", "teacher.train.average.of: should be 'auto', 'best' or 'last'"),
+        ("teacher.train.average=worst", "teacher.train.average.of: should be 'auto', 'best' or 'last'"),
+        ("teacher.train.average=3", "teacher.train.average: "),
+        (
+            "teacher={model: {init: bert}, train: {init_from: a}}",
+            "teacher: 'model.init' has no effect with 'train.init_from'",
+        ),
+        ("teacher.model.init=xavier", "teacher.model.init: should be 'fairseq' or 'bert'"),
+        (
             "teacher.train.precision=bf8",
             "teacher.train.precision: should be 'auto', 'float32', 'bf16' or 'bf16_output'",
+        ),
+        (
+            "teacher.train.lr_schedule=cosin",
+            "teacher.train.lr_schedule: should be 'inverse_sqrt', 'linear', 'cosine', 'polynomial_decay' or 'wsd'",
+        ),
+        (
+            "teacher.train.min_lr=1e-6",
+            "teacher.train: 'min_lr' is a setting of linear, cosine, polynomial_decay, wsd, not of 'inverse_sqrt'",
+        ),
+        (
+            "teacher.train={lr_schedule: linear, power: 2.0}",
+            "teacher.train: 'power' is a setting of polynomial_decay, not of 'linear'",
+        ),
+        (
+            "teacher.train={lr_schedule: cosine, decay_share: 0.5}",
+            "teacher.train: 'decay_share' is a setting of wsd, not of 'cosine'",
+        ),
+        (
+            "teacher.train={lr_schedule: cosine, lr: 1e-4, min_lr: 1e-3}",
+            "teacher.train: 'min_lr' (0.001) is greater than 'lr' (0.0001)",
+        ),
+        (
+            "teacher.train={lr_schedule: linear, max_updates: 4000}",
+            "teacher.train: 'lr_schedule: linear' has no effect: 'warmup_updates' (4000) is not less than "
+            "'max_updates' (4000)",
         ),
     ],
 )
 def test_contradicting_settings_are_named(problem: Callable[..., str], override: str, expected: str) -> None:
     assert problem(override).startswith(expected)
+
+
+def test_number_of_averaged_checkpoints_has_two_names() -> None:
+    new = Train(average={"of": "last", "n": 3})  # type: ignore[arg-type]
+    assert (new.average_checkpoints, new.average.n) == (3, None)
+    assert Train(average_checkpoints=3).average.of == "auto"
+    assert Train(**new.model_dump()) == new  # as in the configuration that is stored with a run
+    recorded = flatten_settings(new, "result")
+    assert recorded["average_checkpoints"].value == 3
+    assert not [name for name in recorded if name.startswith("average.")]  # so that the new name retrains nothing
+    assert Train(average="best").average.of == "best"  # type: ignore[arg-type]
 
 
 def test_overrides_of_the_architecture_are_the_fields_that_are_set(load: Load) -> None:

@@ -1,4 +1,4 @@
-"""Tests of data/toy/generate.py as a command."""
+"""Tests of data/toy/generate.py and data/modes/generate.py as commands."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from kdmt.toy import thai_letters
+from kdmt.toy import modes, thai_letters
 
-GENERATE = Path(__file__).parents[3] / "data" / "toy" / "generate.py"
+DATA = Path(__file__).parents[3] / "data"
+GENERATE, GENERATE_MODES = DATA / "toy" / "generate.py", DATA / "modes" / "generate.py"
 
 
 def test_command_writes_the_same_sentences_without_spaces(tmp_path: Path) -> None:
@@ -33,8 +34,30 @@ def test_command_writes_the_same_sentences_without_spaces(tmp_path: Path) -> Non
     assert "60 train" in run_generate(*arguments[:-1]).stdout  # a folder with the other form of the text is rebuilt
 
 
-def run_generate(*arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, str(GENERATE), *arguments]
+def test_command_writes_both_languages_of_known_modes(tmp_path: Path) -> None:
+    arguments = ["--out", str(tmp_path), "--train", "60", "--valid", "20", "--test", "20"]
+    made = run_generate(*arguments, script=GENERATE_MODES)
+    assert made.returncode == 0, made.stderr
+    assert made.stdout.count("60 train, 20 valid, 20 test pairs") == 2
+    for name in ("two", "three"):
+        pairs = [
+            (tmp_path / name / f"train.{code}").read_text(encoding="utf-8").splitlines() for code in ("qaa", "qab")
+        ]
+        language = modes.LANGUAGES[name]
+        assert all(modes.classify(language, *pair) == "valid" for pair in zip(*pairs, strict=True))
+    assert run_generate(*arguments, script=GENERATE_MODES).stdout.count("up to date") == 2
+    assert run_generate(*arguments, "--seed", "2", script=GENERATE_MODES).stdout.count("60 train") == 2
+
+
+def test_command_refuses_a_file_as_its_folder(tmp_path: Path) -> None:
+    (tmp_path / "two").write_text("")
+    refused = run_generate("--out", str(tmp_path), script=GENERATE_MODES)
+    assert refused.returncode == 2
+    assert "is not a folder" in refused.stderr
+
+
+def run_generate(*arguments: str, script: Path = GENERATE) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(script), *arguments]
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 

@@ -40,12 +40,13 @@ class EchoTeacher:
     vocab_size: int = 100
     decoded_numbers: list[int] = field(default_factory=list)
 
-    def open(self, spec: WorkerSpec) -> Translate:
+    def open(self, spec: WorkerSpec, made_with: dict[str, object]) -> Translate:
         assert spec.number == 5
 
         def translate(
             sources: SourceIds, numbers: list[int], block: Block, progress: Callable[[int], None]
         ) -> list[list[Hypothesis]]:
+            made_with["batch"] = len(sources)
             found = []
             for number, source in zip(numbers, sources, strict=True):
                 assert source.tolist() == SOURCES[number].tolist()
@@ -127,7 +128,8 @@ def test_header_contains_made_with(prefix: Path, tmp_path: Path) -> None:
     (task, *_) = tasks_of(prefix)
     run(prefix, tmp_path, EchoTeacher(), [task])
     header, _ = read_block(tmp_path, task.block, made_from=MADE_FROM, hashes_N=task.hashes_N)
-    assert header["made_with"] == {"threads": 2}
+    # what the translation has added too: two of the three sentences are translated
+    assert header["made_with"] == {"threads": 2, "batch": 2}
 
 
 def test_resumed_run_decodes_only_missing_blocks(prefix: Path, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from typing import Any
 
 import pytest
 from distilled_pipeline import (
@@ -14,6 +15,9 @@ from distilled_pipeline import (
 from tiny_pipeline import (
     read_lines,
 )
+
+from kdmt.decode.engines.ctranslate2 import CTranslate2Engine
+from kdmt.types import Hypothesis
 
 
 @pytest.mark.usefixtures("finished")
@@ -32,3 +36,21 @@ def test_both_engines_give_the_same_translations() -> None:
     assert verified(sets=sets).code == 0
     shutil.rmtree(MADE / "engine")
     assert distill("--verify", sets=sets).code == 0
+
+
+@pytest.mark.usefixtures("finished")
+def test_blocks_record_that_the_memory_of_a_gpu_was_too_small(monkeypatch: pytest.MonkeyPatch) -> None:
+    decode = CTranslate2Engine.decode
+
+    def on_a_small_gpu(engine: CTranslate2Engine, *args: Any, **options: Any) -> list[list[Hypothesis]]:
+        engine.memory.lower(200)
+        return decode(engine, *args, **options)
+
+    assert distill(sets=("distill.engine=ctranslate2",)).code == 0
+    text = (MADE / "distilled.de").read_bytes()
+    assert "max_tokens" not in manifest()["facts"]["blocks"][0]
+    shutil.rmtree(MADE)
+    monkeypatch.setattr(CTranslate2Engine, "decode", on_a_small_gpu)
+    assert distill(sets=("distill.engine=ctranslate2",)).code == 0
+    assert manifest()["facts"]["blocks"][0]["max_tokens"] == 100
+    assert (MADE / "distilled.de").read_bytes() == text

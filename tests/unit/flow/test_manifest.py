@@ -54,6 +54,29 @@ def test_a_complete_folder_is_fresh(folder: Path) -> None:
     assert recorded_outputs(folder) == {name: known_sha256(folder / name) for name in ("model", "sub/notes")}
 
 
+COSINE = {"lr_schedule": "cosine", "warmup_updates": 10}
+WHY = "with 'lr_schedule: cosine' every learning rate depends on it, so the run cannot be extended"
+
+
+def test_a_setting_of_another_kind_than_in_the_record_is_compared_by_its_value(folder: Path) -> None:
+    cosine = plan_of(Teacher(train=Train(**COSINE)))
+    assert check_status(folder, cosine).reasons == [
+        "the setting teacher.train.lr_schedule changed from 'inverse_sqrt' to 'cosine'",
+        "the setting teacher.train.warmup_updates changed from 4000 to 10",
+    ]
+    begin(folder, cosine, {})
+    finish(folder, cosine, outputs=[], facts={})
+    assert check_status(folder, cosine).state == "fresh"
+    longer = check_status(folder, plan_of(Teacher(train=Train(max_updates=200_000, **COSINE))))
+    changed = "the setting teacher.train.max_updates changed from 100000 to 200000"
+    assert (longer.state, longer.reasons) == ("stale", [f"{changed} ({WHY})"])
+    back = check_status(folder, plan_of(Teacher(train=Train(max_updates=200_000, warmup_updates=10))))
+    assert (back.state, back.reasons) == (
+        "stale",
+        ["the setting teacher.train.lr_schedule changed from 'cosine' to 'inverse_sqrt'"],
+    )
+
+
 def test_a_folder_without_a_record_is_new(tmp_path: Path) -> None:
     assert check_status(tmp_path / "none", plan_of()).state == "new"
     (tmp_path / ".partial-manifest.json").write_text("{", encoding="utf-8")  # the process was killed while writing

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnxruntime
@@ -26,16 +27,19 @@ def _one_thread() -> None:
     torch.set_num_threads(1)
 
 
-def make_student(*, family: str = "ctc") -> NATransformer:
+def make_student(*, family: str = "ctc", **settings: Any) -> NATransformer:
     torch.manual_seed(1)
     src_size, tgt_size = vocabulary_sizes(POST_NORM)
-    nat = NATConfig(family=family)
-    return build_nonautoregressive(POST_NORM, nat, src_vocab_size=src_size, tgt_vocab_size=tgt_size).eval()
+    nat = NATConfig(family=family, **settings)
+    learned = {"encoder_learned_pos": True, "decoder_learned_pos": True, "activation_fn": "gelu"}
+    config = replace(POST_NORM, **learned) if settings else POST_NORM
+    return build_nonautoregressive(config, nat, src_vocab_size=src_size, tgt_vocab_size=tgt_size).eval()
 
 
+@pytest.mark.parametrize("settings", [{}, {"source_copy": "none"}, {"dslp": True}], ids=["source", "unk", "dslp"])
 @torch.inference_mode()
-def test_graph_returns_the_best_symbol_and_its_log_probability(tmp_path: Path) -> None:
-    model = make_student()
+def test_graph_returns_the_best_symbol_and_its_log_probability(tmp_path: Path, settings: dict[str, Any]) -> None:
+    model = make_student(**settings)
     export_model(model, tmp_path / "out")
     session = onnxruntime.InferenceSession(str(tmp_path / "out" / "model.onnx"))
     src_tokens_BS = np.stack(make_sources([6, 6, 6])).astype(np.int64)  # other sizes than those of the trace

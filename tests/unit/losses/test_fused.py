@@ -7,7 +7,7 @@ import math
 import sys
 from collections.abc import Callable
 from functools import partial
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 
 import pytest
 import torch
@@ -24,7 +24,7 @@ def gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     """Report a GPU of compute capability 9.0 and a CUDA build of PyTorch."""
     monkeypatch.setattr(torch.version, "cuda", "13.0")
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _device: (9, 0))
-    for each in (fused._kernels, fused._ctc_kernels, fused._adds_in_float32):
+    for each in (fused._kernels, fused._distils, fused._ctc_kernels, fused._adds_in_float32):
         each.cache_clear()
         monkeypatch.setattr(fused, each.__name__, each)  # the cache is emptied again below
 
@@ -32,6 +32,7 @@ def gpu(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(autouse=True)
 def _empty_caches() -> None:
     fused._kernels.cache_clear()
+    fused._distils.cache_clear()
     fused._ctc_kernels.cache_clear()
     fused._adds_in_float32.cache_clear()
 
@@ -133,6 +134,46 @@ def test_kernels_of_ctc_that_fail_are_reported_once_and_the_others_are_used(
     (message,) = caplog.messages
     assert message.startswith("CTC is computed without Triton kernels, which is slower: ")
     assert fused.kernels(CUDA, torch.float32) is module
+
+
+def fail_to_compile(*_: object, **__: object) -> Tensor:
+    raise RuntimeError("PTX codegen failed")
+
+
+def compute_wrong_values(logits_CV: Tensor, *_: object, **__: object) -> Tensor:
+    return torch.full((4, len(logits_CV)), 0.5)
+
+
+@pytest.mark.usefixtures("gpu", "on_cpu")
+@pytest.mark.parametrize("kernel", [fail_to_compile, compute_wrong_values])
+def test_kernels_of_word_kd_that_fail_are_reported_once_and_the_others_are_used(
+    kernel: Callable[..., Tensor], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    module = kernel_module_with_ctc()
+    module.WordKD = SimpleNamespace  # type: ignore[attr-defined]
+    module.whole_distribution_ = module.best_tokens_ = kernel  # type: ignore[attr-defined]
+    use(module, monkeypatch)
+    with caplog.at_level(logging.WARNING):
+        assert [fused.distils(CUDA) for _ in range(2)] == [False, False]
+    (message,) = caplog.messages
+    assert message.startswith("word-level distillation is computed without Triton kernels, which is slower: ")
+    assert fused.kernels(CUDA, torch.bfloat16) is module
+    assert fused.ctc_kernels(CUDA, torch.float32) is module
+    assert not fused.distils(torch.device("cpu"))
+
+
+@pytest.mark.usefixtures("gpu", "on_cpu")
+def test_kernels_can_be_turned_off_for_comparisons(monkeypatch: pytest.MonkeyPatch) -> None:
+    module = kernel_module_with_ctc()
+    use(module, monkeypatch)
+    monkeypatch.setattr(fused, "_distils", lambda _device: True)
+
+    def found() -> list[object]:
+        return [fused.kernels(CUDA, torch.bfloat16), fused.ctc_kernels(CUDA, torch.float32), fused.distils(CUDA)]
+
+    with fused.without_kernels():
+        assert found() == [None, None, False]
+    assert found() == [module, module, True]
 
 
 @pytest.mark.usefixtures("gpu", "on_cpu")

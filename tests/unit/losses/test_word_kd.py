@@ -222,7 +222,7 @@ def test_cache_of_all_tokens_gives_the_whole_divergence(name: str) -> None:
         torch.testing.assert_close(found, wanted, rtol=1e-9, atol=1e-12)
 
 
-@pytest.mark.parametrize("name", ["kl", "reverse_kl", "js", "tvd"])
+@pytest.mark.parametrize("name", ["kl", "reverse_kl", "skewed_kl", "skewed_reverse_kl", "js", "tvd"])
 def test_divergence_does_not_decrease_with_k(name: str) -> None:
     given = tensors()
     settings = {"divergence": name, "alpha": 1.0, "temperature": 1.0}
@@ -279,7 +279,7 @@ def test_gradient_of_overconfident_student_is_finite() -> None:
     """The probability of the rest is 0 in float32; there must be no division by it."""
     features, weight = torch.full((1, 1), 200.0, requires_grad=True), torch.tensor([[1.0], [-1.0], [-1.0], [-1.0]])
     teacher = BestTokens(torch.tensor([[0, 1]]), torch.tensor([[0.4, 0.3, 0.3]]).log())
-    for name in ("kl", "reverse_kl", "js", "tvd", "cross_entropy"):
+    for name in (name for name in DIVERGENCES if DIVERGENCES[name].of_groups):
         loss = WordKDLoss(
             targets_M=torch.tensor([2]), epsilon=0.0, alpha=0.5, divergence=divergence(name), teacher=teacher
         )
@@ -314,7 +314,7 @@ def test_token_of_weight_n_equals_n_tokens(k: int | None, temperature: float) ->
     torch.testing.assert_close(found[1], wanted[1], rtol=1e-9, atol=1e-11)
 
 
-@pytest.mark.parametrize("name", ["kl", "reverse_kl", "js", "tvd"])
+@pytest.mark.parametrize("name", ["kl", "reverse_kl", "skewed_kl", "skewed_reverse_kl", "js", "tvd"])
 @given(seed=st.integers(0, 10_000), k=st.integers(1, V - 1), peaks=st.tuples(st.floats(0.5, 60), st.floats(0.5, 60)))
 @hypothesis_settings(max_examples=60, deadline=None)
 def test_divergence_from_float16_cache_is_at_most_the_whole(

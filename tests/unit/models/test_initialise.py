@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -7,10 +9,12 @@ import torch
 from torch import nn
 
 from kdmt.errors import UserError
-from kdmt.models.architecture import architecture
-from kdmt.models.build import build_transformer
+from kdmt.families import FAMILIES, FamilyName
+from kdmt.models.architecture import NATConfig, architecture
+from kdmt.models.build import build_model, build_nonautoregressive, build_transformer, describe_model
 from kdmt.models.initialise import copy_from_teacher
 from kdmt.models.transformer import Transformer
+from kdmt.types import PAD
 
 
 def make_model(seed: int, **overrides: Any) -> Transformer:
@@ -96,3 +100,84 @@ def test_incompatible_models_are_refused_by_name(overrides: dict, chosen: dict, 
     arguments = {"encoder_layers": None, "decoder_layers": None, "embeddings": False, **chosen}
     with pytest.raises(UserError, match=message):
         copy_from_teacher(make_model(2, **overrides), TEACHER, **arguments)
+
+
+# --------------------------------------------------------------------------------------------------- weights as in BERT
+
+
+NORMS = ("norm.weight", "norm.bias")
+OTHERS = ("transitions.", "log_temperature")  # not linear layers or embeddings of the encoder and the decoder
+
+
+def with_bert_weights(family: FamilyName | None, **overrides: Any) -> Transformer:
+    torch.manual_seed(3)
+    values = {"encoder_learned_pos": True, "decoder_learned_pos": True, "layernorm_embedding": True, **overrides}
+    config = architecture("transformer_tiny", {"init": "bert", **values})
+    sizes = {"src_vocab_size": 300, "tgt_vocab_size": 300}
+    if family is None:
+        return build_transformer(config, **sizes)
+    return build_nonautoregressive(config, NATConfig(family=family), **sizes)
+
+
+def drawn_weights(model: Transformer) -> Iterator[tuple[str, torch.Tensor]]:
+    for name, parameter in model.named_parameters():
+        if not name.endswith((*NORMS, "bias")) and not name.startswith(OTHERS):
+            yield name, parameter.detach()
+
+
+@pytest.mark.parametrize("shared", [False, True])
+@pytest.mark.parametrize("family", [None, *FAMILIES])
+def test_bert_weights_are_normal_with_a_standard_deviation_of_two_hundredths(
+    family: FamilyName | None, shared: bool
+) -> None:
+    model = with_bert_weights(family, share_all_embeddings=shared)
+    weights = dict(drawn_weights(model))
+    assert len(weights) > 20
+    for name, weight in weights.items():
+        size = weight.numel()
+        assert abs(float(weight.mean())) < 0.02 * 5 / size**0.5, name
+        assert float(weight.std()) == pytest.approx(0.02, rel=5 / (2 * size) ** 0.5 + 0.01), name  # zero rows: 1%
+    values = torch.cat([weight.flatten() for weight in weights.values()])
+    assert float((values.abs() < 0.02).double().mean()) == pytest.approx(0.6827, abs=0.01)  # normal, not uniform
+
+
+@pytest.mark.parametrize("shared", [False, True])
+@pytest.mark.parametrize("family", [None, *FAMILIES])
+def test_bert_biases_and_padding_are_zero_and_norms_are_the_identity(family: FamilyName | None, shared: bool) -> None:
+    model = with_bert_weights(family, share_all_embeddings=shared)
+    for name, parameter in model.named_parameters():
+        if name.endswith("bias"):
+            assert not parameter.any(), name
+        elif name.endswith("norm.weight"):
+            assert bool((parameter == 1.0).all()), name
+    for embed in (model.src_embed, model.tgt_embed):
+        assert not embed.tokens.weight[PAD].any()
+        assert not embed.positions.weight[PAD].any()
+        assert bool(embed.tokens.weight[PAD + 1 :].all(1).all())
+    assert (model.output_proj.weight is model.tgt_embed.tokens.weight) == shared
+
+
+def test_transitions_of_a_crf_keep_their_distribution() -> None:
+    model = with_bert_weights("nat_crf")
+    assert float(model.transitions.first.weight.detach().std()) == pytest.approx(32**-0.5, rel=0.1)
+
+
+def test_default_weights_are_those_of_fairseq_and_do_not_depend_on_the_setting() -> None:
+    plain, named = (architecture("transformer_tiny", each) for each in ({}, {"init": "fairseq"}))
+    assert plain == named
+    torch.manual_seed(1)
+    model = build_transformer(plain, src_vocab_size=30, tgt_vocab_size=30)
+    assert float(model.src_embed.tokens.weight.detach().std()) == pytest.approx(64**-0.5, rel=0.1)
+    bound = (6 / (64 + 64)) ** 0.5  # Xavier-uniform
+    projection = model.encoder_layers[0].self_attn.out_proj.weight
+    assert 0.95 * bound < float(projection.detach().abs().max()) <= bound
+
+
+@pytest.mark.parametrize("family", [None, "ctc"])
+def test_initialisation_is_recorded_in_the_description(family: FamilyName | None) -> None:
+    model = with_bert_weights(family)
+    description = describe_model(model)
+    assert description["config"]["init"] == "bert"
+    assert build_model(description).config == model.config
+    del description["config"]["init"]  # a description of an earlier version
+    assert build_model(description).config == replace(model.config, init="fairseq")

@@ -6,33 +6,51 @@ import math
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
+from typing import Literal
 
 import nat_oracles as oracle
 import numpy as np
 import pytest
 import torch
 from copy_task import TINY, VOCAB, nat_objective, open_data, terms_of, train_settings, write_pairs
+from dropout_masks import recorded_masks
 from small_nat import PAIRS, batch_of, small
 from torch.nn import functional as F
 
+from kdmt.corpus.batching import Batch
 from kdmt.errors import UserError
 from kdmt.families import ALIGNED, FamilyName
 from kdmt.models.architecture import NATConfig
 from kdmt.models.build import build_nonautoregressive
-from kdmt.objectives.aligned import AlignedPositions, AlignedPrepared, Reading, Words, edits_of_output
+from kdmt.models.nonautoregressive import NATransformer
+from kdmt.objectives.aligned import (
+    AlignedPositions,
+    AlignedPrepared,
+    Reading,
+    Words,
+    edits_of_output,
+    words_at_blanks,
+)
+from kdmt.objectives.objective import Objective
 from kdmt.train.validation import validation_loss
-from kdmt.types import BOS, EOS, PAD
+from kdmt.types import BOS, EOS, PAD, UNK
 
 
-def test_ctc_loss_equals_torch(tmp_path: Path) -> None:
-    model, batch = small(), batch_of(tmp_path)
+@pytest.mark.parametrize("source_copy", ["uniform", "none"])
+def test_ctc_loss_equals_torch(tmp_path: Path, source_copy: Literal["uniform", "none"]) -> None:
+    model, batch = small(source_copy=source_copy), batch_of(tmp_path)
     objective = nat_objective(model)
     terms = terms_of(objective, batch)
     total = torch.zeros((), dtype=torch.float64)
     for row, (source, target) in enumerate(PAIRS):
         src_tokens = batch.src_tokens_BS[row : row + 1, : len(source) + 1]
-        x_BLD, keep_BL = model.upsample(src_tokens)
-        features = model.decode_all(x_BLD, keep_BL, model.encode(src_tokens))
+        tokens = (
+            src_tokens.repeat_interleave(2, 1)
+            if source_copy == "uniform"
+            else torch.full((1, 2 * len(source) + 2), UNK)
+        )
+        x_BLD = model.tgt_embed.look_up(tokens)  # the embeddings are shared
+        features = model.decode_all(x_BLD, tokens.ne(PAD), model.encode(src_tokens))
         log_probs = (features @ model.output_weight_VD.t()).log_softmax(-1)
         nll = F.ctc_loss(
             log_probs[0], torch.tensor(target), (log_probs.size(1),), (len(target),), blank=VOCAB, reduction="none"
@@ -92,14 +110,18 @@ def test_loss_does_not_depend_on_padding(tmp_path: Path, family: FamilyName) -> 
 
 @pytest.mark.parametrize("shared", [True, False])
 @pytest.mark.parametrize("glancing", [None, [(0, 0.0)], [(0, 0.5)]])
-@pytest.mark.parametrize("family", ALIGNED)
+@pytest.mark.parametrize(("family", "source_copy"), [("ctc", "uniform"), ("ctc", "none"), ("dag", "uniform")])
 def test_every_parameter_has_a_gradient(
-    tmp_path: Path, family: FamilyName, glancing: list[tuple[int, float]] | None, shared: bool
+    tmp_path: Path,
+    family: FamilyName,
+    source_copy: Literal["uniform", "none"],
+    glancing: list[tuple[int, float]] | None,
+    shared: bool,
 ) -> None:
     """Data-parallel replicas need all gradients; the embeddings of tokens shown in a glance are trained, too."""
     config = replace(TINY, share_all_embeddings=shared)
     sizes = {"src_vocab_size": VOCAB, "tgt_vocab_size": VOCAB}
-    model = build_nonautoregressive(config, NATConfig(family=family, upsample=3), **sizes)
+    model = build_nonautoregressive(config, NATConfig(family=family, upsample=3, source_copy=source_copy), **sizes)
     terms_of(nat_objective(model, glancing=glancing).train(), batch_of(tmp_path))["loss"].sum.backward()
     assert [name for name, parameter in model.named_parameters() if parameter.grad is None] == []
     shown = model.tgt_embed.tokens.weight.grad
@@ -257,3 +279,117 @@ def test_glancing_by_levenshtein_distance_of_the_ctc_output(tmp_path: Path) -> N
     # 4 4 5 6 to 4 4 6: one deletion; 7 to 8: one substitution; 5 to 6 7 8 9: four edits, limited to two positions
     assert edits_of_output(best, keep, words, blank=blank).tolist() == [1, 1, 2]
     assert math.isfinite(float(terms_of(objective, batch_of(tmp_path))["loss"].sum.detach()))
+
+
+def test_next_word_is_shown_at_a_blank() -> None:
+    """GLAT with CTC shows the word of the state's pair, `target[state // 2]`, and the last word after the end."""
+    lengths = torch.tensor([3, 1, 2])
+    states = torch.tensor([[0, 0, 1, 2, 3, 4, 5, 6], [0, 1, 1, 2, 2, 2, 2, 2], [1, 1, 3, 3, 4, 4, 4, 4]])
+    index = torch.where(states % 2 == 1, (states + 1) // 2, 0)
+    rows = zip(states.tolist(), lengths.tolist(), strict=True)
+    expected = [[min(state // 2, length - 1) + 1 for state in row] for row, length in rows]
+    found = words_at_blanks(index, Words(torch.full((3, 3), 7), lengths))
+    assert found.tolist() == expected
+
+
+def glances(objective: Objective, batch: Batch) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Return shown positions, symbols and real positions, of a first pass without random choices but the draw."""
+    view, model = objective.view, objective.model
+    prepared = objective.prepare(batch)
+    assert isinstance(view, AlignedPositions)
+    assert isinstance(model, NATransformer)
+    assert isinstance(prepared, AlignedPrepared)
+    with torch.no_grad():
+        x_BLD, keep_BL = view.alignment.inputs(model, prepared)
+        (first,) = view.read_positions(model, x_BLD, keep_BL, model.encode(batch.src_tokens_BS), prepared, "float32")
+        shown_BL, symbols_BL = view.glance(first, prepared.words)
+    return shown_BL, symbols_BL, keep_BL
+
+
+def test_words_instead_of_blanks_change_what_is_shown_but_not_the_number_of_errors(tmp_path: Path) -> None:
+    model, batch = small(upsample=4), batch_of(tmp_path)
+    found = {}
+    for reveal in ("state", "word"):
+        torch.manual_seed(2)
+        found[reveal] = glances(nat_objective(model, glancing=[(0, 0.7)], glancing_reveal=reveal).train(), batch)
+    (shown, states, keep), (shown_again, words, _) = found["state"], found["word"]
+    assert torch.equal(shown, shown_again)
+    blank = states.eq(model.blank)
+    assert (blank & keep).any()
+    assert torch.equal(states[~blank], words[~blank])
+    targets = [set(target) for _, target in PAIRS]
+    for row, allowed in enumerate(targets):
+        assert set(words[row][keep[row]].tolist()) <= allowed
+
+
+@pytest.mark.parametrize("family", ALIGNED)
+def test_bernoulli_draw_shows_each_position_with_the_same_probability(tmp_path: Path, family: FamilyName) -> None:
+    """The mean of many draws is ratio * errors / positions, of which an exact draw of everything shows the errors."""
+    model, batch = small(family, 3), batch_of(tmp_path)
+    everything = nat_objective(model, glancing=[(0, 1.0)]).train()
+    errors = glances(everything, batch)[0].sum(1)
+    objective = nat_objective(model, glancing=[(0, 0.5)], glancing_draw="bernoulli").train()
+    torch.manual_seed(4)
+    drawn = torch.stack([glances(objective, batch)[0] for _ in range(400)]).double().mean(0)
+    lengths = torch.tensor([len(target) for _, target in PAIRS])
+    sizes = glances(objective, batch)[2].sum(1) if family == "ctc" else lengths
+    assert (errors > 0).all()
+    for row, (source, target) in enumerate(PAIRS):
+        if family == "dag" and len(target) + 2 > 3 * (len(source) + 1):
+            continue  # without a path
+        rate = float(0.5 * errors[row] / sizes[row])
+        assert rate < 1.0
+        # the sum over positions is binomial
+        bound = 5 * (rate * (1 - rate) * int(sizes[row]) / 400) ** 0.5
+        assert float(drawn[row].sum()) == pytest.approx(rate * int(sizes[row]), abs=bound)
+
+
+@pytest.mark.parametrize("same", [False, True])
+@pytest.mark.parametrize("family", ALIGNED)
+def test_both_passes_of_glancing_have_the_same_dropout_masks_if_requested(
+    tmp_path: Path, family: FamilyName, same: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = replace(TINY, decoder_layers=2, dropout=0.3)
+    sizes = {"src_vocab_size": VOCAB, "tgt_vocab_size": VOCAB}
+    model = build_nonautoregressive(config, NATConfig(family=family, upsample=3), **sizes)
+    objective = nat_objective(model, glancing=[(0, 0.5)], glancing_same_dropout=same).train()
+    masks = recorded_masks(monkeypatch)
+    terms_of(objective, batch_of(tmp_path))
+    of_encoder, of_decoder = 3, 7  # embeddings, then two or three residuals of each layer
+    assert len(masks) == of_encoder + 2 * of_decoder
+    first, second = masks[of_encoder : of_encoder + of_decoder], masks[of_encoder + of_decoder :]
+    assert [torch.equal(one, other) for one, other in zip(first, second, strict=True)] == [same] * of_decoder
+
+
+@pytest.mark.parametrize("family", ALIGNED)
+def test_sentence_average_equals_a_loop_over_sentences(tmp_path: Path, family: FamilyName) -> None:
+    """The loss of each sentence that fits is divided by its length; the divisor is the number of these sentences."""
+    model, batch = small(family, 2, layers=2), batch_of(tmp_path)
+    objective = nat_objective(model, loss_average="sentence", deep_supervision=0.5).train()
+    terms = terms_of(objective, batch)
+    losses, nll, words = {"loss": 0.0, "deep": 0.0}, 0.0, 0
+    alone = nat_objective(model, deep_supervision=0.5).train()
+    for number, (source, target) in enumerate(PAIRS):
+        pair = open_data(write_pairs(tmp_path / str(number), [(source, target)]), train_settings())
+        own = terms_of(alone, pair.load(torch.arange(1).numpy()))
+        for name in losses:
+            losses[name] += float(own[name].sum.detach()) / len(target)
+        nll += float(own["nll"].sum)
+        words += len(target) if not float(own["impossible"].sum) else 0
+    fitting = len(PAIRS) - float(terms["impossible"].sum)
+    assert 0 < fitting < len(PAIRS)
+    for name, expected in losses.items():
+        assert float(terms[name].sum.detach()) == pytest.approx(expected, rel=1e-9)
+        assert terms[name].count == fitting
+    assert (float(terms["nll"].sum), terms["nll"].count) == (pytest.approx(nll, rel=1e-9), words)
+    assert {name: term.count for name, term in terms.items()} == objective.counts(objective.prepare(batch))
+
+
+def test_sentence_average_of_two_micro_batches_equals_that_of_one(tmp_path: Path) -> None:
+    """Sums and counts are added before the division, so that the sentences have equal weights in any grouping."""
+    objective = nat_objective(small(upsample=4), loss_average="sentence").train()
+    data = open_data(write_pairs(tmp_path, PAIRS), train_settings())
+    parts = [terms_of(objective, data.load(np.array(rows)))["loss"] for rows in ([0, 1, 2], [3, 4])]
+    whole = terms_of(objective, batch_of(tmp_path / "whole"))["loss"]
+    assert sum(part.count for part in parts) == whole.count == len(PAIRS)
+    assert float(sum(part.sum.detach() for part in parts)) == pytest.approx(float(whole.sum.detach()), rel=1e-9)

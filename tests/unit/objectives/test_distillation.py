@@ -40,16 +40,27 @@ def gradients(made: Objective, batch: Batch) -> dict[str, Tensor]:
     }
 
 
-@pytest.mark.parametrize("name", ["kl", "js", "squared_error"])
-def test_loss_is_the_weighted_sum_of_the_formulas(name: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "given"),
+    [
+        ("kl", {}),
+        ("js", {}),
+        ("js", {"beta": 0.25}),
+        ("skewed_kl", {"skew": 0.3}),
+        ("skewed_reverse_kl", {}),
+        ("squared_error", {}),
+    ],
+)
+def test_loss_is_the_weighted_sum_of_the_formulas(name: str, given: dict[str, float]) -> None:
     student, teachers, batch = small(1), [small(2, dim=16), small(3)], batch_of([5, 3, 7])
-    made = objective(teachers, student, divergence=name, alpha=0.3, temperature=2.0, mutual_information=0.2)
+    made = objective(teachers, student, divergence=name, alpha=0.3, temperature=2.0, mutual_information=0.2, **given)
     logits = logits_of(student, batch)
     assert batch.tgt_tokens_BT is not None
     ce, nll = label_smoothed_cross_entropy(logits, batch.tgt_tokens_BT[batch.tgt_tokens_BT.ne(PAD)], epsilon=EPSILON)
     every = [logits_of(teacher.eval(), batch) for teacher in teachers]
     p = torch.stack([(each / 2).softmax(1) for each in every]).mean(0)
-    kd = divergence_by_formula(name, p.log(), (logits / 2).log_softmax(1)).sum() * divergence(name).scale(2.0)
+    kd = divergence_by_formula(name, p.log(), (logits / 2).log_softmax(1), **given).sum()
+    kd = kd * divergence(name).scale(2.0)
     marginal = torch.stack([each.softmax(1) for each in every]).mean((0, 1))
     mi = (logits.softmax(1) * (logits.log_softmax(1) - marginal.log())).sum()
     expected = 0.7 * ce + 0.3 * kd + 0.2 * mi

@@ -199,18 +199,21 @@ def test_deep_supervision_equals_loss_of_the_lower_layer(
 
 @pytest.mark.parametrize("family", ["ctc", "dag"])
 @pytest.mark.parametrize("power", [1.0, 3.0])
-def test_convex_loss_of_all_alignments_equals_formula(tmp_path: Path, family: FamilyName, power: float) -> None:
+@pytest.mark.parametrize("average", ["token", "sentence"])
+def test_convex_loss_of_all_alignments_equals_formula(
+    tmp_path: Path, family: FamilyName, power: float, average: str
+) -> None:
     model = small(family)
     pairs = open_data(write_pairs(tmp_path, PAIRS), train_settings())
     batch = pairs.load(torch.arange(len(PAIRS)).numpy())
-    terms = terms_of(nat_objective(model, besides={"convex": {"power": power}}), batch)
-    plain = terms_of(nat_objective(model), batch)
+    terms = terms_of(nat_objective(model, besides={"convex": {"power": power}}, loss_average=average), batch)
+    plain = terms_of(nat_objective(model, loss_average=average), batch)
     expected = torch.zeros((), dtype=torch.float64)
     for row, (_, target) in enumerate(PAIRS):
         alone = terms_of(nat_objective(model), pairs.load(torch.tensor([row]).numpy()))
         if not float(alone["impossible"].sum):
             mean = -alone["loss"].sum / len(target)
-            expected = expected + len(target) * (1 - (power * mean).exp())
+            expected = expected + (len(target) if average == "token" else 1) * (1 - (power * mean).exp())
     assert float(terms["loss"].sum.detach()) == pytest.approx(float(expected.detach()), rel=1e-9)
     for name in ("nll", "impossible"):
         assert float(terms[name].sum) == pytest.approx(float(plain[name].sum), rel=1e-12)
@@ -312,7 +315,7 @@ def test_fine_tuning_raises_the_expected_matches(tmp_path: Path, family: FamilyN
     """The similarity to targets of two dialects rises, and more than by further training by likelihood."""
     pairs = write_two_dialects(tmp_path / "pairs", 100)
     first_settings, settings = (
-        train_settings(max_updates=updates, validate_interval_updates=updates) for updates in (200, 100)
+        train_settings(max_updates=updates, validate_interval_updates=updates) for updates in (200, 200)
     )
     data, model = open_data(pairs, settings), trainable(family)
     make_trainer(tmp_path / "first", data, first_settings, objective=nat_objective(model)).run()
@@ -328,7 +331,7 @@ def test_fine_tuning_raises_the_expected_matches(tmp_path: Path, family: FamilyN
         make_trainer(tmp_path / name, data, settings, objective=nat_objective(model, **tuning)).run()
         after.append(similarity())
     assert 0.0 < first < first + 0.05 < after[0] <= 1.0
-    assert after[0] > after[1] + 0.03
+    assert after[0] > after[1] + 0.01
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from copy_task import TINY, VOCAB, nat_objective, open_data, terms_of, train_settings, write_pairs
+from dropout_masks import recorded_masks
 
 from kdmt.corpus.batching import Batch, Extras, Knowledge
 from kdmt.families import FamilyName
@@ -21,7 +22,7 @@ from kdmt.models.build import build_nonautoregressive, build_transformer
 from kdmt.models.nonautoregressive import NATransformer
 from kdmt.objectives.glancing import Distance
 from kdmt.objectives.objective import Objective, Prepared
-from kdmt.objectives.positional import Glancing, Refinement, SomeHidden, corrupt, hide_all
+from kdmt.objectives.positional import Glancing, Refinement, SomeHidden, corrupt, hide_all, write
 from kdmt.types import EOS, PAD, UNK
 
 PAIRS = [([4, 5, 6], [7, 8]), ([9, 9], [10, 11, 4, 5]), ([6], [8, 9, 10, 11, 4]), ([6], [7, 7, 7]), ([7, 4], [5])]
@@ -288,3 +289,90 @@ def test_word_level_distillation_compares_the_same_tokens(tmp_path: Path, family
     other = cached(cached.prepare(replace(batch, extras=Extras(knowledge=knowledge))))
     assert float(live["word_kd"].sum) == pytest.approx(float(other["word_kd"].sum), rel=1e-9)
     assert live["word_kd"].count == other["word_kd"].count
+
+
+@pytest.mark.parametrize("same", [False, True])
+def test_both_passes_of_glancing_have_the_same_dropout_masks_if_requested(
+    tmp_path: Path, same: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = replace(TINY, decoder_layers=2, dropout=0.3)
+    model = build_nonautoregressive(config, NATConfig(family="nat"), src_vocab_size=VOCAB, tgt_vocab_size=VOCAB)
+    objective = nat_objective(model, glancing=[(0, 0.5)], glancing_same_dropout=same).train()
+    masks = recorded_masks(monkeypatch)
+    terms_of(objective, batch_of(tmp_path, FIVE))
+    half = len(masks) // 2
+    assert half == 10  # embeddings and residuals of the encoder and of the decoder
+    pairs = zip(masks[:half], masks[half:], strict=True)
+    assert [torch.equal(one, other) for one, other in pairs] == [same] * half
+
+
+def test_glancing_shows_more_by_rounding_and_by_independent_draws(tmp_path: Path) -> None:
+    """Of the errors of a sentence 0.3 are shown: truncated, rounded, or in the mean over many draws."""
+    batch, numbers = batch_of(tmp_path, FIVE), {}
+    for name, settings in {
+        "truncate": {},
+        "round": {"glancing_rounding": "round"},
+        "bernoulli": {"glancing_draw": "bernoulli"},
+    }.items():
+        objective = positions("nat", glancing=[(0, 0.3)], **settings).train()
+        assert isinstance(objective.view, Glancing)
+        assert isinstance(objective.model, NATransformer)
+        prepared = objective.prepare(batch)
+        torch.manual_seed(1)
+        shown = [objective.view.show(objective.model, prepared, "float32") for _ in range(200)]
+        numbers[name] = torch.stack([(prepared.keep_BT & ~each.keep_BT).sum(1) for each in shown])
+    written = write(objective.model, prepared, "float32")
+    errors = (written.ne(prepared.tgt_tokens_BT)).sum(1)
+    assert (numbers["truncate"] == (errors * 3) // 10).all()
+    assert (numbers["round"] == (errors * 3 + 5) // 10).all()
+    means, sizes = numbers["bernoulli"].double().mean(0), prepared.keep_BT.sum(1)
+    bounds = 5 * (0.3 * errors * (1 - 0.3 * errors / sizes) / 200).sqrt()
+    assert ((means - 0.3 * errors).abs() <= bounds).all()
+    assert not torch.equal(numbers["truncate"], numbers["round"])
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_loss_of_glancing_divided_by_the_predicted_words(tmp_path: Path, weighted: bool) -> None:
+    """The sum is the same as for the divisor `words`; the count is the number of words that are not shown."""
+    model, batch = small("nat"), batch_of(tmp_path, FIVE)
+    weight_B = torch.tensor([0.5, 1.0, 2.0, 1.0, 0.25], dtype=torch.float64)
+    if weighted:
+        tokens = float((weight_B * torch.tensor([len(target) + 1 for _, target in FIVE])).sum())
+        batch = replace(batch, extras=Extras(weight_B=weight_B, weighted_tokens=tokens))
+    terms = {}
+    for divisor in ("words", "predicted"):
+        objective = nat_objective(model, glancing=[(0, 0.7)], glancing_divisor=divisor, deep_supervision=0.3).train()
+        torch.manual_seed(3)
+        prepared = objective.prepare(batch)
+        terms[divisor] = objective(prepared)
+        assert {name: term.count for name, term in terms[divisor].items()} == objective.counts(prepared)
+    assert prepared.seen_BT is not None
+    hidden_B = (prepared.seen_BT.eq(UNK)).sum(1)
+    assert 0 < prepared.num_loss_tokens == int(hidden_B.sum()) < 16
+    count = float((hidden_B * weight_B).sum()) if weighted else float(hidden_B.sum())
+    for name in ("loss", "nll", "deep"):
+        assert terms["predicted"][name].count == pytest.approx(count)
+        assert torch.equal(terms["predicted"][name].sum, terms["words"][name].sum)
+    assert terms["predicted"]["length"].count == terms["words"]["length"].count
+    evaluated = terms_of(objective.eval(), batch)
+    assert evaluated["loss"].count == terms["words"]["loss"].count
+
+
+@pytest.mark.parametrize("same", [False, True])
+def test_first_pass_before_the_forward_pass_has_the_same_masks_if_requested(
+    tmp_path: Path, same: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two micro-batches are prepared before the passes of the first one, as in an update."""
+    config = replace(TINY, dropout=0.3)
+    model = build_nonautoregressive(config, NATConfig(family="nat"), src_vocab_size=VOCAB, tgt_vocab_size=VOCAB)
+    settings = {"glancing": [(0, 0.5)], "glancing_divisor": "predicted", "glancing_same_dropout": same}
+    objective, batch = nat_objective(model, **settings).train(), batch_of(tmp_path, FIVE)
+    masks = recorded_masks(monkeypatch)
+    prepared = [objective.prepare(batch), objective.prepare(batch)]
+    first = masks.copy()
+    for each in prepared:
+        objective(each)
+    second = masks[len(first) :]
+    assert [torch.equal(one, other) for one, other in zip(first, second, strict=True)] == [same] * len(first)
+    half = len(first) // 2
+    assert not any(torch.equal(one, other) for one, other in zip(first[:half], first[half:], strict=True))

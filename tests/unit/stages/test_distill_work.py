@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -27,8 +29,10 @@ from tiny_pipeline import (
     write_lines,
 )
 
+from kdmt.distill import block_size
 from kdmt.flow.folders import earlier_states
 from kdmt.models.checkpoint_folder import resolve_checkpoint
+from kdmt.stages import distill_work
 
 BLOCKS = [MADE / f"blocks/00000{number}.gz" for number in range(3)]
 
@@ -128,6 +132,115 @@ def test_a_damaged_block_is_not_reused(decoded: list[int]) -> None:
     assert f"{path}: damaged" in result.err
     assert sum(decoded) == 30
     distilled_from_nothing()
+
+
+# ------------------------------------------------------------------------------------------------------- size of blocks
+
+AUTOMATIC = ("distill.block_size=null",)
+SIZE_ON_GPUS = 30  # so that 80 sentences are 3 blocks on GPUs, and one block on CPUs
+RECORD = MADE / "block-size.json"
+
+
+@pytest.fixture
+def on(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """Return a function that lets workers be on GPUs ("cuda") or not ("cpu"); this machine computes in both cases."""
+
+    def move(device: str) -> None:
+        monkeypatch.setattr(distill_work, "decodes_on_gpus", lambda _: device == "cuda")
+
+    monkeypatch.setattr(block_size, "ON_GPUS", SIZE_ON_GPUS)
+    return move
+
+
+def num_blocks(made: Path = MADE) -> int:
+    return len(list((made / "blocks").glob("*.gz")))
+
+
+@pytest.mark.usefixtures("finished")
+@pytest.mark.parametrize(("first", "second", "expected"), [("cuda", "cpu", 3), ("cpu", "cuda", 1)])
+def test_a_folder_keeps_its_blocks_on_another_device(
+    first: str, second: str, expected: int, on: Callable[[str], None], decoded: list[int]
+) -> None:
+    text = (MADE / "distilled.de").read_bytes()
+    shutil.rmtree(MADE)
+    on(first)
+    assert distill("--shard", "0/3", sets=AUTOMATIC).code == 0
+    done, path = list(decoded), BLOCKS[0]
+    block = path.read_bytes()
+    on(second)
+    assert distill("--shard", "1/3", sets=AUTOMATIC).code == 0
+    result = distill(sets=AUTOMATIC)
+    assert result.code == 0, result.err
+    assert path.read_bytes() == block
+    assert (num_blocks(), sum(decoded), done) == (expected, 80, [80] if expected == 1 else [30])
+    assert RECORD.exists() == (expected == 3)
+    assert (MADE / "distilled.de").read_bytes() == text
+    assert json.loads((MADE / "manifest.json").read_text())["settings"]["distill.block_size"] == 1000
+    assert distill(sets=AUTOMATIC).err == "distill: up to date, nothing to do\n"
+    assert distill("--verify", "--verify-blocks", "9", sets=AUTOMATIC).code == 0
+
+
+@pytest.mark.usefixtures("finished")
+def test_folders_of_versions_with_a_fixed_size_stay_up_to_date_on_gpus(on: Callable[[str], None]) -> None:
+    on("cpu")
+    assert distill(sets=("distill.block_size=1000",)).code == 0
+    made = hash_tree(MADE)
+    on("cuda")
+    assert distill(sets=AUTOMATIC).err == "distill: up to date, nothing to do\n"
+    (MADE / "manifest.json").rename(MADE / "plan.json")  # as if it had been killed before the end
+    assert "1 of 1 blocks are there" in distill(sets=AUTOMATIC).err
+    assert {name: sha for name, sha in hash_tree(MADE).items() if name != "config.json"} == {
+        name: sha for name, sha in made.items() if name != "config.json"
+    }
+
+
+@pytest.mark.usefixtures("finished")
+def test_a_size_in_the_settings_holds_on_gpus_too(on: Callable[[str], None]) -> None:
+    on("cuda")
+    assert distill(sets=("distill.block_size=50",)).code == 0
+    assert num_blocks() == 2
+    assert not RECORD.exists()
+
+
+@pytest.mark.usefixtures("elsewhere")
+def test_blocks_of_a_gpu_are_kept_on_a_cpu_when_the_corpus_grows(on: Callable[[str], None], decoded: list[int]) -> None:
+    shutil.rmtree(MADE)
+    on("cuda")
+    assert distill(sets=AUTOMATIC).code == 0
+    assert num_blocks() == 3
+    decoded.clear()
+    grow(lambda lines: [*lines, "a line that is new"])
+    on("cpu")
+    assert distill(sets=AUTOMATIC).code == 0
+    assert sum(decoded) == 21  # the third block was not full
+    assert num_blocks() == 3
+
+
+@pytest.mark.usefixtures("finished")
+def test_workers_on_several_devices_that_begin_together_have_the_same_blocks() -> None:
+    shutil.rmtree(MADE)
+    code = (
+        "import sys\n"
+        "from kdmt.cli import main\n"
+        "from kdmt.distill import block_size\n"
+        "from kdmt.stages import distill_work\n"
+        "on_gpus = sys.argv.pop() == 'cuda'\n"
+        f"block_size.ON_GPUS = {SIZE_ON_GPUS}\n"
+        "distill_work.decodes_on_gpus = lambda _: on_gpus\n"
+        "main()\n"
+    )
+    command = [sys.executable, "-c", code, "distill", "tiny.yaml", "--set", *AUTOMATIC, "--shard"]
+    started = [
+        subprocess.Popen([*command, f"{shard}/3", device], stderr=subprocess.PIPE, text=True)
+        for shard, device in enumerate(("cuda", "cpu", "cuda"))
+    ]
+    errors = [process.communicate(timeout=300)[1] for process in started]
+    assert [process.returncode for process in started] == [0, 0, 0], errors
+    size = json.loads(RECORD.read_text())["block_size"] if RECORD.exists() else 1000
+    assert num_blocks() == -(-80 // size)
+    result = distill(sets=AUTOMATIC)
+    assert result.code == 0
+    assert f"{num_blocks()} of {num_blocks()} blocks are there" in result.err
 
 
 # --------------------------------------------------------------------------------------------------------------- shards

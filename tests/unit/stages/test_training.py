@@ -102,7 +102,7 @@ def test_a_run_with_an_interrupted_extension_is_read_as_the_average_of_its_end(
         raise Killed
 
     with monkeypatch.context() as patch:
-        patch.setattr(RunFolder, "write_average", kill)
+        patch.setattr(RunFolder, "write_averages", kill)
         with pytest.raises(Killed):
             student("raw", "students.raw.train.max_updates=8")
     assert hash_tree(RAW / "average") == before
@@ -113,6 +113,14 @@ def test_a_run_with_an_interrupted_extension_is_read_as_the_average_of_its_end(
     assert hash_tree(RAW / "average") == average
     assert average["model.safetensors"] != before["model.safetensors"]
     assert (RAW / "average/average_of").read_text() == "6\n8\n"
+
+
+@pytest.mark.usefixtures("finished")
+@pytest.mark.parametrize("command", GIVEN_A_RUN)
+def test_auto_of_a_run_is_accepted_wherever_a_run_is(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(globals(), "RAW", RAW / "auto")
+    result = GIVEN_A_RUN[command]()
+    assert result.code == 0, result.err
 
 
 @pytest.mark.usefixtures("finished")
@@ -127,6 +135,30 @@ def test_more_updates_extend_a_run_to_the_same_end_as_a_longer_run() -> None:
     assert results(RAW) == extended
     assert without_times(metrics(RAW, "train")) == without_times(lines)
     assert [line["update"] for line in lines] == [1, 2, 3, 4, 5, 6]
+
+
+COSINE = (
+    "students.raw.train.lr_schedule=cosine",
+    "students.raw.train.warmup_updates=1",
+)
+
+
+@pytest.mark.usefixtures("finished")
+def test_a_run_whose_schedule_ends_with_max_updates_is_rebuilt_and_not_extended() -> None:
+    result = student("raw", *COSINE)
+    assert "rebuilt: the setting students.raw.train.lr_schedule changed from 'inverse_sqrt' to 'cosine'" in result.err
+    assert "train.max_updates" not in result.err  # its value is the same, although it is of another kind now
+    assert student("raw", *COSINE).err.count("nothing to do") == 1
+    made = results(RAW)
+    result = student("raw", *COSINE, "students.raw.train.max_updates=6")
+    assert (
+        "rebuilt: the setting students.raw.train.max_updates changed from 4 to 6 (with 'lr_schedule: cosine' every "
+        "learning rate depends on it, so the run cannot be extended)" in result.err
+    )
+    assert "going on from" not in result.err
+    assert [line["update"] for line in metrics(RAW, "train")] == [1, 2, 3, 4, 5, 6]
+    assert "taken back" in student("raw", *COSINE).err
+    assert results(RAW) == made
 
 
 @pytest.mark.usefixtures("finished")

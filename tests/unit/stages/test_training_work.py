@@ -52,12 +52,33 @@ from kdmt.train.schedule import inverse_sqrt
         ("word_kd={},online={kind: joint, model: JOINT},hidden_kd={}", "teacher_1"),
         ("nat={family: ctc, upsample: 2, glancing: [[0, 0.5]]}", "nll"),
         ("nat={family: dag, upsample: 4},hidden_kd={decoder: none}", "hidden"),
+        (
+            "nat={family: ctc, upsample: 2, dslp: true, dslp_mixing: 0.5, deep_supervision: 1, glancing: [[0, 0.5]]},"
+            f"model={json.dumps(MODEL | {'decoder_layers': 3})}",
+            "deep",
+        ),
+        (
+            "nat={family: nat, dslp: true, dslp_mixing: 0.5, deep_supervision: 1},"
+            f"model={json.dumps(MODEL | {'decoder_layers': 2})}",
+            "deep",
+        ),
         ("nat={family: cmlm},word_kd={},attention_kd={}", "attention"),
         ("nat={family: nat, glancing: [[0, 0.5]]},hidden_kd={},self_supervised={}", "length"),
         ("nat={family: cmlm, correction: 0.5}", "length"),
         ("nat={family: inat, source_copy: soft},word_kd={}", "word_kd"),
         ("nat={family: nat_crf, crf_candidates: 8}", "crf"),
         ("nat={family: dag, upsample: 2, too_long: upsample, glancing: [[0, 0.5]]}", "nll"),
+        (
+            "nat={family: ctc, upsample: 2, glancing: [[0, 0.5]], glancing_draw: bernoulli, glancing_reveal: word, "
+            "glancing_same_dropout: true, loss_average: sentence}",
+            "nll",
+        ),
+        (
+            "nat={family: dag, upsample: 3, glancing: [[0, 0.5]], glancing_rounding: round, "
+            "glancing_same_dropout: true, loss_average: sentence}",
+            "nll",
+        ),
+        ("nat={family: nat, glancing: [[0, 0.5]], glancing_divisor: predicted, glancing_same_dropout: true}", "length"),
         ("nat={family: levenshtein},embeddings_from_teacher=true", "deletion"),
         ("nat={family: insertion},attention_kd={decoder_self: none, cross: none}", "attention"),
         ("nat={family: insertion},encoder_layers_from_teacher=[0]", "nll"),
@@ -72,9 +93,21 @@ def test_objectives_resume_exactly(online: str, term: str) -> None:
     figures = [line[term] for line in metrics(RAW, "train")]
     assert all(math.isfinite(figure) for figure in figures)
     assert figures[0] != 0.0
+    by_visible_words = [name for name in metrics(RAW, "valid")[0] if name.startswith("nll_visible_")]
+    assert len(by_visible_words) == (6 if "cmlm" in online else 0)
     stop_after_checkpoint_2()
     assert "going on from checkpoint_2" in student("raw", *sets).err
     assert results(RAW) == straight
+
+
+@pytest.mark.usefixtures("finished")
+def test_initialisation_and_decoder_input_reach_the_model() -> None:
+    sets = ["nat={family: ctc, upsample: 2, decoder_input: unk}", "model.init=bert", "model.decoder_learned_pos=true"]
+    assert student("raw", *(f"students.raw.{each}" for each in sets)).code == 0
+    description = json.loads((RAW / "checkpoint_4" / "model.json").read_text())
+    assert description["config"]["init"] == "bert"
+    assert description["config"]["decoder_learned_pos"] is True
+    assert description["nat"]["source_copy"] == "none"
 
 
 @pytest.mark.usefixtures("pipeline")

@@ -11,7 +11,7 @@ import pytest
 from kdmt.choices import ExecutorName
 from kdmt.config import Distill
 from kdmt.workers import open as workers
-from kdmt.workers.open import EXECUTORS, num_helpers, open_executor, open_processes
+from kdmt.workers.open import EXECUTORS, decodes_on_gpus, num_helpers, open_executor, open_processes
 from kdmt.workers.processes import Inline, Processes
 from kdmt.workers.ray_actors import RayActors
 
@@ -66,3 +66,14 @@ def test_helper_processes_are_used_for_large_texts() -> None:
     assert num_helpers(200_001) == 8
     assert num_helpers(13_000, compared=True) == 1
     assert num_helpers(14_000, compared=True) == 8
+
+
+@pytest.mark.parametrize("executor", ["processes", "inline", "ray"])
+def test_workers_on_gpus_are_known_before_they_start(executor: ExecutorName, monkeypatch: pytest.MonkeyPatch) -> None:
+    def on_gpus(device: str) -> bool:
+        return decodes_on_gpus(Distill(executor=executor, device=device))
+
+    assert [on_gpus(device) for device in ("auto", "cpu", "cuda")] == [False, False, True]
+    monkeypatch.setattr(workers, "num_gpus", lambda: 2)
+    monkeypatch.setattr(workers, "devices_of", lambda name: ["cpu"] if name == "cpu" else ["cuda:0", "cuda:1"])
+    assert [on_gpus(device) for device in ("auto", "cpu", "cuda")] == [True, False, True]

@@ -10,7 +10,10 @@ from __future__ import annotations
 import math
 import subprocess
 import sys
+import threading
 from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
 from types import SimpleNamespace
@@ -32,6 +35,7 @@ from small_transformers import (
 from kdmt.config import Decode
 from kdmt.decode.engines import ctranslate2 as ctranslate2_engine
 from kdmt.decode.engines.ctranslate2 import CTranslate2Engine
+from kdmt.decode.engines.ctranslate2_devices import MemoryLimit
 from kdmt.decode.engines.engine import length_batches
 from kdmt.decode.engines.pytorch import TorchEngine
 from kdmt.decode.search.lengths import max_lengths
@@ -498,6 +502,95 @@ def test_batches_in_flight_give_the_same_translations(
     for nbest, others in zip(found, expected, strict=True):  # the first search may look for one more
         assert [each.tokens for each in nbest] == [each.tokens for each in others]
         assert [each.score for each in nbest] == pytest.approx([each.score for each in others], abs=TOLERANCE)
+
+
+@dataclass
+class LimitedTranslator:
+    """A translator whose GPU has memory for batches of `tokens` padded source tokens, all batches together."""
+
+    own: Any
+    tokens: int
+    error: str
+    in_use: int = 0
+    computed: list[int] = field(default_factory=list)  # numbers of sentences of the batches that fit
+    lock: Any = field(default_factory=threading.Lock)
+
+    def _compute(self, call: Callable[..., Any], sources: list[list[str]], *args: Any, **options: Any) -> Any:
+        needed = len(sources) * (max(map(len, sources)) + 1)
+        with self.lock:
+            if self.in_use + needed > self.tokens:
+                raise RuntimeError(self.error)
+            self.in_use += needed
+            self.computed.append(len(sources))
+        try:
+            return call(sources, *args, **options)
+        finally:
+            with self.lock:
+                self.in_use -= needed
+
+    def translate_batch(self, *args: Any, **options: Any) -> Any:
+        return self._compute(self.own.translate_batch, *args, **options)
+
+    def score_batch(self, *args: Any, **options: Any) -> Any:
+        return self._compute(self.own.score_batch, *args, **options)
+
+
+OUT_OF_MEMORY = ("CUDA failed with error out of memory", "cuBLAS failed with status CUBLAS_STATUS_ALLOC_FAILED")
+LONGEST = max(len(source) for source in SOURCES)  # with </s>
+
+
+@pytest.mark.parametrize("error", OUT_OF_MEMORY)
+@pytest.mark.parametrize("in_flight", [1, 2])
+def test_a_batch_that_does_not_fit_in_memory_is_divided(
+    error: str,
+    in_flight: int,
+    engine: CTranslate2Engine,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    wanted = settings(beam=3, nbest=3)
+    expected = engine.decode(SOURCES, wanted)
+    scored = engine.score_pairs(SOURCES, SOURCES)
+    monkeypatch.setattr(ctranslate2_engine, "batches_in_flight", lambda *_: in_flight)
+    small = CTranslate2Engine(tmp_path / "model", compute_type="float32")
+    limited = LimitedTranslator(small._translator, 2 * LONGEST, error)
+    monkeypatch.setattr(small, "_translator", limited)
+    done: list[int] = []
+    with caplog.at_level("WARNING"):
+        found = small.decode(SOURCES, wanted, progress=done.append)
+    assert sum(done) == len(SOURCES)
+    assert_same(found, expected)
+    assert small.memory.max_tokens is not None
+    assert small._in_flight == 1
+    assert all(error in message and "decoding is slower" in message for message in caplog.messages)
+    num_warnings = len(caplog.messages)
+    assert 1 <= num_warnings <= 8  # one for each halving, not one for each batch
+    for own, others in zip(small.score_pairs(SOURCES, SOURCES), scored, strict=True):
+        np.testing.assert_allclose(own, others, atol=TOLERANCE)
+    assert_same(small.decode(SOURCES, wanted), expected)  # the limit is known: no further warning
+    assert len(caplog.messages) <= num_warnings + 1  # of scoring, whose batches had not been computed before
+
+
+def test_other_errors_and_a_sentence_that_does_not_fit_are_raised(
+    engine: CTranslate2Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limited = LimitedTranslator(engine._translator, 0, OUT_OF_MEMORY[0])
+    monkeypatch.setattr(engine, "_translator", limited)
+    with pytest.raises(RuntimeError, match="out of memory"):
+        engine.decode(SOURCES, settings(beam=2))
+    limited.error = "CUDA failed with error an illegal memory access was encountered"
+    engine.memory = MemoryLimit()
+    with pytest.raises(RuntimeError, match="illegal memory access"):
+        engine.decode(SOURCES, settings(beam=2))
+    assert engine.memory.max_tokens is None
+
+
+def test_a_batch_with_a_shortlist_is_not_divided(engine: CTranslate2Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine, "_shortlist", True)
+    monkeypatch.setattr(engine, "_translator", LimitedTranslator(engine._translator, LONGEST, OUT_OF_MEMORY[0]))
+    with pytest.raises(RuntimeError, match="out of memory"):
+        engine.decode(SOURCES, settings(beam=2))
 
 
 def test_a_missing_library_is_not_tried_again(engine: CTranslate2Engine, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,10 +12,12 @@ import pytest
 from kdmt.config import Decode
 from kdmt.decode.engines import ctranslate2
 from kdmt.decode.engines.ctranslate2_devices import (
+    MemoryLimit,
     batch_limits,
     batches_in_flight,
     compute_type_on,
     device_indices,
+    is_out_of_memory,
     library_hint,
     pick_compute_type,
 )
@@ -132,3 +134,22 @@ def test_two_calls_are_started_before_the_first_result_is_used() -> None:
     assert events == ["start 0", "start 1", "use 0", "start 2", "use 1", "use 2"]
     events.clear()
     assert list(ctranslate2._in_flight(map(start, range(2)), 1)) == [0, 1]
+
+
+def test_only_errors_of_memory_are_recognised() -> None:
+    texts = ("CUDA failed with error out of memory", "cuBLAS failed with status CUBLAS_STATUS_ALLOC_FAILED")
+    assert all(is_out_of_memory(RuntimeError(text)) for text in texts)
+    assert not is_out_of_memory(RuntimeError("cuBLAS failed with status CUBLAS_STATUS_EXECUTION_FAILED"))
+    assert not is_out_of_memory(ValueError(texts[0]))
+
+
+def test_the_limit_of_memory_is_halved_once_for_batches_that_fail_together() -> None:
+    memory = MemoryLimit(num_devices=1)
+    assert memory.sentences(1024, 64) == 1024
+    assert memory.lower(65_536)
+    assert not memory.lower(65_536)  # the second of two batches in flight
+    assert memory.sentences(1024, 64) == 512
+    assert memory.sentences(100, 64) == 100
+    assert memory.sentences(2, 100_000) == 1
+    with memory.turn():
+        assert not memory._turns.acquire(blocking=False)  # one at a time

@@ -37,8 +37,9 @@ def sources() -> list[np.ndarray]:
     return [np.array([*rng.integers(4, V, length), EOS]) for length in (3, 7, 1, 5, 5, 2)]
 
 
-def test_greedy_ctc_chooses_the_best_symbol_of_each_position() -> None:
-    model = small().eval()
+@pytest.mark.parametrize("dslp", [False, True])
+def test_greedy_ctc_chooses_the_best_symbol_of_each_position(dslp: bool) -> None:
+    model = small(dslp=dslp).eval()
     for source, (found,) in zip(sources(), NATEngine(model).decode(sources(), Decode()), strict=True):
         tokens = torch.from_numpy(source)[None]
         x_BLD, keep_BL = model.upsample(tokens)
@@ -55,6 +56,8 @@ WAYS = [
     *((family, NATDecode(), {}) for family in (*POSITIONAL, *ALIGNED, *EDITING)),
     *((family, NATDecode(length_beam=4), {}) for family in POSITIONAL),
     ("nat", NATDecode(), {"source_copy": "soft"}),
+    *((family, NATDecode(), {"source_copy": "none"}) for family in ("nat", "inat", "nat_crf", "ctc")),
+    *((family, NATDecode(), {"dslp": True}) for family in ("nat", "cmlm", "ctc")),
     ("cmlm", NATDecode(), {"corrects": True}),
     ("ctc", NATDecode(ctc_beam=3), {}),
     ("dag", NATDecode(dag="viterbi", dag_lenpen=0.5), {}),

@@ -1,0 +1,136 @@
+"""The scoreboard: run the experiments of claims of the literature, and report whether each claim holds.
+
+    make science                     every claim, then docs/results.md
+    make science CLAIM="S1 S4"       some claims
+    make science-page                docs/results.md from the committed results, without an experiment
+
+Claims, their sources, their expected signs and smallest interesting sizes are in `benchmarks/science/claims/`. Stages
+and students that are up to date in `runs/` are not trained again, and an interrupted training continues. Results are
+written to `benchmarks/results/science/`, a file for each claim.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sysconfig
+from collections.abc import Sequence
+from pathlib import Path
+
+import yaml
+from figures import REPOSITORY, RESULTS, Figure, write_figures
+from science.bootstrap import System, contrast_interval
+from science.claims import Claim, Experiment, load_claims
+from science.corpora import write_corpora
+from science.measurements import METRICS, Term, measure
+
+KDMT = Path(sysconfig.get_path("scripts")) / "kdmt"
+SCIENCE_RESULTS = RESULTS / "science"
+
+
+def main() -> None:
+    """Parse the command line, run the experiments of each claim, and report its figures."""
+    claims = load_claims()
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "--claim", nargs="*", choices=list(claims), default=[], metavar="ID", help="Claims to test (default: all)."
+    )
+    parser.add_argument(
+        "--measure-only", action="store_true", help="Whether to measure what has been scored, without training."
+    )
+    options = parser.parse_args()
+    if not options.measure_only:
+        write_corpora()
+    for claim in [claims[name] for name in options.claim] or claims.values():
+        print(f"{claim.id}: {claim.title}", flush=True)
+        runs = {name: runs_of(experiment) for name, experiment in claim.experiments.items()}
+        if not options.measure_only:
+            for name, experiment in claim.experiments.items():
+                run_experiment(experiment, systems_of(claim, name))
+        report(claim, {name: [Path("runs") / run for run in names] for name, names in runs.items()})
+
+
+def runs_of(experiment: Experiment) -> list[str]:
+    """Return the names of an experiment's runs: the pipeline's, with a suffix for each seed of the teacher."""
+    name = str(experiment.set.get("name") or _pipeline_of(experiment)["name"])
+    return [f"{name}-teacher{seed}" for seed in experiment.teacher_seeds] or [name]
+
+
+def _pipeline_of(experiment: Experiment) -> dict[str, object]:
+    loaded: dict[str, object] = yaml.safe_load((REPOSITORY / experiment.pipeline).read_text(encoding="utf-8"))
+    return loaded
+
+
+def systems_of(claim: Claim, experiment: str) -> list[str]:
+    """Return the students that the measures of a claim compare, in the order of the claim."""
+    terms = [Term.parse(text) for found in claim.measures.values() for text in found.contrast]
+    names = [term.system for term in terms if term.experiment == experiment]
+    return [
+        name for name in dict.fromkeys(names) if name not in ("teacher", "distill") and not name.startswith("text.")
+    ]
+
+
+def run_experiment(experiment: Experiment, students: Sequence[str]) -> None:
+    """Train the teacher and the students of an experiment and score them."""
+    for index, name in enumerate(runs_of(experiment)):
+        settings = dict(experiment.set) | {"name": name}
+        if experiment.teacher_seeds:
+            settings["teacher.seed"] = experiment.teacher_seeds[index]
+        flags = [flag for key, value in settings.items() for flag in ("--set", f"{key}={json.dumps(value)}")]
+        for student in students:
+            _kdmt("run", experiment.pipeline, "--to", "student", "--student", student, *flags)
+        _kdmt("run", experiment.pipeline, "--to", "distill", *flags)
+        _kdmt("score", experiment.pipeline, *flags)
+
+
+def _kdmt(*arguments: str) -> None:
+    subprocess.run([str(KDMT), *arguments], check=True)
+
+
+def report(claim: Claim, runs: dict[str, list[Path]]) -> None:
+    """Measure the contrasts of a claim, write its results, and print its figures."""
+    results, figures, scores = [], [], {}
+    for name, measured in claim.measures.items():
+        systems: dict[str, System] = {}
+        for text in measured.contrast:
+            term = Term.parse(text)
+            systems[text] = measure(term, measured.metric, runs[term.experiment])
+            scores[f"{text} {measured.metric}"] = systems[text].scores.tolist()
+        found = contrast_interval(systems, measured.contrast)
+        metric = METRICS[measured.metric]
+        results.append(
+            {
+                "name": name,
+                **measured.model_dump(),
+                "unit": metric.unit,
+                "signature": metric.signature,
+                "estimate": found.estimate,
+                "interval": [found.low, found.high],
+                "replicates": found.replicates,
+                "confidence": found.confidence,
+                "num_sentences": max(system.statistics_SNK.shape[1] for system in systems.values()),
+                "verdict": measured.verdict(found),
+            }
+        )
+        figures += [
+            Figure(f"{claim.id}_{name}".lower(), found.estimate, metric.unit),
+            Figure(f"{claim.id}_{name}_low".lower(), found.low, metric.unit),
+            Figure(f"{claim.id}_{name}_high".lower(), found.high, metric.unit),
+        ]
+        bounds = f"{found.estimate:.2f} [{found.low:.2f}, {found.high:.2f}] {metric.unit}"
+        print(f"  {name}: {bounds}: {results[-1]['verdict']}")
+    settings = {"claim": claim.model_dump(), "measures": results, "scores": scores}
+    write_figures(
+        claim.id.lower(),
+        figures,
+        settings=settings,
+        command=f"make science CLAIM={claim.id}",
+        results_dir=SCIENCE_RESULTS,
+    )
+    for figure in figures:
+        print(figure, flush=True)
+
+
+if __name__ == "__main__":
+    main()
