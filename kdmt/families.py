@@ -67,7 +67,15 @@ _ALIGNED = ("upsample", "too_long", "loss", "ngram", "loss_average", *_GLANCING)
 FAMILIES: Mapping[FamilyName, Family] = {
     "nat": Family(
         positions="target",
-        settings=(*_LENGTH, *_DSLP, "decoder_input", "source_copy", *_GLANCING, "distance", "glancing_divisor"),
+        settings=(
+            *_LENGTH,
+            *_DSLP,
+            "decoder_input",
+            "source_copy",
+            *_GLANCING,
+            "distance",
+            "glancing_divisor",
+        ),
         copies_source=True,
         has_convex=True,
         fairseq="nonautoregressive_transformer",
@@ -99,7 +107,7 @@ FAMILIES: Mapping[FamilyName, Family] = {
         copies_source=True,
         has_convex=True,
     ),
-    "dag": Family(positions="aligned", settings=(*_ALIGNED, "link_heads"), has_convex=True),
+    "dag": Family(positions="aligned", settings=(*_ALIGNED, "link_heads", "glancing_keep_path"), has_convex=True),
     # 'layout: fairseq' is available for training families that never predict <s> and </s>: the others would have to
     # learn that these two do not change
     "levenshtein": Family(

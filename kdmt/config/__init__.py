@@ -35,6 +35,7 @@ from kdmt.config.student import (
     SelfSupervised,
     Student,
     WordKD,
+    setting_path,
 )
 from kdmt.config.training import Model, Teacher, Train
 
@@ -86,5 +87,6 @@ __all__ = [
     "load_pipeline",
     "read_record",
     "resolved",
+    "setting_path",
     "split_login",
 ]

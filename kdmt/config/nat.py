@@ -96,6 +96,11 @@ class NAT(Section):
         description="Divisor of the loss with 'glancing' (nat): all words of the target, or the words that are "
         "'predicted', because they are not revealed",
     )
+    glancing_keep_path: bool = Field(
+        False,
+        description="Whether the loss sums only over paths through the tokens that 'glancing' reveals, which are then "
+        "not predicted (dag)",
+    )
     glancing_same_dropout: bool = Field(
         False, description="Whether both passes of 'glancing' have the same dropout masks (nat, ctc, dag)"
     )
@@ -146,6 +151,10 @@ class NAT(Section):
             raise ValueError("'ngram' has no effect with 'loss: likelihood'")
         if self.loss != "likelihood" and self.loss_average != "token":
             raise ValueError(f"'loss_average' has no effect with 'loss: {self.loss}', the mean over sentences")
+        if self.loss != "likelihood" and self.glancing_keep_path:
+            raise ValueError(
+                f"'glancing_keep_path' has no effect with 'loss: {self.loss}', which is not a sum over paths"
+            )
         if self.loss == "nmla" and self.ngram > 2:
             raise ValueError(f"'ngram' must be 1 or 2 with 'loss: nmla', not {self.ngram}")
         return self

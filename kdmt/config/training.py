@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
@@ -15,8 +15,10 @@ from kdmt.choices import (
     OnDivergence,
     Parallelism,
     Precision,
+    RecipeName,
 )
 from kdmt.config.bounds import largest
+from kdmt.config.recipes import with_recipe
 from kdmt.config.section import Section, TokenLimit, changed, execution, extend
 
 
@@ -119,6 +121,17 @@ def with_number_of_checkpoints(train: object) -> object:
         raise ValueError(f"'average.n' ({n}) and 'average_checkpoints' ({train['average_checkpoints']}) differ")
     others = {name: value for name, value in average.items() if name != "n"}
     return {**train, "average": others, "average_checkpoints": n}
+
+
+def from_recipe(section: Any, *, is_student: bool) -> Any:
+    """Return the mapping of a teacher or a student with the settings of its recipe wherever it has none.
+
+    A number of checkpoints as 'average.n' takes precedence over the recipe's 'average_checkpoints', its other name.
+    """
+    train = section.get("train") if isinstance(section, dict) else None
+    if isinstance(train, dict) and "average_checkpoints" not in train:
+        section = {**section, "train": with_number_of_checkpoints(train)}
+    return with_recipe(section, is_student=is_student)
 
 
 class Train(Section):
@@ -292,9 +305,17 @@ def check_initial_weights(model: Model, train: Train) -> None:
 class Teacher(Section):
     """Settings of the teacher stage."""
 
+    recipe: RecipeName | None = execution(
+        None, description="Recipe whose settings apply wherever the file has none; null for the defaults"
+    )
     model: Model = Field(Model(), description="Architecture of the teacher")
     train: Train = Field(Train(), description="Training of the teacher")
     seed: int = Field(1, ge=0, description="Seed of the initial weights, of dropout and of the order of batches")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _use_recipe(cls, value: Any) -> Any:
+        return from_recipe(value, is_student=False)
 
     @model_validator(mode="after")
     def _consistent(self) -> Teacher:

@@ -75,10 +75,14 @@ from kdmt.train.schedule import inverse_sqrt
         ),
         (
             "nat={family: dag, upsample: 3, glancing: [[0, 0.5]], glancing_rounding: round, "
+            "glancing_keep_path: true, "
             "glancing_same_dropout: true, loss_average: sentence}",
             "nll",
         ),
         ("nat={family: nat, glancing: [[0, 0.5]], glancing_divisor: predicted, glancing_same_dropout: true}", "length"),
+        ("nat={family: ctc, upsample: 2, loss: nmla, glancing: [[0, 0.5]]}", "nll"),
+        ("nat={family: dag, upsample: 3, loss: fuzzy_alignment, ngram: 3}", "nll"),
+        ("convex={power: 1.0}", "nll"),
         ("nat={family: levenshtein},embeddings_from_teacher=true", "deletion"),
         ("nat={family: insertion},attention_kd={decoder_self: none, cross: none}", "attention"),
         ("nat={family: insertion},encoder_layers_from_teacher=[0]", "nll"),
