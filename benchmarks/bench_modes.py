@@ -23,7 +23,8 @@ in the same one) or wrong: see `kdmt.toy.modes`. `<language>` is `two_mode` or `
 three_mode_argmax_valid                        the same if each position takes its most probable word
 three_mode_most_probable_words_valid           the most probable words of the sentences of the test set
 
-The results file has the percentage of every seed, and the share of each dialect in the text that the teacher wrote.
+The results file has the percentage of every seed, the share of each dialect in the text that the teacher wrote, and the
+validation loss of each system by update, which shows whether training has converged.
 `make docs-images` writes the table and the chart of the documentation.
 """
 
@@ -77,7 +78,11 @@ def main() -> None:
         train_and_translate(pipeline, seeds, options.runs)
         run = Run(options.runs / f"modes-{name}", language)
         settings["pipelines"].append(pipeline)
-        settings[f"{name}_mode"] = {"per_seed": run.percentages(), "teacher_dialects": run.dialects_of_teacher()}
+        settings[f"{name}_mode"] = {
+            "per_seed": run.percentages(),
+            "teacher_dialects": run.dialects_of_teacher(),
+            "validation_loss": run.validation_losses(seeds),
+        }
         figures += [*figures_of(f"{name}_mode", run), *expectations(f"{name}_mode", run)]
     report_figures("modes", figures, settings=settings, command=command_of(options.seeds))
 
@@ -140,6 +145,25 @@ class Run:
         sources, targets = self.distilled()
         counts = Counter(dialects_of(self.language, *pair) for pair in zip(sources, targets, strict=True))
         return {name: 100 * count / len(sources) for name, count in sorted(counts.items())}
+
+    def validation_losses(self, seeds: Sequence[int]) -> dict[str, dict[int, float]]:
+        """Return the validation loss of the teacher and of the students, by system and update: means over the seeds."""
+        runs = {"teacher": [self.folder / "teacher"]}
+        for system in (f"{family}_{text}" for family in FAMILIES for text in TEXTS):
+            runs[system] = [self.folder / "students" / system / f"seed_{seed}" for seed in seeds]
+        return {system: mean_losses([losses_by_update(folder) for folder in each]) for system, each in runs.items()}
+
+
+def losses_by_update(run: Path) -> dict[int, float]:
+    """Return the validation losses of a training run."""
+    records = [json.loads(line) for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    return {record["update"]: record["loss"] for record in records if record["kind"] == "valid"}
+
+
+def mean_losses(runs: Sequence[Mapping[int, float]]) -> dict[int, float]:
+    """Return the mean over the runs for each update at which all of them were validated."""
+    updates = sorted(set.intersection(*(set(run) for run in runs)))
+    return {update: round(fmean(run[update] for run in runs), 4) for update in updates}
 
 
 def file_of(row: Mapping[str, Any]) -> str:

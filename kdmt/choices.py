@@ -36,6 +36,18 @@ BestMetric = Literal["loss", "bleu", "chrf"]
 OnDivergence = Literal["stop", "skip"]  # for a loss or gradient that is not finite, or a gradient that is too large
 Parallelism = Literal["ddp", "fsdp"]
 
+RecipeName = Literal[  # in kdmt/config/recipes.yaml
+    "transformer_multi30k",
+    "transformer_iwslt_de_en",
+    "transformer_wmt_en_de_big",
+    "nat_small",
+    "nat_base",
+    "ctc_glat",
+    "dslp_ctc",
+    "cmlm",
+    "da_transformer",
+]
+
 # distillation losses
 DivergenceName = Literal[
     "kl", "reverse_kl", "skewed_kl", "skewed_reverse_kl", "js", "tvd", "cross_entropy", "squared_error"
@@ -45,6 +57,7 @@ AttentionDistance = Literal["kl", "squared_error"]
 GlancingDistance = Literal["hamming", "levenshtein"]
 GlancingDraw = Literal["exact", "bernoulli"]  # of the positions that glancing shows
 GlancingRounding = Literal["truncate", "round"]
+GlancingDivisor = Literal["words", "predicted"]  # of the loss: all words of the target, or those not shown
 GlancingReveal = Literal["state", "word"]  # at a position whose state on the best alignment is a blank
 LossAverage = Literal["token", "sentence"]
 TokenSelection = Literal["all", "batch", "global"]

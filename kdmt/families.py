@@ -58,19 +58,28 @@ class Family:
 
 
 _LENGTH = ("length_weight",)
+_DSLP = ("dslp", "dslp_mixing")
 _GLANCING = ("glancing", "glancing_draw", "glancing_rounding", "glancing_same_dropout")
 _ALIGNED = ("upsample", "too_long", "loss_average", *_GLANCING)
 
 FAMILIES: Mapping[FamilyName, Family] = {
     "nat": Family(
         positions="target",
-        settings=(*_LENGTH, "decoder_input", "source_copy", *_GLANCING, "distance"),
+        settings=(
+            *_LENGTH,
+            *_DSLP,
+            "decoder_input",
+            "source_copy",
+            *_GLANCING,
+            "distance",
+            "glancing_divisor",
+        ),
         copies_source=True,
         fairseq="nonautoregressive_transformer",
     ),
     "cmlm": Family(
         positions="target",
-        settings=(*_LENGTH, "layout", "correction"),
+        settings=(*_LENGTH, *_DSLP, "layout", "correction"),
         iterates=True,
         fairseq="cmlm_transformer",
         fairseq_noise="random_mask",
@@ -90,10 +99,10 @@ FAMILIES: Mapping[FamilyName, Family] = {
     ),
     "ctc": Family(
         positions="aligned",
-        settings=(*_ALIGNED, "decoder_input", "distance", "glancing_reveal"),
+        settings=(*_ALIGNED, *_DSLP, "decoder_input", "distance", "glancing_reveal"),
         copies_source=True,
     ),
-    "dag": Family(positions="aligned", settings=(*_ALIGNED, "link_heads")),
+    "dag": Family(positions="aligned", settings=(*_ALIGNED, "link_heads", "glancing_keep_path")),
     # 'layout: fairseq' is available for training families that never predict <s> and </s>: the others would have to
     # learn that these two do not change
     "levenshtein": Family(

@@ -34,6 +34,7 @@ from kdmt.interop.fairseq.output import TokenBleu, hypothesis_lines, spell, spel
 from kdmt.interop.fairseq.pickles import is_checkpoint_file
 from kdmt.log import get_logger
 from kdmt.models.checkpoint import load_model
+from kdmt.models.checkpoint_choice import AUTO
 from kdmt.models.checkpoint_folder import resolve_checkpoint
 from kdmt.models.nonautoregressive import NATransformer
 from kdmt.models.transformer import Transformer
@@ -172,9 +173,9 @@ def _score(scored: _Scored, flags: GenerateFlags) -> str:
 
 def _load(path: Path, data: DataBin) -> Transformer:
     """Return the model of one path in `--path`, and check that it has the dictionaries of the data-bin."""
-    if not path.exists():
+    if not path.exists() and path.name != AUTO:
         raise UserError(f"{path}: there is no such checkpoint")
-    if is_checkpoint_file(path):
+    if path.exists() and is_checkpoint_file(path):
         return read_model(path, data.folder, data.direction)
     folder = resolve_checkpoint(path)
     text = load_text_processor(folder / TEXT_FILE)

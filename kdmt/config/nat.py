@@ -7,6 +7,7 @@ from pydantic import Field, model_validator
 from kdmt.choices import (
     DecoderInput,
     GlancingDistance,
+    GlancingDivisor,
     GlancingDraw,
     GlancingReveal,
     GlancingRounding,
@@ -27,6 +28,18 @@ class NAT(Section):
         "own", description="Layout of the sentences: 'fairseq' computes what fairseq's model of the family does"
     )
     deep_supervision: float = Field(0.0, ge=0.0, description="Weight of the loss at the lower decoder layers")
+    dslp: bool = Field(
+        False,
+        description="Whether each decoder layer but the first reads the prediction of the layer below (nat, cmlm, "
+        "ctc), as in DSLP; needs 'deep_supervision'",
+    )
+    dslp_mixing: float = Field(
+        0.0,
+        ge=0.0,
+        le=1.0,
+        description="Probability that the prediction of a lower layer is replaced by the target's token in training "
+        "(nat, cmlm, ctc; in ctc by the most probable alignment); 0 for no replacement",
+    )
     upsample: int = Field(3, ge=1, description="Number of decoder positions per source token (ctc, dag)")
     too_long: OnTooLong = Field(
         "skip",
@@ -68,6 +81,16 @@ class NAT(Section):
         description="Symbol that 'glancing' reveals at a position whose most probable state is a blank (ctc): 'state' "
         "is the blank, 'word' the next word of the target",
     )
+    glancing_divisor: GlancingDivisor = Field(
+        "words",
+        description="Divisor of the loss with 'glancing' (nat): all words of the target, or the words that are "
+        "'predicted', because they are not revealed",
+    )
+    glancing_keep_path: bool = Field(
+        False,
+        description="Whether the loss sums only over paths through the tokens that 'glancing' reveals, which are then "
+        "not predicted (dag)",
+    )
     glancing_same_dropout: bool = Field(
         False, description="Whether both passes of 'glancing' have the same dropout masks (nat, ctc, dag)"
     )
@@ -94,6 +117,10 @@ class NAT(Section):
             families = families_with(name)
             if families and self.family not in families:
                 raise ValueError(f"'{name}' is a setting of {', '.join(families)}, not of '{self.family}'")
+        if self.dslp and not self.deep_supervision:
+            raise ValueError("'dslp' needs 'deep_supervision': the lower layers do not learn to predict without a loss")
+        if self.dslp_mixing and not self.dslp:
+            raise ValueError("'dslp_mixing' has no effect unless 'dslp' is true")
         if self.source_copy != "uniform" and self.decoder_input == "unk":
             raise ValueError("'source_copy' has no effect with 'decoder_input: unk', which copies no source embeddings")
         if self.distance != "hamming" and self.glancing is None:

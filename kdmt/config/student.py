@@ -16,11 +16,12 @@ from kdmt.choices import (
     KnowledgeSource,
     OnlineTeacher,
     Precision,
+    RecipeName,
     TokenSelection,
 )
 from kdmt.config.nat import NAT
-from kdmt.config.section import SchedulePoint, Section, changed, extend, later
-from kdmt.config.training import Model, Train, check_initial_weights, check_packed_model
+from kdmt.config.section import SchedulePoint, Section, changed, execution, extend, later
+from kdmt.config.training import Model, Train, check_initial_weights, check_packed_model, from_recipe
 from kdmt.families import FAMILIES
 from kdmt.training_sets import TRAINING_SETS, TrainingSetName
 
@@ -219,6 +220,9 @@ _DROPOUTS = {"dropout", "attention_dropout", "activation_dropout"}
 class Student(Section):
     """A student: its training data, model, training and what it learns from."""
 
+    recipe: RecipeName | None = execution(
+        None, description="Recipe whose settings apply wherever the file has none; null for the defaults"
+    )
     data: TrainingSetName = Field(
         "distilled",
         description="Training set: 'raw' references; 'distilled', the teacher's best translations; of its n-best "
@@ -263,6 +267,11 @@ class Student(Section):
         description="Checkpoint of the stage before that a stage begins from, for 'stages'; 'auto' is the one that its "
         "run chose by validation",
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _use_recipe(cls, value: Any) -> Any:
+        return from_recipe(value, is_student=True)
 
     @model_validator(mode="after")
     def _consistent(self) -> Student:
@@ -336,6 +345,15 @@ class Student(Section):
             raise ValueError("'on_policy' samples from one student: 'online.kind' trains several models")
         if self.train.parallel == "fsdp":
             raise ValueError("'on_policy' needs the whole model on each rank: 'train.parallel: fsdp' shards it")
+        return self
+
+    @model_validator(mode="after")
+    def _whole_first_pass(self) -> Student:
+        if self.nat is not None and self.nat.glancing_divisor == "predicted" and self.train.parallel == "fsdp":
+            raise ValueError(
+                "'nat.glancing_divisor: predicted' needs the whole model on each rank before the forward pass: "
+                "'train.parallel: fsdp' shards it"
+            )
         return self
 
     @model_validator(mode="after")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
@@ -15,8 +15,10 @@ from kdmt.choices import (
     OnDivergence,
     Parallelism,
     Precision,
+    RecipeName,
 )
 from kdmt.config.bounds import largest
+from kdmt.config.recipes import with_recipe
 from kdmt.config.section import Section, TokenLimit, changed, execution, extend
 
 
@@ -94,13 +96,42 @@ class Average(Section):
     n: int | None = execution(
         None,
         ge=1,
-        description="Number of checkpoints in each average: another name of 'average_checkpoints', and recorded as "
-        "that; null for the value there",
+        description="Number of checkpoints in each average: another name of 'average_checkpoints', as which it is "
+        "stored; null for the value there",
     )
 
 
 def _average_from_name(value: object) -> object:
     return {"of": value} if isinstance(value, str) else value
+
+
+def with_number_of_checkpoints(train: object) -> object:
+    """Return the settings of a training with 'average.n' under its other name, 'average_checkpoints'.
+
+    Raises:
+        ValueError: if both names are given and differ.
+    """
+    average = train.get("average") if isinstance(train, dict) else None
+    if not isinstance(train, dict) or not isinstance(average, dict):
+        return train
+    n = average.get("n")
+    if type(n) is not int or not 1 <= n <= largest("n"):
+        return train  # a wrong number is reported as that of 'average.n'
+    if train.get("average_checkpoints", n) != n:
+        raise ValueError(f"'average.n' ({n}) and 'average_checkpoints' ({train['average_checkpoints']}) differ")
+    others = {name: value for name, value in average.items() if name != "n"}
+    return {**train, "average": others, "average_checkpoints": n}
+
+
+def from_recipe(section: Any, *, is_student: bool) -> Any:
+    """Return the mapping of a teacher or a student with the settings of its recipe wherever it has none.
+
+    A number of checkpoints as 'average.n' takes precedence over the recipe's 'average_checkpoints', its other name.
+    """
+    train = section.get("train") if isinstance(section, dict) else None
+    if isinstance(train, dict) and "average_checkpoints" not in train:
+        section = {**section, "train": with_number_of_checkpoints(train)}
+    return with_recipe(section, is_student=is_student)
 
 
 class Train(Section):
@@ -215,14 +246,7 @@ class Train(Section):
     @model_validator(mode="before")
     @classmethod
     def _number_of_checkpoints(cls, values: object) -> object:
-        """Copy 'average.n' to 'average_checkpoints'."""
-        average = values.get("average") if isinstance(values, dict) else None
-        n = average.get("n") if isinstance(average, dict) else getattr(average, "n", None)
-        if not isinstance(values, dict) or type(n) is not int or not 1 <= n <= largest("n"):
-            return values  # a wrong number is reported as that of 'average.n'
-        if values.get("average_checkpoints", n) != n:
-            raise ValueError(f"'average.n' ({n}) and 'average_checkpoints' ({values['average_checkpoints']}) differ")
-        return {**values, "average_checkpoints": n}
+        return with_number_of_checkpoints(values)
 
     @model_validator(mode="after")
     def _consistent(self) -> Train:
@@ -281,9 +305,17 @@ def check_initial_weights(model: Model, train: Train) -> None:
 class Teacher(Section):
     """Settings of the teacher stage."""
 
+    recipe: RecipeName | None = execution(
+        None, description="Recipe whose settings apply wherever the file has none; null for the defaults"
+    )
     model: Model = Field(Model(), description="Architecture of the teacher")
     train: Train = Field(Train(), description="Training of the teacher")
     seed: int = Field(1, ge=0, description="Seed of the initial weights, of dropout and of the order of batches")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _use_recipe(cls, value: Any) -> Any:
+        return from_recipe(value, is_student=False)
 
     @model_validator(mode="after")
     def _consistent(self) -> Teacher:

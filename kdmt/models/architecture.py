@@ -84,6 +84,8 @@ class NATConfig:
             where nothing is missing, and the chain of `nat_crf` runs from <s> to </s>. Callers see no difference.
         lengths: prediction of `nat`, `cmlm`, `inat` and `nat_crf`: `difference` for the length of the target minus the
             length of the source, `length` for the length of the target.
+        dslp: whether each decoder layer but the first reads the prediction of the layer below together with its hidden
+            state (`nat`, `cmlm`, `ctc`; Huang et al. 2022, layer-wise prediction).
         early_exit: numbers of decoder layers that predict deletions, numbers of placeholders, and words
             (`levenshtein`); None for all layers in all cases.
     """
@@ -100,8 +102,13 @@ class NATConfig:
     layout: NATLayout = "own"
     lengths: Literal["difference", "length"] = "difference"
     early_exit: tuple[int, int, int] | None = None
+    dslp: bool = False
 
     def __post_init__(self) -> None:
+        if self.dslp and "dslp" not in FAMILIES[self.family].settings:
+            raise UserError(f"nat.dslp: there are no {self.family!r} models with layer-wise predictions")
+        if self.dslp and self.layout == "fairseq":
+            raise UserError("nat.dslp: fairseq has no models with layer-wise predictions ('layout: fairseq')")
         if self.layout == "fairseq" and FAMILIES[self.family].fairseq is None:
             raise UserError(f"nat.layout: fairseq has no {self.family!r} models")
         if self.early_exit is not None:  # JSON has no tuples

@@ -8,6 +8,7 @@ Shapes: B batch, S source length, L decoder positions, V vocabulary, D model wid
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Literal
 
 import torch
@@ -24,6 +25,10 @@ from kdmt.models.transitions import Transitions
 from kdmt.types import BOS, EOS, UNK, Packing
 
 _POSITIONS_AT_ONCE = 1024  # number of positions whose logits exist at one time, in decoding
+
+# function of the number of a decoder layer, from 0, its features [B, L, D] and its predictions int64 [B, L], which
+# returns the symbols that the next layer reads, int64 [B, L]
+Revise = Callable[[int, Tensor, Tensor], Tensor]
 
 Policy = Literal["deletion", "placeholders", "words"]
 _POLICIES: tuple[Policy, ...] = ("deletion", "placeholders", "words")
@@ -72,6 +77,8 @@ class NATransformer(Transformer):
             self.edits = EditHeads(dim, bias=nat.layout == "own")
         if nat.family == "insertion":
             self.slot_proj = nn.Linear(2 * dim, dim)
+        if nat.dslp:
+            self.layer_inputs = nn.ModuleList(_layer_input(dim) for _ in range(config.decoder_layers - 1))
 
     @property
     def blank(self) -> int:
@@ -201,18 +208,29 @@ class NATransformer(Transformer):
         return self.links(features_BLD, self.tgt_embed.positions(0, features_BLD.size(1)), keep_BL)
 
     def fill(
-        self, src_tokens_BS: Tensor, seen_BT: Tensor, encoder_output: EncoderOutput, trace: Trace | None = None
+        self,
+        src_tokens_BS: Tensor,
+        seen_BT: Tensor,
+        encoder_output: EncoderOutput,
+        trace: Trace | None = None,
+        revise: Revise | None = None,
     ) -> Tensor:
         """Return decoder features in families that have a position for each target token: [B, T, D].
 
         Args:
             seen_BT: visible tokens of the target, <unk> where the token is hidden. In families that copy the source,
                 the input of a hidden position is a copy of the source embeddings at the corresponding positions.
+            revise: see `decode_all`.
         """
-        return self.fill_framed(src_tokens_BS, seen_BT, encoder_output, trace)[:, self.nat.frame :]
+        return self.fill_framed(src_tokens_BS, seen_BT, encoder_output, trace, revise)[:, self.nat.frame :]
 
     def fill_framed(
-        self, src_tokens_BS: Tensor, seen_BT: Tensor, encoder_output: EncoderOutput, trace: Trace | None = None
+        self,
+        src_tokens_BS: Tensor,
+        seen_BT: Tensor,
+        encoder_output: EncoderOutput,
+        trace: Trace | None = None,
+        revise: Revise | None = None,
     ) -> Tensor:
         """Return the result of `fill`, preceded by the features of the <s> that the model puts before the target.
 
@@ -230,7 +248,7 @@ class NATransformer(Transformer):
         if self.family.copies_source and self.nat.source_copy != "none":
             copies_BTD = self._copied(self._framed(src_tokens_BS), keep_BT)
             x_BTD = torch.where(copied_BT[:, :, None], copies_BTD, x_BTD)
-        return self.decode_all(x_BTD, keep_BT, encoder_output, trace)
+        return self.decode_all(x_BTD, keep_BT, encoder_output, trace, revise=revise)
 
     def encode(
         self, src_tokens_BS: Tensor, trace: Trace | None = None, packing: Packing | None = None
@@ -285,6 +303,7 @@ class NATransformer(Transformer):
         trace: Trace | None = None,
         *,
         layers: int | None = None,
+        revise: Revise | None = None,
     ) -> Tensor:
         """Return the decoder features of all positions, computed in parallel, before the output projection: [B, L, D].
 
@@ -292,8 +311,42 @@ class NATransformer(Transformer):
             x_BLD: inputs without positions.
             keep_BL: bool, real positions.
             layers: number of decoder layers to run, from the first one; None for all.
+            revise: function that replaces predictions of the lower layers; only with `nat.dslp`.
         """
-        return self._decode(self.tgt_embed.place(x_BLD), encoder_output, trace, keep_BL, layers=layers)
+
+        def between(number: int, lower_BLD: Tensor) -> Tensor:
+            return self._with_predictions(number, lower_BLD, revise)
+
+        placed_BLD = self.tgt_embed.place(x_BLD)
+        return self._decode(
+            placed_BLD, encoder_output, trace, keep_BL, layers=layers, between=between if self.nat.dslp else None
+        )
+
+    def _with_predictions(self, number: int, x_BLD: Tensor, revise: Revise | None) -> Tensor:
+        """Return the input of the layer after layer `number`: W [h ; e(argmax p)], [B, L, D] (Huang et al. 2022, DSLP).
+
+        h is the output of the layer, p its distribution over the symbols, and e the embedding of a symbol.
+        """
+        features_BLD = x_BLD if self.decoder_norm is None else self.decoder_norm(x_BLD)
+        symbols_BL = self._predicted(features_BLD)
+        if revise is not None:
+            symbols_BL = revise(number, features_BLD, symbols_BL)
+        both_BLE = torch.cat([x_BLD, self.look_up_output(symbols_BL).to(x_BLD.dtype)], dim=-1)
+        return self.layer_inputs[number](both_BLE).to(x_BLD.dtype)  # autocast computes in another type
+
+    @torch.no_grad()
+    def _predicted(self, features_BLD: Tensor) -> Tensor:
+        """Return the most probable symbols, as `best_symbols` does, int64 [B, L]."""
+        weight_VD, features_MD = self.output_weight_VD, features_BLD.flatten(0, 1)
+        whole = torch.compiler.is_exporting()  # an exported program has no number of parts
+        parts = (features_MD,) if whole else features_MD.split(_POSITIONS_AT_ONCE)
+        found = []
+        for part_MD in parts:
+            logits_MV = part_MD @ weight_VD.t()
+            if self.family.positions != "aligned":
+                logits_MV[:, self.pad] = -torch.inf
+            found.append(logits_MV.argmax(1))
+        return torch.cat(found).view(features_BLD.shape[:2])
 
     def deep_trace(self) -> Trace:
         """Return a trace that keeps the outputs of all decoder layers except the last."""
@@ -303,6 +356,13 @@ class NATransformer(Transformer):
         """Return decoder features as if each lower layer were the last one: [B, L, D] each."""
         states = [trace.found["decoder", layer] for layer in range(len(self.decoder_layers) - 1)]
         return states if self.decoder_norm is None else [self.decoder_norm(state) for state in states]
+
+
+def _layer_input(dim: int) -> nn.Linear:
+    """Return the projection of a hidden state and the embedding of a prediction."""
+    projection = nn.Linear(2 * dim, dim, bias=False)
+    nn.init.xavier_uniform_(projection.weight)
+    return projection
 
 
 def _decoder_positions(config: TransformerConfig, nat: NATConfig) -> int:

@@ -33,6 +33,9 @@ _MAX_PROGRAMS_A_LAYER = 4
 # program; `never`, for sentences of equal length
 Masks = Literal["needed", "always", "never"]
 
+# function of the number of a decoder layer, from 0, and its output [B, T, D], which returns the input of the next layer
+Between = Callable[[int, Tensor], Tensor]
+
 # Not in place: the output of a linear layer over three dimensions is a view, whose gradient autograd would copy twice.
 # ReLU saves its result, not its input, so that no more memory is kept for the backward pass.
 _ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"relu": F.relu, "gelu": F.gelu}
@@ -434,11 +437,17 @@ class Transformer(nn.Module):
         keep_BT: Tensor | None = None,
         *,
         layers: int | None = None,
+        between: Between | None = None,
     ) -> Tensor:
-        """Run all decoder layers or the first `layers` ones. `keep_BT` masks padding if the decoder is not causal."""
+        """Run all decoder layers or the first `layers` ones. `keep_BT` masks padding if the decoder is not causal.
+
+        With `between`, the input of a layer is computed from the output of the one before it.
+        """
         keep_B11S = _attention_mask(encoder_output.keep_BS, self.masks)
         keep_B11T = None if keep_BT is None else _attention_mask(keep_BT, self.masks)
         for number, layer in enumerate(self.decoder_layers[:layers]):
+            if between is not None and number:
+                x_BTD = between(number - 1, x_BTD)
             x_BTD = self._run(layer, (x_BTD, encoder_output.states_BSD, keep_B11S, keep_B11T), trace, number)
             if trace is not None:
                 trace.keep_state("decoder", number, x_BTD)

@@ -11,8 +11,8 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
-from typing import TypedDict
+from dataclasses import dataclass, fields, replace
+from typing import NamedTuple, TypedDict
 
 import torch
 from torch import Tensor
@@ -25,9 +25,10 @@ from kdmt.losses.dag import dag_best_alignment, dag_log_likelihood
 from kdmt.losses.edit_scripts import compact, levenshtein_distance
 from kdmt.losses.gathered import best_tokens, gathered_log_probs
 from kdmt.models.attention import at_least_float32
-from kdmt.models.nonautoregressive import NATransformer
+from kdmt.models.nonautoregressive import NATransformer, Revise
 from kdmt.models.transformer import EncoderOutput, Trace, Transformer
 from kdmt.objectives.glancing import Glance, repeated
+from kdmt.objectives.mixing import drawn_replacements, mixed_with
 from kdmt.objectives.objective import Pass, Prepared, Term, TracePoint, View, autocast, product_type
 from kdmt.objectives.transfer import copied, indices_of, picked, put_back
 from kdmt.types import BOS, EOS, PAD, UNK
@@ -122,6 +123,20 @@ class AlignedPass(Pass):
     """
 
     readings: tuple[Reading, ...]
+
+
+class Glimpse(NamedTuple):
+    """Part of the target that a student is shown: [B, L] each.
+
+    Attributes:
+        shown_BL: bool, positions that are shown.
+        symbols_BL: int64, symbols that are shown there.
+        index_BL: int64, symbols of the most probable alignment as indices of `Alignment.symbols`.
+    """
+
+    shown_BL: Tensor
+    symbols_BL: Tensor
+    index_BL: Tensor
 
 
 class Alignment(ABC):
@@ -258,6 +273,9 @@ class AlignedPositions(View[AlignedPass]):
             edits between its output and the target. None for one pass.
         too_long: whether a target that has no alignment is left out, or its source is upsampled more in training.
         deep: whether to keep the output of the lower layers in training.
+        mixing: probability that the prediction of a lower layer is replaced by the symbol of the layer's own most
+            probable alignment in training, for models with layer-wise predictions (`kdmt.objectives.mixing`). The first
+            pass of glancing reads its own predictions.
     """
 
     def __init__(
@@ -267,9 +285,10 @@ class AlignedPositions(View[AlignedPass]):
         glancing: Glance | None = None,
         too_long: OnTooLong = "skip",
         deep: bool = False,
+        mixing: float = 0.0,
     ) -> None:
         super().__init__()
-        self.alignment, self.too_long, self.deep = alignment, too_long, deep
+        self.alignment, self.too_long, self.deep, self.mixing = alignment, too_long, deep, mixing
         self.glancing = glancing
         self.ratio = 0.0 if glancing is None else glancing.ratio(0)
 
@@ -322,18 +341,42 @@ class AlignedPositions(View[AlignedPass]):
         with autocast(device, precision):
             encoded = model.encode(prepared.src_tokens_BS, trace if trace_points else None)
             x_BLD, keep_BL = self.alignment.inputs(model, prepared)
-        state = None
+        revise = self.revision(model, prepared, keep_BL, precision)
+        state, glimpse = None, None
         if self.training and self.glancing is not None:
             state = self.glancing.dropout_state(device)
             with torch.no_grad():
                 (first,) = self.read_positions(model, x_BLD, keep_BL, encoded, prepared, precision)
-            shown_BL, symbols_BL = self.glance(first, prepared.words)
+            glimpse = self.glance(first, prepared.words)
             with autocast(device, precision):
-                x_BLD = torch.where(shown_BL[:, :, None], model.look_up_output(symbols_BL).to(x_BLD.dtype), x_BLD)
+                revealed_BLD = model.look_up_output(glimpse.symbols_BL).to(x_BLD.dtype)
+                x_BLD = torch.where(glimpse.shown_BL[:, :, None], revealed_BLD, x_BLD)
         deep = self.training and self.deep
         with repeated(state, device):
-            readings = self.read_positions(model, x_BLD, keep_BL, encoded, prepared, precision, deep=deep)
+            readings = self.read_positions(
+                model, x_BLD, keep_BL, encoded, prepared, precision, deep=deep, revise=revise
+            )
+        if glimpse is not None and self.glancing is not None and self.glancing.keep_path:
+            readings = [through_shown(each, glimpse) for each in readings]
         yield AlignedPass(model, precision, prepared, trace, encoded, tuple(readings))
+
+    def revision(
+        self, model: NATransformer, prepared: AlignedPrepared, keep_BL: Tensor, precision: Precision
+    ) -> Revise | None:
+        """Draw the predictions of the lower layers that are replaced by symbols of alignments, None for none."""
+        if not (self.training and self.mixing):
+            return None
+        batch, width = keep_BL.shape
+        replaced_NBL = drawn_replacements(model, (batch, width), self.mixing, keep_BL.device)
+        symbols_BK, index_M = self.alignment.symbols(model, prepared.words), prepared.index_M
+
+        @torch.no_grad()
+        def aligned(features_BLD: Tensor) -> Tensor:
+            log_probs_BLK = _log_probs_of(symbols_BK, model, features_BLD, index_M, precision)
+            reading = Reading(model, precision, features_BLD, keep_BL, log_probs_BLK, index_M)
+            return symbols_BK.gather(1, self.alignment.best(reading, prepared.words)[0])
+
+        return mixed_with(replaced_NBL & prepared.alignable_B[:, None], aligned)
 
     def read_positions(
         self,
@@ -345,11 +388,12 @@ class AlignedPositions(View[AlignedPass]):
         precision: Precision,
         *,
         deep: bool = False,
+        revise: Revise | None = None,
     ) -> list[Reading]:
         """Return the output of the last layer; with `deep`, preceded by the outputs of the lower layers."""
         trace = model.deep_trace() if deep else None
         with autocast(x_BLD.device, precision):
-            features_BLD = model.decode_all(x_BLD, keep_BL, encoded, trace)
+            features_BLD = model.decode_all(x_BLD, keep_BL, encoded, trace, revise=revise)
             lower = [] if trace is None else model.lower_layers(trace)
         symbols_BK, index_M = self.alignment.symbols(model, prepared.words), prepared.index_M
         return [
@@ -360,12 +404,8 @@ class AlignedPositions(View[AlignedPass]):
         ]
 
     @torch.no_grad()
-    def glance(self, first: Reading, words: Words) -> tuple[Tensor, Tensor]:
-        """Return a mask of the positions that are shown, and the symbols that are shown there.
-
-        The mask is bool [B, L], the symbols are int64 [B, L]. The number of shown positions is the number of errors
-        times the ratio.
-        """
+    def glance(self, first: Reading, words: Words) -> Glimpse:
+        """Return the positions that are shown, as many as the errors of the first pass times the ratio."""
         assert self.glancing is not None
         model = first.model
         index_BL, may_BL = self.alignment.best(first, words)
@@ -383,8 +423,8 @@ class AlignedPositions(View[AlignedPass]):
             wrong_B = edits_of_output(best_BL, may_BL, words, blank=model.blank)
         shown_BL = self.glancing.shown(wrong_B, may_BL, ratio=self.ratio)
         if self.glancing.reveal == "state":
-            return shown_BL, aligned_BL
-        return shown_BL, symbols_BK.gather(1, words_at_blanks(index_BL, words))
+            return Glimpse(shown_BL, aligned_BL, index_BL)
+        return Glimpse(shown_BL, symbols_BK.gather(1, words_at_blanks(index_BL, words)), index_BL)
 
 
 def _log_probs_of(
@@ -398,6 +438,18 @@ def _log_probs_of(
     )
     found_MK = at_least_float32(found_MK)  # sums over a path exceed half precision
     return put_back(found_MK.new_zeros(batch, width, ids_MK.size(1)), index_M, found_MK)
+
+
+def through_shown(reading: Reading, glimpse: Glimpse) -> Reading:
+    """Return a reading in which each shown symbol has probability 1 at its vertex, and 0 at all others.
+
+    The likelihood is then the sum over the paths through all shown symbols, without their own probabilities.
+    """
+    here_BLK = torch.zeros_like(reading.log_probs_BLK, dtype=torch.bool)
+    here_BLK.scatter_(2, glimpse.index_BL[:, :, None], glimpse.shown_BL[:, :, None])
+    elsewhere_BLK = here_BLK.any(1, keepdim=True) & ~here_BLK
+    kept_BLK = reading.log_probs_BLK.masked_fill(here_BLK, 0.0).masked_fill(elsewhere_BLK, -torch.inf)
+    return replace(reading, log_probs_BLK=kept_BLK)
 
 
 def words_at_blanks(index_BL: Tensor, words: Words) -> Tensor:
@@ -479,5 +531,6 @@ def aligned_parts(nat: NAT) -> tuple[AlignedPositions, AlignmentLikelihood]:
         glancing=Glance.of(nat),
         too_long=nat.too_long,
         deep=nat.deep_supervision > 0.0,
+        mixing=nat.dslp_mixing,
     )
     return view, AlignmentLikelihood(alignment, deep_supervision=nat.deep_supervision, average=nat.loss_average)

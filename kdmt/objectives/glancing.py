@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from kdmt.choices import GlancingDistance, GlancingDraw, GlancingReveal, GlancingRounding
+from kdmt.choices import GlancingDistance, GlancingDivisor, GlancingDraw, GlancingReveal, GlancingRounding
 from kdmt.config import NAT
 from kdmt.objectives.annealing import piecewise_linear
 from kdmt.objectives.transfer import copied
@@ -33,6 +33,9 @@ class Glance:
         reveal: symbol that is shown at a position whose state on the most probable alignment is a blank: the blank, or
             the next word of the target (the last word after the end).
         same_dropout: whether both passes have the same dropout masks.
+        divisor: divisor of the loss of the words that are not shown: their number, or that of all words.
+        keep_path: whether the loss of a directed acyclic decoder sums only over the paths through the shown words,
+            which are not predicted.
     """
 
     points: Sequence[tuple[int, float]]
@@ -41,6 +44,8 @@ class Glance:
     rounding: GlancingRounding = "truncate"
     reveal: GlancingReveal = "state"
     same_dropout: bool = False
+    divisor: GlancingDivisor = "words"
+    keep_path: bool = False
 
     @classmethod
     def of(cls, nat: NAT) -> Glance | None:
@@ -54,6 +59,8 @@ class Glance:
             rounding=nat.glancing_rounding,
             reveal=nat.glancing_reveal,
             same_dropout=nat.glancing_same_dropout,
+            divisor=nat.glancing_divisor,
+            keep_path=nat.glancing_keep_path,
         )
 
     def ratio(self, update: int) -> float:

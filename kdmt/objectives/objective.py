@@ -70,6 +70,7 @@ class Prepared:
         loss_mask_BT: bool, True where the loss is taken; None for all target tokens.
         seen_BT: int64, decoder input of non-autoregressive students: the target with hidden words, or a draft.
         masked: texts of the masked language model.
+        dropout_state: state from which dropout draws its masks in the student's pass; None for the present one.
     """
 
     batch: Batch
@@ -79,6 +80,7 @@ class Prepared:
     seen_BT: Tensor | None = None
     of_student: bool = False
     masked: tuple[MaskedText, ...] = ()
+    dropout_state: Tensor | None = None
 
     @classmethod
     def of(cls, batch: Batch, *, of_student: bool = False) -> Prepared:
@@ -202,9 +204,11 @@ class View(nn.Module, ABC, Generic[SomePass_co]):
 
     Attributes:
         num_passes: number of decoder passes over a batch in training; every term is summed over them.
+        precision: precision of passes in `prepare`.
     """
 
     num_passes = 1
+    precision: Precision = "float32"
 
     def prepare(self, model: Transformer, prepared: Prepared) -> Prepared:  # noqa: ARG002
         """Make the random choices in training; in evaluation mode the result depends on the batch only."""
@@ -479,7 +483,7 @@ class Objective(nn.Module):
 
     def use(self, precision: Precision) -> None:
         """Set the precision of the following passes of the student."""
-        self.precision = precision
+        self.precision = self.view.precision = precision
 
     def before_update(self, update: int) -> None:
         """Let the view and the terms follow their schedules; `update` is the number of updates done."""

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -22,9 +23,10 @@ from kdmt.losses.crf import candidate_transitions, crf_log_partition, crf_score
 from kdmt.losses.cross_entropy import weighted_sum
 from kdmt.losses.edit_scripts import levenshtein_distance
 from kdmt.losses.gathered import best_tokens, candidates, gathered_log_probs
-from kdmt.models.nonautoregressive import NATransformer
+from kdmt.models.nonautoregressive import NATransformer, Revise
 from kdmt.models.transformer import Trace, Transformer
 from kdmt.objectives.glancing import Glance, drawn, repeated
+from kdmt.objectives.mixing import drawn_replacements, mixed_with
 from kdmt.objectives.objective import (
     Pass,
     Prepared,
@@ -39,11 +41,22 @@ from kdmt.objectives.objective import (
 from kdmt.objectives.transfer import copied
 from kdmt.types import EOS, PAD, UNK
 
+_ORDER_SEED = 24  # of the orders in which the words of validation sentences are hidden
+
 # ------------------------------------------------------------------------------------------------------------- views
 
 
 class AllHidden(View[TokenPass]):
-    """View in which the decoder sees only the </s> of the target and predicts all words."""
+    """View in which the decoder sees only the </s> of the target and predicts all words.
+
+    Args:
+        mixing: probability that the prediction of a lower layer is replaced by the token of the target in training, for
+            models with layer-wise predictions (`kdmt.objectives.mixing`).
+    """
+
+    def __init__(self, *, mixing: float = 0.0) -> None:
+        super().__init__()
+        self.mixing = mixing
 
     def prepare(self, model: Transformer, prepared: Prepared) -> Prepared:  # noqa: ARG002
         """See `View.prepare`."""
@@ -58,8 +71,17 @@ class AllHidden(View[TokenPass]):
     ) -> Iterator[TokenPass]:
         """See `View.passes`."""
         assert isinstance(model, NATransformer)
+        revise = self.revision(model, prepared)
         shown = self.show(model, prepared, precision) if self.training else prepared
-        yield fill(model, shown, trace_points, precision)
+        yield fill(model, shown, trace_points, precision, revise=revise)
+
+    def revision(self, model: NATransformer, prepared: Prepared) -> Revise | None:
+        """Draw the predictions of the lower layers that are replaced by tokens of the target, None for none."""
+        if not (self.training and self.mixing):
+            return None
+        tokens_BT = prepared.tgt_tokens_BT
+        batch, width = tokens_BT.shape
+        return mixed_with(drawn_replacements(model, (batch, width), self.mixing, tokens_BT.device), lambda _: tokens_BT)
 
     def read(
         self, teacher: Transformer, prepared: Prepared, trace_points: frozenset[TracePoint], precision: Precision
@@ -72,14 +94,16 @@ class Glancing(AllHidden):
     """View in which the decoder sees some words, as many as its errors times a ratio (Qian et al. 2021).
 
     The student first predicts all words; the number of errors of this pass, times the ratio, is the number of words
-    that are shown. Then it predicts the others. The sum over these is divided by the number of all words.
+    that are shown. Then it predicts the others. The sum over these is divided by the number of all words, or by their
+    own number. The latter has to be known before the forward pass, so that the first pass is part of `prepare`.
 
     Args:
         glance: rules of glancing; errors of the first pass are counted by position or by edits.
+        mixing: see `AllHidden`; the first pass reads its own predictions.
     """
 
-    def __init__(self, glance: Glance) -> None:
-        super().__init__()
+    def __init__(self, glance: Glance, *, mixing: float = 0.0) -> None:
+        super().__init__(mixing=mixing)
         self.glance, self.ratio = glance, glance.ratio(0)
 
     def before_update(self, update: int) -> None:
@@ -91,21 +115,39 @@ class Glancing(AllHidden):
     ) -> Iterator[TokenPass]:
         """See `View.passes`."""
         assert isinstance(model, NATransformer)
-        device = prepared.src_tokens_BS.device
-        state = self.glance.dropout_state(device) if self.training else None
-        shown = self.show(model, prepared, precision) if self.training else prepared
-        with repeated(state, device):
-            student = fill(model, shown, trace_points, precision)
+        device, shown, revise = prepared.src_tokens_BS.device, prepared, self.revision(model, prepared)
+        if self.training and self.glance.divisor == "words":
+            state = self.glance.dropout_state(device)
+            shown = replace(self.show(model, prepared, precision), dropout_state=state)
+        with repeated(shown.dropout_state, device):
+            student = fill(model, shown, trace_points, precision, revise=revise)
         yield student
+
+    def prepare(self, model: Transformer, prepared: Prepared) -> Prepared:
+        """See `View.prepare`."""
+        prepared = super().prepare(model, prepared)
+        if not self.training or self.glance.divisor == "words":
+            return prepared
+        assert isinstance(model, NATransformer)
+        state = self.glance.dropout_state(prepared.src_tokens_BS.device)
+        hidden_BT = self._hidden(model, prepared, self.precision)
+        numbers_B, weight_B = hidden_BT.sum(1).cpu(), prepared.batch.on_host.extras.weight_B
+        count = float((numbers_B if weight_B is None else numbers_B * weight_B).sum())
+        shown = _hide(prepared, hidden_BT, hidden_BT, int(numbers_B.sum()))
+        return replace(shown, count=count, dropout_state=state)
 
     def show(self, model: NATransformer, prepared: Prepared, precision: Precision) -> Prepared:
         """See `AllHidden.show`."""
+        hidden_BT = self._hidden(model, prepared, precision)
+        return _hide(prepared, hidden_BT, hidden_BT, int(hidden_BT.sum()))
+
+    def _hidden(self, model: NATransformer, prepared: Prepared, precision: Precision) -> Tensor:
+        """Return the words that are not shown after a first pass, bool [B, T]."""
         words_BT = prepared.keep_BT
         written_BT = write(model, prepared, precision)
         distance_B = self._distance(written_BT, prepared.tgt_tokens_BT)
         shown_BT = self.glance.shown(distance_B, words_BT, ratio=self.ratio)
-        hidden_BT = words_BT & ~shown_BT
-        return _hide(prepared, hidden_BT, hidden_BT, int(hidden_BT.sum()))
+        return words_BT & ~shown_BT
 
     def _distance(self, written_BT: Tensor, tgt_tokens_BT: Tensor) -> Tensor:
         if self.glance.distance == "hamming":
@@ -123,10 +165,11 @@ class SomeHidden(AllHidden):
         correction: share of the other words that are replaced by the predictions of the student with all words hidden,
             and are predicted as well: the student learns to correct its input (Huang et al. 2022, CMLMC, section 3.2;
             here their second pass is the same pass).
+        mixing: see `AllHidden`.
     """
 
-    def __init__(self, correction: float = 0.0) -> None:
-        super().__init__()
+    def __init__(self, correction: float = 0.0, *, mixing: float = 0.0) -> None:
+        super().__init__(mixing=mixing)
         self.correction = correction
 
     def prepare(self, model: Transformer, prepared: Prepared) -> Prepared:
@@ -185,12 +228,14 @@ def fill(
     trace_points: frozenset[TracePoint],
     precision: Precision,
     *,
-    before: TokenPass | None = None,
+    before: Pass | None = None,
+    revise: Revise | None = None,
 ) -> TokenPass:
     """Run a student over the visible tokens of the target.
 
     Args:
         before: an earlier pass over the same sources, whose encoder does not run again.
+        revise: function that replaces predictions of lower layers (`NATransformer.decode_all`).
     """
     assert shown.seen_BT is not None
     trace, encoded = Trace(trace_points), None
@@ -199,7 +244,7 @@ def fill(
         encoded = before.encoded
     with autocast(shown.src_tokens_BS.device, precision):
         encoded = encoded or model.encode(shown.src_tokens_BS, trace if trace_points else None)
-        features_BTD = model.fill(shown.src_tokens_BS, shown.seen_BT, encoded, trace if trace_points else None)
+        features_BTD = model.fill(shown.src_tokens_BS, shown.seen_BT, encoded, trace if trace_points else None, revise)
     return TokenPass(model, precision, shown, trace, encoded, shown.pick(features_BTD))
 
 
@@ -240,6 +285,37 @@ def hide_some(prepared: Prepared, *, correction: float = 0.0) -> Prepared:
         return _hide_known(prepared, hidden_BT)
     revised_BT = drawn(((numbers_B - counts_B) * correction).long(), words_BT & ~hidden_BT)
     return _hide_known(prepared, hidden_BT, loss_mask_BT=hidden_BT | revised_BT)
+
+
+def hide_last(prepared: Prepared, ranks_BT: Tensor, *, visible: float) -> Prepared:
+    """Show a share of the words of each target, those of the lowest ranks, and hide the others, at least one.
+
+    Of n words min(floor(visible * n + 1/2), n - 1) are shown.
+
+    Args:
+        ranks_BT: int64 on the host, rank of each word in a random order of the words of its sentence, from 0.
+        visible: share of the words that are shown.
+    """
+    words_BT = _words(prepared.batch.on_host)
+    numbers_B = words_BT.sum(1)
+    shown_B = (visible * numbers_B + 0.5).long().minimum(numbers_B - 1)
+    return _hide_known(prepared, words_BT & (ranks_BT >= shown_B[:, None]))
+
+
+def draw_ranks(batch: Batch, sentences: Sequence[int]) -> Tensor:
+    """Return the rank of each word in a random order of the words of its sentence, int64 [B, T] on the host.
+
+    The order depends on the number of the sentence and its length only. No state of random numbers changes.
+
+    Args:
+        sentences: number of each sentence in its data.
+    """
+    words_BT = _words(batch.on_host)
+    ranks_BT = torch.zeros(words_BT.shape, dtype=torch.int64)
+    for sentence, words_T, ranks_T in zip(sentences, words_BT, ranks_BT, strict=True):
+        order = np.random.default_rng([_ORDER_SEED, int(sentence)]).permutation(int(words_T.sum()))
+        ranks_T[words_T] = torch.from_numpy(order)
+    return ranks_BT
 
 
 def _hide_known(prepared: Prepared, hidden_BT: Tensor, *, loss_mask_BT: Tensor | None = None) -> Prepared:
@@ -387,11 +463,12 @@ Parts = tuple[View[TokenPass], list[Term[TokenPass]]]  # view, and terms in addi
 
 def _nat(nat: NAT) -> Parts:
     glance = Glance.of(nat)
-    return AllHidden() if glance is None else Glancing(glance), []
+    view = AllHidden(mixing=nat.dslp_mixing) if glance is None else Glancing(glance, mixing=nat.dslp_mixing)
+    return view, []
 
 
 def _cmlm(nat: NAT) -> Parts:
-    return SomeHidden(nat.correction), []
+    return SomeHidden(nat.correction, mixing=nat.dslp_mixing), []
 
 
 def _inat(nat: NAT) -> Parts:

@@ -33,6 +33,7 @@ from kdmt.models.transformer import Transformer
 from kdmt.objectives.build import build_objective
 from kdmt.objectives.model_checks import check_inside, check_positions, learns_from_cache, learns_from_running
 from kdmt.objectives.objective import Objective
+from kdmt.objectives.positional import SomeHidden
 from kdmt.ranks import Ranks, interleave
 from kdmt.runtime import pick_device, use_threads
 from kdmt.score.bleu_tokenizer import require_packages
@@ -52,7 +53,7 @@ from kdmt.train.arithmetic import choose_threads
 from kdmt.train.data import BinarizedData, MonolingualText
 from kdmt.train.loop import Trainer
 from kdmt.train.run_log import Progress
-from kdmt.train.validation import validation_loss
+from kdmt.train.validation import validation_loss, visible_nll
 from kdmt.training_sets import WEIGHTS
 
 VALIDATION = "validation.json"  # file with the tokenizer for validation BLEU of a run
@@ -280,6 +281,8 @@ def _validator(
 
     def validate(objective: Objective) -> dict[str, float]:
         figures = validation_loss(objective, valid, batches, device=device, ranks=ranks)
+        if isinstance(objective.view, SomeHidden):
+            figures |= visible_nll(objective, valid, batches, device=device, ranks=ranks)
         if job.train.validate_bleu and math.isfinite(figures["loss"]):  # a model with NaN cannot decode
             translator = Translator.of_model(objective.model, codec, device=device)
             parts = ranks.collect(translator.translate_ids(sources[ranks.rank :: ranks.world], settings))

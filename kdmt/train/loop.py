@@ -27,7 +27,7 @@ from kdmt.config import Train, read_record
 from kdmt.errors import Interrupted, UserError
 from kdmt.models.average_record import checkpoint_update
 from kdmt.models.checkpoint import TrainingState, load_state, load_weights
-from kdmt.models.checkpoint_choice import CANDIDATES, updates_of, write_choice
+from kdmt.models.checkpoint_choice import CANDIDATES, is_current, read_choice, updates_of, write_choice
 from kdmt.objectives.objective import Objective, Prepared
 from kdmt.ranks import ALONE, Ranks
 from kdmt.runtime import StopRequest, stop_requests
@@ -662,10 +662,23 @@ class Trainer:
             raise AssertionError("a finished training has an ending and has been validated")
         return Outcome(ending, self.position.update, best_update, best_score)
 
+    def _is_chosen(self) -> bool:
+        """Return whether the record of a choice is that of this run with these settings."""
+        choice, settings = read_choice(self.folder.path), self.settings
+        if choice is None or (choice.of, choice.metric) != (settings.average.of, settings.best_metric):
+            return False
+        return is_current(self.folder.path, choice)
+
     def _choose(self) -> None:
-        """Choose the checkpoint that `auto` is, and record it. All ranks validate the candidates together."""
-        found = {name: updates_of(self.folder.path, name) for name in CANDIDATES}
+        """Choose the checkpoint that `auto` is, and record it. All ranks validate the candidates together.
+
+        A recorded choice between the same candidates is kept.
+        """
+        run = self.folder.path
+        found = {} if self._is_chosen() else {name: updates_of(run, name) for name in CANDIDATES}
         candidates = self.ranks.share(found)  # a file of the first rank may reach other machines later
+        if not candidates:
+            return
         with self.parallel.evaluating() as objective:
             trained = {name: weight.detach().cpu().clone() for name, weight in objective.model.named_parameters()}
 
@@ -674,7 +687,7 @@ class Trainer:
                 return self.validate(objective)
 
             choice = choose_checkpoint(
-                self.folder.path,
+                run,
                 candidates,
                 self.position,
                 self.settings,
@@ -685,6 +698,6 @@ class Trainer:
                 for name, weight in objective.model.named_parameters():
                     weight.copy_(trained[name])
         if self.ranks.is_first:
-            write_choice(self.folder.path, choice)
+            write_choice(run, choice)
         self.progress.note(describe_choice(choice))
         self.ranks.wait()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -78,7 +78,7 @@ class Progress:
         self._record("valid", update, figures)
         scores: dict[str, float] = {key: figures[key] for key in METRICS if key in figures}
         self._show(scores)
-        shown = "".join(f" {key} {score:.2f}" for key, score in scores.items())
+        shown = _by_visible_words(figures) + "".join(f" {key} {score:.2f}" for key, score in scores.items())
         best = " (best)" if figures["best_update"] == update else f" (best at {figures['best_update']})"
         self.note(f"validation at {update}: loss {figures['loss']:.3f} nll {figures['nll']:.3f}{shown}{best}")
 
@@ -130,6 +130,15 @@ class Progress:
         if self._bar is not None:
             text = " ".join(f"{key} {value:.2f}" for key, value in self._figures.items())
             self._bar.update(self._task, figures=text)
+
+
+def _by_visible_words(figures: Mapping[str, Any]) -> str:
+    """Return the negative log-likelihood of hidden words by the percentage of visible ones, if it was computed."""
+    prefix = "nll_visible_"
+    found = {key.removeprefix(prefix): value for key, value in figures.items() if key.startswith(prefix)}
+    if not found:
+        return ""
+    return f" nll at {'/'.join(found)}% visible {'/'.join(f'{value:.3f}' for value in found.values())}"
 
 
 def _logged_at(line: str) -> int | None:

@@ -115,6 +115,10 @@ class Products:
 
     def decode(self, model: Transformer, tgt: Text, *, trained: bool = True) -> None:
         self.add(decoder_products(model.config, tgt, framed(model, self.src)), trained=trained)
+        if isinstance(model, NATransformer) and model.nat.dslp:  # the predictions of the lower layers and their reading
+            lower, dim = model.config.decoder_layers - 1, model.config.decoder_embed_dim
+            self.project(model, lower * tgt.num_tokens, trained=False)
+            self.add(lower * tgt.num_tokens * 2 * dim * dim, trained=trained)
 
     def project(self, model: Transformer, num_tokens: float, *, trained: bool = True) -> None:
         """Add the output projection."""
@@ -176,6 +180,8 @@ def _add_aligned(products: Products, view: AlignedPositions, model: NATransforme
         products.project(model, 2 * own.num_tokens, trained=False)  # of the alignment, and of the best symbols
         products.add(_link_products(model, own), trained=False)
     products.decode(model, own)
+    if view.mixing:  # alignments of the lower layers
+        products.project(model, (model.config.decoder_layers - 1) * own.num_tokens, trained=False)
     readings = model.config.decoder_layers if view.deep else 1
     products.project(model, readings * own.num_tokens)
     products.add(readings * _link_products(model, own))

@@ -81,7 +81,9 @@ OBJECTIVES: Mapping[str, Mapping[str, Any] | None] = {
     "nat": {"nat": {"family": "nat"}},
     "nat_glancing": {"nat": {"family": "nat", **_GLANCING}},
     "nat_glancing_levenshtein": {"nat": {"family": "nat", "distance": "levenshtein", **_GLANCING}},
-    "nat_glancing_as_published": {"nat": {"family": "nat", **_GLANCING, **_SAME_DROPOUT}},
+    "nat_glancing_as_published": {
+        "nat": {"family": "nat", "glancing_divisor": "predicted", **_GLANCING, **_SAME_DROPOUT}
+    },
     "nat_soft_copy_deep": {"nat": {"family": "nat", "source_copy": "soft", "deep_supervision": 1.0}},
     "nat_word_kd": {"nat": {"family": "nat"}, "word_kd": {}},
     "nat_hidden_kd": {"nat": {"family": "nat"}, "hidden_kd": {}},
@@ -107,12 +109,15 @@ OBJECTIVES: Mapping[str, Mapping[str, Any] | None] = {
         }
     },
     "ctc_deep": {"nat": {"family": "ctc", "deep_supervision": 1.0}},
+    "ctc_dslp": {"nat": {"family": "ctc", "dslp": True, "dslp_mixing": 0.3, "deep_supervision": 1.0, **_GLANCING}},
+    "nat_dslp": {"nat": {"family": "nat", "dslp": True, "dslp_mixing": 0.3, "deep_supervision": 1.0}},
     "ctc_encoder_kd": {"nat": {"family": "ctc"}, "hidden_kd": _ENCODERS, "attention_kd": _ENCODER_MAPS},
     "dag": {"nat": {"family": "dag"}},
     "dag_glancing": {"nat": {"family": "dag", **_GLANCING}},
     "dag_glancing_as_published": {
         "nat": {
             "family": "dag",
+            "glancing_keep_path": True,
             "glancing_rounding": "round",
             "loss_average": "sentence",
             **_GLANCING,

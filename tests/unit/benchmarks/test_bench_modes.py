@@ -125,6 +125,21 @@ def test_figures_are_means_and_deviations_over_seeds(bench, run):
     assert figures["three_mode_distilled_text_reference"] == 25.0
 
 
+def test_validation_losses_are_means_over_seeds(bench, run):
+    losses = {"teacher": {100: 0.5}} | {f"{family}_{text}": {} for family in bench.FAMILIES for text in bench.TEXTS}
+    for seed, values in ((1, {100: 2.0, 200: 1.0}), (2, {100: 3.0, 200: 1.5, 300: 1.0})):
+        for system in losses:
+            folder = run.folder / ("teacher" if system == "teacher" else f"students/{system}/seed_{seed}")
+            of_system = losses["teacher"] if system == "teacher" else values
+            records = [{"kind": "valid", "update": update, "loss": loss} for update, loss in of_system.items()]
+            records.insert(1, {"kind": "train", "update": 150, "loss": 9.0})
+            write(folder / "metrics.jsonl", list(map(json.dumps, records)))
+    found = run.validation_losses([1, 2])
+    assert found.keys() == losses.keys()
+    assert found["teacher"] == {100: 0.5}
+    assert found["dag_raw"] == {100: 2.5, 200: 1.25}  # at 300 one of the seeds is missing
+
+
 def test_dialects_of_the_distilled_text(run):
     assert run.dialects_of_teacher() == {"a": 25.0, "ab": 25.0, "none": 50.0}
 

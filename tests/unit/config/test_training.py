@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from kdmt.config import Pipeline
+from kdmt.config import Pipeline, Train, flatten_settings
 
 Load = Callable[..., Pipeline]
 
@@ -17,6 +17,14 @@ Load = Callable[..., Pipeline]
         ("teacher.train.validate_bleu=false", "teacher.train: 'best_metric: bleu' needs 'validate_bleu: true'"),
         ("students.raw.train.init_optimizer=true", "students.raw.train: 'init_optimizer' is given without 'init_from'"),
         ("teacher.train.adam_betas=[0.9, 1.0]", "teacher.train: 'adam_betas' [0.9, 1.0] are not both"),
+        (
+            "teacher.train={average_checkpoints: 4, average: {n: 3}}",
+            "teacher.train: 'average.n' (3) and 'average_checkpoints' (4) differ",
+        ),
+        ("teacher.train={average: {n: 0}}", "teacher.train.average.n: should be greater than or equal to 1 (it is 0)"),
+        ("teacher.train.average.of=worst", "teacher.train.average.of: should be 'auto', 'best' or 'last'"),
+        ("teacher.train.average=worst", "teacher.train.average.of: should be 'auto', 'best' or 'last'"),
+        ("teacher.train.average=3", "teacher.train.average: "),
         (
             "teacher={model: {init: bert}, train: {init_from: a}}",
             "teacher: 'model.init' has no effect with 'train.init_from'",
@@ -55,6 +63,17 @@ Load = Callable[..., Pipeline]
 )
 def test_contradicting_settings_are_named(problem: Callable[..., str], override: str, expected: str) -> None:
     assert problem(override).startswith(expected)
+
+
+def test_number_of_averaged_checkpoints_has_two_names() -> None:
+    new = Train(average={"of": "last", "n": 3})  # type: ignore[arg-type]
+    assert (new.average_checkpoints, new.average.n) == (3, None)
+    assert Train(average_checkpoints=3).average.of == "auto"
+    assert Train(**new.model_dump()) == new  # as in the configuration that is stored with a run
+    recorded = flatten_settings(new, "result")
+    assert recorded["average_checkpoints"].value == 3
+    assert not [name for name in recorded if name.startswith("average.")]  # so that the new name retrains nothing
+    assert Train(average="best").average.of == "best"  # type: ignore[arg-type]
 
 
 def test_overrides_of_the_architecture_are_the_fields_that_are_set(load: Load) -> None:

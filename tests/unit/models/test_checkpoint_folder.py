@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 from pathlib import Path
 
 import pytest
@@ -10,9 +11,17 @@ import torch
 
 from kdmt.errors import UserError
 from kdmt.models.architecture import architecture
-from kdmt.models.average_record import average_of, checkpoint_update, is_outdated, write_average_of
+from kdmt.models.average_record import (
+    average_of,
+    checkpoint_update,
+    is_outdated,
+    wanted_of,
+    write_average_of,
+    write_wanted_of,
+)
 from kdmt.models.build import build_transformer
 from kdmt.models.checkpoint import save_checkpoint
+from kdmt.models.checkpoint_choice import Candidate, CandidateName, Choice, write_choice
 from kdmt.models.checkpoint_folder import (
     checkpoint_sha256,
     list_checkpoints,
@@ -20,6 +29,7 @@ from kdmt.models.checkpoint_folder import (
     num_updates,
     point,
     resolve_checkpoint,
+    resolve_name,
 )
 from kdmt.models.transformer import Transformer
 
@@ -97,6 +107,86 @@ def test_average_is_outdated_after_the_list_of_checkpoints_changes(tmp_path: Pat
     make_folders(tmp_path, "checkpoint_10")
     write_average_of(tmp_path, list_checkpoints(tmp_path)[1:])
     assert is_outdated(tmp_path)
+
+
+def test_average_best_is_outdated_if_its_checkpoints_differ(tmp_path: Path) -> None:
+    make_folders(tmp_path, "checkpoint_8", "checkpoint_9", "average_best")
+    write_average_of(tmp_path / "average_best", list_checkpoints(tmp_path))
+    write_wanted_of(tmp_path, list_checkpoints(tmp_path), "average_best")
+    assert not is_outdated(tmp_path, "average_best")
+    write_wanted_of(tmp_path, list_checkpoints(tmp_path)[:1], "average_best")
+    assert is_outdated(tmp_path, "average_best")
+    assert wanted_of(tmp_path, "average_best") == [8]
+    assert wanted_of(tmp_path, "average") is None
+
+
+# ------------------------------------------------------------------------------------------------------------- auto
+
+
+def make_run(run: Path) -> Path:
+    """Make a complete run in the form of older versions, without `average_best` and a choice."""
+    make_folders(run, "checkpoint_8", "checkpoint_9", "average")
+    point(run / "best", run / "checkpoint_8")
+    point(run / "last", run / "checkpoint_9")
+    write_average_of(run / "average", list_checkpoints(run))
+    write_wanted_of(run, list_checkpoints(run))
+    return run
+
+
+def test_auto_of_a_run_of_an_older_version_is_its_average_with_a_warning(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    run = make_run(tmp_path / "run")
+    assert resolve_checkpoint(run / "auto") == run / "average"
+    assert resolve_name(run, "auto") == "average"
+    assert (
+        f"{run}: 'auto' is average, since no checkpoint was chosen by validation (it has no chosen.json" in caplog.text
+    )
+    shutil.rmtree(run / "average")
+    assert resolve_checkpoint(run / "auto") == run / "checkpoint_8"
+    (run / "best").unlink()
+    assert resolve_checkpoint(run / "auto") == run / "checkpoint_9"
+    with pytest.raises(UserError, match=r"average_best: missing: an older version of kdmt trained the run"):
+        resolve_checkpoint(run / "average_best")
+
+
+def test_auto_of_a_training_in_parts_is_that_of_the_last_part(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "seed_1" / "stage_2")
+    point(tmp_path / "seed_1" / "last", run)
+    assert resolve_checkpoint(tmp_path / "seed_1" / "auto") == run / "average"
+    candidates: dict[CandidateName, Candidate] = {"best": Candidate([8]), "average": Candidate([8, 9])}
+    write_choice(run, Choice("best", "auto", "bleu", None, candidates))
+    assert resolve_checkpoint(tmp_path / "seed_1" / "auto") == run / "checkpoint_8"
+    assert resolve_name(tmp_path / "seed_1", "auto") == "best"
+
+
+def test_auto_of_a_folder_that_is_no_run_is_refused(tmp_path: Path) -> None:
+    assert resolve_name(tmp_path / "nowhere", "auto") == "average"
+    with pytest.raises(UserError, match="neither a checkpoint folder nor a run"):
+        resolve_checkpoint(tmp_path / "nowhere" / "auto")
+
+
+@pytest.mark.parametrize(
+    ("chosen", "expected"), [("best", "checkpoint_8"), ("average", "average"), ("average_best", "average_best")]
+)
+def test_auto_is_the_recorded_choice(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, chosen: CandidateName, expected: str
+) -> None:
+    run = make_run(tmp_path / "run")
+    make_folders(run, "average_best")
+    write_average_of(run / "average_best", [run / "checkpoint_8"])
+    write_wanted_of(run, [run / "checkpoint_8"], "average_best")
+    made_of: dict[CandidateName, list[int]] = {"best": [8], "average_best": [8], "average": [8, 9]}
+    candidates = {name: Candidate(updates) for name, updates in made_of.items()}
+    write_choice(run, Choice(chosen, "auto", "bleu", None, candidates))
+    assert resolve_checkpoint(run / "auto") == run / expected
+    assert resolve_name(run, "auto") == chosen
+    assert resolve_name(run, "last") == "last"
+    assert resolve_checkpoint(run) == run / "average"  # as before
+    assert not caplog.text
+    (run / "best").write_text("checkpoint_9\n")
+    assert resolve_name(run, "auto") == chosen
+    assert f"{run}: validated since chosen.json was written; 'auto' is still {chosen}" in caplog.text
 
 
 def test_num_updates_is_that_of_the_newest_checkpoint(tmp_path: Path) -> None:

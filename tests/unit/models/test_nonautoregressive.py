@@ -5,11 +5,13 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from copy_task import TINY, VOCAB
 from torch.nn import functional as F
 
+from kdmt.errors import UserError
 from kdmt.families import ALIGNED, EDITING, FAMILIES, POSITIONAL, FamilyName
 from kdmt.models.architecture import NATConfig
 from kdmt.models.build import build_model, build_nonautoregressive, describe_model
@@ -135,3 +137,97 @@ def test_unknown_words_of_the_target_are_unk_without_copies_of_the_source(
     shown_BT = torch.tensor([[UNK, 9, UNK, EOS]])
     model.fill(sources, shown_BT, model.encode(sources))
     torch.testing.assert_close(seen[0], model.tgt_embed.tokens.weight[shown_BT] * 32**0.5)
+
+
+# ---------------------------------------------------------------------------------------------- layer-wise predictions
+
+
+def predicting(family: FamilyName, *, pre_norm: bool = False, **nat: Any) -> NATransformer:
+    torch.manual_seed(1)
+    config = replace(TINY, dropout=0.0, decoder_layers=3, decoder_normalize_before=pre_norm)
+    settings = NATConfig(family=family, upsample=2, dslp=True, **nat)
+    model = build_nonautoregressive(config, settings, src_vocab_size=VOCAB, tgt_vocab_size=VOCAB)
+    return model.double().eval()
+
+
+DSLP: list[FamilyName] = ["nat", "cmlm", "ctc"]
+
+
+@pytest.mark.parametrize("pre_norm", [False, True])
+@pytest.mark.parametrize("family", DSLP)
+@torch.no_grad()
+def test_each_layer_reads_the_prediction_of_the_layer_below(family: FamilyName, pre_norm: bool) -> None:
+    """Compute the recursion of Huang et al. 2022 for one sentence, with numpy between the layers."""
+    model = predicting(family, pre_norm=pre_norm)
+    source = torch.tensor([[7, 8, 9, EOS]])
+    encoded = model.encode(source)
+    if family == "ctc":
+        x_BLD, keep_BL = model.upsample(source)
+        found = model.decode_all(x_BLD, keep_BL, encoded)
+    else:
+        seen_BT = torch.tensor([[UNK, 6, UNK, UNK, EOS]])
+        found = model.fill(source, seen_BT, encoded)
+        copies = model._copied(source, seen_BT.ne(PAD)) if family == "nat" else model.tgt_embed.look_up(seen_BT)
+        x_BLD = torch.where(seen_BT.eq(UNK)[:, :, None], copies, model.tgt_embed.look_up(seen_BT))
+    hidden = model.tgt_embed.place(x_BLD)
+    embeddings = model.tgt_embed.tokens.weight.numpy()
+    outputs = embeddings if family != "ctc" else np.concatenate([embeddings, model.blank_1D.numpy()])
+    predictions = []
+    for number, layer in enumerate(model.decoder_layers):
+        hidden = layer(hidden, encoded.states_BSD, None, None)
+        if number == 2:
+            break
+        features = hidden if model.decoder_norm is None else model.decoder_norm(hidden)
+        logits = features[0].numpy() @ outputs.T
+        if family != "ctc":
+            logits[:, PAD] = -np.inf
+        predictions.append(logits.argmax(1))
+        both = np.concatenate([hidden[0].numpy(), outputs[predictions[-1]] * 32**0.5], axis=1)
+        hidden = torch.from_numpy(both @ model.layer_inputs[number].weight.numpy().T)[None]
+    expected = hidden if model.decoder_norm is None else model.decoder_norm(hidden)
+    torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-12)
+    assert len(set(predictions[0].tolist())) > 1
+
+
+@pytest.mark.parametrize("family", DSLP)
+def test_projections_of_predictions_are_trained_and_described(family: FamilyName) -> None:
+    model = predicting(family)
+    features_BLD = features_of_longest(model)
+    features_BLD.square().sum().backward()
+    assert len(model.layer_inputs) == 2
+    for projection in model.layer_inputs:
+        assert projection.weight.shape == (32, 64)
+        assert projection.bias is None
+        assert projection.weight.grad is not None
+        assert bool(projection.weight.grad.abs().sum(0).all())  # both the hidden state and the embedding
+    again = build_model(describe_model(model))
+    assert isinstance(again, NATransformer)
+    assert again.nat == model.nat
+    assert again.nat.dslp
+
+
+def test_revised_predictions_are_read_by_the_next_layer() -> None:
+    model = predicting("ctc")
+    source = torch.tensor([[7, 8, EOS]])
+    x_BLD, keep_BL = model.upsample(source)
+    encoded, calls = model.encode(source), []
+
+    def keep(number: int, features_BLD: torch.Tensor, symbols_BL: torch.Tensor) -> torch.Tensor:
+        calls.append((number, features_BLD, symbols_BL))
+        return symbols_BL
+
+    plain = model.decode_all(x_BLD, keep_BL, encoded)
+    assert torch.equal(model.decode_all(x_BLD, keep_BL, encoded, revise=keep), plain)
+    assert [number for number, _, _ in calls] == [0, 1]
+    for _, features_BLD, symbols_BL in calls:
+        assert torch.equal(model.best_symbols(features_BLD)[0], symbols_BL)
+    other = model.decode_all(x_BLD, keep_BL, encoded, revise=lambda number, _, best: 12 - best if number else best)
+    assert not torch.equal(other, plain)
+
+
+@pytest.mark.parametrize(
+    "settings", [{"family": "dag"}, {"family": "levenshtein"}, {"family": "cmlm", "layout": "fairseq"}]
+)
+def test_models_without_layer_wise_predictions_are_refused(settings: dict[str, Any]) -> None:
+    with pytest.raises(UserError, match=r"nat\.dslp: "):
+        NATConfig(dslp=True, **settings)

@@ -58,8 +58,9 @@ def test_incompatible_models_are_refused(changes: dict[str, Any], message: str) 
         check_architectures(pipeline(**changes))
 
 
-def test_decoder_that_does_not_copy_embeddings_can_have_another_width() -> None:
-    check_architectures(pipeline(nat={"family": "cmlm"}, model=NARROW))
+@pytest.mark.parametrize("nat", [{"family": "cmlm"}, {"family": "nat", "decoder_input": "unk"}])
+def test_decoder_that_does_not_copy_embeddings_can_have_another_width(nat: dict[str, Any]) -> None:
+    check_architectures(pipeline(nat=nat, model=NARROW))
 
 
 @pytest.mark.parametrize(

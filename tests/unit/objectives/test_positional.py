@@ -329,3 +329,50 @@ def test_glancing_shows_more_by_rounding_and_by_independent_draws(tmp_path: Path
     bounds = 5 * (0.3 * errors * (1 - 0.3 * errors / sizes) / 200).sqrt()
     assert ((means - 0.3 * errors).abs() <= bounds).all()
     assert not torch.equal(numbers["truncate"], numbers["round"])
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_loss_of_glancing_divided_by_the_predicted_words(tmp_path: Path, weighted: bool) -> None:
+    """The sum is the same as for the divisor `words`; the count is the number of words that are not shown."""
+    model, batch = small("nat"), batch_of(tmp_path, FIVE)
+    weight_B = torch.tensor([0.5, 1.0, 2.0, 1.0, 0.25], dtype=torch.float64)
+    if weighted:
+        tokens = float((weight_B * torch.tensor([len(target) + 1 for _, target in FIVE])).sum())
+        batch = replace(batch, extras=Extras(weight_B=weight_B, weighted_tokens=tokens))
+    terms = {}
+    for divisor in ("words", "predicted"):
+        objective = nat_objective(model, glancing=[(0, 0.7)], glancing_divisor=divisor, deep_supervision=0.3).train()
+        torch.manual_seed(3)
+        prepared = objective.prepare(batch)
+        terms[divisor] = objective(prepared)
+        assert {name: term.count for name, term in terms[divisor].items()} == objective.counts(prepared)
+    assert prepared.seen_BT is not None
+    hidden_B = (prepared.seen_BT.eq(UNK)).sum(1)
+    assert 0 < prepared.num_loss_tokens == int(hidden_B.sum()) < 16
+    count = float((hidden_B * weight_B).sum()) if weighted else float(hidden_B.sum())
+    for name in ("loss", "nll", "deep"):
+        assert terms["predicted"][name].count == pytest.approx(count)
+        assert torch.equal(terms["predicted"][name].sum, terms["words"][name].sum)
+    assert terms["predicted"]["length"].count == terms["words"]["length"].count
+    evaluated = terms_of(objective.eval(), batch)
+    assert evaluated["loss"].count == terms["words"]["loss"].count
+
+
+@pytest.mark.parametrize("same", [False, True])
+def test_first_pass_before_the_forward_pass_has_the_same_masks_if_requested(
+    tmp_path: Path, same: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two micro-batches are prepared before the passes of the first one, as in an update."""
+    config = replace(TINY, dropout=0.3)
+    model = build_nonautoregressive(config, NATConfig(family="nat"), src_vocab_size=VOCAB, tgt_vocab_size=VOCAB)
+    settings = {"glancing": [(0, 0.5)], "glancing_divisor": "predicted", "glancing_same_dropout": same}
+    objective, batch = nat_objective(model, **settings).train(), batch_of(tmp_path, FIVE)
+    masks = recorded_masks(monkeypatch)
+    prepared = [objective.prepare(batch), objective.prepare(batch)]
+    first = masks.copy()
+    for each in prepared:
+        objective(each)
+    second = masks[len(first) :]
+    assert [torch.equal(one, other) for one, other in zip(first, second, strict=True)] == [same] * len(first)
+    half = len(first) // 2
+    assert not any(torch.equal(one, other) for one, other in zip(first[:half], first[half:], strict=True))

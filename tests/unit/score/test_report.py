@@ -7,7 +7,7 @@ import pytest
 
 from kdmt.score.metrics import MetricScore
 from kdmt.score.report import render_table, write_html
-from kdmt.score.score_files import Comparison, Missing, PValue, ScoreRow
+from kdmt.score.score_files import Comparison, Missing, PValue, ScoreRow, TakenCheckpoint
 
 BLEU_SIGNATURE = "nrefs:1|case:mixed|eff:no|tok:13a|smooth:exp|version:2.6.0"
 SECOND_SIGNATURE = "nrefs:1|case:lc|eff:no|tok:none|smooth:exp|version:2.6.0"
@@ -139,6 +139,22 @@ def test_the_table_in_ascii_has_the_same_content():
     whole = render_table(rows, comparisons, **settings)
     replaced = whole.replace("±", "+/-").replace("–", "-").replace("─", "")
     assert [word for word in text.split() if set(word) != {"-"}] == replaced.split()
+
+
+def test_the_checkpoint_of_each_system_is_shown_with_the_reason():
+    candidates = {"best": 40.0, "average_best": 41.254, "average": None}
+    chosen = TakenCheckpoint("average_best", [4, 6], "auto", "bleu", "nrefs:1", candidates)
+    rows = [
+        replace(ROW, checkpoint=chosen),
+        replace(ROW, test_set="other", checkpoint=chosen),
+        replace(ROW, system="named", checkpoint=TakenCheckpoint("best", [5500])),
+        replace(ROW, system="set", checkpoint=TakenCheckpoint("average", [8, 9], "last", "loss")),
+    ]
+    table = render_table(rows)
+    line = "average_best (updates 4, 6), by validation BLEU: best 40.00, average_best 41.25, average none (nrefs:1)"
+    assert table.count(f"checkpoint of {ROW.system}, seed 1: {line}\n") == 1
+    assert "checkpoint of named, seed 1: best (update 5500)\n" in table
+    assert "checkpoint of set, seed 1: average (updates 8, 9), as 'average.of: last' sets it\n" in table
 
 
 def test_systems_without_scores_are_named_in_each_table_of_scores():

@@ -27,6 +27,7 @@ from tiny_pipeline import (
     working_in,
 )
 
+from kdmt.checksum import file_sha256
 from kdmt.config import Decode
 from kdmt.corpus.codec import TextCodec
 from kdmt.corpus.indexed import IndexedDataset
@@ -228,6 +229,17 @@ def test_a_teacher_that_was_trained_further_decodes_again() -> None:
     run_stages("teacher", sets=["teacher.train.max_updates=80"])
     result = kdmt("distill", "tiny.yaml", "--set", "teacher.train.max_updates=80")
     assert "distill: rebuilt: the input teacher/average changed (the old one is kept" in result.err
+
+
+@pytest.mark.usefixtures("finished")
+def test_checkpoint_auto_is_recorded_as_what_it_is() -> None:
+    chosen = json.loads((TINY / "teacher/chosen.json").read_text(encoding="utf-8"))["checkpoint"]
+    assert distill("checkpoint=auto").code == 0
+    made = manifest()
+    folder = resolve_checkpoint(TINY / "teacher" / chosen)
+    assert made["inputs"][f"teacher/{chosen}"] == file_sha256(folder / "model.safetensors")
+    assert made["settings"]["distill.checkpoint"] == chosen
+    assert "up to date" in distill(f"checkpoint={chosen}").err
 
 
 @pytest.mark.usefixtures("finished")

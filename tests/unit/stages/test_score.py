@@ -6,6 +6,7 @@ import errno
 import io
 import json
 import re
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -63,6 +64,51 @@ def test_scores_equal_those_of_the_stored_translations() -> None:
         assert min(row["sentences_per_second_batch1"], row["sentences_per_second_max"]) > 0
         assert (row["test_set"], row["seed"], row["threads"]) == ("test", 1, 1)
         assert (row["engine"], row["compute_type"]) == ("pytorch", "float32")
+
+
+@pytest.mark.usefixtures("finished")
+def test_checkpoint_auto_is_the_one_with_the_best_validation_and_is_shown() -> None:
+    """Compare with the validation set translated by every candidate."""
+    result = score("score.checkpoint=auto")
+    assert result.code == 0, result.err
+    hashes, stdin = hash_tree(TINY), Path("text/valid.en").read_bytes()
+    limits = ("--max-len-a", "1.2", "--max-len-b", "10", "--threads", "1")
+    for row in rows():
+        run, taken = RUNS[row["system"]], row["checkpoint"]
+        scores = {}
+        for name in ("best", "average_best", "average"):
+            hypotheses = kdmt("translate", TINY / run / name, "--beam", "1", *limits, stdin=stdin).out.splitlines()
+            scores[name] = sacrebleu.corpus_bleu(hypotheses, [read_lines(Path("text/valid.de"))]).score
+        assert taken["candidates"] == pytest.approx(scores)
+        assert scores[taken["name"]] == pytest.approx(max(scores.values()))
+        assert taken["signature"].startswith("nrefs:1|")
+        pointer = TINY / run / taken["name"]
+        folder = pointer.read_text().strip() if pointer.is_file() else taken["name"]
+        assert row["checkpoint_sha256"] == hashes[f"{run}/{folder}/model.safetensors"]
+        assert f"checkpoint of {row['system']}, seed 1: {taken['name']} (update" in result.out
+    assert "score: up to date" in score("score.checkpoint=auto").err
+
+
+@pytest.mark.usefixtures("finished")
+def test_results_of_runs_of_an_older_version_are_up_to_date_with_the_default_checkpoint() -> None:
+    """Check runs without a choice, whose training sets and scores were made with the default of older versions."""
+    for run in RUNS.values():
+        shutil.rmtree(TINY / run / "average_best")
+        for name in ("average_best_of", "chosen.json"):
+            (TINY / run / name).unlink()
+        path = TINY / run / "manifest.json"
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+        outputs = manifest["outputs"].items()
+        manifest["outputs"] = {k: v for k, v in outputs if not k.startswith(("average_best", "chosen"))}
+        del manifest["extend"][next(key for key in manifest["extend"] if key.endswith("average.of"))]
+        path.write_text(json.dumps(manifest), encoding="utf-8")
+    sets = ("--set", "distill.checkpoint=auto", "--set", "score.checkpoint=auto")
+    for command in ("teacher", "distill", "student", "score"):
+        result = kdmt(command, "tiny.yaml", *sets)
+        assert result.code == 0, result.err
+        assert "up to date" in result.err
+        assert "rebuilt" not in result.err
+        assert "going on" not in result.err
 
 
 @pytest.mark.usefixtures("finished")
@@ -164,7 +210,8 @@ def undecoded(monkeypatch: pytest.MonkeyPatch) -> None:
         ("score.tokenize=char", {"tokenize": "char"}),
         ("score.lowercase=true", {"lowercase": True}),
         (
-            "score={tokenize: none, detokenized: false, beams: [1, 2], threads: 1, speed_sentences: 2}",
+            "score={checkpoint: average, tokenize: none, detokenized: false, beams: [1, 2], threads: 1, "
+            "speed_sentences: 2}",
             {"tokenize": "none"},
         ),
     ],
@@ -339,7 +386,7 @@ def test_processed_text_has_two_scores_and_a_long_source_is_truncated() -> None:
     assert "case:lc" in row["bleu_signature"]  # lowercased text has no case
     assert "tok:13a" in row["bleu_signature"]
     assert "tok:none" in row["bleu_second_signature"]
-    assert score("score={detokenized: false, tokenize: none, beams: [1], threads: 1}").code == 0
+    assert score("score={checkpoint: average, detokenized: false, tokenize: none, beams: [1], threads: 1}").code == 0
     (other,) = rows()
     assert other["bleu"] == pytest.approx(row["bleu_second"])
     assert "tok:none" in other["bleu_signature"]

@@ -121,6 +121,14 @@ def test_a_run_with_an_interrupted_extension_is_read_as_the_average_of_its_end(
 
 
 @pytest.mark.usefixtures("finished")
+@pytest.mark.parametrize("command", GIVEN_A_RUN)
+def test_auto_of_a_run_is_accepted_wherever_a_run_is(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(globals(), "RAW", RAW / "auto")
+    result = GIVEN_A_RUN[command]()
+    assert result.code == 0, result.err
+
+
+@pytest.mark.usefixtures("finished")
 def test_more_updates_extend_a_run_to_the_same_end_as_a_longer_run() -> None:
     result = student("raw", "students.raw.train.max_updates=6")
     assert "going on: the setting students.raw.train.max_updates changed from 4 to 6" in result.err

@@ -52,6 +52,16 @@ from kdmt.train.schedule import inverse_sqrt
         ("word_kd={},online={kind: joint, model: JOINT},hidden_kd={}", "teacher_1"),
         ("nat={family: ctc, upsample: 2, glancing: [[0, 0.5]]}", "nll"),
         ("nat={family: dag, upsample: 4},hidden_kd={decoder: none}", "hidden"),
+        (
+            "nat={family: ctc, upsample: 2, dslp: true, dslp_mixing: 0.5, deep_supervision: 1, glancing: [[0, 0.5]]},"
+            f"model={json.dumps(MODEL | {'decoder_layers': 3})}",
+            "deep",
+        ),
+        (
+            "nat={family: nat, dslp: true, dslp_mixing: 0.5, deep_supervision: 1},"
+            f"model={json.dumps(MODEL | {'decoder_layers': 2})}",
+            "deep",
+        ),
         ("nat={family: cmlm},word_kd={},attention_kd={}", "attention"),
         ("nat={family: nat, glancing: [[0, 0.5]]},hidden_kd={},self_supervised={}", "length"),
         ("nat={family: cmlm, correction: 0.5}", "length"),
@@ -65,10 +75,11 @@ from kdmt.train.schedule import inverse_sqrt
         ),
         (
             "nat={family: dag, upsample: 3, glancing: [[0, 0.5]], glancing_rounding: round, "
+            "glancing_keep_path: true, "
             "glancing_same_dropout: true, loss_average: sentence}",
             "nll",
         ),
-        ("nat={family: nat, glancing: [[0, 0.5]], glancing_draw: bernoulli, glancing_same_dropout: true}", "length"),
+        ("nat={family: nat, glancing: [[0, 0.5]], glancing_divisor: predicted, glancing_same_dropout: true}", "length"),
         ("nat={family: levenshtein},embeddings_from_teacher=true", "deletion"),
         ("nat={family: insertion},attention_kd={decoder_self: none, cross: none}", "attention"),
         ("nat={family: insertion},encoder_layers_from_teacher=[0]", "nll"),
@@ -83,6 +94,8 @@ def test_objectives_resume_exactly(online: str, term: str) -> None:
     figures = [line[term] for line in metrics(RAW, "train")]
     assert all(math.isfinite(figure) for figure in figures)
     assert figures[0] != 0.0
+    by_visible_words = [name for name in metrics(RAW, "valid")[0] if name.startswith("nll_visible_")]
+    assert len(by_visible_words) == (6 if "cmlm" in online else 0)
     stop_after_checkpoint_2()
     assert "going on from checkpoint_2" in student("raw", *sets).err
     assert results(RAW) == straight

@@ -7,10 +7,11 @@ import itertools
 import json
 import logging
 import os
+import shutil
 import signal
 import threading
 import traceback
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -44,13 +45,14 @@ from kdmt.errors import Interrupted, UserError
 from kdmt.models import averages, checkpoint
 from kdmt.models.average_record import average_of, checkpoint_update
 from kdmt.models.checkpoint import load_model, load_state
+from kdmt.models.checkpoint_choice import CHOSEN, is_current, read_choice
 from kdmt.models.checkpoint_folder import list_checkpoints, resolve_checkpoint
 from kdmt.models.transformer import Transformer
 from kdmt.objectives.build import build_objective
 from kdmt.objectives.objective import CrossEntropy, LeftToRight, LossTerm, LossTerms, Objective, Prepared
 from kdmt.outputs import open_lock, take
 from kdmt.score.metrics import METRICS
-from kdmt.train import arithmetic, run_folder
+from kdmt.train import arithmetic, loop, run_folder
 from kdmt.train.data import Step, TrainingData
 from kdmt.train.loop import Divergence, Outcome, Trainer
 from kdmt.train.schedule import inverse_sqrt, learning_rate
@@ -233,6 +235,8 @@ def assert_same_run(run: Path, outcome: Outcome, undisturbed: tuple[Path, Outcom
     last = "checkpoint_33/checksums.json"  # the SHA-256 of every file of the checkpoint
     assert (run / last).read_bytes() == (expected_run / last).read_bytes()
     assert read_metrics(run) == read_metrics(expected_run)
+    for name in ("average_best/model.safetensors", "average_best_of", "chosen.json"):
+        assert (run / name).read_bytes() == (expected_run / name).read_bytes()
     assert not [name for name in names(run) if name.startswith(".")]
 
 
@@ -282,7 +286,10 @@ def test_run_killed_resumes_exactly(
         (checkpoint, "save_file", 4),  # in the second checkpoint: its weights exist, the training state does not
         (checkpoint, "verify_checkpoint", 2),  # not yet renamed
         (run_folder, "point", 3),  # the checkpoint exists, `best` still names the one before
-        (averages, "average_weights", 1),  # everything is done except `average`
+        (run_folder, "write_wanted_of", 4),  # the second list of the best is not yet written
+        (averages, "average_weights", 1),  # everything is done except the averages and the choice
+        (averages, "average_weights", 2),  # `average_best` and the choice are missing
+        (loop, "write_choice", 1),  # everything is done except the choice
     ],
 )
 def test_run_killed_while_saving_resumes_exactly(
@@ -727,13 +734,19 @@ def test_a_checkpoint_of_an_older_version_can_be_resumed(tmp_path: Path, pairs: 
     bleu_trainer(tmp_path, data, figures, max_updates=4).run()
     path = tmp_path / "checkpoint_4"
     values = json.loads((path / "training_state.json").read_text())
-    for name in ("best_loss", "lowest_loss", "lowest_loss_update"):
+    for name in ("best_loss", "lowest_loss", "lowest_loss_update", "best_validations"):
         del values[name]
+    for name in ("average_best_of", "chosen.json"):
+        (tmp_path / name).unlink()
+    shutil.rmtree(tmp_path / "average_best")
     (path / "training_state.json").write_text(json.dumps(values))
     checksums = json.loads((path / "checksums.json").read_text())
     checksums["training_state.json"] = file_sha256(path / "training_state.json")
     (path / "checksums.json").write_text(json.dumps(checksums))
     assert bleu_trainer(tmp_path, data, figures, max_updates=8).run().best_update == 6
+    # of the earlier validations, only the best one was recorded
+    assert average_of(tmp_path / "average_best") == [6, 8]
+    assert read_choice(tmp_path) is not None
 
 
 # ------------------------------------------------------------------------------------- the average of a resumed run
@@ -864,6 +877,153 @@ def test_average_is_the_mean_of_the_last_validated_checkpoints_and_the_end(
     assert not (tmp_path / "average" / "training_state.json").exists()
 
 
+@pytest.mark.parametrize("save_interval", [1000, 1])
+def test_average_best_is_the_mean_of_the_best_validated_checkpoints(
+    tmp_path: Path, pairs: ParallelData, save_interval: int
+) -> None:
+    """Compare with the means of the weights, from a run whose average of the last checkpoints keeps all of them."""
+    scores = [3.0, 1.0, 4.0, 1.0, 5.0, 2.0]
+    settings = {"max_updates": 13, "save_interval_updates": save_interval}
+    run_with_scores(tmp_path / "all", pairs, scores, average_checkpoints=100, **settings)
+    run_with_scores(tmp_path / "best", pairs, scores, average_checkpoints=3, **settings)
+    parts = [weights(tmp_path / f"all/checkpoint_{update}") for update in (4, 8, 12)]  # of losses 1, 1 and 2
+    found = weights(tmp_path / "best/average_best")
+    assert found.keys() == parts[0].keys()
+    for name, average in found.items():
+        expected = np.mean([part[name].double().numpy() for part in parts], axis=0)
+        np.testing.assert_array_equal(average.numpy(), expected.astype(np.float32))
+    assert average_of(tmp_path / "best/average_best") == [4, 8, 12]
+    assert not (tmp_path / "best/average_best/training_state.json").exists()
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_best_checkpoints_equal_a_ranking_of_all_validations(tmp_path: Path, pairs: ParallelData, seed: int) -> None:
+    """Interrupt the run twice; many scores are equal, and equal ones are ranked by the loss, then by the update."""
+    rng = np.random.default_rng(seed)
+    figures = list(zip(rng.integers(0, 3, 15).astype(float).tolist(), rng.integers(1, 4, 15).tolist(), strict=True))
+    data, settings = open_data(pairs, train_settings()), {"average_checkpoints": 4, "save_interval_updates": 3}
+    for at in (8, 9):
+        with pytest.raises(Killed):
+            bleu_trainer(tmp_path, Disturbed(data, at=at, happening=kill), figures, **settings).run()
+    bleu_trainer(tmp_path, data, figures, **settings).run()
+    ranked = sorted(range(15), key=lambda place: (-figures[place][0], figures[place][1], place))
+    assert average_of(tmp_path / "average_best") == sorted(2 * (place + 1) for place in ranked[:4])
+    kept = {checkpoint_update(folder) for folder in list_checkpoints(tmp_path)}
+    assert len(kept) <= 2 * 4 + 2
+
+
+def test_a_best_checkpoint_between_validations_is_in_no_average_of_an_extended_run(
+    tmp_path: Path, pairs: ParallelData
+) -> None:
+    figures = [(5.0, 5.0), (4.0, 6.0), (3.0, 7.0)]
+    data = open_data(pairs, train_settings())
+    bleu_trainer(tmp_path, data, figures, max_updates=1).run()
+    assert average_of(tmp_path / "average_best") == [1]
+    bleu_trainer(tmp_path, data, figures, max_updates=6).run()
+    assert average_of(tmp_path / "average_best") == [2, 4]
+
+
+# --------------------------------------------------------------------------------------------- the checkpoint `auto`
+
+
+def score_of(tensors: Mapping[str, torch.Tensor], target: Mapping[str, torch.Tensor]) -> float:
+    """Return a score that depends on the weights alone: higher for weights that are nearer to `target`."""
+    return 100.0 - sum(float((tensors[name] - target[name]).detach().double().norm()) for name in sorted(target))
+
+
+def weights_trainer(run: Path, data: TrainingData, target: Mapping[str, torch.Tensor], **changes: Any) -> Trainer:
+    """Return a trainer whose validation scores the weights with `score_of`."""
+
+    def validate(objective: Objective) -> dict[str, float]:
+        assert not objective.training
+        return {"loss": 1.0, "nll": 1.0, "bleu": score_of(dict(objective.model.named_parameters()), target)}
+
+    settings = {"best_metric": "bleu", "validate_bleu": True, "validate_interval_updates": 2, "max_updates": 15}
+    return make_trainer(run, data, train_settings(**{**settings, **changes}), validate=validate)
+
+
+@pytest.mark.parametrize("nearest", ["best", "average_best", "average"])
+def test_auto_is_the_candidate_with_the_best_validation(tmp_path: Path, pairs: ParallelData, nearest: str) -> None:
+    """Compare with a brute-force evaluation of the candidates' weights, for targets that favour each of them."""
+    data = open_data(pairs, train_settings())
+    weights_trainer(tmp_path / "first", data, dict(make_model(7).named_parameters())).run()
+    # the score of the run rises towards the target; the best checkpoint of a target within the run is near it
+    target = weights(resolve_checkpoint(tmp_path / "first" / nearest))
+    trainer = weights_trainer(tmp_path / "second", data, target)
+    trainer.run()
+    choice = read_choice(tmp_path / "second")
+    assert choice is not None
+    folders = {name: resolve_checkpoint(tmp_path / "second" / name) for name in ("best", "average_best", "average")}
+    scores = {name: score_of(weights(folder), target) for name, folder in folders.items()}
+    assert {name: candidate.score for name, candidate in choice.candidates.items()} == pytest.approx(scores)
+    assert choice.checkpoint == max(scores, key=lambda name: scores[name])
+    assert resolve_checkpoint(tmp_path / "second" / "auto") == folders[choice.checkpoint]
+    assert same(clone(trainer.model), weights(tmp_path / "second/checkpoint_15"))  # the model has its own weights again
+
+
+@pytest.mark.parametrize(("of", "chosen"), [("best", "average_best"), ("last", "average")])
+def test_auto_is_the_average_that_is_set_without_a_comparison(
+    tmp_path: Path, pairs: ParallelData, of: str, chosen: str
+) -> None:
+    data, target = open_data(pairs, train_settings()), dict(make_model(7).named_parameters())
+    for setting in (of, "auto", of):  # a changed setting renews the choice
+        weights_trainer(tmp_path, data, target, average={"of": setting}).run()
+    choice = read_choice(tmp_path)
+    assert choice is not None
+    assert choice.checkpoint == chosen
+    assert choice.candidates["average"].score is None
+    assert resolve_checkpoint(tmp_path / "auto") == tmp_path / chosen
+
+
+def test_auto_compares_losses_without_bleu(tmp_path: Path, pairs: ParallelData) -> None:
+    """Compare with the losses of models that are loaded from the candidates."""
+    settings = train_settings()
+    data = open_data(pairs, settings)
+    make_trainer(tmp_path, data, settings).run()
+    choice = read_choice(tmp_path)
+    assert choice is not None
+    assert choice.metric == "loss"
+    for name, candidate in choice.candidates.items():
+        objective = build_objective(load_model(resolve_checkpoint(tmp_path / name)), label_smoothing=0.1).eval()
+        loss = validation_loss(objective, data, data.epoch(1)[:4], device=torch.device("cpu"))["loss"]
+        assert candidate.score == candidate.loss == pytest.approx(loss)
+    assert choice.checkpoint == min(choice.candidates, key=lambda name: choice.candidates[name].score)
+
+
+def test_auto_of_an_interrupted_extension_keeps_its_kind_and_is_rebuilt(
+    tmp_path: Path, pairs: ParallelData, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, logger="kdmt")
+    data = open_data(pairs, train_settings())
+    extend_and_kill(tmp_path / "run", data, average={"of": "best"})
+    choice = read_choice(tmp_path / "run")
+    assert choice is not None
+    assert choice.candidates["average_best"].updates == [10, 20]
+    end = checkpoint_update(resolve_checkpoint(tmp_path / "run/last")) // 10 * 10
+    assert end >= 30
+    assert resolve_checkpoint(tmp_path / "run/auto") == tmp_path / "run/average_best"
+    assert f"rebuilt from updates {end - 10}, {end}" in caplog.text
+    assert not is_current(tmp_path / "run", choice)
+    assert f"validated since {CHOSEN} was written; 'auto' is still average_best" in caplog.text
+    make_trainer(tmp_path / "straight", data, train_settings(max_updates=end, save_interval_updates=5)).run()
+    assert hash_tree(tmp_path / "run/average_best") == hash_tree(tmp_path / "straight/average_best")
+    for run in ("run", "straight"):
+        make_trainer(tmp_path / run, data, train_settings(max_updates=60, save_interval_updates=5)).run()
+    for name in ("average_best/model.safetensors", CHOSEN):
+        assert (tmp_path / "run" / name).read_bytes() == (tmp_path / "straight" / name).read_bytes()
+
+
+def test_auto_of_a_run_that_is_being_extended_does_not_fail(
+    tmp_path: Path, pairs: ParallelData, caplog: pytest.LogCaptureFixture
+) -> None:
+    run = tmp_path / "run"
+    extend_and_kill(run, open_data(pairs, train_settings()), average={"of": "best"})
+    with open_lock(run) as file:
+        assert take(file)
+        assert resolve_checkpoint(run / "auto") == resolve_checkpoint(run / "best")
+    assert f"{run}: 'auto' is best, since no checkpoint was chosen by validation" in caplog.text
+
+
 def test_run_shorter_than_a_validation_interval_averages_its_end(tmp_path: Path, pairs: ParallelData) -> None:
     run_with_scores(tmp_path, pairs, [3.0], max_updates=1)
     average, last = weights(tmp_path / "average"), weights(tmp_path / "checkpoint_1")
@@ -888,12 +1048,12 @@ def test_automatic_precision_depends_on_the_models_shape(
 @pytest.mark.parametrize(
     ("save_interval", "kept"),
     [
-        (1000, [4, 14, 15]),  # the best; two for the average, one of them the last
-        (1, [4, 14, 15]),
-        (5, [4, 14, 15]),
+        (1000, [2, 4, 14, 15]),  # the two best; two for the average, one of them the last
+        (1, [2, 4, 14, 15]),
+        (5, [2, 4, 14, 15]),
     ],
 )
-def test_pruning_keeps_the_best_those_of_the_average_and_two_to_resume_from(
+def test_pruning_keeps_those_of_both_averages_and_two_to_resume_from(
     tmp_path: Path, pairs: ParallelData, save_interval: int, kept: list[int]
 ) -> None:
     run_with_scores(tmp_path, pairs, [3.0, 2.0, 4.0], max_updates=15, save_interval_updates=save_interval)
@@ -901,8 +1061,11 @@ def test_pruning_keeps_the_best_those_of_the_average_and_two_to_resume_from(
         *(f"checkpoint_{update}" for update in kept),
         "arithmetic.json",
         "average",
+        "average_best",
+        "average_best_of",
         "average_of",
         "best",
+        "chosen.json",
         "last",
         "metrics.jsonl",
     ]

@@ -47,6 +47,16 @@ def test_lines_without_a_terminal(progress: Progress, capsys: pytest.CaptureFixt
     assert note == "teacher: going on from checkpoint_50"
 
 
+def test_loss_by_visible_words_is_part_of_the_line(progress: Progress, capsys: pytest.CaptureFixture[str]) -> None:
+    figures = {"nll_visible_10": 3.25, "nll_visible_100": 1.5}
+    with messages_on_stderr(), progress.running(0, 100):
+        progress.log_validation(update=50, epoch=1, best_update=50, loss=4.0, nll=3.5, bleu=12.3, **figures)
+    assert capsys.readouterr().err.strip() == (
+        "teacher: validation at 50: loss 4.000 nll 3.500 nll at 10/100% visible 3.250/1.500 bleu 12.30 (best)"
+    )
+    assert records(progress)[0].items() >= figures.items()
+
+
 def test_progress_bar_on_a_terminal(progress: Progress, monkeypatch: pytest.MonkeyPatch) -> None:
     terminal = io.StringIO()
     monkeypatch.setattr(terminal, "isatty", lambda: True)

@@ -124,6 +124,8 @@ NONAUTOREGRESSIVE: dict[str, dict[str, Any]] = {
     "nat_crf": {"family": "nat_crf", "crf_candidates": 8},
     "ctc": {"family": "ctc"},
     "ctc with glancing": {"family": "ctc", "glancing": [(0, 0.5)]},
+    "nat with layer-wise predictions": {"family": "nat", "deep_supervision": 1.0, "dslp": True, "dslp_mixing": 0.3},
+    "ctc with layer-wise predictions": {"family": "ctc", "deep_supervision": 1.0, "dslp": True, "dslp_mixing": 0.3},
     "dag": {"family": "dag"},
     "dag with glancing and deep supervision": {"family": "dag", "glancing": [(0, 0.5)], "deep_supervision": 1.0},
     "levenshtein": {"family": "levenshtein"},
@@ -133,7 +135,7 @@ NONAUTOREGRESSIVE: dict[str, dict[str, Any]] = {
 
 def nonautoregressive(section: dict[str, Any]) -> Objective:
     torch.manual_seed(1)
-    nat = NATConfig(family=section["family"], upsample=2, crf_rank=4)
+    nat = NATConfig(family=section["family"], upsample=2, crf_rank=4, dslp=section.get("dslp", False))
     model = build_nonautoregressive(SQUARE, nat, src_vocab_size=VOCAB, tgt_vocab_size=VOCAB)
     return nat_objective(model, **{key: value for key, value in section.items() if key != "family"})
 

@@ -37,8 +37,9 @@ def sources() -> list[np.ndarray]:
     return [np.array([*rng.integers(4, V, length), EOS]) for length in (3, 7, 1, 5, 5, 2)]
 
 
-def test_greedy_ctc_chooses_the_best_symbol_of_each_position() -> None:
-    model = small().eval()
+@pytest.mark.parametrize("dslp", [False, True])
+def test_greedy_ctc_chooses_the_best_symbol_of_each_position(dslp: bool) -> None:
+    model = small(dslp=dslp).eval()
     for source, (found,) in zip(sources(), NATEngine(model).decode(sources(), Decode()), strict=True):
         tokens = torch.from_numpy(source)[None]
         x_BLD, keep_BL = model.upsample(tokens)
@@ -56,6 +57,7 @@ WAYS = [
     *((family, NATDecode(length_beam=4), {}) for family in POSITIONAL),
     ("nat", NATDecode(), {"source_copy": "soft"}),
     *((family, NATDecode(), {"source_copy": "none"}) for family in ("nat", "inat", "nat_crf", "ctc")),
+    *((family, NATDecode(), {"dslp": True}) for family in ("nat", "cmlm", "ctc")),
     ("cmlm", NATDecode(), {"corrects": True}),
     ("ctc", NATDecode(ctc_beam=3), {}),
     ("dag", NATDecode(dag="viterbi", dag_lenpen=0.5), {}),
@@ -193,6 +195,43 @@ def test_a_length_beam_beyond_the_lengths_of_the_model_is_refused() -> None:
     model.config = replace(model.config, max_target_positions=24)
     with pytest.raises(UserError, match="a length beam of 40 is more than the lengths that the model's 24 target"):
         NATEngine(model, search=NATDecode(length_beam=40))
+
+
+def written_with_length(model: NATransformer, source: np.ndarray, length: int, passes: int) -> tuple[list[int], float]:
+    """Return the words and their mean log-probability that Mask-Predict finds for a length, one sentence at a time."""
+    tokens, log_probs, src_tokens = [UNK] * length, [-math.inf] * length, torch.from_numpy(source)[None]
+    for done in range(passes):
+        count = length * (passes - done) // passes
+        hidden = sorted(range(length), key=lambda place: (log_probs[place], place))[:count]
+        seen = [UNK if place in hidden else token for place, token in enumerate(tokens)]
+        with torch.no_grad():
+            features = model.fill(src_tokens, torch.tensor([[*seen, EOS]]), model.encode(src_tokens))
+            logits = features @ model.output_weight_VD.t()
+        logits[..., PAD] = -math.inf  # never predicted
+        best = logits.log_softmax(-1)[0].max(-1)
+        for place in hidden:
+            tokens[place], log_probs[place] = int(best.indices[place]), float(best.values[place])
+    return tokens, sum(log_probs) / length
+
+
+@pytest.mark.parametrize("batch_size", [1, 4, 64])
+@pytest.mark.parametrize("passes", [1, 4, 10])
+def test_length_beam_of_mask_predict_chooses_the_best_mean_log_probability(passes: int, batch_size: int) -> None:
+    """Try the five most probable lengths one after the other, and compare (Ghazvininejad et al. 2019, section 3.3)."""
+    model = small("cmlm").eval()
+    engine = NATEngine(model, search=NATDecode(length_beam=5), iterations=passes)
+    first, found = 0, engine.decode(sources(), Decode(batch_size=batch_size))
+    for source, (best,) in zip(sources(), found, strict=True):
+        encoded = model.encode(torch.from_numpy(source)[None])
+        log_probs = model.lengths(encoded)[0].tolist()  # of the differences from -128 on
+        lengths = {len(source) + place - 128: value for place, value in enumerate(log_probs)}
+        likely = sorted((each for each in lengths if each >= 2), key=lambda each: -lengths[each])[:5]
+        candidates = [written_with_length(model, source, length - 1, passes) for length in likely]
+        words, score = max(candidates, key=lambda candidate: candidate[1])
+        assert best.tokens == tuple(words[: words.index(EOS)] if EOS in words else words)
+        assert best.score == pytest.approx(score, rel=1e-6)  # kept in float32
+        first += words == candidates[0][0]
+    assert first < len(sources())  # another length than the most probable one is chosen at least once
 
 
 @pytest.mark.parametrize("family", ["nat", "cmlm"])
