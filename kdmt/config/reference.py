@@ -180,6 +180,7 @@ def json_schema() -> dict[str, Any]:
                 setting.setdefault("kind", "result")
             _add_bounds(setting, largest(name))
     _add_stage_settings(definitions)
+    del definitions["NAT"]["required"]  # a recipe may give the family
     return {"$schema": SCHEMA_DIALECT, **schema, "title": "kdmt pipeline", "$defs": definitions}
 
 
