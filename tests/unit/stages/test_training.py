@@ -26,8 +26,8 @@ from training_runs import (
     without_times,
 )
 
-from kdmt.models.checkpoint_folder import resolve_checkpoint
 from kdmt.config import recipes
+from kdmt.models.checkpoint_folder import resolve_checkpoint
 from kdmt.train.run_folder import RunFolder
 
 # ------------------------------------------------------------------------------------------------- what is up to date
