@@ -20,6 +20,7 @@ from kdmt.choices import (
     TokenSelection,
 )
 from kdmt.config.nat import NAT
+from kdmt.config.recipes import merge_settings
 from kdmt.config.section import SchedulePoint, Section, changed, execution, extend, later
 from kdmt.config.training import Model, Train, check_initial_weights, check_packed_model, from_recipe
 from kdmt.families import FAMILIES
@@ -214,6 +215,7 @@ class SelfSupervised(Section):
 StageSettings = Annotated[dict[str, Any], WithJsonSchema({"type": "object"})]
 # settings of a student that a stage does not have, with the reason
 NOT_OF_A_STAGE: Mapping[str, str] = {
+    "recipe": "the recipe is that of the student",
     "seeds": "every seed is trained in all stages",
     "stages": "a stage has no stages",
     "train": "a stage has the settings of 'train' directly, such as 'lr'",
@@ -465,11 +467,11 @@ def _settings_of_stage(own: Mapping[str, Any], given: Mapping[str, Any], number:
     for name in given:
         if name in refused:
             raise ValueError(f"'stages.{number}.{name}': {refused[name]}")
-    before = {key: value for key, value in own.items() if key not in refused or key in ("seeds", "train")}
+    before = {key: value for key, value in own.items() if key not in refused or key in ("recipe", "seeds", "train")}
     before["train"] = _train_before(own.get("train", {}), given, number)
     train = {key: value for key, value in given.items() if key in Train.model_fields}
     others = {key: value for key, value in given.items() if key not in Train.model_fields}
-    return _merged(before, {**others, "train": train} if train else others)
+    return merge_settings(before, {**others, "train": train} if train else others)
 
 
 def _train_before(own: Mapping[str, Any], given: Mapping[str, Any], number: int) -> dict[str, Any]:
@@ -478,16 +480,4 @@ def _train_before(own: Mapping[str, Any], given: Mapping[str, Any], number: int)
     average = given.get("average")
     if isinstance(average, Mapping) and average.get("n") is not None:
         left_out.add("average_checkpoints")  # another name of the same number
-    train = {key: value for key, value in own.items() if key not in left_out}
-    if isinstance(train.get("average"), Mapping):
-        train["average"] = {key: value for key, value in train["average"].items() if key != "n"}
-    return train
-
-
-def _merged(own: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
-    """Return settings with others in their place; of sections that both have, single settings are replaced."""
-    merged = dict(own)
-    for key, value in given.items():
-        before = merged.get(key)
-        merged[key] = _merged(before, value) if isinstance(before, Mapping) and isinstance(value, Mapping) else value
-    return merged
+    return {key: value for key, value in own.items() if key not in left_out}

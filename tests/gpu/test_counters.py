@@ -55,6 +55,8 @@ UPDATES: Mapping[str, tuple[int, int]] = {
     "ctc_glancing_levenshtein": (0, 2500),
     "ctc_glancing_as_published": (0, 2350),
     "ctc_deep": (0, 4350),
+    "ctc_dslp": (0, 6910),
+    "nat_dslp": (0, 1570),
     "ctc_encoder_kd": (0, 2290),
     "ctc_nmla": (0, 1720),
     "ctc_convex": (0, 1660),

@@ -218,6 +218,19 @@ def test_a_stage_replaces_the_number_of_checkpoints_by_either_of_its_names(load:
         assert [each.train.average.of for each in found] == ["best", "best", "best", "last", "best"]
 
 
+def test_the_recipe_of_a_student_is_below_the_settings_of_its_stages(load: Load) -> None:
+    own = "students.raw={recipe: ctc_glat, data: raw, train: {lr: 0.25, max_source_tokens: 60, max_target_tokens: 60}}"
+    stages = "students.raw.stages=[{}, {weight_decay: 0.5, nat: {glancing: [[0, 0.1]], upsample: 3}, average: {n: 9}}]"
+    first, second = stages_of(load(own, stages))
+    assert [(each.train.lr, each.train.clip_norm, each.recipe) for each in (first, second)] == [
+        (0.25, 2.0, "ctc_glat")
+    ] * 2
+    assert [each.train.weight_decay for each in (first, second)] == [0.01, 0.5]
+    assert [each.train.average_checkpoints for each in (first, second)] == [5, 9]
+    assert first.nat is not None
+    assert second.nat == first.nat.model_copy(update={"glancing": [(0, 0.1)], "upsample": 3})
+
+
 def test_an_override_of_a_setting_of_a_stage(load: Load) -> None:
     found = stages_of(load("students.raw.stages=[{}, {lr: 0.1}]", "students.raw.stages.1.lr=0.2"))
     assert found[1].train.lr == 0.2
@@ -246,6 +259,7 @@ def test_a_resolved_pipeline_with_stages_is_the_same_pipeline(load: Load) -> Non
             "students.raw.stages.0: 'best_metric: chrf' needs",
         ),
         ("[{}, {nat: {family: ctc}, word_kd: {}}]", "students.raw.stages.1: 'nat.family: ctc' cannot have 'word_kd'"),
+        ("[{recipe: nat_small}]", "students.raw: 'stages.0.recipe': the recipe is that of the student"),
         ("[{seeds: [2]}]", "students.raw: 'stages.0.seeds': every seed is trained in all stages"),
         ("[{}, {stages: []}]", "students.raw: 'stages.1.stages': a stage has no stages"),
         ("[{train: {lr: 0.1}}]", "students.raw: 'stages.0.train': a stage has the settings of 'train' directly"),
