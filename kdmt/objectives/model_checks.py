@@ -11,7 +11,7 @@ from kdmt.models.architecture import TransformerConfig, architecture
 from kdmt.objectives.layer_maps import layer_pairs
 
 # settings of `nat` on which the parameters of a model depend; with learned positions `upsample` is another one
-NAT_PARAMETERS = ("family", "layout", "source_copy", "link_heads", "crf_rank")
+NAT_PARAMETERS = ("family", "layout", "source_copy", "link_heads", "crf_rank", "dslp")
 _LAYER_FIELDS = ("embed_dim", "ffn_embed_dim", "attention_heads", "normalize_before")
 _EMBEDDING_FIELDS = (
     "encoder_embed_dim",
@@ -91,9 +91,10 @@ def _check_nat(
             )
         return
     nat, limit = config.score.nat, own.max_target_positions
-    if nat.length_beam > limit - 1:  # the shortest sentence is a word and </s>
+    if nat.num_lengths(family) > limit - 1:  # the shortest sentence is a word and </s>
+        setting = "length_beam" if nat.num_lengths(family) == nat.length_beam else "cmlm_length_beam"
         raise UserError(
-            f"score.nat.length_beam ({nat.length_beam}) is more than the lengths that "
+            f"score.nat.{setting} ({nat.num_lengths(family)}) is more than the lengths that "
             f"{model}.max_target_positions ({limit}) leaves"
         )
     if nat.rescore and limit > teacher.max_target_positions:
