@@ -6,6 +6,7 @@ from pydantic import Field, model_validator
 
 from kdmt.choices import DagSearch
 from kdmt.config.section import Section, changed
+from kdmt.families import FamilyName
 
 
 class Decode(Section):
@@ -46,6 +47,9 @@ class NATDecode(Section):
     length_beam: int = Field(
         1, ge=1, le=256, description="Number of candidate lengths, for families that predict the length"
     )
+    cmlm_length_beam: int | None = Field(
+        None, ge=1, le=256, description="Number of candidate lengths for cmlm; null for the value of 'length_beam'"
+    )
     rescore: bool = Field(
         False, description="Whether the teacher chooses among the candidate lengths (noisy parallel decoding)"
     )
@@ -69,7 +73,7 @@ class NATDecode(Section):
     def _searches(self) -> NATDecode:
         if self.ctc_lm is not None and self.ctc_beam == 1:
             raise ValueError("'ctc_lm' needs prefix beam search: set 'ctc_beam' to more than 1")
-        if self.rescore and self.length_beam == 1:
+        if self.rescore and max(self.length_beam, self.cmlm_length_beam or 1) == 1:
             raise ValueError("'rescore' chooses among lengths: set 'length_beam' to more than 1")
         for name in changed(self):
             if name in ("ctc_lm_weight", "ctc_length_bonus") and self.ctc_lm is None:
@@ -77,3 +81,9 @@ class NATDecode(Section):
         if "dag_lenpen" in changed(self) and self.dag != "viterbi":
             raise ValueError("'dag_lenpen' has no effect unless 'dag' is 'viterbi'")
         return self
+
+    def num_lengths(self, family: FamilyName) -> int:
+        """Return the number of candidate lengths of a model of a family."""
+        if family == "cmlm" and self.cmlm_length_beam is not None:
+            return self.cmlm_length_beam
+        return self.length_beam

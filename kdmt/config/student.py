@@ -191,6 +191,15 @@ class OnPolicy(Section):
     max_len_b: int = Field(10, ge=1, description="Constant part of the maximum length of a sample, in tokens")
 
 
+class Convex(Section):
+    """Convex function of the likelihood, 1 - exp(power * mean log-probability of the tokens), times the length.
+
+    It replaces the negative log-likelihood to fine-tune a student that was trained by it (Shao et al. 2023).
+    """
+
+    power: float = Field(3.0, gt=0.0, description="Factor of the mean log-probability of a target's tokens")
+
+
 class SelfSupervised(Section):
     """Masked language modelling of the source: supervised * other terms + (1 - supervised) * masked tokens."""
 
@@ -240,6 +249,11 @@ class Student(Section):
     attention_kd: AttentionKD | None = Field(None, description="Distillation of attention; null for none")
     online: Online | None = Field(None, description="Teachers that change during training; null for none")
     on_policy: OnPolicy | None = Field(None, description="Training on the student's own samples; null for none")
+    convex: Convex | None = Field(
+        None,
+        description="Convex function of the likelihood as the loss, for fine-tuning: autoregressive students and the "
+        "families nat, cmlm, ctc and dag; null for the likelihood",
+    )
     self_supervised: SelfSupervised | None = Field(
         None, description="Masked language modelling of the source; null for none"
     )
@@ -324,11 +338,25 @@ class Student(Section):
                     )
 
     @model_validator(mode="after")
+    def _has_one_loss(self) -> Student:
+        if self.convex is None:
+            return self
+        if self.word_kd is not None:
+            raise ValueError("'convex' cannot be combined with 'word_kd': both replace the negative log-likelihood")
+        if self.nat is None:
+            return self
+        if not FAMILIES[self.nat.family].has_convex:
+            raise ValueError(f"'nat.family: {self.nat.family}' cannot have 'convex': its loss is not one likelihood")
+        if self.nat.loss != "likelihood":
+            raise ValueError(f"'convex' replaces the likelihood: it cannot have 'nat.loss: {self.nat.loss}'")
+        return self
+
+    @model_validator(mode="after")
     def _can_be_packed(self) -> Student:
         if not self.train.packing:
             return self
         check_packed_model(self.model)
-        for name in ("nat", "hidden_kd", "attention_kd", "self_supervised", "on_policy"):
+        for name in ("nat", "hidden_kd", "attention_kd", "self_supervised", "on_policy", "convex"):
             if getattr(self, name) is not None:
                 raise ValueError(f"'train.packing' cannot be combined with '{name}', which needs padded sentences")
         if TRAINING_SETS[self.data].has_weights:

@@ -91,9 +91,10 @@ def _check_nat(
             )
         return
     nat, limit = config.score.nat, own.max_target_positions
-    if nat.length_beam > limit - 1:  # the shortest sentence is a word and </s>
+    if nat.num_lengths(family) > limit - 1:  # the shortest sentence is a word and </s>
+        setting = "length_beam" if nat.num_lengths(family) == nat.length_beam else "cmlm_length_beam"
         raise UserError(
-            f"score.nat.length_beam ({nat.length_beam}) is more than the lengths that "
+            f"score.nat.{setting} ({nat.num_lengths(family)}) is more than the lengths that "
             f"{model}.max_target_positions ({limit}) leaves"
         )
     if nat.rescore and limit > teacher.max_target_positions:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from gpu_cases import OBJECTIVES, PRE_NORM, make_batch, make_objective
@@ -9,7 +11,10 @@ from torch import Tensor
 
 from kdmt.choices import Precision
 from kdmt.corpus.batching import Batch, ParallelData
+from kdmt.models import dropout
+from kdmt.objectives.aligned import AlignedPositions
 from kdmt.objectives.objective import Objective
+from kdmt.objectives.positional import Glancing
 
 CPU = torch.device("cpu")
 
@@ -55,6 +60,39 @@ def test_update_equals_that_of_the_cpu(name: str, pairs: ParallelData, cuda: tor
     for term, value in expected.items():
         assert found[term] == pytest.approx(value, rel=2e-4, abs=1e-3), term
     assert relative_distance(gradients, expected_gradients) <= 2e-3
+
+
+@pytest.mark.parametrize("name", ["nat", "ctc", "dag"])
+@pytest.mark.parametrize("same", [False, True])
+def test_both_passes_of_glancing_have_the_same_dropout_masks_on_the_gpu_if_requested(
+    name: str, same: bool, pairs: ParallelData, cuda: torch.device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    masks: list[Tensor] = []
+    draw = dropout.F.dropout
+
+    def record(x: Tensor, p: float, *, training: bool) -> Tensor:
+        scaled = draw(torch.ones_like(x), p, training=training)
+        masks.append(scaled.detach().cpu())
+        return x * scaled
+
+    monkeypatch.setattr(dropout.F, "dropout", record)
+    objective = make_objective(f"{name}_glancing_as_published", dropout=0.3)
+    view = objective.view
+    assert isinstance(view, Glancing | AlignedPositions)
+    glance = view.glance if isinstance(view, Glancing) else view.glancing
+    assert glance is not None
+    changed = replace(glance, same_dropout=same)
+    if isinstance(view, Glancing):
+        view.glance = changed
+    else:
+        view.glancing = changed
+    run_update(objective, make_batch(name, pairs), cuda)
+    # `ctc` and `dag` run the encoder once, and its masks are those of the embeddings and of two residuals per layer
+    of_encoder = 0 if name == "nat" else 1 + 2 * len(objective.model.encoder_layers)
+    half = (len(masks) - of_encoder) // 2
+    first, second = masks[of_encoder : of_encoder + half], masks[of_encoder + half :]
+    assert half > 2
+    assert [torch.equal(one, other) for one, other in zip(first, second, strict=True)] == [same] * half
 
 
 BF16 = (

@@ -91,6 +91,15 @@ def test_a_family_with_unsupported_settings_is_refused(nat: str, more: str | Non
             "score.nat.length_beam (30) is more than the lengths that "
             "students.raw.model.max_target_positions (20) leaves",
         ),
+        (
+            (
+                "students.raw.nat={family: cmlm}",
+                "students.raw.model.max_target_positions=20",
+                "students.raw.train.max_target_tokens=20",
+                "score.nat.cmlm_length_beam=30",
+            ),
+            "score.nat.cmlm_length_beam (30) is more than the lengths that ",
+        ),
         (("score.nat.length_beam=257",), "score.nat.length_beam"),
         (("score.nat.rescore=true",), "'rescore' chooses among lengths: set 'length_beam' to more than 1"),
         (("score.nat.eos_penalty=-1",), "score.nat.eos_penalty"),

@@ -102,9 +102,10 @@ class NATEngine:
         self.device, self.precision = torch.device(device), precision
         self.search, self.iterations = search or NATDecode(), iterations
         self.teacher, self.fusion = teacher, fusion
-        if model.nat.family in POSITIONAL and self.search.length_beam > model.config.max_target_positions - 1:
+        beam = self.search.num_lengths(model.nat.family)
+        if model.nat.family in POSITIONAL and beam > model.config.max_target_positions - 1:
             raise UserError(
-                f"a length beam of {self.search.length_beam} is more than the lengths that the model's "
+                f"a length beam of {beam} is more than the lengths that the model's "
                 f"{model.config.max_target_positions} target positions leave"
             )
         if self.search.rescore and teacher is None:
@@ -149,7 +150,8 @@ class NATEngine:
     @property
     def _chooses(self) -> bool:
         """Return whether the teacher has several candidates to choose among."""
-        return self.search.rescore and self.model.nat.family in POSITIONAL and self.search.length_beam > 1
+        family = self.model.nat.family
+        return self.search.rescore and family in POSITIONAL and self.search.num_lengths(family) > 1
 
     def _write(self, sources: list[np.ndarray], settings: Decode) -> list[list[Hypothesis]]:
         """Return the candidate translations of each source, best first."""
@@ -242,7 +244,8 @@ def _fill(
     model: NATransformer, src_tokens_BS: Tensor, encoded: EncoderOutput, search: NATDecode, iterations: int
 ) -> list[list[Hypothesis]]:
     """Return candidates of the most probable lengths, best first by the mean log-probability of their words."""
-    lengths_BK = model.lengths.best(encoded, search.length_beam, limit=model.config.max_target_positions)
+    num_lengths = search.num_lengths(model.nat.family)
+    lengths_BK = model.lengths.best(encoded, num_lengths, limit=model.config.max_target_positions)
     rows_N = torch.arange(len(src_tokens_BS), device=src_tokens_BS.device).repeat_interleave(lengths_BK.size(1))
     src_tokens_NS, encoded, lengths_N = src_tokens_BS[rows_N], encoded.select(rows_N), lengths_BK.flatten()
 

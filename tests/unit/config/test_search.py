@@ -31,6 +31,7 @@ def test_contradicting_settings_are_named(problem: Callable[..., str], override:
     [
         "score.nat={ctc_beam: 4, ctc_lm: x.arpa, ctc_lm_weight: 0.5, ctc_length_bonus: 1.0}",
         "score.nat={length_beam: 5, rescore: true}",
+        "score.nat={cmlm_length_beam: 5, rescore: true}",
         "score.nat={dag: viterbi, dag_lenpen: 0.5}",
         "score.nat={dag: lookahead, dag_lenpen: 1.0}",  # a default that is written out
         "distill.decode={beam: 3, nbest: 3}",

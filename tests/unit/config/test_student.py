@@ -58,6 +58,20 @@ Load = Callable[..., Pipeline]
             "students.raw: 'train.packing' cannot be combined with 'attention_kd'",
         ),
         (
+            "students.raw={convex: {}, train: {packing: true}}",
+            "students.raw: 'train.packing' cannot be combined with 'convex'",
+        ),
+        ("students.raw={convex: {}, word_kd: {}}", "students.raw: 'convex' cannot be combined with 'word_kd'"),
+        (
+            "students.raw={convex: {}, nat: {family: nat_crf}}",
+            "students.raw: 'nat.family: nat_crf' cannot have 'convex': its loss is not one likelihood",
+        ),
+        (
+            "students.raw={convex: {}, nat: {family: ctc, loss: nmla}}",
+            "students.raw: 'convex' replaces the likelihood: it cannot have 'nat.loss: nmla'",
+        ),
+        ("students.raw.convex={power: 0.0}", "students.raw.convex.power: "),
+        (
             "students.raw={model: {attention_dropout: 0.1}, train: {packing: true}}",
             "students.raw: 'train.packing' needs 'model.attention_dropout: 0'",
         ),
@@ -294,3 +308,13 @@ def test_dropout_can_be_different_in_a_stage(load: Load) -> None:
 )
 def test_yaml_path_of_a_setting(training: str, setting: str, expected: str) -> None:
     assert setting_path(training, setting) == expected
+
+
+def test_a_later_stage_may_have_a_fine_tuning_loss() -> None:
+    """The other settings of the section `nat` are those of the student."""
+    stages = [{"max_updates": 10}, {"nat": {"loss": "nmla"}, "lr": 3e-4}, {"convex": {"power": 2.0}}]
+    student = Student.model_validate({"nat": {"family": "ctc", "upsample": 2}, "stages": stages})
+    found = student.in_stages()
+    assert [each.nat.loss for each in found if each.nat is not None] == ["likelihood", "nmla", "likelihood"]
+    assert all(each.nat is not None and each.nat.upsample == 2 for each in found)
+    assert [None if each.convex is None else each.convex.power for each in found] == [None, None, 2.0]

@@ -234,6 +234,20 @@ def test_length_beam_of_mask_predict_chooses_the_best_mean_log_probability(passe
     assert first < len(sources())  # another length than the most probable one is chosen at least once
 
 
+@pytest.mark.parametrize("family", POSITIONAL)
+def test_length_beam_of_cmlm_is_of_this_family_only(family: FamilyName) -> None:
+    found, like_one, like_five = (
+        NATEngine(small(family), search=search, iterations=2).decode(sources(), Decode())
+        for search in (
+            NATDecode(length_beam=1, cmlm_length_beam=5),
+            NATDecode(length_beam=1),
+            NATDecode(length_beam=5),
+        )
+    )
+    assert like_one != like_five
+    assert found == (like_five if family == "cmlm" else like_one)
+
+
 @pytest.mark.parametrize("family", ["nat", "cmlm"])
 def test_a_teacher_chooses_among_lengths(family: FamilyName) -> None:
     model = small(family).eval()
