@@ -28,6 +28,7 @@ class Family:
         iterates: whether decoding takes several passes.
         copies_source: whether the decoder input is made from the embeddings of the source, unless `decoder_input` is
             `unk`. In the other families, hidden words are <unk>.
+        has_convex: whether the loss is the likelihood of the target, or of some of its tokens, and nothing else.
         fairseq: fairseq's name of the model; None if fairseq does not have it.
         fairseq_noise: `noise` of fairseq's task, which masks or deletes words of the target in training.
     """
@@ -36,6 +37,7 @@ class Family:
     settings: tuple[str, ...]
     iterates: bool = False
     copies_source: bool = False
+    has_convex: bool = False
     fairseq: str | None = None
     fairseq_noise: str = "full_mask"
 
@@ -60,7 +62,7 @@ class Family:
 _LENGTH = ("length_weight",)
 _DSLP = ("dslp", "dslp_mixing")
 _GLANCING = ("glancing", "glancing_draw", "glancing_rounding", "glancing_same_dropout")
-_ALIGNED = ("upsample", "too_long", "loss_average", *_GLANCING)
+_ALIGNED = ("upsample", "too_long", "loss", "ngram", "loss_average", *_GLANCING)
 
 FAMILIES: Mapping[FamilyName, Family] = {
     "nat": Family(
@@ -75,12 +77,14 @@ FAMILIES: Mapping[FamilyName, Family] = {
             "glancing_divisor",
         ),
         copies_source=True,
+        has_convex=True,
         fairseq="nonautoregressive_transformer",
     ),
     "cmlm": Family(
         positions="target",
         settings=(*_LENGTH, *_DSLP, "layout", "correction"),
         iterates=True,
+        has_convex=True,
         fairseq="cmlm_transformer",
         fairseq_noise="random_mask",
     ),
@@ -101,8 +105,9 @@ FAMILIES: Mapping[FamilyName, Family] = {
         positions="aligned",
         settings=(*_ALIGNED, *_DSLP, "decoder_input", "distance", "glancing_reveal"),
         copies_source=True,
+        has_convex=True,
     ),
-    "dag": Family(positions="aligned", settings=(*_ALIGNED, "link_heads", "glancing_keep_path")),
+    "dag": Family(positions="aligned", settings=(*_ALIGNED, "link_heads", "glancing_keep_path"), has_convex=True),
     # 'layout: fairseq' is available for training families that never predict <s> and </s>: the others would have to
     # learn that these two do not change
     "levenshtein": Family(

@@ -27,6 +27,7 @@ from kdmt.config.search import Decode, NATDecode, Sample
 from kdmt.config.section import KINDS, Section
 from kdmt.config.student import (
     AttentionKD,
+    Convex,
     HiddenKD,
     LayerMap,
     Online,
@@ -44,6 +45,7 @@ __all__ = [
     "REQUIRED",
     "AttentionKD",
     "Clean",
+    "Convex",
     "Corpus",
     "Decode",
     "Distill",

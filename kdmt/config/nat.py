@@ -5,6 +5,7 @@ from __future__ import annotations
 from pydantic import Field, model_validator
 
 from kdmt.choices import (
+    AlignedLoss,
     DecoderInput,
     GlancingDistance,
     GlancingDivisor,
@@ -59,6 +60,15 @@ class NAT(Section):
     )
     source_copy: SourceCopy = Field(
         "uniform", description="Copy of source embeddings to the decoder input (nat, inat, nat_crf)"
+    )
+    loss: AlignedLoss = Field(
+        "likelihood",
+        description="Loss: 'likelihood' of the target over all alignments (ctc, dag); to fine-tune a student that was "
+        "trained by it, the similarity of expected n-grams: 'nmla', their F-measure (ctc), or 'fuzzy_alignment', their "
+        "clipped precision with a brevity penalty (dag)",
+    )
+    ngram: int = Field(
+        2, ge=1, le=4, description="Number of tokens of the n-grams of 'nmla' (1 or 2) and 'fuzzy_alignment'"
     )
     link_heads: int = Field(4, ge=1, description="Number of heads that predict links between positions (dag)")
     glancing: list[SchedulePoint] | None = Field(
@@ -130,4 +140,21 @@ class NAT(Section):
                 raise ValueError(f"'{name}' has no effect unless 'glancing' is set")
         if self.glancing_rounding != "truncate" and self.glancing_draw != "exact":
             raise ValueError("'glancing_rounding' has no effect unless 'glancing_draw' is 'exact'")
+        return self
+
+    @model_validator(mode="after")
+    def _of_its_loss(self) -> NAT:
+        family = {"nmla": "ctc", "fuzzy_alignment": "dag"}.get(self.loss, self.family)
+        if family != self.family:
+            raise ValueError(f"'loss: {self.loss}' is a loss of {family}, not of '{self.family}'")
+        if self.loss == "likelihood" and "ngram" in changed(self):
+            raise ValueError("'ngram' has no effect with 'loss: likelihood'")
+        if self.loss != "likelihood" and self.loss_average != "token":
+            raise ValueError(f"'loss_average' has no effect with 'loss: {self.loss}', the mean over sentences")
+        if self.loss != "likelihood" and self.glancing_keep_path:
+            raise ValueError(
+                f"'glancing_keep_path' has no effect with 'loss: {self.loss}', which is not a sum over paths"
+            )
+        if self.loss == "nmla" and self.ngram > 2:
+            raise ValueError(f"'ngram' must be 1 or 2 with 'loss: nmla', not {self.ngram}")
         return self

@@ -41,16 +41,16 @@ def with_recipe(section: Any, *, is_student: bool) -> Any:
     settings = recipes()[name]
     if "nat" in settings and not is_student:
         raise ValueError(f"'recipe: {name}' is for students: it has a non-autoregressive decoder ('nat')")
-    return _merged(settings, section)
+    return merge_settings(settings, section)
 
 
-def _merged(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+def merge_settings(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     """Return the values of `over`, and below them those of `under`, mapping by mapping."""
     merged = dict(under)
     for key, value in over.items():
         below = merged.get(key)
         given = value.model_dump(exclude_unset=True) if isinstance(value, BaseModel) else value
-        merged[key] = _merged(below, given) if isinstance(below, dict) and isinstance(given, dict) else value
+        merged[key] = merge_settings(below, given) if isinstance(below, dict) and isinstance(given, dict) else value
     return merged
 
 

@@ -20,6 +20,7 @@ from kdmt.choices import (
     TokenSelection,
 )
 from kdmt.config.nat import NAT
+from kdmt.config.recipes import merge_settings
 from kdmt.config.section import SchedulePoint, Section, changed, execution, extend, later
 from kdmt.config.training import Model, Train, check_initial_weights, check_packed_model, from_recipe
 from kdmt.families import FAMILIES
@@ -190,6 +191,15 @@ class OnPolicy(Section):
     max_len_b: int = Field(10, ge=1, description="Constant part of the maximum length of a sample, in tokens")
 
 
+class Convex(Section):
+    """Convex function of the likelihood, 1 - exp(power * mean log-probability of the tokens), times the length.
+
+    It replaces the negative log-likelihood to fine-tune a student that was trained by it (Shao et al. 2023).
+    """
+
+    power: float = Field(3.0, gt=0.0, description="Factor of the mean log-probability of a target's tokens")
+
+
 class SelfSupervised(Section):
     """Masked language modelling of the source: supervised * other terms + (1 - supervised) * masked tokens."""
 
@@ -205,6 +215,7 @@ class SelfSupervised(Section):
 StageSettings = Annotated[dict[str, Any], WithJsonSchema({"type": "object"})]
 # settings of a student that a stage does not have, with the reason
 NOT_OF_A_STAGE: Mapping[str, str] = {
+    "recipe": "the recipe is that of the student",
     "seeds": "every seed is trained in all stages",
     "stages": "a stage has no stages",
     "train": "a stage has the settings of 'train' directly, such as 'lr'",
@@ -238,6 +249,11 @@ class Student(Section):
     attention_kd: AttentionKD | None = Field(None, description="Distillation of attention; null for none")
     online: Online | None = Field(None, description="Teachers that change during training; null for none")
     on_policy: OnPolicy | None = Field(None, description="Training on the student's own samples; null for none")
+    convex: Convex | None = Field(
+        None,
+        description="Convex function of the likelihood as the loss, for fine-tuning: autoregressive students and the "
+        "families nat, cmlm, ctc and dag; null for the likelihood",
+    )
     self_supervised: SelfSupervised | None = Field(
         None, description="Masked language modelling of the source; null for none"
     )
@@ -322,11 +338,25 @@ class Student(Section):
                     )
 
     @model_validator(mode="after")
+    def _has_one_loss(self) -> Student:
+        if self.convex is None:
+            return self
+        if self.word_kd is not None:
+            raise ValueError("'convex' cannot be combined with 'word_kd': both replace the negative log-likelihood")
+        if self.nat is None:
+            return self
+        if not FAMILIES[self.nat.family].has_convex:
+            raise ValueError(f"'nat.family: {self.nat.family}' cannot have 'convex': its loss is not one likelihood")
+        if self.nat.loss != "likelihood":
+            raise ValueError(f"'convex' replaces the likelihood: it cannot have 'nat.loss: {self.nat.loss}'")
+        return self
+
+    @model_validator(mode="after")
     def _can_be_packed(self) -> Student:
         if not self.train.packing:
             return self
         check_packed_model(self.model)
-        for name in ("nat", "hidden_kd", "attention_kd", "self_supervised", "on_policy"):
+        for name in ("nat", "hidden_kd", "attention_kd", "self_supervised", "on_policy", "convex"):
             if getattr(self, name) is not None:
                 raise ValueError(f"'train.packing' cannot be combined with '{name}', which needs padded sentences")
         if TRAINING_SETS[self.data].has_weights:
@@ -437,11 +467,11 @@ def _settings_of_stage(own: Mapping[str, Any], given: Mapping[str, Any], number:
     for name in given:
         if name in refused:
             raise ValueError(f"'stages.{number}.{name}': {refused[name]}")
-    before = {key: value for key, value in own.items() if key not in refused or key in ("seeds", "train")}
+    before = {key: value for key, value in own.items() if key not in refused or key in ("recipe", "seeds", "train")}
     before["train"] = _train_before(own.get("train", {}), given, number)
     train = {key: value for key, value in given.items() if key in Train.model_fields}
     others = {key: value for key, value in given.items() if key not in Train.model_fields}
-    return _merged(before, {**others, "train": train} if train else others)
+    return merge_settings(before, {**others, "train": train} if train else others)
 
 
 def _train_before(own: Mapping[str, Any], given: Mapping[str, Any], number: int) -> dict[str, Any]:
@@ -450,16 +480,4 @@ def _train_before(own: Mapping[str, Any], given: Mapping[str, Any], number: int)
     average = given.get("average")
     if isinstance(average, Mapping) and average.get("n") is not None:
         left_out.add("average_checkpoints")  # another name of the same number
-    train = {key: value for key, value in own.items() if key not in left_out}
-    if isinstance(train.get("average"), Mapping):
-        train["average"] = {key: value for key, value in train["average"].items() if key != "n"}
-    return train
-
-
-def _merged(own: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
-    """Return settings with others in their place; of sections that both have, single settings are replaced."""
-    merged = dict(own)
-    for key, value in given.items():
-        before = merged.get(key)
-        merged[key] = _merged(before, value) if isinstance(before, Mapping) and isinstance(value, Mapping) else value
-    return merged
+    return {key: value for key, value in own.items() if key not in left_out}

@@ -31,10 +31,7 @@ class Dropout(nn.Module):
         return _Masked.apply(x, self.p)
 
     def add(self, x: Tensor, update: Tensor) -> Tensor:
-        """Return x + dropout(update), keeping only the sum and the mask in memory.
-
-        On CPU the sum overwrites `update`, which must not be used afterwards.
-        """
+        """Return x + dropout(update), keeping only the sum and the mask in memory."""
         if not self.training or self.p == 0.0 or x.device.type != "cpu":
             return x + self(update)
         return _MaskedSum.apply(update.to(x.dtype), x, self.p)
@@ -56,35 +53,32 @@ class _Masked(torch.autograd.Function):
 
 
 class _MaskedSum(torch.autograd.Function):
-    """x + dropout(update) in the memory of `update`.
+    """x + dropout(update).
 
-    `update` must be the first input: if it is a view, such as the output of a linear layer over three dimensions,
-    autograd assumes that the first input is the one that changes in place.
+    The sum has memory of its own: `update` may be a view, such as the output of a linear layer over three dimensions,
+    for whose change in place autograd copies the gradient (`CopySlices`).
     """
 
     @staticmethod
     def forward(ctx: Any, update: Tensor, x: Tensor, p: float) -> Tensor:
         keep, ctx.scale = draw_mask(x.shape, p)
         ctx.save_for_backward(keep)
-        ctx.mark_dirty(update)
-        # in place, since glibc before 2.38 cannot reuse a freed tensor's memory for an aligned tensor of the same size
-        return _multiply(update, keep, ctx.scale, out=update).add_(x)
+        return _multiply(update, keep, ctx.scale).add_(x)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:
         return _multiply(grad, ctx.saved_tensors[0], ctx.scale), grad, None
 
 
-def _multiply(x: Tensor, keep: Tensor, scale: float, *, out: Tensor | None = None) -> Tensor:
-    """Return x * keep * scale, in a new tensor or in `out`.
+def _multiply(x: Tensor, keep: Tensor, scale: float) -> Tensor:
+    """Return x * keep * scale in a new tensor.
 
     The mask is converted to numbers first, since a product of numbers and booleans takes 40 times as long.
     """
     numbers = torch.empty_like(x).copy_(keep)
-    out = numbers if out is None else out
     if x.dtype == torch.bfloat16:  # rounding the scale to bfloat16 would change it by up to 0.2%
-        return torch.mul(numbers, x, out=out).mul_(scale)
-    return torch.mul(numbers.mul_(scale), x, out=out)
+        return torch.mul(numbers, x, out=numbers).mul_(scale)
+    return torch.mul(numbers.mul_(scale), x, out=numbers)
 
 
 def draw_mask(shape: torch.Size, p: float) -> tuple[Tensor, float]:

@@ -12,6 +12,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
+from functools import cached_property
 from typing import NamedTuple, TypedDict
 
 import torch
@@ -23,7 +24,8 @@ from kdmt.corpus.batching import Batch
 from kdmt.losses.ctc import ctc_best_alignment, ctc_log_likelihood
 from kdmt.losses.dag import dag_best_alignment, dag_log_likelihood
 from kdmt.losses.edit_scripts import compact, levenshtein_distance
-from kdmt.losses.gathered import best_tokens, gathered_log_probs
+from kdmt.losses.gathered import best_tokens, gathered_log_probs, overlapping_log_probs
+from kdmt.losses.ngram_matching import ctc_ngram_similarity, dag_ngram_similarity
 from kdmt.models.attention import at_least_float32
 from kdmt.models.nonautoregressive import NATransformer, Revise
 from kdmt.models.transformer import EncoderOutput, Trace, Transformer
@@ -100,6 +102,8 @@ class Reading:
         keep_BL: bool, True on real positions.
         log_probs_BLK: log-probabilities of the symbols of each sentence.
         index_M: int64, indices of the real positions, flattened.
+        overlap_BL: sum over all tokens but the blank of the product of their probabilities at each position and at the
+            next one; None if the view does not compute it.
     """
 
     model: NATransformer
@@ -108,10 +112,17 @@ class Reading:
     keep_BL: Tensor
     log_probs_BLK: Tensor
     index_M: Tensor
+    overlap_BL: Tensor | None = None
 
     @property
     def positions_B(self) -> Tensor:
         return self.keep_BL.sum(1)
+
+    @cached_property
+    def links_BLL(self) -> Tensor:
+        """Log-probabilities of the links of a directed acyclic decoder, with the gradient mode of the first use."""
+        with autocast(self.features_BLD.device, self.precision):
+            return self.model.link(self.features_BLD, self.keep_BL)
 
 
 @dataclass(frozen=True)
@@ -140,7 +151,13 @@ class Glimpse(NamedTuple):
 
 
 class Alignment(ABC):
-    """Alignment between the target and the decoder positions."""
+    """Alignment between the target and the decoder positions.
+
+    Attributes:
+        frame: number of symbols that frame the words of an output.
+    """
+
+    frame = 0
 
     @abstractmethod
     def needed(self, words: Words) -> Tensor:
@@ -157,6 +174,14 @@ class Alignment(ABC):
     @abstractmethod
     def log_likelihood(self, reading: Reading, words: Words) -> Tensor:
         """Return log P(target) of each sentence, [B]."""
+
+    @abstractmethod
+    def similarity(self, reading: Reading, words: Words, order: int) -> Tensor:
+        """Return the similarity of the expected n-grams to those of the target, 0 to 1: [B].
+
+        Args:
+            order: number of tokens of an n-gram.
+        """
 
     @abstractmethod
     def best(self, reading: Reading, words: Words) -> tuple[Tensor, Tensor]:
@@ -198,6 +223,13 @@ class CTC(Alignment):
         """See `Alignment.log_likelihood`."""
         return ctc_log_likelihood(**self._arguments(reading, words))
 
+    def similarity(self, reading: Reading, words: Words, order: int) -> Tensor:
+        """See `Alignment.similarity`: the F-measure."""
+        assert reading.overlap_BL is not None
+        arguments = self._arguments(reading, words)
+        arguments["tgt_lengths_B"] = words.lengths_B
+        return ctc_ngram_similarity(**arguments, overlap_BL=reading.overlap_BL, order=order)
+
     def best(self, reading: Reading, words: Words) -> tuple[Tensor, Tensor]:
         """See `Alignment.best`: all positions have a symbol."""
         states_BL = ctc_best_alignment(**self._arguments(reading, words))
@@ -225,6 +257,8 @@ class DAGArguments(TypedDict):
 class DAG(Alignment):
     """Paths through a directed acyclic decoder; the first vertex is <s>, the last one </s>."""
 
+    frame = 2
+
     def needed(self, words: Words) -> Tensor:
         """See `Alignment.needed`."""
         return words.lengths_B + 2
@@ -241,6 +275,10 @@ class DAG(Alignment):
         """See `Alignment.log_likelihood`."""
         return dag_log_likelihood(**self._arguments(reading, words))
 
+    def similarity(self, reading: Reading, words: Words, order: int) -> Tensor:
+        """See `Alignment.similarity`: clipped precision times brevity penalty, <s> and </s> included."""
+        return dag_ngram_similarity(**self._arguments(reading, words), tgt_tokens_BT=words.framed(), order=order)
+
     def best(self, reading: Reading, words: Words) -> tuple[Tensor, Tensor]:
         """See `Alignment.best`: all vertices on the path but the first and the last may be shown."""
         vertices_BK = dag_best_alignment(**self._arguments(reading, words))
@@ -253,11 +291,9 @@ class DAG(Alignment):
         return index_BL, index_BL > 0
 
     def _arguments(self, reading: Reading, words: Words) -> DAGArguments:
-        with autocast(reading.features_BLD.device, reading.precision):
-            links_BLL = reading.model.link(reading.features_BLD, reading.keep_BL)
         return {
             "match_BTL": reading.log_probs_BLK.transpose(1, 2),
-            "links_BLL": links_BLL,
+            "links_BLL": reading.links_BLL,
             "tgt_lengths_B": words.lengths_B + 2,
             "vertices_B": reading.positions_B,
         }
@@ -273,6 +309,7 @@ class AlignedPositions(View[AlignedPass]):
             edits between its output and the target. None for one pass.
         too_long: whether a target that has no alignment is left out, or its source is upsampled more in training.
         deep: whether to keep the output of the lower layers in training.
+        overlap: whether to compute the overlap of neighbouring distributions.
         mixing: probability that the prediction of a lower layer is replaced by the symbol of the layer's own most
             probable alignment in training, for models with layer-wise predictions (`kdmt.objectives.mixing`). The first
             pass of glancing reads its own predictions.
@@ -286,9 +323,11 @@ class AlignedPositions(View[AlignedPass]):
         too_long: OnTooLong = "skip",
         deep: bool = False,
         mixing: float = 0.0,
+        overlap: bool = False,
     ) -> None:
         super().__init__()
         self.alignment, self.too_long, self.deep, self.mixing = alignment, too_long, deep, mixing
+        self.overlap = overlap
         self.glancing = glancing
         self.ratio = 0.0 if glancing is None else glancing.ratio(0)
 
@@ -396,12 +435,14 @@ class AlignedPositions(View[AlignedPass]):
             features_BLD = model.decode_all(x_BLD, keep_BL, encoded, trace, revise=revise)
             lower = [] if trace is None else model.lower_layers(trace)
         symbols_BK, index_M = self.alignment.symbols(model, prepared.words), prepared.index_M
-        return [
-            Reading(
-                model, precision, each, keep_BL, _log_probs_of(symbols_BK, model, each, index_M, precision), index_M
-            )
-            for each in (*lower, features_BLD)
-        ]
+        readings = []
+        for each in (*lower, features_BLD):
+            if self.overlap:
+                log_probs_BLK, overlap_BL = _overlapping_of(symbols_BK, model, each, index_M, precision)
+            else:
+                log_probs_BLK, overlap_BL = _log_probs_of(symbols_BK, model, each, index_M, precision), None
+            readings.append(Reading(model, precision, each, keep_BL, log_probs_BLK, index_M, overlap_BL))
+        return readings
 
     @torch.no_grad()
     def glance(self, first: Reading, words: Words) -> Glimpse:
@@ -438,6 +479,29 @@ def _log_probs_of(
     )
     found_MK = at_least_float32(found_MK)  # sums over a path exceed half precision
     return put_back(found_MK.new_zeros(batch, width, ids_MK.size(1)), index_M, found_MK)
+
+
+def _overlapping_of(
+    symbols_BK: Tensor, model: NATransformer, features_BLD: Tensor, index_M: Tensor, precision: Precision
+) -> tuple[Tensor, Tensor]:
+    """Return the result of `_log_probs_of`, and the overlap of each position's words with the next one's, [B, L].
+
+    The overlap of the last position of a sentence is that with the next sentence.
+    """
+    batch, width = features_BLD.shape[:2]
+    ids_MK = symbols_BK.index_select(0, index_M // width)
+    found_MK, overlap_M = map(
+        at_least_float32,
+        overlapping_log_probs(
+            picked(features_BLD, index_M),
+            model.output_weight_VD,
+            ids_MK,
+            without=model.blank,
+            product_type=product_type(precision),
+        ),
+    )
+    log_probs_BLK = put_back(found_MK.new_zeros(batch, width, ids_MK.size(1)), index_M, found_MK)
+    return log_probs_BLK, put_back(overlap_M.new_zeros(batch, width), index_M, overlap_M)
 
 
 def through_shown(reading: Reading, glimpse: Glimpse) -> Reading:
@@ -531,6 +595,7 @@ def aligned_parts(nat: NAT) -> tuple[AlignedPositions, AlignmentLikelihood]:
         glancing=Glance.of(nat),
         too_long=nat.too_long,
         deep=nat.deep_supervision > 0.0,
+        overlap=nat.loss == "nmla",
         mixing=nat.dslp_mixing,
     )
     return view, AlignmentLikelihood(alignment, deep_supervision=nat.deep_supervision, average=nat.loss_average)

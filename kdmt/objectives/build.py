@@ -25,6 +25,7 @@ from kdmt.models.transformer import Transformer
 from kdmt.objectives.aligned import aligned_parts
 from kdmt.objectives.distillation import AttentionMaps, HiddenStates, OnPolicy, WordDivergence
 from kdmt.objectives.edited import edited_parts
+from kdmt.objectives.fine_tuning import ConvexCrossEntropy, fine_tuning_term
 from kdmt.objectives.masked_language import MaskedLanguage
 from kdmt.objectives.objective import CrossEntropy, LeftToRight, Objective, Pass, Teachers, Term, TokenPass
 from kdmt.objectives.online import EmaTeacher, PeerLoss, Peers
@@ -80,7 +81,9 @@ def _nonautoregressive(
     positions = FAMILIES[nat.family].positions
     if positions == "aligned":
         aligned, likelihood = aligned_parts(nat)
-        return Objective(model, aligned, [likelihood, *_encoder_terms(student, model, group)], group)
+        power = None if student.convex is None else student.convex.power
+        loss = fine_tuning_term(nat, likelihood, convex_power=power)
+        return Objective(model, aligned, [loss, *_encoder_terms(student, model, group)], group)
     if positions == "draft":
         drafts, edits = edited_parts(nat, label_smoothing)
         return Objective(model, drafts, [*edits, *_encoder_terms(student, model, group)], group)
@@ -95,6 +98,8 @@ def _main_term(
     student: Student, model: Transformer, label_smoothing: float, marginal_V: Tensor | None, path: str
 ) -> Term[TokenPass]:
     """Return the loss of the target tokens."""
+    if student.convex is not None:
+        return ConvexCrossEntropy(power=student.convex.power, label_smoothing=label_smoothing)
     kd = student.word_kd
     if kd is None:
         return CrossEntropy(label_smoothing)

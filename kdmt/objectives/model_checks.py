@@ -11,7 +11,7 @@ from kdmt.models.architecture import TransformerConfig, architecture
 from kdmt.objectives.layer_maps import layer_pairs
 
 # settings of `nat` on which the parameters of a model depend; with learned positions `upsample` is another one
-NAT_PARAMETERS = ("family", "layout", "source_copy", "link_heads", "crf_rank")
+NAT_PARAMETERS = ("family", "layout", "source_copy", "link_heads", "crf_rank", "dslp")
 _LAYER_FIELDS = ("embed_dim", "ffn_embed_dim", "attention_heads", "normalize_before")
 _EMBEDDING_FIELDS = (
     "encoder_embed_dim",

@@ -113,6 +113,11 @@ class Prepared:
         """Return the values at the tokens where the loss is taken, [M, ...]."""
         return values_BTx.flatten(0, 1).index_select(0, self._indices_M)
 
+    def put_back(self, values_M: Tensor) -> Tensor:
+        """Return values at the tokens where the loss is taken in the shape of the target, 0 elsewhere: [B, T]."""
+        flat = values_M.new_zeros(self.tgt_tokens_BT.numel())
+        return flat.index_copy(0, self._indices_M, values_M).view_as(self.tgt_tokens_BT)
+
     @cached_property
     def _src_indices_N(self) -> Tensor:
         """Indices, in the flattened source, of the real tokens, without a wait for a GPU."""

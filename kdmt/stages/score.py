@@ -84,7 +84,7 @@ def _plan(workspace: Workspace, systems: Sequence[System], missing: Sequence[Mis
     if len(set(names)) == 1:  # so that scores of older runs, for which `auto` is `average`, are up to date
         resolved["score.checkpoint"] = names[0]
     # records of earlier versions do not have these: there they were as follows
-    defaults = {**made.defaults, "never trained": [], "metrics": ["bleu", "chrf"]}
+    defaults = {**made.defaults, "never trained": [], "metrics": ["bleu", "chrf"], "score.checkpoint": "average"}
     return replace(made, settings=made.settings | resolved, defaults=defaults)
 
 

@@ -78,6 +78,7 @@ OBJECTIVES: Mapping[str, Mapping[str, Any] | None] = {
         },
     },
     "mutual": {"word_kd": {}, "online": {"kind": "mutual", "peers": 2}},
+    "convex": {"convex": {"power": 0.1}},
     "nat": {"nat": {"family": "nat"}},
     "nat_glancing": {"nat": {"family": "nat", **_GLANCING}},
     "nat_glancing_levenshtein": {"nat": {"family": "nat", "distance": "levenshtein", **_GLANCING}},
@@ -112,7 +113,10 @@ OBJECTIVES: Mapping[str, Mapping[str, Any] | None] = {
     "ctc_dslp": {"nat": {"family": "ctc", "dslp": True, "dslp_mixing": 0.3, "deep_supervision": 1.0, **_GLANCING}},
     "nat_dslp": {"nat": {"family": "nat", "dslp": True, "dslp_mixing": 0.3, "deep_supervision": 1.0}},
     "ctc_encoder_kd": {"nat": {"family": "ctc"}, "hidden_kd": _ENCODERS, "attention_kd": _ENCODER_MAPS},
+    "ctc_nmla": {"nat": {"family": "ctc", "loss": "nmla"}},
+    "ctc_convex": {"nat": {"family": "ctc"}, "convex": {"power": 0.1}},
     "dag": {"nat": {"family": "dag"}},
+    "dag_fuzzy_alignment": {"nat": {"family": "dag", "loss": "fuzzy_alignment"}},
     "dag_glancing": {"nat": {"family": "dag", **_GLANCING}},
     "dag_glancing_as_published": {
         "nat": {
@@ -134,7 +138,7 @@ OBJECTIVES: Mapping[str, Mapping[str, Any] | None] = {
 }
 
 # Objectives whose micro-batches have weights, as those of the training set `nbest`.
-WEIGHTED = ("teacher", "word_kd", "nat")
+WEIGHTED = ("teacher", "word_kd", "nat", "convex")
 
 
 def write_pairs(folder: Path, count: int, *, median_length: int, seed: int = 1) -> ParallelData:

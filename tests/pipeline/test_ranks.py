@@ -167,10 +167,10 @@ def test_gradients_are_exchanged_once_an_update_and_equal_those_of_the_joined_ba
 @pytest.mark.parametrize("parallel", ["ddp", "fsdp"])
 def test_ranks_resume_exactly(trainings: Trainings, parallel: str) -> None:
     """Check this with dropout: each rank has its own random state, which is restored."""
-    for name in ("checkpoint_20", "average"):
+    files = [f"{folder}/checksums.json" for folder in ("checkpoint_20", "average", "average_best")]
+    for name in (*files, "chosen.json"):
         straight, stopped = (
-            (trainings[0] / f"{run}.{parallel}" / name / "checksums.json").read_bytes()
-            for run in ("straight", "stopped")
+            (trainings[0] / f"{run}.{parallel}" / name).read_bytes() for run in ("straight", "stopped")
         )
         assert stopped == straight
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -71,6 +72,17 @@ def test_two_ranks_run_a_whole_pipeline(tmp_path: Path) -> None:
     assert (tmp_path / "runs/tiny/scores.json").is_file()
     again = run_ranks(tmp_path, "run", "tiny.yaml")
     assert again.count(": up to date, nothing to do\n") == 6
+
+
+def test_two_ranks_train_all_stages_of_a_student(prepared: Path) -> None:
+    run(prepared, "prepare", "tiny.yaml")
+    raw = tiny_pipeline.settings()["students"]["raw"]
+    stages = ("--set", f"students.staged={json.dumps({**raw, 'stages': [{}, {'lr': 0.001}]})}")
+    stderr = run_ranks(prepared, "student", "tiny.yaml", "--student", "staged", *stages)
+    assert [stderr.count(f"student staged seed 1 stage {number}: starting") for number in (1, 2)] == [1, 1]
+    assert stderr.count(", 2 ranks") == 2
+    assert "stage 2: up to date" in run_ranks(prepared, "student", "tiny.yaml", "--student", "staged", *stages)
+    assert (prepared / "runs/tiny/students/staged/seed_1/last").read_text() == "stage_2\n"
 
 
 def test_an_error_on_the_first_rank_ends_all_ranks(prepared: Path) -> None:

@@ -83,6 +83,28 @@ from kdmt.config import NAT
             "students.raw.nat: 'glancing_keep_path' is a setting of dag, not of 'ctc'",
         ),
         ("students.raw.nat={}", "students.raw.nat.family: missing"),
+        ("students.raw.nat={family: nat, loss: nmla}", "students.raw.nat: 'loss' is a setting of ctc, dag, not of"),
+        ("students.raw.nat={family: dag, loss: nmla}", "students.raw.nat: 'loss: nmla' is a loss of ctc, not of 'dag'"),
+        (
+            "students.raw.nat={family: ctc, loss: fuzzy_alignment}",
+            "students.raw.nat: 'loss: fuzzy_alignment' is a loss of dag, not of 'ctc'",
+        ),
+        (
+            "students.raw.nat={family: ctc, ngram: 1}",
+            "students.raw.nat: 'ngram' has no effect with 'loss: likelihood'",
+        ),
+        (
+            "students.raw.nat={family: ctc, loss: nmla, loss_average: sentence}",
+            "students.raw.nat: 'loss_average' has no effect with 'loss: nmla', the mean over sentences",
+        ),
+        (
+            "students.raw.nat={family: dag, loss: fuzzy_alignment, glancing: [[0, 0.1]], glancing_keep_path: true}",
+            "students.raw.nat: 'glancing_keep_path' has no effect with 'loss: fuzzy_alignment'",
+        ),
+        (
+            "students.raw.nat={family: ctc, loss: nmla, ngram: 3}",
+            "students.raw.nat: 'ngram' must be 1 or 2 with 'loss: nmla', not 3",
+        ),
         (
             "students.raw.nat={family: glat}",
             "students.raw.nat.family: should be 'nat', 'cmlm', 'inat', 'nat_crf', 'ctc'",
@@ -98,6 +120,8 @@ def test_contradicting_settings_are_named(problem: Callable[..., str], override:
     [
         {"family": "cmlm", "upsample": 3},  # a default that is written out
         {"family": "ctc", "upsample": 2, "glancing": [[0, 0.5], [100, 0.3]], "distance": "levenshtein"},
+        {"family": "ctc", "loss": "nmla", "ngram": 1, "glancing": [[0, 0.1]]},
+        {"family": "dag", "loss": "fuzzy_alignment", "ngram": 4},
         {"family": "insertion", "insertion_temperature": 0.5, "layout": "fairseq", "deep_supervision": 1.0},
     ],
 )

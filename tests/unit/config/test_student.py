@@ -58,6 +58,20 @@ Load = Callable[..., Pipeline]
             "students.raw: 'train.packing' cannot be combined with 'attention_kd'",
         ),
         (
+            "students.raw={convex: {}, train: {packing: true}}",
+            "students.raw: 'train.packing' cannot be combined with 'convex'",
+        ),
+        ("students.raw={convex: {}, word_kd: {}}", "students.raw: 'convex' cannot be combined with 'word_kd'"),
+        (
+            "students.raw={convex: {}, nat: {family: nat_crf}}",
+            "students.raw: 'nat.family: nat_crf' cannot have 'convex': its loss is not one likelihood",
+        ),
+        (
+            "students.raw={convex: {}, nat: {family: ctc, loss: nmla}}",
+            "students.raw: 'convex' replaces the likelihood: it cannot have 'nat.loss: nmla'",
+        ),
+        ("students.raw.convex={power: 0.0}", "students.raw.convex.power: "),
+        (
             "students.raw={model: {attention_dropout: 0.1}, train: {packing: true}}",
             "students.raw: 'train.packing' needs 'model.attention_dropout: 0'",
         ),
@@ -204,6 +218,19 @@ def test_a_stage_replaces_the_number_of_checkpoints_by_either_of_its_names(load:
         assert [each.train.average.of for each in found] == ["best", "best", "best", "last", "best"]
 
 
+def test_the_recipe_of_a_student_is_below_the_settings_of_its_stages(load: Load) -> None:
+    own = "students.raw={recipe: ctc_glat, data: raw, train: {lr: 0.25, max_source_tokens: 60, max_target_tokens: 60}}"
+    stages = "students.raw.stages=[{}, {weight_decay: 0.5, nat: {glancing: [[0, 0.1]], upsample: 3}, average: {n: 9}}]"
+    first, second = stages_of(load(own, stages))
+    assert [(each.train.lr, each.train.clip_norm, each.recipe) for each in (first, second)] == [
+        (0.25, 2.0, "ctc_glat")
+    ] * 2
+    assert [each.train.weight_decay for each in (first, second)] == [0.01, 0.5]
+    assert [each.train.average_checkpoints for each in (first, second)] == [5, 9]
+    assert first.nat is not None
+    assert second.nat == first.nat.model_copy(update={"glancing": [(0, 0.1)], "upsample": 3})
+
+
 def test_an_override_of_a_setting_of_a_stage(load: Load) -> None:
     found = stages_of(load("students.raw.stages=[{}, {lr: 0.1}]", "students.raw.stages.1.lr=0.2"))
     assert found[1].train.lr == 0.2
@@ -232,6 +259,7 @@ def test_a_resolved_pipeline_with_stages_is_the_same_pipeline(load: Load) -> Non
             "students.raw.stages.0: 'best_metric: chrf' needs",
         ),
         ("[{}, {nat: {family: ctc}, word_kd: {}}]", "students.raw.stages.1: 'nat.family: ctc' cannot have 'word_kd'"),
+        ("[{recipe: nat_small}]", "students.raw: 'stages.0.recipe': the recipe is that of the student"),
         ("[{seeds: [2]}]", "students.raw: 'stages.0.seeds': every seed is trained in all stages"),
         ("[{}, {stages: []}]", "students.raw: 'stages.1.stages': a stage has no stages"),
         ("[{train: {lr: 0.1}}]", "students.raw: 'stages.0.train': a stage has the settings of 'train' directly"),
@@ -280,3 +308,13 @@ def test_dropout_can_be_different_in_a_stage(load: Load) -> None:
 )
 def test_yaml_path_of_a_setting(training: str, setting: str, expected: str) -> None:
     assert setting_path(training, setting) == expected
+
+
+def test_a_later_stage_may_have_a_fine_tuning_loss() -> None:
+    """The other settings of the section `nat` are those of the student."""
+    stages = [{"max_updates": 10}, {"nat": {"loss": "nmla"}, "lr": 3e-4}, {"convex": {"power": 2.0}}]
+    student = Student.model_validate({"nat": {"family": "ctc", "upsample": 2}, "stages": stages})
+    found = student.in_stages()
+    assert [each.nat.loss for each in found if each.nat is not None] == ["likelihood", "nmla", "likelihood"]
+    assert all(each.nat is not None and each.nat.upsample == 2 for each in found)
+    assert [None if each.convex is None else each.convex.power for each in found] == [None, None, 2.0]

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from kdmt.losses import gathered
-from kdmt.losses.gathered import best_tokens, candidates, gathered_log_probs
+from kdmt.losses.gathered import best_tokens, candidates, gathered_log_probs, overlapping_log_probs
 
 M, V, D, K = 11, 13, 5, 4
 
@@ -63,3 +63,41 @@ def test_most_probable_tokens_equal_those_of_whole_matrix(chunk: int, without: i
     found_MK = candidates(features_MD, weight_VD, K, without=without, chunk=chunk)
     assert torch.equal(found_MK, expected_MK)
     assert torch.equal(best_tokens(features_MD, weight_VD, without=without, chunk=chunk), expected_MK[:, 0])
+
+
+@pytest.mark.parametrize("chunk", [1, 2, 4, M - 1, M])
+def test_overlap_of_neighbouring_distributions(chunk: int) -> None:
+    features_MD, weight_VD, ids_MK = inputs()
+    generator = torch.Generator().manual_seed(2)
+    upstream = [torch.randn(*shape, generator=generator, dtype=torch.float64) for shape in ((M, K), (M,))]
+    log_probs, overlap = overlapping_log_probs(features_MD, weight_VD, ids_MK, without=3, chunk=chunk)
+    all_MV = (features_MD @ weight_VD.t()).log_softmax(1)
+    kept = all_MV.exp() * (torch.arange(V) != 3)
+    expected = all_MV.gather(1, ids_MK), torch.cat([(kept[:-1] * kept[1:]).sum(1), torch.zeros(1)])
+    for mine, wanted in zip((log_probs, overlap), expected, strict=True):
+        torch.testing.assert_close(mine, wanted.to(mine.dtype), rtol=1e-12, atol=1e-13)
+    own, theirs = (
+        torch.autograd.grad(each, [features_MD, weight_VD], upstream) for each in ((log_probs, overlap), expected)
+    )
+    for mine, wanted in zip(own, theirs, strict=True):
+        torch.testing.assert_close(mine, wanted, rtol=1e-10, atol=1e-12)
+
+
+def test_overlap_of_one_position_is_zero() -> None:
+    features_MD, weight_VD, ids_MK = inputs()
+    log_probs, overlap = overlapping_log_probs(features_MD[:1], weight_VD, ids_MK[:1], without=0)
+    assert overlap.tolist() == [0.0]
+    torch.testing.assert_close(log_probs, gathered_log_probs(features_MD[:1], weight_VD, ids_MK[:1]))
+
+
+def test_overlap_in_bf16_is_close() -> None:
+    features_MD, weight_VD, ids_MK = inputs(torch.float32)
+    near, exact = (
+        overlapping_log_probs(features_MD, weight_VD, ids_MK, without=3, product_type=product_type)[1]
+        for product_type in (torch.bfloat16, None)
+    )
+    torch.testing.assert_close(near, exact, rtol=0.05, atol=0.02)
+    for mine, wanted in zip(
+        *(torch.autograd.grad(each.sum(), [features_MD, weight_VD]) for each in (near, exact)), strict=True
+    ):
+        torch.testing.assert_close(mine, wanted, rtol=0.05, atol=0.05)

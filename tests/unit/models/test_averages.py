@@ -6,14 +6,16 @@ from pathlib import Path
 
 import pytest
 import torch
+from small_nat import small
 
 from kdmt.errors import UserError
 from kdmt.models.architecture import architecture
-from kdmt.models.average_record import average_of, is_outdated, write_average_of
+from kdmt.models.average_record import average_of, is_outdated, write_average_of, write_wanted_of
 from kdmt.models.averages import renew_average, save_average
 from kdmt.models.build import build_transformer
 from kdmt.models.checkpoint import load_model, save_checkpoint
 from kdmt.models.checkpoint_folder import list_checkpoints
+from kdmt.models.nonautoregressive import NATransformer
 from kdmt.models.transformer import Transformer
 
 
@@ -60,6 +62,35 @@ def test_outdated_average_is_rebuilt_with_companions(run: Path) -> None:
     assert not is_outdated(run)
     assert_is_mean(run / "average", (2, 3))
     assert (run / "average" / "notes.txt").read_text() == "a companion"
+
+
+def test_average_of_the_best_is_written_and_rebuilt_independently(run: Path) -> None:
+    notes = run / "notes.txt"
+    save_average(run, [run / "checkpoint_1", run / "checkpoint_3"], make_model(9), [notes], name="average_best")
+    write_wanted_of(run, [run / "checkpoint_1", run / "checkpoint_3"], "average_best")
+    assert_is_mean(run / "average_best", (1, 3))
+    write_wanted_of(run, [run / "checkpoint_1", run / "checkpoint_2"], "average_best")  # 3 is no longer among them
+    renew_average(run, "average_best")
+    assert_is_mean(run / "average_best", (1, 2))
+    assert average_of(run / "average_best") == [1, 2]
+    assert_is_mean(run / "average", (1, 2))
+    assert (run / "average_best" / "notes.txt").read_text() == "a companion"
+
+
+def test_average_of_non_autoregressive_models_is_their_mean(tmp_path: Path) -> None:
+    models = []
+    for update in (1, 2):
+        models.append(small(layers=1))
+        with torch.no_grad():
+            for weight in models[-1].parameters():
+                weight.add_(update)
+        save_checkpoint(tmp_path / f"checkpoint_{update}", models[-1])
+    save_average(tmp_path, list_checkpoints(tmp_path), models[0], [], name="average_best")
+    averaged = load_model(tmp_path / "average_best")
+    assert isinstance(averaged, NATransformer)
+    found = dict(averaged.named_parameters())
+    for name, weight in models[0].named_parameters():
+        torch.testing.assert_close(found[name].double(), weight + 0.5, rtol=0, atol=1e-6)
 
 
 def test_average_of_damaged_checkpoints_is_refused(run: Path) -> None:

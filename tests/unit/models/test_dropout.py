@@ -81,7 +81,7 @@ def test_mask_depends_on_the_seed_and_is_applied_to_gradients() -> None:
 
 
 @pytest.mark.parametrize("shape", [(5, 6), (2, 3, 6)])
-def test_in_place_addition_to_output_of_linear_layer(shape: tuple[int, ...]) -> None:
+def test_addition_to_output_of_linear_layer(shape: tuple[int, ...]) -> None:
     """The linear output of a 3-dimensional input is a view, which autograd treats differently; the result is equal."""
     torch.manual_seed(1)
     linear, dropout = nn.Linear(6, 6).double(), Dropout(0.4).train()
@@ -100,3 +100,12 @@ def test_in_place_addition_to_output_of_linear_layer(shape: tuple[int, ...]) -> 
         results += [total, *torch.autograd.grad((total * weights).sum(), [*inputs, *linear.parameters()])]
     for one, other in zip(found, expected, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-12, atol=1e-14)
+
+
+def test_the_sum_does_not_change_its_inputs_so_that_autograd_copies_no_gradient() -> None:
+    x, linear = torch.randn(2, 3, 4), torch.nn.Linear(4, 4)
+    update = linear(x)  # a view of a matrix
+    before = update.detach().clone()
+    total = Dropout(0.4).add(x, update)
+    assert torch.equal(update, before)
+    assert "CopySlices" not in type(total.grad_fn).__name__

@@ -147,10 +147,10 @@ def shapes(settings: dict[str, Any], *, learned: bool) -> dict[str, torch.Size] 
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_the_settings_on_which_parameters_depend_are_listed(family: str) -> None:
-    """Build models with every value of every setting, alone and with glancing."""
+    """Build models with every value of every setting, alone and with settings that others need."""
     tried, found = set(), set()
     for learned in (False, True):
-        for more in ({}, {"glancing": [[0, 0.5]]}):
+        for more in ({}, {"glancing": [[0, 0.5]]}, {"deep_supervision": 1.0}):
             base = shapes({"family": family, **more}, learned=learned)
             for name, field in NAT.model_fields.items():
                 for value in others(field) if name != "family" and base is not None else ():

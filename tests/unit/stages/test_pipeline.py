@@ -74,6 +74,39 @@ def test_inputs_of_each_stage() -> None:
     assert {name for name, made in stages.texts.items() if made.shards is not None} == {"distilled", "sampled"}
 
 
+def test_inputs_of_each_stage_of_a_student() -> None:
+    document = settings()
+    document["students"] = {
+        "small": {
+            **document["students"]["raw"],
+            "seeds": [1, 2],
+            "embeddings_from_teacher": True,
+            "stages": [
+                {},
+                {"data": "sampled"},
+                {"word_kd": {"source": "cache"}},
+                {"data": "distilled", "hidden_kd": {}},
+            ],
+        }
+    }
+    stages = build_stages(Workspace(Pipeline.model_validate(document), Path("runs")))
+    assert [stage.name for stage in stages.groups["knowledge"]] == ["knowledge of raw"]
+    assert list(stages.texts) == ["distilled", "sampled"]
+    for seed, made in stages.students["small"].items():
+        name = f"student small seed {seed} stage"
+        assert [stage.folder for stage in made] == [
+            Path(f"runs/tiny/students/small/seed_{seed}/stage_{number}") for number in (1, 2, 3, 4)
+        ]
+        assert {stage.name: [before.name for before in stage.upstream] for stage in made} == {
+            f"{name} 1": ["prepare", "teacher"],  # whose embeddings it takes
+            f"{name} 2": ["prepare", "sampled", f"{name} 1"],
+            f"{name} 3": ["prepare", "knowledge of raw", f"{name} 2"],
+            f"{name} 4": ["prepare", "teacher", "distill", f"{name} 3"],
+        }
+    names = [stage.name for stage in stages.groups["student"]]
+    assert names == [f"student small seed {seed} stage {number}" for seed in (1, 2) for number in (1, 2, 3, 4)]
+
+
 def test_the_pipelines_teacher_is_not_needed_if_others_translate() -> None:
     stages = build_stages(workspace("sampled", teachers=["elsewhere"]))
     for stage in stages.groups["distill"]:

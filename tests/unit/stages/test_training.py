@@ -26,6 +26,7 @@ from training_runs import (
     without_times,
 )
 
+from kdmt.config import recipes
 from kdmt.models.checkpoint_folder import resolve_checkpoint
 from kdmt.train.run_folder import RunFolder
 
@@ -164,6 +165,30 @@ def test_a_run_whose_schedule_ends_with_max_updates_is_rebuilt_and_not_extended(
     assert [line["update"] for line in metrics(RAW, "train")] == [1, 2, 3, 4, 5, 6]
     assert "taken back" in student("raw", *COSINE).err
     assert results(RAW) == made
+
+
+@pytest.mark.usefixtures("finished")
+def test_a_run_has_the_values_of_its_recipe_and_not_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe = "students.raw.recipe=transformer_iwslt_de_en"
+    result = student("raw", recipe)
+    change = "the setting students.raw.train.weight_decay changed from 0.0 to 0.0001"
+    assert f"; {change}" in result.err
+    assert "students.raw.train.lr " not in result.err  # the file has a value
+    saved = json.loads((RAW / "config.json").read_text(encoding="utf-8"))["students"]["raw"]
+    assert (saved["recipe"], saved["train"]["weight_decay"]) == ("transformer_iwslt_de_en", 0.0001)
+    assert (saved["train"]["lr"], saved["model"]["share_decoder_input_output_embed"]) == (0.01, True)
+
+    written_out = [
+        "students.raw.train.weight_decay=0.0001",
+        "students.raw.model.share_decoder_input_output_embed=true",
+    ]
+    assert "nothing to do" in student("raw", *written_out).err
+
+    later = json.loads(json.dumps(recipes.recipes()))  # as a later version may have it
+    later["transformer_iwslt_de_en"]["train"]["weight_decay"] = 0.5
+    monkeypatch.setattr(recipes, "recipes", lambda: later)
+    result = student("raw", recipe)
+    assert "rebuilt: the setting students.raw.train.weight_decay changed from 0.0001 to 0.5 (the old one" in result.err
 
 
 @pytest.mark.usefixtures("finished")
@@ -447,6 +472,11 @@ def test_a_stage_may_learn_from_the_stage_before_and_not_from_itself() -> None:
         (
             "students.raw.stages=[{nat: {family: ctc}}, {nat: {family: dag}}]",
             "students.raw.stages.1.nat.family: 'dag' has other parameters than 'ctc' in the first stage: all stages",
+        ),
+        (
+            "students.raw={model: {arch: transformer_tiny}, nat: {family: ctc, deep_supervision: 1.0}, "
+            "stages: [{}, {nat: {dslp: true}}]}",
+            "students.raw.stages.1.nat.dslp: True has other parameters than False in the first stage: all stages",
         ),
         (
             "students.raw.stages=[{}, {nat: {family: ctc}}]",

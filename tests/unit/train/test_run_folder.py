@@ -9,9 +9,10 @@ import pytest
 import torch
 from copy_task import make_model, train_settings
 
+from kdmt.models.average_record import wanted_of
 from kdmt.models.checkpoint import load_state
 from kdmt.models.checkpoint_folder import checkpoint_update, list_checkpoints, resolve_checkpoint
-from kdmt.train.run_folder import Position, RunFolder
+from kdmt.train.run_folder import Position, RunFolder, Validated
 
 MODEL = make_model()
 WEIGHTS = dict(MODEL.named_parameters())
@@ -39,6 +40,28 @@ def test_the_best_those_of_the_average_and_two_to_resume_from_are_kept(tmp_path:
     assert updates_of(folder) == [4, 12, 14, 15]
     assert resolve_checkpoint(folder.path / "best").name == "checkpoint_4"
     assert resolve_checkpoint(folder.path / "last").name == "checkpoint_15"
+
+
+def test_the_best_checkpoints_are_kept_and_recorded(tmp_path: Path) -> None:
+    folder = folder_of(tmp_path / "run")
+    best = [Validated(8, 1.0, 1.0), Validated(4, 2.0, None)]
+    for update in (4, 8, 12, 13, 14, 15):
+        position = Position(update=update, best_update=8, best_validations=best)
+        folder.save(MODEL, position, weights=WEIGHTS, tensors={})
+    assert updates_of(folder) == [4, 8, 12, 14, 15]
+    assert [checkpoint_update(each) for each in folder.best_checkpoints(position)] == [4, 8]
+    assert wanted_of(folder.path, "average_best") == [4, 8]
+    assert wanted_of(folder.path, "average") == [12, 15]
+    assert Position(**load_state(folder.folder_of(15)).values).best_update == 8
+
+
+def test_records_of_averages_that_are_missing_after_a_kill_are_written(tmp_path: Path) -> None:
+    folder = folder_of(tmp_path / "run")
+    save(folder, {4: 4, 8: 8})
+    (folder.path / "average_best_of").unlink()
+    position = Position(update=8, best_update=8, best_validations=[Validated(8, 1.0, 1.0), Validated(6, 2.0, 1.0)])
+    folder.mend_pointers(folder.path / "checkpoint_8", position)
+    assert wanted_of(folder.path, "average_best") == [8]  # checkpoint 6 does not exist
 
 
 @pytest.mark.parametrize(("updates", "counted"), [([3, 4, 7], [4]), ([4, 8, 12, 13], [8, 12]), ([8, 12, 15], [12, 15])])
