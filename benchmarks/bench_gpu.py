@@ -9,6 +9,9 @@ which memory is allocated and layers are compiled, are left out. Each workload p
 fails prints the error, the others go on, and the exit status is 1. Workloads that do not begin within `--seconds` are
 left out and named.
 
+Workloads whose names end in `_pytorch_losses` are the ones before the ending, with losses from PyTorch operations in
+the place of the Triton kernels. They are left out if the device has no kernels, since there is only one path then.
+
 On a CPU all workloads run at toy sizes, which tests the benchmark and measures nothing.
 
 Without an installed kdmt, set PYTHONPATH to the root of the repository. The requirements are then torch, numpy,
@@ -25,6 +28,7 @@ import tempfile
 import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
@@ -41,6 +45,7 @@ from kdmt.decode.engines.ctranslate2 import CTranslate2Engine
 from kdmt.decode.engines.engine import Engine
 from kdmt.decode.engines.pytorch import TorchEngine
 from kdmt.interop.ctranslate2_export import export_model
+from kdmt.losses import fused
 from kdmt.models.architecture import NATConfig, architecture
 from kdmt.models.build import build_nonautoregressive, build_transformer
 from kdmt.models.transformer import Transformer
@@ -72,11 +77,12 @@ TOY = Sizes(400, 200, 256, 6, 2, 8, dict.fromkeys(("base", "big"), "transformer_
 
 @dataclass(frozen=True)
 class Training:
-    """A training workload: a size of model, the sections of a student, and settings of `train`."""
+    """A training workload: size of the model, sections of a student, settings of `train`, and path of the losses."""
 
     size: str
     student: Mapping[str, Any] = field(default_factory=dict)
     train: Mapping[str, Any] = field(default_factory=dict)
+    kernels: bool = True  # whether the losses use Triton kernels, where the device has them
 
 
 @dataclass(frozen=True)
@@ -87,16 +93,21 @@ class Decoding:
     settings: Mapping[str, Any] = field(default_factory=dict)
 
 
+_WORD_KD: Mapping[str, Any] = {"word_kd": {}}
+_CTC_GLANCING: Mapping[str, Any] = {"nat": {"family": "ctc", "glancing": [[0, 0.5]]}}
 # the most important first, since the time may end before the last
 WORKLOADS: dict[str, Training | Decoding] = {
     "base": Training("base"),
     "base_packed": Training("base", train={"packing": True, "compile": True}),
     "big": Training("big"),
     "big_packed": Training("big", train={"packing": True, "compile": True}),
-    "word_kd": Training("base", {"word_kd": {}}),
-    "ctc_glancing": Training("base", {"nat": {"family": "ctc", "glancing": [[0, 0.5]]}}),
+    "word_kd": Training("base", _WORD_KD),
+    "ctc_glancing": Training("base", _CTC_GLANCING),
     "beam": Decoding("pytorch"),
     "ctranslate2_float16": Decoding("ctranslate2"),
+    "base_pytorch_losses": Training("base", kernels=False),
+    "word_kd_pytorch_losses": Training("base", _WORD_KD, kernels=False),
+    "ctc_glancing_pytorch_losses": Training("base", _CTC_GLANCING, kernels=False),
     "base_compiled": Training("base", train={"compile": True}),
     "big_compiled": Training("big", train={"compile": True}),
 }
@@ -109,11 +120,15 @@ def main() -> None:
     sizes, output = FULL if is_gpu else TOY, options.output or (RESULTS if is_gpu else None)
     figures: list[Figure] = []
     failed, left_out = list[str](), list[str]()
+    has_kernels = fused.kernels(device, torch.bfloat16) is not None
     end = time.monotonic() + options.seconds
     settings = {"sizes": vars(sizes), "left_out": left_out, "failed": failed}
     with tempfile.TemporaryDirectory() as folder:
         data = make_corpus(Path(folder), sizes)
         for name in options.only or WORKLOADS:
+            if not has_kernels and not uses_kernels(WORKLOADS[name]):
+                print(f"{name}: left out, there is only one path: {device} has no Triton kernels", flush=True)
+                continue
             if time.monotonic() > end:
                 left_out.append(name)
                 continue
@@ -157,6 +172,11 @@ def measure(
     if isinstance(workload, Decoding):
         return decode(workload, folder, data, sizes, device)
     return train(workload, folder, data, sizes, device)
+
+
+def uses_kernels(workload: Training | Decoding) -> bool:
+    """Return whether a workload uses the Triton kernels of a device that has them."""
+    return isinstance(workload, Decoding) or workload.kernels
 
 
 def free_memory(device: torch.device) -> None:
@@ -218,7 +238,8 @@ def train(
         progress=Progress(run / "metrics.jsonl", name=run.name),
         device=device,
     )
-    trainer.run()
+    with nullcontext() if workload.kernels else fused.without_kernels():
+        trainer.run()
     lines = map(json.loads, (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines())
     records = [line for line in lines if line["kind"] == "train"][2:]
     keys = {"tokens_per_second": "tokens/s", "model_flops_utilisation": "ratio", "memory_gb": "GB"}

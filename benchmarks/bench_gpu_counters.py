@@ -3,9 +3,10 @@
     make bench-gpu-counters    (PYTHONPATH=tests/gpu python benchmarks/bench_gpu_counters.py [--only NAME] [--show])
 
 They are counted on the simulated CUDA device of tests/gpu, so that no GPU is needed: models with six encoder and six
-decoder layers, sources of about 28 tokens, one GPU. An update is counted from its start to the start of the next one.
-Searches of autoregressive models are counted per step, other decoders per batch. Launches are estimates; waits are the
-places where the host waits for the GPU, so that the GPU has no work while the host prepares the next kernels.
+decoder layers, sources of about 28 tokens, one GPU. An update is counted from its start to the start of the next one;
+names that end in `_packed` are updates with packed sentences. Searches of autoregressive models are counted per step,
+other decoders per batch. Launches are estimates; waits are the places where the host waits for the GPU, so that the GPU
+has no work while the host prepares the next kernels.
 """
 
 from __future__ import annotations
@@ -55,17 +56,22 @@ def main() -> None:
 def count_all(folder: Path, only: list[str] | None, *, show: bool) -> dict[str, Count]:
     """Count all objectives and decoders, or the named ones, and print the table."""
     from gpu_cases import OBJECTIVES
-    from gpu_counting import DECODERS, count_decoding, count_update, counting_pairs
+    from gpu_counting import DECODERS, PACKED, count_decoding, count_packed_update, count_update, counting_pairs
     from simulated_cuda import simulated_cuda
 
-    unknown = set(only or ()) - {*OBJECTIVES, *DECODERS}
+    counters = {
+        **dict.fromkeys(OBJECTIVES, count_update),
+        **dict.fromkeys(PACKED, count_packed_update),
+        **dict.fromkeys(DECODERS, count_decoding),
+    }
+    unknown = set(only or ()) - set(counters)
     if unknown:
         raise SystemExit(f"unknown: {', '.join(sorted(unknown))}")
     pairs, counts = counting_pairs(folder), {}
     print(f"{'':28s} {'waits':>8s} {'launches':>9s}")
     with simulated_cuda():
-        for name in only or [*OBJECTIVES, *DECODERS]:
-            count = counts[name] = count_update(name, pairs) if name in OBJECTIVES else count_decoding(name, pairs)
+        for name in only or counters:
+            count = counts[name] = counters[name](name, pairs)
             per_step = f"  per step, {count.steps} steps" if count.steps > 1 else ""
             waits, launches = count.num_waits / count.steps, count.launches / count.steps
             print(f"{name:28s} {waits:8.4g} {launches:9.5g}{per_step}", flush=True)

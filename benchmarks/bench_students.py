@@ -132,7 +132,7 @@ def systems_of(setting: Setting) -> Iterator[System]:
     distilled = {name: each for name, each in config.students.items() if each.data != "raw"}
     trained |= {name: students / name / f"seed_{each.seeds[0]}" for name, each in distilled.items()}
     for name, folder in trained.items():
-        if not (folder / config.score.checkpoint).exists():
+        if not (folder / "last").exists():
             print(f"{name}: not trained, left out", file=sys.stderr)
             continue
         checkpoint = resolve_checkpoint(folder / config.score.checkpoint)

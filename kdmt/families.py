@@ -65,7 +65,15 @@ _ALIGNED = ("upsample", "too_long", "loss_average", *_GLANCING)
 FAMILIES: Mapping[FamilyName, Family] = {
     "nat": Family(
         positions="target",
-        settings=(*_LENGTH, *_DSLP, "decoder_input", "source_copy", *_GLANCING, "distance", "glancing_divisor"),
+        settings=(
+            *_LENGTH,
+            *_DSLP,
+            "decoder_input",
+            "source_copy",
+            *_GLANCING,
+            "distance",
+            "glancing_divisor",
+        ),
         copies_source=True,
         fairseq="nonautoregressive_transformer",
     ),
@@ -94,7 +102,7 @@ FAMILIES: Mapping[FamilyName, Family] = {
         settings=(*_ALIGNED, *_DSLP, "decoder_input", "distance", "glancing_reveal"),
         copies_source=True,
     ),
-    "dag": Family(positions="aligned", settings=(*_ALIGNED, "link_heads")),
+    "dag": Family(positions="aligned", settings=(*_ALIGNED, "link_heads", "glancing_keep_path")),
     # 'layout: fairseq' is available for training families that never predict <s> and </s>: the others would have to
     # learn that these two do not change
     "levenshtein": Family(

@@ -34,6 +34,7 @@ from kdmt.config.student import (
     SelfSupervised,
     Student,
     WordKD,
+    setting_path,
 )
 from kdmt.config.training import Model, Teacher, Train
 
@@ -84,5 +85,6 @@ __all__ = [
     "load_pipeline",
     "read_record",
     "resolved",
+    "setting_path",
     "split_login",
 ]

@@ -51,6 +51,9 @@ def describe_problems(error: ValidationError, model: type[Section] | None = None
 def _locate(problem: ErrorDetails, model: type[Section] | None) -> tuple[str, str | None]:
     """Return the message of a problem with its path, and the description of the setting."""
     location = [part for part in problem["loc"] if part not in _BRANCHES]
+    described = _without_stage(location)
+    if len(described) < len(location) and location[4:5] == ["train"]:
+        del location[4]  # a stage has the settings of `train` directly
     message = problem["msg"].removeprefix("Value error, ").replace("Input should be", "should be")
     if problem["type"] in _MESSAGES:
         message = _MESSAGES[problem["type"]].format(**problem.get("ctx", {}))
@@ -60,8 +63,14 @@ def _locate(problem: ErrorDetails, model: type[Section] | None) -> tuple[str, st
     ):
         message += f" (it is {quote(problem['input'])})"
     where = shorten(".".join(map(str, location)), LONGEST_QUOTE)
-    description = None if model is None else describe_setting(model, location)
+    description = None if model is None else describe_setting(model, described)
     return f"{where}: {message}" if where else message, description
+
+
+def _without_stage(location: list[str | int]) -> list[str | int]:
+    """Return the path of a setting of a stage as a setting of its student; another path as it is."""
+    is_of_stage = location[:1] == ["students"] and location[2:3] == ["stages"] and len(location) > 3
+    return location[:2] + location[4:] if is_of_stage else location
 
 
 def describe_setting(model: type[Section], location: Sequence[str | int]) -> str | None:

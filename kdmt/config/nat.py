@@ -86,6 +86,11 @@ class NAT(Section):
         description="Divisor of the loss with 'glancing' (nat): all words of the target, or the words that are "
         "'predicted', because they are not revealed",
     )
+    glancing_keep_path: bool = Field(
+        False,
+        description="Whether the loss sums only over paths through the tokens that 'glancing' reveals, which are then "
+        "not predicted (dag)",
+    )
     glancing_same_dropout: bool = Field(
         False, description="Whether both passes of 'glancing' have the same dropout masks (nat, ctc, dag)"
     )

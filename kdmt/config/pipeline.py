@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -14,7 +14,7 @@ from kdmt.config.knowledge import Knowledge
 from kdmt.config.messages import describe_problems
 from kdmt.config.prepare import Prepare
 from kdmt.config.score import Score
-from kdmt.config.section import LanguageCode, Section
+from kdmt.config.section import LanguageCode, Section, changed
 from kdmt.config.student import Student
 from kdmt.config.training import Teacher
 from kdmt.errors import UserError
@@ -74,24 +74,41 @@ class Pipeline(Section):
         """Return whether scores ignore case, by their setting or because the text is lowercased."""
         return self.score.lowercase or (self.prepare.text.lowercase and self.score.detokenized)
 
+    def trainings(self) -> Iterator[tuple[str, Student]]:
+        """Yield the YAML path and the settings of each training of each student."""
+        for name in self.students:
+            yield from self.trainings_of(name)
+
+    def trainings_of(self, name: str) -> list[tuple[str, Student]]:
+        """Return the YAML path and the settings of each training of a student: one, or one for each of its stages."""
+        student, path = self.students[name], f"students.{name}"
+        if student.stages is None:
+            return [(path, student)]
+        return [(f"{path}.stages.{number}", stage) for number, stage in enumerate(student.in_stages())]
+
+    @model_validator(mode="after")
+    def _stages(self) -> Pipeline:
+        for name, student in self.students.items():
+            if student.stages is None and "begin_from" in changed(student):
+                raise ValueError(f"'students.{name}.begin_from' has no effect without 'stages'")
+        return self
+
     @model_validator(mode="after")
     def _monolingual(self) -> Pipeline:
-        for name, student in self.students.items():
+        for path, student in self.trainings():
             wanted = student.self_supervised is not None and student.self_supervised.monolingual
             if wanted and not self.prepare.monolingual:
-                raise ValueError(f"'students.{name}.self_supervised.monolingual' needs 'prepare.monolingual'")
+                raise ValueError(f"'{path}.self_supervised.monolingual' needs 'prepare.monolingual'")
         return self
 
     @model_validator(mode="after")
     def _training_sets(self) -> Pipeline:
-        for name, student in self.students.items():
+        for path, student in self.trainings():
             made = TRAINING_SETS[student.data]
             if made.origin == "choice" and self.distill.decode.nbest == 1:
-                raise ValueError(
-                    f"'students.{name}.data: {student.data}' is made of the n-best: set 'distill.decode.nbest'"
-                )
+                raise ValueError(f"'{path}.data: {student.data}' is made of the n-best: set 'distill.decode.nbest'")
             if made.file is not None and getattr(self.distill, made.file) is None:
-                raise ValueError(f"'students.{name}.data: {student.data}' needs the file 'distill.{made.file}'")
+                raise ValueError(f"'{path}.data: {student.data}' needs the file 'distill.{made.file}'")
         return self
 
     @model_validator(mode="after")
@@ -102,10 +119,10 @@ class Pipeline(Section):
 
     @model_validator(mode="after")
     def _knowledge(self) -> Pipeline:
-        for name, student in self.students.items():
+        for training, student in self.trainings():
             if student.word_kd is None or student.word_kd.source != "cache":
                 continue
-            path, cache = f"students.{name}.word_kd", self.knowledge
+            path, cache = f"{training}.word_kd", self.knowledge
             if student.word_kd.temperature not in cache.temperatures:
                 raise ValueError(
                     f"'{path}.temperature' ({student.word_kd.temperature:g}) is none of 'knowledge.temperatures': "

@@ -19,6 +19,7 @@ from pydantic.json_schema import GenerateJsonSchema
 from kdmt.config.bounds import largest
 from kdmt.config.pipeline import Pipeline
 from kdmt.config.section import Section, kind_of, sections_in
+from kdmt.config.student import NOT_OF_A_STAGE
 
 SCHEMA_DIALECT = "https://json-schema.org/draft/2020-12/schema"
 _PLAIN_TYPES: dict[object, str] = {bool: "boolean", int: "integer", float: "number", str: "string"}
@@ -113,6 +114,8 @@ def _type_names(annotation: object, metadata: Sequence[object], first: dict[type
         return [f"list of {_type_name(arguments[0], [], first)}"]
     if origin is tuple:
         return [f"[{', '.join(_type_name(each, [], first) for each in arguments)}]"]
+    if origin is dict and arguments[1] is Any:
+        return ["mapping of settings"]
     if origin is dict:
         return [f"mapping from name to {_type_name(arguments[1], [], first)}"]
     if annotation is NoneType:
@@ -176,7 +179,24 @@ def json_schema() -> dict[str, Any]:
             if not _refers_to_section(setting):
                 setting.setdefault("kind", "result")
             _add_bounds(setting, largest(name))
+    _add_stage_settings(definitions)
+    del definitions["NAT"]["required"]  # a recipe may give the family
     return {"$schema": SCHEMA_DIALECT, **schema, "title": "kdmt pipeline", "$defs": definitions}
+
+
+def _add_stage_settings(definitions: dict[str, Any]) -> None:
+    """Add the settings that a stage of a student may have: those of the student and of `train`.
+
+    Of sections within them a stage may have any part, which only the loader can check.
+    """
+    student, train = (definitions[name]["properties"] for name in ("Student", "Train"))
+    found = {name: setting for name, setting in {**student, **train}.items() if name not in NOT_OF_A_STAGE}
+    for name, setting in found.items():
+        if _refers_to_section(setting):
+            found[name] = {"type": ["object", "null"], "description": setting.get("description", "")}
+    stage = {"type": "object", "properties": found, "additionalProperties": False}
+    stages = next(each for each in student["stages"]["anyOf"] if each.get("type") == "array")
+    stages["items"] = stage
 
 
 def _refers_to_section(schema: object) -> bool:

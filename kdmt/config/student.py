@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
 from typing import Annotated, Any
 
-from pydantic import Discriminator, Field, Strict, Tag, model_validator
+from pydantic import Discriminator, Field, Strict, Tag, WithJsonSchema, model_validator
 
 from kdmt.choices import (
     AttentionDistance,
+    CheckpointName,
     DivergenceName,
     HiddenDistance,
     KnowledgeSource,
@@ -198,6 +201,23 @@ class SelfSupervised(Section):
     )
 
 
+# settings of a stage: those of the student and of its `train` section, which are checked with the student's own
+StageSettings = Annotated[dict[str, Any], WithJsonSchema({"type": "object"})]
+# settings of a student that a stage does not have, with the reason
+NOT_OF_A_STAGE: Mapping[str, str] = {
+    "seeds": "every seed is trained in all stages",
+    "stages": "a stage has no stages",
+    "recipe": "the student's recipe is that of all stages",
+    "train": "a stage has the settings of 'train' directly, such as 'lr'",
+}
+# settings that give a model its first weights, by section: they are of the first stage
+_FIRST_WEIGHTS: Mapping[str, tuple[str, ...]] = {
+    "student": ("encoder_layers_from_teacher", "decoder_layers_from_teacher", "embeddings_from_teacher"),
+    "train": ("init_from", "init_optimizer"),
+}
+_DROPOUTS = {"dropout", "attention_dropout", "activation_dropout"}
+
+
 class Student(Section):
     """A student: its training data, model, training and what it learns from."""
 
@@ -236,6 +256,17 @@ class Student(Section):
     )
     embeddings_from_teacher: bool = Field(
         False, description="Whether embeddings and output projection are initialised from the teacher's"
+    )
+    stages: list[StageSettings] | None = Field(
+        None,
+        min_length=1,
+        description="Stages of training, each from the weights of the one before: for each stage, the settings of the "
+        "student and of 'train' that are different in it; null for one training",
+    )
+    begin_from: CheckpointName = Field(
+        "auto",
+        description="Checkpoint of the stage before that a stage begins from, for 'stages'; 'auto' is the one that its "
+        "run chose by validation",
     )
 
     @model_validator(mode="before")
@@ -345,3 +376,91 @@ class Student(Section):
                 "'word_kd.marginal_momentum' keeps one average, and 'online.kind: mutual' has several students"
             )
         return self
+
+    @model_validator(mode="after")
+    def _has_valid_stages(self) -> Student:
+        for number, stage in enumerate(self.in_stages()):
+            changed_model = {key for key, value in stage.model if getattr(self.model, key) != value} - _DROPOUTS
+            if changed_model:
+                raise ValueError(
+                    f"'stages.{number}.model.{min(changed_model)}': all stages have the same model; a stage can change "
+                    f"{', '.join(sorted(_DROPOUTS))}"
+                )
+        return self
+
+    def in_stages(self) -> list[Student]:
+        """Return the settings of each stage of the training; those of the student itself if it has no stages."""
+        if self.stages is None:
+            return [self]
+        own = self.model_dump(exclude={"stages"}, exclude_unset=True)
+        stages = [_settings_of_stage(own, given, number) for number, given in enumerate(self.stages)]
+        return _Stages.model_validate({"stages": stages}).stages
+
+
+def setting_path(training: str, setting: str) -> str:
+    """Return the YAML path of a setting of a training.
+
+    A stage has the settings of `train` directly, and the model of its student.
+
+    Args:
+        training: YAML path of the teacher, a student or a stage of a student.
+        setting: path of the setting below that.
+    """
+    student = re.fullmatch(r"(students\..+)\.stages\.[0-9]+", training)
+    if student is not None and setting.startswith("model"):
+        return f"{student[1]}.{setting}"
+    return f"{training}.{setting if student is None else setting.removeprefix('train.')}"
+
+
+class _Stages(Section):
+    """Settings of all stages, which are checked as a list so that messages have the number of the stage."""
+
+    stages: list[Student]
+
+
+def _settings_of_stage(own: Mapping[str, Any], given: Mapping[str, Any], number: int) -> dict[str, Any]:
+    """Return the settings of one stage, as in a pipeline file.
+
+    Args:
+        own: settings of the student.
+        given: settings of the stage.
+        number: index of the stage, from 0.
+
+    Raises:
+        ValueError: if a setting has no effect in this stage, or cannot be different in a stage.
+    """
+    refused = dict(NOT_OF_A_STAGE)
+    if number == 0:
+        refused["begin_from"] = "no stage comes before the first"
+    else:
+        names = [name for section in _FIRST_WEIGHTS.values() for name in section]
+        refused |= dict.fromkeys(names, "a stage begins from the weights of the stage before")
+    for name in given:
+        if name in refused:
+            raise ValueError(f"'stages.{number}.{name}': {refused[name]}")
+    before = {key: value for key, value in own.items() if key not in refused or key in ("seeds", "train")}
+    before["train"] = _train_before(own.get("train", {}), given, number)
+    train = {key: value for key, value in given.items() if key in Train.model_fields}
+    others = {key: value for key, value in given.items() if key not in Train.model_fields}
+    return _merged(before, {**others, "train": train} if train else others)
+
+
+def _train_before(own: Mapping[str, Any], given: Mapping[str, Any], number: int) -> dict[str, Any]:
+    """Return the student's settings of training without those that a stage does not take over."""
+    left_out = set(_FIRST_WEIGHTS["train"] if number else ())
+    average = given.get("average")
+    if isinstance(average, Mapping) and average.get("n") is not None:
+        left_out.add("average_checkpoints")  # another name of the same number
+    train = {key: value for key, value in own.items() if key not in left_out}
+    if isinstance(train.get("average"), Mapping):
+        train["average"] = {key: value for key, value in train["average"].items() if key != "n"}
+    return train
+
+
+def _merged(own: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return settings with others in their place; of sections that both have, single settings are replaced."""
+    merged = dict(own)
+    for key, value in given.items():
+        before = merged.get(key)
+        merged[key] = _merged(before, value) if isinstance(before, Mapping) and isinstance(value, Mapping) else value
+    return merged

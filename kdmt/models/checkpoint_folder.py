@@ -21,6 +21,8 @@ from kdmt.models.checkpoint_choice import AUTO, CHOSEN, is_current, read_choice
 from kdmt.recognition import wrong_path
 
 _NAME = re.compile(rf"{PREFIX}[0-9]{{1,18}}")
+_STAGE = re.compile(r"stage_[1-9][0-9]{0,8}")
+LAST = "last"  # name of the pointer to the last checkpoint of a run, or to the last stage of a student
 DAMAGED = "damaged-"  # prefix of the names of damaged checkpoints
 _POINTER_BYTES = 200  # largest size of a pointer file
 _NO_CHECKPOINT = "neither a checkpoint folder nor a run that has one"
@@ -50,11 +52,16 @@ def resolve_checkpoint(path: Path) -> Path:
 
     The path is a checkpoint folder, a pointer file, a training run, or `RUN/auto`, which is the checkpoint of a run
     that was chosen by validation. For a run it is the average, else the best, else the last checkpoint. The average of
-    a run is written again from the run's checkpoints if it is out of date.
+    a run is written again from the run's checkpoints if it is out of date. The folder of a student that is trained in
+    stages is read as the run of its last stage.
 
     Raises:
         UserError: if there is no checkpoint, or the average cannot be written again.
     """
+    if (stage := _last_stage(path)) is not None:
+        return resolve_checkpoint(stage)
+    if (path.name == LAST or not path.exists()) and (stage := _last_stage(path.parent)) is not None:
+        return resolve_checkpoint(stage / path.name)
     if path.is_file():
         return resolve_checkpoint(_pointed(path))
     if (path / "model.safetensors").is_file() and ((path / "model.json").is_file() or not _is_foreign(path)):
@@ -71,6 +78,16 @@ def resolve_checkpoint(path: Path) -> Path:
         if (path / name).exists():
             return resolve_checkpoint(path / name)
     raise wrong_path(path, _NO_CHECKPOINT)
+
+
+def _last_stage(folder: Path) -> Path | None:
+    """Return the run of the last stage of a student, None if the folder is not that of a student in stages."""
+    pointer = folder / LAST
+    if not pointer.is_file():
+        return None
+    with pointer.open("rb") as file:
+        name = os.fsdecode(file.read(_POINTER_BYTES)).strip()
+    return folder / name if _STAGE.fullmatch(name) and (folder / name).is_dir() else None
 
 
 def resolve_name(run: Path, name: CheckpointName) -> CheckpointName:

@@ -11,8 +11,8 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
-from typing import TypedDict
+from dataclasses import dataclass, fields, replace
+from typing import NamedTuple, TypedDict
 
 import torch
 from torch import Tensor
@@ -123,6 +123,20 @@ class AlignedPass(Pass):
     """
 
     readings: tuple[Reading, ...]
+
+
+class Glimpse(NamedTuple):
+    """Part of the target that a student is shown: [B, L] each.
+
+    Attributes:
+        shown_BL: bool, positions that are shown.
+        symbols_BL: int64, symbols that are shown there.
+        index_BL: int64, symbols of the most probable alignment as indices of `Alignment.symbols`.
+    """
+
+    shown_BL: Tensor
+    symbols_BL: Tensor
+    index_BL: Tensor
 
 
 class Alignment(ABC):
@@ -328,19 +342,22 @@ class AlignedPositions(View[AlignedPass]):
             encoded = model.encode(prepared.src_tokens_BS, trace if trace_points else None)
             x_BLD, keep_BL = self.alignment.inputs(model, prepared)
         revise = self.revision(model, prepared, keep_BL, precision)
-        state = None
+        state, glimpse = None, None
         if self.training and self.glancing is not None:
             state = self.glancing.dropout_state(device)
             with torch.no_grad():
                 (first,) = self.read_positions(model, x_BLD, keep_BL, encoded, prepared, precision)
-            shown_BL, symbols_BL = self.glance(first, prepared.words)
+            glimpse = self.glance(first, prepared.words)
             with autocast(device, precision):
-                x_BLD = torch.where(shown_BL[:, :, None], model.look_up_output(symbols_BL).to(x_BLD.dtype), x_BLD)
+                revealed_BLD = model.look_up_output(glimpse.symbols_BL).to(x_BLD.dtype)
+                x_BLD = torch.where(glimpse.shown_BL[:, :, None], revealed_BLD, x_BLD)
         deep = self.training and self.deep
         with repeated(state, device):
             readings = self.read_positions(
                 model, x_BLD, keep_BL, encoded, prepared, precision, deep=deep, revise=revise
             )
+        if glimpse is not None and self.glancing is not None and self.glancing.keep_path:
+            readings = [through_shown(each, glimpse) for each in readings]
         yield AlignedPass(model, precision, prepared, trace, encoded, tuple(readings))
 
     def revision(
@@ -387,12 +404,8 @@ class AlignedPositions(View[AlignedPass]):
         ]
 
     @torch.no_grad()
-    def glance(self, first: Reading, words: Words) -> tuple[Tensor, Tensor]:
-        """Return a mask of the positions that are shown, and the symbols that are shown there.
-
-        The mask is bool [B, L], the symbols are int64 [B, L]. The number of shown positions is the number of errors
-        times the ratio.
-        """
+    def glance(self, first: Reading, words: Words) -> Glimpse:
+        """Return the positions that are shown, as many as the errors of the first pass times the ratio."""
         assert self.glancing is not None
         model = first.model
         index_BL, may_BL = self.alignment.best(first, words)
@@ -410,8 +423,8 @@ class AlignedPositions(View[AlignedPass]):
             wrong_B = edits_of_output(best_BL, may_BL, words, blank=model.blank)
         shown_BL = self.glancing.shown(wrong_B, may_BL, ratio=self.ratio)
         if self.glancing.reveal == "state":
-            return shown_BL, aligned_BL
-        return shown_BL, symbols_BK.gather(1, words_at_blanks(index_BL, words))
+            return Glimpse(shown_BL, aligned_BL, index_BL)
+        return Glimpse(shown_BL, symbols_BK.gather(1, words_at_blanks(index_BL, words)), index_BL)
 
 
 def _log_probs_of(
@@ -425,6 +438,18 @@ def _log_probs_of(
     )
     found_MK = at_least_float32(found_MK)  # sums over a path exceed half precision
     return put_back(found_MK.new_zeros(batch, width, ids_MK.size(1)), index_M, found_MK)
+
+
+def through_shown(reading: Reading, glimpse: Glimpse) -> Reading:
+    """Return a reading in which each shown symbol has probability 1 at its vertex, and 0 at all others.
+
+    The likelihood is then the sum over the paths through all shown symbols, without their own probabilities.
+    """
+    here_BLK = torch.zeros_like(reading.log_probs_BLK, dtype=torch.bool)
+    here_BLK.scatter_(2, glimpse.index_BL[:, :, None], glimpse.shown_BL[:, :, None])
+    elsewhere_BLK = here_BLK.any(1, keepdim=True) & ~here_BLK
+    kept_BLK = reading.log_probs_BLK.masked_fill(here_BLK, 0.0).masked_fill(elsewhere_BLK, -torch.inf)
+    return replace(reading, log_probs_BLK=kept_BLK)
 
 
 def words_at_blanks(index_BL: Tensor, words: Words) -> Tensor:

@@ -34,6 +34,8 @@ class Glance:
             the next word of the target (the last word after the end).
         same_dropout: whether both passes have the same dropout masks.
         divisor: divisor of the loss of the words that are not shown: their number, or that of all words.
+        keep_path: whether the loss of a directed acyclic decoder sums only over the paths through the shown words,
+            which are not predicted.
     """
 
     points: Sequence[tuple[int, float]]
@@ -43,6 +45,7 @@ class Glance:
     reveal: GlancingReveal = "state"
     same_dropout: bool = False
     divisor: GlancingDivisor = "words"
+    keep_path: bool = False
 
     @classmethod
     def of(cls, nat: NAT) -> Glance | None:
@@ -57,6 +60,7 @@ class Glance:
             reveal=nat.glancing_reveal,
             same_dropout=nat.glancing_same_dropout,
             divisor=nat.glancing_divisor,
+            keep_path=nat.glancing_keep_path,
         )
 
     def ratio(self, update: int) -> float:

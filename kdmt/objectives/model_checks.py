@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from kdmt.config import LayerMap, Model, Pipeline, Student, Train
+from kdmt.config import LayerMap, Model, Pipeline, Student, Train, setting_path
 from kdmt.errors import UserError
 from kdmt.families import FAMILIES
 from kdmt.models.architecture import TransformerConfig, architecture
 from kdmt.objectives.layer_maps import layer_pairs
 
+# settings of `nat` on which the parameters of a model depend; with learned positions `upsample` is another one
+NAT_PARAMETERS = ("family", "layout", "source_copy", "link_heads", "crf_rank")
 _LAYER_FIELDS = ("embed_dim", "ffn_embed_dim", "attention_heads", "normalize_before")
 _EMBEDDING_FIELDS = (
     "encoder_embed_dim",
@@ -26,45 +28,65 @@ def check_architectures(config: Pipeline) -> None:
         UserError: if one is not. The message has the YAML path.
     """
     teacher = _architecture(config, "teacher", config.teacher.model, config.teacher.train)
-    for name, student in config.students.items():
-        own = _architecture(config, f"students.{name}", student.model, student.train)
-        _check_nat(config, name, student, own, teacher)
+    for path, student in config.trainings():
+        own = _architecture(config, path, student.model, student.train)
+        _check_nat(config, path, student, own, teacher)
         for side in ("encoder", "decoder"):
             chosen = getattr(student, f"{side}_layers_from_teacher")
             if chosen is not None:
-                setting = f"students.{name}.{side}_layers_from_teacher"
+                setting = f"{path}.{side}_layers_from_teacher"
                 _check_layers(setting, chosen, getattr(own, f"{side}_layers"), getattr(teacher, f"{side}_layers"))
                 _check_same(setting, own, teacher, [f"{side}_{field}" for field in _LAYER_FIELDS])
         if not (student.word_kd is not None and student.word_kd.teachers):  # others are checked when loaded
-            shape = _teacher_of(config, name, student, own, teacher)
+            shape = _teacher_of(config, path, student, own, teacher)
             if learns_from_running(student) or learns_from_cache(student):
-                check_positions(f"students.{name}", student, own, shape)
-            check_inside(f"students.{name}", student, own, shape)
+                check_positions(path, student, own, shape)
+            check_inside(path, student, own, shape)
         if student.decoder_layers_from_teacher is not None:
-            _check_same(f"students.{name}.decoder_layers_from_teacher", own, teacher, ["encoder_embed_dim"])
+            _check_same(f"{path}.decoder_layers_from_teacher", own, teacher, ["encoder_embed_dim"])
         if student.embeddings_from_teacher:
-            _check_same(f"students.{name}.embeddings_from_teacher", own, teacher, _EMBEDDING_FIELDS)
+            _check_same(f"{path}.embeddings_from_teacher", own, teacher, _EMBEDDING_FIELDS)
+    for name in config.students:
+        _check_stages(config.trainings_of(name))
+
+
+def _check_stages(trainings: Sequence[tuple[str, Student]]) -> None:
+    """Check that the models of all stages of a student have the same parameters."""
+    _, first = trainings[0]
+    learned = architecture(first.model.arch, first.model.overrides()).decoder_learned_pos
+    for path, stage in trainings[1:]:
+        if (first.nat is None) != (stage.nat is None):
+            kinds = ("an autoregressive model", "a non-autoregressive one")
+            one, other = kinds if first.nat is None else reversed(kinds)
+            raise UserError(f"{path}.nat: the first stage trains {one}, this one {other}: all have the same model")
+        for name in (*NAT_PARAMETERS, *(("upsample",) if learned else ())):
+            before, here = getattr(first.nat, name, None), getattr(stage.nat, name, None)
+            if before != here:
+                raise UserError(
+                    f"{path}.nat.{name}: {here!r} has other parameters than {before!r} in the first stage: all stages "
+                    "have the same model"
+                )
 
 
 def _check_nat(
-    config: Pipeline, name: str, student: Student, own: TransformerConfig, teacher: TransformerConfig
+    config: Pipeline, path: str, student: Student, own: TransformerConfig, teacher: TransformerConfig
 ) -> None:
     """Check that the settings of a non-autoregressive student fit its shape."""
     if student.nat is None:
         return
     if student.nat.deep_supervision and own.decoder_layers == 1:
-        raise UserError(f"students.{name}.nat.deep_supervision: a decoder of one layer has no lower ones")
-    family = student.nat.family
+        raise UserError(f"{path}.nat.deep_supervision: a decoder of one layer has no lower ones")
+    family, model = student.nat.family, setting_path(path, "model")
     copies = FAMILIES[family].copies_source and student.nat.decoder_input == "source"
     if copies and own.encoder_embed_dim != own.decoder_embed_dim:
         raise UserError(
-            f"students.{name}.model: the decoder of 'nat.family: {family}' starts from the source's embeddings: "
+            f"{model}: the decoder of 'nat.family: {family}' starts from the source's embeddings: "
             f"encoder_embed_dim ({own.encoder_embed_dim}) and decoder_embed_dim ({own.decoder_embed_dim}) differ"
         )
     if not FAMILIES[family].has_target_positions:
         if student.embeddings_from_teacher and own.decoder_learned_pos:
             raise UserError(
-                f"students.{name}.embeddings_from_teacher: the decoder of 'nat.family: {family}' has other "
+                f"{path}.embeddings_from_teacher: the decoder of 'nat.family: {family}' has other "
                 f"positions than the teacher's, which cannot be taken ('decoder_learned_pos: true')"
             )
         return
@@ -72,24 +94,24 @@ def _check_nat(
     if nat.length_beam > limit - 1:  # the shortest sentence is a word and </s>
         raise UserError(
             f"score.nat.length_beam ({nat.length_beam}) is more than the lengths that "
-            f"students.{name}.model.max_target_positions ({limit}) leaves"
+            f"{model}.max_target_positions ({limit}) leaves"
         )
     if nat.rescore and limit > teacher.max_target_positions:
         raise UserError(
-            f"score.nat.rescore: students.{name}.model.max_target_positions ({limit}) is more than "
+            f"score.nat.rescore: {model}.max_target_positions ({limit}) is more than "
             f"teacher.model.max_target_positions ({teacher.max_target_positions}), which would have to read it"
         )
 
 
 def _teacher_of(
-    config: Pipeline, name: str, student: Student, own: TransformerConfig, teacher: TransformerConfig
+    config: Pipeline, path: str, student: Student, own: TransformerConfig, teacher: TransformerConfig
 ) -> TransformerConfig:
     """Return the shape of the teacher that runs with a student."""
     if student.online is None:
         return teacher
     if student.online.model is None:
         return own
-    return _architecture(config, f"students.{name}.online", student.online.model, student.train)
+    return _architecture(config, f"{path}.online", student.online.model, student.train)
 
 
 def learns_from_running(student: Student) -> bool:
@@ -137,7 +159,7 @@ def check_positions(path: str, student: Student, own: TransformerConfig, teacher
         positions, tokens = getattr(teacher, f"max_{side}_positions"), getattr(student.train, f"max_{side}_tokens")
         if tokens > positions:
             raise UserError(
-                f"{path}.train.max_{side}_tokens ({tokens}) is more than "
+                f"{setting_path(path, f'train.max_{side}_tokens')} ({tokens}) is more than "
                 f"the teacher's max_{side}_positions ({positions})"
             )
 
@@ -160,15 +182,15 @@ def _architecture(config: Pipeline, path: str, model: Model, train: Train) -> Tr
     try:
         found = architecture(model.arch, model.overrides())
     except UserError as error:
-        raise UserError(f"{path}.{error}") from None
+        raise UserError(setting_path(path, str(error))) from None
     if found.share_all_embeddings and not config.prepare.vocabulary.joined:
-        raise UserError(f"{path}.model.share_all_embeddings needs 'prepare.vocabulary.joined: true'")
+        raise UserError(f"{setting_path(path, 'model')}.share_all_embeddings needs 'prepare.vocabulary.joined: true'")
     for side in ("source", "target"):
         positions, tokens = getattr(found, f"max_{side}_positions"), getattr(train, f"max_{side}_tokens")
         if tokens > positions:
             raise UserError(
-                f"{path}.train.max_{side}_tokens ({tokens}) is more than "
-                f"{path}.model.max_{side}_positions ({positions})"
+                f"{setting_path(path, f'train.max_{side}_tokens')} ({tokens}) is more than "
+                f"{setting_path(path, 'model')}.max_{side}_positions ({positions})"
             )
     return found
 

@@ -115,8 +115,7 @@ class Glancing(AllHidden):
     ) -> Iterator[TokenPass]:
         """See `View.passes`."""
         assert isinstance(model, NATransformer)
-        device, shown = prepared.src_tokens_BS.device, prepared
-        revise = self.revision(model, prepared)
+        device, shown, revise = prepared.src_tokens_BS.device, prepared, self.revision(model, prepared)
         if self.training and self.glance.divisor == "words":
             state = self.glance.dropout_state(device)
             shown = replace(self.show(model, prepared, precision), dropout_state=state)

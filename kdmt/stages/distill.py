@@ -88,7 +88,7 @@ def text_stages(workspace: Workspace, *, prepare: Stage, teacher: Stage) -> dict
 
     The teacher does not translate if students learn only from files and the corpus, and from at least one file.
     """
-    wanted = {part for student in workspace.config.students.values() for part in parts_of(student.data)}
+    wanted = {part for _, student in workspace.config.trainings() for part in parts_of(student.data)}
     origins = {TRAINING_SETS[name].origin for name in wanted}
     if not ("file" in origins and origins <= {"file", "corpus"}):
         wanted.add("distilled")

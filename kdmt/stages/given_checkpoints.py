@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from kdmt.config import Pipeline
+from kdmt.config import Pipeline, setting_path
 
 RUN_INPUTS = ("init_from ", "teacher ")  # prefixes of inputs of a training run that are paths
 
@@ -17,8 +17,8 @@ def given_checkpoints(config: Pipeline) -> Iterator[tuple[str, str]]:
         yield f"distill.teachers.{number}", path
     if config.distill.reverse is not None:
         yield "distill.reverse.checkpoint", config.distill.reverse.checkpoint
-    for name, student in config.students.items():
+    for training, student in config.trainings():
         if student.train.init_from is not None:
-            yield f"students.{name}.train.init_from", student.train.init_from
+            yield setting_path(training, "train.init_from"), student.train.init_from
         for number, path in enumerate(student.word_kd.teachers if student.word_kd is not None else ()):
-            yield f"students.{name}.word_kd.teachers.{number}", path
+            yield f"{training}.word_kd.teachers.{number}", path

@@ -23,7 +23,7 @@ def knowledge_stages(
     """Return a stage for each training set that a student learns from with a cache."""
     wanted = {
         data
-        for student in workspace.config.students.values()
+        for _, student in workspace.config.trainings()
         if learns_from_cache(student)
         for data in data_names(student)
     }

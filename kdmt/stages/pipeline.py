@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 
 from kdmt.choices import StageName
@@ -28,12 +29,12 @@ class Stages:
     Attributes:
         groups: stages that each command brings up to date, in the order in which they run.
         texts: name of a training set -> its stage with verification and shards, for all sets except `raw`.
-        students: name -> seed -> stage.
+        students: name -> seed -> stages in which the student is trained, in their order.
     """
 
     groups: dict[StageName, list[Stage]]
     texts: dict[str, TextStage]
-    students: dict[str, dict[int, Stage]]
+    students: dict[str, dict[int, tuple[Stage, ...]]]
 
     def all(self) -> list[Stage]:
         """Return all stages in the order in which they run."""
@@ -51,13 +52,14 @@ def build_stages(workspace: Workspace) -> Stages:
         name: student_stages(workspace, name, prepare=prepare, teacher=teacher, text=text, knowledge=knowledge)
         for name in workspace.config.students
     }
+    last = {name: {seed: stages[-1] for seed, stages in seeds.items()} for name, seeds in students.items()}
     groups: dict[StageName, list[Stage]] = {
         "prepare": [prepare],
         "teacher": [teacher],
         "distill": list(text.values()),
         "knowledge": list(knowledge.values()),
-        "student": [stage for seeds in students.values() for stage in seeds.values()],
-        "score": [score_stage(workspace, prepare=prepare, teacher=teacher, students=students)],
+        "student": [stage for seeds in students.values() for stages in seeds.values() for stage in stages],
+        "score": [score_stage(workspace, prepare=prepare, teacher=teacher, students=last)],
     }
     return Stages(groups, texts, students)
 
@@ -73,13 +75,24 @@ def checked_stages(workspace: Workspace) -> Stages:
         ("teacher.", stages.groups["teacher"]),
         ("distill.teachers.", [made.stage for made in stages.texts.values() if made.shards is not None]),
         ("distill.reverse.", stages.groups["distill"]),
-        *((f"students.{name}.", list(seeds.values())) for name, seeds in stages.students.items()),
+        *(
+            (f"{path}.", [of_seed[number] for of_seed in seeds.values()])
+            for name, seeds in stages.students.items()
+            for number, (path, _) in enumerate(workspace.config.trainings_of(name))
+        ),
     ]
+    # the folder of all stages of a student is read as the run of the last one
+    last = {
+        os.path.realpath(workspace.student(name, seed)): str(of_seed[-1].folder)
+        for name, seeds in stages.students.items()
+        for seed, of_seed in seeds.items()
+        if workspace.config.students[name].stages is not None
+    }
     given: dict[str, list[tuple[str, str]]] = {}
     for setting, path in given_checkpoints(workspace.config):
         for prefix, own in owners:
             for stage in own if setting.startswith(prefix) else ():
-                given.setdefault(stage.name, []).append((setting, path))
+                given.setdefault(stage.name, []).append((setting, last.get(os.path.realpath(path), path)))
     check_circles(given, stages.all(), path_inputs=RUN_INPUTS)
     return stages
 
@@ -148,4 +161,4 @@ def chosen_students(stages: Stages, name: str | None) -> list[Stage]:
     if name is not None and name not in stages.students:
         raise UserError(f"there is no student {name!r}; the pipeline has {', '.join(stages.students) or 'none'}")
     names = stages.students if name is None else [name]
-    return [stage for student in names for stage in stages.students[student].values()]
+    return [stage for student in names for of_seed in stages.students[student].values() for stage in of_seed]

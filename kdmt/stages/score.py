@@ -95,7 +95,11 @@ def _baseline(config: Pipeline, systems: Sequence[System]) -> str:
         if config.score.baseline not in names:
             raise UserError(f"score.baseline: {config.score.baseline!r} is none of the trained {', '.join(names)}")
         return config.score.baseline
-    raw = [name for name in names if name in config.students and config.students[name].data == "raw"]
+    raw = [
+        name
+        for name in names
+        if name in config.students and all(stage.data == "raw" for _, stage in config.trainings_of(name))
+    ]
     return raw[0] if raw else "teacher"
 
 

@@ -5,15 +5,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 
 from kdmt.config import Student
 from kdmt.flow.manifest import Plan, make_plan
 from kdmt.flow.stage import Stage
 from kdmt.models.checkpoint_folder import num_updates
 from kdmt.objectives.model_checks import learns_from_cache
+from kdmt.stages.student_folder import at_work_on, point_to
 from kdmt.stages.training_inputs import (
     Job,
     data_names,
@@ -40,7 +42,7 @@ def teacher_stage(workspace: Workspace, prepare: Stage) -> Stage:
     )
 
     def plan() -> Plan:
-        inputs = training_inputs(workspace, job.data) | init_inputs(teacher.train)
+        inputs = training_inputs(workspace, job.data) | init_inputs(job)
         return make_plan({"teacher": teacher}, {}, inputs)
 
     return Stage(
@@ -63,43 +65,69 @@ def student_stages(
     teacher: Stage,
     text: Mapping[str, Stage],
     knowledge: Mapping[str, Stage],
-) -> dict[int, Stage]:
-    """Return the stages that train one student, one for each of its seeds.
+) -> dict[int, tuple[Stage, ...]]:
+    """Return the stages that train one student, for each of its seeds.
+
+    There is one, or one for each of the student's `stages` in their order; the model of the last one is the student.
 
     Args:
         text: stages that write training sets, by name.
         knowledge: stages that fill caches, by name of the training set.
     """
-    student = workspace.config.students[name]
-    upstream = [prepare]
-    if needs_teacher(student):
-        upstream.append(teacher)
-    upstream += [text[data] for data in data_names(student) if data != "raw"]
-    if learns_from_cache(student):
-        upstream += [knowledge[data] for data in data_names(student)]
-    return {seed: _student_stage(workspace, name, student, seed, tuple(upstream)) for seed in student.seeds}
+
+    def upstream(student: Student) -> tuple[Stage, ...]:
+        found = [prepare]
+        if needs_teacher(student):
+            found.append(teacher)
+        found += [text[data] for data in data_names(student) if data != "raw"]
+        if learns_from_cache(student):
+            found += [knowledge[data] for data in data_names(student)]
+        return tuple(found)
+
+    stages: dict[int, tuple[Stage, ...]] = {}
+    for seed in workspace.config.students[name].seeds:
+        made: list[Stage] = []
+        for job in _jobs(workspace, name, seed):
+            assert job.student is not None
+            made.append(_student_stage(workspace, name, job, job.student, (*upstream(job.student), *made[-1:])))
+        if workspace.config.students[name].stages is not None:
+            made[-1] = _as_last(made[-1])
+        stages[seed] = tuple(made)
+    return stages
 
 
-def _student_stage(workspace: Workspace, name: str, student: Student, seed: int, upstream: tuple[Stage, ...]) -> Stage:
-    job = Job(
-        name=f"student {name} seed {seed}",
-        folder=workspace.student(name, seed),
-        model=student.model,
-        train=student.train,
-        seed=seed,
-        data=data_names(student),
-        path=f"students.{name}",
-        student=student,
-    )
+def _jobs(workspace: Workspace, name: str, seed: int) -> Iterator[Job]:
+    """Yield the runs of one student with one seed, in their order."""
+    in_stages = workspace.config.students[name].stages is not None
+    before: Path | None = None
+    for number, (path, student) in enumerate(workspace.config.trainings_of(name), start=1):
+        job = Job(
+            name=f"student {name} seed {seed}" + (f" stage {number}" if in_stages else ""),
+            folder=workspace.student(name, seed, number if in_stages else None),
+            model=student.model,
+            train=student.train,
+            seed=seed,
+            data=data_names(student),
+            path=path,
+            student=student,
+            before=before,
+        )
+        yield job
+        before = job.folder
 
+
+def _student_stage(workspace: Workspace, name: str, job: Job, student: Student, upstream: tuple[Stage, ...]) -> Stage:
     def plan() -> Plan:
         inputs = training_inputs(workspace, job.data, more=("monolingual",) if reads_monolingual(student) else ())
-        inputs |= init_inputs(student.train)
+        inputs |= init_inputs(job)
         inputs |= teaching_inputs(workspace, student)
-        made_from = make_plan({f"students.{name}": student}, {"seed": seed}, inputs)
-        extend = {key: value for key, value in made_from.extend.items() if not key.endswith(".seeds")}
-        return replace(made_from, extend=extend)  # other seeds have other folders
+        return _without(
+            make_plan({f"students.{name}": student}, {"seed": job.seed}, inputs),
+            # other seeds have other folders, and of other stages only the checkpoint matters, which is an input
+            [f"students.{name}.{key}" for key in ("seeds", "stages", "begin_from")],
+        )
 
+    in_stages = job.folder != workspace.student(name, job.seed)
     return Stage(
         name=job.name,
         command=f"kdmt student --student {name}",
@@ -107,9 +135,33 @@ def _student_stage(workspace: Workspace, name: str, student: Student, seed: int,
         upstream=upstream,
         plan=plan,
         extent=num_updates,
-        make=partial(_train, workspace, job),
+        make=partial(_train_in_stage if in_stages else _train, workspace, job),
         join=partial(_train, workspace, job, None),
     )
+
+
+def _without(plan: Plan, names: Sequence[str]) -> Plan:
+    """Return a plan without some settings."""
+    settings, extend = (
+        {name: value for name, value in values.items() if name not in names} for values in (plan.settings, plan.extend)
+    )
+    return replace(plan, settings=settings, extend=extend)
+
+
+def _as_last(stage: Stage) -> Stage:
+    """Return the last stage of a student, in whose place the folder of the student is read."""
+
+    def make(plan: Plan) -> None:
+        stage.make(plan)
+        point_to(stage.folder)
+
+    # when it is up to date as well: the student may have had another number of stages
+    return replace(stage, make=make, show=partial(point_to, stage.folder))
+
+
+def _train_in_stage(workspace: Workspace, job: Job, plan: Plan) -> None:
+    with at_work_on(job.folder, workspace.say):
+        _train(workspace, job, plan)
 
 
 def _train(workspace: Workspace, job: Job, plan: Plan | None) -> None:

@@ -23,7 +23,8 @@ class Job:
         folder: folder of the run.
         data: names of training sets, which are concatenated in this order.
         path: YAML path of its settings.
-        student: settings of a student; None for the teacher.
+        student: settings of a student or of one of its stages; None for the teacher.
+        before: run of the stage before, from whose checkpoint `student.begin_from` this run begins; None for none.
     """
 
     name: str
@@ -34,6 +35,14 @@ class Job:
     data: tuple[str, ...]
     path: str
     student: Student | None = None
+    before: Path | None = None
+
+    @property
+    def first_checkpoint(self) -> Path | None:
+        """Return the checkpoint that the run begins from, None if it begins from random weights."""
+        if self.before is not None and self.student is not None:
+            return resolve_checkpoint(self.before / self.student.begin_from)
+        return None if self.train.init_from is None else resolve_checkpoint(Path(self.train.init_from))
 
 
 def data_names(student: Student) -> tuple[str, ...]:
@@ -93,11 +102,13 @@ def training_inputs(workspace: Workspace, data: Sequence[str], *, more: Sequence
     return inputs
 
 
-def init_inputs(train: Train) -> dict[str, str]:
-    """Return the checkpoint that a training run starts from, with its SHA-256."""
-    if train.init_from is None:
+def init_inputs(job: Job) -> dict[str, str]:
+    """Return the checkpoint that a training run begins from, with its SHA-256."""
+    first = job.first_checkpoint
+    if first is None:
         return {}
-    return {f"init_from {train.init_from}": checkpoint_sha256(resolve_checkpoint(Path(train.init_from)))}
+    name = f"init_from {job.train.init_from}" if job.before is None else job.before.name
+    return {name: checkpoint_sha256(first)}
 
 
 def teaching_inputs(workspace: Workspace, student: Student) -> dict[str, str]:

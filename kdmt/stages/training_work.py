@@ -180,12 +180,17 @@ def _build_model(workspace: Workspace, job: Job, codec: TextCodec) -> tuple[Tran
         model = build_transformer(config, **sizes)
     if job.student is not None:
         _take_from_teacher(workspace, job.student, model)
-    if job.train.init_from is None:
+    folder = job.first_checkpoint
+    if folder is None:
         return model, None
-    folder = resolve_checkpoint(Path(job.train.init_from))
     verify_checkpoint(folder)
     check_vocabulary(folder, workspace.prepare, workspace.direction)
-    load_weights(model, folder)
+    try:
+        load_weights(model, folder)
+    except UserError as error:
+        if job.before is None:
+            raise
+        raise UserError(f"{job.path}: all stages have the same model: {error}") from None
     return model, load_state(folder) if job.train.init_optimizer else None
 
 

@@ -68,9 +68,15 @@ class Workspace:
         """Return the folder of the knowledge cache of a training set."""
         return self.layout.folder("knowledge", name)
 
-    def student(self, name: str, seed: int) -> Path:
-        """Return the folder of a student's run."""
-        return self.layout.folder("students", name, f"seed_{seed}")
+    def student(self, name: str, seed: int, stage: int | None = None) -> Path:
+        """Return the folder of a student's run.
+
+        Args:
+            stage: number of one of its stages, from 1; None for a student without stages, and for the folder that holds
+                the runs of all stages.
+        """
+        folder = self.layout.folder("students", name, f"seed_{seed}")
+        return folder if stage is None else folder / f"stage_{stage}"
 
     @property
     def direction(self) -> Direction:

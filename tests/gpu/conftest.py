@@ -68,7 +68,7 @@ def cuda(request: pytest.FixtureRequest) -> Iterator[torch.device]:
     elif _NO_SIMULATION in request.config.stash:
         pytest.skip(request.config.stash[_NO_SIMULATION])
     elif not simulated_guard.is_loaded():
-        pytest.skip("no GPU, and the simulated device needs a PyTorch without CUDA")
+        pytest.skip(simulated_guard.BUILT_FOR_CUDA)
     else:
         from simulated_cuda import simulated_cuda
 

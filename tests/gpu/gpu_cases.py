@@ -117,6 +117,7 @@ OBJECTIVES: Mapping[str, Mapping[str, Any] | None] = {
     "dag_glancing_as_published": {
         "nat": {
             "family": "dag",
+            "glancing_keep_path": True,
             "glancing_rounding": "round",
             "loss_average": "sentence",
             **_GLANCING,

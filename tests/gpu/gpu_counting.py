@@ -36,6 +36,10 @@ MEDIAN_LENGTH, SENTENCES, MAX_TOKENS = 26, 16, 240  # a batch of about eight sen
 FIRST_COUNTED = 1  # index of the update that is counted: the optimiser has its state by then
 _DECODE = Decode(beam=5, batch_size=SENTENCES, max_len_a=1.0, max_len_b=4)
 
+# Count of an update with packed sentences -> its objective. On a GPU the projections are computed in bf16.
+PACKED: Mapping[str, str] = {f"{name}_packed": name for name in ("teacher", "word_kd", "word_kd_cache")}
+_PACKING: Mapping[str, Any] = {"packing": True, "precision": "float32"}
+
 Search = Callable[[ParallelData], Callable[[], object]]  # loads a model, and returns the search over a batch
 
 
@@ -96,6 +100,11 @@ def _take(device: SimulatedCuda, steps: int = 1) -> Count:
 def counting_pairs(folder: Path) -> ParallelData:
     """Write the sentence pairs of the counted batches."""
     return write_pairs(folder, 40, median_length=MEDIAN_LENGTH)
+
+
+def count_packed_update(name: str, pairs: ParallelData) -> Count:
+    """Return the counts of one update of `PACKED`."""
+    return count_update(PACKED[name], pairs, **_PACKING)
 
 
 def count_update(name: str, pairs: ParallelData, **settings: Any) -> Count:

@@ -21,6 +21,15 @@ _COMPILERS = ("c++", "g++", "clang++")
 _loaded: list[ctypes.CDLL] = []
 
 
+# at::CUDAHooksRegistry has one entry, "CUDAHooks", and c10::Registry::Register calls exit(1) for a second one of the
+# same priority. c10::impl::registerDeviceGuard replaces a guard, but libtorch_cuda, which is loaded after guard.cpp,
+# registers its own. A higher priority and a later registration might do; torch.cuda would still call the driver.
+BUILT_FOR_CUDA = (
+    "no GPU, and this PyTorch contains CUDA: libtorch_cuda registers its own CUDA hooks and device guard, which need a "
+    "driver and cannot be registered twice; install a PyTorch for CPUs to run this test on the simulated device"
+)
+
+
 class NoSimulation(Exception):
     """The simulated device cannot be used here; the message is the reason."""
 
@@ -57,7 +66,7 @@ def load_guard(cache: Path) -> None:
     if "torch" in sys.modules:
         raise NoSimulation("torch was imported before the simulated device; run these tests in a process of their own")
     if is_built_for_cuda():
-        raise NoSimulation("the simulated device needs a PyTorch without CUDA")
+        raise NoSimulation(BUILT_FOR_CUDA)
     library = _compiled(cache)
     for name in ("libc10", "libtorch_cpu"):  # whose symbols the guard needs; `import torch` would load them later
         ctypes.CDLL(str(_shared_library(name)), mode=ctypes.RTLD_GLOBAL)

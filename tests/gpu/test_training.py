@@ -9,11 +9,14 @@ from typing import Any
 import pytest
 import simulated_guard
 import torch
-from gpu_cases import make_trainer
+from gpu_cases import make_objective, make_trainer
 from safetensors.torch import load_file
 from torch import Tensor
 
+from kdmt.config import Train
 from kdmt.corpus.batching import ParallelData
+from kdmt.train.data import BinarizedData
+from kdmt.train.validation import validation_loss
 
 SETTINGS = {"validate_interval_updates": 3, "save_interval_updates": 3, "log_interval_updates": 1, "max_tokens": 300}
 DROPOUT = {"dropout": 0.1}
@@ -66,6 +69,26 @@ def test_micro_batches_of_an_update_and_checkpointed_layers_change_nothing(
     make_trainer(tmp_path / "cpu", "teacher", pairs, torch.device("cpu"), **settings).run()
     make_trainer(tmp_path / "gpu", "teacher", pairs, cuda, activation_checkpointing=True, **settings).run()
     assert losses(tmp_path / "gpu") == pytest.approx(losses(tmp_path / "cpu"), rel=1e-3)
+
+
+@pytest.mark.parametrize("name", ["teacher", "ctc"])
+@pytest.mark.parametrize("num_batches", [1, 4])
+def test_the_validation_loss_is_read_once(name: str, num_batches: int, pairs: ParallelData, cuda: torch.device) -> None:
+    if not simulated_guard.is_loaded():
+        pytest.skip("waits are counted on the simulated device")
+    from simulated_cuda import SimulatedCuda
+
+    data = BinarizedData(pairs, Train(max_tokens=300), seed=1)
+    batches = data.batches()[:num_batches]
+    assert len(batches) == num_batches
+    expected = validation_loss(make_objective(name).eval(), data, batches, device=torch.device("cpu"))
+    objective, device = make_objective(name).to(cuda).eval(), SimulatedCuda.current
+    assert device is not None
+    device.counters.reset()
+    found = validation_loss(objective, data, batches, device=cuda)
+    reads = {place: times for place, times in device.counters.waits.items() if "from" not in place}  # of uploads
+    assert list(reads.values()) == [1], reads
+    assert found == pytest.approx(expected, rel=1e-4)
 
 
 @pytest.mark.parametrize("name", ["teacher", "word_kd", "word_kd_cache"])

@@ -28,7 +28,7 @@ SMALL = [
     "distill.decode={beam: 2, max_len_a: 1.0, max_len_b: 5}",
     "distill.block_size=150",
     "distill.threads=1",
-    "score={max_len_a: 1.0, max_len_b: 5, bootstrap_samples: 50, speed_sentences: 2, threads: 1}",
+    "score={checkpoint: average, max_len_a: 1.0, max_len_b: 5, bootstrap_samples: 50, speed_sentences: 2, threads: 1}",
 ]
 TRAIN = [
     *("max_updates=40", "max_tokens=1000", "lr=0.01", "warmup_updates=10"),

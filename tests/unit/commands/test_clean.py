@@ -27,6 +27,7 @@ EARLIER = {
     "teacher.unfinished.2": "unfinished",
     "distill.unfinished": "unfinished, 3 blocks",
     "students/raw/seed_1.previous": "complete",
+    "students/raw/seed_10/stage_2.previous": "complete",
     "students/gone/seed_2.unfinished": "unfinished",  # the pipeline no longer has this student and seed
     "knowledge/raw.previous.12": "complete",
 }
@@ -80,14 +81,14 @@ def test_everything_is_listed_with_size_and_updates_and_nothing_is_removed() -> 
         assert re.fullmatch(rf"{re.escape(str(ROOT / name))} +{size / 1e3:.1f} kB  {about}", listed[str(ROOT / name)])
     for name in HALF_DONE:
         assert listed[str(ROOT / name)].endswith("   2.0 MB  half-done, of a run that was stopped")
-    assert re.fullmatch(r"12, 13\.5 MB to remove; nothing was removed: --yes does, with names .* only these", lines[-1])
+    assert re.fullmatch(r"13, 14\.0 MB to remove; nothing was removed: --yes does, with names .* only these", lines[-1])
     assert hash_tree(Path()) == before
 
 
 def test_yes_removes_the_listed_folders_and_nothing_else() -> None:
     before = hash_tree(Path())
     removed = tuple(str(ROOT / name) + "/" for name in (*EARLIER, *HALF_DONE))
-    assert clean("--yes").out.splitlines()[-1] == "12, 13.5 MB removed"
+    assert clean("--yes").out.splitlines()[-1] == "13, 14.0 MB removed"
     assert hash_tree(Path()) == {name: sha for name, sha in before.items() if not name.startswith(removed)} | {
         name: sha for name, sha in hash_tree(Path()).items() if name.endswith(".lock")
     }

@@ -149,3 +149,22 @@ def test_an_invalid_pipeline_prints_one_message(pipeline: Path) -> None:
 def test_sizes_and_ages_are_formatted_in_the_table(size: int, age: float | None, shown: str) -> None:
     line = status_lines([StageStatus("a stage", "up to date", (), Path("x"), size, age)])[1]
     assert " ".join(line.split()) == f"a stage up to date {' '.join(shown.split())}"
+
+
+@pytest.mark.usefixtures("finished")
+def test_every_stage_of_a_student_has_a_row() -> None:
+    stages = "students.raw.stages=[{}, {lr: 0.005}]"
+    names = ["student raw seed 1 stage 1", "student raw seed 1 stage 2"]
+    found = statuses(stages)
+    assert [name for name in found if name.startswith("student raw")] == names
+    assert [found[name].state for name in names] == ["not made", "not made"]
+    assert kdmt("student", "tiny.yaml", "--set", stages).code == 0
+    found = statuses(stages)
+    assert [found[name].state for name in names] == ["up to date", "up to date"]
+    assert [found[name].folder for name in names] == [
+        Path("runs/tiny/students/raw/seed_1") / stage for stage in ("stage_1", "stage_2")
+    ]
+    found = statuses(stages, "students.raw.stages.0.lr=0.5")
+    assert [found[name].state for name in names] == ["out of date", "out of date"]
+    assert found[names[1]].reasons == ("student raw seed 1 stage 1 is not up to date",)
+    assert found["score"].state == "out of date"

@@ -17,7 +17,7 @@ def test_every_setting_has_exactly_one_kind(load: Load) -> None:
     assert not by_kind["result"] & by_kind["extend"]
     assert not by_kind["result"] & by_kind["execution"]
     trained = ("teacher", "students.raw", "students.distilled")
-    of_training = ("max_updates", "on_divergence", "explosion_norm")
+    of_training = ("max_updates", "on_divergence", "explosion_norm", "average.of")
     assert by_kind["extend"] == {
         *(f"{system}.train.{setting}" for system in trained for setting in of_training),
         *("students.raw.seeds", "students.distilled.seeds"),

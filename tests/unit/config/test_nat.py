@@ -57,15 +57,6 @@ from kdmt.config import NAT
             "students.raw.nat: 'glancing_draw' is a setting of nat, ctc, dag, not of 'cmlm'",
         ),
         (
-            "students.raw.nat={family: dag, dslp: true, deep_supervision: 1.0}",
-            "students.raw.nat: 'dslp' is a setting of nat, cmlm, ctc, not of 'dag'",
-        ),
-        ("students.raw.nat={family: ctc, dslp: true}", "students.raw.nat: 'dslp' needs 'deep_supervision'"),
-        (
-            "students.raw.nat={family: ctc, deep_supervision: 1.0, dslp_mixing: 0.3}",
-            "students.raw.nat: 'dslp_mixing' has no effect unless 'dslp' is true",
-        ),
-        (
             "students.raw.nat={family: ctc, glancing: [[0, 0.5]], glancing_divisor: predicted}",
             "students.raw.nat: 'glancing_divisor' is a setting of nat, not of 'ctc'",
         ),
@@ -77,6 +68,19 @@ from kdmt.config import NAT
         (
             "students.raw.nat={family: nat, loss_average: sentence}",
             "students.raw.nat: 'loss_average' is a setting of ctc",
+        ),
+        (
+            "students.raw.nat={family: dag, dslp: true, deep_supervision: 1.0}",
+            "students.raw.nat: 'dslp' is a setting of nat, cmlm, ctc, not of 'dag'",
+        ),
+        ("students.raw.nat={family: ctc, dslp: true}", "students.raw.nat: 'dslp' needs 'deep_supervision'"),
+        (
+            "students.raw.nat={family: ctc, deep_supervision: 1.0, dslp_mixing: 0.3}",
+            "students.raw.nat: 'dslp_mixing' has no effect unless 'dslp' is true",
+        ),
+        (
+            "students.raw.nat={family: ctc, glancing: [[0, 0.5]], glancing_keep_path: true}",
+            "students.raw.nat: 'glancing_keep_path' is a setting of dag, not of 'ctc'",
         ),
         ("students.raw.nat={}", "students.raw.nat.family: missing"),
         (

@@ -184,6 +184,9 @@ def with_setting(path: str, value: Any) -> dict[str, Any]:
         ("distill.failures.unk", "delete"),
         ("distill.teachers", [{"source_code": "de"}]),
         ("students.raw.hidden_kd", {"encoder": "first"}),
+        ("students.raw.stages", [{"max_token": 1}]),
+        ("students.raw.stages", [{}, {"seeds": [1]}]),
+        ("students.raw.stages", [{"lr": -1.0}]),
         ("name", "a/b"),
     ],
 )
@@ -202,6 +205,8 @@ def test_the_schema_refuses_what_the_loader_refuses(load: Callable[..., Pipeline
         ("distill.teachers", ["runs/x", {"huggingface": "y"}]),
         ("students.raw.hidden_kd", {"encoder": "last:2", "decoder": [[0, 1]]}),
         ("students.raw.word_kd", {"alpha_schedule": [[0, 1.0], [10, 0]]}),
+        ("students.raw.stages", [{}, {"lr": 0.1, "word_kd": {"alpha": 1.0}, "nat": None, "model": {"dropout": 0.2}}]),
+        ("students.raw.stages", None),
     ],
 )
 def test_the_schema_has_every_alternative(path: str, value: Any) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from kdmt.config import HiddenKD, Pipeline, WordKD
+from kdmt.config import HiddenKD, Pipeline, Student, WordKD, resolved, setting_path
 
 Load = Callable[..., Pipeline]
 
@@ -142,3 +142,141 @@ def test_whether_the_divergence_ever_has_a_positive_weight(settings: dict[str, A
 def test_layers_are_given_by_a_rule_or_by_pairs(layers: Any) -> None:
     expected = layers if isinstance(layers, str) else [tuple(pair) for pair in layers]
     assert HiddenKD(encoder=layers, decoder="uniform").encoder == expected
+
+
+# -------------------------------------------------------------------------------------------------------------- stages
+
+
+def stages_of(config: Pipeline, name: str = "raw") -> list[Student]:
+    return [stage for _, stage in config.trainings_of(name)]
+
+
+def test_a_student_without_stages_has_one_training(load: Load) -> None:
+    config = load()
+    assert config.trainings_of("raw") == [("students.raw", config.students["raw"])]
+    assert [path for path, _ in config.trainings()] == ["students.raw", "students.distilled"]
+
+
+def test_each_stage_has_the_settings_of_the_student_with_its_own_in_their_place(load: Load) -> None:
+    stages = (
+        "[{data: raw}, {data: distilled, max_updates: 2000}, {data: sampled, word_kd: {divergence: js, alpha: 1.0}, "
+    )
+    config = load(f"students.raw.stages={stages}lr: 0.0001}}]", "students.raw.word_kd={temperature: 2.0}")
+    found, own = stages_of(config), config.students["raw"]
+    assert [path for path, _ in config.trainings_of("raw")] == [f"students.raw.stages.{number}" for number in range(3)]
+    assert [stage.data for stage in found] == ["raw", "distilled", "sampled"]
+    assert [stage.train.max_updates for stage in found] == [own.train.max_updates, 2000, own.train.max_updates]
+    assert [stage.train.lr for stage in found] == [own.train.lr, own.train.lr, 0.0001]
+    assert found[0].word_kd == found[1].word_kd == WordKD(temperature=2.0)
+    assert found[2].word_kd == WordKD(temperature=2.0, divergence="js", alpha=1.0)
+    assert all(stage.model == own.model and stage.seeds == own.seeds and stage.stages is None for stage in found)
+
+
+def test_null_removes_a_section_in_a_stage_and_a_list_is_replaced(load: Load) -> None:
+    kd = "students.raw.word_kd={alpha_schedule: [[0, 1.0], [9, 0.5]]}"
+    found = stages_of(load("students.raw.stages=[{word_kd: {alpha_schedule: [[0, 0.3]]}}, {word_kd: null}]", kd))
+    assert [each.word_kd and each.word_kd.alpha_schedule for each in found] == [[(0, 0.3)], None]
+
+
+def test_initial_weights_are_those_of_the_first_stage(load: Load) -> None:
+    own = "students.raw={embeddings_from_teacher: true, encoder_layers_from_teacher: [0], train: {init_from: x}}"
+    first, second = stages_of(load(own, "students.raw.stages=[{init_optimizer: true}, {}]"))
+    assert (first.embeddings_from_teacher, first.encoder_layers_from_teacher) == (True, [0])
+    assert (first.train.init_from, first.train.init_optimizer) == ("x", True)
+    assert (second.embeddings_from_teacher, second.encoder_layers_from_teacher) == (False, None)
+    assert (second.train.init_from, second.train.init_optimizer) == (None, False)
+
+
+def test_the_checkpoint_that_a_stage_begins_from(load: Load) -> None:
+    stages = "students.raw.stages=[{}, {}, {begin_from: average_best}]"
+    assert [each.begin_from for each in stages_of(load(stages))] == ["auto", "auto", "average_best"]
+    assert [each.begin_from for each in stages_of(load(stages, "students.raw.begin_from=last"))][1:] == [
+        "last",
+        "average_best",
+    ]
+
+
+def test_a_stage_replaces_the_number_of_checkpoints_by_either_of_its_names(load: Load) -> None:
+    given = "[{}, {average_checkpoints: 7}, {average: {n: 8}}, {average: last}, {average: {of: best}}]"
+    for own in ("{average: {of: best, n: 3}}", "{average_checkpoints: 3, average: best}"):
+        found = stages_of(load(f"students.raw.train={own}", f"students.raw.stages={given}"))
+        assert [each.train.average_checkpoints for each in found] == [3, 7, 8, 3, 3]
+        assert [each.train.average.of for each in found] == ["best", "best", "best", "last", "best"]
+
+
+def test_an_override_of_a_setting_of_a_stage(load: Load) -> None:
+    found = stages_of(load("students.raw.stages=[{}, {lr: 0.1}]", "students.raw.stages.1.lr=0.2"))
+    assert found[1].train.lr == 0.2
+
+
+def test_a_resolved_pipeline_with_stages_is_the_same_pipeline(load: Load) -> None:
+    config = load("students.raw.stages=[{lr: 0.1}, {nat: null, word_kd: {skew: 0.2, divergence: skewed_kl}}]")
+    assert Pipeline.model_validate(resolved(config)) == config
+
+
+@pytest.mark.parametrize(
+    ("stages", "expected"),
+    [
+        ("[]", "students.raw.stages: the list is too short"),
+        ("[1]", "students.raw.stages.0: expected a mapping"),
+        ("[{lrr: 1}]", "students.raw.stages.0.lrr: unknown setting"),
+        (
+            "[{}, {lr: -1}]",
+            "students.raw.stages.1.lr: should be greater than 0 (it is -1) [Learning rate at the",
+        ),
+        ("[{}, {word_kd: {alpha: 2.0}}]", "students.raw.stages.1.word_kd.alpha: should be less than or equal to 1"),
+        ("[{}, {word_kd: {skew: 0.3}}]", "students.raw.stages.1.word_kd: 'skew' has no effect unless"),
+        ("[{max_updates: 0}, {lr: -1}]", "students.raw.stages.0.max_updates: should be greater than or equal to 1"),
+        (
+            "[{best_metric: chrf, validate_bleu: false}]",
+            "students.raw.stages.0: 'best_metric: chrf' needs",
+        ),
+        ("[{}, {nat: {family: ctc}, word_kd: {}}]", "students.raw.stages.1: 'nat.family: ctc' cannot have 'word_kd'"),
+        ("[{seeds: [2]}]", "students.raw: 'stages.0.seeds': every seed is trained in all stages"),
+        ("[{}, {stages: []}]", "students.raw: 'stages.1.stages': a stage has no stages"),
+        ("[{train: {lr: 0.1}}]", "students.raw: 'stages.0.train': a stage has the settings of 'train' directly"),
+        (
+            "[{}, {init_from: x}]",
+            "students.raw: 'stages.1.init_from': a stage begins from the weights of",
+        ),
+        ("[{}, {embeddings_from_teacher: true}]", "students.raw: 'stages.1.embeddings_from_teacher': a stage begins"),
+        ("[{begin_from: last}]", "students.raw: 'stages.0.begin_from': no stage comes before the first"),
+        ("[{}, {begin_from: x}]", "students.raw.stages.1.begin_from: should be 'auto', 'best'"),
+        (
+            "[{}, {model: {encoder_layers: 3}}]",
+            "students.raw: 'stages.1.model.encoder_layers': all stages have the",
+        ),
+        ("[{}, {data: nbest}]", "'students.raw.stages.1.data: nbest' is made of the n-best"),
+        ("[{}, {data: imported}]", "'students.raw.stages.1.data: imported' needs the file 'distill.imported'"),
+        ("[{self_supervised: {monolingual: true}}]", "'students.raw.stages.0.self_supervised.monolingual' needs"),
+        (
+            "[{}, {word_kd: {source: cache, temperature: 3.0}}]",
+            "'students.raw.stages.1.word_kd.temperature' (3) is none of 'knowledge.temperatures'",
+        ),
+    ],
+)
+def test_wrong_settings_of_a_stage_are_named(problem: Callable[..., str], stages: str, expected: str) -> None:
+    assert problem(f"students.raw.stages={stages}").startswith(expected)
+
+
+def test_begin_from_has_no_effect_without_stages(problem: Callable[..., str]) -> None:
+    assert problem("students.raw.begin_from=last") == "'students.raw.begin_from' has no effect without 'stages'"
+
+
+def test_dropout_can_be_different_in_a_stage(load: Load) -> None:
+    found = stages_of(load("students.raw.stages=[{}, {model: {dropout: 0.3, attention_dropout: 0.2}}]"))
+    assert [(each.model.dropout, each.model.attention_dropout) for each in found] == [(0.1, None), (0.3, 0.2)]
+
+
+@pytest.mark.parametrize(
+    ("training", "setting", "expected"),
+    [
+        ("teacher", "train.lr", "teacher.train.lr"),
+        ("students.a", "train.lr", "students.a.train.lr"),
+        ("students.a.stages.1", "train.lr", "students.a.stages.1.lr"),
+        ("students.a.stages.1", "model.dropout", "students.a.model.dropout"),
+        ("students.a.stages.1", "nat.family", "students.a.stages.1.nat.family"),
+    ],
+)
+def test_yaml_path_of_a_setting(training: str, setting: str, expected: str) -> None:
+    assert setting_path(training, setting) == expected

@@ -21,7 +21,7 @@ Load = Callable[..., Pipeline]
             "teacher.train={average_checkpoints: 4, average: {n: 3}}",
             "teacher.train: 'average.n' (3) and 'average_checkpoints' (4) differ",
         ),
-        ("teacher.train={average: {n: 0}}", "teacher.train.average.n: should be at least 1"),
+        ("teacher.train={average: {n: 0}}", "teacher.train.average.n: should be greater than or equal to 1 (it is 0)"),
         ("teacher.train.average.of=worst", "teacher.train.average.of: should be 'auto', 'best' or 'last'"),
         ("teacher.train.average=worst", "teacher.train.average.of: should be 'auto', 'best' or 'last'"),
         ("teacher.train.average=3", "teacher.train.average: "),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from itertools import pairwise
+from itertools import combinations, pairwise
 from pathlib import Path
 from typing import Literal
 
@@ -26,6 +26,7 @@ from kdmt.models.nonautoregressive import NATransformer
 from kdmt.objectives.aligned import (
     AlignedPositions,
     AlignedPrepared,
+    Glimpse,
     Reading,
     Words,
     edits_of_output,
@@ -159,7 +160,7 @@ def test_first_pass_of_glancing_has_no_gradient(
     seen: list[Reading] = []
     glance = AlignedPositions.glance
 
-    def spy(view: AlignedPositions, first: Reading, words: Words) -> tuple[torch.Tensor, torch.Tensor]:
+    def spy(view: AlignedPositions, first: Reading, words: Words) -> Glimpse:
         seen.append(first)
         return glance(view, first, words)
 
@@ -302,8 +303,8 @@ def glances(objective: Objective, batch: Batch) -> tuple[torch.Tensor, torch.Ten
     with torch.no_grad():
         x_BLD, keep_BL = view.alignment.inputs(model, prepared)
         (first,) = view.read_positions(model, x_BLD, keep_BL, model.encode(batch.src_tokens_BS), prepared, "float32")
-        shown_BL, symbols_BL = view.glance(first, prepared.words)
-    return shown_BL, symbols_BL, keep_BL
+        glimpse = view.glance(first, prepared.words)
+    return glimpse.shown_BL, glimpse.symbols_BL, keep_BL
 
 
 def test_words_instead_of_blanks_change_what_is_shown_but_not_the_number_of_errors(tmp_path: Path) -> None:
@@ -393,3 +394,50 @@ def test_sentence_average_of_two_micro_batches_equals_that_of_one(tmp_path: Path
     whole = terms_of(objective, batch_of(tmp_path / "whole"))["loss"]
     assert sum(part.count for part in parts) == whole.count == len(PAIRS)
     assert float(sum(part.sum.detach() for part in parts)) == pytest.approx(float(whole.sum.detach()), rel=1e-9)
+
+
+def test_loss_over_the_paths_through_shown_words_equals_enumeration(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A shown word is at its vertex with probability 1, in the loss and in the gradient."""
+    model, batch = small("dag", upsample=2, layers=2), batch_of(tmp_path)
+    seen: list[Glimpse] = []
+    glance = AlignedPositions.glance
+
+    def spy(view: AlignedPositions, first: Reading, words: Words) -> Glimpse:
+        seen.append(glance(view, first, words))
+        return seen[-1]
+
+    monkeypatch.setattr(AlignedPositions, "glance", spy)
+    objective = nat_objective(model, glancing=[(0, 0.6)], glancing_keep_path=True).train()
+    torch.manual_seed(1)
+    terms = terms_of(objective, batch)
+    (glimpse,) = seen
+    total, restricted = 0.0, 0
+    for row, (source, target) in enumerate(PAIRS):
+        vertices = 2 * (len(source) + 1)
+        if len(target) + 2 > vertices:
+            continue
+        src_tokens = batch.src_tokens_BS[row : row + 1, : len(source) + 1]
+        shown_L, symbols_L = glimpse.shown_BL[row, :vertices], glimpse.symbols_BL[row, :vertices]
+        with torch.no_grad():
+            x_BLD, keep_BL = model.vertices(src_tokens)
+            x_BLD = torch.where(shown_L[None, :, None], model.look_up_output(symbols_L[None]), x_BLD)
+            features = model.decode_all(x_BLD, keep_BL, model.encode(src_tokens))
+            log_probs = (features @ model.output_weight_VD.t()).log_softmax(-1)[0]
+            links = model.link(features, keep_BL)[0].double()
+        fixed = {int(glimpse.index_BL[row, vertex]): vertex for vertex in shown_L.nonzero()[:, 0].tolist()}
+        restricted += len(fixed)
+        tokens, paths = [BOS, *target, EOS], []
+        for inner in combinations(range(1, vertices - 1), len(target)):
+            path = (0, *inner, vertices - 1)
+            if all(path[place] == vertex for place, vertex in fixed.items()):
+                words = sum(
+                    float(log_probs[path[place], tokens[place]]) for place in range(len(path)) if place not in fixed
+                )
+                paths.append(words + sum(float(links[one, other]) for one, other in pairwise(path)))
+        total -= float(np.logaddexp.reduce(paths))
+    assert restricted > 0
+    assert float(terms["loss"].sum.detach()) == pytest.approx(total, rel=1e-6)
+    terms["loss"].sum.backward()
+    assert all(each.grad is None or bool(each.grad.isfinite().all()) for each in model.parameters())

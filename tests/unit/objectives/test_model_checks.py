@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal, get_args, get_origin
 
 import pytest
 import tiny_pipeline
+import torch
+from pydantic import ValidationError
+from pydantic.fields import FieldInfo
 
-from kdmt.config import Pipeline, Student
+from kdmt.config import NAT, Pipeline, Student
 from kdmt.errors import UserError
-from kdmt.objectives.model_checks import check_architectures, learns_from_cache, learns_from_running
+from kdmt.families import FAMILIES
+from kdmt.models.architecture import architecture
+from kdmt.models.build import build_nonautoregressive
+from kdmt.objectives.model_checks import NAT_PARAMETERS, check_architectures, learns_from_cache, learns_from_running
+from kdmt.stages.training_work import nat_config
 
 
 def pipeline(**changes: Any) -> Pipeline:
@@ -69,3 +76,87 @@ def test_decoder_that_does_not_copy_embeddings_can_have_another_width(nat: dict[
 def test_learns_from_running_and_learns_from_cache(settings: dict[str, Any], running: bool, cached: bool) -> None:
     student = Student.model_validate(settings)
     assert (learns_from_running(student), learns_from_cache(student)) == (running, cached)
+
+
+# -------------------------------------------------------------------------------------------------------------- stages
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"stages": [{}, {"max_source_tokens": 65}]},
+            r"^students\.raw\.stages\.1\.max_source_tokens \(65\) is more than students\.raw\.model\.max_sour",
+        ),
+        (
+            {"stages": [{}, {"hidden_kd": {"encoder": [[0, 3]]}}]},
+            r"^students\.raw\.stages\.1\.hidden_kd\.encoder: .*the teacher has no layer 3",
+        ),
+        (
+            {"stages": [{"embeddings_from_teacher": True}], "model": NARROW | {"encoder_embed_dim": 8}},
+            r"^students\.raw\.stages\.0\.embeddings_from_teacher: encoder_embed_dim is 8 in the student and 16",
+        ),
+        ({"stages": [{}], "model": {"arch": "big"}}, r"^students\.raw\.model\.arch: 'big' is none of"),
+        (
+            {"nat": {"family": "dag"}, "stages": [{"nat": {"link_heads": 2}}, {}]},
+            r"^students\.raw\.stages\.1\.nat\.link_heads: 4 has other parameters than 2 in the first stage",
+        ),
+        (
+            {
+                "nat": {"family": "ctc"},
+                "model": tiny_pipeline.MODEL | {"decoder_learned_pos": True},
+                "stages": [{}, {"nat": {"upsample": 2}}],
+            },
+            r"^students\.raw\.stages\.1\.nat\.upsample: 2 has other parameters than 3 in the first stage",
+        ),
+        ({"nat": {"family": "ctc"}, "stages": [{}, {"nat": None}]}, r"^students\.raw\.stages\.1\.nat: the first stage"),
+    ],
+)
+def test_stages_with_another_model_or_without_a_fitting_one_are_refused(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        check_architectures(pipeline(**changes))
+
+
+def test_stages_of_one_model_are_accepted() -> None:
+    glancing = {"nat": {"glancing": [[0, 0.5]], "upsample": 2, "too_long": "upsample"}}
+    check_architectures(pipeline(nat={"family": "ctc"}, stages=[{}, glancing]))
+    check_architectures(pipeline(stages=[{}, {"word_kd": {}, "hidden_kd": {}}]))
+
+
+def others(field: FieldInfo) -> list[Any]:
+    """Return values that a setting of `nat` does not have by default."""
+    kinds = [field.annotation, *get_args(field.annotation)]
+    if bool in kinds:
+        return [not field.default]
+    if float in kinds or int in kinds:
+        return [value for value in (0.5, 1.0, 2, 5) if value != field.default]
+    names = [value for kind in kinds if get_origin(kind) is Literal for value in get_args(kind)]
+    return [value for value in names if value != field.default] or [[[0, 0.5]]]
+
+
+def shapes(settings: dict[str, Any], *, learned: bool) -> dict[str, torch.Size] | None:
+    """Return the parameters of a model with these settings of `nat`; None if they are refused."""
+    try:
+        nat = nat_config(NAT.model_validate(settings))
+    except ValidationError:
+        return None
+    changes = {"decoder_learned_pos": learned, "encoder_embed_dim": 16, "decoder_embed_dim": 16}
+    model = build_nonautoregressive(architecture("transformer_tiny", changes), nat, src_vocab_size=9, tgt_vocab_size=9)
+    return {name: parameter.shape for name, parameter in model.named_parameters()}
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_settings_on_which_parameters_depend_are_listed(family: str) -> None:
+    """Build models with every value of every setting, alone and with glancing."""
+    tried, found = set(), set()
+    for learned in (False, True):
+        for more in ({}, {"glancing": [[0, 0.5]]}):
+            base = shapes({"family": family, **more}, learned=learned)
+            for name, field in NAT.model_fields.items():
+                for value in others(field) if name != "family" and base is not None else ():
+                    changed = shapes({"family": family, **more, name: value}, learned=learned)
+                    tried |= {name} if changed is not None else set()
+                    found |= {name} if changed not in (None, base) else set()
+    assert len(tried) > 1
+    assert found <= {*NAT_PARAMETERS, "upsample"}
+    assert ("upsample" in found) == (FAMILIES[family].positions == "aligned")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +15,13 @@ from training_runs import end_before_the_manifest
 
 from kdmt.corpus.batching import open_split
 from kdmt.corpus.knowledge_cache import KnowledgeCache
+from kdmt.distill.teacher_forcing import CacheTask
 from kdmt.languages import Direction
 from kdmt.models.checkpoint import load_model
+from kdmt.stages import knowledge_work
+from kdmt.workers.open import open_processes
+from kdmt.workers.processes import Processes
+from kdmt.workers.tasks import Failed
 
 CACHE = Path("runs/tiny/knowledge/raw")
 STUDENT = ("--set", "students.raw.word_kd={source: cache}")
@@ -51,6 +58,44 @@ def test_a_killed_and_resumed_stage_gives_the_same_cache() -> None:
         (CACHE / name).unlink()
     assert kdmt("knowledge", "tiny.yaml", *STUDENT, *SETTINGS).code == 0
     assert hash_tree(CACHE) == whole
+
+
+@pytest.fixture
+def two_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the stage find two GPUs, whose workers compute on the CPU."""
+    monkeypatch.setattr(knowledge_work, "devices_of", lambda _: ["cuda:0", "cuda:1"])
+
+    def open_two(folder: Path, *, device: str, workers: int, threads: int) -> Processes:
+        assert (device, workers, threads) == ("auto", 0, 1)  # 0 workers are one for each GPU
+        return open_processes(folder, device="cpu", workers=2, threads=threads)
+
+    monkeypatch.setattr(knowledge_work, "open_processes", open_two)
+
+
+@pytest.mark.usefixtures("finished", "two_gpus")
+def test_a_worker_for_each_gpu_gives_the_cache_of_one_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert kdmt("knowledge", "tiny.yaml", *STUDENT, *SETTINGS).code == 0
+    parallel = {name: sha for name, sha in hash_tree(CACHE).items() if not name.startswith("logs/")}
+    assert len([name for name in parallel if name.startswith("blocks/")]) == 3
+    assert len(list((CACHE / "logs").iterdir())) == 2
+    shutil.rmtree(CACHE)
+    monkeypatch.setattr(knowledge_work, "devices_of", lambda _: ["cpu"])
+    assert kdmt("knowledge", "tiny.yaml", *STUDENT, *SETTINGS).code == 0
+    assert parallel == hash_tree(CACHE)
+
+
+@pytest.mark.usefixtures("finished", "two_gpus")
+def test_blocks_that_fail_are_an_error_and_the_cache_is_not_complete(monkeypatch: pytest.MonkeyPatch) -> None:
+    class FailingExecutor:
+        def run(self, filler: object, tasks: Sequence[CacheTask], progress: object) -> list[Failed]:  # noqa: ARG002
+            return [Failed(task, "the GPU is lost", attempts=3) for task in tasks[1:]]
+
+    monkeypatch.setattr(knowledge_work, "open_processes", lambda *_, **__: FailingExecutor())
+    failed = kdmt("knowledge", "tiny.yaml", *STUDENT, *SETTINGS)
+    assert failed.code != 0
+    assert "knowledge of raw: 2 blocks failed; block 1: the GPU is lost" in failed.err
+    assert not (CACHE / "manifest.json").exists()
+    assert not (CACHE / "knowledge.json").exists()
 
 
 @pytest.mark.usefixtures("finished")

@@ -210,7 +210,8 @@ def undecoded(monkeypatch: pytest.MonkeyPatch) -> None:
         ("score.tokenize=char", {"tokenize": "char"}),
         ("score.lowercase=true", {"lowercase": True}),
         (
-            "score={tokenize: none, detokenized: false, beams: [1, 2], threads: 1, speed_sentences: 2}",
+            "score={checkpoint: average, tokenize: none, detokenized: false, beams: [1, 2], threads: 1, "
+            "speed_sentences: 2}",
             {"tokenize": "none"},
         ),
     ],
@@ -385,7 +386,7 @@ def test_processed_text_has_two_scores_and_a_long_source_is_truncated() -> None:
     assert "case:lc" in row["bleu_signature"]  # lowercased text has no case
     assert "tok:13a" in row["bleu_signature"]
     assert "tok:none" in row["bleu_second_signature"]
-    assert score("score={detokenized: false, tokenize: none, beams: [1], threads: 1}").code == 0
+    assert score("score={checkpoint: average, detokenized: false, tokenize: none, beams: [1], threads: 1}").code == 0
     (other,) = rows()
     assert other["bleu"] == pytest.approx(row["bleu_second"])
     assert "tok:none" in other["bleu_signature"]
@@ -417,3 +418,23 @@ def test_nonautoregressive_students_are_scored_with_the_teacher() -> None:
         ("distilled", 1),
     }
     assert score(*sets, *ways).err == "score: up to date, nothing to do\n"
+
+
+@pytest.mark.usefixtures("finished")
+def test_a_student_in_stages_is_one_system_and_its_last_stage_is_scored() -> None:
+    stages = ["students.raw.stages=[{}, {data: distilled, lr: 0.005}]", "score.checkpoint=average", "score.beams=[1]"]
+    result = score(*stages)
+    assert result.code == 0, result.err
+    # the run without stages is another student
+    assert {entry["system"]: "missing" in entry for entry in entries()} == {
+        "teacher": False,
+        "raw": True,
+        "distilled": False,
+    }
+    assert kdmt("student", "tiny.yaml", *(part for each in stages for part in ("--set", each))).code == 0
+    assert score(*stages).code == 0
+    assert [(row["system"], row["seed"]) for row in rows()] == [("teacher", 1), ("raw", 1), ("distilled", 1)]
+    assert (
+        rows()[1]["checkpoint_sha256"] == hash_tree(TINY / "students/raw/seed_1/stage_2/average")["model.safetensors"]
+    )
+    assert {entry["baseline"] for entry in significance()} == {"teacher"}  # no student has learnt from raw data alone

@@ -6,6 +6,7 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 from tiny_pipeline import (
     hash_tree,
@@ -14,15 +15,19 @@ from tiny_pipeline import (
 )
 from training_runs import (
     RAW,
+    STILL,
     TEACHER,
     TINY,
+    end_before_the_manifest,
     metrics,
     results,
     student,
+    weights,
     without_times,
 )
 
 from kdmt.config import recipes
+from kdmt.models.checkpoint_folder import resolve_checkpoint
 from kdmt.train.run_folder import RunFolder
 
 # ------------------------------------------------------------------------------------------------- what is up to date
@@ -247,6 +252,184 @@ def test_unknown_and_missing_students_are_refused() -> None:
     assert (result.code, result.err) == (0, "student: the pipeline has none, nothing to do\n")
 
 
+# -------------------------------------------------------------------------------------------------- stages of a student
+
+IN_STAGES = "students.raw.stages=[{max_updates: 4}, {data: distilled, lr: 0.004, patience: 3}]"
+FIRST, SECOND = RAW / "stage_1", RAW / "stage_2"
+
+
+def record(run: Path) -> dict[str, dict[str, object]]:
+    return json.loads((run / "manifest.json").read_text(encoding="utf-8"))
+
+
+@pytest.fixture
+def in_stages(finished: Path) -> Path:
+    """Return the working folder of a finished pipeline in which the student `raw` is trained in two stages."""
+    shutil.rmtree(RAW)
+    result = student("raw", IN_STAGES)
+    assert result.code == 0, result.err
+    return finished
+
+
+@pytest.mark.usefixtures("in_stages")
+def test_each_stage_has_its_own_settings_data_and_checkpoint_of_the_stage_before() -> None:
+    first, second = record(FIRST), record(SECOND)
+    assert {name.partition("/")[0] for name in first["inputs"]} == {"prepare"}
+    assert {name.partition("/")[0] for name in second["inputs"]} == {"prepare", "distill", "stage_1"}
+    assert not [name for name in second["inputs"] if name.startswith("prepare/data-bin/train.")]
+    chosen = json.loads((FIRST / "chosen.json").read_text())["checkpoint"]
+    folder = FIRST / (FIRST / "best").read_text().strip() if chosen == "best" else FIRST / chosen
+    assert second["inputs"]["stage_1"] == hash_tree(folder)["model.safetensors"]
+    names = [f"students.raw.{name}" for name in ("data", "train.lr", "train.patience")]
+    assert [first["settings"][name] for name in names] == ["raw", 0.01, 0]
+    assert [second["settings"][name] for name in names] == ["distilled", 0.004, 3]
+    assert [line["update"] for line in metrics(SECOND, "train")] == [1, 2, 3, 4]
+    # of the last of 4 updates of warmup, the fourth of which reaches the learning rate
+    assert [metrics(run, "train")[-1]["lr"] for run in (FIRST, SECOND)] == pytest.approx([0.0075, 0.003], rel=1e-4)
+
+
+@pytest.mark.usefixtures("finished")
+def test_the_first_stage_is_the_training_of_a_student_without_stages() -> None:
+    alone, settings_alone = results(RAW), record(RAW)["settings"]
+    assert student("raw", IN_STAGES).code == 0
+    assert results(FIRST) == alone
+    assert record(FIRST)["settings"] == settings_alone
+
+
+@pytest.mark.usefixtures("finished")
+@pytest.mark.parametrize("begin_from", ["best", "last", "average"])
+def test_a_stage_begins_from_the_chosen_checkpoint_of_the_stage_before(begin_from: str) -> None:
+    """With a learning rate this small no weight changes."""
+    still = ", ".join(setting.replace("=", ": ") for setting in STILL)
+    stages = f"students.raw.stages=[{{validate_interval_updates: 1}}, {{{still}, begin_from: {begin_from}}}]"
+    shutil.rmtree(RAW)
+    assert student("raw", stages).code == 0
+    checkpoints = {name: resolve_checkpoint(FIRST / name) for name in ("best", "last", "average")}
+    expected = weights(checkpoints[begin_from])
+    for name, value in weights(SECOND / "checkpoint_2").items():
+        assert np.array_equal(value, expected[name]), name
+    others = {name for name, folder in checkpoints.items() if folder != checkpoints[begin_from]}
+    assert others
+    for name in others:
+        assert not np.array_equal(
+            weights(checkpoints[name])["src_embed.tokens.weight"], expected["src_embed.tokens.weight"]
+        )
+
+
+@pytest.mark.usefixtures("in_stages")
+def test_stages_that_are_up_to_date_are_not_made_again() -> None:
+    made = hash_tree(Path("runs"))
+    assert student("raw", IN_STAGES).err == (
+        "student raw seed 1 stage 1: up to date, nothing to do\nstudent raw seed 1 stage 2: up to date, nothing to do\n"
+    )
+    assert hash_tree(Path("runs")) == made
+
+
+@pytest.mark.usefixtures("in_stages")
+def test_a_change_of_a_stage_redoes_it_and_the_stages_after_it() -> None:
+    first, second = hash_tree(FIRST), hash_tree(SECOND)
+    result = student("raw", IN_STAGES, "students.raw.stages.1.lr=0.002")
+    assert "student raw seed 1 stage 1: up to date, nothing to do\n" in result.err
+    assert "student raw seed 1 stage 2: rebuilt: the setting students.raw.train.lr changed" in result.err
+    assert (hash_tree(FIRST), hash_tree(SECOND.with_name("stage_2.previous"))) == (first, second)
+    assert "taken back from stage_2.previous" in student("raw", IN_STAGES).err
+    assert hash_tree(SECOND) == second
+
+    result = student("raw", IN_STAGES, "students.raw.stages.0.lr=0.02")
+    assert "student raw seed 1 stage 1: rebuilt: the setting students.raw.train.lr changed" in result.err
+    assert "student raw seed 1 stage 2: rebuilt: the input stage_1 changed" in result.err
+
+
+@pytest.mark.usefixtures("in_stages")
+def test_more_updates_extend_the_last_stage() -> None:
+    result = student("raw", IN_STAGES, "students.raw.stages.1.max_updates=6")
+    assert "stage 2: going on: the setting students.raw.train.max_updates changed from 4 to 6" in result.err
+    assert "going on from checkpoint_4" in result.err
+    extended = results(SECOND)
+    shutil.rmtree(SECOND)
+    assert student("raw", IN_STAGES, "students.raw.stages.1.max_updates=6").code == 0
+    assert results(SECOND) == extended
+
+
+@pytest.mark.usefixtures("in_stages")
+@pytest.mark.parametrize("killed", ["in the first stage", "between the stages", "in the second stage"])
+def test_stages_resume_exactly(killed: str) -> None:
+    straight = {run: results(run) for run in (FIRST, SECOND)}
+    if killed != "in the second stage":
+        shutil.rmtree(SECOND)
+    if killed != "between the stages":
+        run = FIRST if killed == "in the first stage" else SECOND
+        end_before_the_manifest(run)
+        for name in ("checkpoint_4", "average"):
+            shutil.rmtree(run / name)
+    result = student("raw", IN_STAGES)
+    assert result.code == 0
+    assert ("going on from checkpoint_2" in result.err) == (killed != "between the stages")
+    assert ("stage 1: up to date" in result.err) == (killed != "in the first stage")
+    assert {run: results(run) for run in (FIRST, SECOND)} == straight
+
+
+@pytest.mark.usefixtures("finished")
+def test_a_loss_with_memory_resumes_exactly_in_a_later_stage() -> None:
+    stages = "students.raw.stages=[{}, {data: mixed, word_kd: {select: global, queue: 50}, online: {kind: ema}}]"
+    shutil.rmtree(RAW)
+    assert student("raw", stages).code == 0
+    straight = results(SECOND)
+    end_before_the_manifest(SECOND)
+    for name in ("checkpoint_4", "average"):
+        shutil.rmtree(SECOND / name)
+    assert "going on from checkpoint_2" in student("raw", stages).err
+    assert results(SECOND) == straight
+
+
+@pytest.mark.usefixtures("in_stages")
+def test_each_seed_runs_all_stages() -> None:
+    result = student("raw", IN_STAGES, "students.raw.seeds=[1, 2]")
+    lines = [line for line in result.err.splitlines() if line.endswith((": starting", "nothing to do"))]
+    assert lines == [
+        "student raw seed 1 stage 1: up to date, nothing to do",
+        "student raw seed 1 stage 2: up to date, nothing to do",
+        "student raw seed 2 stage 1: starting",
+        "student raw seed 2 stage 2: starting",
+    ]
+    for stage in ("stage_1", "stage_2"):
+        assert results(RAW.with_name("seed_2") / stage) != results(RAW / stage)
+
+
+@pytest.mark.usefixtures("finished")
+def test_a_stage_of_a_non_autoregressive_student_has_its_own_loss_and_the_same_model() -> None:
+    shutil.rmtree(RAW)
+    stages = "students.raw.stages=[{}, {data: distilled, nat: {glancing: [[0, 0.5]]}}]"
+    assert student("raw", "students.raw.nat={family: ctc, upsample: 2}", stages).code == 0
+    settings = [record(run)["settings"] for run in (FIRST, SECOND)]
+    assert [each["students.raw.nat.glancing"] for each in settings] == [None, [[0, 0.5]]]
+    assert weights(resolve_checkpoint(FIRST)).keys() == weights(resolve_checkpoint(SECOND)).keys()
+
+
+@pytest.mark.usefixtures("finished")
+def test_only_a_stage_that_learns_from_a_cache_needs_it() -> None:
+    stages = "students.raw.stages=[{}, {word_kd: {source: cache}}]"
+    result = student("raw", stages)
+    assert "student raw seed 1 stage 1: starting\n" in result.err
+    assert result.code == 2
+    assert "knowledge of raw is not up to date: it was never made. Run `kdmt knowledge` first" in result.err
+    assert kdmt("knowledge", "tiny.yaml", "--set", stages).code == 0
+    assert student("raw", stages).code == 0
+    assert "knowledge/raw" in record(SECOND)["inputs"]
+    assert "knowledge/raw" not in record(FIRST)["inputs"]
+
+
+@pytest.mark.usefixtures("in_stages")
+def test_a_stage_may_learn_from_the_stage_before_and_not_from_itself() -> None:
+    teachers = "students.raw.stages.1.word_kd.teachers"
+    for path in (SECOND, RAW):
+        result = student("raw", IN_STAGES, f"students.raw.stages.1.word_kd={{teachers: [{path}]}}")
+        assert result.code == 2
+        assert f"{teachers}.0: student raw seed 1 stage 2 would be made from itself: {SECOND} lies in its" in result.err
+    result = student("raw", IN_STAGES, f"students.raw.stages.1.word_kd={{teachers: [{FIRST}]}}")
+    assert result.code == 0, result.err
+
+
 # ------------------------------------------------------------------------------------------ models that cannot be built
 
 
@@ -281,6 +464,18 @@ def test_unknown_and_missing_students_are_refused() -> None:
         (
             "teacher.train.max_target_tokens=65",
             "teacher.train.max_target_tokens (65) is more than teacher.model.max_target_positions (64)",
+        ),
+        (
+            "students.raw.stages=[{}, {max_target_tokens: 65}]",
+            "students.raw.stages.1.max_target_tokens (65) is more than students.raw.model.max_target_positions (64)",
+        ),
+        (
+            "students.raw.stages=[{nat: {family: ctc}}, {nat: {family: dag}}]",
+            "students.raw.stages.1.nat.family: 'dag' has other parameters than 'ctc' in the first stage: all stages",
+        ),
+        (
+            "students.raw.stages=[{}, {nat: {family: ctc}}]",
+            "students.raw.stages.1.nat: the first stage trains an autoregressive model, this one a non-autoregressive",
         ),
     ],
 )

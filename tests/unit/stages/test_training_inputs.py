@@ -12,6 +12,7 @@ import tiny_pipeline
 from kdmt.checksum import file_sha256
 from kdmt.config import Pipeline, Student
 from kdmt.stages.training_inputs import (
+    Job,
     cache_made_from,
     data_names,
     init_inputs,
@@ -32,6 +33,12 @@ def workspace() -> Workspace:
 
 def student(**settings: Any) -> Student:
     return Student.model_validate(settings)
+
+
+def job(*, before: Path | None = None, **settings: Any) -> Job:
+    own = student(**settings)
+    folder = Path("runs/tiny/students/x/seed_1")
+    return Job("x", folder, own.model, own.train, 1, ("raw",), "students.x", student=own, before=before)
 
 
 @pytest.mark.usefixtures("finished")
@@ -95,9 +102,24 @@ def test_monolingual_text_is_read_only_if_set() -> None:
 
 @pytest.mark.usefixtures("finished")
 def test_the_initial_checkpoint_is_an_input() -> None:
-    train = student(train={"init_from": "runs/tiny/teacher/best"}).train
-    (name, sha256), *more = init_inputs(train).items()
+    (name, sha256), *more = init_inputs(job(train={"init_from": "runs/tiny/teacher/best"})).items()
     assert (name, more) == ("init_from runs/tiny/teacher/best", [])
     best = Path("runs/tiny/teacher") / Path("runs/tiny/teacher/best").read_text().strip()
     assert sha256 == file_sha256(best / "model.safetensors")
-    assert init_inputs(student().train) == {}
+    assert init_inputs(job()) == {}
+
+
+@pytest.mark.usefixtures("finished")
+@pytest.mark.parametrize(
+    ("begin_from", "checkpoint"), [("best", "best"), ("last", "checkpoint_60"), (None, "average_best")]
+)
+def test_the_checkpoint_of_the_stage_before_is_an_input(begin_from: str | None, checkpoint: str) -> None:
+    """A run of the teacher takes the place of the stage before."""
+    run = Path("runs/tiny/teacher")
+    (run / "best").write_text("checkpoint_40\n")
+    choice = json.loads((run / "chosen.json").read_text())
+    (run / "chosen.json").write_text(json.dumps(choice | {"checkpoint": "average_best"}))
+    stage = job(before=run, **({} if begin_from is None else {"begin_from": begin_from}))
+    expected = run / ("checkpoint_40" if checkpoint == "best" else checkpoint)
+    assert stage.first_checkpoint == expected
+    assert init_inputs(stage) == {"teacher": file_sha256(expected / "model.safetensors")}

@@ -75,6 +75,7 @@ from kdmt.train.schedule import inverse_sqrt
         ),
         (
             "nat={family: dag, upsample: 3, glancing: [[0, 0.5]], glancing_rounding: round, "
+            "glancing_keep_path: true, "
             "glancing_same_dropout: true, loss_average: sentence}",
             "nll",
         ),

@@ -197,6 +197,43 @@ def test_a_length_beam_beyond_the_lengths_of_the_model_is_refused() -> None:
         NATEngine(model, search=NATDecode(length_beam=40))
 
 
+def written_with_length(model: NATransformer, source: np.ndarray, length: int, passes: int) -> tuple[list[int], float]:
+    """Return the words and their mean log-probability that Mask-Predict finds for a length, one sentence at a time."""
+    tokens, log_probs, src_tokens = [UNK] * length, [-math.inf] * length, torch.from_numpy(source)[None]
+    for done in range(passes):
+        count = length * (passes - done) // passes
+        hidden = sorted(range(length), key=lambda place: (log_probs[place], place))[:count]
+        seen = [UNK if place in hidden else token for place, token in enumerate(tokens)]
+        with torch.no_grad():
+            features = model.fill(src_tokens, torch.tensor([[*seen, EOS]]), model.encode(src_tokens))
+            logits = features @ model.output_weight_VD.t()
+        logits[..., PAD] = -math.inf  # never predicted
+        best = logits.log_softmax(-1)[0].max(-1)
+        for place in hidden:
+            tokens[place], log_probs[place] = int(best.indices[place]), float(best.values[place])
+    return tokens, sum(log_probs) / length
+
+
+@pytest.mark.parametrize("batch_size", [1, 4, 64])
+@pytest.mark.parametrize("passes", [1, 4, 10])
+def test_length_beam_of_mask_predict_chooses_the_best_mean_log_probability(passes: int, batch_size: int) -> None:
+    """Try the five most probable lengths one after the other, and compare (Ghazvininejad et al. 2019, section 3.3)."""
+    model = small("cmlm").eval()
+    engine = NATEngine(model, search=NATDecode(length_beam=5), iterations=passes)
+    first, found = 0, engine.decode(sources(), Decode(batch_size=batch_size))
+    for source, (best,) in zip(sources(), found, strict=True):
+        encoded = model.encode(torch.from_numpy(source)[None])
+        log_probs = model.lengths(encoded)[0].tolist()  # of the differences from -128 on
+        lengths = {len(source) + place - 128: value for place, value in enumerate(log_probs)}
+        likely = sorted((each for each in lengths if each >= 2), key=lambda each: -lengths[each])[:5]
+        candidates = [written_with_length(model, source, length - 1, passes) for length in likely]
+        words, score = max(candidates, key=lambda candidate: candidate[1])
+        assert best.tokens == tuple(words[: words.index(EOS)] if EOS in words else words)
+        assert best.score == pytest.approx(score, rel=1e-6)  # kept in float32
+        first += words == candidates[0][0]
+    assert first < len(sources())  # another length than the most probable one is chosen at least once
+
+
 @pytest.mark.parametrize("family", ["nat", "cmlm"])
 def test_a_teacher_chooses_among_lengths(family: FamilyName) -> None:
     model = small(family).eval()

@@ -1,0 +1,96 @@
+"""The folder of a student in stages: read as the run of its last stage, and never mixed with a run without stages."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+from tiny_pipeline import hash_tree, kdmt
+from training_runs import RAW, STILL, student
+
+from kdmt.errors import UserError
+from kdmt.flow.stage import locked
+from kdmt.models.checkpoint_folder import resolve_checkpoint
+from kdmt.stages.student_folder import at_work_on, point_to
+
+
+def a_run(folder: Path, text: str) -> Path:
+    """Make a folder with the files by which a checkpoint of a run is found."""
+    checkpoint = folder / "checkpoint_1"
+    checkpoint.mkdir(parents=True)
+    (checkpoint / "model.safetensors").write_text(text)
+    (checkpoint / "model.json").write_text("{}")
+    (folder / "last").write_text("checkpoint_1\n")
+    return folder
+
+
+def test_the_folder_of_a_student_is_read_as_the_last_stage(tmp_path: Path) -> None:
+    first, second = (a_run(tmp_path / "seed_1" / name, name) for name in ("stage_1", "stage_2"))
+    with pytest.raises(UserError, match="neither a checkpoint folder nor a run"):
+        resolve_checkpoint(tmp_path / "seed_1")
+    for run in (second, first):
+        point_to(run)
+        for name in ("", "last", "checkpoint_1", "auto"):
+            assert resolve_checkpoint(tmp_path / "seed_1" / name) == run / "checkpoint_1"
+        with pytest.raises(UserError, match="neither a checkpoint folder nor a run"):
+            resolve_checkpoint(tmp_path / "seed_1/best")
+
+
+def test_a_run_without_stages_is_renamed_and_the_stage_stays_locked(tmp_path: Path) -> None:
+    folder, said = a_run(tmp_path / "seed_1", "before"), []
+    (folder / "manifest.json").write_text("{}")
+    before, run = hash_tree(folder), folder / "stage_1"
+    with locked(run), at_work_on(run, said.append):
+        run.mkdir(parents=True)
+        with pytest.raises(UserError, match="another process is at work"), locked(run):
+            pass
+        with pytest.raises(UserError, match="another process is at work"), locked(folder):
+            pass
+    assert said == [
+        f"{folder}: the student had no stages before; its run is kept as {folder.with_name('seed_1.previous')}"
+    ]
+    kept = hash_tree(folder.with_name("seed_1.previous"))
+    assert {name: kept[name] for name in before} == before
+    assert sorted(path.name for path in folder.iterdir()) == [".stage_1.lock", "stage_1"]
+    with locked(run), at_work_on(run, said.append):
+        pass
+    assert len(said) == 1
+
+
+def test_a_student_that_is_trained_without_stages_is_left_alone(tmp_path: Path) -> None:
+    folder = a_run(tmp_path / "seed_1", "now")
+    (folder / "plan.json").write_text("{}")
+    before = hash_tree(folder)
+    with (
+        locked(folder),
+        pytest.raises(UserError, match="another process is at work"),
+        at_work_on(folder / "stage_1", print),
+    ):
+        pass
+    assert hash_tree(folder) == before
+
+
+@pytest.mark.usefixtures("finished")
+def test_a_student_gets_stages_has_fewer_and_has_none_again() -> None:
+    alone = hash_tree(RAW)
+    still = ", ".join(setting.replace("=", ": ") for setting in STILL)
+    stages = f"students.raw.stages=[{{}}, {{{still}}}]"
+    result = student("raw", stages)
+    assert f"{RAW}: the student had no stages before; its run is kept as {RAW}.previous\n" in result.err
+    kept = hash_tree(RAW.with_name("seed_1.previous"))
+    assert {name: kept[name] for name in alone} == alone
+    assert resolve_checkpoint(RAW).parent == RAW / "stage_2"
+    assert kdmt("translate", RAW, stdin=b"ba be\n").out == kdmt("translate", RAW / "stage_2", stdin=b"ba be\n").out
+
+    assert "stage 1: up to date, nothing to do" in student("raw", "students.raw.stages=[{}]").err
+    assert resolve_checkpoint(RAW).parent == RAW / "stage_1"
+    assert "stage 2: up to date, nothing to do" in student("raw", stages).err
+    assert resolve_checkpoint(RAW).parent == RAW / "stage_2"
+
+    result = student("raw")
+    assert "student raw seed 1: taken back from seed_1.previous" in result.err
+    found = hash_tree(RAW)
+    assert {name: found[name] for name in alone} == alone
+    assert (RAW.with_name("seed_1.unfinished") / "stage_2/manifest.json").is_file()
+    shutil.rmtree(RAW.with_name("seed_1.unfinished"))
