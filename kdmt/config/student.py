@@ -218,7 +218,6 @@ NOT_OF_A_STAGE: Mapping[str, str] = {
     "recipe": "the recipe is that of the student",
     "seeds": "every seed is trained in all stages",
     "stages": "a stage has no stages",
-    "recipe": "the student's recipe is that of all stages",
     "train": "a stage has the settings of 'train' directly, such as 'lr'",
 }
 # settings that give a model its first weights, by section: they are of the first stage
