@@ -152,7 +152,7 @@ def test_recipe_of_a_student_is_that_of_its_stages(load: Load, problem: Callable
     assert [stage.train.warmup_updates for stage in (first, second)] == [4000, 4000]
     assert first.nat == second.nat == student.nat
     message = problem("students.raw={recipe: ctc_glat, stages: [{data: raw}, {recipe: cmlm}]}")
-    assert message.startswith("students.raw: 'stages.1.recipe': the student's recipe is that of all stages")
+    assert message.startswith("students.raw: 'stages.1.recipe': the recipe is that of the student")
 
 
 def test_sections_in_python_are_merged_like_mappings() -> None:
