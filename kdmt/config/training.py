@@ -299,7 +299,10 @@ def check_initial_weights(model: Model, train: Train) -> None:
         ValueError: if a distribution is set for them, and all of them are replaced.
     """
     if model.init not in (None, "fairseq") and train.init_from is not None:
-        raise ValueError("'model.init' has no effect with 'train.init_from', whose weights replace the random ones")
+        raise ValueError(
+            "'model.init' has no effect with 'train.init_from', whose weights replace the random ones: leave it out, "
+            "or set it to null if a recipe has it"
+        )
 
 
 class Teacher(Section):

@@ -150,7 +150,7 @@ def test_auto_of_a_run_of_an_older_version_is_its_average_with_a_warning(
         resolve_checkpoint(run / "average_best")
 
 
-def test_auto_of_a_training_in_parts_is_that_of_the_last_part(tmp_path: Path) -> None:
+def test_auto_of_a_student_in_stages_is_that_of_the_last_stage(tmp_path: Path) -> None:
     run = make_run(tmp_path / "seed_1" / "stage_2")
     point(tmp_path / "seed_1" / "last", run)
     assert resolve_checkpoint(tmp_path / "seed_1" / "auto") == run / "average"

@@ -105,6 +105,25 @@ def test_objectives_resume_exactly(online: str, term: str) -> None:
 
 
 @pytest.mark.usefixtures("finished")
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ("nat={family: ctc, upsample: 2}", "nat: {loss: nmla}"),
+        ("nat={family: dag, upsample: 3}", "nat: {loss: fuzzy_alignment}"),
+        ("nat={family: nat}", "convex: {power: 1.0}"),
+        ("model.dropout=0.0", "convex: {}"),
+    ],
+)
+def test_a_trained_student_is_fine_tuned_with_another_loss(first: str, second: str) -> None:
+    """The negative log-likelihood, which is reported in both stages, goes on; the loss is between 0 and 1."""
+    stages = f"students.raw.stages=[{{}}, {{{second}, warmup_updates: 1000}}]"
+    assert student("raw", f"students.raw.{first}", stages).code == 0
+    before, after = (metrics(RAW / f"stage_{number}", "valid") for number in (1, 2))
+    assert after[0]["nll"] == pytest.approx(before[-1]["nll"], rel=0.05)
+    assert before[-1]["loss"] > 1.0 > after[0]["loss"] > 0.0
+
+
+@pytest.mark.usefixtures("finished")
 def test_initialisation_and_decoder_input_reach_the_model() -> None:
     sets = ["nat={family: ctc, upsample: 2, decoder_input: unk}", "model.init=bert", "model.decoder_learned_pos=true"]
     assert student("raw", *(f"students.raw.{each}" for each in sets)).code == 0
