@@ -20,7 +20,7 @@ from kdmt.choices import (
 )
 from kdmt.config.bounds import largest
 from kdmt.config.recipes import with_recipe
-from kdmt.config.section import Section, TokenLimit, changed, execution, extend
+from kdmt.config.section import Section, TokenLimit, changed, execution, extend, later
 
 
 class Model(Section):
@@ -58,7 +58,7 @@ class Model(Section):
         None, description="Embeddings without multiplication by the square root of the width"
     )
     activation_fn: Activation | None = Field(None, description="Activation function of the feed-forward layers")
-    init: Initialisation | None = Field(
+    init: Initialisation | None = later(
         None,
         description="Random initial weights: 'fairseq' (also if null) draws them as fairseq's Transformer does, 'bert' "
         "from a normal distribution with a standard deviation of 0.02",
