@@ -158,22 +158,23 @@ class NBestSampler:
     def __init__(self, pieces: Pieces, alpha: float, nbest_size: int) -> None:
         self.lattices, self.alpha, self.nbest_size = Lattices(pieces), alpha, nbest_size
         self._best: dict[Word, tuple[NDArray[np.float64], list[Word]]] = {}
-        # only the pair (i, j) of sorted lists with (i + 1)(j + 1) <= n can be among the n best sums
-        pairs = [(i, j) for i in range(nbest_size) for j in range(nbest_size // (i + 1))]
-        self._first, self._second = np.array(pairs, dtype=np.int64).T
+        self._pairs: dict[tuple[int, int], tuple[NDArray[np.int64], NDArray[np.int64]]] = {}
 
     def sample(self, words: Sequence[Word], draw: Draw) -> list[Word]:
         best = [self._best.get(word) or self._keep(word) for word in words]
-        open_words = [place for place, (scores, _) in enumerate(best) if len(scores) > 1]
+        losses = {place: float(scores[0] - scores[1]) for place, (scores, _) in enumerate(best) if len(scores) > 1}
         sums, back = np.zeros(1), []
-        for place in open_words:
+        # words that lose least by their second best come first, so that the list is full soon and others are left out
+        for place in sorted(losses, key=losses.__getitem__):
+            full = len(sums) == self.nbest_size
+            if full and losses[place] >= sums[0] - sums[-1]:
+                break
             sums, first, second = self._best_sums(sums, best[place][0])
-            back.append((first, second))
-        weights = np.exp(self.alpha * (sums - sums[0]))
-        limits = np.cumsum(weights)
+            back.append((place, first, second))
+        limits = np.cumsum(np.exp(self.alpha * (sums - sums[0])))
         choice = min(int(np.searchsorted(limits, draw() * limits[-1], side="right")), len(sums) - 1)
         drawn = [segmentations[0] for _, segmentations in best]
-        for place, (first, second) in zip(reversed(open_words), reversed(back), strict=True):
+        for place, first, second in reversed(back):
             drawn[place] = best[place][1][second[choice]]
             choice = int(first[choice])
         return drawn
@@ -182,13 +183,21 @@ class NBestSampler:
         self, left: NDArray[np.float64], right: NDArray[np.float64]
     ) -> tuple[NDArray[np.float64], NDArray[np.int64], NDArray[np.int64]]:
         """Return the n best sums of two descending lists, descending, and the index of both parts of each."""
-        first, second = self._first, self._second
-        if len(left) < self.nbest_size or len(right) < self.nbest_size:
-            inside = (first < len(left)) & (second < len(right))
-            first, second = first[inside], second[inside]
+        if len(left) == self.nbest_size:  # what loses more than the last of the best is not among the sums
+            right = right[: int(np.searchsorted(-right, left[0] - left[-1] - right[0]))]
+        first, second = self._pairs_of(len(left), len(right))
         sums = left[first] + right[second]
         order = np.argsort(-sums, kind="stable")[: self.nbest_size]
         return sums[order], first[order], second[order]
+
+    def _pairs_of(self, num_left: int, num_right: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Return the indices (i, j) of sorted lists that can be among the n best sums: (i + 1)(j + 1) <= n."""
+        found = self._pairs.get((num_left, num_right))
+        if found is None:
+            most = [min(num_right, self.nbest_size // (i + 1)) for i in range(num_left)]
+            pairs = np.array([(i, j) for i in range(num_left) for j in range(most[i])], dtype=np.int64)
+            found = self._pairs[num_left, num_right] = (pairs[:, 0].copy(), pairs[:, 1].copy())
+        return found
 
     def _keep(self, word: Word) -> tuple[NDArray[np.float64], list[Word]]:
         if len(self._best) >= MAX_CACHED_WORDS:

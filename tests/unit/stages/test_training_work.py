@@ -83,6 +83,7 @@ from kdmt.train.schedule import inverse_sqrt
         ("nat={family: ctc, upsample: 2, loss: nmla, glancing: [[0, 0.5]]}", "nll"),
         ("nat={family: dag, upsample: 3, loss: fuzzy_alignment, ngram: 3}", "nll"),
         ("convex={power: 1.0}", "nll"),
+        ("train.subword_regularization={alpha: 0.1}", "nll"),
         ("nat={family: levenshtein},embeddings_from_teacher=true", "deletion"),
         ("nat={family: insertion},attention_kd={decoder_self: none, cross: none}", "attention"),
         ("nat={family: insertion},encoder_layers_from_teacher=[0]", "nll"),
@@ -102,6 +103,18 @@ def test_objectives_resume_exactly(online: str, term: str) -> None:
     stop_after_checkpoint_2()
     assert "going on from checkpoint_2" in student("raw", *sets).err
     assert results(RAW) == straight
+
+
+@pytest.mark.usefixtures("finished")
+def test_subword_regularization_changes_the_training_text_alone() -> None:
+    """Check the training loss by side, and that a dropout of the wrong kind is refused with its path."""
+    off = "{alpha: 0.1, side: source, nbest_size: 2}"  # almost no ambiguity
+    setting = "students.raw.train.subword_regularization"
+    losses = {}
+    for value in ("null", off, "{alpha: 0.1, side: source}", "{alpha: 0.1, side: target}", "{alpha: 0.1}"):
+        assert student("raw", f"{setting}={value}").code == 0
+        losses[value] = metrics(RAW, "train")[0]["nll"]
+    assert len(set(losses.values())) == len(losses)
 
 
 @pytest.mark.usefixtures("finished")
