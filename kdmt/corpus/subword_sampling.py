@@ -37,7 +37,7 @@ from kdmt.corpus.vocabulary import Dictionary
 from kdmt.errors import UserError
 from kdmt.types import SPECIALS
 
-MAX_GROWTH = 2  # a sentence has at most this number of times its tokens in the data-bin
+MAX_GROWTH = 1.5  # a sentence has at most this number of times its tokens in the data-bin
 MAX_CACHED_WORDS = 50_000  # lattices, about 100 MB
 MAX_CACHED_NODES = 200_000  # states of words whose merges are drawn, about 100 MB
 SPACE = "▁"  # space in the pieces of SentencePiece
@@ -266,11 +266,12 @@ class MergeDropout:
         node = self._starts[word] if word in self._starts else self._keep(word)
         if node is None:
             return word
-        while node.pairs:
-            choice = bisect_right(self._limits, draw(), 0, len(node.pairs))
-            if choice == len(node.pairs):
+        limits = self._limits
+        while num_pairs := len(node.pairs):
+            choice = bisect_right(limits, draw(), 0, num_pairs)
+            if choice == num_pairs:
                 break
-            node = self._merged(node, choice, draw)
+            node = node.following[choice] or self._merged(node, choice, draw)
         if node.tokens is None:
             node.tokens = self.merges.tokens(node.symbols) or ()
         return node.tokens or word
@@ -285,7 +286,7 @@ class MergeDropout:
             self._limits += [1.0 - self.dropout**k for k in range(len(self._limits) + 1, len(start.symbols) + 1)]
             node = start
             while node.pairs:
-                node = self._merged(node, 0, lambda: 0.0)
+                node = node.following[0] or self._merged(node, 0, lambda: 0.0)
             if self.merges.tokens(node.symbols) != word:
                 start = None
         self._starts[word] = start
@@ -304,15 +305,13 @@ class MergeDropout:
         return [(rank, place) for place, rank in enumerate(ranks) if rank is not None]
 
     def _merged(self, node: _Node, choice: int, draw: Draw) -> _Node:
-        """Return the state after the merge of a pair."""
+        """Return the state after the merge of a pair, and keep it if the pair alone determines it."""
         others = self._equal_pairs(node, choice) if self.merges.merges_all else []
         if others:  # more than one bit is to be drawn, and the state is not kept with this one
             places = [node.pairs[choice], *(place for place in others if draw() < 1.0 - self.dropout)]
             symbols = _merge(node.symbols, places)
             return self._node(symbols, self._pairs(symbols))
-        following = node.following[choice]
-        if following is None:
-            following = node.following[choice] = self._merge_one(node, choice)
+        following = node.following[choice] = self._merge_one(node, choice)
         return following
 
     def _merge_one(self, node: _Node, choice: int) -> _Node:
@@ -485,21 +484,26 @@ class SentenceSampler:
         begin = 0
         for size, index, end in zip(sizes.tolist(), indices.tolist(), ends, strict=True):
             before = len(drawn)
-            self._add_sentence(drawn, words[begin:end], size, self._generator(epoch, index))
+            for word in self._sample_sentence(words[begin:end], size, self._generator(epoch, index)):
+                drawn += word
             drawn_sizes.append(len(drawn) - before)
             begin = end
         return np.array(drawn, dtype=np.int64), np.array(drawn_sizes, dtype=np.int64)
 
-    def _add_sentence(self, drawn: list[int], words: Sequence[Word], size: int, generator: Random) -> None:
-        limit = min(MAX_GROWTH * size, self.max_tokens or MAX_GROWTH * size)
+    def _sample_sentence(self, words: Sequence[Word], size: int, generator: Random) -> list[Word]:
+        new = self.words.sample(words, generator.random)
+        limit = int(min(MAX_GROWTH * size, self.max_tokens or math.inf))
         room = max(limit - size, 0)
-        for word, new in zip(words, self.words.sample(words, generator.random), strict=True):
-            growth = len(new) - len(word)
+        if sum(map(len, new)) - size <= room:
+            return new
+        # words are taken in random order, so that no part of the sentence is cut as in the data-bin more often
+        for place in sorted(range(len(words)), key=lambda _: generator.random()):
+            growth = len(new[place]) - len(words[place])
             if growth > room:
-                drawn += word
+                new[place] = words[place]
             else:
-                drawn += new
                 room -= growth
+        return new
 
     def _generator(self, epoch: int, index: int) -> Random:
         return Random(((self.seed << 32 | epoch) << 64 | index) << 1 | self.side)  # its numbers never change
