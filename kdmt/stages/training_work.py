@@ -146,7 +146,11 @@ def _sampling(job: Job, codec: TextCodec) -> SubwordSampling | None:
     settings = job.train.subword_regularization
     if settings is None:
         return None
-    limits = (job.train.max_source_tokens, job.train.max_target_tokens)
+    config = architecture(job.model.arch, job.model.overrides())
+    limits = (
+        min(job.train.max_source_tokens or config.max_source_positions, config.max_source_positions),
+        min(job.train.max_target_tokens or config.max_target_positions, config.max_target_positions),
+    )
     try:
         return SubwordSampling.of(codec, settings, seed=job.seed, max_tokens=limits)
     except UserError as error:

@@ -79,6 +79,14 @@ Load = Callable[..., Pipeline]
             "students.raw={data: nbest, train: {packing: true}}",
             "students.raw: 'train.packing' cannot have 'data: nbest'",
         ),
+        (
+            "students.raw={nat: {family: ctc}, train: {subword_regularization: {alpha: 0.1}}}",
+            "students.raw: 'train.subword_regularization' is for autoregressive students: leave out 'nat'",
+        ),
+        (
+            "students.raw={word_kd: {source: cache}, train: {subword_regularization: {alpha: 0.1}}}",
+            "students.raw: 'train.subword_regularization' cannot have 'word_kd.source: cache'",
+        ),
         ("students.raw={nat: {family: ctc}, word_kd: {}}", "students.raw: 'nat.family: ctc' cannot have 'word_kd'"),
         ("students.raw={nat: {family: nat}, on_policy: {}}", "students.raw: 'nat.family: nat' cannot have 'on_policy'"),
         ("students.raw={nat: {family: dag}, data: nbest}", "students.raw: 'nat.family: dag' cannot have 'data: nbest'"),
