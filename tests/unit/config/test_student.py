@@ -24,6 +24,10 @@ Load = Callable[..., Pipeline]
             "students.raw.word_kd: 'marginal_momentum' has",
         ),
         ("students.raw.word_kd={skew: 0.2}", "students.raw.word_kd: 'skew' has no effect unless 'divergence' is"),
+        (
+            "students.raw.word_kd={divergence: skewed_kl, beta: 0.2}",
+            "students.raw.word_kd: 'beta' has no effect with 'divergence: skewed_kl'",
+        ),
         ("students.raw.word_kd={source: cache, teachers: [a]}", "students.raw.word_kd: 'teachers' run during training"),
         ("students.raw.word_kd={alpha_schedule: [[9, 0.5], [3, 1.0]]}", "students.raw.word_kd: 'alpha_schedule': the "),
         ("students.raw.word_kd={alpha_schedule: [[3, 0.5], [3, 1.0]]}", "students.raw.word_kd: 'alpha_schedule': the "),
