@@ -33,9 +33,11 @@ from torch.nn import functional as F
 from kdmt.config import Student
 from kdmt.corpus.batching import Batch, ParallelData
 from kdmt.families import FamilyName
+from kdmt.losses.gathered import overlapping_log_probs
 from kdmt.models.architecture import NATConfig
 from kdmt.models.build import build_nonautoregressive
 from kdmt.models.nonautoregressive import NATransformer
+from kdmt.objectives import aligned
 from kdmt.objectives.build import build_objective
 from kdmt.objectives.objective import Objective
 from kdmt.train.validation import validation_loss
@@ -279,6 +281,19 @@ def test_convex_loss_of_hidden_words_equals_formula(tmp_path: Path, family: Fami
     torch.testing.assert_close(terms["loss"].sum, expected, rtol=1e-9, atol=0)
     assert float(terms["length"].sum.detach()) > 0
     assert terms["loss"].count == float(prepared.keep_BT.sum())
+
+
+def test_the_overlap_is_computed_for_the_loss_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first pass of glancing does not need it."""
+    gradients: list[bool] = []
+
+    def spy(*args: Any, **options: Any) -> tuple[Tensor, Tensor]:
+        gradients.append(torch.is_grad_enabled())
+        return overlapping_log_probs(*args, **options)
+
+    monkeypatch.setattr(aligned, "overlapping_log_probs", spy)
+    terms_of(nat_objective(small("ctc"), loss="nmla", glancing=[(0, 0.5)]).train(), batch_of(tmp_path))
+    assert gradients == [True]
 
 
 def test_power_is_used(tmp_path: Path) -> None:
