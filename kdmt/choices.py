@@ -31,6 +31,7 @@ AutoCheckpoint = Literal["auto", "best", "last"]  # that `auto` is: the best by 
 CHECKPOINT_PREFERENCE: tuple[CheckpointName, ...] = ("average", "best", "last")  # if none is named, the first one found
 
 # training
+SubwordSide = Literal["both", "source", "target"]
 LRSchedule = Literal["inverse_sqrt", "linear", "cosine", "polynomial_decay", "wsd"]
 BestMetric = Literal["loss", "bleu", "chrf"]
 OnDivergence = Literal["stop", "skip"]  # for a loss or gradient that is not finite, or a gradient that is too large

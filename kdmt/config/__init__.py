@@ -37,7 +37,7 @@ from kdmt.config.student import (
     WordKD,
     setting_path,
 )
-from kdmt.config.training import Model, Teacher, Train
+from kdmt.config.training import Model, SubwordRegularization, Teacher, Train
 
 __all__ = [
     "KINDS",
@@ -73,6 +73,7 @@ __all__ = [
     "Shortlist",
     "Source",
     "Student",
+    "SubwordRegularization",
     "Teacher",
     "Text",
     "Tokenizer",

@@ -15,7 +15,7 @@ from kdmt.config.messages import describe_problems
 from kdmt.config.prepare import Prepare
 from kdmt.config.score import Score
 from kdmt.config.section import LanguageCode, Section, changed
-from kdmt.config.student import Student
+from kdmt.config.student import Student, setting_path
 from kdmt.config.training import Teacher
 from kdmt.errors import UserError
 from kdmt.languages import Direction, moses_language, parse_language, same_language, script_of, writes_spaces
@@ -109,6 +109,20 @@ class Pipeline(Section):
                 raise ValueError(f"'{path}.data: {student.data}' is made of the n-best: set 'distill.decode.nbest'")
             if made.file is not None and getattr(self.distill, made.file) is None:
                 raise ValueError(f"'{path}.data: {student.data}' needs the file 'distill.{made.file}'")
+        return self
+
+    @model_validator(mode="after")
+    def _can_be_resampled(self) -> Pipeline:
+        tokenizer = self.prepare.tokenizer
+        for path, train in [("teacher", self.teacher.train), *((path, each.train) for path, each in self.trainings())]:
+            if train.subword_regularization is None:
+                continue
+            # the model of a given file is known when it is read
+            model = tokenizer.model if tokenizer.source_path is None else "given"
+            try:
+                train.subword_regularization.check_tokenizer(tokenizer.type, model)
+            except ValueError as error:
+                raise ValueError(f"'{setting_path(path, 'train.subword_regularization')}': {error}") from None
         return self
 
     @model_validator(mode="after")

@@ -364,6 +364,19 @@ class Student(Section):
         return self
 
     @model_validator(mode="after")
+    def _can_be_resampled(self) -> Student:
+        if self.train.subword_regularization is None:
+            return self
+        if self.nat is not None:
+            raise ValueError("'train.subword_regularization' is for autoregressive students: leave out 'nat'")
+        if self.word_kd is not None and self.word_kd.source == "cache":
+            raise ValueError(
+                "'train.subword_regularization' cannot have 'word_kd.source: cache', which has the teacher's "
+                "distributions at the tokens of one segmentation"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _own_samples(self) -> Student:
         if self.on_policy is None:
             return self

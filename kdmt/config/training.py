@@ -16,10 +16,11 @@ from kdmt.choices import (
     Parallelism,
     Precision,
     RecipeName,
+    SubwordSide,
 )
 from kdmt.config.bounds import largest
 from kdmt.config.recipes import with_recipe
-from kdmt.config.section import Section, TokenLimit, changed, execution, extend
+from kdmt.config.section import Section, TokenLimit, changed, execution, extend, later
 
 
 class Model(Section):
@@ -57,7 +58,7 @@ class Model(Section):
         None, description="Embeddings without multiplication by the square root of the width"
     )
     activation_fn: Activation | None = Field(None, description="Activation function of the feed-forward layers")
-    init: Initialisation | None = Field(
+    init: Initialisation | None = later(
         None,
         description="Random initial weights: 'fairseq' (also if null) draws them as fairseq's Transformer does, 'bert' "
         "from a normal distribution with a standard deviation of 0.02",
@@ -99,6 +100,62 @@ class Average(Section):
         description="Number of checkpoints in each average: another name of 'average_checkpoints', as which it is "
         "stored; null for the value there",
     )
+
+
+class SubwordRegularization(Section):
+    """Subword regularisation: training text is cut into other subwords in each epoch.
+
+    `alpha` is for unigram models of SentencePiece (Kudo 2018), `dropout` for BPE models of SentencePiece and
+    subword-nmt (Provilkov et al. 2020).
+    """
+
+    alpha: float | None = Field(
+        None,
+        ge=0.0,
+        description="Exponent of the probabilities of segmentations, SentencePiece's 'alpha'; unigram models only",
+    )
+    nbest_size: int = Field(
+        -1,
+        ge=-1,
+        le=512,
+        description="Number of best segmentations of a sentence that one is drawn from, SentencePiece's 'nbest_size'; "
+        "-1 for all",
+    )
+    dropout: float | None = Field(
+        None,
+        gt=0.0,
+        lt=1.0,
+        description="Probability that a merge is skipped, subword-nmt's '--dropout' and the 'alpha' of SentencePiece's "
+        "BPE models; BPE models only",
+    )
+    side: SubwordSide = Field("both", description="Side whose sentences are cut in other ways: both, source or target")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> SubwordRegularization:
+        if (self.alpha is None) == (self.dropout is None):
+            raise ValueError("give either 'alpha' (unigram models) or 'dropout' (BPE models)")
+        if self.nbest_size in (0, 1):
+            raise ValueError("'nbest_size' should be at least 2, or -1 for all segmentations")
+        if self.alpha is None and self.nbest_size != -1:
+            raise ValueError("'nbest_size' has no effect with 'dropout': BPE models have no n-best segmentations")
+        return self
+
+    def check_tokenizer(self, kind: str, model: str) -> None:
+        """Check that a tokenizer can be sampled with these settings.
+
+        Args:
+            kind: type of the tokenizer.
+            model: its subword model, `unigram` or `bpe`.
+
+        Raises:
+            ValueError: if it cannot.
+        """
+        if kind == "words":
+            raise ValueError("text of 'prepare.tokenizer.type: words' cannot be cut in another way")
+        if model == "bpe" and self.dropout is None:
+            raise ValueError("'alpha' is a setting of unigram models: the tokenizer is a BPE model, set 'dropout'")
+        if model == "unigram" and self.alpha is None:
+            raise ValueError("'dropout' is a setting of BPE models: the tokenizer is a unigram model, set 'alpha'")
 
 
 def _average_from_name(value: object) -> object:
@@ -210,6 +267,11 @@ class Train(Section):
         description="Packing of sentences one after another, without padding; 'max_tokens' then counts real tokens on "
         "each side. Autoregressive models only",
     )
+    subword_regularization: SubwordRegularization | None = Field(
+        None,
+        description="Random segmentations of the training text into subwords; 'max_tokens' counts the tokens of the "
+        "data-bin. Autoregressive models only; null for none",
+    )
     compile: bool = Field(
         False, description="Compilation with torch.compile; sentences are padded to a small number of lengths"
     )
@@ -256,6 +318,10 @@ class Train(Section):
             raise ValueError("'init_optimizer' is given without 'init_from'")
         if not all(0.0 <= beta < 1.0 for beta in self.adam_betas):
             raise ValueError(f"'adam_betas' {list(self.adam_betas)} are not both at least 0 and less than 1")
+        if self.packing and self.subword_regularization is not None:
+            raise ValueError(
+                "'packing' cannot be combined with 'subword_regularization', whose sentences may not fit into a row"
+            )
         return self
 
     @model_validator(mode="after")

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 IntArray = NDArray[np.integer[Any]]
 Sentence = tuple[IntArray, IntArray | None]  # source [S] and target [T], each with </s>
+# (concatenated tokens, size and index of each sentence, side) -> other tokens and sizes
+Change = Callable[[IntArray, IntArray, IntArray, int], tuple[IntArray, IntArray]]
 
 
 @dataclass(frozen=True)
@@ -284,16 +286,21 @@ def epoch_order(num_batches: int, *, seed: int, epoch: int) -> NDArray[np.int64]
     return np.random.default_rng([seed, epoch, 1]).permutation(num_batches)
 
 
-def collate(indices: Sequence[int] | IntArray, data: ParallelData, *, length_multiple: int = 1) -> Batch:
+def collate(
+    indices: Sequence[int] | IntArray, data: ParallelData, *, length_multiple: int = 1, change: Change | None = None
+) -> Batch:
     """Return the padded batch of the pairs at these indices, in the given order.
 
     The decoder input is the target shifted right by one, with `</s>` at the beginning instead of the end. Both sides
     are padded to a multiple of `length_multiple`.
+
+    Args:
+        change: function that replaces the tokens of a side.
     """
     import torch
 
     index_B = np.asarray(indices, dtype=np.int64)
-    src_tokens_BS, src_mask_BS = _pad_side(index_B, data, 0, length_multiple)
+    src_tokens_BS, src_mask_BS = _pad_side(index_B, data, 0, length_multiple, change)
     batch = Batch(
         index_B=torch.as_tensor(index_B),
         src_tokens_BS=torch.from_numpy(src_tokens_BS),
@@ -301,7 +308,7 @@ def collate(indices: Sequence[int] | IntArray, data: ParallelData, *, length_mul
     )
     if data.tgt_sizes is None:
         return batch
-    tgt_tokens_BT, tgt_mask_BT = _pad_side(index_B, data, 1, length_multiple)
+    tgt_tokens_BT, tgt_mask_BT = _pad_side(index_B, data, 1, length_multiple, change)
     prev_tokens_BT = np.roll(tgt_tokens_BT, 1, axis=1)
     prev_tokens_BT[:, 0] = EOS
     prev_tokens_BT[~tgt_mask_BT] = PAD
@@ -314,7 +321,7 @@ def collate(indices: Sequence[int] | IntArray, data: ParallelData, *, length_mul
 
 
 def _pad_side(
-    indices: NDArray[np.int64], data: ParallelData, side: int, multiple: int
+    indices: NDArray[np.int64], data: ParallelData, side: int, multiple: int, change: Change | None
 ) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
     """Return the sources (side 0) or targets (side 1) of some pairs, padded as by `pad_sentences`.
 
@@ -323,15 +330,25 @@ def _pad_side(
     Returns:
         Tokens, int64 [B, L], and the mask of the real ones, bool [B, L].
     """
+    if change is not None:
+        tokens_M, sizes_B = change(*_join_side(indices, data, side), indices, side)
+        tokens_BL, mask_BL = _empty_rows(sizes_B, multiple)
+        tokens_BL[mask_BL] = tokens_M
+        return tokens_BL, mask_BL
     sizes = data.src_sizes if side == 0 else data.tgt_sizes
     assert sizes is not None
-    length = -(-int(sizes[indices].max()) // multiple) * multiple
-    mask_BL = np.arange(length) < sizes[indices, None]
-    tokens_BL = np.full(mask_BL.shape, PAD, dtype=np.int64)
+    tokens_BL, mask_BL = _empty_rows(sizes[indices], multiple)
     for rows, dataset, own in data.located(indices, side):
         tokens, _ = dataset.gather(own)
         tokens_BL[mask_BL if rows is None else mask_BL & rows[:, None]] = without_padding(tokens)
     return tokens_BL, mask_BL
+
+
+def _empty_rows(sizes_B: IntArray, multiple: int) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+    """Return rows of padding, int64 [B, L], and the mask of the places of tokens, bool [B, L]."""
+    length = -(-int(sizes_B.max()) // multiple) * multiple
+    mask_BL = np.arange(length) < sizes_B[:, None]
+    return np.full(mask_BL.shape, PAD, dtype=np.int64), mask_BL
 
 
 def collate_packed(indices: Sequence[int] | IntArray, data: ParallelData, shape: PackingShape) -> Batch:

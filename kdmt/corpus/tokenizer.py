@@ -31,6 +31,7 @@ from subword_nmt.learn_bpe import learn_bpe
 from kdmt.checksum import file_sha256
 from kdmt.config import Tokenizer as TokenizerSettings
 from kdmt.corpus.formats import HEAD_BYTES, refuse_other_formats
+from kdmt.corpus.sentencepiece_file import NORMAL, read_facts
 from kdmt.corpus.subwords import join_subwords
 from kdmt.errors import UserError
 from kdmt.files import atomic_folder, check_file, check_keys, read_json_object, write_json
@@ -146,6 +147,18 @@ class SentencePieceModel(SubwordModel):
     def decode(self, tokenised: str) -> str:
         return self._processor.decode(tokenised.split())
 
+    def scores(self) -> tuple[str, dict[str, float]]:
+        """Return the algorithm of the model, and the score of each piece that it cuts text into.
+
+        Specials, bytes, user-defined symbols and unused pieces are no such pieces.
+        """
+        facts = read_facts(self._processor.serialized_model_proto())
+        return facts.algorithm, {
+            piece: self._processor.get_score(number)
+            for number, (piece, kind) in enumerate(zip(self.symbols, facts.piece_types, strict=False))
+            if kind == NORMAL and piece not in SPECIALS
+        }
+
     def surfaces(self, symbols: Sequence[str]) -> Surfaces:
         """Return the text of each symbol as decoded by the library, which removes the first symbol's leading space.
 
@@ -210,6 +223,10 @@ class SubwordNmtModel(SubwordModel):
             [symbol.removesuffix("@@") if ok else None for symbol, ok in zip(symbols, alone, strict=True)],
             "last",
         )
+
+    def merges(self) -> tuple[dict[tuple[str, str], int], dict[str, tuple[str, str]], tuple[int, ...]]:
+        """Return the rank of each merge, the pair that each merged symbol is made of, and the version of the file."""
+        return self._bpe.bpe_codes, self._bpe.bpe_codes_reverse, self._bpe.version
 
     def _cut(self, word: str) -> list[int]:
         if len(self._word_ids) >= MAX_CACHED_WORDS:

@@ -82,7 +82,7 @@ def resolve_checkpoint(path: Path) -> Path:
 def _last_stage(folder: Path) -> Path | None:
     """Return the run of the last stage of a student, None if the folder is not that of a student in stages."""
     pointer = folder / LAST
-    if not pointer.is_file():
+    if _STAGE.fullmatch(folder.name) or not pointer.is_file():  # a stage has no stages, whatever its files are
         return None
     with pointer.open("rb") as file:
         name = os.fsdecode(file.read(_POINTER_BYTES)).strip()

@@ -12,12 +12,13 @@ import torch
 
 from kdmt.checksum import verify_checkpoint
 from kdmt.choices import CHECKPOINT_PREFERENCE
-from kdmt.config import NAT, Decode, Student
+from kdmt.config import NAT, Decode, Student, setting_path
 from kdmt.corpus.batching import ParallelData, join_data, open_parallel, open_split
 from kdmt.corpus.binarize import data_prefix
 from kdmt.corpus.codec import TextCodec, check_vocabulary
 from kdmt.corpus.knowledge_cache import KnowledgeCache, KnowledgeSource
 from kdmt.corpus.lines import read_lines
+from kdmt.corpus.subword_sampling import SubwordSampling
 from kdmt.decode.engines.translator import Translator
 from kdmt.errors import UserError
 from kdmt.files import read_optional_json, write_json
@@ -65,7 +66,7 @@ def train(workspace: Workspace, job: Job, plan: Plan | None) -> None:
     device, ranks = pick_device(job.train.device, workspace.ranks), workspace.ranks
     codec = TextCodec.load(workspace.prepare)
     knowledge = _knowledge(workspace, job.student)
-    data = _training_data(workspace, job, knowledge)
+    data = _training_data(workspace, job, codec, knowledge)
     model, init_state = _build_model(workspace, job, codec)
     objective = build_objective(
         model,
@@ -122,7 +123,9 @@ def _open_progress(job: Job, ranks: Ranks) -> Progress:
 # ---------------------------------------------------------------------------------------------------------------- data
 
 
-def _training_data(workspace: Workspace, job: Job, knowledge: KnowledgeSource | None) -> BinarizedData:
+def _training_data(
+    workspace: Workspace, job: Job, codec: TextCodec, knowledge: KnowledgeSource | None
+) -> BinarizedData:
     return BinarizedData(
         join_data([_open_data(workspace, name, "train") for name in job.data]),
         job.train,
@@ -130,7 +133,25 @@ def _training_data(workspace: Workspace, job: Job, knowledge: KnowledgeSource | 
         knowledge=knowledge,
         monolingual=_monolingual(workspace, job),
         weights=_weights(workspace, job),
+        sampling=_sampling(job, codec),
     )
+
+
+def _sampling(job: Job, codec: TextCodec) -> SubwordSampling | None:
+    """Return the samplers of subwords, if the settings request them.
+
+    Raises:
+        UserError: if the tokenizer cannot be sampled with these settings.
+    """
+    settings = job.train.subword_regularization
+    if settings is None:
+        return None
+    limits = (job.train.max_source_tokens, job.train.max_target_tokens)
+    try:
+        return SubwordSampling.of(codec, settings, seed=job.seed, max_tokens=limits)
+    except UserError as error:
+        path = setting_path(job.path, "train.subword_regularization")
+        raise UserError(f"'{path}': {error}") from None
 
 
 def _open_data(workspace: Workspace, name: str, split: str) -> ParallelData:

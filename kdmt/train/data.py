@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Generic, Protocol, TypeVar
 
 import numpy as np
@@ -25,8 +26,10 @@ from kdmt.corpus.batching import (
 )
 from kdmt.corpus.knowledge_cache import KnowledgeSource
 from kdmt.corpus.packing import PackingShape
+from kdmt.corpus.subword_sampling import SubwordSampling
 from kdmt.errors import UserError
 from kdmt.ranks import Ranks
+from kdmt.types import PAD
 
 _COMPILED_MULTIPLE = 8  # lengths are padded to multiples of it, so that a compiled model sees few different shapes
 
@@ -38,6 +41,7 @@ class BinarizedData:
         knowledge: cache from which the teacher's most probable tokens are added to each batch.
         monolingual: sources without targets to add to each batch.
         weights: float32 [pairs], weight of each pair.
+        sampling: draws other subwords for the sentences of a batch, whose size is planned by those of the data-bin.
 
     Attributes:
         num_left_out: number of pairs over the size limits.
@@ -55,9 +59,10 @@ class BinarizedData:
         knowledge: KnowledgeSource | None = None,
         monolingual: MonolingualText | None = None,
         weights: np.ndarray | None = None,
+        sampling: SubwordSampling | None = None,
     ) -> None:
         self.data, self.settings, self.seed, self.knowledge = data, settings, seed, knowledge
-        self.monolingual, self.weights = monolingual, weights
+        self.monolingual, self.weights, self.sampling = monolingual, weights, sampling
         self.kept, self.num_left_out = filter_by_size(
             data.src_sizes,
             data.tgt_sizes,
@@ -90,10 +95,15 @@ class BinarizedData:
         longer = np.maximum(self.data.src_sizes, self.data.tgt_sizes)
         return PackingShape.of(longer[self.kept], self.settings.max_tokens)
 
-    def load(self, indices: np.ndarray) -> Batch:
-        """Return the batch of these pairs."""
+    def load(self, indices: np.ndarray, epoch: int = 0) -> Batch:
+        """Return the batch of these pairs, with the subwords drawn for an epoch if there is `sampling`."""
         if self.packing is None:
-            batch = collate(indices, self.data, length_multiple=_length_multiple(self.settings))
+            multiple = _length_multiple(self.settings)
+            if self.sampling is None:
+                batch = collate(indices, self.data, length_multiple=multiple)
+            else:
+                change = partial(self.sampling.sample, epoch=epoch)
+                batch = collate(indices, self.data, length_multiple=multiple, change=change)
         else:
             batch = collate_packed(indices, self.data, self.packing)
         extras = Extras(
@@ -101,12 +111,17 @@ class BinarizedData:
             monolingual_BS=None if self.monolingual is None else self.monolingual.batch_for(indices),
         )
         if self.weights is not None:
-            extras = self._weighted(extras, self.weights[indices], indices)
+            extras = self._weighted(extras, self.weights[indices], self._target_sizes(indices, batch))
         return replace(batch, extras=extras)
 
-    def _weighted(self, extras: Extras, weights: np.ndarray, indices: np.ndarray) -> Extras:
+    def _target_sizes(self, indices: np.ndarray, batch: Batch) -> np.ndarray:
+        if self.sampling is not None:
+            return batch.targets[1].ne(PAD).sum(dim=1).numpy()
         assert self.data.tgt_sizes is not None
-        weighted_tokens = float(weights.astype(np.float64) @ self.data.tgt_sizes[indices])
+        return self.data.tgt_sizes[indices]
+
+    def _weighted(self, extras: Extras, weights: np.ndarray, sizes: np.ndarray) -> Extras:
+        weighted_tokens = float(weights.astype(np.float64) @ sizes)
         return replace(extras, weight_B=torch.from_numpy(weights), weighted_tokens=weighted_tokens)
 
 
@@ -142,11 +157,11 @@ Item = TypeVar("Item")
 
 
 class TrainingData(Protocol):
-    """Micro-batches of an epoch, in an order that depends on (seed, epoch) alone."""
+    """Micro-batches of an epoch, whose order and content depend on (seed, epoch) alone."""
 
     def epoch(self, epoch: int) -> Sequence[np.ndarray]: ...
 
-    def load(self, indices: np.ndarray) -> Batch: ...
+    def load(self, indices: np.ndarray, epoch: int = 0) -> Batch: ...
 
 
 @dataclass(frozen=True)
@@ -177,7 +192,7 @@ def steps(
             group = batches[start : start + update_freq * ranks.world]
             own = list(group[ranks.rank :: ranks.world])
             idle = -(-len(group) // ranks.world) - len(own)
-            loaded = [data.load(indices) for indices in own + [group[0]] * idle]
+            loaded = [data.load(indices, epoch) for indices in own + [group[0]] * idle]
             if pin_memory:
                 loaded = [batch.pin_memory() for batch in loaded]
             yield Step(epoch, start + len(group), loaded, idle)

@@ -168,7 +168,7 @@ class Numbered:
     def epoch(self, epoch: int) -> Sequence[np.ndarray]:
         return [np.array([1000 * epoch + number]) for number in range(self.length)]
 
-    def load(self, indices: np.ndarray) -> Batch:
+    def load(self, indices: np.ndarray, epoch: int = 0) -> Batch:  # noqa: ARG002
         tokens = torch.as_tensor(indices)
         return Batch(index_B=tokens, src_tokens_BS=tokens[:, None])
 
