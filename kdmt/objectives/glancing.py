@@ -73,7 +73,7 @@ class Glance:
 
         Args:
             distance_B: int64, distance between the first output of the student and the reference.
-            keep_BL: bool, positions that may be shown, at least as many.
+            keep_BL: bool, positions that may be shown; a sentence has at least as many as its distance.
         """
         if self.draw == "exact":
             return glanced(distance_B, keep_BL, ratio=ratio, rounding=self.rounding)
@@ -91,7 +91,7 @@ def glanced(distance_B: Tensor, keep_BL: Tensor, *, ratio: float, rounding: Glan
 
     Args:
         distance_B: int64, distance between the first output of the student and the reference.
-        keep_BL: bool, real positions, at least as many.
+        keep_BL: bool, positions that may be shown; a sentence has at least as many as its distance.
     """
     numbers_B = ratio * distance_B
     return drawn((numbers_B if rounding == "truncate" else numbers_B + 0.5).long(), keep_BL)
