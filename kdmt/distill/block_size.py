@@ -23,7 +23,7 @@ def block_size_of(folder: Path, wanted: int | None) -> int:
     """Return the size of the blocks of a folder in which work has begun.
 
     Args:
-        wanted: value of `distill.block_size`; None for the recorded size.
+        wanted: value of `distill.block_size`, for a folder without a record; None for the size of CPUs.
 
     Raises:
         UserError: if the record is damaged.

@@ -119,30 +119,41 @@ def _try_distillation(triton_kernels: ModuleType, device: torch.device) -> None:
         target_share=1.0 - smoothing - each,
         each=each,
     )
-
-    log_probs_CV, soft_CV = student_CV.log_softmax(1), (student_CV / temperature).log_softmax(1)
-    wanted_CV = torch.full_like(log_probs_CV, each).scatter_add_(
-        1, targets_C[:, None], torch.full_like(log_probs_CV[:, :1], 1.0 - smoothing - each)
-    )
     whole_CV = (teacher_CV / temperature).softmax(1)
     best_CK, ids_CK = whole_CV.topk(4, dim=1)
     rest_C1 = 1.0 - best_CK.sum(1, keepdim=True)
     # the mass of the other tokens is divided in the proportions of the student
-    others_CV = soft_CV.exp().scatter(1, ids_CK, 0.0)
+    others_CV = (student_CV / temperature).softmax(1).scatter(1, ids_CK, 0.0)
     divided_CV = (others_CV / others_CV.sum(1, keepdim=True) * rest_C1).scatter(1, ids_CK, best_CK)
     known = ids_CK, torch.cat([best_CK, rest_C1], dim=1).log()
     shared = targets_C, None, None, settings
-    for pull_CV, best in ((whole_CV, None), (divided_CV, known)):
-        divergence_C = temperature**2 * (pull_CV * (pull_CV.log() - soft_CV)).sum(1)
-        loss_C = alpha * divergence_C - (1.0 - alpha) * (wanted_CV * log_probs_CV).sum(1)
-        gradient_CV = (1.0 - alpha) * (log_probs_CV.exp() - wanted_CV) + alpha * temperature * (soft_CV.exp() - pull_CV)
+    for probs_CV, best in ((whole_CV, None), (divided_CV, known)):
         logits_CV = student_CV.bfloat16()  # without rounding
         if best is None:
             sums_4C = triton_kernels.whole_distribution_(logits_CV, teacher_CV.bfloat16(), *shared, gradient=True)
         else:
             sums_4C = triton_kernels.best_tokens_(logits_CV, *best, *shared, log_zero=-1e4, gradient=True)
-        torch.testing.assert_close(sums_4C[[0, 2]], torch.stack([loss_C, divergence_C]), rtol=1e-3, atol=1e-3)
+        sums_2C, gradient_CV = _distillation(student_CV, probs_CV, targets_C, temperature, alpha, smoothing)
+        torch.testing.assert_close(sums_4C[[0, 2]], sums_2C, rtol=1e-3, atol=1e-3)
         torch.testing.assert_close(logits_CV.float(), gradient_CV, rtol=2**-6, atol=1e-6)
+
+
+def _distillation(
+    student_CV: Tensor, probs_CV: Tensor, targets_C: Tensor, temperature: float, alpha: float, smoothing: float
+) -> tuple[Tensor, Tensor]:
+    """Return loss and divergence of each token, [2, C], and the gradient of the sum of the losses, by the formulas.
+
+    Args:
+        student_CV: logits.
+        probs_CV: probabilities of the teacher.
+    """
+    log_probs_CV, soft_CV = student_CV.log_softmax(1), (student_CV / temperature).log_softmax(1)
+    wanted_CV = torch.full_like(log_probs_CV, smoothing / (log_probs_CV.size(1) - 1))
+    wanted_CV.scatter_(1, targets_C[:, None], 1.0 - smoothing)
+    divergence_C = temperature**2 * (probs_CV * (probs_CV.log() - soft_CV)).sum(1)
+    loss_C = alpha * divergence_C - (1.0 - alpha) * (wanted_CV * log_probs_CV).sum(1)
+    gradient_CV = (1.0 - alpha) * (log_probs_CV.exp() - wanted_CV) + alpha * temperature * (soft_CV.exp() - probs_CV)
+    return torch.stack([loss_C, divergence_C]), gradient_CV
 
 
 def ctc_kernels(device: torch.device, dtype: torch.dtype) -> ModuleType | None:

@@ -9,6 +9,7 @@ Shapes: B batch, S source length, L decoder positions, V vocabulary, D model wid
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Literal
 
 import torch
@@ -313,16 +314,10 @@ class NATransformer(Transformer):
             layers: number of decoder layers to run, from the first one; None for all.
             revise: function that replaces predictions of the lower layers; only with `nat.dslp`.
         """
+        between = partial(self._with_predictions, revise=revise) if self.nat.dslp else None
+        return self._decode(self.tgt_embed.place(x_BLD), encoder_output, trace, keep_BL, layers=layers, between=between)
 
-        def between(number: int, lower_BLD: Tensor) -> Tensor:
-            return self._with_predictions(number, lower_BLD, revise)
-
-        placed_BLD = self.tgt_embed.place(x_BLD)
-        return self._decode(
-            placed_BLD, encoder_output, trace, keep_BL, layers=layers, between=between if self.nat.dslp else None
-        )
-
-    def _with_predictions(self, number: int, x_BLD: Tensor, revise: Revise | None) -> Tensor:
+    def _with_predictions(self, number: int, x_BLD: Tensor, *, revise: Revise | None) -> Tensor:
         """Return the input of the layer after layer `number`: W [h ; e(argmax p)], [B, L, D] (Huang et al. 2022, DSLP).
 
         h is the output of the layer, p its distribution over the symbols, and e the embedding of a symbol.

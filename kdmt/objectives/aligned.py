@@ -393,7 +393,7 @@ class AlignedPositions(View[AlignedPass]):
         deep = self.training and self.deep
         with repeated(state, device):
             readings = self.read_positions(
-                model, x_BLD, keep_BL, encoded, prepared, precision, deep=deep, revise=revise
+                model, x_BLD, keep_BL, encoded, prepared, precision, deep=deep, overlap=self.overlap, revise=revise
             )
         if glimpse is not None and self.glancing is not None and self.glancing.keep_path:
             readings = [through_shown(each, glimpse) for each in readings]
@@ -427,9 +427,15 @@ class AlignedPositions(View[AlignedPass]):
         precision: Precision,
         *,
         deep: bool = False,
+        overlap: bool = False,
         revise: Revise | None = None,
     ) -> list[Reading]:
-        """Return the output of the last layer; with `deep`, preceded by the outputs of the lower layers."""
+        """Return the output of the last layer; with `deep`, preceded by the outputs of the lower layers.
+
+        Args:
+            overlap: whether to compute the overlap of neighbouring distributions.
+            revise: function that replaces predictions of lower layers (`NATransformer.decode_all`).
+        """
         trace = model.deep_trace() if deep else None
         with autocast(x_BLD.device, precision):
             features_BLD = model.decode_all(x_BLD, keep_BL, encoded, trace, revise=revise)
@@ -437,7 +443,7 @@ class AlignedPositions(View[AlignedPass]):
         symbols_BK, index_M = self.alignment.symbols(model, prepared.words), prepared.index_M
         readings = []
         for each in (*lower, features_BLD):
-            if self.overlap:
+            if overlap:
                 log_probs_BLK, overlap_BL = _overlapping_of(symbols_BK, model, each, index_M, precision)
             else:
                 log_probs_BLK, overlap_BL = _log_probs_of(symbols_BK, model, each, index_M, precision), None
@@ -574,14 +580,22 @@ class AlignmentLikelihood(Term[AlignedPass]):
         found = [self.alignment.log_likelihood(each, prepared.words) for each in student.readings]
         # the likelihood of a target that needs almost all positions may underflow
         counted_B = prepared.alignable_B & torch.stack([each.detach() > -torch.inf for each in found]).all(0)
-        nll_sum = -torch.where(counted_B, found[-1], 0.0).sum()
-        if self.average == "token":
-            sums = [*(-torch.where(counted_B, each, 0.0).sum() for each in found[:-1]), nll_sum]
-        else:
-            lengths_B = prepared.words.lengths_B.clamp_min(1)
-            sums = [-(torch.where(counted_B, each, 0.0) / lengths_B).sum() for each in found]
-        terms = {"loss": sums[-1], "nll": nll_sum.detach(), "impossible": (~counted_B).sum()}
+        kept, lengths_B = [torch.where(counted_B, each, 0.0) for each in found], prepared.words.lengths_B
+        losses = [self.losses(each, lengths_B) for each in kept]
+        if self.average == "sentence":
+            losses = [each / lengths_B.clamp_min(1) for each in losses]
+        sums = [each.sum() for each in losses]
+        terms = {"loss": sums[-1], "nll": -kept[-1].detach().sum(), "impossible": (~counted_B).sum()}
         return {**terms, "deep": torch.stack(sums[:-1]).mean()} if len(sums) > 1 else terms
+
+    def losses(self, log_likelihood_B: Tensor, lengths_B: Tensor) -> Tensor:  # noqa: ARG002
+        """Return the loss of each sentence, before it is divided by the number of words: [B].
+
+        Args:
+            log_likelihood_B: log P(target), natural.
+            lengths_B: number of words of each target.
+        """
+        return -log_likelihood_B
 
 
 ALIGNMENTS: Mapping[str, type[Alignment]] = {"ctc": CTC, "dag": DAG}

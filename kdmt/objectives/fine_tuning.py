@@ -75,19 +75,9 @@ class ConvexLikelihood(AlignmentLikelihood):
         super().__init__(alignment, deep_supervision=deep_supervision, average=average)
         self.power = power
 
-    def forward(self, student: AlignedPass, teachers: Sequence[Pass], prepared: Prepared) -> dict[str, Tensor]:  # noqa: ARG002
-        """See `Term.forward`."""
-        assert isinstance(prepared, AlignedPrepared)
-        found = [self.alignment.log_likelihood(each, prepared.words) for each in student.readings]
-        counted_B = prepared.alignable_B & torch.stack([each.detach() > -torch.inf for each in found]).all(0)
-        kept = [torch.where(counted_B, each, 0.0) for each in found]
-        lengths_B = prepared.words.lengths_B
-        losses = [convex_loss(each, lengths_B, power=self.power) for each in kept]
-        if self.average == "sentence":
-            losses = [each / lengths_B.clamp_min(1) for each in losses]
-        sums = [each.sum() for each in losses]
-        terms = {"loss": sums[-1], "nll": -kept[-1].detach().sum(), "impossible": (~counted_B).sum()}
-        return {**terms, "deep": torch.stack(sums[:-1]).mean()} if len(sums) > 1 else terms
+    def losses(self, log_likelihood_B: Tensor, lengths_B: Tensor) -> Tensor:
+        """See `AlignmentLikelihood.losses`."""
+        return convex_loss(log_likelihood_B, lengths_B, power=self.power)
 
 
 class ConvexCrossEntropy(Term[TokenPass]):

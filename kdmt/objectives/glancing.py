@@ -17,8 +17,6 @@ from kdmt.config import NAT
 from kdmt.objectives.annealing import piecewise_linear
 from kdmt.objectives.transfer import copied
 
-Distance = GlancingDistance  # between the student's first output and the reference
-
 
 @dataclass(frozen=True)
 class Glance:
@@ -26,14 +24,15 @@ class Glance:
 
     Attributes:
         points: (update, ratio) points, linear in between.
-        distance: measure of the errors of the first pass.
+        distance: distance between the first output of the student and the reference, which counts its errors.
         draw: `exact` draws ratio * distance positions of each sentence, `bernoulli` draws each position with the
             probability ratio * distance / number of positions.
         rounding: rounding of the number of positions of an `exact` draw.
         reveal: symbol that is shown at a position whose state on the most probable alignment is a blank: the blank, or
             the next word of the target (the last word after the end).
         same_dropout: whether both passes have the same dropout masks.
-        divisor: divisor of the loss of the words that are not shown: their number, or that of all words.
+        divisor: divisor of the loss, which is a sum over the words that are not shown: `predicted` is their number,
+            `words` that of all words.
         keep_path: whether the loss of a directed acyclic decoder sums only over the paths through the shown words,
             which are not predicted.
     """
@@ -74,7 +73,7 @@ class Glance:
 
         Args:
             distance_B: int64, distance between the first output of the student and the reference.
-            keep_BL: bool, positions that may be shown, at least as many.
+            keep_BL: bool, positions that may be shown; a sentence has at least as many as its distance.
         """
         if self.draw == "exact":
             return glanced(distance_B, keep_BL, ratio=ratio, rounding=self.rounding)
@@ -92,7 +91,7 @@ def glanced(distance_B: Tensor, keep_BL: Tensor, *, ratio: float, rounding: Glan
 
     Args:
         distance_B: int64, distance between the first output of the student and the reference.
-        keep_BL: bool, real positions, at least as many.
+        keep_BL: bool, positions that may be shown; a sentence has at least as many as its distance.
     """
     numbers_B = ratio * distance_B
     return drawn((numbers_B if rounding == "truncate" else numbers_B + 0.5).long(), keep_BL)

@@ -181,7 +181,7 @@ class CTranslate2Engine:
         self._never = [[SPECIALS[PAD]]] if SPECIALS[PAD] in self._columns else None
         self._load = partial(_load, folder, device, compute_type, threads)
         self._translator, self._in_flight = self._load()
-        self.memory = MemoryLimit(num_devices=len(self._translator.device_index))
+        self.memory = MemoryLimit()
         computes_little = shortlist or "int8" in self._translator.compute_type
         self._largest_batch = _SMALL_BATCH if device == "cpu" and computes_little else None
 

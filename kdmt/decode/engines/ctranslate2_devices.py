@@ -91,21 +91,19 @@ class MemoryLimit:
     """The size of batches that fits in the memory of the GPUs. It is lowered whenever a batch does not fit.
 
     Attributes:
-        num_devices: number of GPUs, and of batches that are computed at the same time after the first that did not fit.
         max_tokens: largest number of padded tokens in a batch; None before a batch did not fit.
     """
 
-    num_devices: int = 1
     max_tokens: int | None = None
-    _lock: threading.Lock = field(default_factory=threading.Lock)
-    _turns: threading.BoundedSemaphore = field(init=False)
-
-    def __post_init__(self) -> None:
-        self._turns = threading.BoundedSemaphore(self.num_devices)
+    _lowering: threading.Lock = field(default_factory=threading.Lock)
+    _turn: threading.Lock = field(default_factory=threading.Lock)
 
     def turn(self) -> AbstractContextManager[object]:
-        """Return the context of the computation of a batch, which waits for other batches once memory is limited."""
-        return nullcontext() if self.max_tokens is None else self._turns
+        """Return the context of the computation of a batch: one batch at a time once memory is limited.
+
+        That holds on several GPUs too, since CTranslate2 may compute two batches on the same one.
+        """
+        return nullcontext() if self.max_tokens is None else self._turn
 
     def sentences(self, count: int, longest: int) -> int:
         """Return how many of `count` sentences with at most `longest` tokens are computed together."""
@@ -113,7 +111,7 @@ class MemoryLimit:
 
     def lower(self, tokens: int) -> bool:
         """Lower the limit to half the tokens of a batch that did not fit; return False if it is not higher."""
-        with self._lock:
+        with self._lowering:
             if self.max_tokens is not None and self.max_tokens <= tokens // 2:
                 return False
             self.max_tokens = tokens // 2

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable
 from functools import partial
 from types import ModuleType, SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -160,6 +161,68 @@ def test_kernels_of_word_kd_that_fail_are_reported_once_and_the_others_are_used(
     assert fused.kernels(CUDA, torch.bfloat16) is module
     assert fused.ctc_kernels(CUDA, torch.float32) is module
     assert not fused.distils(torch.device("cpu"))
+
+
+class DistillationKernels:
+    """Kernels of word-level distillation in PyTorch, whose gradients are those of autograd.
+
+    Args:
+        factor: factor of the gradient of `best_tokens_`.
+    """
+
+    def __init__(self, factor: float = 1.0) -> None:
+        self.factor = factor
+
+    def whole_distribution_(self, logits_CV: Tensor, teacher_CV: Tensor, *others: Any, gradient: bool) -> Tensor:
+        assert gradient
+        settings = others[-1]
+        log_p_CV = (teacher_CV.float() / settings.temperature).log_softmax(1)
+        return self._fill(logits_CV, others, lambda log_q_CV: (log_p_CV, log_q_CV), 1.0)
+
+    def best_tokens_(
+        self, logits_CV: Tensor, ids_CK: Tensor, log_probs_CG: Tensor, *others: Any, log_zero: float, gradient: bool
+    ) -> Tensor:
+        """Compare K tokens and the sum of all others."""
+        assert gradient
+        assert log_zero < -100
+
+        def groups(log_q_CV: Tensor) -> tuple[Tensor, Tensor]:
+            rest_C1 = log_q_CV.scatter(1, ids_CK, -torch.inf).logsumexp(1, keepdim=True)
+            return log_probs_CG, torch.cat([log_q_CV.gather(1, ids_CK), rest_C1], dim=1)
+
+        return self._fill(logits_CV, others, groups, self.factor)
+
+    def _fill(
+        self,
+        logits_CV: Tensor,
+        others: tuple[Any, ...],
+        compared: Callable[[Tensor], tuple[Tensor, Tensor]],
+        factor: float,
+    ) -> Tensor:
+        targets_C, _, _, settings = others
+        with torch.enable_grad():
+            student_CV = logits_CV.float().requires_grad_()
+            log_p, log_q = compared((student_CV / settings.temperature).log_softmax(1))
+            divergence_C = settings.scale * (log_p.exp() * (log_p - log_q)).sum(1)
+            log_probs_CV = student_CV.log_softmax(1)
+            nll_C = -log_probs_CV.gather(1, targets_C[:, None])[:, 0]
+            smoothed_C = settings.target_share * nll_C - settings.each * log_probs_CV.sum(1)
+            loss_C = (1 - settings.alpha) * smoothed_C + settings.alpha * divergence_C
+            (gradient_CV,) = torch.autograd.grad(loss_C.sum(), student_CV)
+        logits_CV.copy_(factor * gradient_CV)
+        return torch.stack([loss_C, nll_C, divergence_C, torch.ones_like(nll_C)]).detach()
+
+
+@pytest.mark.usefixtures("gpu", "on_cpu")
+@pytest.mark.parametrize(("factor", "expected"), [(1.0, True), (0.95, False)])
+def test_kernels_of_word_kd_with_the_right_gradients_are_used(
+    factor: float, expected: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module, right = kernel_module_with_ctc(), DistillationKernels(factor)
+    module.WordKD = SimpleNamespace  # type: ignore[attr-defined]
+    module.whole_distribution_, module.best_tokens_ = right.whole_distribution_, right.best_tokens_  # type: ignore[attr-defined]
+    use(module, monkeypatch)
+    assert fused.distils(CUDA) == expected
 
 
 @pytest.mark.usefixtures("gpu", "on_cpu")

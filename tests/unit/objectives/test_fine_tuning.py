@@ -33,11 +33,14 @@ from torch.nn import functional as F
 from kdmt.config import Student
 from kdmt.corpus.batching import Batch, ParallelData
 from kdmt.families import FamilyName
+from kdmt.losses.gathered import overlapping_log_probs
 from kdmt.models.architecture import NATConfig
 from kdmt.models.build import build_nonautoregressive
 from kdmt.models.nonautoregressive import NATransformer
+from kdmt.objectives import aligned
 from kdmt.objectives.build import build_objective
 from kdmt.objectives.objective import Objective
+from kdmt.train.loop import Trainer
 from kdmt.train.validation import validation_loss
 from kdmt.types import BOS, EOS, PAD
 
@@ -281,6 +284,19 @@ def test_convex_loss_of_hidden_words_equals_formula(tmp_path: Path, family: Fami
     assert terms["loss"].count == float(prepared.keep_BT.sum())
 
 
+def test_the_overlap_is_computed_for_the_loss_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first pass of glancing does not need it."""
+    gradients: list[bool] = []
+
+    def spy(*args: Any, **options: Any) -> tuple[Tensor, Tensor]:
+        gradients.append(torch.is_grad_enabled())
+        return overlapping_log_probs(*args, **options)
+
+    monkeypatch.setattr(aligned, "overlapping_log_probs", spy)
+    terms_of(nat_objective(small("ctc"), loss="nmla", glancing=[(0, 0.5)]).train(), batch_of(tmp_path))
+    assert gradients == [True]
+
+
 def test_power_is_used(tmp_path: Path) -> None:
     batch = batch_of(tmp_path)
     losses = [float(terms_of(autoregressive(power=power), batch)["loss"].sum.detach()) for power in (1.0, 2.0, 3.0)]
@@ -358,6 +374,42 @@ def test_resumed_training_is_exact(
     straight, stopped = ended
     assert set(straight) == set(stopped)
     assert all(torch.equal(straight[name], stopped[name]) for name in straight)
+
+
+@pytest.mark.parametrize(
+    ("family", "nat", "more"),
+    [
+        ("ctc", {"loss_average": "sentence"}, {}),
+        ("dag", {"loss_average": "sentence", "deep_supervision": 0.5}, {}),
+        ("ctc", {"loss": "nmla"}, {}),
+        ("nat", {}, CONVEX),
+    ],
+)
+def test_gradient_of_an_update_does_not_depend_on_its_micro_batches(
+    tmp_path: Path, family: FamilyName, nat: dict[str, Any], more: Mapping[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The sums of four micro-batches with different numbers of sentences are divided by the counts of all of them."""
+    rng, sizes = np.random.default_rng(1), (1, 1, 2, 3, 5, 7, 8, 9, 2, 4)
+    words = [[rng.integers(4, VOCAB, size).tolist() for _ in range(2)] for size in sizes]
+    words[0][1] = [4] * 9  # no alignment
+    pairs = write_pairs(tmp_path / "pairs", [(source, target) for source, target in words])
+    gradients: list[list[Tensor]] = []
+    clip = Trainer._clip_gradient
+
+    def spy(trainer: Trainer) -> Tensor:
+        gradients.append([each.grad.clone() for each in trainer.model.parameters() if each.grad is not None])
+        return clip(trainer)
+
+    monkeypatch.setattr(Trainer, "_clip_gradient", spy)
+    for num_batches, changes in ((1, {"max_tokens": 1000}), (4, {"max_tokens": 24, "update_freq": 100})):
+        settings = train_settings(max_updates=1, validate_interval_updates=1, **changes)
+        data, model = open_data(pairs, settings), small(family, layers=2).float()
+        assert len(data.epoch(1)) == num_batches
+        make_trainer(
+            tmp_path / str(num_batches), data, settings, objective=nat_objective(model, besides=more, **nat)
+        ).run()
+    for one, other in zip(*gradients, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-6)
 
 
 def test_improbable_sentences_have_almost_no_gradient(tmp_path: Path) -> None:

@@ -15,12 +15,12 @@ import torch
 from copy_task import TINY, VOCAB, nat_objective, open_data, terms_of, train_settings, write_pairs
 from dropout_masks import recorded_masks
 
+from kdmt.choices import GlancingDistance
 from kdmt.corpus.batching import Batch, Extras, Knowledge
 from kdmt.families import FamilyName
 from kdmt.models.architecture import NATConfig
 from kdmt.models.build import build_nonautoregressive, build_transformer
 from kdmt.models.nonautoregressive import NATransformer
-from kdmt.objectives.glancing import Distance
 from kdmt.objectives.objective import Objective, Prepared
 from kdmt.objectives.positional import Glancing, Refinement, SomeHidden, corrupt, hide_all, write
 from kdmt.types import EOS, PAD, UNK
@@ -211,7 +211,7 @@ def test_loss_of_nat_is_cross_entropy_of_words_and_length(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("distance", ["hamming", "levenshtein"])
-def test_glancing_shows_words_and_predicts_the_others(tmp_path: Path, distance: Distance) -> None:
+def test_glancing_shows_words_and_predicts_the_others(tmp_path: Path, distance: GlancingDistance) -> None:
     plain = positions("nat").train()
     prepared = plain.prepare(batch_of(tmp_path, FIVE))
     nothing = positions("nat", glancing=[(0, 0.0)], distance=distance).train()
@@ -232,7 +232,7 @@ def test_glancing_shows_words_and_predicts_the_others(tmp_path: Path, distance: 
 
 
 @pytest.mark.parametrize("distance", ["hamming", "levenshtein"])
-def test_hidden_states_are_also_compared_at_shown_words(tmp_path: Path, distance: Distance) -> None:
+def test_hidden_states_are_also_compared_at_shown_words(tmp_path: Path, distance: GlancingDistance) -> None:
     torch.manual_seed(4)
     teacher = build_transformer(TINY, src_vocab_size=VOCAB, tgt_vocab_size=VOCAB).double()
     model = small("nat")
