@@ -63,25 +63,30 @@ def _pipeline_of(experiment: Experiment) -> dict[str, object]:
 
 
 def systems_of(claim: Claim, experiment: str) -> list[str]:
-    """Return the students that the measures of a claim compare, in the order of the claim."""
+    """Return the systems of an experiment that the measures of a claim compare, in the order of the claim."""
     terms = [Term.parse(text) for found in claim.measures.values() for text in found.contrast]
-    names = [term.system for term in terms if term.experiment == experiment]
-    return [
-        name for name in dict.fromkeys(names) if name not in ("teacher", "distill") and not name.startswith("text.")
-    ]
+    return list(dict.fromkeys(term.system for term in terms if term.experiment == experiment))
 
 
-def run_experiment(experiment: Experiment, students: Sequence[str]) -> None:
-    """Train the teacher and the students of an experiment and score them."""
+def run_experiment(experiment: Experiment, systems: Sequence[str]) -> None:
+    """Train the systems of an experiment, with what they depend on, and score them."""
     for index, name in enumerate(runs_of(experiment)):
         settings = dict(experiment.set) | {"name": name}
         if experiment.teacher_seeds:
             settings["teacher.seed"] = experiment.teacher_seeds[index]
         flags = [flag for key, value in settings.items() for flag in ("--set", f"{key}={json.dumps(value)}")]
-        for student in students:
-            _kdmt("run", experiment.pipeline, "--to", "student", "--student", student, *flags)
-        _kdmt("run", experiment.pipeline, "--to", "distill", *flags)
+        for system in systems:
+            _kdmt("run", experiment.pipeline, *_up_to(system), *flags)
         _kdmt("score", experiment.pipeline, *flags)
+
+
+def _up_to(system: str) -> list[str]:
+    """Return the flags of `kdmt run` for the stages that a system needs."""
+    if system == "teacher":
+        return ["--to", "teacher"]
+    if system == "distill" or system.startswith("text."):
+        return ["--to", "distill"]
+    return ["--to", "student", "--student", system]
 
 
 def _kdmt(*arguments: str) -> None:

@@ -49,7 +49,7 @@ def fill(page: str) -> str:
     Raises:
         KeyError: if there is no table of a name.
     """
-    return _TABLE.sub(lambda match: f"{match[1]}\n{make_table(match[2])}\n{match[4]}", page)
+    return _TABLE.sub(lambda match: f"{match[1]}\n{make_table(match[2])}\n\n{match[4]}", page)
 
 
 def make_table(name: str) -> str:

@@ -17,7 +17,7 @@ from kdmt.choices import (
     OnTooLong,
     SourceCopy,
 )
-from kdmt.config.section import SchedulePoint, Section, changed
+from kdmt.config.section import SchedulePoint, Section, changed, later
 from kdmt.families import FamilyName, families_with
 
 
@@ -29,12 +29,12 @@ class NAT(Section):
         "own", description="Layout of the sentences: 'fairseq' computes what fairseq's model of the family does"
     )
     deep_supervision: float = Field(0.0, ge=0.0, description="Weight of the loss at the lower decoder layers")
-    dslp: bool = Field(
+    dslp: bool = later(
         False,
         description="Whether each decoder layer but the first reads the prediction of the layer below (nat, cmlm, "
         "ctc), as in DSLP; needs 'deep_supervision'",
     )
-    dslp_mixing: float = Field(
+    dslp_mixing: float = later(
         0.0,
         ge=0.0,
         le=1.0,
@@ -47,13 +47,13 @@ class NAT(Section):
         description="Action for a target that has no alignment to the decoder positions (ctc, dag): 'skip' leaves it "
         "out of the loss, 'upsample' gives it more positions in training",
     )
-    loss_average: LossAverage = Field(
+    loss_average: LossAverage = later(
         "token",
         description="Average of the loss (ctc, dag): 'token' divides the sum by the number of target words, 'sentence' "
         "divides the loss of each sentence by its number of words and takes the mean over sentences",
     )
     length_weight: float = Field(0.1, gt=0.0, description="Weight of the cross entropy of the predicted length")
-    decoder_input: DecoderInput = Field(
+    decoder_input: DecoderInput = later(
         "source",
         description="Decoder input at unknown positions: 'source' embeddings, or 'unk', the embedding of <unk>, from "
         "which revealed words differ more (nat, inat, nat_crf, ctc)",
@@ -61,13 +61,13 @@ class NAT(Section):
     source_copy: SourceCopy = Field(
         "uniform", description="Copy of source embeddings to the decoder input (nat, inat, nat_crf)"
     )
-    loss: AlignedLoss = Field(
+    loss: AlignedLoss = later(
         "likelihood",
         description="Loss: 'likelihood' of the target over all alignments (ctc, dag); to fine-tune a student that was "
         "trained by it, the similarity of expected n-grams: 'nmla', their F-measure (ctc), or 'fuzzy_alignment', their "
         "clipped precision with a brevity penalty (dag)",
     )
-    ngram: int = Field(
+    ngram: int = later(
         2, ge=1, le=4, description="Number of tokens of the n-grams of 'nmla' (1 or 2) and 'fuzzy_alignment'"
     )
     link_heads: int = Field(4, ge=1, description="Number of heads that predict links between positions (dag)")
@@ -78,30 +78,30 @@ class NAT(Section):
         "decoder input reveals per error of the student's first pass (nat, ctc, dag); null for no glancing",
     )
     distance: GlancingDistance = Field("hamming", description="Distance that counts errors for 'glancing' (nat, ctc)")
-    glancing_draw: GlancingDraw = Field(
+    glancing_draw: GlancingDraw = later(
         "exact",
         description="Draw of the positions that 'glancing' reveals (nat, ctc, dag): 'exact' draws a number of them, "
         "'bernoulli' each position with the same probability",
     )
-    glancing_rounding: GlancingRounding = Field(
+    glancing_rounding: GlancingRounding = later(
         "truncate", description="Rounding of the number of positions that an 'exact' draw reveals (nat, ctc, dag)"
     )
-    glancing_reveal: GlancingReveal = Field(
+    glancing_reveal: GlancingReveal = later(
         "state",
         description="Symbol that 'glancing' reveals at a position whose most probable state is a blank (ctc): 'state' "
         "is the blank, 'word' the next word of the target",
     )
-    glancing_divisor: GlancingDivisor = Field(
+    glancing_divisor: GlancingDivisor = later(
         "words",
         description="Divisor of the loss with 'glancing' (nat): all words of the target, or the words that are "
         "'predicted', because they are not revealed",
     )
-    glancing_keep_path: bool = Field(
+    glancing_keep_path: bool = later(
         False,
         description="Whether the loss sums only over paths through the tokens that 'glancing' reveals, which are then "
         "not predicted (dag)",
     )
-    glancing_same_dropout: bool = Field(
+    glancing_same_dropout: bool = later(
         False, description="Whether both passes of 'glancing' have the same dropout masks (nat, ctc, dag)"
     )
     correction: float = Field(

@@ -33,7 +33,11 @@ def execution(default: Any, **rules: Any) -> Any:
 
 
 def later(default: Any, **rules: Any) -> Any:
-    """Return a field that is missing in records of earlier versions, which are read with its default."""
+    """Return a field that is missing in records of earlier versions, which are read with its default.
+
+    A new setting in a section that is null by default, or an item of a list, needs this. In other sections, every
+    setting that a record does not have is read with its default.
+    """
     return Field(default, json_schema_extra={"later": True}, **rules)
 
 

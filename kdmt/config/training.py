@@ -20,7 +20,7 @@ from kdmt.choices import (
 )
 from kdmt.config.bounds import largest
 from kdmt.config.recipes import with_recipe
-from kdmt.config.section import Section, TokenLimit, changed, execution, extend
+from kdmt.config.section import Section, TokenLimit, changed, execution, extend, later
 
 
 class Model(Section):
@@ -58,7 +58,7 @@ class Model(Section):
         None, description="Embeddings without multiplication by the square root of the width"
     )
     activation_fn: Activation | None = Field(None, description="Activation function of the feed-forward layers")
-    init: Initialisation | None = Field(
+    init: Initialisation | None = later(
         None,
         description="Random initial weights: 'fairseq' (also if null) draws them as fairseq's Transformer does, 'bert' "
         "from a normal distribution with a standard deviation of 0.02",
@@ -365,7 +365,10 @@ def check_initial_weights(model: Model, train: Train) -> None:
         ValueError: if a distribution is set for them, and all of them are replaced.
     """
     if model.init not in (None, "fairseq") and train.init_from is not None:
-        raise ValueError("'model.init' has no effect with 'train.init_from', whose weights replace the random ones")
+        raise ValueError(
+            "'model.init' has no effect with 'train.init_from', whose weights replace the random ones: leave it out, "
+            "or set it to null if a recipe has it"
+        )
 
 
 class Teacher(Section):

@@ -65,12 +65,11 @@ def resolve_checkpoint(path: Path) -> Path:
     if path.is_file():
         return resolve_checkpoint(_pointed(path))
     if (path / "model.safetensors").is_file() and ((path / "model.json").is_file() or not _is_foreign(path)):
-        if path.name in AVERAGES and is_outdated(path.parent, AVERAGES[AVERAGES.index(path.name)]):
+        if any(path.name == name and is_outdated(path.parent, name) for name in AVERAGES):
             _warn_once(f"{path}: older than the run's last validation; {path.parent} names a newer one")
         return path
     if path.name == AUTO and not path.exists():
-        run = _last_part(path.parent) or path.parent
-        return resolve_checkpoint(run / resolve_name(run, AUTO))
+        return resolve_checkpoint(path.parent / resolve_name(path.parent, AUTO))
     if path.name == AVERAGE_BEST and not path.exists() and _is_run(path.parent):
         raise UserError(f"{path}: missing: an older version of kdmt trained the run, or its training has not ended")
     _renew_if_outdated(path, AVERAGE)
@@ -83,7 +82,7 @@ def resolve_checkpoint(path: Path) -> Path:
 def _last_stage(folder: Path) -> Path | None:
     """Return the run of the last stage of a student, None if the folder is not that of a student in stages."""
     pointer = folder / LAST
-    if not pointer.is_file():
+    if _STAGE.fullmatch(folder.name) or not pointer.is_file():  # a stage has no stages, whatever its files are
         return None
     with pointer.open("rb") as file:
         name = os.fsdecode(file.read(_POINTER_BYTES)).strip()
@@ -99,8 +98,8 @@ def resolve_name(run: Path, name: CheckpointName) -> CheckpointName:
     """
     if name != AUTO:
         return name
-    if (part := _last_part(run)) is not None:
-        return resolve_name(part, name)
+    if (stage := _last_stage(run)) is not None:
+        return resolve_name(stage, name)
     choice = read_choice(run)
     if choice is None:
         reason = f"it has no {CHOSEN}: an older version of kdmt trained it, or its training has not ended"
@@ -115,15 +114,6 @@ def resolve_name(run: Path, name: CheckpointName) -> CheckpointName:
     if not is_current(run, choice):
         _warn_once(f"{run}: validated since {CHOSEN} was written; '{AUTO}' is still {choice.checkpoint}")
     return choice.checkpoint
-
-
-def _last_part(run: Path) -> Path | None:
-    """Return the run that `last` names, for a training in several parts; None if it names a checkpoint."""
-    try:
-        folder = _pointed(run / "last")
-    except (OSError, UserError):
-        return None
-    return folder if not folder.name.startswith(PREFIX) and _is_run(folder) else None
 
 
 def _without_choice(run: Path, reason: str) -> CheckpointName:

@@ -160,7 +160,7 @@ def _as_last(stage: Stage) -> Stage:
 
 
 def _train_in_stage(workspace: Workspace, job: Job, plan: Plan) -> None:
-    with at_work_on(job.folder, workspace.say):
+    with at_work_on(job.folder, plan, workspace.say):
         _train(workspace, job, plan)
 
 

@@ -663,8 +663,12 @@ class Trainer:
         return Outcome(ending, self.position.update, best_update, best_score)
 
     def _is_chosen(self) -> bool:
-        """Return whether the record of a choice is that of this run with these settings."""
-        choice, settings = read_choice(self.folder.path), self.settings
+        """Return whether the record of a choice is that of this run with these settings; a damaged one is not."""
+        settings = self.settings
+        try:
+            choice = read_choice(self.folder.path)
+        except UserError:
+            return False
         if choice is None or (choice.of, choice.metric) != (settings.average.of, settings.best_metric):
             return False
         return is_current(self.folder.path, choice)

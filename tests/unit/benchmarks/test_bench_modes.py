@@ -52,7 +52,7 @@ def test_pipelines_have_every_family_on_raw_and_on_distilled_text(bench, name):
         assert raw.seeds == [1, 2, 3, 4, 5]
     assert config.score.iterations == [1, 4, 10]
     shapes = [config.teacher.model, *(student.model for student in config.students.values())]
-    assert len({json.dumps(shape.model_copy(update={"dropout": 0.0}).model_dump()) for shape in shapes}) == 1
+    assert all(shape == shapes[0] for shape in shapes)
 
 
 def test_pipelines_of_both_languages_differ_in_the_language_alone():

@@ -142,6 +142,19 @@ def test_either_name_of_the_number_of_checkpoints_takes_precedence(load: Load) -
     assert (changed.average.of, changed.average_checkpoints) == ("best", 10)
 
 
+def test_recipe_of_a_student_is_that_of_its_stages(load: Load, problem: Callable[..., str]) -> None:
+    stages = "stages: [{data: raw}, {data: distilled, max_updates: 50, average: {n: 2}, clip_norm: 0.5}]"
+    student = load(f"students.raw={{recipe: ctc_glat, train: {{max_updates: 200}}, {stages}}}").students["raw"]
+    first, second = student.in_stages()
+    assert [stage.train.max_updates for stage in (first, second)] == [200, 50]
+    assert [stage.train.average_checkpoints for stage in (first, second)] == [5, 2]
+    assert [stage.train.clip_norm for stage in (first, second)] == [2.0, 0.5]
+    assert [stage.train.warmup_updates for stage in (first, second)] == [4000, 4000]
+    assert first.nat == second.nat == student.nat
+    message = problem("students.raw={recipe: ctc_glat, stages: [{data: raw}, {recipe: cmlm}]}")
+    assert message.startswith("students.raw: 'stages.1.recipe': the recipe is that of the student")
+
+
 def test_sections_in_python_are_merged_like_mappings() -> None:
     teacher = Teacher(recipe="transformer_multi30k", train=Train(lr=0.25))
     assert (teacher.train.lr, teacher.train.warmup_updates) == (0.25, 2000)

@@ -75,7 +75,11 @@ NOT_SETTINGS = re.compile(r"\.(?:json|yaml|py|html|npy|jsonl|txt|gz|pt|previous|
 
 def is_setting(path: str) -> bool:
     """Return whether a dotted path is that of a setting; names of students and list items stand for any of them."""
+    if stage := re.fullmatch(r"(students\.[^.]+)\.stages\.\d+\.(.+)", path):
+        return any(is_setting(f"{stage[1]}.{name}") for name in (stage[2], f"train.{stage[2]}"))
     pattern = re.sub(r"\\\.(?:\d+|<\w+>|[A-Z])(?=\\\.|$)", r"\\.N", re.escape(path))
+    # a stage has settings of a student and of its section `train`
+    pattern = re.sub(r"(?<=\\.)stages\\\.N\\\.", r"(?:train\\.)?", pattern)
     pattern = re.sub(r"^students\\\.[^.]+\\\.", r"students\\.NAME\\.", pattern)
     return any(re.fullmatch(pattern, known) for known in SETTINGS)
 

@@ -150,7 +150,7 @@ def test_auto_of_a_run_of_an_older_version_is_its_average_with_a_warning(
         resolve_checkpoint(run / "average_best")
 
 
-def test_auto_of_a_training_in_parts_is_that_of_the_last_part(tmp_path: Path) -> None:
+def test_auto_of_a_student_in_stages_is_that_of_the_last_stage(tmp_path: Path) -> None:
     run = make_run(tmp_path / "seed_1" / "stage_2")
     point(tmp_path / "seed_1" / "last", run)
     assert resolve_checkpoint(tmp_path / "seed_1" / "auto") == run / "average"
@@ -192,3 +192,12 @@ def test_auto_is_the_recorded_choice(
 def test_num_updates_is_that_of_the_newest_checkpoint(tmp_path: Path) -> None:
     make_folders(tmp_path, "checkpoint_9", "checkpoint_10")
     assert num_updates(tmp_path) == 10
+
+
+def test_a_folder_of_stages_that_leads_to_itself_is_no_run(tmp_path: Path) -> None:
+    folder = tmp_path / "seed_1"
+    folder.mkdir()
+    (folder / "stage_1").symlink_to(folder)
+    (folder / "last").write_text("stage_1\n")
+    with pytest.raises(UserError, match="neither a checkpoint folder nor a run"):
+        resolve_checkpoint(folder)

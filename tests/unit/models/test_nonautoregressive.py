@@ -132,7 +132,9 @@ def test_unknown_words_of_the_target_are_unk_without_copies_of_the_source(
 ) -> None:
     model, seen = learned(family, source_copy="none"), []
     decode = model.decode_all
-    monkeypatch.setattr(model, "decode_all", lambda x_BTD, *others: (seen.append(x_BTD), decode(x_BTD, *others))[1])
+    monkeypatch.setattr(
+        model, "decode_all", lambda x_BTD, *others, **more: (seen.append(x_BTD), decode(x_BTD, *others, **more))[1]
+    )
     sources = torch.tensor([[7, 8, EOS]])
     shown_BT = torch.tensor([[UNK, 9, UNK, EOS]])
     model.fill(sources, shown_BT, model.encode(sources))

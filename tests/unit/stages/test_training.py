@@ -291,6 +291,7 @@ def test_each_stage_has_its_own_settings_data_and_checkpoint_of_the_stage_before
 @pytest.mark.usefixtures("finished")
 def test_the_first_stage_is_the_training_of_a_student_without_stages() -> None:
     alone, settings_alone = results(RAW), record(RAW)["settings"]
+    shutil.rmtree(RAW)
     assert student("raw", IN_STAGES).code == 0
     assert results(FIRST) == alone
     assert record(FIRST)["settings"] == settings_alone

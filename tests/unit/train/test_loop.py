@@ -990,6 +990,16 @@ def test_auto_compares_losses_without_bleu(tmp_path: Path, pairs: ParallelData) 
     assert choice.checkpoint == min(choice.candidates, key=lambda name: choice.candidates[name].score)
 
 
+def test_a_damaged_record_of_the_choice_is_written_again(tmp_path: Path, pairs: ParallelData) -> None:
+    settings = train_settings(max_updates=10)
+    data = open_data(pairs, settings)
+    make_trainer(tmp_path, data, settings).run()
+    whole = (tmp_path / CHOSEN).read_bytes()
+    (tmp_path / CHOSEN).write_bytes(whole[:20])
+    make_trainer(tmp_path, data, settings).run()
+    assert (tmp_path / CHOSEN).read_bytes() == whole
+
+
 def test_auto_of_an_interrupted_extension_keeps_its_kind_and_is_rebuilt(
     tmp_path: Path, pairs: ParallelData, caplog: pytest.LogCaptureFixture
 ) -> None:
