@@ -15,6 +15,7 @@ from tiny_pipeline import (
     MODEL,
     TEACHER_TRAIN,
     hash_tree,
+    kdmt,
     run_stages,
     settings,
     to_yaml,
@@ -106,6 +107,33 @@ def test_objectives_resume_exactly(online: str, term: str) -> None:
 
 
 @pytest.mark.usefixtures("finished")
+def test_subword_regularization_changes_the_text_of_each_side() -> None:
+    """Each value gives another loss of the first update."""
+    setting = "students.raw.train.subword_regularization"
+    losses = {}
+    for value in (
+        "null",
+        "{alpha: 0.1, nbest_size: 2}",
+        "{alpha: 0.1, side: source}",
+        "{alpha: 0.1, side: target}",
+        "{alpha: 0.1}",
+    ):
+        assert student("raw", f"{setting}={value}").code == 0
+        losses[value] = metrics(RAW, "train")[0]["nll"]
+    assert len(set(losses.values())) == len(losses)
+
+
+@pytest.mark.usefixtures("finished")
+def test_subword_regularization_of_another_kind_of_given_model_is_refused() -> None:
+    shutil.copyfile(TINY / "prepare" / "tokenizer" / "joint.model", "given.model")
+    given = "prepare.tokenizer.source_path=given.model"
+    assert kdmt("prepare", "tiny.yaml", "--set", given).code == 0
+    result = student("raw", given, "students.raw.train.subword_regularization={dropout: 0.1}")
+    assert result.code != 0
+    assert "'students.raw.train.subword_regularization': 'dropout' is a setting of BPE models: " in result.err
+
+
+@pytest.mark.usefixtures("finished")
 @pytest.mark.parametrize(
     ("first", "second"),
     [
@@ -122,18 +150,6 @@ def test_a_trained_student_is_fine_tuned_with_another_loss(first: str, second: s
     before, after = (metrics(RAW / f"stage_{number}", "valid") for number in (1, 2))
     assert after[0]["nll"] == pytest.approx(before[-1]["nll"], rel=0.05)
     assert before[-1]["loss"] > 1.0 > after[0]["loss"] > 0.0
-
-
-@pytest.mark.usefixtures("finished")
-def test_subword_regularization_changes_the_training_text_alone() -> None:
-    """Check the training loss by side, and that a dropout of the wrong kind is refused with its path."""
-    off = "{alpha: 0.1, side: source, nbest_size: 2}"  # almost no ambiguity
-    setting = "students.raw.train.subword_regularization"
-    losses = {}
-    for value in ("null", off, "{alpha: 0.1, side: source}", "{alpha: 0.1, side: target}", "{alpha: 0.1}"):
-        assert student("raw", f"{setting}={value}").code == 0
-        losses[value] = metrics(RAW, "train")[0]["nll"]
-    assert len(set(losses.values())) == len(losses)
 
 
 @pytest.mark.usefixtures("finished")
