@@ -56,9 +56,11 @@ def _check_stages(trainings: Sequence[tuple[str, Student]]) -> None:
     learned = architecture(first.model.arch, first.model.overrides()).decoder_learned_pos
     for path, stage in trainings[1:]:
         if (first.nat is None) != (stage.nat is None):
-            kinds = ("an autoregressive model", "a non-autoregressive one")
+            kinds = ("an autoregressive", "a non-autoregressive")
             one, other = kinds if first.nat is None else reversed(kinds)
-            raise UserError(f"{path}.nat: the first stage trains {one}, this one {other}: all have the same model")
+            raise UserError(
+                f"{path}.nat: the first stage trains {one} model, this one {other} model: all stages have the same model"
+            )
         for name in (*NAT_PARAMETERS, *(("upsample",) if learned else ())):
             before, here = getattr(first.nat, name, None), getattr(stage.nat, name, None)
             if before != here:
