@@ -88,8 +88,11 @@ class WordKD(Section):
     def _consistent(self) -> WordKD:
         if self.source == "cache" and self.divergence == "squared_error":
             raise ValueError("'divergence: squared_error' needs the whole distribution, which a cache does not have")
-        if "skew" in changed(self) and self.divergence not in ("skewed_kl", "skewed_reverse_kl"):
+        is_skewed = self.divergence in ("skewed_kl", "skewed_reverse_kl")
+        if "skew" in changed(self) and not is_skewed:
             raise ValueError("'skew' has no effect unless 'divergence' is 'skewed_kl' or 'skewed_reverse_kl'")
+        if "beta" in changed(self) and is_skewed:  # earlier versions accept it with the other divergences
+            raise ValueError(f"'beta' has no effect with 'divergence: {self.divergence}', whose number is 'skew'")
         if self.source == "cache" and self.marginal_momentum:
             raise ValueError(
                 "'marginal_momentum' has no effect with 'source: cache', which has the marginal of all tokens"

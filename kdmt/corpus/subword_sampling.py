@@ -37,7 +37,7 @@ from kdmt.corpus.vocabulary import Dictionary
 from kdmt.errors import UserError
 from kdmt.types import SPECIALS
 
-MAX_GROWTH = 2  # a sentence has at most this number of times its tokens in the data-bin
+MAX_GROWTH = 1.5  # a sentence has at most this number of times its tokens in the data-bin
 MAX_CACHED_WORDS = 50_000  # lattices, about 100 MB
 MAX_CACHED_NODES = 200_000  # states of words whose merges are drawn, about 100 MB
 SPACE = "▁"  # space in the pieces of SentencePiece
@@ -158,22 +158,23 @@ class NBestSampler:
     def __init__(self, pieces: Pieces, alpha: float, nbest_size: int) -> None:
         self.lattices, self.alpha, self.nbest_size = Lattices(pieces), alpha, nbest_size
         self._best: dict[Word, tuple[NDArray[np.float64], list[Word]]] = {}
-        # only the pair (i, j) of sorted lists with (i + 1)(j + 1) <= n can be among the n best sums
-        pairs = [(i, j) for i in range(nbest_size) for j in range(nbest_size // (i + 1))]
-        self._first, self._second = np.array(pairs, dtype=np.int64).T
+        self._pairs: dict[tuple[int, int], tuple[NDArray[np.int64], NDArray[np.int64]]] = {}
 
     def sample(self, words: Sequence[Word], draw: Draw) -> list[Word]:
         best = [self._best.get(word) or self._keep(word) for word in words]
-        open_words = [place for place, (scores, _) in enumerate(best) if len(scores) > 1]
+        losses = {place: float(scores[0] - scores[1]) for place, (scores, _) in enumerate(best) if len(scores) > 1}
         sums, back = np.zeros(1), []
-        for place in open_words:
+        # words that lose least by their second best come first, so that the list is full soon and others are left out
+        for place in sorted(losses, key=losses.__getitem__):
+            full = len(sums) == self.nbest_size
+            if full and losses[place] >= sums[0] - sums[-1]:
+                break
             sums, first, second = self._best_sums(sums, best[place][0])
-            back.append((first, second))
-        weights = np.exp(self.alpha * (sums - sums[0]))
-        limits = np.cumsum(weights)
+            back.append((place, first, second))
+        limits = np.cumsum(np.exp(self.alpha * (sums - sums[0])))
         choice = min(int(np.searchsorted(limits, draw() * limits[-1], side="right")), len(sums) - 1)
         drawn = [segmentations[0] for _, segmentations in best]
-        for place, (first, second) in zip(reversed(open_words), reversed(back), strict=True):
+        for place, first, second in reversed(back):
             drawn[place] = best[place][1][second[choice]]
             choice = int(first[choice])
         return drawn
@@ -182,13 +183,21 @@ class NBestSampler:
         self, left: NDArray[np.float64], right: NDArray[np.float64]
     ) -> tuple[NDArray[np.float64], NDArray[np.int64], NDArray[np.int64]]:
         """Return the n best sums of two descending lists, descending, and the index of both parts of each."""
-        first, second = self._first, self._second
-        if len(left) < self.nbest_size or len(right) < self.nbest_size:
-            inside = (first < len(left)) & (second < len(right))
-            first, second = first[inside], second[inside]
+        if len(left) == self.nbest_size:  # what loses more than the last of the best is not among the sums
+            right = right[: int(np.searchsorted(-right, left[0] - left[-1] - right[0]))]
+        first, second = self._pairs_of(len(left), len(right))
         sums = left[first] + right[second]
         order = np.argsort(-sums, kind="stable")[: self.nbest_size]
         return sums[order], first[order], second[order]
+
+    def _pairs_of(self, num_left: int, num_right: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Return the indices (i, j) of sorted lists that can be among the n best sums: (i + 1)(j + 1) <= n."""
+        found = self._pairs.get((num_left, num_right))
+        if found is None:
+            most = [min(num_right, self.nbest_size // (i + 1)) for i in range(num_left)]
+            pairs = np.array([(i, j) for i in range(num_left) for j in range(most[i])], dtype=np.int64)
+            found = self._pairs[num_left, num_right] = (pairs[:, 0].copy(), pairs[:, 1].copy())
+        return found
 
     def _keep(self, word: Word) -> tuple[NDArray[np.float64], list[Word]]:
         if len(self._best) >= MAX_CACHED_WORDS:
@@ -257,11 +266,12 @@ class MergeDropout:
         node = self._starts[word] if word in self._starts else self._keep(word)
         if node is None:
             return word
-        while node.pairs:
-            choice = bisect_right(self._limits, draw(), 0, len(node.pairs))
-            if choice == len(node.pairs):
+        limits = self._limits
+        while num_pairs := len(node.pairs):
+            choice = bisect_right(limits, draw(), 0, num_pairs)
+            if choice == num_pairs:
                 break
-            node = self._merged(node, choice, draw)
+            node = node.following[choice] or self._merged(node, choice, draw)
         if node.tokens is None:
             node.tokens = self.merges.tokens(node.symbols) or ()
         return node.tokens or word
@@ -276,7 +286,7 @@ class MergeDropout:
             self._limits += [1.0 - self.dropout**k for k in range(len(self._limits) + 1, len(start.symbols) + 1)]
             node = start
             while node.pairs:
-                node = self._merged(node, 0, lambda: 0.0)
+                node = node.following[0] or self._merged(node, 0, lambda: 0.0)
             if self.merges.tokens(node.symbols) != word:
                 start = None
         self._starts[word] = start
@@ -295,15 +305,13 @@ class MergeDropout:
         return [(rank, place) for place, rank in enumerate(ranks) if rank is not None]
 
     def _merged(self, node: _Node, choice: int, draw: Draw) -> _Node:
-        """Return the state after the merge of a pair."""
+        """Return the state after the merge of a pair, and keep it if the pair alone determines it."""
         others = self._equal_pairs(node, choice) if self.merges.merges_all else []
         if others:  # more than one bit is to be drawn, and the state is not kept with this one
             places = [node.pairs[choice], *(place for place in others if draw() < 1.0 - self.dropout)]
             symbols = _merge(node.symbols, places)
             return self._node(symbols, self._pairs(symbols))
-        following = node.following[choice]
-        if following is None:
-            following = node.following[choice] = self._merge_one(node, choice)
+        following = node.following[choice] = self._merge_one(node, choice)
         return following
 
     def _merge_one(self, node: _Node, choice: int) -> _Node:
@@ -476,21 +484,26 @@ class SentenceSampler:
         begin = 0
         for size, index, end in zip(sizes.tolist(), indices.tolist(), ends, strict=True):
             before = len(drawn)
-            self._add_sentence(drawn, words[begin:end], size, self._generator(epoch, index))
+            for word in self._sample_sentence(words[begin:end], size, self._generator(epoch, index)):
+                drawn += word
             drawn_sizes.append(len(drawn) - before)
             begin = end
         return np.array(drawn, dtype=np.int64), np.array(drawn_sizes, dtype=np.int64)
 
-    def _add_sentence(self, drawn: list[int], words: Sequence[Word], size: int, generator: Random) -> None:
-        limit = min(MAX_GROWTH * size, self.max_tokens or MAX_GROWTH * size)
+    def _sample_sentence(self, words: Sequence[Word], size: int, generator: Random) -> list[Word]:
+        new = self.words.sample(words, generator.random)
+        limit = int(min(MAX_GROWTH * size, self.max_tokens or math.inf))
         room = max(limit - size, 0)
-        for word, new in zip(words, self.words.sample(words, generator.random), strict=True):
-            growth = len(new) - len(word)
+        if sum(map(len, new)) - size <= room:
+            return new
+        # words are taken in random order, so that no part of the sentence is cut as in the data-bin more often
+        for place in sorted(range(len(words)), key=lambda _: generator.random()):
+            growth = len(new[place]) - len(words[place])
             if growth > room:
-                drawn += word
+                new[place] = words[place]
             else:
-                drawn += new
                 room -= growth
+        return new
 
     def _generator(self, epoch: int, index: int) -> Random:
         return Random(((self.seed << 32 | epoch) << 64 | index) << 1 | self.side)  # its numbers never change

@@ -77,8 +77,7 @@ def train(workspace: Workspace, job: Job, plan: Plan | None) -> None:
         seed=job.seed,
         path=job.path,
     )
-    signatures: dict[str, str] = {}
-    validate = _validator(workspace, job, codec, device, signatures)
+    validate = _validator(workspace, job, codec, device)
     num_batches = len(data.batches())
     if plan is not None:
         begin(job.folder, plan, workspace.resolved_config())  # after all checks, so that an error changes no folder
@@ -104,7 +103,7 @@ def train(workspace: Workspace, job: Job, plan: Plan | None) -> None:
         device=device,
         ranks=ranks,
         init_state=init_state,
-        signatures=signatures,
+        signature=_signature(workspace, job),
     )
     outcome = trainer.run()
     progress.note(f"done at update {outcome.update} ({outcome.ending}); best at {outcome.best_update}")
@@ -146,7 +145,11 @@ def _sampling(job: Job, codec: TextCodec) -> SubwordSampling | None:
     settings = job.train.subword_regularization
     if settings is None:
         return None
-    limits = (job.train.max_source_tokens, job.train.max_target_tokens)
+    config = architecture(job.model.arch, job.model.overrides())
+    limits = (
+        min(job.train.max_source_tokens or config.max_source_positions, config.max_source_positions),
+        min(job.train.max_target_tokens or config.max_target_positions, config.max_target_positions),
+    )
     try:
         return SubwordSampling.of(codec, settings, seed=job.seed, max_tokens=limits)
     except UserError as error:
@@ -279,14 +282,11 @@ def _kept_tokenizer(run: Path) -> str | None:
 
 
 def _validator(
-    workspace: Workspace, job: Job, codec: TextCodec, device: torch.device, signatures: dict[str, str]
+    workspace: Workspace, job: Job, codec: TextCodec, device: torch.device
 ) -> Callable[[Objective], dict[str, float]]:
     """Return a function that computes loss, BLEU and the metric that selects the best checkpoint on the validation set.
 
     The validation set is that of the raw data, even if the training data is distilled.
-
-    Args:
-        signatures: dictionary to which each validation adds the signatures of its metrics.
     """
     try:
         valid = BinarizedData(_open_data(workspace, "raw", "valid"), job.train, seed=0)
@@ -312,10 +312,21 @@ def _validator(
             for metric in dict.fromkeys(("bleu", job.train.best_metric)):
                 if metric != "loss":
                     score = score_words(workspace, metric, hypotheses, references, tokenize=tokenize)
-                    figures[metric], signatures[metric] = score.value, score.signature
+                    figures[metric] = score.value
         return figures
 
     return validate
+
+
+def _signature(workspace: Workspace, job: Job) -> str | None:
+    """Return the signature of `best_metric` in the validations of a run, None for the loss.
+
+    It does not depend on the text, so that a resumed run has it without a validation.
+    """
+    metric = job.train.best_metric
+    if metric == "loss":
+        return None
+    return score_words(workspace, metric, [""], [""], tokenize=_kept_tokenizer(job.folder)).signature
 
 
 def _checkpoint_files(folder: Path) -> list[Path]:

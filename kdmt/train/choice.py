@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from kdmt.config import Train
+from kdmt.models.average_record import PREFIX
 from kdmt.models.checkpoint_choice import Candidate, CandidateName, Choice, choose, describe_updates
 from kdmt.score.metrics import METRICS
 from kdmt.train.run_folder import Position
@@ -21,7 +22,7 @@ def choose_checkpoint(
     settings: Train,
     *,
     validate: Validate,
-    signatures: Mapping[str, str],
+    signature: str | None,
 ) -> Choice:
     """Return the checkpoint of a run that `auto` is, by `best_metric` and for equal scores by the loss.
 
@@ -32,7 +33,7 @@ def choose_checkpoint(
         candidates: updates of each candidate; those of an average are the ones that it is the mean of.
         position: end of the training.
         validate: function that validates the weights in a folder; it is not called unless `average.of` is `auto`.
-        signatures: signatures of metrics by name, which may be added by `validate`.
+        signature: signature of `best_metric`; None for the loss.
     """
     metric, of = settings.best_metric, settings.average.of
     known: dict[tuple[int, ...], Candidate] = {}
@@ -46,11 +47,11 @@ def choose_checkpoint(
             known[tuple(updates)] = _candidate(updates, figures, metric)
         found[name] = known[tuple(updates)]
     higher_is_better = metric != "loss" and METRICS[metric].higher_is_better
-    return choose(found, of=of, metric=metric, higher_is_better=higher_is_better, signature=signatures.get(metric))
+    return choose(found, of=of, metric=metric, higher_is_better=higher_is_better, signature=signature)
 
 
 def _folder(run: Path, name: CandidateName, updates: list[int]) -> Path:
-    return run / f"checkpoint_{updates[0]}" if name == "best" else run / name
+    return run / f"{PREFIX}{updates[0]}" if name == "best" else run / name
 
 
 def _candidate(updates: list[int], figures: Mapping[str, float], metric: str) -> Candidate:

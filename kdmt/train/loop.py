@@ -78,7 +78,7 @@ class Trainer:
         progress: receiver of the figures; silent on all ranks but the first.
         ranks: the processes that train together.
         init_state: optimiser state of another run from which this one continues.
-        signatures: signatures of metrics by name, which `validate` may add to.
+        signature: signature of `best_metric`; None for the loss.
     """
 
     def __init__(
@@ -95,14 +95,14 @@ class Trainer:
         device: torch.device,
         ranks: Ranks = ALONE,
         init_state: TrainingState | None = None,
-        signatures: Mapping[str, str] | None = None,
+        signature: str | None = None,
     ) -> None:
         self.objective, self.data, self.settings, self.seed = objective, data, settings, seed
         self.validate, self.progress, self.device, self.ranks = validate, progress, device, ranks
         self.model = objective.model
         self.folder = RunFolder(run, settings, companions)
         self.init_state = init_state
-        self.signatures: Mapping[str, str] = {} if signatures is None else signatures
+        self.signature = signature
         self.position = Position(world=ranks.world)
         self.meter = Meter(device, objective)
         self.saved_at = time.monotonic()
@@ -696,7 +696,7 @@ class Trainer:
                 self.position,
                 self.settings,
                 validate=validate,
-                signatures=self.signatures,
+                signature=self.signature,
             )
             with torch.no_grad():
                 for name, weight in objective.model.named_parameters():

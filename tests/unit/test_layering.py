@@ -64,6 +64,8 @@ WITHOUT_TORCH = {
                 "lines",
                 "pool",
                 "sentence_lengths",
+                "sentencepiece_file",
+                "subword_sampling",
                 "text",
                 "tokenizer",
             ),

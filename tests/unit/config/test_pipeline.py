@@ -116,3 +116,32 @@ def test_moses_must_be_able_to_detokenise_text_that_is_already_tokenised(
 )
 def test_lowercased_text_is_scored_without_regard_to_case(load: Load, text: str, score: str, lowercased: bool) -> None:
     assert load(f"prepare.text={text}", f"score={score}").scores_lowercased is lowercased
+
+
+@pytest.mark.parametrize(
+    ("tokenizer", "setting", "reason"),
+    [
+        ("{model: bpe}", "{alpha: 0.1}", "'alpha' is a setting of unigram models: the tokenizer is a BPE model"),
+        ("{type: subword-nmt, model: bpe}", "{alpha: 0.1}", "'alpha' is a setting of unigram models"),
+        ("{model: unigram}", "{dropout: 0.1}", "'dropout' is a setting of BPE models: the tokenizer is a unigram"),
+        ("{type: words}", "{alpha: 0.1}", "text of 'prepare.tokenizer.type: words' cannot be cut in another way"),
+    ],
+)
+@pytest.mark.parametrize(
+    ("override", "path"),
+    [
+        ("teacher.train.subword_regularization={}", "teacher.train.subword_regularization"),
+        ("students.raw.train.subword_regularization={}", "students.raw.train.subword_regularization"),
+        ("students.raw.stages=[{{}}, {{subword_regularization: {}}}]", "students.raw.stages.1.subword_regularization"),
+    ],
+)
+def test_subword_regularization_must_fit_the_tokenizer(
+    refusal: Callable[..., str], tokenizer: str, setting: str, reason: str, override: str, path: str
+) -> None:
+    override = override.format(setting) if "stages" in override else override.replace("{}", setting)
+    assert f"'{path}': {reason}" in refusal(f"prepare.tokenizer={tokenizer}", override)
+
+
+def test_the_model_of_a_given_tokenizer_is_checked_when_it_is_read(load: Load) -> None:
+    given = "prepare.tokenizer={source_path: bpe.model}"
+    assert load(given, "teacher.train.subword_regularization={dropout: 0.1}").teacher.train.subword_regularization

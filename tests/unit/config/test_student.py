@@ -24,6 +24,10 @@ Load = Callable[..., Pipeline]
             "students.raw.word_kd: 'marginal_momentum' has",
         ),
         ("students.raw.word_kd={skew: 0.2}", "students.raw.word_kd: 'skew' has no effect unless 'divergence' is"),
+        (
+            "students.raw.word_kd={divergence: skewed_kl, beta: 0.2}",
+            "students.raw.word_kd: 'beta' has no effect with 'divergence: skewed_kl'",
+        ),
         ("students.raw.word_kd={source: cache, teachers: [a]}", "students.raw.word_kd: 'teachers' run during training"),
         ("students.raw.word_kd={alpha_schedule: [[9, 0.5], [3, 1.0]]}", "students.raw.word_kd: 'alpha_schedule': the "),
         ("students.raw.word_kd={alpha_schedule: [[3, 0.5], [3, 1.0]]}", "students.raw.word_kd: 'alpha_schedule': the "),
@@ -78,6 +82,14 @@ Load = Callable[..., Pipeline]
         (
             "students.raw={data: nbest, train: {packing: true}}",
             "students.raw: 'train.packing' cannot have 'data: nbest'",
+        ),
+        (
+            "students.raw={nat: {family: ctc}, train: {subword_regularization: {alpha: 0.1}}}",
+            "students.raw: 'train.subword_regularization' is for autoregressive students: leave out 'nat'",
+        ),
+        (
+            "students.raw={word_kd: {source: cache}, train: {subword_regularization: {alpha: 0.1}}}",
+            "students.raw: 'train.subword_regularization' cannot have 'word_kd.source: cache'",
         ),
         ("students.raw={nat: {family: ctc}, word_kd: {}}", "students.raw: 'nat.family: ctc' cannot have 'word_kd'"),
         ("students.raw={nat: {family: nat}, on_policy: {}}", "students.raw: 'nat.family: nat' cannot have 'on_policy'"),

@@ -29,6 +29,30 @@ Load = Callable[..., Pipeline]
             "teacher={model: {init: bert}, train: {init_from: a}}",
             "teacher: 'model.init' has no effect with 'train.init_from'",
         ),
+        (
+            "teacher.train.subword_regularization={}",
+            "teacher.train.subword_regularization: give either 'alpha' (unigram models) or 'dropout' (BPE models)",
+        ),
+        (
+            "teacher.train.subword_regularization={alpha: 0.1, dropout: 0.1}",
+            "teacher.train.subword_regularization: give either 'alpha'",
+        ),
+        (
+            "teacher.train.subword_regularization={alpha: 0.1, nbest_size: 1}",
+            "teacher.train.subword_regularization: 'nbest_size' should be at least 2, or -1",
+        ),
+        (
+            "teacher.train.subword_regularization={dropout: 0.1, nbest_size: 64}",
+            "teacher.train.subword_regularization: 'nbest_size' has no effect with 'dropout'",
+        ),
+        (
+            "teacher.train.subword_regularization={dropout: 1.0}",
+            "teacher.train.subword_regularization.dropout: should be less than 1",
+        ),
+        (
+            "teacher.train={subword_regularization: {alpha: 0.1}, packing: true}",
+            "teacher.train: 'packing' cannot be combined with 'subword_regularization'",
+        ),
         ("teacher.model.init=xavier", "teacher.model.init: should be 'fairseq' or 'bert'"),
         (
             "teacher.train.precision=bf8",

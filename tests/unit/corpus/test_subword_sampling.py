@@ -372,6 +372,31 @@ def test_no_sentence_is_longer_than_the_limit_of_the_settings(models: Any) -> No
     assert sampling.sample(tokens, sizes, indices, 1, epoch=1)[1].max() > longest
 
 
+def test_words_that_keep_their_tokens_for_the_limit_are_chosen_at_random(models: Any) -> None:
+    model, _ = models(UNIGRAM)
+    dictionary = used_symbols(model)
+    count, text = 400, " ".join(["banana"] * 6)
+    tokens, sizes, indices = encoded(make_codec(model, dictionary), [text] * count)
+    limit = int(sizes[0]) + 2
+    sampler = make_sampling(model, dictionary, alpha=0.0, max_tokens=(limit, 0)).source
+    assert sampler is not None
+    drawn, new = sampler.sample(tokens, sizes, indices, epoch=1)
+    assert np.mean(new == limit) > 0.5
+    words = [sampler.limits.words(each)[0] for each in np.split(drawn, np.cumsum(new)[:-1])]
+    kept = sampler.limits.words(tokens[: sizes[0]])[0]
+    by_place = [
+        sum(len(word) > len(kept[0]) for word in place)
+        for place in zip(*(without_end(each) for each in words), strict=True)
+    ]
+    assert max(by_place) - min(by_place) < 5 * math.sqrt(count / 2)
+    assert min(by_place) > 0
+
+
+def without_end(words: Sequence[Word]) -> Sequence[Word]:
+    """Return the words of a sentence without `</s>`."""
+    return [word for word in words if word != (EOS,)]
+
+
 @pytest.mark.parametrize("kind", KINDS, ids=IDS)
 def test_tokens_that_are_not_of_the_model_are_kept(models: Any, kind: Mapping[str, Any]) -> None:
     """Check that a corpus tag, which the tokenizer would cut, stays one token."""

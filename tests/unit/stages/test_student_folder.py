@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -83,8 +84,36 @@ def test_a_run_without_stages_that_was_made_from_the_plan_of_the_stage_becomes_i
         assert hash_tree(run) == before
         with pytest.raises(UserError, match="another process is at work"), locked(run):
             pass
-    assert said == [f"{folder}: the run of the student without stages is now {run}"]
+    aside = folder.with_name(f"seed_1.{'previous' if record == 'manifest.json' else 'unfinished'}")
+    assert said == [
+        f"{folder}: the run of the student without stages is kept as {aside}",
+        f"{run}: taken back from {aside}, which was made with these settings",
+    ]
+    assert not aside.exists()
     assert not folder.with_name("seed_1.previous").exists()
+
+
+@pytest.mark.parametrize("step", ["locked", "put_in_place"])
+def test_a_run_without_stages_is_found_after_an_interruption(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    folder, said = a_run(tmp_path / "seed_1", "before"), []
+    write_json(folder / "manifest.json", OLD.as_dict() | {"outputs": {}})
+    before, run = hash_tree(folder), folder / "stage_1"
+    with monkeypatch.context() as patch:
+
+        def stop(path: Path, *_: object, **__: object) -> ExitStack:
+            if step == "locked" and path == folder and folder.exists():
+                return ExitStack()  # the first lock, before the run is moved
+            raise KeyboardInterrupt
+
+        patch.setattr(f"kdmt.stages.student_folder.{step}", stop)
+        with locked(run), pytest.raises(KeyboardInterrupt), at_work_on(run, OLD, said.append):
+            pass
+    assert not run.exists()
+    with locked(run), at_work_on(run, OLD, said.append):
+        found = hash_tree(run)
+    assert {name: found[name] for name in before} == before
 
 
 @pytest.mark.usefixtures("finished")
@@ -93,7 +122,8 @@ def test_a_trained_student_gets_stages_after_its_training() -> None:
     made = results(RAW)
     result = student("raw", "students.raw.stages=[{}, {lr: 0.005}]")
     assert result.code == 0, result.err
-    assert f"{RAW}: the run of the student without stages is now {RAW}/stage_1\n" in result.err
+    previous = RAW.with_name("seed_1.previous")
+    assert f"{RAW}/stage_1: taken back from {previous}, which was made with these settings\n" in result.err
     assert results(RAW / "stage_1") == made
     assert [line["update"] for line in metrics(RAW / "stage_1", "train")] == [1, 2, 3, 4]
     assert "stage 1: up to date, nothing to do" in student("raw", "students.raw.stages=[{}, {lr: 0.005}]").err
@@ -121,3 +151,9 @@ def test_a_student_gets_other_stages_has_fewer_and_has_none_again() -> None:
     found = hash_tree(RAW)
     assert {name: found[name] for name in alone} == alone
     assert (RAW.with_name("seed_1.unfinished") / "stage_2/manifest.json").is_file()
+
+    result = student("raw", stages)
+    for number in (1, 2):
+        place = f"{RAW}/stage_{number}: taken back from {RAW.with_name('seed_1.unfinished')}/stage_{number}"
+        assert place in result.err
+    assert ": validation at " not in result.err

@@ -130,6 +130,18 @@ def test_auto_of_a_run_is_accepted_wherever_a_run_is(command: str, monkeypatch: 
 
 
 @pytest.mark.usefixtures("finished")
+def test_a_choice_by_a_changed_setting_has_the_signature_of_the_metric_and_trains_nothing() -> None:
+    chosen, checkpoint = json.loads((RAW / "chosen.json").read_text()), hash_tree(RAW / "checkpoint_4")
+    assert chosen["of"] == "auto"
+    assert "tok:" in chosen["signature"]
+    result = student("raw", "students.raw.train.average=best")
+    assert "'auto' is average_best" in result.err
+    changed = json.loads((RAW / "chosen.json").read_text())
+    assert (changed["of"], changed["signature"]) == ("best", chosen["signature"])
+    assert hash_tree(RAW / "checkpoint_4") == checkpoint
+
+
+@pytest.mark.usefixtures("finished")
 def test_more_updates_extend_a_run_to_the_same_end_as_a_longer_run() -> None:
     result = student("raw", "students.raw.train.max_updates=6")
     assert "going on: the setting students.raw.train.max_updates changed from 4 to 6" in result.err

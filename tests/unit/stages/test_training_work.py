@@ -83,6 +83,7 @@ from kdmt.train.schedule import inverse_sqrt
         ("nat={family: ctc, upsample: 2, loss: nmla, glancing: [[0, 0.5]]}", "nll"),
         ("nat={family: dag, upsample: 3, loss: fuzzy_alignment, ngram: 3}", "nll"),
         ("convex={power: 1.0}", "nll"),
+        ("train.subword_regularization={alpha: 0.1}", "nll"),
         ("nat={family: levenshtein},embeddings_from_teacher=true", "deletion"),
         ("nat={family: insertion},attention_kd={decoder_self: none, cross: none}", "attention"),
         ("nat={family: insertion},encoder_layers_from_teacher=[0]", "nll"),
@@ -121,6 +122,18 @@ def test_a_trained_student_is_fine_tuned_with_another_loss(first: str, second: s
     before, after = (metrics(RAW / f"stage_{number}", "valid") for number in (1, 2))
     assert after[0]["nll"] == pytest.approx(before[-1]["nll"], rel=0.05)
     assert before[-1]["loss"] > 1.0 > after[0]["loss"] > 0.0
+
+
+@pytest.mark.usefixtures("finished")
+def test_subword_regularization_changes_the_training_text_alone() -> None:
+    """Check the training loss by side, and that a dropout of the wrong kind is refused with its path."""
+    off = "{alpha: 0.1, side: source, nbest_size: 2}"  # almost no ambiguity
+    setting = "students.raw.train.subword_regularization"
+    losses = {}
+    for value in ("null", off, "{alpha: 0.1, side: source}", "{alpha: 0.1, side: target}", "{alpha: 0.1}"):
+        assert student("raw", f"{setting}={value}").code == 0
+        losses[value] = metrics(RAW, "train")[0]["nll"]
+    assert len(set(losses.values())) == len(losses)
 
 
 @pytest.mark.usefixtures("finished")

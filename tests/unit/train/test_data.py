@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 
 from kdmt.config import Student
 from kdmt.corpus.batching import Batch, Extras, Knowledge, ParallelData, join_data
+from kdmt.corpus.subword_sampling import Draw, SentenceSampler, SubwordSampling, Word, WordLimits
 from kdmt.errors import UserError
 from kdmt.objectives.build import build_objective
 from kdmt.ranks import Ranks
@@ -154,6 +155,52 @@ def with_knowledge(batch: Batch) -> Batch:
     ids_MK = torch.stack([torch.randperm(VOCAB, generator=generator)[:3] for _ in range(tokens)])
     log_probs_MG = torch.randn(tokens, 4, generator=generator).log_softmax(1)
     return replace(batch, extras=Extras(knowledge=Knowledge(ids_MK, log_probs_MG)))
+
+
+class Repeating:
+    """Draws the token of each word twice, or once, by a fair coin; `</s>` once."""
+
+    def sample(self, words: Sequence[Word], draw: Draw) -> list[Word]:
+        return [word if word == (EOS,) or draw() < 0.5 else word * 2 for word in words]
+
+
+def repeating(pairs: ParallelData, **settings: Any) -> BinarizedData:
+    limits = WordLimits(np.ones(VOCAB, dtype=bool), np.ones(VOCAB, dtype=bool))
+    samplers = [SentenceSampler(Repeating(), limits, seed=1, side=side) for side in range(2)]
+    return BinarizedData(pairs, train_settings(), seed=1, sampling=SubwordSampling(*samplers), **settings)
+
+
+def test_batches_are_planned_without_the_drawn_subwords(pairs: ParallelData) -> None:
+    plain = BinarizedData(pairs, train_settings(), seed=1)
+    assert as_lists(repeating(pairs).epoch(3)) == as_lists(plain.epoch(3))
+
+
+def test_weights_count_the_drawn_tokens(pairs: ParallelData) -> None:
+    weights = np.random.default_rng(1).random(len(pairs)).astype(np.float32)
+    indices = np.arange(30)
+    batch = repeating(pairs, weights=weights).load(indices, 2)
+    sizes = batch.targets[1].ne(PAD).sum(dim=1).numpy()
+    assert sizes.sum() == batch.num_tgt_tokens
+    assert pairs.tgt_sizes is not None
+    assert (sizes > pairs.tgt_sizes[indices]).any()
+    assert batch.extras.weighted_tokens == pytest.approx(float(weights[indices].astype(float) @ sizes))
+    assert batch.prev_tokens_BT is not None
+    assert batch.prev_tokens_BT[:, 1:].ne(PAD).sum() == batch.num_tgt_tokens - len(indices)
+
+
+def test_subwords_depend_on_the_epoch_and_not_on_ranks_or_the_start(pairs: ParallelData) -> None:
+    def taken(rank: int, world: int, *, done: int = 0, count: int = 6) -> list[Step]:
+        data = repeating(pairs)
+        stream = steps(data, epoch=1, done=done, update_freq=2 // world, ranks=Ranks(rank, world))
+        return list(itertools.islice(stream, count))
+
+    alone = [batch.src_tokens_BS.tolist() for step in taken(0, 1) for batch in step.batches]
+    shared = [[step.batches[0].src_tokens_BS.tolist() for step in taken(rank, 2)] for rank in range(2)]
+    assert [batch for both in zip(*shared, strict=True) for batch in both][: len(alone)] == alone
+    resumed = [batch.src_tokens_BS.tolist() for step in taken(0, 1, done=4, count=4) for batch in step.batches]
+    assert resumed == alone[4:]
+    data, indices = repeating(pairs), np.arange(30)
+    assert not torch.equal(data.load(indices, 1).src_tokens_BS, data.load(indices, 2).src_tokens_BS)
 
 
 # ------------------------------------------------------------------------------------------ updates

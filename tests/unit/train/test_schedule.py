@@ -133,6 +133,15 @@ def test_wsd_is_constant_until_its_share_of_the_updates_and_linear_after(total: 
     assert steps == pytest.approx([1 / (share * total)] * len(steps))
 
 
+def test_wsd_without_a_decay_is_continued_by_a_run_that_only_decays() -> None:
+    shared = {"lr": 1.0, "warmup_updates": 100, "lr_schedule": "wsd"}
+    first = Train(max_updates=6000, decay_share=0.0001, **shared)
+    assert {learning_rate(update, first) for update in range(100, 6000)} == {1.0}
+    second = Train(max_updates=2000, decay_share=0.25, **shared)
+    rates = [learning_rate(update, second, offset=6000) for update in range(2000)]
+    assert rates == pytest.approx([1 - update / 2000 for update in range(2000)])
+
+
 @pytest.mark.parametrize("name", get_args(LRSchedule))
 @given(before=st.integers(0, 60))
 def test_run_that_continues_a_schedule_has_the_rates_of_a_single_run(name: LRSchedule, before: int) -> None:
