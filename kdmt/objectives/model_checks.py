@@ -59,8 +59,7 @@ def _check_stages(trainings: Sequence[tuple[str, Student]]) -> None:
             kinds = ("an autoregressive", "a non-autoregressive")
             one, other = kinds if first.nat is None else reversed(kinds)
             raise UserError(
-                f"{path}.nat: the first stage trains {one} model, this one {other} model: "
-                "all stages have the same model"
+                f"{path}.nat: the first stage trains {one} model, this one {other} model; all stages have the same one"
             )
         for name in (*NAT_PARAMETERS, *(("upsample",) if learned else ())):
             before, here = getattr(first.nat, name, None), getattr(stage.nat, name, None)
