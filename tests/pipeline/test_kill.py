@@ -111,8 +111,11 @@ def test_killed_training_resumes_exactly(prepared: Path, undisturbed: dict[str, 
 
 @pytest.mark.parametrize(
     ("number", "code"),
-    [(signal.SIGTERM, 143), (signal.SIGHUP, 129), (signal.SIGUSR1, 138)],
-    ids=["TERM", "HUP", "USR1"],
+    [
+        pytest.param(signal.SIGTERM, 143, id="TERM"),
+        pytest.param(signal.SIGHUP, 129, id="HUP", marks=pytest.mark.slow),
+        pytest.param(signal.SIGUSR1, 138, id="USR1", marks=pytest.mark.slow),
+    ],
 )
 def test_stopped_training_reports_how_to_resume(
     prepared: Path, undisturbed: dict[str, str], number: signal.Signals, code: int
@@ -207,7 +210,13 @@ def test_a_killed_student_with_a_teacher_resumes_exactly(prepared: Path, moments
         take_away(prepared / "runs/tiny/teacher")
 
 
-@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGUSR1], ids=["HUP", "USR1"])
+@pytest.mark.parametrize(
+    "number",
+    [
+        pytest.param(signal.SIGHUP, id="HUP"),
+        pytest.param(signal.SIGUSR1, id="USR1", marks=pytest.mark.slow),
+    ],
+)
 def test_stopped_distilling_loses_no_finished_block(
     prepared: Path, undisturbed_distilled: dict[str, str], number: signal.Signals
 ) -> None:

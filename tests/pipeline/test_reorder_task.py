@@ -69,7 +69,6 @@ MODEL: dict[str, dict[str, int]] = {
     "levenshtein": {"encoder_layers": 1, "decoder_layers": 3},
     "insertion": {"encoder_layers": 1, "decoder_ffn_embed_dim": 256},
 }
-IN_MAKE_TEST = "ctc"
 Pairs = list[tuple[list[int], list[int]]]
 
 
@@ -122,9 +121,8 @@ def exact_percent(model: NATransformer, unseen: Pairs) -> float:
     return 100 * sum(right) / len(right)
 
 
-@pytest.mark.parametrize(
-    "name", [name if name == IN_MAKE_TEST else pytest.param(name, marks=pytest.mark.slow) for name in FAMILIES]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", FAMILIES)
 def test_a_family_learns_to_copy_and_reorder(tmp_path: Path, name: str) -> None:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)

@@ -43,6 +43,7 @@ def run_ranks(folder: Path, *arguments: str, code: int = 0) -> str:
     return err
 
 
+@pytest.mark.slow
 def test_stages_can_alternate_between_one_process_and_two(prepared: Path) -> None:
     run(prepared, "prepare", "tiny.yaml")
     stderr = run_ranks(prepared, "teacher", "tiny.yaml")

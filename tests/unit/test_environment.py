@@ -113,6 +113,7 @@ def test_a_hostile_environment_changes_no_result(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []  # nothing is left in the folder in which pytest is started
 
 
+@pytest.mark.slow
 def test_two_processes_collect_the_same_tests(tmp_path: Path) -> None:
     """Check that two processes collect the same tests with other hash seeds, at other times and in other folders.
 
