@@ -14,16 +14,17 @@ from __future__ import annotations
 import argparse
 import json
 import subprocess
+import sys
 import sysconfig
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import yaml
 from figures import REPOSITORY, RESULTS, Figure, write_figures
-from science.bootstrap import System, contrast_interval
-from science.claims import Claim, Experiment, load_claims
+from science.bootstrap import Interval, System, contrast_interval
+from science.claims import Claim, Experiment, Measure, load_claims
 from science.corpora import write_corpora
-from science.measurements import METRICS, Term, measure
+from science.measurements import METRICS, Metric, Term, measure
 
 KDMT = Path(sysconfig.get_path("scripts")) / "kdmt"
 SCIENCE_RESULTS = RESULTS / "science"
@@ -42,13 +43,19 @@ def main() -> None:
     options = parser.parse_args()
     if not options.measure_only:
         write_corpora()
-    for claim in [claims[name] for name in options.claim] or claims.values():
-        print(f"{claim.id}: {claim.title}", flush=True)
-        runs = {name: runs_of(experiment) for name, experiment in claim.experiments.items()}
-        if not options.measure_only:
-            for name, experiment in claim.experiments.items():
-                run_experiment(experiment, systems_of(claim, name))
-        report(claim, {name: [Path("runs") / run for run in names] for name, names in runs.items()})
+    try:
+        for claim in [claims[name] for name in options.claim] or claims.values():
+            test(claim, train=not options.measure_only)
+    except subprocess.CalledProcessError as error:
+        sys.exit(error.returncode)  # kdmt has printed the reason
+
+
+def test(claim: Claim, *, train: bool) -> None:
+    """Run the experiments of a claim, unless they are only to be measured, and report its figures."""
+    print(f"{claim.id}: {claim.title}", flush=True)
+    for name, experiment in claim.experiments.items() if train else ():
+        run_experiment(experiment, systems_of(claim, name))
+    report(claim, {name: [Path("runs") / run for run in runs_of(each)] for name, each in claim.experiments.items()})
 
 
 def runs_of(experiment: Experiment) -> list[str]:
@@ -75,7 +82,7 @@ def run_experiment(experiment: Experiment, systems: Sequence[str]) -> None:
         if experiment.teacher_seeds:
             settings["teacher.seed"] = experiment.teacher_seeds[index]
         flags = [flag for key, value in settings.items() for flag in ("--set", f"{key}={json.dumps(value)}")]
-        for system in systems:
+        for system in ("teacher", *systems):  # the score stage needs the teacher
             _kdmt("run", experiment.pipeline, *_up_to(system), *flags)
         _kdmt("score", experiment.pipeline, *flags)
 
@@ -93,48 +100,45 @@ def _kdmt(*arguments: str) -> None:
     subprocess.run([str(KDMT), *arguments], check=True)
 
 
-def report(claim: Claim, runs: dict[str, list[Path]]) -> None:
+def report(claim: Claim, runs: Mapping[str, Sequence[Path]]) -> None:
     """Measure the contrasts of a claim, write its results, and print its figures."""
     results, figures, scores = [], [], {}
     for name, measured in claim.measures.items():
-        systems: dict[str, System] = {}
+        metric = METRICS[measured.metric]
+        systems = {}
         for text in measured.contrast:
             term = Term.parse(text)
             systems[text] = measure(term, measured.metric, runs[term.experiment])
             scores[f"{text} {measured.metric}"] = systems[text].scores.tolist()
         found = contrast_interval(systems, measured.contrast)
-        metric = METRICS[measured.metric]
-        results.append(
-            {
-                "name": name,
-                **measured.model_dump(),
-                "unit": metric.unit,
-                "signature": metric.signature,
-                "estimate": found.estimate,
-                "interval": [found.low, found.high],
-                "replicates": found.replicates,
-                "confidence": found.confidence,
-                "num_sentences": max(system.statistics_SNK.shape[1] for system in systems.values()),
-                "verdict": measured.verdict(found),
-            }
-        )
-        figures += [
-            Figure(f"{claim.id}_{name}".lower(), found.estimate, metric.unit),
-            Figure(f"{claim.id}_{name}_low".lower(), found.low, metric.unit),
-            Figure(f"{claim.id}_{name}_high".lower(), found.high, metric.unit),
-        ]
-        bounds = f"{found.estimate:.2f} [{found.low:.2f}, {found.high:.2f}] {metric.unit}"
-        print(f"  {name}: {bounds}: {results[-1]['verdict']}")
-    settings = {"claim": claim.model_dump(), "measures": results, "scores": scores}
+        bounds = {"": found.estimate, "_low": found.low, "_high": found.high}
+        figures += [Figure(f"{claim.id}_{name}{end}".lower(), bound, metric.unit) for end, bound in bounds.items()]
+        results.append({"name": name, **measured.model_dump(), **_outcome(measured, metric, systems, found)})
+        text = f"{found.estimate:.2f} [{found.low:.2f}, {found.high:.2f}] {metric.unit}"
+        print(f"  {name}: {text}: {measured.verdict(found)}")
     write_figures(
         claim.id.lower(),
         figures,
-        settings=settings,
+        settings={"claim": claim.model_dump(), "measures": results, "scores": scores},
         command=f"make science CLAIM={claim.id}",
         results_dir=SCIENCE_RESULTS,
     )
     for figure in figures:
         print(figure, flush=True)
+
+
+def _outcome(measured: Measure, metric: Metric, systems: Mapping[str, System], found: Interval) -> dict[str, object]:
+    """Return the outcome of a measure for the results file."""
+    return {
+        "unit": metric.unit,
+        "signature": metric.signature,
+        "estimate": found.estimate,
+        "interval": [found.low, found.high],
+        "replicates": found.replicates,
+        "confidence": found.confidence,
+        "num_sentences": max(system.statistics_SNK.shape[1] for system in systems.values()),
+        "verdict": measured.verdict(found),
+    }
 
 
 if __name__ == "__main__":

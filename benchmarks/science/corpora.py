@@ -5,7 +5,7 @@
     noisy   the pairs of `toy`, of which 600 have the target of another pair and occur 1, 5 or 20 times; these pairs are
             test sets too: `wrong1`, `wrong5`, `wrong20` (all with the wrong targets as references)
 
-A folder that is complete is not written again.
+Corpora that are up to date are not written again.
 """
 
 from __future__ import annotations
@@ -15,8 +15,9 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TypeVar
 
-from kdmt.files import write_json
-from kdmt.toy.corpus_files import LANGUAGES, make_corpus
+from kdmt.checksum import file_sha256
+from kdmt.files import read_optional_json, write_json, write_text
+from kdmt.toy.corpus_files import HERE, INGREDIENTS, LANGUAGES, make_corpus
 
 ROOT = Path("data") / "science"
 COUNTS = {"test": 4000, "valid": 1000, "train": 20_000}
@@ -29,8 +30,16 @@ Pair = tuple[str, str]
 
 
 def write_corpora(root: Path = ROOT) -> None:
-    """Write all corpora that are not there."""
-    if (root / "complete.json").exists():
+    """Write all corpora, unless they were written completely with the same settings and the same generator."""
+    request = {
+        "counts": COUNTS,
+        "small": NUM_SMALL,
+        "wrong": {str(times): count for times, count in WRONG.items()},
+        "seed": SEED,
+        "generator": {path.name: file_sha256(path) for path in (Path(__file__), *map(HERE.joinpath, INGREDIENTS))},
+    }
+    record = root / "complete.json"
+    if read_optional_json(record) == request:
         return
     corpus = make_corpus(COUNTS, SEED)
     held_out = {split: corpus[split] for split in ("valid", "test")}
@@ -39,7 +48,7 @@ def write_corpora(root: Path = ROOT) -> None:
     _write_lines(root / "small" / "more.en", [source for source, _ in corpus["train"][NUM_SMALL:]])
     train, wrong = add_wrong_pairs(corpus["train"], random.Random(SEED))
     _write(root / "noisy", {"train": train, **held_out, **wrong})
-    write_json(root / "complete.json", {"counts": COUNTS, "seed": SEED, "wrong": {str(k): v for k, v in WRONG.items()}})
+    write_json(record, request)
 
 
 def add_wrong_pairs(pairs: list[Pair], rng: random.Random) -> tuple[list[Pair], dict[str, list[Pair]]]:
@@ -80,4 +89,4 @@ def _write(folder: Path, splits: dict[str, list[Pair]]) -> None:
 
 def _write_lines(path: Path, lines: list[str]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+    write_text(path, "".join(f"{line}\n" for line in lines))

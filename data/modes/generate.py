@@ -15,6 +15,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # the generator needs no installed package
 
+from kdmt.toy.arguments import add_counts_and_seed
 from kdmt.toy.mode_files import COUNTS, SPLITS, is_up_to_date, write_pairs
 from kdmt.toy.modes import LANGUAGES
 
@@ -27,15 +28,7 @@ def main() -> None:
     parser.add_argument(
         "--out", type=Path, default=CORPUS, metavar="DIR", help="Folder of the corpora (default: %(default)s)."
     )
-    for split in ("train", "valid", "test"):
-        parser.add_argument(
-            f"--{split}",
-            type=_count,
-            default=COUNTS[split],
-            metavar="PAIRS",
-            help=f"Number of sentence pairs in {split} (default: %(default)s).",
-        )
-    parser.add_argument("--seed", type=_count, default=1, metavar="N", help="Seed (default: %(default)s).")
+    add_counts_and_seed(parser, COUNTS)
     args = parser.parse_args()
     counts = {split: getattr(args, split) for split in SPLITS}
     for name, language in LANGUAGES.items():
@@ -47,12 +40,6 @@ def main() -> None:
         else:
             write_pairs(out, language, counts, args.seed)
             print(f"{out}: {', '.join(f'{counts[split]} {split}' for split in reversed(SPLITS))} pairs")
-
-
-def _count(text: str) -> int:
-    if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of 0 or more")
-    return int(text)
 
 
 if __name__ == "__main__":

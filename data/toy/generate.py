@@ -18,6 +18,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # the generator needs no installed package
 
+from kdmt.toy.arguments import add_counts_and_seed
 from kdmt.toy.corpus_files import (
     COUNTS,
     LANGUAGES,
@@ -35,15 +36,7 @@ def main() -> None:
     """Parse the command line and write the corpus, unless it is up to date."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="Folder of the corpus.")
-    for split in ("train", "valid", "test"):
-        parser.add_argument(
-            f"--{split}",
-            type=_count,
-            default=COUNTS[split],
-            metavar="PAIRS",
-            help=f"Number of sentence pairs in {split} (default: %(default)s).",
-        )
-    parser.add_argument("--seed", type=_count, default=1, metavar="N", help="Seed (default: %(default)s).")
+    add_counts_and_seed(parser, COUNTS)
     parser.add_argument(
         "--no-spaces",
         action="store_true",
@@ -66,12 +59,6 @@ def main() -> None:
         print(f"{args.out}: {', '.join(f'{counts[split]} {split}' for split in reversed(SPLITS))} pairs")
     if args.statistics:
         print_statistics(args.out, languages)
-
-
-def _count(text: str) -> int:
-    if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of 0 or more")
-    return int(text)
 
 
 def print_statistics(out: Path, languages: Pair = LANGUAGES) -> None:

@@ -371,13 +371,7 @@ class SubwordNmtMerges:
         if symbols[-1] == "</w>":
             symbols = symbols[:-1]
             symbols = (*symbols[:-1], f"{symbols[-1]}</w>")
-        ids: list[int] = []
-        for symbol in symbols:
-            found = self._split(symbol)
-            if found is None:
-                return None
-            ids += found
-        return tuple(ids)
+        return _ids_of(symbols, self._split)
 
     def _split(self, symbol: str) -> list[int] | None:
         token = symbol.removesuffix("</w>") if symbol.endswith("</w>") else f"{symbol}@@"
@@ -410,13 +404,7 @@ class SentencePieceMerges:
         return None if score is None else -score
 
     def tokens(self, symbols: Sequence[str]) -> Word | None:
-        ids: list[int] = []
-        for symbol in symbols:
-            found = self._split(symbol)
-            if found is None:
-                return None
-            ids += found
-        return tuple(ids)
+        return _ids_of(symbols, self._split)
 
     def _split(self, piece: str) -> list[int] | None:
         if piece in self.dictionary and piece in self.scores:
@@ -427,6 +415,17 @@ class SentencePieceMerges:
             return None
         left, right = max(cuts, key=lambda cut: min(self.scores.get(part, 0.0) for part in cut))
         return _both(self._split(left), self._split(right))
+
+
+def _ids_of(symbols: Sequence[str], split: Callable[[str], list[int] | None]) -> Word | None:
+    """Return the ids of all symbols; None if `split` finds none for one of them."""
+    ids: list[int] = []
+    for symbol in symbols:
+        found = split(symbol)
+        if found is None:
+            return None
+        ids += found
+    return tuple(ids)
 
 
 def _both(left: list[int] | None, right: list[int] | None) -> list[int] | None:

@@ -20,8 +20,7 @@ def test_every_pipeline_of_the_project_is_valid(path: Path) -> None:
     pipeline = load_pipeline(path)
     assert pipeline.name == path.stem
     assert pipeline.prepare.test
-    if path.stem != "science-nat-settings":  # which compares settings on raw text alone
-        assert {student.data for student in pipeline.students.values()} >= {"raw", "distilled"}
+    assert {student.data for student in pipeline.students.values()} >= {"raw", "distilled"}
 
 
 def test_pipelines_of_the_project_are_found() -> None:
