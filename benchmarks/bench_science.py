@@ -24,7 +24,7 @@ from figures import REPOSITORY, RESULTS, Figure, write_figures
 from science.bootstrap import Interval, System, contrast_interval
 from science.claims import Claim, Experiment, Measure, load_claims
 from science.corpora import write_corpora
-from science.measurements import METRICS, Metric, Term, measure
+from science.measurements import METRICS, Metric, Term, is_scored, measure
 
 KDMT = Path(sysconfig.get_path("scripts")) / "kdmt"
 SCIENCE_RESULTS = RESULTS / "science"
@@ -84,14 +84,15 @@ def run_experiment(experiment: Experiment, systems: Sequence[str]) -> None:
         flags = [flag for key, value in settings.items() for flag in ("--set", f"{key}={json.dumps(value)}")]
         for system in ("teacher", *systems):  # the score stage needs the teacher
             _kdmt("run", experiment.pipeline, *_up_to(system), *flags)
-        _kdmt("score", experiment.pipeline, *flags)
+        if any(map(is_scored, systems)):
+            _kdmt("score", experiment.pipeline, *flags)
 
 
 def _up_to(system: str) -> list[str]:
     """Return the flags of `kdmt run` for the stages that a system needs."""
     if system == "teacher":
         return ["--to", "teacher"]
-    if system == "distill" or system.startswith("text."):
+    if not is_scored(system):
         return ["--to", "distill"]
     return ["--to", "student", "--student", system]
 

@@ -55,14 +55,12 @@ class Metric:
         signature: everything that its values depend on besides the outputs.
         statistics: function of a run, a seed and a term that returns statistics [sentences, K].
         score: function from sums of statistics to scores.
-        of_run: whether each run gives one value, whatever the seeds of its students are.
     """
 
     unit: str
     signature: str
     statistics: Callable[[Path, int, Term], Array]
     score: Score
-    of_run: bool = False
 
 
 def measure(term: Term, metric: str, runs: Sequence[Path]) -> System:
@@ -80,9 +78,14 @@ def measure(term: Term, metric: str, runs: Sequence[Path]) -> System:
     rows = [
         found.statistics(run, seed, term)
         for run in runs
-        for seed in ((0,) if found.of_run or term.system.startswith("text.") else seeds_of(run, term))
+        for seed in (seeds_of(run, term) if is_scored(term.system) else (0,))
     ]
     return System(np.stack(rows), found.score)
+
+
+def is_scored(system: str) -> bool:
+    """Return whether a system of a term is a model with outputs, and not distilled text."""
+    return system != "distill" and not system.startswith("text.")
 
 
 def seeds_of(run: Path, term: Term) -> list[int]:
@@ -131,7 +134,7 @@ def target_language(run: Path) -> str:
 
 
 def _config(run: Path) -> dict[str, object]:
-    config: dict[str, object] = json.loads((run / "score" / "config.json").read_text(encoding="utf-8"))
+    config: dict[str, object] = json.loads((run / "prepare" / "config.json").read_text(encoding="utf-8"))
     return config
 
 
@@ -259,13 +262,11 @@ METRICS: dict[str, Metric] = {
         "conditional entropy of aligned words (Zhou et al. 2020), real minus distilled",
         _complexity_reduction,
         metrics.value_score,
-        of_run=True,
     ),
     "faithfulness": Metric(
         "nats",
         "KL divergence of aligned words (Zhou et al. 2020); lower is better",
         _faithfulness,
         metrics.value_score,
-        of_run=True,
     ),
 }

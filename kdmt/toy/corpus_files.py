@@ -63,10 +63,10 @@ def write_corpus(out: Path, counts: dict[str, int], seed: int, languages: Pair =
             if language == "th":
                 lines = [remove_spaces(line) for line in lines]
             data = "".join(f"{line}\n" for line in lines).encode()
-            _write(out / f"{split}.{language}", data)
+            write_whole(out / f"{split}.{language}", data)
             hashes[f"{split}.{language}"] = hashlib.sha256(data).hexdigest()
     manifest = _request(counts, seed) | {"sha256": hashes}
-    _write(out / "manifest.json", (json.dumps(manifest, indent=2) + "\n").encode())
+    write_whole(out / "manifest.json", (json.dumps(manifest, indent=2) + "\n").encode())
 
 
 def is_up_to_date(out: Path, counts: dict[str, int], seed: int, languages: Pair = LANGUAGES) -> bool:
@@ -74,7 +74,7 @@ def is_up_to_date(out: Path, counts: dict[str, int], seed: int, languages: Pair 
     try:
         manifest = json.loads((out / "manifest.json").read_bytes())
         names = [f"{split}.{language}" for split in SPLITS for language in languages]
-        hashes = {name: _sha256(out / name) for name in names}
+        hashes = {name: sha256_of(out / name) for name in names}
     except (FileNotFoundError, ValueError):
         return False
     return manifest == _request(counts, seed) | {"sha256": hashes}
@@ -82,15 +82,17 @@ def is_up_to_date(out: Path, counts: dict[str, int], seed: int, languages: Pair 
 
 def _request(counts: dict[str, int], seed: int) -> dict[str, object]:
     """Return what the corpus depends on: seed, counts, and the sha256 of the generator's files."""
-    generator = {name: _sha256(HERE / name) for name in INGREDIENTS}
+    generator = {name: sha256_of(HERE / name) for name in INGREDIENTS}
     return {"seed": seed, "counts": counts, "generator": generator}
 
 
-def _sha256(path: Path) -> str:
+def sha256_of(path: Path) -> str:
+    """Return the hex SHA-256 of a file."""
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def _write(path: Path, data: bytes) -> None:
+def write_whole(path: Path, data: bytes) -> None:
+    """Write a file, which appears when it is complete."""
     aside = path.with_name(path.name + ".tmp")
     aside.write_bytes(data)
     aside.replace(path)

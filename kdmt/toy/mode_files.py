@@ -6,13 +6,12 @@ Each target is one draw from the right translations of its source.
 
 from __future__ import annotations
 
+import json
 import random
 from collections.abc import Mapping
 from pathlib import Path
 
-from kdmt.checksum import file_sha256
-from kdmt.errors import UserError
-from kdmt.files import read_optional_json, write_json, write_text
+from kdmt.toy.corpus_files import sha256_of, write_whole
 from kdmt.toy.modes import ModeLanguage, sample_source, sample_translation
 
 Pair = tuple[str, str]  # source, target
@@ -47,22 +46,23 @@ def write_pairs(out: Path, language: ModeLanguage, counts: Mapping[str, int], se
     for split, pairs in make_pairs(language, counts, seed).items():
         for side, code in enumerate(SIDES):
             path = out / f"{split}.{code}"
-            write_text(path, "".join(f"{pair[side]}\n" for pair in pairs))
-            hashes[path.name] = file_sha256(path)
-    write_json(out / "manifest.json", _request(language, counts, seed) | {"sha256": hashes}, indent=2)
+            write_whole(path, "".join(f"{pair[side]}\n" for pair in pairs).encode())
+            hashes[path.name] = sha256_of(path)
+    manifest = _request(language, counts, seed) | {"sha256": hashes}
+    write_whole(out / "manifest.json", (json.dumps(manifest, indent=2) + "\n").encode())
 
 
 def is_up_to_date(out: Path, language: ModeLanguage, counts: Mapping[str, int], seed: int) -> bool:
     """Return whether the folder holds this corpus, made by this version of the generator."""
     try:
-        manifest = read_optional_json(out / "manifest.json")
-        hashes = {f"{split}.{code}": file_sha256(out / f"{split}.{code}") for split in SPLITS for code in SIDES}
-    except UserError:  # a file is missing or damaged
+        manifest = json.loads((out / "manifest.json").read_bytes())
+        hashes = {f"{split}.{code}": sha256_of(out / f"{split}.{code}") for split in SPLITS for code in SIDES}
+    except (FileNotFoundError, ValueError):
         return False
     return manifest == _request(language, counts, seed) | {"sha256": hashes}
 
 
 def _request(language: ModeLanguage, counts: Mapping[str, int], seed: int) -> dict[str, object]:
     """Return what the corpus depends on: language, seed, counts, and the sha256 of the generator's files."""
-    generator = {name: file_sha256(_HERE / name) for name in _INGREDIENTS}
+    generator = {name: sha256_of(_HERE / name) for name in _INGREDIENTS}
     return {"language": language.name, "seed": seed, "counts": dict(counts), "generator": generator}
