@@ -101,7 +101,7 @@ def claim_details(name: str) -> str:
         "",
         f"- Source: {claim['source'].strip()}",
         f"- Set-up: {' '.join(claim['set_up'].split())}",
-        f"- Command: `{result['command']}`, commit {result['commit'][:7]}, {_machine(result)}; "
+        f"- Command: `{result['command']}`, commit {_commit(result)}, {_machine(result)}; "
         f"[results](../benchmarks/results/science/{name.lower()}.json)",
         "",
         "| system | score | seeds |",
@@ -132,6 +132,12 @@ def _mean(scores: list[float]) -> str:
         return f"{mean:.2f}"
     deviation = (sum((score - mean) ** 2 for score in scores) / (len(scores) - 1)) ** 0.5
     return f"{mean:.2f} ± {deviation:.2f}"
+
+
+def _commit(result: Result) -> str:
+    """Return the short form of a commit, with `-dirty` if files differed from it."""
+    commit, dirty, _ = str(result["commit"]).partition("-dirty")
+    return f"{commit[:7]}{dirty}"
 
 
 def _machine(result: Result) -> str:

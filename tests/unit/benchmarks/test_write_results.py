@@ -74,6 +74,12 @@ def test_filling_a_page_replaces_what_is_between_the_comments_and_nothing_else()
     assert write_results.fill(once) == once
 
 
+def test_a_commit_with_changes_is_shown_as_such(results: Path) -> None:
+    path = results / "science" / "s2.json"
+    path.write_text(path.read_text(encoding="utf-8").replace("0123456789", "0123456789-dirty"), encoding="utf-8")
+    assert "commit 0123456-dirty, 2 cores" in write_results.claim_details("S2")
+
+
 def test_an_unknown_table_is_an_error() -> None:
     with pytest.raises(KeyError, match="nothing"):
         write_results.fill("<!-- table: nothing -->\n<!-- end of table -->")
