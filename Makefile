@@ -11,9 +11,9 @@ FLAGS     = $(foreach setting,$(SET),--set $(setting)) $(if $(REBUILD),--rebuild
 CORPUS    = $(if $(filter toy-th,$(PIPELINE)),toy-th-corpus,$(if $(findstring toy,$(PIPELINE)),toy-corpus,$(if $(findstring modes-,$(PIPELINE)),modes-corpus)))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev demo test test-slow fuzz check format docs docs-serve docs-images wheel-test run prepare teacher distill knowledge student score toy-corpus toy-th-corpus modes-corpus \
+.PHONY: help setup setup-dev demo test test-slow fuzz check format docs docs-serve docs-images wheel-test run prepare teacher distill knowledge student score toy-corpus toy-th-corpus modes-corpus science-corpora \
         architecture fairseq-env fairseq-old-env parity parity-models bench-fairseq bench-import bench-prepare bench-train bench-train-quality bench-precision bench-memory bench-kd gpu bench-gpu-counters bench-toy \
-        bench-multi30k bench-kd-losses-toy bench-kd-losses-multi30k bench-nat-toy bench-nat-multi30k bench-modes bench-students bench-distill bench-distill-scale science results \
+        bench-multi30k bench-kd-losses-toy bench-kd-losses-multi30k bench-objectives bench-nat-toy bench-nat-multi30k bench-modes bench-students bench-distill bench-distill-scale science results \
         clean-runs distclean
 
 help: ## list the targets
@@ -48,6 +48,9 @@ toy-corpus: $(VENV)/installed
 
 toy-th-corpus: $(VENV)/installed
 	@$(BIN)/python data/toy/generate.py --no-spaces --out data/toy/corpus-th
+
+science-corpora: $(VENV)/installed
+	@PYTHONPATH=benchmarks $(BIN)/python -c 'from science.corpora import write_corpora; write_corpora()'
 
 modes-corpus: $(VENV)/installed
 	@$(BIN)/python data/modes/generate.py
@@ -177,6 +180,9 @@ bench-kd-losses-toy: $(VENV)/installed toy-corpus ## every distillation objectiv
 bench-kd-losses-multi30k: $(VENV)/installed ## word- and sequence-level distillation on Multi30k
 	$(BIN)/python benchmarks/bench_pipeline.py kd-losses-multi30k pipelines/kd-losses-multi30k.yaml
 
+bench-objectives: $(VENV)/installed science-corpora ## every distillation objective on the toy language at convergence, five seeds
+	$(BIN)/python benchmarks/bench_pipeline.py objectives pipelines/science-objectives.yaml
+
 bench-nat-toy: $(VENV)/installed toy-corpus ## non-autoregressive students on the toy corpus, raw and distilled
 	$(BIN)/python benchmarks/bench_pipeline.py nat-toy pipelines/nat-toy.yaml
 
@@ -196,7 +202,7 @@ bench-distill-scale: $(VENV)/installed ## speed of the distill stage without its
 	$(BIN)/python benchmarks/bench_distill_scale.py
 
 # CLAIM="S1 S4" tests some claims
-science: $(VENV)/installed ## the scoreboard: experiments on claims of the literature, about 20 hours on one core
+science: $(VENV)/installed ## the scoreboard: experiments on claims of the literature (many hours)
 	$(BIN)/python benchmarks/bench_science.py $(if $(CLAIM),--claim $(CLAIM))
 	$(BIN)/python benchmarks/write_results.py
 

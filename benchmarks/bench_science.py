@@ -1,8 +1,8 @@
 """The scoreboard: run the experiments of claims of the literature, and report whether each claim holds.
 
-    make science                     every claim, then docs/results.md
+    make science                     every claim, then the tables of the documentation
     make science CLAIM="S1 S4"       some claims
-    make science-page                docs/results.md from the committed results, without an experiment
+    make results                     the tables of the documentation, without an experiment
 
 Claims, their sources, their expected signs and smallest interesting sizes are in `benchmarks/science/claims/`. Stages
 and students that are up to date in `runs/` are not trained again, and an interrupted training continues. Results are

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from bench_pipeline import way_of
 from numpy.typing import NDArray
 
 from kdmt.toy.grammar import target_distribution
@@ -104,8 +105,7 @@ def seeds_of(run: Path, term: Term) -> list[int]:
 def _is_of(row: dict[str, object], term: Term) -> bool:
     if row["system"] != term.system or row["test_set"] != term.test_set or "missing" in row:
         return False
-    way = f"beam{row['beam']}" if row["iterations"] is None else f"iter{row['iterations']}"
-    return way == term.way
+    return way_of(row) == term.way
 
 
 def outputs_of(run: Path, seed: int, term: Term) -> list[str]:

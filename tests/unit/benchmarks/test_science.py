@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 from pathlib import Path
 
@@ -144,7 +145,9 @@ def test_every_claim_is_complete_and_its_pipelines_have_its_systems() -> None:
         for measure in claim.measures.values():
             for text in measure.contrast:
                 term = Term.parse(text)
-                pipeline = load_pipeline(repository / claim.experiments[term.experiment].pipeline)
+                experiment = claim.experiments[term.experiment]
+                overrides = [f"{key}={json.dumps(value)}" for key, value in experiment.set.items()]
+                pipeline = load_pipeline(repository / experiment.pipeline, overrides)
                 known = {"teacher", "distill", "text.raw", "text.distilled", *pipeline.students}
                 assert term.system in known, f"{claim.id}: {text}"
                 assert term.test_set in pipeline.prepare.test, f"{claim.id}: {text}"
