@@ -206,7 +206,7 @@ science: $(VENV)/installed ## the scoreboard: experiments on claims of the liter
 	$(BIN)/python benchmarks/bench_science.py $(if $(CLAIM),--claim $(CLAIM))
 	$(BIN)/python benchmarks/write_results.py
 
-results: $(VENV)/installed ## write the tables of the documentation from the committed results
+results: $(VENV)/installed-dev ## write the figures of the documentation from the committed results
 	$(BIN)/python benchmarks/write_results.py
 
 clean-runs: $(VENV)/installed ## list earlier states of stages and incomplete outputs; YES=1 removes them
