@@ -11,8 +11,8 @@
 
 Stages that are up to date in `runs/` are not run again. The figures of a student are the mean over its seeds and, with
 several seeds, the standard deviation. The results file also has the rows of scores.json and the significance tests. For
-the toy corpus, whose correct translations are known, `..._valid` is the share of outputs that are correct. The results
-file also has the validation BLEU by update of every system. With `--measure-only`, only what has been trained is scored.
+the toy corpus, whose correct translations are known, `..._valid` is the share of outputs that are correct. The file
+also has the validation BLEU by update of every system. With `--measure-only`, only what has been trained is scored.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def main() -> None:
     parser.add_argument(
         "--measure-only",
         action="store_true",
-        help="Whether to score what has been trained, without training (default: no).",
+        help="Whether to score only, without training (default: no).",
     )
     options = parser.parse_args()
 
