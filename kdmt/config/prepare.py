@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Discriminator, Field, Tag, model_validator
 
 from kdmt.choices import SubwordJoiner, UnicodeForm
-from kdmt.config.corpora import Corpus, HeldOut, Source
+from kdmt.config.corpora import Corpus, HeldOut, Monolingual
 from kdmt.config.rules import RulesOrNone, change_rules
 from kdmt.config.section import Ratio, Section, execution
 
@@ -206,7 +206,7 @@ class Prepare(Section):
     data_bin: FairseqData | None = Field(
         None, description="Data-bin of fairseq-preprocess, instead of 'train', 'valid' and 'test'"
     )
-    monolingual: list[Source] = Field(
+    monolingual: list[Monolingual] = Field(
         default_factory=list,
         description="Text in the source language alone, for 'self_supervised' and 'distill.monolingual'",
     )
