@@ -58,6 +58,20 @@ class Pipeline(Section):
         return self
 
     @model_validator(mode="after")
+    def _clean_of_corpora(self) -> Pipeline:
+        for index, corpus in enumerate(self.prepare.train):
+            path = f"prepare.train.{index}.clean"
+            if corpus.clean and self.prepare.clean == "none":
+                raise ValueError(f"'{path}' has no effect with 'prepare.clean: none'")
+            try:
+                self.prepare.clean_of(corpus)
+            except ValidationError as error:
+                raise ValueError(f"'{path}': {describe_problems(error)}") from None
+            except ValueError as error:
+                raise ValueError(f"'{path}': {error}") from None
+        return self
+
+    @model_validator(mode="after")
     def _moses(self) -> Pipeline:
         for key in ("source_lang", "target_lang"):
             if self.prepare.text.moses:

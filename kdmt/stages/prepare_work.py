@@ -161,6 +161,7 @@ def _clean_training_text(
         workdir=folder / "cleaning",
         workers=workers,
         spaced=work.spaced,
+        languages=work.direction.sides,
     )
 
 
@@ -252,7 +253,9 @@ def _training_corpus(work: Preparation, index: int, corpus: Corpus, malformed: d
     paths, name = work.locations.fetch_corpus(corpus, work.say), f"train.{index} {sources_of(corpus)[0].name}"
     malformed[name] = Malformed()
     pairs = count_pairs(f"prepare: train.{index}", read_pairs(corpus, paths, malformed[name]))
-    return TrainingCorpus(name, pairs, weight=corpus.weight, tag=corpus.tag)
+    clean = work.settings.clean_of(corpus)
+    own = None if clean == "none" else clean
+    return TrainingCorpus(name, pairs, weight=corpus.weight, tag=corpus.tag, clean=own)
 
 
 def _write_monolingual(
@@ -274,6 +277,7 @@ def _write_monolingual(
         workdir=folder / "cleaning",
         workers=workers,
         spaced=work.spaced[:1] * 2,
+        languages=(work.direction.source, work.direction.source),
     )
     (folder / "monolingual.copy").unlink()
     work.say(
