@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Annotated
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from kdmt.config.distill import Distill
 from kdmt.config.knowledge import Knowledge
+from kdmt.config.messages import describe_problems
 from kdmt.config.prepare import Prepare
 from kdmt.config.score import Score
 from kdmt.config.section import LanguageCode, Section, changed

@@ -19,11 +19,12 @@ from kdmt.corpus.binarize import (
 )
 from kdmt.corpus.characters import find_foreign_forms
 from kdmt.corpus.checks import check_held_out, check_malformed, check_sides, check_specials, report_findings
-from kdmt.corpus.clean import CleaningReport, TrainingCorpus, clean_corpora
+from kdmt.corpus.clean import CleaningReport, clean_corpora
 from kdmt.corpus.codec import TEXT_FILE
 from kdmt.corpus.decontaminate import Forbidden, collect_forbidden
 from kdmt.corpus.dropped import describe_dropped
 from kdmt.corpus.fetch import Places, fetch, fetch_corpus, monolingual_lines, read_pairs, source_lines
+from kdmt.corpus.first_pass import TrainingCorpus
 from kdmt.corpus.given_text import held_out_texts, sources_of
 from kdmt.corpus.lines import iterate_lines, spread_lines, write_lines
 from kdmt.corpus.pool import mapping_in_order
