@@ -219,6 +219,7 @@ class Prepare(Section):
     text: Text = Field(Text(), description="Text processing before the tokenizer")
     tokenizer: Tokenizer = Field(Tokenizer(), description="Tokenizer")
     vocabulary: Vocabulary = Field(Vocabulary(), description="Vocabulary")
+    downloads: int = execution(4, ge=1, le=32, description="Maximum number of files that are downloaded at once")
     workers: int = execution(0, ge=0, description="Number of processes; 0 for one per core")
 
     @property

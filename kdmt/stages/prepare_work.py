@@ -24,8 +24,9 @@ from kdmt.corpus.codec import TEXT_FILE
 from kdmt.corpus.decontaminate import Forbidden, collect_forbidden
 from kdmt.corpus.dropped import describe_dropped
 from kdmt.corpus.fetch import Places, fetch, fetch_corpus, monolingual_lines, read_pairs, source_lines
+from kdmt.corpus.fetch_queue import describe_fetched, fetch_all
 from kdmt.corpus.first_pass import TrainingCorpus
-from kdmt.corpus.given_text import held_out_texts, sources_of
+from kdmt.corpus.given_text import held_out_texts, sources_of, text_sources
 from kdmt.corpus.lines import iterate_lines, spread_lines, write_lines
 from kdmt.corpus.pool import mapping_in_order
 from kdmt.corpus.prepared import PARTIAL_SUFFIX, REPORT, PreparedCorpus
@@ -38,7 +39,7 @@ from kdmt.errors import UserError
 from kdmt.files import atomic_file, write_json
 from kdmt.flow.folders import move_aside, real_folder
 from kdmt.flow.manifest import Plan, begin, finish
-from kdmt.flow.progress import count_pairs
+from kdmt.flow.progress import count_pairs, download_progress
 from kdmt.languages import Direction
 from kdmt.runtime import cores
 from kdmt.stages.prepare_data_bin import take_data_bin
@@ -53,6 +54,14 @@ class Locations:
     """
 
     places: Places
+
+    def fetch_all(self, sources: Sequence[Source], *, at_once: int, say: Callable[[str], None]) -> None:
+        """Download the files of sources that are not there yet."""
+        if all(source.url is None for source in sources):
+            return
+        with download_progress(say) as progress:
+            fetched = fetch_all(sources, self.places, at_once=at_once, progress=progress)
+        say(f"prepare: {describe_fetched(fetched)}")
 
     def fetch(self, source: Source) -> Path:
         """Return the path of a local file with the content of a source."""
@@ -111,6 +120,7 @@ def _fill(work: Preparation, folder: Path) -> dict[str, object]:
     unicode_form = None if settings.clean == "none" else settings.clean.unicode_form
     processor = TextProcessor(settings.text, *direction.sides, unicode_form)
     held_out = held_out_texts(settings)
+    work.locations.fetch_all(text_sources(settings), at_once=settings.downloads, say=work.say)
     for split, corpus in held_out.items():
         _write_held_out(work, folder, split, corpus, processor)
     foreign_forms = _foreign_forms(work, folder, held_out, processor)
