@@ -27,16 +27,25 @@ class Provenance:
     Attributes:
         lock_command: command that brings the lock file up to date, for messages.
         datasets: YAML path of a text -> its data set, for texts that are given by name.
-        urls: URL whose SHA-256 is from the lock file -> YAML path of its text.
+        checksums: SHA-256 from the lock file -> YAML path of a text with this file. Empty if no lock file is needed.
+        alternatives: URL -> other URLs of the same file.
     """
 
     lock_command: str = "kdmt lock"
     datasets: Mapping[str, LockedDataset] = field(default_factory=dict)
-    urls: Mapping[str, str] = field(default_factory=dict)
+    checksums: Mapping[str, str] = field(default_factory=dict)
+    alternatives: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     def describe(self, path: str) -> str:
         """Return the YAML path of a text with the name of its data set, if it has one."""
         return f"{path} ({self.datasets[path].name})" if path in self.datasets else path
+
+    def explain(self, message: str) -> str:
+        """Return the message of an error, with the name of the text if a file differs from the lock file."""
+        path = next((path for sha256, path in self.checksums.items() if f"expected {sha256}" in message), None)
+        if path is None:
+            return message
+        return f"{self.describe(path)}: {message}; '{self.lock_command} --update {path}' locks another version"
 
 
 @dataclass(frozen=True)
@@ -72,10 +81,12 @@ def load_locked_pipeline(path: Path, overrides: Sequence[str] = ()) -> LockedPip
     if not substitute(document, Lock(), config.direction.sides).missing:
         return LockedPipeline(config, Provenance(command))
     lock_file = lock_path(path)
-    made = substitute(document, read_lock(lock_file), config.direction.sides)
+    lock = read_lock(lock_file)
+    made = substitute(document, lock, config.direction.sides)
     if made.missing:
         raise UserError(_describe_missing(path, lock_file, made, command))
-    provenance = Provenance(command, made.datasets, made.urls)
+    alternatives = {each.url: each.alternatives for each in lock.files if each.alternatives}
+    provenance = Provenance(command, made.datasets, made.checksums, alternatives)
     return LockedPipeline(validate(path, made.document), provenance)
 
 

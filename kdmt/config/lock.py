@@ -225,13 +225,13 @@ class Substitution:
     Attributes:
         document: the document, without the names of data sets that are locked.
         datasets: YAML path of a text -> its data set.
-        urls: URL whose SHA-256 is from the lock file -> YAML path of its text.
+        checksums: SHA-256 from the lock file -> YAML path of a text with this file.
         missing: YAML path and name or URL of everything that is not locked.
     """
 
     document: dict[str, Any]
     datasets: dict[str, LockedDataset] = field(default_factory=dict)
-    urls: dict[str, str] = field(default_factory=dict)
+    checksums: dict[str, str] = field(default_factory=dict)
     missing: list[str] = field(default_factory=list)
 
 
@@ -303,5 +303,5 @@ def _with_sha256(value: Any, path: str, lock: Lock, made: Substitution) -> Any:
     if sha256 is None:
         made.missing.append(f"{path} ({url})")
         return value
-    made.urls[url] = path
+    made.checksums.setdefault(sha256, path)
     return {**value, "sha256": sha256}

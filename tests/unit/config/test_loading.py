@@ -33,7 +33,7 @@ def write_lock(pipeline: Path, lock: Lock = LOCK) -> None:
 def test_a_pipeline_without_names_reads_no_lock_file(pipeline: Path) -> None:
     lock_path(pipeline).write_text("damaged", encoding="utf-8")
     loaded = load_locked_pipeline(pipeline, [f"prepare.valid.source={{url: 'http://x/en', sha256: {A}}}"])
-    assert (loaded.provenance.datasets, loaded.provenance.urls) == ({}, {})
+    assert (loaded.provenance.datasets, loaded.provenance.checksums) == ({}, {})
 
 
 def test_a_locked_name_equals_the_entry_written_by_hand(pipeline: Path) -> None:
@@ -48,7 +48,7 @@ def test_a_locked_url_keeps_its_login(pipeline: Path) -> None:
     source = loaded.config.prepare.valid.source  # type: ignore[union-attr]
     assert source is not None
     assert (source.sha256, source.login) == (A, "me:secret")
-    assert loaded.provenance.urls == {"http://x/en": "prepare.valid"}
+    assert loaded.provenance.checksums == {A: "prepare.valid"}
 
 
 def test_a_text_is_described_with_the_name_of_its_data_set(pipeline: Path) -> None:
@@ -56,6 +56,17 @@ def test_a_text_is_described_with_the_name_of_its_data_set(pipeline: Path) -> No
     provenance = load_locked_pipeline(pipeline, [NAMED]).provenance
     assert provenance.describe("prepare.train.0") == "prepare.train.0 (opus: Tiny/v1)"
     assert provenance.describe("prepare.valid") == "prepare.valid"
+
+
+def test_an_error_about_a_checksum_names_the_data_set_and_the_command(pipeline: Path) -> None:
+    write_lock(pipeline)
+    provenance = load_locked_pipeline(pipeline, [NAMED]).provenance
+    found = provenance.explain(f"http://x/de: the sha256 of what came is {A}, expected {B}")
+    assert found.startswith(f"prepare.train.0 (opus: Tiny/v1): http://x/de: the sha256 of what came is {A}, expected {B}")
+    assert found.endswith(f"'{provenance.lock_command} --update prepare.train.0' locks another version")
+    assert provenance.lock_command == f"kdmt lock {pipeline} --set 'prepare.train.0={{opus: Tiny/v1, weight: 3}}'"
+    other = f"http://x/de: the sha256 of what came is {B}, expected {'c' * 64}"
+    assert provenance.explain(other) == other
 
 
 @pytest.mark.parametrize(

@@ -143,11 +143,7 @@ def test_names_are_replaced_by_their_entries() -> None:
         "test": before["prepare"]["test"],
     }
     assert made.datasets == {"prepare.train.0": EUROPARL, "prepare.valid": WMT}
-    assert made.urls == {
-        "https://x/europarl.tsv.gz": "prepare.train.0",
-        "https://x/t.tgz": "prepare.valid",
-        "https://x/raw": "prepare.valid",
-    }
+    assert made.checksums == {A: "prepare.train.0", B: "prepare.valid", "1" * 64: "prepare.valid"}
 
 
 def test_a_training_corpus_takes_what_it_can_use_of_a_test_set() -> None:
@@ -168,14 +164,14 @@ def test_a_name_is_locked_for_one_pair_of_languages() -> None:
 
 
 def test_a_url_is_found_without_its_login() -> None:
-    texts = [{"tsv": {"url": "https://me:secret@x/europarl.tsv.gz"}}, {"tsv": {"url": "https://me:secret@x/other"}}]
+    texts = [{"tsv": {"url": f"https://me:secret@x/{name}"}} for name in ("europarl.tsv.gz", "other")]
     made = substitute(document(train=texts), LOCK, SIDES)
     assert made.document["prepare"]["train"][0] == {"tsv": {**texts[0]["tsv"], "sha256": A}}
     assert made.missing == ["prepare.train.1 (https://x/other)"]
-    assert "secret" not in str(made.urls)
+    assert "secret" not in str(made.missing)
 
 
 def test_a_checksum_in_the_pipeline_file_counts() -> None:
     text = {"tsv": {"url": "https://x/europarl.tsv.gz", "sha256": B}}
     made = substitute(document(train=[text]), LOCK, SIDES)
-    assert (made.document["prepare"]["train"], made.urls, made.missing) == ([text], {}, [])
+    assert (made.document["prepare"]["train"], made.checksums, made.missing) == ([text], {}, [])
