@@ -167,6 +167,11 @@ class Corpus(ParallelText):
         None, pattern=r"^\S+$", description="Token that is put before each source sentence, for example <bt>"
     )
     malformed: OnMalformed = later("drop", description=_MALFORMED)
+    clean: dict[str, Any] = Field(
+        default_factory=dict,
+        description="Changes of 'prepare.clean' for this corpus, by the name of a limit ('max_words: 100') or of a "
+        "rule ('numbers: false', 'longest_word: {max: 60}')",
+    )
 
 
 class HeldOut(ParallelText):

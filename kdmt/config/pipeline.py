@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Annotated
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from kdmt.config.distill import Distill
 from kdmt.config.knowledge import Knowledge
+from kdmt.config.messages import describe_problems
 from kdmt.config.prepare import Prepare
 from kdmt.config.score import Score
 from kdmt.config.section import LanguageCode, Section, changed
@@ -51,6 +52,20 @@ class Pipeline(Section):
             raise ValueError(f"'source_lang' and 'target_lang' are both {source!r}")
         if same_language(source, target):
             raise ValueError(f"'source_lang' and 'target_lang' are the same language: {source!r} and {target!r}")
+        return self
+
+    @model_validator(mode="after")
+    def _clean_of_corpora(self) -> Pipeline:
+        for index, corpus in enumerate(self.prepare.train):
+            path = f"prepare.train.{index}.clean"
+            if corpus.clean and self.prepare.clean == "none":
+                raise ValueError(f"'{path}' has no effect with 'prepare.clean: none'")
+            try:
+                self.prepare.clean_of(corpus)
+            except ValidationError as error:
+                raise ValueError(f"'{path}': {describe_problems(error)}") from None
+            except ValueError as error:
+                raise ValueError(f"'{path}': {error}") from None
         return self
 
     @model_validator(mode="after")
