@@ -3,8 +3,8 @@
 A name is `CORPUS/VERSION`, for example `ParaCrawl/v9`. It may go on with `/tmx` for the TMX file, and with the codes of
 OPUS where these are not those of the pipeline: `GNOME/v1/de-en_GB`.
 
-Moses text of a pair is the archive `https://object.pouta.csc.fi/OPUS-CORPUS/VERSION/moses/L1-L2.txt.zip` with the members
-`CORPUS.L1-L2.L1` and `CORPUS.L1-L2.L2`. The codes are those of OPUS, usually in alphabetical order.
+Moses text of a pair is the archive `https://object.pouta.csc.fi/OPUS-CORPUS/VERSION/moses/L1-L2.txt.zip` with the
+members `CORPUS.L1-L2.L1` and `CORPUS.L1-L2.L2`. The codes are those of OPUS, usually in alphabetical order.
 """
 
 from __future__ import annotations
@@ -79,15 +79,10 @@ def opus_dataset(
         index: index of data sets, for the citation.
     """
     release = pair.release
-    url, entry = moses_url(release, *pair.codes), None
-    if is_tmx:
-        url = f"{OBJECTS}/OPUS-{release.folder}/{release.version}/tmx/{pair.source}-{pair.target}.tmx.gz"
-        entry = {"tmx": {"url": url}}
-    else:
-        entry = moses_entry(release, url, pair.codes, codes)
+    tmx = f"{OBJECTS}/OPUS-{release.folder}/{release.version}/tmx/{pair.source}-{pair.target}.tmx.gz"
     return Dataset(
         name=f"opus: {value}",
-        entry=entry,
+        entry={"tmx": {"url": tmx}} if is_tmx else moses_entry(release, pair.codes, codes),
         licence=licence_of_opus(release.corpus),
         citation=opus_citation(release.corpus, index),
         homepage=f"https://opus.nlpl.eu/{release.corpus}/corpus/version/{release.corpus}",
@@ -102,10 +97,9 @@ def moses_url(release: OpusRelease, source: str, target: str) -> str:
     return f"{OBJECTS}/OPUS-{release.folder}/{release.version}/moses/{source}-{target}.txt.zip"
 
 
-def moses_entry(
-    release: OpusRelease, url: str, file_codes: tuple[str, str], codes: tuple[str, str]
-) -> dict[str, object]:
+def moses_entry(release: OpusRelease, file_codes: tuple[str, str], codes: tuple[str, str]) -> dict[str, object]:
     """Return the entry for a Moses archive, the source language first."""
+    url = moses_url(release, *file_codes)
     stem = f"{release.folder}.{'-'.join(file_codes)}"
     return two_files(*(in_archive(url, f"{stem}.{code}") for code in codes))
 

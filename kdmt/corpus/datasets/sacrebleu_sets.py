@@ -1,8 +1,8 @@
 """Test sets of sacreBLEU: `wmt14/full`, `wmt21/AB` and others, from the definitions in the installed package.
 
 sacreBLEU's data are archives with SGM files of one side each (WMT up to 2020, IWSLT), XML files with source and
-references (WMT from 2021), text files of one side each (mtedx, Multi30k), or TSV files (MTNT). A name may go on with the
-language pair: `wmt19/en-de`.
+references (WMT from 2021), text files of one side each (mtedx, Multi30k), or TSV files (MTNT). A name may go on with
+the language pair: `wmt19/en-de`.
 """
 
 from __future__ import annotations
