@@ -19,12 +19,13 @@ from kdmt.corpus.binarize import (
 )
 from kdmt.corpus.characters import find_foreign_forms
 from kdmt.corpus.checks import check_held_out, check_malformed, check_sides, check_specials, report_findings
-from kdmt.corpus.clean import CleaningReport, TrainingCorpus, clean_corpora
+from kdmt.corpus.clean import CleaningReport, clean_corpora
 from kdmt.corpus.codec import TEXT_FILE
 from kdmt.corpus.decontaminate import Forbidden, collect_forbidden
 from kdmt.corpus.dropped import describe_dropped
 from kdmt.corpus.fetch import Places, fetch, fetch_corpus, monolingual_lines, read_pairs, source_lines
 from kdmt.corpus.fetch_queue import describe_fetched, fetch_all
+from kdmt.corpus.first_pass import TrainingCorpus
 from kdmt.corpus.given_text import held_out_texts, sources_of, text_sources
 from kdmt.corpus.lines import iterate_lines, spread_lines, write_lines
 from kdmt.corpus.pool import mapping_in_order
@@ -167,6 +168,7 @@ def _clean_training_text(
         workdir=folder / "cleaning",
         workers=workers,
         spaced=work.spaced,
+        languages=work.direction.sides,
     )
 
 
@@ -258,7 +260,9 @@ def _training_corpus(work: Preparation, index: int, corpus: Corpus, malformed: d
     paths, name = work.locations.fetch_corpus(corpus), f"train.{index} {sources_of(corpus)[0].name}"
     malformed[name] = Malformed()
     pairs = count_pairs(f"prepare: train.{index}", read_pairs(corpus, paths, malformed[name]))
-    return TrainingCorpus(name, pairs, weight=corpus.weight, tag=corpus.tag)
+    clean = work.settings.clean_of(corpus)
+    own = None if clean == "none" else clean
+    return TrainingCorpus(name, pairs, weight=corpus.weight, tag=corpus.tag, clean=own)
 
 
 def _write_monolingual(
@@ -280,6 +284,7 @@ def _write_monolingual(
         workdir=folder / "cleaning",
         workers=workers,
         spaced=work.spaced[:1] * 2,
+        languages=(work.direction.source, work.direction.source),
     )
     (folder / "monolingual.copy").unlink()
     work.say(
