@@ -22,6 +22,7 @@ from kdmt.config.nat import NAT
 from kdmt.config.pipeline import Pipeline, load_pipeline
 from kdmt.config.prepare import Clean, FairseqData, Prepare, Text, Tokenizer, Vocabulary
 from kdmt.config.records import checked, read_record
+from kdmt.config.rules import Language
 from kdmt.config.score import Score
 from kdmt.config.search import Decode, NATDecode, Sample
 from kdmt.config.section import KINDS, Section
@@ -55,6 +56,7 @@ __all__ = [
     "HeldOut",
     "HiddenKD",
     "Knowledge",
+    "Language",
     "LayerMap",
     "Model",
     "NATDecode",

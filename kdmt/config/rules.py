@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, model_validator
 
 from kdmt.config.section import Section, later
 
@@ -30,11 +30,40 @@ class Numbers(Section):
     min: float = Field(1.0, gt=0.0, description="Minimum of (common + 1) / (differing + 1)")
 
 
+class Language(Section):
+    """Drop pairs with a side that is not in its language, or swap their sides.
+
+    With p the probability of the language, its related languages included (Danish, Bokmål and Nynorsk, for example),
+    and q that of the most probable other language, p / (p + q) is at least `min`. Languages that are nearly the only
+    one in their script, such as Thai, Greek or Korean, are recognised by it.
+    """
+
+    identifier: Literal["built-in", "fasttext"] = Field(
+        "built-in", description="Identifier of languages: the one of kdmt[language-id], or a model in fastText's format"
+    )
+    model: str | None = Field(None, description="Path of the model file of 'identifier: fasttext'")
+    min: float = Field(0.2, ge=0.0, le=1.0, description="Minimum of p / (p + q)")
+    min_letters: int = Field(
+        15, ge=1, description="Minimum number of letters of a line that is judged; a Chinese character counts as three"
+    )
+    sides: Literal["both", "source", "target"] = Field("both", description="Sides that are judged")
+    swap: bool = Field(
+        True, description="Whether pairs with the languages of both sides exchanged are swapped back, not dropped"
+    )
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Language:
+        if (self.identifier == "fasttext") != (self.model is not None):
+            raise ValueError("'identifier: fasttext' needs 'model', the path of its file, and 'model' needs it")
+        return self
+
+
 class Rules(Section):
     """Cleaning rules that look at one pair at a time, in the order in which they are applied; null: not applied."""
 
     longest_word: LongestWord | None = later(None, description="Maximum length of a word")
     numbers: Numbers | None = later(None, description="Agreement of the numbers of both sides")
+    language: Language | None = later(None, description="Language of each side")
 
 
 # name of a list -> rule -> settings that differ from the defaults of the rule
