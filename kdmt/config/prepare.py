@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Discriminator, Field, Tag, model_validator
 
 from kdmt.choices import SubwordJoiner, UnicodeForm
-from kdmt.config.corpora import Corpus, HeldOut, Source
+from kdmt.config.corpora import Corpus, HeldOut, Monolingual
 from kdmt.config.rules import RulesOrNone, change_rules
 from kdmt.config.section import Ratio, Section, execution
 
@@ -206,7 +206,7 @@ class Prepare(Section):
     data_bin: FairseqData | None = Field(
         None, description="Data-bin of fairseq-preprocess, instead of 'train', 'valid' and 'test'"
     )
-    monolingual: list[Source] = Field(
+    monolingual: list[Monolingual] = Field(
         default_factory=list,
         description="Text in the source language alone, for 'self_supervised' and 'distill.monolingual'",
     )
@@ -219,6 +219,7 @@ class Prepare(Section):
     text: Text = Field(Text(), description="Text processing before the tokenizer")
     tokenizer: Tokenizer = Field(Tokenizer(), description="Tokenizer")
     vocabulary: Vocabulary = Field(Vocabulary(), description="Vocabulary")
+    downloads: int = execution(4, ge=1, le=32, description="Maximum number of files that are downloaded at once")
     workers: int = execution(0, ge=0, description="Number of processes; 0 for one per core")
 
     @property

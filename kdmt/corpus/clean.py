@@ -6,9 +6,8 @@ many words, too many characters, a copy, the rules of `prepare.clean.rules`, a s
 mismatch of the lengths of both sides, or an exact duplicate of an earlier pair of any corpus (of a pair in a tagged and
 an untagged corpus, the untagged one is kept, whichever comes first). The rules for single pairs are in `rules/`.
 
-The pairs are streamed in two passes. The first pass, which may run in several worker processes, writes the pairs that
-pass all rules except the last two to a temporary folder. Then the typical ratio of lengths (`sentence_lengths.py`) and
-the duplicates (`duplicates.py`) are known, and the second pass copies the pairs that pass the last two rules.
+The pairs are streamed in two passes: the first (`first_pass.py`), which may run in several worker processes, applies
+the rules that look at one pair at a time, the second (`second_pass.py`) those that need the pairs of all corpora.
 """
 
 from __future__ import annotations
@@ -18,23 +17,20 @@ import dataclasses
 import errno
 import functools
 import hashlib
-import itertools
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import BinaryIO, Literal
+from typing import Literal
 
 import numpy as np
-import numpy.typing as npt
 
 from kdmt.config import Clean
 from kdmt.corpus.decontaminate import Forbidden
 from kdmt.corpus.dropped import (
     NUM_EXAMPLES,
     Examples,
-    add_examples,
     cut_texts,
     describe_dropped,
     lost_much,
@@ -42,31 +38,15 @@ from kdmt.corpus.dropped import (
     warning_lines,
 )
 from kdmt.corpus.duplicates import DIGEST_BYTES, DuplicateFinder
-from kdmt.corpus.lines import iterate_lines
-from kdmt.corpus.pool import mapping_in_order
+from kdmt.corpus.first_pass import CleanedChunk, Pair, PassedCorpus, RawChunk, TrainingCorpus, run_first_pass
 from kdmt.corpus.rules.language import LanguageRule
 from kdmt.corpus.rules.pair_text import LanguagePair, PairText
 from kdmt.corpus.rules.rule import ChangingRule, DroppingRule
 from kdmt.corpus.rules.table import build_rules, changing_names, dropping_names
-from kdmt.corpus.sentence_lengths import Lengths, RatioMedian, count_characters, length_ratios
+from kdmt.corpus.second_pass import RULES, Losses, OutputCorpus, find_losses, texts_at, write_output
+from kdmt.corpus.sentence_lengths import RatioMedian, count_characters
 from kdmt.errors import UserError
 from kdmt.files import naming
-
-Pair = tuple[str, str]  # (source line, target line)
-Flags = npt.NDArray[np.bool_]
-
-_CHUNK_PAIRS = 10_000
-
-
-@dataclass(frozen=True)
-class TrainingCorpus:
-    """Pairs of lines, and their weight and tag in the training text."""
-
-    name: str
-    pairs: Iterable[Pair]
-    weight: int = 1  # number of times that the corpus is in the output
-    tag: str | None = None
-    clean: Clean | None = None  # settings of the rules for this corpus, instead of those for all
 
 
 @dataclass(frozen=True)
@@ -142,28 +122,6 @@ class CleaningReport:
 
 
 # ------------------------------------------------------------------------------------------------------- first pass
-
-
-@dataclass(frozen=True)
-class CleanedChunk:
-    """The remaining pairs of a chunk: text with a newline after each line, and a digest of 16 bytes for each pair."""
-
-    source: bytes
-    target: bytes
-    digests: bytes  # empty if duplicates are kept
-    pairs_in: int
-    num_pairs: int
-    counts: collections.Counter[str]  # rule, or held-out set and side -> number of lines or pairs
-    characters: tuple[Lengths, Lengths]  # number of characters of each remaining line
-    examples: Examples
-
-
-@dataclass(frozen=True)
-class RawChunk:
-    """Pairs of one corpus, with the settings of the rules for it."""
-
-    pairs: Sequence[Pair]
-    clean: Clean | Literal["none"]
 
 
 def clean_chunk(chunk: RawChunk, *, languages: LanguagePair, forbidden: Forbidden | None) -> CleanedChunk:
@@ -328,18 +286,18 @@ def clean_corpora(
     apply_rules = functools.partial(clean_chunk, languages=LanguagePair(spaced, languages), forbidden=forbidden)
     with _clearing_up(workdir, asides), DuplicateFinder(workdir) as finder:
         median = RatioMedian()
-        passed = _clean_all(workdir, corpora, clean, apply_rules, finder, median, workers)
-        repeats = _split(finder.find(), [one.num_digests for one in passed])
+        passed = run_first_pass(workdir, corpora, clean, apply_rules, finder, median, workers)
         typical = median.value()
-        losses = [_Losses(_unfit(one, typical), own) for one, own in zip(passed, repeats, strict=True)]
+        losses = find_losses(passed, finder, typical=typical)
         held_out_sides = forbidden.sides if forbidden is not None and clean != "none" else ()
         counted = [_count(one, own, held_out_sides) for one, own in zip(passed, losses, strict=True)]
         report = CleaningReport(tuple(counted), typical)
         _require_pairs(report)
-        dropped = [own.dropped_N for own in losses]
-        _write_side([one.source for one in passed], report, dropped, asides[0])
-        _write_side([one.target for one in passed], report, dropped, asides[1])
-        _write_tags(report, asides[2])
+        output = [
+            OutputCorpus(one, own.dropped_N, counts.weight, counts.pairs_out)
+            for one, own, counts in zip(passed, losses, counted, strict=True)
+        ]
+        write_output(output, *asides)
         for aside, final in zip(asides, finals, strict=True):
             if aside.exists():
                 aside.replace(final)
@@ -366,180 +324,29 @@ def _clearing_up(workdir: Path, asides: Sequence[Path]) -> Iterator[None]:
             aside.unlink(missing_ok=True)
 
 
-@dataclass(frozen=True)
-class _FirstPass:
-    """A corpus after the first pass: text with `num_pairs` lines per side in `workdir`, including duplicates."""
-
-    corpus: TrainingCorpus
-    clean: Clean | Literal["none"]
-    source: Path
-    target: Path
-    pairs_in: int
-    num_pairs: int
-    num_digests: int  # num_pairs, or 0 if duplicates are kept
-    counts: collections.Counter[str]
-    characters: Path  # file of the numbers of characters of both sides of each pair, uint32
-    examples: Examples
-
-
-@dataclass(frozen=True)
-class _Losses:
-    """Pairs of a corpus that the last two rules drop, as masks over the text of the first pass.
-
-    Attributes:
-        unfit_N: mask of pairs with a mismatch of lengths; empty if there is no limit.
-        repeats_N: mask of pairs that are duplicates of earlier ones; empty if duplicates are kept.
-    """
-
-    unfit_N: Flags
-    repeats_N: Flags
-
-    @property
-    def dropped_N(self) -> Flags:
-        """Mask of all pairs that are dropped; empty if neither rule applies."""
-        if len(self.unfit_N) and len(self.repeats_N):
-            return self.unfit_N | self.repeats_N
-        return self.unfit_N if len(self.unfit_N) else self.repeats_N
-
-    def positions(self) -> dict[str, npt.NDArray[np.int64]]:
-        """Return the indices of the pairs that each rule drops.
-
-        A pair with a mismatch of lengths counts for that rule alone: its duplicates have the same mismatch.
-        """
-        repeats_N = self.repeats_N & ~self.unfit_N if len(self.unfit_N) and len(self.repeats_N) else self.repeats_N
-        return {"max_ratio": np.flatnonzero(self.unfit_N), "duplicate": np.flatnonzero(repeats_N)}
-
-
-def _clean_all(
-    workdir: Path,
-    corpora: Iterable[TrainingCorpus],
-    clean: Clean | Literal["none"],
-    apply_rules: Callable[[RawChunk], CleanedChunk],
-    finder: DuplicateFinder,
-    median: RatioMedian,
-    workers: int,
-) -> list[_FirstPass]:
-    """Run the first pass over all corpora."""
-    passed = []
-    with mapping_in_order(apply_rules, workers) as map_in_order:
-        for number, corpus in enumerate(corpora):
-            own = corpus.clean or clean
-            chunks = map_in_order(_chunks(corpus.pairs, own))
-            passed.append(_clean_one(corpus, own, chunks, finder, median, workdir, number))
-    return passed
-
-
-def _clean_one(
-    corpus: TrainingCorpus,
-    clean: Clean | Literal["none"],
-    chunks: Iterable[CleanedChunk],
-    finder: DuplicateFinder,
-    median: RatioMedian,
-    workdir: Path,
-    number: int,
-) -> _FirstPass:
-    paths = [workdir / f"{number}.{what}" for what in ("source", "target", "characters")]
-    pairs_in = num_pairs = num_digests = 0
-    counts: collections.Counter[str] = collections.Counter()
-    examples: Examples = {}
-    with paths[0].open("wb") as source, paths[1].open("wb") as target, paths[2].open("wb") as characters:
-        for chunk in chunks:
-            source.write(chunk.source)
-            target.write(chunk.target)
-            characters.write(np.stack(chunk.characters, axis=1).tobytes())
-            median.add(*chunk.characters)
-            finder.add(chunk.digests, second=corpus.tag is not None)
-            pairs_in += chunk.pairs_in
-            num_pairs += chunk.num_pairs
-            num_digests += len(chunk.digests) // DIGEST_BYTES
-            counts += chunk.counts
-            add_examples(examples, chunk.examples)
-    return _FirstPass(corpus, clean, paths[0], paths[1], pairs_in, num_pairs, num_digests, counts, paths[2], examples)
-
-
-def _unfit(one: _FirstPass, typical: float) -> Flags:
-    """Return the mask of the pairs with a mismatch of lengths; empty if there is no limit."""
-    max_ratio = 0.0 if one.clean == "none" else one.clean.max_ratio
-    if not max_ratio:
-        return np.zeros(0, dtype=bool)
-    unfit_N = np.zeros(one.num_pairs, dtype=bool)
-    with one.characters.open("rb") as file:
-        for start in range(0, one.num_pairs, _CHUNK_PAIRS):
-            stop = min(start + _CHUNK_PAIRS, one.num_pairs)
-            lengths_N2 = np.fromfile(file, dtype=np.uint32, count=2 * (stop - start)).reshape(-1, 2)
-            unfit_N[start:stop] = length_ratios(lengths_N2[:, 0], lengths_N2[:, 1], typical) > max_ratio
-    return unfit_N
-
-
-def _chunks(pairs: Iterable[Pair], clean: Clean | Literal["none"]) -> Iterator[RawChunk]:
-    iterator = iter(pairs)
-    while chunk := list(itertools.islice(iterator, _CHUNK_PAIRS)):
-        yield RawChunk(chunk, clean)
-
-
-def _split(repeats_N: Flags, lengths: Sequence[int]) -> list[Flags]:
-    return np.split(repeats_N, np.cumsum(lengths)[:-1])
-
-
-def _write_side(texts: Sequence[Path], report: CleaningReport, repeats: Sequence[Flags], out_path: Path) -> None:
-    """Run the second pass for one side: write each corpus `weight` times, without the dropped pairs.
-
-    Args:
-        repeats: mask of the dropped pairs of each corpus; empty if none can be dropped.
-    """
-    with out_path.open("wb") as out:
-        for text, counts, repeats_N in zip(texts, report.corpora, repeats, strict=True):
-            for _ in range(counts.weight):
-                _copy_kept(text, repeats_N, out)
-
-
-def _copy_kept(text: Path, repeats_N: Flags, out: BinaryIO) -> None:
-    with text.open("rb") as lines:
-        for start in range(0, len(repeats_N), _CHUNK_PAIRS):
-            kept_N = ~repeats_N[start : start + _CHUNK_PAIRS]
-            out.writelines(itertools.compress(itertools.islice(lines, len(kept_N)), kept_N.tobytes()))
-        shutil.copyfileobj(lines, out)  # all lines if `repeats_N` is empty
-
-
-def _write_tags(report: CleaningReport, out_path: Path) -> None:
-    """Write the tag of each pair of the output; write no file if no corpus has a tag."""
-    if all(corpus.tag is None for corpus in report.corpora):
-        return
-    with out_path.open("wb") as out:
-        for corpus in report.corpora:
-            out.writelines(itertools.repeat(f"{corpus.tag or ''}\n".encode(), corpus.pairs_out))
-
-
 # ------------------------------------------------------------------------------------------------------------ counts
 
 
-def _count(one: _FirstPass, losses: _Losses, held_out_sides: Sequence[str]) -> CorpusCounts:
-    positions = losses.positions()
+def _count(one: PassedCorpus, losses: Losses, held_out_sides: Sequence[str]) -> CorpusCounts:
+    positions = {rule: np.flatnonzero(mask_N) for rule, mask_N in losses.masks.items()}
     seen_late = {rule: len(found) for rule, found in positions.items()}
     kept = one.num_pairs - sum(seen_late.values())
     examples = dict(one.examples)
     for rule, found in positions.items():
         if len(found):
-            examples[rule] = _texts_at(one, found[:NUM_EXAMPLES].tolist())
+            examples[rule] = texts_at(one, found[:NUM_EXAMPLES].tolist())
     return CorpusCounts(
         name=one.corpus.name,
         weight=one.corpus.weight,
         tag=one.corpus.tag,
         pairs_in=one.pairs_in,
         lines_changed={rule: one.counts[rule] for rule in changing_names(one.clean)},
-        dropped={rule: one.counts[rule] for rule in (*dropping_names(one.clean), "held_out")} | seen_late,
+        dropped={rule: one.counts[rule] for rule in (*dropping_names(one.clean), "held_out", *RULES)} | seen_late,
         held_out_matches={side: one.counts[side] for side in held_out_sides},
         pairs_kept=kept,
         pairs_out=kept * one.corpus.weight,
         examples=examples,
     )
-
-
-def _texts_at(one: _FirstPass, positions: list[int]) -> list[tuple[str, ...]]:
-    """Return the beginnings of the pairs at these indices, which must be ascending."""
-    pairs = zip(iterate_lines(one.source), iterate_lines(one.target), strict=True)
-    numbered = itertools.islice(enumerate(pairs), positions[-1] + 1)
-    return [cut_texts(*pair) for position, pair in numbered if position in positions]
 
 
 def _require_pairs(report: CleaningReport) -> None:

@@ -16,8 +16,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kdmt.config import Clean
-from kdmt.corpus.clean import CleaningReport, TrainingCorpus, clean_corpora
+from kdmt.corpus.clean import CleaningReport, clean_corpora
 from kdmt.corpus.decontaminate import collect_forbidden
+from kdmt.corpus.first_pass import TrainingCorpus
 from kdmt.corpus.rules.tidying import remove_invisible
 from kdmt.errors import UserError
 from kdmt.languages import writes_spaces
@@ -207,7 +208,7 @@ def test_clean_none_keeps_every_line_unchanged(tmp_path: Path) -> None:
 def test_output_does_not_depend_on_the_number_of_workers(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, clean: Any
 ) -> None:
-    monkeypatch.setattr("kdmt.corpus.clean._CHUNK_PAIRS", 7)
+    monkeypatch.setattr("kdmt.corpus.first_pass.CHUNK_PAIRS", 7)
     pairs = [(words(n % 5), f"w{n % 30} y") for n in range(200)]
     forbidden = collect_forbidden([("test", [("w0", "w0 y")])])
     outputs = []
