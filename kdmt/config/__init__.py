@@ -24,7 +24,15 @@ from kdmt.config.nat import NAT
 from kdmt.config.pipeline import Pipeline
 from kdmt.config.prepare import Clean, FairseqData, Prepare, Text, Tokenizer, Vocabulary
 from kdmt.config.records import checked, read_record
-from kdmt.config.rules import Language
+from kdmt.config.rules import (
+    AlignmentScore,
+    CrossEntropyDifference,
+    ExternalFilter,
+    Language,
+    ReverseScore,
+    Rules,
+    ScoreLimit,
+)
 from kdmt.config.score import Score
 from kdmt.config.search import Decode, NATDecode, Sample
 from kdmt.config.section import KINDS, Section
@@ -46,12 +54,15 @@ __all__ = [
     "KINDS",
     "NAT",
     "REQUIRED",
+    "AlignmentScore",
     "AttentionKD",
     "Clean",
     "Convex",
     "Corpus",
+    "CrossEntropyDifference",
     "Decode",
     "Distill",
+    "ExternalFilter",
     "Failures",
     "FairseqData",
     "ForeignTeacher",
@@ -72,8 +83,11 @@ __all__ = [
     "Prepare",
     "Provenance",
     "Reverse",
+    "ReverseScore",
+    "Rules",
     "Sample",
     "Score",
+    "ScoreLimit",
     "Section",
     "SelfSupervised",
     "Setting",

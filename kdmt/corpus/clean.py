@@ -38,6 +38,7 @@ from kdmt.corpus.dropped import (
     warning_lines,
 )
 from kdmt.corpus.duplicates import DIGEST_BYTES, DuplicateFinder
+from kdmt.corpus.filters.table import FilterContext, FilteredCorpus, run_filters
 from kdmt.corpus.first_pass import CleanedChunk, Pair, PassedCorpus, RawChunk, TrainingCorpus, run_first_pass
 from kdmt.corpus.rules.language import LanguageRule
 from kdmt.corpus.rules.pair_text import LanguagePair, PairText
@@ -256,6 +257,7 @@ def clean_corpora(
     workers: int = 1,
     spaced: tuple[bool, bool] = (True, True),
     languages: tuple[str, str] | None = None,
+    filters: FilterContext | None = None,
 ) -> CleaningReport:
     """Clean training corpora and write them to one text file per side.
 
@@ -276,6 +278,7 @@ def clean_corpora(
         workers: number of processes for the first pass; 1 for this process only.
         spaced: whether each side is written with spaces between words; limits on words apply only to such sides.
         languages: codes of both languages, for the rules that need them.
+        filters: what the filters by scores need; None to leave them out.
 
     Raises:
         UserError: if no pair is left or the disk is full. Errors of reading the pairs are raised too. After an error,
@@ -289,6 +292,8 @@ def clean_corpora(
         passed = run_first_pass(workdir, corpora, clean, apply_rules, finder, median, workers)
         typical = median.value()
         losses = find_losses(passed, finder, typical=typical)
+        if filters is not None:
+            losses = _add_filters(passed, losses, filters)
         held_out_sides = forbidden.sides if forbidden is not None and clean != "none" else ()
         counted = [_count(one, own, held_out_sides) for one, own in zip(passed, losses, strict=True)]
         report = CleaningReport(tuple(counted), typical)
@@ -304,6 +309,18 @@ def clean_corpora(
             else:  # no corpus has a tag
                 final.unlink(missing_ok=True)
     return report
+
+
+def _add_filters(passed: Sequence[PassedCorpus], losses: Sequence[Losses], filters: FilterContext) -> list[Losses]:
+    """Return the losses of each corpus with those of the filters by scores."""
+    corpora = [
+        FilteredCorpus(
+            None if one.clean == "none" else one.clean.rules, one.source, one.target, own.dropped_N, one.num_pairs
+        )
+        for one, own in zip(passed, losses, strict=True)
+    ]
+    masks = run_filters(corpora, filters)
+    return [Losses(own.masks | added) for own, added in zip(losses, masks, strict=True)]
 
 
 @contextmanager
