@@ -15,7 +15,6 @@ import collections
 import dataclasses
 import errno
 import functools
-import hashlib
 import re
 import shutil
 import unicodedata
@@ -40,7 +39,7 @@ from kdmt.corpus.dropped import (
     show_texts,
     warning_lines,
 )
-from kdmt.corpus.duplicates import DIGEST_BYTES, DuplicateFinder
+from kdmt.corpus.fingerprints import Finders, Fingerprints, compute_fingerprints
 from kdmt.corpus.first_pass import CleanedChunk, Pair, PassedCorpus, TrainingCorpus, run_first_pass
 from kdmt.corpus.second_pass import Losses, OutputCorpus, find_losses, texts_at, write_output
 from kdmt.corpus.sentence_lengths import RatioMedian, count_characters
@@ -115,9 +114,13 @@ class CleaningReport:
         return sum(corpus.pairs_out for corpus in self.corpora)
 
     @property
+    def _rules(self) -> list[str]:
+        return list(dict.fromkeys(rule for corpus in self.corpora for rule in corpus.dropped))
+
+    @property
     def dropped(self) -> dict[str, int]:
         """Mapping from each rule to the number of pairs that it dropped in all corpora."""
-        return {rule: sum(corpus.dropped[rule] for corpus in self.corpora) for rule in self.corpora[0].dropped}
+        return {rule: sum(corpus.dropped.get(rule, 0) for corpus in self.corpora) for rule in self._rules}
 
     def as_dict(self) -> dict[str, object]:
         """Return the report as plain JSON values."""
@@ -230,7 +233,7 @@ def clean_chunk(
     """Apply the rules for single pairs to each pair of a chunk."""
     counts: collections.Counter[str] = collections.Counter()
     examples: Examples = {}
-    sources, targets, digests = [], [], []
+    sources, targets = [], []
     for raw_source, raw_target in pairs:
         source = clean_line(raw_source, clean.unicode_form, counts)
         target = clean_line(raw_target, clean.unicode_form, counts)
@@ -247,21 +250,19 @@ def clean_chunk(
             continue
         sources.append(source)
         targets.append(target)
-        if clean.drop_duplicates:
-            digests.append(_digest(source, target))
-    return _make_chunk(sources, targets, digests, len(pairs), counts, examples)
+    return _make_chunk(sources, targets, compute_fingerprints(sources, targets, clean), len(pairs), counts, examples)
 
 
 def keep_chunk(pairs: Sequence[Pair]) -> CleanedChunk:
     """Return a chunk with every line unchanged."""
     sources, targets = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
-    return _make_chunk(sources, targets, [], len(pairs), collections.Counter(), {})
+    return _make_chunk(sources, targets, Fingerprints(), len(pairs), collections.Counter(), {})
 
 
 def _make_chunk(
     sources: list[str],
     targets: list[str],
-    digests: list[bytes],
+    fingerprints: Fingerprints,
     pairs_in: int,
     counts: collections.Counter[str],
     examples: Examples,
@@ -269,7 +270,7 @@ def _make_chunk(
     return CleanedChunk(
         source=_join(sources),
         target=_join(targets),
-        digests=b"".join(digests),
+        fingerprints=fingerprints,
         pairs_in=pairs_in,
         num_pairs=len(sources),
         counts=counts,
@@ -290,11 +291,6 @@ def clean_line(line: str, form: UnicodeForm, counts: collections.Counter[str]) -
     if collapsed is not normal and collapsed != normal:
         counts["whitespace"] += 1
     return collapsed
-
-
-def _digest(source: str, target: str) -> bytes:
-    # No line contains a newline, so different pairs give different text.
-    return hashlib.blake2b(f"{source}\n{target}".encode(), digest_size=DIGEST_BYTES).digest()
 
 
 def _join(lines: list[str]) -> bytes:
@@ -343,12 +339,13 @@ def clean_corpora(
     apply_rules: Callable[[list[Pair]], CleanedChunk] = keep_chunk
     if clean != "none":
         apply_rules = functools.partial(clean_chunk, clean=clean, forbidden=forbidden, spaced=spaced)
-    with _clearing_up(workdir, asides), DuplicateFinder(workdir) as finder:
+    with _clearing_up(workdir, asides):
+        rules = None if clean == "none" else clean
+        finders = Finders(workdir, rules)
         median = RatioMedian()
-        passed = run_first_pass(workdir, corpora, apply_rules, finder, median, workers)
+        passed = run_first_pass(workdir, corpora, apply_rules, finders, median, workers)
         typical = median.value()
-        max_ratio = 0.0 if clean == "none" else clean.max_ratio
-        losses = find_losses(passed, finder, typical=typical, max_ratio=max_ratio)
+        losses = find_losses(passed, finders, rules, typical=typical, workdir=workdir)
         held_out_sides = forbidden.sides if forbidden is not None and clean != "none" else ()
         counted = [_count(one, own, held_out_sides) for one, own in zip(passed, losses, strict=True)]
         report = CleaningReport(tuple(counted), typical)
