@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import collections
 import itertools
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
+from kdmt.config import Clean
 from kdmt.corpus.dropped import Examples, add_examples
 from kdmt.corpus.fingerprints import Finders, Fingerprints
 from kdmt.corpus.pool import mapping_in_order
@@ -32,6 +34,15 @@ class TrainingCorpus:
     pairs: Iterable[Pair]
     weight: int = 1  # number of times that the corpus is in the output
     tag: str | None = None
+    clean: Clean | None = None  # settings of the rules for this corpus, instead of those for all
+
+
+@dataclass(frozen=True)
+class RawChunk:
+    """Pairs of one corpus, with the settings of the rules for it."""
+
+    pairs: Sequence[Pair]
+    clean: Clean | Literal["none"]
 
 
 @dataclass(frozen=True)
@@ -53,6 +64,7 @@ class PassedCorpus:
     """A corpus after the first pass: text with `num_pairs` lines per side in `workdir`, including duplicates."""
 
     corpus: TrainingCorpus
+    clean: Clean | Literal["none"]
     source: Path
     target: Path
     pairs_in: int
@@ -65,22 +77,29 @@ class PassedCorpus:
 def run_first_pass(
     workdir: Path,
     corpora: Iterable[TrainingCorpus],
-    apply_rules: Callable[[list[Pair]], CleanedChunk],
+    clean: Clean | Literal["none"],
+    apply_rules: Callable[[RawChunk], CleanedChunk],
     finders: Finders,
     median: RatioMedian,
     workers: int,
 ) -> list[PassedCorpus]:
-    """Run the first pass over all corpora."""
+    """Run the first pass over all corpora.
+
+    Args:
+        clean: settings of the rules for corpora without settings of their own.
+    """
     passed = []
     with mapping_in_order(apply_rules, workers) as map_in_order:
         for number, corpus in enumerate(corpora):
-            chunks = map_in_order(_chunks(corpus.pairs))
-            passed.append(_clean_one(corpus, chunks, finders, median, workdir, number))
+            own = corpus.clean or clean
+            chunks = map_in_order(_chunks(corpus.pairs, own))
+            passed.append(_clean_one(corpus, own, chunks, finders, median, workdir, number))
     return passed
 
 
 def _clean_one(
     corpus: TrainingCorpus,
+    clean: Clean | Literal["none"],
     chunks: Iterable[CleanedChunk],
     finders: Finders,
     median: RatioMedian,
@@ -102,10 +121,10 @@ def _clean_one(
             num_pairs += chunk.num_pairs
             counts += chunk.counts
             add_examples(examples, chunk.examples)
-    return PassedCorpus(corpus, paths[0], paths[1], pairs_in, num_pairs, counts, paths[2], examples)
+    return PassedCorpus(corpus, clean, paths[0], paths[1], pairs_in, num_pairs, counts, paths[2], examples)
 
 
-def _chunks(pairs: Iterable[Pair]) -> Iterator[list[Pair]]:
+def _chunks(pairs: Iterable[Pair], clean: Clean | Literal["none"]) -> Iterator[RawChunk]:
     iterator = iter(pairs)
     while chunk := list(itertools.islice(iterator, CHUNK_PAIRS)):
-        yield chunk
+        yield RawChunk(chunk, clean)

@@ -29,6 +29,8 @@ from kdmt.corpus.lines import iterate_lines
 from kdmt.corpus.near_duplicates import Keys, NearDuplicateFinder
 from kdmt.corpus.sentence_lengths import length_ratios
 
+RULES = ("max_ratio", "duplicate")  # rules of this pass that every corpus has a count for
+
 
 @dataclass(frozen=True)
 class Losses:
@@ -77,8 +79,8 @@ def _rules(
 
     The argument of the functions is the mask of the pairs that are dropped already.
     """
-    if clean.max_ratio:
-        yield "max_ratio", lambda _: np.concatenate([_unfit(one, typical, clean.max_ratio) for one in passed])
+    if any(_max_ratio(one) for one in passed):
+        yield "max_ratio", lambda _: np.concatenate([_unfit(one, typical) for one in passed])
     exact, limit = finders.exact, clean.max_duplicates
     if "pair" in exact:
         pair_limit = limit if clean.duplicates == "pair" else 1
@@ -109,9 +111,17 @@ def _find_near(passed: Sequence[PassedCorpus], finder: NearDuplicateFinder, drop
         return finder.find(read_keys, excluded_N=dropped_N)
 
 
-def _unfit(one: PassedCorpus, typical: float, max_ratio: float) -> Flags:
+def _max_ratio(one: PassedCorpus) -> float:
+    """Return the maximum ratio of the lengths of a corpus; 0 for no limit."""
+    return 0.0 if one.clean == "none" else one.clean.max_ratio
+
+
+def _unfit(one: PassedCorpus, typical: float) -> Flags:
     """Return the mask of the pairs with a mismatch of lengths."""
     unfit_N = np.zeros(one.num_pairs, dtype=bool)
+    max_ratio = _max_ratio(one)
+    if not max_ratio:
+        return unfit_N
     with one.characters.open("rb") as file:
         for start in range(0, one.num_pairs, CHUNK_PAIRS):
             stop = min(start + CHUNK_PAIRS, one.num_pairs)
