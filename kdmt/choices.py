@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Literal, get_args
 
 # text
+DuplicateKey = Literal["pair", "source", "target", "either"]
 UnicodeForm = Literal["NFC", "NFKC", "none"]
 SubwordJoiner = Literal["subword_nmt", "sentencepiece", "wordpiece", "letter", "_EOW"]  # of fairseq's --remove-bpe
 OnMalformed = Literal["drop", "error"]  # for a malformed line: leave it out and count it, or stop
