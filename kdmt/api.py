@@ -353,7 +353,7 @@ class Pipeline:
         *,
         overrides: Mapping[str, Any] | None = None,
         runs: str | os.PathLike[str] = "runs",
-        mirror: str | os.PathLike[str] | None = None,
+        mirror: str | os.PathLike[str] | Sequence[str | os.PathLike[str]] | None = None,
     ) -> Pipeline:
         """Read and validate a pipeline file.
 
@@ -361,7 +361,7 @@ class Pipeline:
             path: the YAML file.
             overrides: settings to change, by their path, for example `{"teacher.train.max_updates": 1000}`.
             runs: the folder for the outputs of all pipelines.
-            mirror: a local folder that is used instead of the URLs of corpora.
+            mirror: folders or bases of URLs in which the files of URLs are looked up first, or one of them.
 
         Returns:
             The pipeline, of which no stage is run.
@@ -375,7 +375,8 @@ class Pipeline:
         from kdmt.stages.workspace import Workspace
 
         config = load_pipeline(Path(path), [_override(name, value) for name, value in (overrides or {}).items()])
-        return cls(Workspace(config, Path(runs), None if mirror is None else Path(mirror)))
+        mirrors = [mirror] if isinstance(mirror, str | os.PathLike) else mirror or ()
+        return cls(Workspace(config, Path(runs), tuple(os.fspath(each) for each in mirrors)))
 
     @property
     def folder(self) -> Path:

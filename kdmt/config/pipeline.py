@@ -1,15 +1,13 @@
-"""The whole pipeline: loading, sections, and rules that concern several sections."""
+"""The whole pipeline: sections, and rules that concern several sections."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from pathlib import Path
+from collections.abc import Iterator
 from typing import Annotated
 
 from pydantic import Field, ValidationError, model_validator
 
 from kdmt.config.distill import Distill
-from kdmt.config.document import read_document
 from kdmt.config.knowledge import Knowledge
 from kdmt.config.messages import describe_problems
 from kdmt.config.prepare import Prepare
@@ -17,7 +15,6 @@ from kdmt.config.score import Score
 from kdmt.config.section import LanguageCode, Section, changed
 from kdmt.config.student import Student, setting_path
 from kdmt.config.training import Teacher
-from kdmt.errors import UserError
 from kdmt.languages import Direction, moses_language, parse_language, same_language, script_of, writes_spaces
 from kdmt.training_sets import TRAINING_SETS
 
@@ -55,6 +52,20 @@ class Pipeline(Section):
             raise ValueError(f"'source_lang' and 'target_lang' are both {source!r}")
         if same_language(source, target):
             raise ValueError(f"'source_lang' and 'target_lang' are the same language: {source!r} and {target!r}")
+        return self
+
+    @model_validator(mode="after")
+    def _clean_of_corpora(self) -> Pipeline:
+        for index, corpus in enumerate(self.prepare.train):
+            path = f"prepare.train.{index}.clean"
+            if corpus.clean and self.prepare.clean == "none":
+                raise ValueError(f"'{path}' has no effect with 'prepare.clean: none'")
+            try:
+                self.prepare.clean_of(corpus)
+            except ValidationError as error:
+                raise ValueError(f"'{path}': {describe_problems(error)}") from None
+            except ValueError as error:
+                raise ValueError(f"'{path}': {error}") from None
         return self
 
     @model_validator(mode="after")
@@ -178,21 +189,3 @@ def _check_moses(key: str, code: str, *, already_applied: bool) -> None:
             f"'prepare.text.moses': Moses cannot join the words of {code!r} ('{key}') again: leave out 'moses' and set "
             f"'score.detokenized: false'"
         )
-
-
-def load_pipeline(path: Path, overrides: Sequence[str] = ()) -> Pipeline:
-    """Read, override and validate a pipeline file.
-
-    Args:
-        path: the YAML file.
-        overrides: settings as `a.b=c`, with c read as YAML (`null`, `true`, `[1, 2]`, ...).
-
-    Raises:
-        UserError: if the file or a setting is not valid; the message has the file, or the YAML path of each setting.
-        OSError: if the file cannot be read.
-    """
-    document = read_document(path, overrides)
-    try:
-        return Pipeline.model_validate(document)
-    except ValidationError as error:
-        raise UserError(f"{path}: {describe_problems(error, Pipeline)}") from None

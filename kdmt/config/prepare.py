@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from typing import Annotated, Literal
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, Literal
 
 from annotated_types import Ge
 from pydantic import Discriminator, Field, Tag, model_validator
 
 from kdmt.choices import NormalizationRule, SubwordJoiner, UnicodeForm
-from kdmt.config.corpora import Corpus, HeldOut, Source
+from kdmt.config.corpora import Corpus, HeldOut, Monolingual
+from kdmt.config.rules import RulesOrNone, change_rules
 from kdmt.config.section import Ratio, Section, execution
 from kdmt.types import SPECIALS
+
+_CHANGED_FOR_A_CORPUS = ("min_words", "max_words", "max_characters", "max_ratio", "drop_copies")
 
 
 class Clean(Section):
@@ -36,12 +39,30 @@ class Clean(Section):
     )
     drop_duplicates: bool = Field(True, description="Whether exact duplicates of a pair are dropped, except the first")
     drop_copies: bool = Field(True, description="Whether pairs whose target equals the source are dropped")
+    rules: RulesOrNone = Field(
+        None,
+        description="Further rules: 'default' for the recommended ones, or a list of rules by name, with settings as "
+        "in 'longest_word: {max: 60}'; null for none",
+    )
 
     @model_validator(mode="after")
     def _order(self) -> Clean:
         if self.max_words and self.min_words > self.max_words:
             raise ValueError("'min_words' is larger than 'max_words'")
         return self
+
+    def with_changes(self, changes: Mapping[str, Any]) -> Clean:
+        """Return the settings for a corpus with changes of limits and rules by name.
+
+        Raises:
+            ValueError: if a change is not valid; a `ValidationError` has the path of the setting.
+        """
+        if not changes:
+            return self
+        limits = {name: value for name, value in changes.items() if name in _CHANGED_FOR_A_CORPUS}
+        others = {name: value for name, value in changes.items() if name not in limits}
+        kept = self.model_dump(exclude={"rules"})
+        return Clean.model_validate({**kept, **limits, "rules": change_rules(self.rules, others)})
 
 
 class Text(Section):
@@ -289,7 +310,7 @@ class Prepare(Section):
     data_bin: FairseqData | None = Field(
         None, description="Data-bin of fairseq-preprocess, instead of 'train', 'valid' and 'test'"
     )
-    monolingual: list[Source] = Field(
+    monolingual: list[Monolingual] = Field(
         default_factory=list,
         description="Text in the source language alone, for 'self_supervised' and 'distill.monolingual'",
     )
@@ -302,6 +323,7 @@ class Prepare(Section):
     text: Text = Field(Text(), description="Text processing before the tokenizer")
     tokenizer: Tokenizer = Field(Tokenizer(), description="Tokenizer")
     vocabulary: Vocabulary = Field(Vocabulary(), description="Vocabulary")
+    downloads: int = execution(4, ge=1, le=32, description="Maximum number of files that are downloaded at once")
     workers: int = execution(0, ge=0, description="Number of processes; 0 for one per core")
 
     @property
@@ -326,6 +348,10 @@ class Prepare(Section):
         if self.vocabulary.source_path is not None:
             raise ValueError("'data_bin' has its own dictionaries: leave out 'vocabulary.source_path'")
         return self
+
+    def clean_of(self, corpus: Corpus) -> Clean | Literal["none"]:
+        """Return the cleaning rules of a training corpus."""
+        return self.clean if self.clean == "none" else self.clean.with_changes(corpus.clean)
 
     @model_validator(mode="after")
     def _names(self) -> Prepare:

@@ -48,6 +48,10 @@ class DuplicateFinder:
     ) -> None:
         self._files.__exit__(kind, error, traceback)
 
+    def __len__(self) -> int:
+        """Return the number of items."""
+        return self._num_items
+
     def add(self, digests: bytes, *, second: bool = False) -> None:
         """Append items.
 

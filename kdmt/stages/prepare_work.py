@@ -19,12 +19,14 @@ from kdmt.corpus.binarize import (
 )
 from kdmt.corpus.characters import find_foreign_forms
 from kdmt.corpus.checks import check_held_out, check_malformed, check_sides, check_specials, report_findings
-from kdmt.corpus.clean import CleaningReport, TrainingCorpus, clean_corpora
+from kdmt.corpus.clean import CleaningReport, clean_corpora
 from kdmt.corpus.codec import TEXT_FILE
 from kdmt.corpus.decontaminate import Forbidden, collect_forbidden
 from kdmt.corpus.dropped import describe_dropped
-from kdmt.corpus.fetch import fetch, fetch_corpus, monolingual_lines, read_pairs, source_lines
-from kdmt.corpus.given_text import held_out_texts, sources_of
+from kdmt.corpus.fetch import Places, fetch, fetch_corpus, monolingual_lines, read_pairs, source_lines
+from kdmt.corpus.fetch_queue import describe_fetched, fetch_all
+from kdmt.corpus.first_pass import TrainingCorpus
+from kdmt.corpus.given_text import held_out_texts, sources_of, text_sources
 from kdmt.corpus.lines import iterate_lines, spread_lines, write_lines
 from kdmt.corpus.pool import mapping_in_order
 from kdmt.corpus.prepared import PARTIAL_SUFFIX, REPORT, PreparedCorpus
@@ -56,22 +58,26 @@ class Locations:
     """The locations from which files are read.
 
     Attributes:
-        downloads: folder of files from the network.
-        mirror: folder with the content of URLs, used in place of the network; None for the network.
+        places: folder of files from the network, mirrors and alternatives.
     """
 
-    downloads: Path
-    mirror: Path | None
+    places: Places
 
-    def fetch(self, source: Source, say: Callable[[str], None]) -> Path:
+    def fetch_all(self, sources: Sequence[Source], *, at_once: int, say: Callable[[str], None]) -> None:
+        """Download the files of sources that are not there yet."""
+        if all(source.url is None for source in sources):
+            return
+        with download_progress(say) as progress:
+            fetched = fetch_all(sources, self.places, at_once=at_once, progress=progress)
+        say(f"prepare: {describe_fetched(fetched)}")
+
+    def fetch(self, source: Source) -> Path:
         """Return the path of a local file with the content of a source."""
-        progress = download_progress(say)
-        return fetch(source, downloads=self.downloads, mirror=self.mirror, base=Path(), progress=progress)
+        return fetch(source, self.places).path
 
-    def fetch_corpus(self, corpus: ParallelText, say: Callable[[str], None]) -> tuple[Path, ...]:
+    def fetch_corpus(self, corpus: ParallelText) -> tuple[Path, ...]:
         """Return the paths of the local files of a parallel text, for `read_pairs`."""
-        progress = download_progress(say)
-        return fetch_corpus(corpus, downloads=self.downloads, mirror=self.mirror, base=Path(), progress=progress)
+        return fetch_corpus(corpus, self.places)
 
 
 @dataclass(frozen=True)
@@ -122,6 +128,7 @@ def _fill(work: Preparation, folder: Path) -> dict[str, object]:
     unicode_form = None if settings.clean == "none" else settings.clean.unicode_form
     processor = TextProcessor(settings.text, *direction.sides, unicode_form)
     held_out = held_out_texts(settings)
+    work.locations.fetch_all(text_sources(settings), at_once=settings.downloads, say=work.say)
     for split, corpus in held_out.items():
         _write_held_out(work, folder, split, corpus, processor)
     foreign_forms = _foreign_forms(work, folder, held_out, processor)
@@ -171,6 +178,7 @@ def _clean_training_text(
         workdir=folder / "cleaning",
         workers=workers,
         spaced=work.spaced,
+        languages=work.direction.sides,
     )
 
 
@@ -284,10 +292,12 @@ def _train_tokenizer(
 
 
 def _training_corpus(work: Preparation, index: int, corpus: Corpus, malformed: dict[str, Malformed]) -> TrainingCorpus:
-    paths, name = work.locations.fetch_corpus(corpus, work.say), f"train.{index} {sources_of(corpus)[0].name}"
+    paths, name = work.locations.fetch_corpus(corpus), f"train.{index} {sources_of(corpus)[0].name}"
     malformed[name] = Malformed()
     pairs = count_pairs(f"prepare: train.{index}", read_pairs(corpus, paths, malformed[name]))
-    return TrainingCorpus(name, pairs, weight=corpus.weight, tag=corpus.tag)
+    clean = work.settings.clean_of(corpus)
+    own = None if clean == "none" else clean
+    return TrainingCorpus(name, pairs, weight=corpus.weight, tag=corpus.tag, clean=own)
 
 
 def _write_monolingual(
@@ -309,6 +319,7 @@ def _write_monolingual(
         workdir=folder / "cleaning",
         workers=workers,
         spaced=work.spaced[:1] * 2,
+        languages=(work.direction.source, work.direction.source),
     )
     (folder / "monolingual.copy").unlink()
     work.say(
@@ -322,7 +333,7 @@ def _write_monolingual(
 def _monolingual_corpus(
     work: Preparation, index: int, source: Source, malformed: dict[str, Malformed]
 ) -> TrainingCorpus:
-    path, name = work.locations.fetch(source, work.say), f"monolingual.{index} {source.name}"
+    path, name = work.locations.fetch(source), f"monolingual.{index} {source.name}"
     malformed[name] = Malformed()
     lines = ((line, line) for line in monolingual_lines(source, path, malformed[name]))
     return TrainingCorpus(name, count_pairs(f"prepare: monolingual.{index}", lines))
@@ -330,7 +341,7 @@ def _monolingual_corpus(
 
 def _write_held_out(work: Preparation, folder: Path, split: str, text: HeldOut, processor: TextProcessor) -> None:
     """Write validation or test text unchanged (`raw`), and in the form that the tokenizer reads."""
-    paths = work.locations.fetch_corpus(text, work.say)
+    paths = work.locations.fetch_corpus(text)
     pairs = list(read_pairs(text, paths))
     if processor.text.already_applied:
         processes = [processor.tidy, processor.tidy]
@@ -340,7 +351,7 @@ def _write_held_out(work: Preparation, folder: Path, split: str, text: HeldOut, 
         write_lines(folder / f"{split}.raw.{lang}", lines)
         write_lines(folder / f"{split}.{lang}", (process(line) for line in lines))
     if text.raw_target is not None:
-        path = work.locations.fetch(text.raw_target, work.say)
+        path = work.locations.fetch(text.raw_target)
         lines = tuple(source_lines(text.raw_target, path))
         if len(lines) != len(pairs):
             raise UserError(f"{text.raw_target.name} has {len(lines)} lines, {split} has {len(pairs)}")

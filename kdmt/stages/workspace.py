@@ -25,14 +25,14 @@ class Workspace:
     Attributes:
         config: validated settings of the pipeline.
         runs: folder of all pipelines and of downloads.
-        mirror: folder with the content of URLs, used in place of the network; None for the network.
+        mirrors: folders and bases of URLs in which the files of URLs are searched first.
         ranks: processes that train together.
         show: function that takes results of a stage as text, such as the table of scores (default: ignore them).
     """
 
     config: Pipeline
     runs: Path
-    mirror: Path | None = None
+    mirrors: tuple[str, ...] = ()
     ranks: Ranks = ALONE
     show: Callable[[str], None] = lambda _: None
 
