@@ -2,7 +2,7 @@
 
 A pipeline is one YAML file. `load_pipeline` reads it, applies `--set a.b=c` overrides and validates it: an unknown
 key, a wrong type or two settings that contradict each other raise `UserError` with the YAML path. Names of data sets
-are replaced by what the lock file beside the pipeline file has for them.
+are replaced by what the lock file of the pipeline has for them.
 
 Every setting has one of three kinds, which `flatten_settings` reads:
 
@@ -31,6 +31,15 @@ from kdmt.config.nat import NAT
 from kdmt.config.pipeline import Pipeline
 from kdmt.config.prepare import Clean, FairseqData, Prepare, Text, Tokenizer, Vocabulary
 from kdmt.config.records import checked, read_record
+from kdmt.config.rules import (
+    AlignmentScore,
+    CrossEntropyDifference,
+    ExternalFilter,
+    Language,
+    ReverseScore,
+    Rules,
+    ScoreLimit,
+)
 from kdmt.config.score import Score
 from kdmt.config.search import Decode, NATDecode, Sample
 from kdmt.config.section import KINDS, Section
@@ -53,18 +62,22 @@ __all__ = [
     "NAT",
     "NO_LOCK_FILE",
     "REQUIRED",
+    "AlignmentScore",
     "AttentionKD",
     "Clean",
     "Convex",
     "Corpus",
+    "CrossEntropyDifference",
     "Decode",
     "Distill",
+    "ExternalFilter",
     "Failures",
     "FairseqData",
     "ForeignTeacher",
     "HeldOut",
     "HiddenKD",
     "Knowledge",
+    "Language",
     "LayerMap",
     "LockedPipeline",
     "Model",
@@ -78,8 +91,11 @@ __all__ = [
     "Prepare",
     "Provenance",
     "Reverse",
+    "ReverseScore",
+    "Rules",
     "Sample",
     "Score",
+    "ScoreLimit",
     "Section",
     "SelfSupervised",
     "Setting",

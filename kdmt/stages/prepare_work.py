@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from kdmt.config import NO_LOCK_FILE, Corpus, HeldOut, ParallelText, Prepare, Provenance, Source
+from kdmt.config import NO_LOCK_FILE, Corpus, HeldOut, ParallelText, Prepare, Provenance, Source, Tokenizer
 from kdmt.corpus.binarize import (
     BinarizedPair,
     TextPair,
@@ -34,8 +34,16 @@ from kdmt.corpus.prepared import PARTIAL_SUFFIX, REPORT, PreparedCorpus
 from kdmt.corpus.round_trip import SAMPLED_LINES, measure_round_trip
 from kdmt.corpus.text import TextProcessor
 from kdmt.corpus.text_files import Malformed
-from kdmt.corpus.tokenizer import Tokenizers, TooLittleText, load_tokenizer, read_chunks, train_tokenizer
+from kdmt.corpus.tokenizer import (
+    Tokenizers,
+    TooLittleText,
+    load_tokenizer,
+    read_chunks,
+    required_symbols,
+    train_tokenizer,
+)
 from kdmt.corpus.vocabulary import Dictionary
+from kdmt.corpus.vocabulary_size import explain_suggestion, is_far_off, suggest_size
 from kdmt.errors import UserError
 from kdmt.files import atomic_file, write_json
 from kdmt.flow.folders import move_aside, real_folder
@@ -140,7 +148,8 @@ def _fill(work: Preparation, folder: Path) -> dict[str, object]:
     samples = [spread_lines(path, SAMPLED_LINES) for path in train_text]
     _process_text(work, folder, processor, workers)
     write_json(folder / TEXT_FILE, processor.to_dict())
-    tokenizers = _train_tokenizer(settings, train_text, folder, direction, report)
+    tokenizer_settings = _with_vocabulary_size(work, report)
+    tokenizers = _train_tokenizer(tokenizer_settings, train_text, folder, direction, report)
     round_trips = _round_trips(work, samples, processor, folder / "tokenizer")
     counts, specials = _binarize(work, folder, tokenizers, list(held_out), workers)
     checks |= {"malformed": check_malformed(malformed), "literal_specials": check_specials(specials)}
@@ -148,7 +157,8 @@ def _fill(work: Preparation, folder: Path) -> dict[str, object]:
     measured = {"held_out_characters": foreign_forms, "round_trip": round_trips}
     write_json(folder / REPORT, report.as_dict() | measured | findings | _licences(work))
     pairs = {"pairs_in": report.pairs_in, "pairs_out": report.pairs_out, "dropped": report.dropped}
-    return pairs | monolingual | counts
+    size = {"vocab_size": tokenizer_settings.vocab_size} if settings.tokenizer.vocab_size == "auto" else {}
+    return pairs | monolingual | counts | size
 
 
 def _fetch_all(work: Preparation) -> None:
@@ -243,7 +253,13 @@ def _round_trips(
     tokenizers = load_tokenizer(tokenizer)  # a copy: a model numbers its symbols as they occur
     models = (tokenizers.source, tokenizers.target)
     for lang, lines, model in zip(work.direction.sides, samples, models, strict=True):
-        found = measure_round_trip(lines, processor=processor, lang=lang, model=model)
+        found = measure_round_trip(
+            lines,
+            processor=processor,
+            lang=lang,
+            model=model,
+            normalization_rule=work.settings.tokenizer.normalization_rule,
+        )
         counts[lang] = found.as_dict()
         if (warning := found.warning()) is not None:
             work.say(f"prepare: warning: {lang}: {warning}")
@@ -260,8 +276,27 @@ def _warn(work: Preparation, report: CleaningReport, *, unit: str = "pairs") -> 
         work.say(f"prepare: {line}")
 
 
+def _with_vocabulary_size(work: Preparation, report: CleaningReport) -> Tokenizer:
+    """Return the settings of the tokenizer with a number in place of `vocab_size: auto`, and show the suggested size.
+
+    The size depends on the number of training pairs alone. Where the text allows fewer pieces, a model of
+    SentencePiece gets as many as possible.
+    """
+    settings = work.settings.tokenizer
+    if not settings.is_learnt:
+        return settings
+    explained = explain_suggestion(report.pairs_out)
+    if settings.vocab_size == "auto":
+        size = suggest_size(report.pairs_out)
+        work.say(f"prepare: tokenizer.vocab_size: auto is {size:,}: {explained}")
+        return settings.model_copy(update={"vocab_size": size, "hard_vocab_limit": False})
+    if is_far_off(settings.vocab_size, report.pairs_out):
+        work.say(f"prepare: tokenizer.vocab_size is {settings.vocab_size:,}; {explained} ('auto' chooses this size)")
+    return settings
+
+
 def _train_tokenizer(
-    settings: Prepare,
+    settings: Tokenizer,
     train_text: tuple[Path, Path],
     folder: Path,
     direction: Direction,
@@ -273,7 +308,7 @@ def _train_tokenizer(
         UserError: if too little text is left; see also `train_tokenizer`.
     """
     try:
-        return train_tokenizer(settings.tokenizer, train_text, folder / "tokenizer", direction)
+        return train_tokenizer(settings, train_text, folder / "tokenizer", direction)
     except TooLittleText as error:
         if not report.loses_much:
             raise
@@ -428,6 +463,7 @@ def _binarize_training_text(
             direction=work.direction,
             tokenizers=tokenizers,
             vocabulary=vocabulary,
+            required=required_symbols(work.settings.tokenizer, tokenizers),
             threads=workers,
         )
     source = Dictionary.load(Path(vocabulary.source_path))
