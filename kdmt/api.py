@@ -439,7 +439,7 @@ def lock(
         overrides: settings to change, by their path.
         runs: the folder for the outputs of all pipelines, and for downloads.
         mirror: folders or bases of URLs in which the files of URLs are looked up first, or one of them.
-        update: whether to lock anew what is locked already, or the names, URLs or YAML paths to lock anew.
+        update: whether to lock again what is locked already, or the names, URLs or YAML paths to lock again.
 
     Returns:
         The path of the lock file.

@@ -132,7 +132,7 @@ def lock(
         ),
     ] = None,
     update: Annotated[
-        bool, typer.Option("--update", help="Whether to lock anew what is locked already (default: no).")
+        bool, typer.Option("--update", help="Whether to lock again what is locked already (default: no).")
     ] = False,
     bibtex: Annotated[
         bool,

@@ -92,7 +92,7 @@ def lock_pipeline(
         overrides: settings as `a.b=c`.
         runs: folder of all pipelines and of downloads.
         mirrors: folders and bases of URLs in which files are searched first.
-        update: whether to lock anew what is locked already.
+        update: whether to lock again what is locked already.
         names: names, URLs or YAML paths to which `update` is restricted; empty for all.
         show: function that prints a line of the result.
 
@@ -162,7 +162,7 @@ def print_citations(pipeline: Path, overrides: Sequence[str] = (), *, show: Call
 
 
 def _without(lock: Lock, request: _Request, names: Sequence[str]) -> Lock:
-    """Return a lock without what is to be locked anew: everything, or the data sets and files with these names.
+    """Return a lock without what is to be locked again: everything, or the data sets and files with these names.
 
     Raises:
         UserError: if no data set and no file of the pipeline has one of the names.
