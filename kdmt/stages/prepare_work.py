@@ -42,6 +42,7 @@ from kdmt.flow.manifest import Plan, begin, finish
 from kdmt.flow.progress import count_pairs, download_progress
 from kdmt.languages import Direction
 from kdmt.runtime import cores
+from kdmt.stages.cleaning import filter_context
 from kdmt.stages.prepare_data_bin import take_data_bin
 
 
@@ -169,6 +170,15 @@ def _clean_training_text(
         workers=workers,
         spaced=work.spaced,
         languages=work.direction.sides,
+        filters=filter_context(
+            settings,
+            direction=work.direction,
+            spaced=work.spaced,
+            valid=_held_out_pairs(work, folder, "valid"),
+            folder=folder,
+            workers=workers,
+            say=work.say,
+        ),
     )
 
 
