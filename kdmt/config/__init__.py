@@ -18,7 +18,14 @@ from kdmt.config.corpora import Corpus, HeldOut, Monolingual, ParallelText, Sour
 from kdmt.config.distill import Distill, Failures, ForeignTeacher, OnFailure, Reverse, Shortlist
 from kdmt.config.flattening import REQUIRED, Setting, flatten_settings, resolved
 from kdmt.config.knowledge import Knowledge
-from kdmt.config.loading import LockedPipeline, Provenance, load_locked_pipeline, load_pipeline, load_unlocked_pipeline
+from kdmt.config.loading import (
+    NO_LOCK_FILE,
+    LockedPipeline,
+    Provenance,
+    load_locked_pipeline,
+    load_pipeline,
+    load_unlocked_pipeline,
+)
 from kdmt.config.messages import describe_problems
 from kdmt.config.nat import NAT
 from kdmt.config.pipeline import Pipeline
@@ -53,6 +60,7 @@ from kdmt.config.training import Model, SubwordRegularization, Teacher, Train
 __all__ = [
     "KINDS",
     "NAT",
+    "NO_LOCK_FILE",
     "REQUIRED",
     "AlignmentScore",
     "AttentionKD",

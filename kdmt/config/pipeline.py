@@ -89,8 +89,9 @@ class Pipeline(Section):
 
     @property
     def scores_lowercased(self) -> bool:
-        """Return whether scores ignore case, by their setting or because the text is lowercased."""
-        return self.score.lowercase or (self.prepare.text.lowercase and self.score.detokenized)
+        """Return whether scores ignore case, by their setting or because processing or the tokenizer removes it."""
+        is_lowercased = self.prepare.text.lowercase and self.score.detokenized
+        return self.score.lowercase or is_lowercased or self.prepare.tokenizer.folds_case
 
     def trainings(self) -> Iterator[tuple[str, Student]]:
         """Yield the YAML path and the settings of each training of each student."""

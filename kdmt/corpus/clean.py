@@ -16,7 +16,6 @@ import collections
 import dataclasses
 import errno
 import functools
-import hashlib
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -37,8 +36,8 @@ from kdmt.corpus.dropped import (
     show_texts,
     warning_lines,
 )
-from kdmt.corpus.duplicates import DIGEST_BYTES, DuplicateFinder
 from kdmt.corpus.filters.table import FilterContext, FilteredCorpus, run_filters
+from kdmt.corpus.fingerprints import Finders, Fingerprints, compute_fingerprints
 from kdmt.corpus.first_pass import CleanedChunk, Pair, PassedCorpus, RawChunk, TrainingCorpus, run_first_pass
 from kdmt.corpus.rules.language import LanguageRule
 from kdmt.corpus.rules.pair_text import LanguagePair, PairText
@@ -143,7 +142,7 @@ def clean_chunk(chunk: RawChunk, *, languages: LanguagePair, forbidden: Forbidde
             dropped.add(rule, pair)
     if rules.language is not None:
         candidates = _judge_languages(candidates, rules.language, dropped)
-    sources, targets, digests = [], [], []
+    sources, targets = [], []
     for source, target, pair in candidates:
         if forbidden is not None and (matches := forbidden.matches(source, target)):
             dropped.counts.update(matches)
@@ -151,9 +150,8 @@ def clean_chunk(chunk: RawChunk, *, languages: LanguagePair, forbidden: Forbidde
             continue
         sources.append(source)
         targets.append(target)
-        if chunk.clean.drop_duplicates:
-            digests.append(_digest(source, target))
-    return _make_chunk(sources, targets, digests, len(chunk.pairs), dropped.counts, dropped.examples)
+    fingerprints = compute_fingerprints(sources, targets, chunk.clean)
+    return _make_chunk(sources, targets, fingerprints, len(chunk.pairs), dropped.counts, dropped.examples)
 
 
 @dataclass(frozen=True)
@@ -192,7 +190,7 @@ def _judge_languages(
 def _keep_chunk(pairs: Sequence[Pair]) -> CleanedChunk:
     """Return a chunk with every line unchanged."""
     sources, targets = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
-    return _make_chunk(sources, targets, [], len(pairs), collections.Counter(), {})
+    return _make_chunk(sources, targets, Fingerprints(), len(pairs), collections.Counter(), {})
 
 
 def broken_rule(pair: PairText, rules: Iterable[DroppingRule]) -> str | None:
@@ -216,7 +214,7 @@ def clean_line(line: str, rules: Iterable[ChangingRule], counts: collections.Cou
 def _make_chunk(
     sources: list[str],
     targets: list[str],
-    digests: list[bytes],
+    fingerprints: Fingerprints,
     pairs_in: int,
     counts: collections.Counter[str],
     examples: Examples,
@@ -224,18 +222,13 @@ def _make_chunk(
     return CleanedChunk(
         source=_join(sources),
         target=_join(targets),
-        digests=b"".join(digests),
+        fingerprints=fingerprints,
         pairs_in=pairs_in,
         num_pairs=len(sources),
         counts=counts,
         characters=(count_characters(sources), count_characters(targets)),
         examples=examples,
     )
-
-
-def _digest(source: str, target: str) -> bytes:
-    # No line contains a newline, so different pairs give different text.
-    return hashlib.blake2b(f"{source}\n{target}".encode(), digest_size=DIGEST_BYTES).digest()
 
 
 def _join(lines: list[str]) -> bytes:
@@ -287,11 +280,13 @@ def clean_corpora(
     finals = [out_source, out_target, out_tags]
     asides = [path.with_name(path.name + ".part") for path in finals]
     apply_rules = functools.partial(clean_chunk, languages=LanguagePair(spaced, languages), forbidden=forbidden)
-    with _clearing_up(workdir, asides), DuplicateFinder(workdir) as finder:
+    with _clearing_up(workdir, asides):
+        rules = None if clean == "none" else clean
+        finders = Finders(workdir, rules)
         median = RatioMedian()
-        passed = run_first_pass(workdir, corpora, clean, apply_rules, finder, median, workers)
+        passed = run_first_pass(workdir, corpora, clean, apply_rules, finders, median, workers)
         typical = median.value()
-        losses = find_losses(passed, finder, typical=typical)
+        losses = find_losses(passed, finders, rules, typical=typical, workdir=workdir)
         if filters is not None:
             losses = _add_filters(passed, losses, filters)
         held_out_sides = forbidden.sides if forbidden is not None and clean != "none" else ()
