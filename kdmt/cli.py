@@ -481,15 +481,21 @@ def _workspace(
     pipeline: Path, overrides: list[str] | None, runs: Path, mirrors: list[str] | None = None
 ) -> "Workspace":
     """Read a pipeline file."""
-    from kdmt.config import load_pipeline
+    from kdmt.config import load_locked_pipeline
     from kdmt.stages.workspace import Workspace
 
-    given = tuple(mirrors or ())
-    if not given and (text := os.environ.get("KDMT_MIRROR")):
-        from kdmt.corpus.mirror import split_mirrors
+    loaded = load_locked_pipeline(pipeline, overrides or ())
+    return Workspace(loaded.config, runs, _mirrors(mirrors), show=print, provenance=loaded.provenance)
 
-        given = split_mirrors(text)
-    return Workspace(load_pipeline(pipeline, overrides or ()), runs, given, show=print)
+
+def _mirrors(given: list[str] | None) -> tuple[str, ...]:
+    """Return the mirrors that are given as options, else those of the environment."""
+    text = os.environ.get("KDMT_MIRROR")
+    if given or not text:
+        return tuple(given or ())
+    from kdmt.corpus.mirror import split_mirrors
+
+    return split_mirrors(text)
 
 
 @contextmanager

@@ -9,10 +9,10 @@ from typing import Annotated, Any, Literal
 from annotated_types import Ge
 from pydantic import Discriminator, Field, Tag, model_validator
 
-from kdmt.choices import NormalizationRule, SubwordJoiner, UnicodeForm
+from kdmt.choices import DuplicateKey, NormalizationRule, SubwordJoiner, UnicodeForm
 from kdmt.config.corpora import Corpus, HeldOut, Monolingual
 from kdmt.config.rules import RulesOrNone, change_rules
-from kdmt.config.section import Ratio, Section, execution
+from kdmt.config.section import Ratio, Section, changed, execution
 from kdmt.types import SPECIALS
 
 _CHANGED_FOR_A_CORPUS = ("min_words", "max_words", "max_characters", "max_ratio", "drop_copies")
@@ -38,6 +38,24 @@ class Clean(Section):
         "by the median ratio of target to source in the corpora; 0 for no limit",
     )
     drop_duplicates: bool = Field(True, description="Whether exact duplicates of a pair are dropped, except the first")
+    duplicates: DuplicateKey = Field(
+        "pair",
+        description="What duplicates have in common: 'pair' for both sides, 'source' or 'target' for this side, "
+        "'either' for at least one side",
+    )
+    max_duplicates: int = Field(
+        1,
+        ge=1,
+        description="Maximum number of duplicates that are kept: the first ones, untagged before tagged. With "
+        "'duplicates: source', for example, the number of different targets of a source",
+    )
+    near_duplicates: float = Field(
+        0.0,
+        ge=0.0,
+        le=1.0,
+        description="Similarity from which a pair is dropped as a near-duplicate of an earlier one, 0.5 or more: the "
+        "share of common character 5-grams, without case, punctuation and spaces; 0 to keep near-duplicates",
+    )
     drop_copies: bool = Field(True, description="Whether pairs whose target equals the source are dropped")
     rules: RulesOrNone = Field(
         None,
@@ -49,6 +67,18 @@ class Clean(Section):
     def _order(self) -> Clean:
         if self.max_words and self.min_words > self.max_words:
             raise ValueError("'min_words' is larger than 'max_words'")
+        return self
+
+    @model_validator(mode="after")
+    def _duplicates(self) -> Clean:
+        if not self.drop_duplicates:
+            for name in ("duplicates", "max_duplicates", "near_duplicates"):
+                if name in changed(self):
+                    raise ValueError(f"'{name}' has no effect with 'drop_duplicates: false'")
+        if 0.0 < self.near_duplicates < 0.5:
+            raise ValueError("'near_duplicates' should be 0, or at least 0.5: other pairs are not near-duplicates")
+        if self.near_duplicates and self.duplicates == "pair" and self.max_duplicates > 1:
+            raise ValueError("'near_duplicates' drops what 'max_duplicates' keeps: equal pairs are near-duplicates too")
         return self
 
     def with_changes(self, changes: Mapping[str, Any]) -> Clean:

@@ -16,11 +16,10 @@ import collections
 import dataclasses
 import errno
 import functools
-import hashlib
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -37,8 +36,10 @@ from kdmt.corpus.dropped import (
     show_texts,
     warning_lines,
 )
-from kdmt.corpus.duplicates import DIGEST_BYTES, DuplicateFinder
+from kdmt.corpus.filters.table import FilterContext, FilteredCorpus, run_filters
+from kdmt.corpus.fingerprints import Finders, Fingerprints, compute_fingerprints
 from kdmt.corpus.first_pass import CleanedChunk, Pair, PassedCorpus, RawChunk, TrainingCorpus, run_first_pass
+from kdmt.corpus.rules.language import LanguageRule
 from kdmt.corpus.rules.pair_text import LanguagePair, PairText
 from kdmt.corpus.rules.rule import ChangingRule, DroppingRule
 from kdmt.corpus.rules.table import build_rules, changing_names, dropping_names
@@ -129,34 +130,67 @@ def clean_chunk(chunk: RawChunk, *, languages: LanguagePair, forbidden: Forbidde
         return _keep_chunk(chunk.pairs)
     rules = build_rules(chunk.clean, languages)
     of_source, of_target = rules.changing
-    counts: collections.Counter[str] = collections.Counter()
-    examples: Examples = {}
-    sources, targets, digests = [], [], []
-    for raw_source, raw_target in chunk.pairs:
-        source = clean_line(raw_source, of_source, counts)
-        target = clean_line(raw_target, of_target, counts)
+    dropped = _Dropped()
+    candidates: list[tuple[str, str, Pair]] = []
+    for pair in chunk.pairs:
+        source = clean_line(pair[0], of_source, dropped.counts)
+        target = clean_line(pair[1], of_target, dropped.counts)
         rule = broken_rule(PairText(source, target), rules.dropping)
-        if rule is None and forbidden is not None:
-            matches = forbidden.matches(source, target)
-            if matches:
-                rule = "held_out"
-                counts.update(matches)
-        if rule is not None:
-            counts[rule] += 1
-            if counts[rule] <= NUM_EXAMPLES:
-                examples.setdefault(rule, []).append(cut_texts(raw_source, raw_target))
+        if rule is None:
+            candidates.append((source, target, pair))
+        else:
+            dropped.add(rule, pair)
+    if rules.language is not None:
+        candidates = _judge_languages(candidates, rules.language, dropped)
+    sources, targets = [], []
+    for source, target, pair in candidates:
+        if forbidden is not None and (matches := forbidden.matches(source, target)):
+            dropped.counts.update(matches)
+            dropped.add("held_out", pair)
             continue
         sources.append(source)
         targets.append(target)
-        if chunk.clean.drop_duplicates:
-            digests.append(_digest(source, target))
-    return _make_chunk(sources, targets, digests, len(chunk.pairs), counts, examples)
+    fingerprints = compute_fingerprints(sources, targets, chunk.clean)
+    return _make_chunk(sources, targets, fingerprints, len(chunk.pairs), dropped.counts, dropped.examples)
+
+
+@dataclass(frozen=True)
+class _Dropped:
+    """Counts of a chunk, and the first pairs that each rule drops."""
+
+    counts: collections.Counter[str] = field(default_factory=collections.Counter)
+    examples: Examples = field(default_factory=dict)
+
+    def add(self, rule: str, pair: Pair) -> None:
+        """Count a dropped pair, given as it was read."""
+        self.counts[rule] += 1
+        if self.counts[rule] <= NUM_EXAMPLES:
+            self.examples.setdefault(rule, []).append(cut_texts(*pair))
+
+
+def _judge_languages(
+    candidates: Sequence[tuple[str, str, Pair]], rule: LanguageRule, dropped: _Dropped
+) -> list[tuple[str, str, Pair]]:
+    """Return the pairs that the rule for languages keeps, those with exchanged languages with their sides swapped."""
+    verdicts = rule.judge([source for source, _, _ in candidates], [target for _, target, _ in candidates])
+    kept = []
+    for (source, target, pair), is_dropped, is_swapped in zip(
+        candidates, verdicts.dropped_N.tolist(), verdicts.swapped_N.tolist(), strict=True
+    ):
+        if is_dropped:
+            dropped.add(rule.name, pair)
+        elif is_swapped:
+            dropped.counts[rule.swapped] += 1
+            kept.append((target, source, pair))
+        else:
+            kept.append((source, target, pair))
+    return kept
 
 
 def _keep_chunk(pairs: Sequence[Pair]) -> CleanedChunk:
     """Return a chunk with every line unchanged."""
     sources, targets = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
-    return _make_chunk(sources, targets, [], len(pairs), collections.Counter(), {})
+    return _make_chunk(sources, targets, Fingerprints(), len(pairs), collections.Counter(), {})
 
 
 def broken_rule(pair: PairText, rules: Iterable[DroppingRule]) -> str | None:
@@ -180,7 +214,7 @@ def clean_line(line: str, rules: Iterable[ChangingRule], counts: collections.Cou
 def _make_chunk(
     sources: list[str],
     targets: list[str],
-    digests: list[bytes],
+    fingerprints: Fingerprints,
     pairs_in: int,
     counts: collections.Counter[str],
     examples: Examples,
@@ -188,18 +222,13 @@ def _make_chunk(
     return CleanedChunk(
         source=_join(sources),
         target=_join(targets),
-        digests=b"".join(digests),
+        fingerprints=fingerprints,
         pairs_in=pairs_in,
         num_pairs=len(sources),
         counts=counts,
         characters=(count_characters(sources), count_characters(targets)),
         examples=examples,
     )
-
-
-def _digest(source: str, target: str) -> bytes:
-    # No line contains a newline, so different pairs give different text.
-    return hashlib.blake2b(f"{source}\n{target}".encode(), digest_size=DIGEST_BYTES).digest()
 
 
 def _join(lines: list[str]) -> bytes:
@@ -221,6 +250,7 @@ def clean_corpora(
     workers: int = 1,
     spaced: tuple[bool, bool] = (True, True),
     languages: tuple[str, str] | None = None,
+    filters: FilterContext | None = None,
 ) -> CleaningReport:
     """Clean training corpora and write them to one text file per side.
 
@@ -241,6 +271,7 @@ def clean_corpora(
         workers: number of processes for the first pass; 1 for this process only.
         spaced: whether each side is written with spaces between words; limits on words apply only to such sides.
         languages: codes of both languages, for the rules that need them.
+        filters: what the filters by scores need; None to leave them out.
 
     Raises:
         UserError: if no pair is left or the disk is full. Errors of reading the pairs are raised too. After an error,
@@ -249,11 +280,15 @@ def clean_corpora(
     finals = [out_source, out_target, out_tags]
     asides = [path.with_name(path.name + ".part") for path in finals]
     apply_rules = functools.partial(clean_chunk, languages=LanguagePair(spaced, languages), forbidden=forbidden)
-    with _clearing_up(workdir, asides), DuplicateFinder(workdir) as finder:
+    with _clearing_up(workdir, asides):
+        rules = None if clean == "none" else clean
+        finders = Finders(workdir, rules)
         median = RatioMedian()
-        passed = run_first_pass(workdir, corpora, clean, apply_rules, finder, median, workers)
+        passed = run_first_pass(workdir, corpora, clean, apply_rules, finders, median, workers)
         typical = median.value()
-        losses = find_losses(passed, finder, typical=typical)
+        losses = find_losses(passed, finders, rules, typical=typical, workdir=workdir)
+        if filters is not None:
+            losses = _add_filters(passed, losses, filters)
         held_out_sides = forbidden.sides if forbidden is not None and clean != "none" else ()
         counted = [_count(one, own, held_out_sides) for one, own in zip(passed, losses, strict=True)]
         report = CleaningReport(tuple(counted), typical)
@@ -269,6 +304,18 @@ def clean_corpora(
             else:  # no corpus has a tag
                 final.unlink(missing_ok=True)
     return report
+
+
+def _add_filters(passed: Sequence[PassedCorpus], losses: Sequence[Losses], filters: FilterContext) -> list[Losses]:
+    """Return the losses of each corpus with those of the filters by scores."""
+    corpora = [
+        FilteredCorpus(
+            None if one.clean == "none" else one.clean.rules, one.source, one.target, own.dropped_N, one.num_pairs
+        )
+        for one, own in zip(passed, losses, strict=True)
+    ]
+    masks = run_filters(corpora, filters)
+    return [Losses(own.masks | added) for own, added in zip(losses, masks, strict=True)]
 
 
 @contextmanager

@@ -1,7 +1,7 @@
 """First pass of cleaning over training corpora: the rules that look at one pair at a time.
 
 The pairs are streamed in chunks through worker processes, and those that remain are written to a temporary folder with
-the values that the second pass needs (`second_pass.py`): digests of the pairs and their lengths in characters.
+the values that the second pass needs (`second_pass.py`): fingerprints of the pairs and their lengths in characters.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import numpy as np
 
 from kdmt.config import Clean
 from kdmt.corpus.dropped import Examples, add_examples
-from kdmt.corpus.duplicates import DuplicateFinder
+from kdmt.corpus.fingerprints import Finders, Fingerprints
 from kdmt.corpus.pool import mapping_in_order
 from kdmt.corpus.sentence_lengths import Lengths, RatioMedian
 
@@ -47,11 +47,11 @@ class RawChunk:
 
 @dataclass(frozen=True)
 class CleanedChunk:
-    """The remaining pairs of a chunk: text with a newline after each line, and a digest of 16 bytes for each pair."""
+    """The remaining pairs of a chunk: text with a newline after each line, and what the second pass needs of each."""
 
     source: bytes
     target: bytes
-    digests: bytes  # empty if duplicates are kept
+    fingerprints: Fingerprints
     pairs_in: int
     num_pairs: int
     counts: collections.Counter[str]  # rule, or held-out set and side -> number of lines or pairs
@@ -79,7 +79,7 @@ def run_first_pass(
     corpora: Iterable[TrainingCorpus],
     clean: Clean | Literal["none"],
     apply_rules: Callable[[RawChunk], CleanedChunk],
-    finder: DuplicateFinder,
+    finders: Finders,
     median: RatioMedian,
     workers: int,
 ) -> list[PassedCorpus]:
@@ -93,7 +93,7 @@ def run_first_pass(
         for number, corpus in enumerate(corpora):
             own = corpus.clean or clean
             chunks = map_in_order(_chunks(corpus.pairs, own))
-            passed.append(_clean_one(corpus, own, chunks, finder, median, workdir, number))
+            passed.append(_clean_one(corpus, own, chunks, finders, median, workdir, number))
     return passed
 
 
@@ -101,7 +101,7 @@ def _clean_one(
     corpus: TrainingCorpus,
     clean: Clean | Literal["none"],
     chunks: Iterable[CleanedChunk],
-    finder: DuplicateFinder,
+    finders: Finders,
     median: RatioMedian,
     workdir: Path,
     number: int,
@@ -116,7 +116,7 @@ def _clean_one(
             target.write(chunk.target)
             characters.write(np.stack(chunk.characters, axis=1).tobytes())
             median.add(*chunk.characters)
-            finder.add(chunk.digests, second=corpus.tag is not None)
+            finders.add(chunk.fingerprints, second=corpus.tag is not None)
             pairs_in += chunk.pairs_in
             num_pairs += chunk.num_pairs
             counts += chunk.counts

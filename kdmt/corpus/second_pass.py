@@ -1,7 +1,8 @@
 """Second pass of cleaning: the rules that compare a pair with all others, and the output text.
 
-After the first pass over all corpora (`first_pass.py`), the typical ratio of lengths (`sentence_lengths.py`) and the
-duplicates (`duplicates.py`) are known. The pairs that pass these rules are copied to the output.
+After the first pass over all corpora (`first_pass.py`), the typical ratio of lengths (`sentence_lengths.py`), the
+duplicates (`duplicates.py`) and the near-duplicates (`near_duplicates.py`) can be determined. The pairs that pass these
+rules are copied to the output.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import functools
 import itertools
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -17,13 +18,16 @@ from typing import BinaryIO
 import numpy as np
 import numpy.typing as npt
 
+from kdmt.config import Clean
+from kdmt.corpus.decontaminate import comparison_key
 from kdmt.corpus.dropped import Texts, cut_texts
-from kdmt.corpus.duplicates import DuplicateFinder
+from kdmt.corpus.duplicates import Flags, find_either
+from kdmt.corpus.fingerprints import Finders
 from kdmt.corpus.first_pass import CHUNK_PAIRS, PassedCorpus
+from kdmt.corpus.line_index import IndexedLines
 from kdmt.corpus.lines import iterate_lines
+from kdmt.corpus.near_duplicates import Keys, NearDuplicateFinder
 from kdmt.corpus.sentence_lengths import length_ratios
-
-Flags = npt.NDArray[np.bool_]
 
 RULES = ("max_ratio", "duplicate")  # rules of this pass that every corpus has a count for
 
@@ -44,23 +48,67 @@ class Losses:
         return functools.reduce(np.logical_or, self.masks.values()) if self.masks else np.zeros(0, dtype=bool)
 
 
-def find_losses(passed: Sequence[PassedCorpus], finder: DuplicateFinder, *, typical: float) -> list[Losses]:
+def find_losses(
+    passed: Sequence[PassedCorpus], finders: Finders, clean: Clean | None, *, typical: float, workdir: Path
+) -> list[Losses]:
     """Return the pairs of each corpus that the rules of the second pass drop.
 
+    Each rule looks at the pairs that the ones before it keep, as if there were no others.
+
     Args:
-        finder: finder to which the pairs of all corpora were added, or none if duplicates are kept.
+        finders: finders to which the pairs of all corpora were added.
+        clean: settings of the rules; None for no rules.
         typical: typical ratio of target to source characters.
+        workdir: existing folder for temporary files.
     """
     masks: dict[str, Flags] = {}
-    num_pairs = [one.num_pairs for one in passed]
+    if clean is not None:
+        dropped_N = np.zeros(sum(one.num_pairs for one in passed), dtype=bool)
+        for rule, find in _rules(passed, finders, clean, typical, workdir):
+            masks[rule] = find(dropped_N) & ~dropped_N
+            dropped_N |= masks[rule]
+    ends = np.cumsum([one.num_pairs for one in passed])
+    split = {rule: np.split(mask_N, ends[:-1]) for rule, mask_N in masks.items()}
+    return [Losses({rule: parts[number] for rule, parts in split.items()}) for number in range(len(passed))]
+
+
+def _rules(
+    passed: Sequence[PassedCorpus], finders: Finders, clean: Clean, typical: float, workdir: Path
+) -> Iterator[tuple[str, Callable[[Flags], Flags]]]:
+    """Yield the name of each rule and the function that returns the mask of the pairs that it drops.
+
+    The argument of the functions is the mask of the pairs that are dropped already.
+    """
     if any(_max_ratio(one) for one in passed):
-        masks["max_ratio"] = np.concatenate([_unfit(one, typical) for one in passed])
-    if len(finder):
-        # a pair with a mismatch of lengths counts for that rule alone: its duplicates have the same mismatch
-        repeats_N = finder.find()
-        masks["duplicate"] = repeats_N & ~masks["max_ratio"] if "max_ratio" in masks else repeats_N
-    split = {rule: np.split(mask_N, np.cumsum(num_pairs)[:-1]) for rule, mask_N in masks.items()}
-    return [Losses({rule: masks[number] for rule, masks in split.items()}) for number in range(len(passed))]
+        yield "max_ratio", lambda _: np.concatenate([_unfit(one, typical) for one in passed])
+    exact, limit = finders.exact, clean.max_duplicates
+    if "pair" in exact:
+        pair_limit = limit if clean.duplicates == "pair" else 1
+        yield "duplicate", lambda dropped_N: exact["pair"].find(limit=pair_limit, excluded_N=dropped_N)
+    if clean.duplicates in ("source", "target"):
+        of_side = exact[clean.duplicates]
+        yield f"duplicate_{clean.duplicates}", lambda dropped_N: of_side.find(limit=limit, excluded_N=dropped_N)
+    if clean.duplicates == "either":
+        sides = exact["source"], exact["target"]
+        yield "duplicate_either", lambda dropped_N: find_either(*sides, limit=limit, excluded_N=dropped_N)
+    if finders.near is not None:
+        near = finders.near
+        yield "near_duplicate", lambda dropped_N: _find_near(passed, near, dropped_N, workdir)
+
+
+def _find_near(passed: Sequence[PassedCorpus], finder: NearDuplicateFinder, dropped_N: Flags, workdir: Path) -> Flags:
+    with (
+        IndexedLines([one.source for one in passed], workdir / "source.offsets") as sources,
+        IndexedLines([one.target for one in passed], workdir / "target.offsets") as targets,
+    ):
+
+        def read_keys(indices: npt.NDArray[np.int64]) -> Keys:
+            source_keys, target_keys = (
+                [comparison_key(line.decode()) for line in side.read(indices)] for side in (sources, targets)
+            )
+            return source_keys, target_keys
+
+        return finder.find(read_keys, excluded_N=dropped_N)
 
 
 def _max_ratio(one: PassedCorpus) -> float:

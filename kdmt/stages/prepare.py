@@ -43,12 +43,15 @@ def prepare_stage(workspace: Workspace) -> Stage:
 def _make(workspace: Workspace, plan: Plan) -> None:
     from kdmt.stages.prepare_work import Locations, Preparation, make
 
+    alternatives = workspace.provenance.alternatives
+    places = Places(workspace.layout.downloads, workspace.mirrors, alternatives=alternatives)
     preparation = Preparation(
         settings=workspace.config.prepare,
         direction=workspace.direction,
         spaced=spaced_sides(workspace),
-        locations=Locations(Places(workspace.layout.downloads, workspace.mirrors)),
+        locations=Locations(places),
         say=workspace.say,
+        provenance=workspace.provenance,
     )
     make(preparation, workspace.prepare, plan, workspace.resolved_config())
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from kdmt.config import Corpus, HeldOut, ParallelText, Prepare, Source, Tokenizer
+from kdmt.config import NO_LOCK_FILE, Corpus, HeldOut, ParallelText, Prepare, Provenance, Source, Tokenizer
 from kdmt.corpus.binarize import (
     BinarizedPair,
     TextPair,
@@ -27,6 +27,7 @@ from kdmt.corpus.fetch import Places, fetch, fetch_corpus, monolingual_lines, re
 from kdmt.corpus.fetch_queue import describe_fetched, fetch_all
 from kdmt.corpus.first_pass import TrainingCorpus
 from kdmt.corpus.given_text import held_out_texts, sources_of, text_sources
+from kdmt.corpus.licences import describe_licences, licences_of
 from kdmt.corpus.lines import iterate_lines, spread_lines, write_lines
 from kdmt.corpus.pool import mapping_in_order
 from kdmt.corpus.prepared import PARTIAL_SUFFIX, REPORT, PreparedCorpus
@@ -90,6 +91,7 @@ class Preparation:
         spaced: flags for source and target, True if words are separated by spaces.
         locations: locations from which files are read.
         say: function that prints a line for the user.
+        provenance: what the lock file says about the corpora.
     """
 
     settings: Prepare
@@ -97,6 +99,7 @@ class Preparation:
     spaced: tuple[bool, bool]
     locations: Locations
     say: Callable[[str], None]
+    provenance: Provenance = NO_LOCK_FILE
 
 
 def make(work: Preparation, folder: Path, plan: Plan, config: Mapping[str, object]) -> None:
@@ -128,7 +131,7 @@ def _fill(work: Preparation, folder: Path) -> dict[str, object]:
     unicode_form = None if settings.clean == "none" else settings.clean.unicode_form
     processor = TextProcessor(settings.text, *direction.sides, unicode_form)
     held_out = held_out_texts(settings)
-    work.locations.fetch_all(text_sources(settings), at_once=settings.downloads, say=work.say)
+    _fetch_all(work)
     for split, corpus in held_out.items():
         _write_held_out(work, folder, split, corpus, processor)
     foreign_forms = _foreign_forms(work, folder, held_out, processor)
@@ -152,10 +155,34 @@ def _fill(work: Preparation, folder: Path) -> dict[str, object]:
     checks |= {"malformed": check_malformed(malformed), "literal_specials": check_specials(specials)}
     findings = report_findings(checks, work.say)
     measured = {"held_out_characters": foreign_forms, "round_trip": round_trips}
-    write_json(folder / REPORT, report.as_dict() | measured | findings)
+    write_json(folder / REPORT, report.as_dict() | measured | findings | _licences(work))
     pairs = {"pairs_in": report.pairs_in, "pairs_out": report.pairs_out, "dropped": report.dropped}
     size = {"vocab_size": tokenizer_settings.vocab_size} if settings.tokenizer.vocab_size == "auto" else {}
     return pairs | monolingual | counts | size
+
+
+def _fetch_all(work: Preparation) -> None:
+    """Download the files of all texts.
+
+    Raises:
+        UserError: if a download fails; if its file is not the one in the lock file, the message names the data set.
+    """
+    settings = work.settings
+    try:
+        work.locations.fetch_all(text_sources(settings), at_once=settings.downloads, say=work.say)
+    except UserError as error:
+        raise UserError(work.provenance.explain(str(error))) from None
+
+
+def _licences(work: Preparation) -> dict[str, object]:
+    """Print the licences of the corpora; return them for `report.json`. Without a lock file, there are none."""
+    if not work.provenance.checksums:
+        return {}
+    licences = licences_of(work.settings, work.provenance)
+    for line in describe_licences(licences):
+        work.say(f"prepare: {line}")
+    without = licences.pop(None, [])
+    return {"licences": {"known": licences, "unknown": without}}
 
 
 def _clean_training_text(

@@ -6,8 +6,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from kdmt.config import Clean
+from kdmt.config import Clean, Language
 from kdmt.corpus.rules.copies import Copy
+from kdmt.corpus.rules.language import LanguageRule, build_language_rule
 from kdmt.corpus.rules.lengths import Empty, LongestWord, MaxCharacters, MaxWords, MinWords
 from kdmt.corpus.rules.numbers import Numbers
 from kdmt.corpus.rules.pair_text import LanguagePair
@@ -32,16 +33,20 @@ class RuleSet:
     Attributes:
         changing: rules that change lines of the source, and of the target.
         dropping: rules that drop pairs.
+        language: rule for the language of both sides, which judges many pairs at once, after the others; None if it is
+            not applied.
     """
 
     changing: tuple[tuple[ChangingRule, ...], tuple[ChangingRule, ...]]
     dropping: tuple[DroppingRule, ...]
+    language: LanguageRule | None = None
 
 
 def build_rules(clean: Clean, languages: LanguagePair) -> RuleSet:
     """Return the rules of the settings `prepare.clean`."""
     tidying: tuple[ChangingRule, ...] = (Invisible(), Normalization(clean.unicode_form), Whitespace())
-    return RuleSet((tidying, tidying), (*_rules_of_limits(clean, languages), *_rules_of_list(clean, languages)))
+    dropping = (*_rules_of_limits(clean, languages), *_rules_of_list(clean, languages))
+    return RuleSet((tidying, tidying), dropping, _language_rule(clean, languages))
 
 
 def _rules_of_limits(clean: Clean, languages: LanguagePair) -> list[DroppingRule]:
@@ -65,14 +70,28 @@ def _rules_of_list(clean: Clean, languages: LanguagePair) -> list[DroppingRule]:
     return [DROPPING[name](settings, languages) for name, settings in chosen.items() if settings is not None]
 
 
+def _language_rule(clean: Clean, languages: LanguagePair) -> LanguageRule | None:
+    settings = _language_settings(clean)
+    if settings is None:
+        return None
+    if languages.codes is None:
+        raise ValueError("the rule 'language' needs the codes of both languages")
+    return build_language_rule(settings, languages.codes)
+
+
+def _language_settings(clean: Clean | Literal["none"]) -> Language | None:
+    return None if clean == "none" or clean.rules is None else clean.rules.language
+
+
 def changing_names(clean: Clean | Literal["none"]) -> tuple[str, ...]:
     """Return the names of the rules that change lines, for counts."""
-    del clean
-    return CHANGING_RULES
+    language = _language_settings(clean)
+    return (*CHANGING_RULES, LanguageRule.swapped) if language is not None and language.swap else CHANGING_RULES
 
 
 def dropping_names(clean: Clean | Literal["none"]) -> tuple[str, ...]:
     """Return the names of the rules for single pairs that drop pairs, for counts."""
     if clean == "none" or clean.rules is None:
         return DROPPING_RULES
-    return (*DROPPING_RULES, *(name for name in DROPPING if getattr(clean.rules, name) is not None))
+    listed = (*DROPPING, LanguageRule.name)
+    return (*DROPPING_RULES, *(name for name in listed if getattr(clean.rules, name) is not None))

@@ -6,6 +6,7 @@ import pytest
 
 from kdmt.config import Clean
 from kdmt.config.rules import LISTS, Rules
+from kdmt.corpus.rules.language import LanguageRule
 from kdmt.corpus.rules.pair_text import LanguagePair
 from kdmt.corpus.rules.table import DROPPING, DROPPING_RULES, build_rules, dropping_names
 
@@ -13,7 +14,7 @@ LANGUAGES = LanguagePair((True, True), ("en", "de"))
 
 
 def test_every_rule_of_the_settings_is_in_the_table() -> None:
-    assert list(DROPPING) == list(Rules.model_fields)
+    assert [*DROPPING, LanguageRule.name] == list(Rules.model_fields)
 
 
 @pytest.mark.parametrize("name", list(DROPPING))
