@@ -47,6 +47,7 @@ from kdmt.corpus.pool import mapping_in_order
 from kdmt.corpus.rules.pair_text import LanguagePair, PairText
 from kdmt.corpus.rules.rule import ChangingRule, DroppingRule
 from kdmt.corpus.rules.table import build_rules, changing_names, dropping_names
+from kdmt.corpus.rules.tidying import is_plain
 from kdmt.corpus.sentence_lengths import Lengths, RatioMedian, count_characters, length_ratios
 from kdmt.errors import UserError
 from kdmt.files import naming
@@ -171,12 +172,16 @@ def clean_chunk(chunk: RawChunk, *, languages: LanguagePair, forbidden: Forbidde
         return _keep_chunk(chunk.pairs)
     rules = build_rules(chunk.clean, languages)
     of_source, of_target = rules.changing
+    keeps_plain = rules.keeps_plain
     counts: collections.Counter[str] = collections.Counter()
     examples: Examples = {}
     sources, targets, digests = [], [], []
     for raw_source, raw_target in chunk.pairs:
-        source = clean_line(raw_source, of_source, counts)
-        target = clean_line(raw_target, of_target, counts)
+        source, target = raw_source, raw_target
+        if not (keeps_plain and is_plain(source)):
+            source = clean_line(source, of_source, counts)
+        if not (keeps_plain and is_plain(target)):
+            target = clean_line(target, of_target, counts)
         rule = broken_rule(PairText(source, target), rules.dropping)
         if rule is None and forbidden is not None:
             matches = forbidden.matches(source, target)
