@@ -43,6 +43,7 @@ from kdmt.corpus.rules.language import LanguageRule
 from kdmt.corpus.rules.pair_text import LanguagePair, PairText
 from kdmt.corpus.rules.rule import ChangingRule, DroppingRule
 from kdmt.corpus.rules.table import build_rules, changing_names, dropping_names
+from kdmt.corpus.rules.tidying import is_plain
 from kdmt.corpus.second_pass import RULES, Losses, OutputCorpus, find_losses, texts_at, write_output
 from kdmt.corpus.sentence_lengths import RatioMedian, count_characters
 from kdmt.errors import UserError
@@ -130,11 +131,15 @@ def clean_chunk(chunk: RawChunk, *, languages: LanguagePair, forbidden: Forbidde
         return _keep_chunk(chunk.pairs)
     rules = build_rules(chunk.clean, languages)
     of_source, of_target = rules.changing
+    keeps_plain = rules.keeps_plain
     dropped = _Dropped()
     candidates: list[tuple[str, str, Pair]] = []
     for pair in chunk.pairs:
-        source = clean_line(pair[0], of_source, dropped.counts)
-        target = clean_line(pair[1], of_target, dropped.counts)
+        source, target = pair
+        if not (keeps_plain and is_plain(source)):
+            source = clean_line(source, of_source, dropped.counts)
+        if not (keeps_plain and is_plain(target)):
+            target = clean_line(target, of_target, dropped.counts)
         rule = broken_rule(PairText(source, target), rules.dropping)
         if rule is None:
             candidates.append((source, target, pair))

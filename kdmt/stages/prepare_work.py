@@ -51,6 +51,7 @@ from kdmt.flow.manifest import Plan, begin, finish
 from kdmt.flow.progress import count_pairs, download_progress
 from kdmt.languages import Direction
 from kdmt.runtime import cores
+from kdmt.stages.cleaning import filter_context
 from kdmt.stages.prepare_data_bin import take_data_bin
 
 
@@ -206,6 +207,15 @@ def _clean_training_text(
         workers=workers,
         spaced=work.spaced,
         languages=work.direction.sides,
+        filters=filter_context(
+            settings,
+            direction=work.direction,
+            spaced=work.spaced,
+            valid=_held_out_pairs(work, folder, "valid"),
+            folder=folder,
+            workers=workers,
+            say=work.say,
+        ),
     )
 
 
@@ -335,7 +345,7 @@ def _write_monolingual(
     The cleaning rules are those for pairs, with each line as its own translation.
     """
     settings, place = work.settings, folder / f"monolingual.{work.direction.source}"
-    clean = settings.clean if settings.clean == "none" else settings.clean.model_copy(update={"drop_copies": False})
+    clean = settings.clean if settings.clean == "none" else settings.clean.for_lines()
     report = clean_corpora(
         (_monolingual_corpus(work, index, source, malformed) for index, source in enumerate(settings.monolingual)),
         clean=clean,
