@@ -15,10 +15,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from kdmt.config import Monolingual, ParallelText, Pipeline, Source, load_locked_pipeline, split_login
+from kdmt.config import Monolingual, ParallelText, Pipeline, Provenance, Source, load_locked_pipeline, split_login
 from kdmt.config.datasets import DatasetKind, DatasetValue
 from kdmt.config.document import read_document
-from kdmt.config.loading import validate
+from kdmt.config.loading import lock_command, validate
 from kdmt.config.lock import (
     DatasetKey,
     Lock,
@@ -61,14 +61,14 @@ class _Request:
         document: its content with overrides.
         config: its settings, in which names are not resolved.
         places: places of files.
-        show: function that prints a line of the result.
+        command: command that locks the pipeline, for messages.
     """
 
     pipeline: Path
     document: Mapping[str, Any]
     config: Pipeline
     places: Places
-    show: Callable[[str], None]
+    command: str
 
     @property
     def sides(self) -> tuple[str, str]:
@@ -107,7 +107,8 @@ def lock_pipeline(
         raise UserError(f"{names[0]}: names have no effect without --update")
     document = read_document(pipeline, overrides)
     config = validate(pipeline, document)
-    request = _Request(pipeline, document, config, Places(Layout(runs, config.name).downloads, tuple(mirrors)), show)
+    places = Places(Layout(runs, config.name).downloads, tuple(mirrors))
+    request = _Request(pipeline, document, config, places, lock_command(pipeline, overrides))
     path = lock_path(pipeline)
     if not update and not substitute(document, read_lock(path), request.sides).missing:
         needs_none = not substitute(document, Lock(), request.sides).missing
@@ -301,10 +302,11 @@ def _lock_files(
     _check_md5(fetched, resolved)
     for path, text in new.items():
         for source, num_lines in _count_lines(path, text, fetched).items():
-            if _is_to_lock(source) and _key(source) not in files:
-                url, member = source.url or "", source.member
-                file, others = fetched[url], alternatives.get(url, ())
-                files[_key(source)] = LockedFile(url, file.sha256, file.num_bytes, num_lines, member, others)
+            if _is_to_lock(source):
+                url, file = source.url or "", fetched[source.url or ""]
+                others = alternatives.get(url, ())
+                made = LockedFile(url, file.sha256, file.num_bytes, num_lines, source.member, others)
+                files.setdefault(made.key, made)
     where: dict[tuple[str, str], list[str]] = {}
     for path, sources in wanted.items():
         for key in dict.fromkeys(map(_key, sources)):
@@ -323,15 +325,23 @@ def _key(source: Source) -> tuple[str, str]:
 def _fetch(
     request: _Request, texts: Mapping[str, _Text], kept: Lock, alternatives: Mapping[str, tuple[str, ...]]
 ) -> dict[str, Fetched]:
-    """Return the local file of each URL and path of texts; a URL that is locked already has to have the same file."""
+    """Return the local file of each URL and path of texts.
+
+    Raises:
+        UserError: if a download fails, or a URL that is locked already, for another text, has another file.
+    """
     sources = [
         source.model_copy(update={"sha256": kept.sha256(source.url or "")}) if _is_to_lock(source) else source
         for text in texts.values()
         for source in _sources(text)
     ]
-    with download_progress(_logger.info) as progress:
-        places = replace(request.places, alternatives=alternatives)
-        found = fetch_all(sources, places, at_once=request.config.prepare.downloads, progress=progress)
+    places = replace(request.places, alternatives={each.url: each.alternatives for each in kept.files} | alternatives)
+    try:
+        with download_progress(_logger.info) as progress:
+            found = fetch_all(sources, places, at_once=request.config.prepare.downloads, progress=progress)
+    except UserError as error:
+        locked = Provenance(request.command, checksums={each.sha256: each.url for each in kept.files})
+        raise UserError(locked.explain(str(error))) from None
     if found:
         _logger.info(f"lock: {describe_fetched(found)}")
     return {source.url or source.path or "": file for source, file in zip(sources, found, strict=True)}

@@ -256,14 +256,16 @@ def _unnamed_path(url: str, downloads: Path) -> Path:
 
 
 def partial_download(source: Source, downloads: Path) -> list[Path]:
-    """Return the existing files of an incomplete download: its part and the record of the part's origin."""
+    """Return the existing files of incomplete downloads: their parts and the records of the parts' origins.
+
+    A download without a known SHA-256, by `kdmt lock`, may be incomplete after the SHA-256 has become known elsewhere.
+    """
     if source.url is None:
         return []
-    if source.sha256 is None:
-        part = _part_of(_unnamed_path(source.url, downloads))
-    else:
-        part = _part_of(_download_path(source.url, source.sha256, downloads))
-    return [path for path in (part, record_of(part)) if path.is_file()]
+    parts = [_part_of(_unnamed_path(source.url, downloads))]
+    if source.sha256 is not None:
+        parts.append(_part_of(_download_path(source.url, source.sha256, downloads)))
+    return [path for part in parts for path in (part, record_of(part)) if path.is_file()]
 
 
 def _part_of(destination: Path) -> Path:

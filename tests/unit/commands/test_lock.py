@@ -251,10 +251,23 @@ def test_a_changed_file_is_refused_by_name_with_both_checksums(served: Server) -
     assert (
         f"prepare.valid: {served.url}valid.de.gz: the sha256 of what came is {found}, expected {locked}" in refused.err
     )
-    assert "'kdmt lock tiny.yaml --update prepare.valid' locks another version" in refused.err
+    assert "'kdmt lock tiny.yaml --update prepare.valid' locks the file again" in refused.err
 
 
-def test_update_locks_anew_and_prints_what_changed(served: Server) -> None:
+def test_another_text_in_a_changed_archive_is_refused(served: Server) -> None:
+    assert kdmt("lock", "tiny.yaml").code == 0
+    before, locked = LOCK.read_bytes(), sha256(served.files["de-en.txt.zip"])
+    served.files["de-en.txt.zip"] += b"more"
+    url, found = f"{served.url}de-en.txt.zip", sha256(served.files["de-en.txt.zip"])
+    other = f"prepare.train.0={{source: {{url: '{url}', member: x}}, target: {{path: text/train.de}}}}"
+    refused = kdmt("lock", "tiny.yaml", "--set", other, "--runs", "elsewhere")
+    assert refused.code == 2
+    assert f"{url}: the sha256 of what came is {found}, expected {locked}" in refused.err
+    assert f"--update {url}' locks the file again" in refused.err
+    assert LOCK.read_bytes() == before
+
+
+def test_update_locks_again_and_prints_what_changed(served: Server) -> None:
     assert kdmt("lock", "tiny.yaml").code == 0
     before = files()
     changed = gzip.compress(b"".join(b"%d\n" % number for number in range(6)), mtime=0)
