@@ -22,7 +22,7 @@ from kdmt.config.loading import LockedPipeline, Provenance, load_locked_pipeline
 from kdmt.config.messages import describe_problems
 from kdmt.config.nat import NAT
 from kdmt.config.pipeline import Pipeline
-from kdmt.config.prepare import Clean, FairseqData, Prepare, Text, Tokenizer, Vocabulary
+from kdmt.config.prepare import Clean, FairseqData, Mixing, Prepare, Text, Tokenizer, Vocabulary
 from kdmt.config.records import checked, read_record
 from kdmt.config.score import Score
 from kdmt.config.search import Decode, NATDecode, Sample
@@ -59,6 +59,7 @@ __all__ = [
     "Knowledge",
     "LayerMap",
     "LockedPipeline",
+    "Mixing",
     "Model",
     "Monolingual",
     "NATDecode",
