@@ -284,7 +284,7 @@ def _write_monolingual(
     report = clean_corpora(
         (_monolingual_corpus(work, index, source, malformed) for index, source in enumerate(settings.monolingual)),
         clean=clean,
-        forbidden=forbidden,
+        forbidden=None if forbidden is None else forbidden.of_copies(),
         out_source=place,
         out_target=folder / "monolingual.copy",
         out_tags=folder / "monolingual.tags",
