@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -29,6 +29,7 @@ from kdmt.corpus.first_pass import TrainingCorpus
 from kdmt.corpus.given_text import held_out_texts, sources_of, text_sources
 from kdmt.corpus.licences import describe_licences, licences_of
 from kdmt.corpus.lines import iterate_lines, spread_lines, write_lines
+from kdmt.corpus.ngram_overlap import NgramOverlaps, index_side
 from kdmt.corpus.pool import mapping_in_order
 from kdmt.corpus.prepared import PARTIAL_SUFFIX, REPORT, PreparedCorpus
 from kdmt.corpus.round_trip import SAMPLED_LINES, measure_round_trip
@@ -49,7 +50,7 @@ from kdmt.files import atomic_file, write_json
 from kdmt.flow.folders import move_aside, real_folder
 from kdmt.flow.manifest import Plan, begin, finish
 from kdmt.flow.progress import count_pairs, download_progress
-from kdmt.languages import Direction
+from kdmt.languages import Direction, characters_per_word
 from kdmt.runtime import cores
 from kdmt.stages.cleaning import filter_context
 from kdmt.stages.prepare_data_bin import take_data_bin
@@ -144,6 +145,8 @@ def _fill(work: Preparation, folder: Path) -> dict[str, object]:
     parts = {corpus.name: corpus.pairs_out for corpus in report.corpora}
     checks = {"held_out": check_held_out(pairs_of), "sides": check_sides(train_text, parts, pairs_of)}
     work.say(f"prepare: {report.pairs_in:,} pairs read, {report.pairs_out:,} for training; {_dropped(report.dropped)}")
+    for line in report.sampling(mixed=settings.mixing is not None):
+        work.say(f"prepare: {line}")
     _warn(work, report)
     monolingual = _write_monolingual(work, folder, forbidden, malformed, workers) if settings.monolingual else {}
     samples = [spread_lines(path, SAMPLED_LINES) for path in train_text]
@@ -216,6 +219,8 @@ def _clean_training_text(
             workers=workers,
             say=work.say,
         ),
+        mixing=settings.mixing,
+        seed=settings.sampling_seed,
     )
 
 
@@ -334,7 +339,9 @@ def _training_corpus(work: Preparation, index: int, corpus: Corpus, malformed: d
     pairs = count_pairs(f"prepare: train.{index}", read_pairs(corpus, paths, malformed[name]))
     clean = work.settings.clean_of(corpus)
     own = None if clean == "none" else clean
-    return TrainingCorpus(name, pairs, weight=corpus.weight, tag=corpus.tag, clean=own)
+    return TrainingCorpus(
+        name, pairs, weight=corpus.weight, tag=corpus.tag, share=corpus.share, max_pairs=corpus.max_pairs, clean=own
+    )
 
 
 def _write_monolingual(
@@ -349,7 +356,7 @@ def _write_monolingual(
     report = clean_corpora(
         (_monolingual_corpus(work, index, source, malformed) for index, source in enumerate(settings.monolingual)),
         clean=clean,
-        forbidden=forbidden,
+        forbidden=None if forbidden is None else forbidden.of_copies(),
         out_source=place,
         out_target=folder / "monolingual.copy",
         out_tags=folder / "monolingual.tags",
@@ -396,7 +403,20 @@ def _write_held_out(work: Preparation, folder: Path, split: str, text: HeldOut, 
 
 
 def _forbidden(work: Preparation, folder: Path, held_out: dict[str, HeldOut]) -> Forbidden:
-    return collect_forbidden((split, _held_out_pairs(work, folder, split)) for split in held_out)
+    forbidden = collect_forbidden((split, _held_out_pairs(work, folder, split)) for split in held_out)
+    settings = work.settings.decontaminate
+    if isinstance(settings, bool):
+        return forbidden
+    sides = []
+    for number, (name, code) in enumerate(zip(("source", "target"), work.direction.sides, strict=True)):
+        lines = {
+            f"{split}.{name}": [pair[number] for pair in _held_out_pairs(work, folder, split)] for split in held_out
+        }
+        per_word = 0 if work.spaced[number] else characters_per_word(code)
+        sides.append(
+            index_side(lines.items(), ngram=settings.ngram, overlap=settings.overlap, characters_per_word=per_word)
+        )
+    return replace(forbidden, overlaps=NgramOverlaps(*sides))
 
 
 def _held_out_pairs(work: Preparation, folder: Path, split: str) -> Iterator[tuple[str, str]]:
