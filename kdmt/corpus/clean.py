@@ -17,11 +17,11 @@ import dataclasses
 import errno
 import functools
 import shutil
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -38,7 +38,16 @@ from kdmt.corpus.dropped import (
 )
 from kdmt.corpus.filters.table import FilterContext, FilteredCorpus, run_filters
 from kdmt.corpus.fingerprints import Finders, Fingerprints, compute_fingerprints
-from kdmt.corpus.first_pass import CleanedChunk, Overlaps, Pair, PassedCorpus, RawChunk, TrainingCorpus, run_first_pass
+from kdmt.corpus.first_pass import (
+    CleanedChunk,
+    Overlaps,
+    Pair,
+    PassedCorpus,
+    RawChunk,
+    TrainingCorpus,
+    remove_all_but_chunks,
+    run_first_pass,
+)
 from kdmt.corpus.rules.language import LanguageRule
 from kdmt.corpus.rules.pair_text import LanguagePair, PairText
 from kdmt.corpus.rules.rule import ChangingRule, DroppingRule
@@ -116,6 +125,19 @@ class CleaningReport:
             "dropped": self.dropped,
             "corpora": corpora,
         }
+
+    def as_record(self) -> dict[str, Any]:
+        """Return all values as JSON values, for `from_record`."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_record(cls, record: Mapping[str, Any]) -> CleaningReport:
+        """Return the report with the values of `as_record`."""
+        corpora = []
+        for values in record["corpora"]:
+            examples = {rule: list(map(tuple, texts)) for rule, texts in values["examples"].items()}
+            corpora.append(CorpusCounts(**{**values, "examples": examples}))
+        return cls(**{**record, "corpora": tuple(corpora)})
 
     @property
     def loses_much(self) -> bool:
@@ -291,6 +313,7 @@ def clean_corpora(
     out_target: Path,
     out_tags: Path,
     workdir: Path,
+    resume: bool = False,
     workers: int = 1,
     spaced: tuple[bool, bool] = (True, True),
     languages: tuple[str, str] | None = None,
@@ -313,7 +336,9 @@ def clean_corpora(
         out_tags: output file with the tag of each pair, or an empty line without tag; if no corpus has a tag, there is
             no such file, and an existing one is removed.
         workdir: temporary folder for this function alone, emptied at the start and removed at the end, even after an
-            error; it needs the size of the text and 33 bytes per pair.
+            error; it needs the size of the text and 60 bytes per pair.
+        resume: whether the chunks in `workdir` of an interrupted call with the same arguments are used. The caller
+            removes the folder then; after an error this function does.
         workers: number of processes for the first pass; 1 for this process only.
         spaced: whether each side is written with spaces between words; limits on words apply only to such sides.
         languages: codes of both languages, for the rules that need them.
@@ -328,7 +353,7 @@ def clean_corpora(
     finals = [out_source, out_target, out_tags]
     asides = [path.with_name(path.name + ".part") for path in finals]
     apply_rules = functools.partial(clean_chunk, languages=LanguagePair(spaced, languages), forbidden=forbidden)
-    with _clearing_up(workdir, asides):
+    with _clearing_up(workdir, asides, resume=resume):
         rules = None if clean == "none" else clean
         finders = Finders(workdir, rules)
         median = RatioMedian()
@@ -365,19 +390,27 @@ def _add_filters(passed: Sequence[PassedCorpus], losses: Sequence[Losses], filte
 
 
 @contextmanager
-def _clearing_up(workdir: Path, asides: Sequence[Path]) -> Iterator[None]:
-    """Create an empty `workdir`, and remove it and `asides` after the body; a full disk becomes a `UserError`."""
-    shutil.rmtree(workdir, ignore_errors=True)
+def _clearing_up(workdir: Path, asides: Sequence[Path], *, resume: bool) -> Iterator[None]:
+    """Create an empty `workdir`, and remove it and `asides` after the body; a full disk becomes a `UserError`.
+
+    With `resume`, the results of the first pass are kept, except after an error.
+    """
+    if not resume:
+        shutil.rmtree(workdir, ignore_errors=True)
+    is_kept = resume
     try:
-        workdir.mkdir(parents=True)
+        workdir.mkdir(parents=True, exist_ok=True)
+        remove_all_but_chunks(workdir)
         with naming(workdir):
             yield
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+    except Exception as error:
+        is_kept = False
+        if not isinstance(error, OSError) or error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
         raise UserError(f"{error.filename or workdir}: the disk is full; nothing was written") from error
     finally:
-        shutil.rmtree(workdir, ignore_errors=True)
+        if not is_kept:
+            shutil.rmtree(workdir, ignore_errors=True)
         for aside in asides:
             aside.unlink(missing_ok=True)
 
