@@ -29,7 +29,7 @@ from kdmt.config.loading import (
 from kdmt.config.messages import describe_problems
 from kdmt.config.nat import NAT
 from kdmt.config.pipeline import Pipeline
-from kdmt.config.prepare import Clean, FairseqData, Prepare, Text, Tokenizer, Vocabulary
+from kdmt.config.prepare import Clean, FairseqData, Mixing, Prepare, Text, Tokenizer, Vocabulary
 from kdmt.config.records import checked, read_record
 from kdmt.config.rules import (
     AlignmentScore,
@@ -80,6 +80,7 @@ __all__ = [
     "Language",
     "LayerMap",
     "LockedPipeline",
+    "Mixing",
     "Model",
     "Monolingual",
     "NATDecode",
