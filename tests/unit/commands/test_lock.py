@@ -174,7 +174,8 @@ def test_the_lock_file_has_the_entry_and_the_files_of_each_name(served: Server) 
         assert (file["sha256"], file["size_bytes"]) == (sha256(data), len(data))
         assert file["num_lines"] == tiny_pipeline.SIZES["valid" if "valid" in key else "train"]
         assert file["settings"] == ["prepare.valid" if "valid" in key else "prepare.train.0"]
-    assert "new: opus: Tiny/v1: licence CC0-1.0; overlaps: opus: More/v1: all; http://" in finished.out
+    assert f"new: opus: Tiny/v1: licence CC0-1.0; {archive}\n" in finished.out
+    assert "overlap: opus: Tiny/v1: opus: More/v1: all\n" in finished.out
     assert f"80 lines, {len(served.files['de-en.txt.zip']):,} bytes" in finished.out
     assert finished.out.endswith("tiny.lock.yaml: 1 data sets, 4 files\n")
 
@@ -473,7 +474,7 @@ def test_citations_are_printed_once_each(served: Server) -> None:
     change(train=[{"opus": "Tiny/v1"}, {"opus": "Tiny/v1", "weight": 2}, {"opus": "More/v1"}], valid=valid(served))
     assert kdmt("lock", "tiny.yaml").code == 0
     printed = kdmt("lock", "tiny.yaml", "--bibtex")
-    assert printed.out == f"% opus: Tiny/v1\n{BIBTEX}\n% opus: More/v1: no citation known\n"
+    assert printed.out == f"% opus: Tiny/v1\n{BIBTEX}\n\n% opus: More/v1: no citation known\n"
 
 
 def test_citations_need_data_sets(pipeline: Path) -> None:
