@@ -52,7 +52,10 @@ PACKAGES = {
     "lingua": "lingua-language-detector",
     "heliport": "heliport",
 }
-MESSAGES = "nb nn da sv nl de af en es pt gl ca it fr ro cs sk pl sl hr sr_Latn bs id ms tr az et fi".split()
+MESSAGES = (
+    *("nb", "nn", "da", "sv", "nl", "de", "af", "en", "es", "pt", "gl", "ca", "it", "fr"),
+    *("ro", "cs", "sk", "pl", "sl", "hr", "sr_Latn", "bs", "id", "ms", "tr", "az", "et", "fi"),
+)
 COLLECTIVE = {"cmn": "zh", "pes": "fa", "arb": "ar", "hbshrv": "hr", "hbssrp": "sr", "hbsbos": "bs", "msaind": "id"}
 COLLECTIVE |= {"hbs": "sr", "msazsm": "ms", "msa": "ms", "uzn": "uz", "no": "nb"}
 

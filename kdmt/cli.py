@@ -1,6 +1,7 @@
 """The command line, which parses arguments, calls the library packages and prints results.
 
 kdmt new x.yaml --source en --target cs
+kdmt find en cs
 kdmt run x.yaml [--to STAGE] [--student NAME] [--set a.b=c]
 kdmt status x.yaml
 kdmt prepare|teacher|distill|knowledge|student|score x.yaml [--set a.b=c]
@@ -163,6 +164,40 @@ def prepare(
 ) -> None:
     """Clean, decontaminate, tokenise and binarise the corpora."""
     _run("prepare", pipeline, set_, runs, mirror, rebuild)
+
+
+@app.command()
+def find(
+    source: Annotated[str, typer.Argument(help="Source language, as en.")],
+    target: Annotated[
+        str | None, typer.Argument(help="Target language, as is (default: monolingual text in the source language).")
+    ] = None,
+    test: Annotated[
+        bool, typer.Option("--test", help="Whether to list test and development sets only (default: no).")
+    ] = False,
+    min_pairs: Annotated[int, typer.Option(min=0, help="Smallest number of pairs.")] = 0,
+    max_pairs: Annotated[
+        int | None, typer.Option(min=1, help="Largest number of pairs of training text (default: no limit).")
+    ] = None,
+    all_versions: Annotated[
+        bool, typer.Option("--all-versions", help="Whether to list old versions of corpora as well (default: no).")
+    ] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Whether to print JSON instead of YAML (default: no).")
+    ] = False,
+) -> None:
+    """List the published data sets of a language pair by name, with sizes, licences and known overlaps.
+
+    The list comes with kdmt; no network is needed.
+    """
+    from kdmt.commands import find as command
+
+    found = command.find(source, target, test=test, min_pairs=min_pairs, max_pairs=max_pairs, all_versions=all_versions)
+    if as_json:
+        print(command.find_json(found))
+        return
+    for line in command.find_lines(found):
+        print(printable(line))
 
 
 @app.command("import-fairseq")
@@ -481,15 +516,21 @@ def _workspace(
     pipeline: Path, overrides: list[str] | None, runs: Path, mirrors: list[str] | None = None
 ) -> "Workspace":
     """Read a pipeline file."""
-    from kdmt.config import load_pipeline
+    from kdmt.config import load_locked_pipeline
     from kdmt.stages.workspace import Workspace
 
-    given = tuple(mirrors or ())
-    if not given and (text := os.environ.get("KDMT_MIRROR")):
-        from kdmt.corpus.mirror import split_mirrors
+    loaded = load_locked_pipeline(pipeline, overrides or ())
+    return Workspace(loaded.config, runs, _mirrors(mirrors), show=print, provenance=loaded.provenance)
 
-        given = split_mirrors(text)
-    return Workspace(load_pipeline(pipeline, overrides or ()), runs, given, show=print)
+
+def _mirrors(given: list[str] | None) -> tuple[str, ...]:
+    """Return the mirrors that are given as options, else those of the environment."""
+    text = os.environ.get("KDMT_MIRROR")
+    if given or not text:
+        return tuple(given or ())
+    from kdmt.corpus.mirror import split_mirrors
+
+    return split_mirrors(text)
 
 
 @contextmanager

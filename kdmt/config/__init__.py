@@ -18,12 +18,28 @@ from kdmt.config.corpora import Corpus, HeldOut, Monolingual, ParallelText, Sour
 from kdmt.config.distill import Distill, Failures, ForeignTeacher, OnFailure, Reverse, Shortlist
 from kdmt.config.flattening import REQUIRED, Setting, flatten_settings, resolved
 from kdmt.config.knowledge import Knowledge
-from kdmt.config.loading import LockedPipeline, Provenance, load_locked_pipeline, load_pipeline, load_unlocked_pipeline
+from kdmt.config.loading import (
+    NO_LOCK_FILE,
+    LockedPipeline,
+    Provenance,
+    load_locked_pipeline,
+    load_pipeline,
+    load_unlocked_pipeline,
+)
 from kdmt.config.messages import describe_problems
 from kdmt.config.nat import NAT
 from kdmt.config.pipeline import Pipeline
 from kdmt.config.prepare import Clean, FairseqData, Mixing, Prepare, Text, Tokenizer, Vocabulary
 from kdmt.config.records import checked, read_record
+from kdmt.config.rules import (
+    AlignmentScore,
+    CrossEntropyDifference,
+    ExternalFilter,
+    Language,
+    ReverseScore,
+    Rules,
+    ScoreLimit,
+)
 from kdmt.config.score import Score
 from kdmt.config.search import Decode, NATDecode, Sample
 from kdmt.config.section import KINDS, Section
@@ -44,19 +60,24 @@ from kdmt.config.training import Model, SubwordRegularization, Teacher, Train
 __all__ = [
     "KINDS",
     "NAT",
+    "NO_LOCK_FILE",
     "REQUIRED",
+    "AlignmentScore",
     "AttentionKD",
     "Clean",
     "Convex",
     "Corpus",
+    "CrossEntropyDifference",
     "Decode",
     "Distill",
+    "ExternalFilter",
     "Failures",
     "FairseqData",
     "ForeignTeacher",
     "HeldOut",
     "HiddenKD",
     "Knowledge",
+    "Language",
     "LayerMap",
     "LockedPipeline",
     "Mixing",
@@ -71,8 +92,11 @@ __all__ = [
     "Prepare",
     "Provenance",
     "Reverse",
+    "ReverseScore",
+    "Rules",
     "Sample",
     "Score",
+    "ScoreLimit",
     "Section",
     "SelfSupervised",
     "Setting",

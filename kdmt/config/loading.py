@@ -48,6 +48,9 @@ class Provenance:
         return f"{self.describe(path)}: {message}; '{self.lock_command} --update {path}' locks another version"
 
 
+NO_LOCK_FILE = Provenance()
+
+
 @dataclass(frozen=True)
 class LockedPipeline:
     """A pipeline in which every name of a data set is replaced by its files, and every URL has a SHA-256."""

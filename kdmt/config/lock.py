@@ -80,7 +80,7 @@ class LockedDataset:
     Attributes:
         kind: setting with the name, as `mtdata`.
         value: value of this setting.
-        languages: source and target language of the pipeline.
+        languages: source and target language of the pipeline; the source language alone for monolingual text.
         entry: settings of the corpus as one would write them by hand.
         licence: licence, None if it is not known.
         homepage: URL of a page about the data set.
@@ -91,7 +91,7 @@ class LockedDataset:
 
     kind: DatasetKind
     value: DatasetValue
-    languages: tuple[str, str]
+    languages: tuple[str, ...]
     entry: dict[str, Any]
     licence: str | None = None
     homepage: str | None = None
@@ -100,14 +100,22 @@ class LockedDataset:
     settings: tuple[str, ...] = ()
 
     @property
-    def key(self) -> tuple[str, str, tuple[str, str]]:
+    def key(self) -> DatasetKey:
         """Return the name and the languages, which identify the data set."""
-        return self.kind, str(self.value), self.languages
+        return dataset_key(self.kind, self.value, self.languages)
 
     @property
     def name(self) -> str:
         """Return the name as in the pipeline file."""
         return dataset_name(self.kind, self.value)
+
+
+DatasetKey = tuple[str, str, tuple[str, ...]]
+
+
+def dataset_key(kind: str, value: DatasetValue, languages: tuple[str, ...]) -> DatasetKey:
+    """Return what identifies a data set: its name and languages."""
+    return kind, str(value), languages
 
 
 def dataset_name(kind: str, value: DatasetValue) -> str:
@@ -122,9 +130,9 @@ class Lock:
     datasets: tuple[LockedDataset, ...] = ()
     files: tuple[LockedFile, ...] = ()
 
-    def dataset(self, kind: str, value: DatasetValue, languages: tuple[str, str]) -> LockedDataset | None:
-        """Return the data set with a name for a pair of languages, None if it is not locked."""
-        return next((each for each in self.datasets if each.key == (kind, str(value), languages)), None)
+    def dataset(self, key: DatasetKey) -> LockedDataset | None:
+        """Return a data set, None if it is not locked."""
+        return next((each for each in self.datasets if each.key == key), None)
 
     def sha256(self, url: str) -> str | None:
         """Return the SHA-256 of the file at a URL, None if it is not locked."""
@@ -265,7 +273,7 @@ def _substitute_text(
     kind = next((kind for kind in DATASET_KINDS if text.get(kind) not in (None, False)), None)
     found = dict(text)
     if kind is not None:
-        dataset = lock.dataset(kind, text[kind], languages)
+        dataset = lock.dataset(dataset_key(kind, text[kind], languages_of(path, languages)))
         if dataset is None:
             made.missing.append(f"{path} ({dataset_name(kind, text[kind])})")
             return found
@@ -275,19 +283,15 @@ def _substitute_text(
     return _with_sha256(found, path, lock, made)
 
 
-def _entry_for(path: str, dataset: LockedDataset) -> dict[str, Any]:
-    """Return the entry of a data set as far as it applies to the place at which the pipeline uses it.
+def languages_of(path: str, languages: tuple[str, str]) -> tuple[str, ...]:
+    """Return the languages of a text by its YAML path."""
+    return languages[:1] if path.startswith("prepare.monolingual.") else languages
 
-    Raises:
-        UserError: if monolingual text is wanted, and the source language is not in a file of its own.
-    """
-    if path.startswith("prepare.train."):
-        return {key: value for key, value in dataset.entry.items() if key not in _ONLY_HELD_OUT}
-    if not path.startswith("prepare.monolingual.") or "url" in dataset.entry or "path" in dataset.entry:
-        return dict(dataset.entry)
-    if "source" not in dataset.entry:
-        raise UserError(f"{path}: {dataset.name} has both languages in one file; monolingual text needs its own")
-    return dict(dataset.entry["source"])
+
+def _entry_for(path: str, dataset: LockedDataset) -> dict[str, Any]:
+    """Return the entry of a data set; without further references if the text is for training."""
+    is_training = path.startswith("prepare.train.")
+    return {key: value for key, value in dataset.entry.items() if not (is_training and key in _ONLY_HELD_OUT)}
 
 
 def _with_sha256(value: Any, path: str, lock: Lock, made: Substitution) -> Any:

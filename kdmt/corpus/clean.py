@@ -19,7 +19,7 @@ import functools
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -36,11 +36,14 @@ from kdmt.corpus.dropped import (
     show_texts,
     warning_lines,
 )
+from kdmt.corpus.filters.table import FilterContext, FilteredCorpus, run_filters
 from kdmt.corpus.fingerprints import Finders, Fingerprints, compute_fingerprints
 from kdmt.corpus.first_pass import CleanedChunk, Overlaps, Pair, PassedCorpus, RawChunk, TrainingCorpus, run_first_pass
+from kdmt.corpus.rules.language import LanguageRule
 from kdmt.corpus.rules.pair_text import LanguagePair, PairText
 from kdmt.corpus.rules.rule import ChangingRule, DroppingRule
 from kdmt.corpus.rules.table import build_rules, changing_names, dropping_names
+from kdmt.corpus.rules.tidying import is_plain
 from kdmt.corpus.second_pass import (
     RULES,
     Losses,
@@ -146,58 +149,93 @@ class CleaningReport:
 # ------------------------------------------------------------------------------------------------------- first pass
 
 
+_Candidate = tuple[str, str, Pair]  # source and target as they are now, and the pair as it was read
+
+
 def clean_chunk(chunk: RawChunk, *, languages: LanguagePair, forbidden: Forbidden | None) -> CleanedChunk:
     """Apply the rules for single pairs to each pair of a chunk; with "none" keep every line unchanged."""
     if chunk.clean == "none":
         return _keep_chunk(chunk.pairs)
     rules = build_rules(chunk.clean, languages)
     of_source, of_target = rules.changing
-    counts: collections.Counter[str] = collections.Counter()
-    examples: Examples = {}
-    sources, targets = [], []
-    for raw_source, raw_target in chunk.pairs:
-        source = clean_line(raw_source, of_source, counts)
-        target = clean_line(raw_target, of_target, counts)
+    keeps_plain = rules.keeps_plain
+    dropped = _Dropped()
+    candidates: list[_Candidate] = []
+    for pair in chunk.pairs:
+        source, target = pair
+        if not (keeps_plain and is_plain(source)):
+            source = clean_line(source, of_source, dropped.counts)
+        if not (keeps_plain and is_plain(target)):
+            target = clean_line(target, of_target, dropped.counts)
         rule = broken_rule(PairText(source, target), rules.dropping)
-        if rule is None and forbidden is not None:
-            matches = forbidden.matches(source, target)
-            if matches:
-                rule = "held_out"
-                counts.update(matches)
-        if rule is not None:
-            counts[rule] += 1
-            if counts[rule] <= NUM_EXAMPLES:
-                examples.setdefault(rule, []).append(cut_texts(raw_source, raw_target))
-            continue
-        sources.append(source)
-        targets.append(target)
-    overlaps: Overlaps = collections.Counter()
-    if forbidden is not None and forbidden.overlaps is not None:
-        found = forbidden.overlaps.find((sources, targets))
-        overlaps.update((each.side, each.line) for each in found)
-        indices = sorted({each.index for each in found})
-        _count_dropped("held_out_overlap", [(sources[n], targets[n]) for n in indices], counts, examples)
-        sources, targets = _without(sources, indices), _without(targets, indices)
+        if rule is None:
+            candidates.append((source, target, pair))
+        else:
+            dropped.add(rule, pair)
+    if rules.language is not None:
+        candidates = _judge_languages(candidates, rules.language, dropped)
+    if forbidden is not None:
+        candidates = _drop_held_out(candidates, forbidden, dropped)
+    sources, targets = [source for source, _, _ in candidates], [target for _, target, _ in candidates]
     fingerprints = compute_fingerprints(sources, targets, chunk.clean)
-    return _make_chunk(sources, targets, fingerprints, len(chunk.pairs), counts, examples, overlaps)
+    return _make_chunk(sources, targets, fingerprints, len(chunk.pairs), dropped)
 
 
-def _count_dropped(rule: str, pairs: Sequence[Pair], counts: collections.Counter[str], examples: Examples) -> None:
-    """Count pairs that a rule drops at the end of a chunk, and keep the first ones as examples."""
-    if pairs:
-        counts[rule] += len(pairs)
-        examples[rule] = [cut_texts(*pair) for pair in pairs[:NUM_EXAMPLES]]
+@dataclass(frozen=True)
+class _Dropped:
+    """Counts of a chunk, and the first pairs that each rule drops."""
+
+    counts: collections.Counter[str] = field(default_factory=collections.Counter)
+    examples: Examples = field(default_factory=dict)
+    overlaps: Overlaps = field(default_factory=collections.Counter)
+
+    def add(self, rule: str, pair: Pair) -> None:
+        """Count a dropped pair, given as it was read."""
+        self.counts[rule] += 1
+        if self.counts[rule] <= NUM_EXAMPLES:
+            self.examples.setdefault(rule, []).append(cut_texts(*pair))
 
 
-def _without(lines: list[str], indices: Sequence[int]) -> list[str]:
-    dropped = set(indices)
-    return [line for index, line in enumerate(lines) if index not in dropped] if dropped else lines
+def _judge_languages(candidates: Sequence[_Candidate], rule: LanguageRule, dropped: _Dropped) -> list[_Candidate]:
+    """Return the pairs that the rule for languages keeps, those with exchanged languages with their sides swapped."""
+    verdicts = rule.judge([source for source, _, _ in candidates], [target for _, target, _ in candidates])
+    kept = []
+    for (source, target, pair), is_dropped, is_swapped in zip(
+        candidates, verdicts.dropped_N.tolist(), verdicts.swapped_N.tolist(), strict=True
+    ):
+        if is_dropped:
+            dropped.add(rule.name, pair)
+        elif is_swapped:
+            dropped.counts[rule.swapped] += 1
+            kept.append((target, source, pair))
+        else:
+            kept.append((source, target, pair))
+    return kept
+
+
+def _drop_held_out(candidates: Sequence[_Candidate], forbidden: Forbidden, dropped: _Dropped) -> list[_Candidate]:
+    """Return the pairs without those that have a held-out sentence, as a whole or by their n-grams."""
+    kept = []
+    for source, target, pair in candidates:
+        if matches := forbidden.matches(source, target):
+            dropped.counts.update(matches)
+            dropped.add("held_out", pair)
+        else:
+            kept.append((source, target, pair))
+    if forbidden.overlaps is None:
+        return kept
+    found = forbidden.overlaps.find(([source for source, _, _ in kept], [target for _, target, _ in kept]))
+    dropped.overlaps.update((each.side, each.line) for each in found)
+    overlapping = {each.index for each in found}
+    for index in sorted(overlapping):
+        dropped.add("held_out_overlap", kept[index][2])
+    return [candidate for index, candidate in enumerate(kept) if index not in overlapping]
 
 
 def _keep_chunk(pairs: Sequence[Pair]) -> CleanedChunk:
     """Return a chunk with every line unchanged."""
     sources, targets = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
-    return _make_chunk(sources, targets, Fingerprints(), len(pairs), collections.Counter(), {}, collections.Counter())
+    return _make_chunk(sources, targets, Fingerprints(), len(pairs), _Dropped())
 
 
 def broken_rule(pair: PairText, rules: Iterable[DroppingRule]) -> str | None:
@@ -223,9 +261,7 @@ def _make_chunk(
     targets: list[str],
     fingerprints: Fingerprints,
     pairs_in: int,
-    counts: collections.Counter[str],
-    examples: Examples,
-    overlaps: Overlaps,
+    dropped: _Dropped,
 ) -> CleanedChunk:
     return CleanedChunk(
         source=_join(sources),
@@ -233,10 +269,10 @@ def _make_chunk(
         fingerprints=fingerprints,
         pairs_in=pairs_in,
         num_pairs=len(sources),
-        counts=counts,
+        counts=dropped.counts,
         characters=(count_characters(sources), count_characters(targets)),
-        examples=examples,
-        overlaps=overlaps,
+        examples=dropped.examples,
+        overlaps=dropped.overlaps,
     )
 
 
@@ -261,6 +297,7 @@ def clean_corpora(
     languages: tuple[str, str] | None = None,
     mixing: Mixing | None = None,
     seed: int = 1,
+    filters: FilterContext | None = None,
 ) -> CleaningReport:
     """Clean training corpora and write them to one text file per side.
 
@@ -283,6 +320,7 @@ def clean_corpora(
         languages: codes of both languages, for the rules that need them.
         mixing: numbers of pairs of the corpora by temperature, instead of their weights.
         seed: seed of the choice of pairs, where a corpus is not used as a whole.
+        filters: what the filters by scores need; None to leave them out.
 
     Raises:
         UserError: if no pair is left or the disk is full. Errors of reading the pairs are raised too. After an error,
@@ -298,6 +336,8 @@ def clean_corpora(
         passed = run_first_pass(workdir, corpora, clean, apply_rules, finders, median, workers)
         typical = median.value()
         losses = find_losses(passed, finders, rules, typical=typical, workdir=workdir)
+        if filters is not None:
+            losses = _add_filters(passed, losses, filters)
         checked = forbidden if clean != "none" else None
         sizes = choose_sizes(passed, losses, mixing)
         counted = [_count(*each, checked) for each in zip(passed, losses, sizes, strict=True)]
@@ -311,6 +351,18 @@ def clean_corpora(
             else:  # no corpus has a tag
                 final.unlink(missing_ok=True)
     return report
+
+
+def _add_filters(passed: Sequence[PassedCorpus], losses: Sequence[Losses], filters: FilterContext) -> list[Losses]:
+    """Return the losses of each corpus with those of the filters by scores."""
+    corpora = [
+        FilteredCorpus(
+            None if one.clean == "none" else one.clean.rules, one.source, one.target, own.dropped_N, one.num_pairs
+        )
+        for one, own in zip(passed, losses, strict=True)
+    ]
+    masks = run_filters(corpora, filters)
+    return [Losses(own.masks | added) for own, added in zip(losses, masks, strict=True)]
 
 
 @contextmanager

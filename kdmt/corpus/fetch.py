@@ -19,7 +19,7 @@ import numpy as np
 from kdmt.checksum import file_sha256, known_sha256
 from kdmt.config import ParallelText, Source
 from kdmt.corpus.connection import Address
-from kdmt.corpus.download import Download, Origin, Progress, Stopped, download
+from kdmt.corpus.download import Download, Origin, Progress, Stopped, download, record_of
 from kdmt.corpus.indexed import IndexedDataset, checked_chunks, idx_path
 from kdmt.corpus.mirror import addresses, check_mirrors, find_by_path, find_verified, is_server, url_path
 from kdmt.corpus.subwords import join_subwords
@@ -156,7 +156,7 @@ def fetch_unverified(
     if (found := find_by_path(url, places.mirrors)) is not None:
         return _fetched(found[0], origin=found[1])
     _warn_of_mirrors(url, places)
-    unnamed = places.downloads / f"url-{hashlib.sha256(url.encode()).hexdigest()[:16]}-{_file_name(url)}"
+    unnamed = _unnamed_path(url, places.downloads)
     stop = stop or threading.Event()
     job = Download(url, _addresses(url, login, places), _part_of(unnamed), None, progress, stop)
     with _locked(unnamed, url, stop):
@@ -251,11 +251,19 @@ def _download_path(url: str, sha256: str, downloads: Path) -> Path:
     return downloads / f"{sha256[:16]}-{_file_name(url)}"
 
 
-def partial_download(source: Source, downloads: Path) -> Path | None:
-    """Return the path of an incomplete download; None for a source without a URL."""
-    if source.url is None or source.sha256 is None:
-        return None
-    return _part_of(_download_path(source.url, source.sha256, downloads))
+def _unnamed_path(url: str, downloads: Path) -> Path:
+    return downloads / f"url-{hashlib.sha256(url.encode()).hexdigest()[:16]}-{_file_name(url)}"
+
+
+def partial_download(source: Source, downloads: Path) -> list[Path]:
+    """Return the existing files of an incomplete download: its part and the record of the part's origin."""
+    if source.url is None:
+        return []
+    if source.sha256 is None:
+        part = _part_of(_unnamed_path(source.url, downloads))
+    else:
+        part = _part_of(_download_path(source.url, source.sha256, downloads))
+    return [path for path in (part, record_of(part)) if path.is_file()]
 
 
 def _part_of(destination: Path) -> Path:

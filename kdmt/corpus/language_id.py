@@ -10,6 +10,8 @@ Shape legend: N lines of a batch, L languages of the identifier, F features, C s
 from __future__ import annotations
 
 import functools
+import mmap
+import struct
 import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -27,6 +29,11 @@ EXTRA = "language-id"
 _BATCH_LINES = 1000  # lines that are walked together
 _GATHERED_ROWS = 1000  # rows of the table of features that are read at once: 0.6 MB
 _MAX_BYTES = 1500  # of a line; more do not change the result
+_MAGIC = 793712314  # first number of a model in fastText's format
+# magic number, version, 12 integers and a float of the training, then the numbers of entries, words and labels of the
+# dictionary, and two counts that are not used here
+_HEADER = struct.Struct("<8x 48x 8x 4x 2i 16x")
+_ENTRY_BYTES = 9  # count and kind, after the text of an entry
 _LABEL = "__label__"  # prefix of a language in fastText's models
 _FASTTEXT_GUESSES = 20  # languages of a line that are asked for; all others have a probability near 0
 
@@ -34,13 +41,12 @@ Probabilities = NDArray[np.float32]  # [N, L]
 
 
 class Identifier(Protocol):
-    """Identifier of languages.
+    """Identifier of languages."""
 
-    Attributes:
-        languages: ISO 639 code of each language, with two letters if there is one; each occurs once.
-    """
-
-    languages: tuple[str, ...]
+    @property
+    def languages(self) -> tuple[str, ...]:
+        """ISO 639 code of each language, with two letters if there is one; each occurs once."""
+        ...
 
     def probabilities(self, lines: Sequence[str]) -> Probabilities:
         """Return the probability of each language for each line [N, L]."""
@@ -253,12 +259,35 @@ def open_fasttext(path: Path) -> FastText:
         raise UserError("fasttext-predict is not installed: pip install 'kdmt[fasttext]'") from None
     check_file(path, missing="there is no such fastText model")
     try:
+        codes = {label: _language_of(label) for label in read_labels(path)}
         model = fasttext.load_model(str(path))
     except (RuntimeError, ValueError) as error:
         raise UserError(f"{path}: fastText cannot read it: {error}") from None
-    codes = {label: _language_of(label) for label in model.labels}
     languages = tuple(dict.fromkeys(codes.values()))
     return FastText(languages, {label: languages.index(code) for label, code in codes.items()}, model)
+
+
+def read_labels(path: Path) -> list[str]:
+    """Return the labels of a model in fastText's binary format, which fasttext-predict does not list.
+
+    Raises:
+        ValueError: if the file has another format or no labels.
+    """
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        if len(data) < _HEADER.size or struct.unpack_from("<i", data)[0] != _MAGIC:
+            raise ValueError("the file has another format")
+        num_words, num_labels = _HEADER.unpack_from(data)
+        if num_labels < 1:
+            raise ValueError("the model has no labels")
+        labels, start = [], _HEADER.size
+        for number in range(num_words + num_labels):  # words come before labels
+            end = data.find(b"\0", start)
+            if end < 0:
+                raise ValueError("the file ends within its dictionary")
+            if number >= num_words:
+                labels.append(data[start:end].decode())
+            start = end + 1 + _ENTRY_BYTES
+    return labels
 
 
 def _language_of(label: str) -> str:

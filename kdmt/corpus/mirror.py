@@ -21,6 +21,10 @@ from kdmt.errors import UserError
 _OPUS_STORE = re.compile(r"https?://object\.pouta\.csc\.fi/OPUS-(.+)")
 _OPUS_SITE = re.compile(r"https?://opus\.nlpl\.eu/(?:legacy/)?download\.php\?f=(.+)")
 
+# parts of a base of URLs before and after a colon: user and password, host and port
+_HOST = re.compile(r"https?://(?:[^/@]*@)?[^/:@]+")
+_AFTER_COLON = re.compile(r"[0-9]+(?:/|$)|[^/@]*@")
+
 
 def is_server(mirror: str) -> bool:
     """Return whether a mirror is the base of URLs, and not a folder."""
@@ -32,9 +36,9 @@ def split_mirrors(text: str) -> tuple[str, ...]:
     found: list[str] = []
     for piece in filter(None, text.split(os.pathsep)):
         before = found[-1] if found else ""
-        is_rest = before in SCHEMES and piece.startswith("//")
-        is_port = re.fullmatch(r"https?://[^/:]+", before) is not None and re.match(r"[0-9]+(/|$)", piece) is not None
-        if os.pathsep == ":" and (is_rest or is_port):
+        is_url = before in SCHEMES and piece.startswith("//")
+        is_host = _HOST.fullmatch(before) is not None and _AFTER_COLON.match(piece) is not None
+        if os.pathsep == ":" and (is_url or is_host):
             found[-1] = f"{before}:{piece}"
         else:
             found.append(piece)

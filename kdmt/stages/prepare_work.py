@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from kdmt.config import Corpus, HeldOut, ParallelText, Prepare, Source
+from kdmt.config import NO_LOCK_FILE, Corpus, HeldOut, ParallelText, Prepare, Provenance, Source, Tokenizer
 from kdmt.corpus.binarize import (
     BinarizedPair,
     TextPair,
@@ -27,6 +27,7 @@ from kdmt.corpus.fetch import Places, fetch, fetch_corpus, monolingual_lines, re
 from kdmt.corpus.fetch_queue import describe_fetched, fetch_all
 from kdmt.corpus.first_pass import TrainingCorpus
 from kdmt.corpus.given_text import held_out_texts, sources_of, text_sources
+from kdmt.corpus.licences import describe_licences, licences_of
 from kdmt.corpus.lines import iterate_lines, spread_lines, write_lines
 from kdmt.corpus.ngram_overlap import NgramOverlaps, index_side
 from kdmt.corpus.pool import mapping_in_order
@@ -34,8 +35,16 @@ from kdmt.corpus.prepared import PARTIAL_SUFFIX, REPORT, PreparedCorpus
 from kdmt.corpus.round_trip import SAMPLED_LINES, measure_round_trip
 from kdmt.corpus.text import TextProcessor
 from kdmt.corpus.text_files import Malformed
-from kdmt.corpus.tokenizer import Tokenizers, TooLittleText, load_tokenizer, read_chunks, train_tokenizer
+from kdmt.corpus.tokenizer import (
+    Tokenizers,
+    TooLittleText,
+    load_tokenizer,
+    read_chunks,
+    required_symbols,
+    train_tokenizer,
+)
 from kdmt.corpus.vocabulary import Dictionary
+from kdmt.corpus.vocabulary_size import explain_suggestion, is_far_off, suggest_size
 from kdmt.errors import UserError
 from kdmt.files import atomic_file, write_json
 from kdmt.flow.folders import move_aside, real_folder
@@ -43,6 +52,7 @@ from kdmt.flow.manifest import Plan, begin, finish
 from kdmt.flow.progress import count_pairs, download_progress
 from kdmt.languages import Direction, characters_per_word
 from kdmt.runtime import cores
+from kdmt.stages.cleaning import filter_context
 from kdmt.stages.prepare_data_bin import take_data_bin
 
 
@@ -83,6 +93,7 @@ class Preparation:
         spaced: flags for source and target, True if words are separated by spaces.
         locations: locations from which files are read.
         say: function that prints a line for the user.
+        provenance: what the lock file says about the corpora.
     """
 
     settings: Prepare
@@ -90,6 +101,7 @@ class Preparation:
     spaced: tuple[bool, bool]
     locations: Locations
     say: Callable[[str], None]
+    provenance: Provenance = NO_LOCK_FILE
 
 
 def make(work: Preparation, folder: Path, plan: Plan, config: Mapping[str, object]) -> None:
@@ -121,7 +133,7 @@ def _fill(work: Preparation, folder: Path) -> dict[str, object]:
     unicode_form = None if settings.clean == "none" else settings.clean.unicode_form
     processor = TextProcessor(settings.text, *direction.sides, unicode_form)
     held_out = held_out_texts(settings)
-    work.locations.fetch_all(text_sources(settings), at_once=settings.downloads, say=work.say)
+    _fetch_all(work)
     for split, corpus in held_out.items():
         _write_held_out(work, folder, split, corpus, processor)
     foreign_forms = _foreign_forms(work, folder, held_out, processor)
@@ -140,15 +152,41 @@ def _fill(work: Preparation, folder: Path) -> dict[str, object]:
     samples = [spread_lines(path, SAMPLED_LINES) for path in train_text]
     _process_text(work, folder, processor, workers)
     write_json(folder / TEXT_FILE, processor.to_dict())
-    tokenizers = _train_tokenizer(settings, train_text, folder, direction, report)
+    tokenizer_settings = _with_vocabulary_size(work, report)
+    tokenizers = _train_tokenizer(tokenizer_settings, train_text, folder, direction, report)
     round_trips = _round_trips(work, samples, processor, folder / "tokenizer")
     counts, specials = _binarize(work, folder, tokenizers, list(held_out), workers)
     checks |= {"malformed": check_malformed(malformed), "literal_specials": check_specials(specials)}
     findings = report_findings(checks, work.say)
     measured = {"held_out_characters": foreign_forms, "round_trip": round_trips}
-    write_json(folder / REPORT, report.as_dict() | measured | findings)
+    write_json(folder / REPORT, report.as_dict() | measured | findings | _licences(work))
     pairs = {"pairs_in": report.pairs_in, "pairs_out": report.pairs_out, "dropped": report.dropped}
-    return pairs | monolingual | counts
+    size = {"vocab_size": tokenizer_settings.vocab_size} if settings.tokenizer.vocab_size == "auto" else {}
+    return pairs | monolingual | counts | size
+
+
+def _fetch_all(work: Preparation) -> None:
+    """Download the files of all texts.
+
+    Raises:
+        UserError: if a download fails; if its file is not the one in the lock file, the message names the data set.
+    """
+    settings = work.settings
+    try:
+        work.locations.fetch_all(text_sources(settings), at_once=settings.downloads, say=work.say)
+    except UserError as error:
+        raise UserError(work.provenance.explain(str(error))) from None
+
+
+def _licences(work: Preparation) -> dict[str, object]:
+    """Print the licences of the corpora; return them for `report.json`. Without a lock file, there are none."""
+    if not work.provenance.checksums:
+        return {}
+    licences = licences_of(work.settings, work.provenance)
+    for line in describe_licences(licences):
+        work.say(f"prepare: {line}")
+    without = licences.pop(None, [])
+    return {"licences": {"known": licences, "unknown": without}}
 
 
 def _clean_training_text(
@@ -174,6 +212,15 @@ def _clean_training_text(
         languages=work.direction.sides,
         mixing=settings.mixing,
         seed=settings.sampling_seed,
+        filters=filter_context(
+            settings,
+            direction=work.direction,
+            spaced=work.spaced,
+            valid=_held_out_pairs(work, folder, "valid"),
+            folder=folder,
+            workers=workers,
+            say=work.say,
+        ),
     )
 
 
@@ -221,7 +268,13 @@ def _round_trips(
     tokenizers = load_tokenizer(tokenizer)  # a copy: a model numbers its symbols as they occur
     models = (tokenizers.source, tokenizers.target)
     for lang, lines, model in zip(work.direction.sides, samples, models, strict=True):
-        found = measure_round_trip(lines, processor=processor, lang=lang, model=model)
+        found = measure_round_trip(
+            lines,
+            processor=processor,
+            lang=lang,
+            model=model,
+            normalization_rule=work.settings.tokenizer.normalization_rule,
+        )
         counts[lang] = found.as_dict()
         if (warning := found.warning()) is not None:
             work.say(f"prepare: warning: {lang}: {warning}")
@@ -238,8 +291,27 @@ def _warn(work: Preparation, report: CleaningReport, *, unit: str = "pairs") -> 
         work.say(f"prepare: {line}")
 
 
+def _with_vocabulary_size(work: Preparation, report: CleaningReport) -> Tokenizer:
+    """Return the settings of the tokenizer with a number in place of `vocab_size: auto`, and show the suggested size.
+
+    The size depends on the number of training pairs alone. Where the text allows fewer pieces, a model of
+    SentencePiece gets as many as possible.
+    """
+    settings = work.settings.tokenizer
+    if not settings.is_learnt:
+        return settings
+    explained = explain_suggestion(report.pairs_out)
+    if settings.vocab_size == "auto":
+        size = suggest_size(report.pairs_out)
+        work.say(f"prepare: tokenizer.vocab_size: auto is {size:,}: {explained}")
+        return settings.model_copy(update={"vocab_size": size, "hard_vocab_limit": False})
+    if is_far_off(settings.vocab_size, report.pairs_out):
+        work.say(f"prepare: tokenizer.vocab_size is {settings.vocab_size:,}; {explained} ('auto' chooses this size)")
+    return settings
+
+
 def _train_tokenizer(
-    settings: Prepare,
+    settings: Tokenizer,
     train_text: tuple[Path, Path],
     folder: Path,
     direction: Direction,
@@ -251,7 +323,7 @@ def _train_tokenizer(
         UserError: if too little text is left; see also `train_tokenizer`.
     """
     try:
-        return train_tokenizer(settings.tokenizer, train_text, folder / "tokenizer", direction)
+        return train_tokenizer(settings, train_text, folder / "tokenizer", direction)
     except TooLittleText as error:
         if not report.loses_much:
             raise
@@ -280,7 +352,7 @@ def _write_monolingual(
     The cleaning rules are those for pairs, with each line as its own translation.
     """
     settings, place = work.settings, folder / f"monolingual.{work.direction.source}"
-    clean = settings.clean if settings.clean == "none" else settings.clean.model_copy(update={"drop_copies": False})
+    clean = settings.clean if settings.clean == "none" else settings.clean.for_lines()
     report = clean_corpora(
         (_monolingual_corpus(work, index, source, malformed) for index, source in enumerate(settings.monolingual)),
         clean=clean,
@@ -421,6 +493,7 @@ def _binarize_training_text(
             direction=work.direction,
             tokenizers=tokenizers,
             vocabulary=vocabulary,
+            required=required_symbols(work.settings.tokenizer, tokenizers),
             threads=workers,
         )
     source = Dictionary.load(Path(vocabulary.source_path))

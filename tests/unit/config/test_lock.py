@@ -151,11 +151,12 @@ def test_a_training_corpus_takes_what_it_can_use_of_a_test_set() -> None:
     assert made.document["prepare"]["train"][0].keys() == {"source", "target"}
 
 
-def test_monolingual_text_is_the_source_side() -> None:
-    made = substitute(document(monolingual=[{"sacrebleu": "wmt14/full"}]), LOCK, SIDES)
-    assert made.document["prepare"]["monolingual"] == [{"url": "https://x/t.tgz", "member": "src.sgm", "sha256": B}]
-    with pytest.raises(UserError, match=r"^prepare.monolingual.0: mtdata: Statmt-.* has both languages in one"):
-        substitute(document(monolingual=[{"mtdata": EUROPARL.value}]), LOCK, SIDES)
+def test_monolingual_text_has_an_entry_of_its_own() -> None:
+    news = LockedDataset("opus", "News/v1", ("en",), {"url": "https://x/raw"})
+    given = document(monolingual=[{"opus": "News/v1"}, {"path": "x"}], train=[{"opus": "News/v1"}])
+    made = substitute(given, Lock((news,), FILES), SIDES)
+    assert made.document["prepare"]["monolingual"] == [{"url": "https://x/raw", "sha256": "1" * 64}, {"path": "x"}]
+    assert made.missing == ["prepare.train.0 (opus: News/v1)"]
 
 
 def test_a_name_is_locked_for_one_pair_of_languages() -> None:

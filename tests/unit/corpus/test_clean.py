@@ -558,3 +558,26 @@ def test_files_of_a_killed_run_are_replaced(tmp_path: Path) -> None:
     (tmp_path / "work" / "digests.0").write_bytes(b"half a record")
     (tmp_path / "source.part").write_text("half a li")
     assert clean_in(tmp_path, TrainingCorpus("a", [("a", "b")])).pairs == [("a", "b")]
+
+
+# ------------------------------------------------------------------------------------------------------------ languages
+
+
+def test_languages_are_judged_before_held_out_sentences_are_looked_for(tmp_path: Path) -> None:
+    pytest.importorskip("py3langid", reason="an extra")
+    english = [f"The committee will meet again in week {n} of the year." for n in range(4)]
+    german = [f"Der Ausschuss trifft sich wieder in Woche {n} des Jahres." for n in range(4)]
+    french = "La commission se réunira de nouveau la semaine prochaine."
+    pairs = [(english[0], german[0]), (german[1], english[1]), (english[2], french), (german[3], english[3])]
+    done = clean_in(
+        tmp_path,
+        TrainingCorpus("a", pairs),
+        clean=Clean.model_validate({"rules": ["language"]}),
+        forbidden=collect_forbidden([("test", [(english[3], "?")])]),
+        languages=("en", "de"),
+    )
+    assert done.pairs == [(english[0], german[0]), (english[1], german[1])]
+    (corpus,) = done.report.corpora
+    assert (corpus.dropped["language"], corpus.dropped["held_out"], corpus.lines_changed["swapped"]) == (1, 1, 2)
+    assert corpus.examples["language"] == [(english[2], french)]
+    assert corpus.pairs_in == corpus.pairs_kept + sum(corpus.dropped.values())

@@ -13,11 +13,12 @@ import urllib.parse
 import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
 from bad_input import refused
+from fault_server import Fault, FaultServer
 from pydantic import ValidationError
 from tiny_pipeline import kdmt
 
@@ -198,6 +199,39 @@ def test_an_unverified_download_is_found_by_the_verified_one(tmp_path: Path, ser
     assert fetched.path.read_bytes() == CONTENT
     assert fetch(Source(url=server.url, sha256=SHA256), places).path == fetched.path
     assert server.range_headers == [None]
+
+
+def test_an_unverified_download_is_repeated_only_if_it_has_changed(tmp_path: Path) -> None:
+    places, changed = Places(tmp_path / "d"), b"changed"
+    with FaultServer({"/a": CONTENT}).serving() as server:
+        url = f"{server.url}/a"
+        first = fetch_unverified(url, places)
+        assert fetch_unverified(url, places) == replace(first, num_received=0, origin=None)
+        assert server.num_bytes["/a"] == len(CONTENT)
+        server.faults["/a"] = [Fault(404)]
+        assert fetch_unverified(url, places).path == first.path  # the server is not needed
+        server.files["/a"] = changed
+        second = fetch_unverified(url, places)
+        assert (second.sha256, second.num_received) == (hashlib.sha256(changed).hexdigest(), len(changed))
+        assert first.path.read_bytes() == CONTENT  # the earlier version is kept
+        second.path.write_bytes(b"damaged")
+        assert fetch_unverified(url, places).path.read_bytes() == changed
+
+
+def test_a_mirror_server_is_asked_before_the_server_of_the_url(tmp_path: Path) -> None:
+    with FaultServer({"/m/example.invalid/a/b%20c.gz": CONTENT}).serving() as server:
+        places = Places(tmp_path / "d", (f"{server.url}/m",))
+        fetched = fetch(Source(url="https://example.invalid/a/b c.gz", sha256=SHA256), places)
+        assert fetched.path.read_bytes() == CONTENT
+        assert fetch_unverified("https://example.invalid/a/b c.gz", places).path == fetched.path
+
+
+def test_an_alternative_is_used_if_the_server_fails(tmp_path: Path) -> None:
+    with FaultServer({"/b": CONTENT}).serving() as server:
+        places = Places(tmp_path / "d", alternatives={f"{server.url}/a": (f"{server.url}/b",)})
+        fetched = fetch(Source(url=f"{server.url}/a", sha256=SHA256), places)
+        assert fetched.path.read_bytes() == CONTENT
+        assert [path for path, _ in server.requests] == ["/a", "/b"]
 
 
 @pytest.mark.parametrize("ranges", [True, False])
