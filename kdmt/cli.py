@@ -2,6 +2,7 @@
 
 kdmt new x.yaml --source en --target cs
 kdmt find en cs
+kdmt lock x.yaml [--update] [NAME]... [--bibtex]
 kdmt run x.yaml [--to STAGE] [--student NAME] [--set a.b=c]
 kdmt status x.yaml
 kdmt prepare|teacher|distill|knowledge|student|score x.yaml [--set a.b=c]
@@ -119,6 +120,48 @@ def new(
 
     for path in new_pipeline(pipeline, source=source, target=target, template=template, name=name):
         print(printable(str(path)))
+
+
+@app.command()
+def lock(
+    pipeline: PipelineFile,
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[NAME]...",
+            help="Data sets, URLs or YAML paths, such as ParaCrawl/v9 or train.0, for --update (default: all).",
+        ),
+    ] = None,
+    update: Annotated[
+        bool, typer.Option("--update", help="Whether to lock again what is locked already (default: no).")
+    ] = False,
+    bibtex: Annotated[
+        bool,
+        typer.Option(
+            "--bibtex", help="Whether to print the citations of the data sets instead of locking them (default: no)."
+        ),
+    ] = False,
+    set_: Overrides = None,
+    runs: Runs = RUNS,
+    mirror: Mirrors = None,
+) -> None:
+    """Write the files behind names of data sets and URLs to PIPELINE.lock.yaml, with their SHA-256.
+
+    What is locked is kept; what is new is downloaded and added.
+    """
+    from kdmt.commands.lock import lock_pipeline, print_citations
+
+    def show(text: str) -> None:
+        print("\n".join(map(printable, text.split("\n"))))
+
+    if bibtex:
+        if update or names:
+            raise UserError("--bibtex prints what is locked: give neither --update nor names")
+        print_citations(pipeline, set_ or (), show=show)
+        return
+    lock_pipeline(
+        pipeline, set_ or (), runs=runs, mirrors=_mirrors(mirror), update=update, names=names or (), show=show
+    )
 
 
 @app.command()

@@ -2,7 +2,7 @@
 
 A pipeline is one YAML file. `load_pipeline` reads it, applies `--set a.b=c` overrides and validates it: an unknown
 key, a wrong type or two settings that contradict each other raise `UserError` with the YAML path. Names of data sets
-are replaced by what the lock file beside the pipeline file has for them.
+are replaced by what the lock file of the pipeline has for them.
 
 Every setting has one of three kinds, which `flatten_settings` reads:
 

@@ -17,11 +17,11 @@ import dataclasses
 import errno
 import functools
 import shutil
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -38,7 +38,16 @@ from kdmt.corpus.dropped import (
 )
 from kdmt.corpus.filters.table import FilterContext, FilteredCorpus, run_filters
 from kdmt.corpus.fingerprints import Finders, Fingerprints, compute_fingerprints
-from kdmt.corpus.first_pass import CleanedChunk, Overlaps, Pair, PassedCorpus, RawChunk, TrainingCorpus, run_first_pass
+from kdmt.corpus.first_pass import (
+    CleanedChunk,
+    Overlaps,
+    Pair,
+    PassedCorpus,
+    RawChunk,
+    TrainingCorpus,
+    remove_all_but_chunks,
+    run_first_pass,
+)
 from kdmt.corpus.rules.language import LanguageRule
 from kdmt.corpus.rules.pair_text import LanguagePair, PairText
 from kdmt.corpus.rules.rule import ChangingRule, DroppingRule
@@ -117,6 +126,19 @@ class CleaningReport:
             "corpora": corpora,
         }
 
+    def as_record(self) -> dict[str, Any]:
+        """Return all values as JSON values, for `from_record`."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_record(cls, record: Mapping[str, Any]) -> CleaningReport:
+        """Return the report with the values of `as_record`."""
+        corpora = []
+        for values in record["corpora"]:
+            examples = {rule: list(map(tuple, texts)) for rule, texts in values["examples"].items()}
+            corpora.append(CorpusCounts(**{**values, "examples": examples}))
+        return cls(**{**record, "corpora": tuple(corpora)})
+
     @property
     def loses_much(self) -> bool:
         """Whether the number of dropped pairs of all corpora is large enough for a warning."""
@@ -149,9 +171,6 @@ class CleaningReport:
 # ------------------------------------------------------------------------------------------------------- first pass
 
 
-_Candidate = tuple[str, str, Pair]  # source and target as they are now, and the pair as it was read
-
-
 def clean_chunk(chunk: RawChunk, *, languages: LanguagePair, forbidden: Forbidden | None) -> CleanedChunk:
     """Apply the rules for single pairs to each pair of a chunk; with "none" keep every line unchanged."""
     if chunk.clean == "none":
@@ -160,7 +179,7 @@ def clean_chunk(chunk: RawChunk, *, languages: LanguagePair, forbidden: Forbidde
     of_source, of_target = rules.changing
     keeps_plain = rules.keeps_plain
     dropped = _Dropped()
-    candidates: list[_Candidate] = []
+    candidates: list[tuple[str, str, Pair]] = []
     for pair in chunk.pairs:
         source, target = pair
         if not (keeps_plain and is_plain(source)):
@@ -174,11 +193,24 @@ def clean_chunk(chunk: RawChunk, *, languages: LanguagePair, forbidden: Forbidde
             dropped.add(rule, pair)
     if rules.language is not None:
         candidates = _judge_languages(candidates, rules.language, dropped)
-    if forbidden is not None:
-        candidates = _drop_held_out(candidates, forbidden, dropped)
-    sources, targets = [source for source, _, _ in candidates], [target for _, target, _ in candidates]
+    sources, targets = [], []
+    for source, target, pair in candidates:
+        if forbidden is not None and (matches := forbidden.matches(source, target)):
+            dropped.counts.update(matches)
+            dropped.add("held_out", pair)
+            continue
+        sources.append(source)
+        targets.append(target)
+    overlaps: Overlaps = collections.Counter()
+    if forbidden is not None and forbidden.overlaps is not None:
+        found = forbidden.overlaps.find((sources, targets))
+        overlaps.update((each.side, each.line) for each in found)
+        indices = sorted({each.index for each in found})
+        for index in indices:
+            dropped.add("held_out_overlap", (sources[index], targets[index]))
+        sources, targets = _without(sources, indices), _without(targets, indices)
     fingerprints = compute_fingerprints(sources, targets, chunk.clean)
-    return _make_chunk(sources, targets, fingerprints, len(chunk.pairs), dropped)
+    return _make_chunk(sources, targets, fingerprints, len(chunk.pairs), dropped.counts, dropped.examples, overlaps)
 
 
 @dataclass(frozen=True)
@@ -187,7 +219,6 @@ class _Dropped:
 
     counts: collections.Counter[str] = field(default_factory=collections.Counter)
     examples: Examples = field(default_factory=dict)
-    overlaps: Overlaps = field(default_factory=collections.Counter)
 
     def add(self, rule: str, pair: Pair) -> None:
         """Count a dropped pair, given as it was read."""
@@ -196,7 +227,9 @@ class _Dropped:
             self.examples.setdefault(rule, []).append(cut_texts(*pair))
 
 
-def _judge_languages(candidates: Sequence[_Candidate], rule: LanguageRule, dropped: _Dropped) -> list[_Candidate]:
+def _judge_languages(
+    candidates: Sequence[tuple[str, str, Pair]], rule: LanguageRule, dropped: _Dropped
+) -> list[tuple[str, str, Pair]]:
     """Return the pairs that the rule for languages keeps, those with exchanged languages with their sides swapped."""
     verdicts = rule.judge([source for source, _, _ in candidates], [target for _, target, _ in candidates])
     kept = []
@@ -213,29 +246,15 @@ def _judge_languages(candidates: Sequence[_Candidate], rule: LanguageRule, dropp
     return kept
 
 
-def _drop_held_out(candidates: Sequence[_Candidate], forbidden: Forbidden, dropped: _Dropped) -> list[_Candidate]:
-    """Return the pairs without those that have a held-out sentence, as a whole or by their n-grams."""
-    kept = []
-    for source, target, pair in candidates:
-        if matches := forbidden.matches(source, target):
-            dropped.counts.update(matches)
-            dropped.add("held_out", pair)
-        else:
-            kept.append((source, target, pair))
-    if forbidden.overlaps is None:
-        return kept
-    found = forbidden.overlaps.find(([source for source, _, _ in kept], [target for _, target, _ in kept]))
-    dropped.overlaps.update((each.side, each.line) for each in found)
-    overlapping = {each.index for each in found}
-    for index in sorted(overlapping):
-        dropped.add("held_out_overlap", kept[index][2])
-    return [candidate for index, candidate in enumerate(kept) if index not in overlapping]
+def _without(lines: list[str], indices: Sequence[int]) -> list[str]:
+    dropped = set(indices)
+    return [line for index, line in enumerate(lines) if index not in dropped] if dropped else lines
 
 
 def _keep_chunk(pairs: Sequence[Pair]) -> CleanedChunk:
     """Return a chunk with every line unchanged."""
     sources, targets = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
-    return _make_chunk(sources, targets, Fingerprints(), len(pairs), _Dropped())
+    return _make_chunk(sources, targets, Fingerprints(), len(pairs), collections.Counter(), {}, collections.Counter())
 
 
 def broken_rule(pair: PairText, rules: Iterable[DroppingRule]) -> str | None:
@@ -261,7 +280,9 @@ def _make_chunk(
     targets: list[str],
     fingerprints: Fingerprints,
     pairs_in: int,
-    dropped: _Dropped,
+    counts: collections.Counter[str],
+    examples: Examples,
+    overlaps: Overlaps,
 ) -> CleanedChunk:
     return CleanedChunk(
         source=_join(sources),
@@ -269,10 +290,10 @@ def _make_chunk(
         fingerprints=fingerprints,
         pairs_in=pairs_in,
         num_pairs=len(sources),
-        counts=dropped.counts,
+        counts=counts,
         characters=(count_characters(sources), count_characters(targets)),
-        examples=dropped.examples,
-        overlaps=dropped.overlaps,
+        examples=examples,
+        overlaps=overlaps,
     )
 
 
@@ -292,12 +313,13 @@ def clean_corpora(
     out_target: Path,
     out_tags: Path,
     workdir: Path,
+    resume: bool = False,
     workers: int = 1,
     spaced: tuple[bool, bool] = (True, True),
     languages: tuple[str, str] | None = None,
+    filters: FilterContext | None = None,
     mixing: Mixing | None = None,
     seed: int = 1,
-    filters: FilterContext | None = None,
 ) -> CleaningReport:
     """Clean training corpora and write them to one text file per side.
 
@@ -314,13 +336,15 @@ def clean_corpora(
         out_tags: output file with the tag of each pair, or an empty line without tag; if no corpus has a tag, there is
             no such file, and an existing one is removed.
         workdir: temporary folder for this function alone, emptied at the start and removed at the end, even after an
-            error; it needs the size of the text and 33 bytes per pair.
+            error; it needs the size of the text and 60 bytes per pair.
+        resume: whether the chunks in `workdir` of an interrupted call with the same arguments are used. The caller
+            removes the folder then; after an error this function does.
         workers: number of processes for the first pass; 1 for this process only.
         spaced: whether each side is written with spaces between words; limits on words apply only to such sides.
         languages: codes of both languages, for the rules that need them.
+        filters: what the filters by scores need; None to leave them out.
         mixing: numbers of pairs of the corpora by temperature, instead of their weights.
         seed: seed of the choice of pairs, where a corpus is not used as a whole.
-        filters: what the filters by scores need; None to leave them out.
 
     Raises:
         UserError: if no pair is left or the disk is full. Errors of reading the pairs are raised too. After an error,
@@ -329,7 +353,7 @@ def clean_corpora(
     finals = [out_source, out_target, out_tags]
     asides = [path.with_name(path.name + ".part") for path in finals]
     apply_rules = functools.partial(clean_chunk, languages=LanguagePair(spaced, languages), forbidden=forbidden)
-    with _clearing_up(workdir, asides):
+    with _clearing_up(workdir, asides, resume=resume):
         rules = None if clean == "none" else clean
         finders = Finders(workdir, rules)
         median = RatioMedian()
@@ -366,19 +390,27 @@ def _add_filters(passed: Sequence[PassedCorpus], losses: Sequence[Losses], filte
 
 
 @contextmanager
-def _clearing_up(workdir: Path, asides: Sequence[Path]) -> Iterator[None]:
-    """Create an empty `workdir`, and remove it and `asides` after the body; a full disk becomes a `UserError`."""
-    shutil.rmtree(workdir, ignore_errors=True)
+def _clearing_up(workdir: Path, asides: Sequence[Path], *, resume: bool) -> Iterator[None]:
+    """Create an empty `workdir`, and remove it and `asides` after the body; a full disk becomes a `UserError`.
+
+    With `resume`, the results of the first pass are kept, except after an error.
+    """
+    if not resume:
+        shutil.rmtree(workdir, ignore_errors=True)
+    is_kept = resume
     try:
-        workdir.mkdir(parents=True)
+        workdir.mkdir(parents=True, exist_ok=True)
+        remove_all_but_chunks(workdir)
         with naming(workdir):
             yield
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+    except Exception as error:
+        is_kept = False
+        if not isinstance(error, OSError) or error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
         raise UserError(f"{error.filename or workdir}: the disk is full; nothing was written") from error
     finally:
-        shutil.rmtree(workdir, ignore_errors=True)
+        if not is_kept:
+            shutil.rmtree(workdir, ignore_errors=True)
         for aside in asides:
             aside.unlink(missing_ok=True)
 

@@ -8,14 +8,17 @@ from __future__ import annotations
 
 import collections
 import itertools
+import re
+import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 
 from kdmt.config import Clean
+from kdmt.corpus.chunk_log import ChunkLog
 from kdmt.corpus.dropped import Examples, add_examples
 from kdmt.corpus.fingerprints import Finders, Fingerprints
 from kdmt.corpus.pool import mapping_in_order
@@ -98,12 +101,42 @@ def run_first_pass(
     with mapping_in_order(apply_rules, workers) as map_in_order:
         for number, corpus in enumerate(corpora):
             own = corpus.clean or clean
-            chunks = map_in_order(_chunks(corpus.pairs, own))
-            passed.append(_clean_one(corpus, own, chunks, finders, median, workdir, number))
+            paths = [workdir / f"{number}.{what}" for what in ("source", "target")]
+            with ChunkLog(workdir / f"{number}.log", paths) as log:
+                chunks = _clean_rest(corpus, own, log, map_in_order)
+                passed.append(_sum_up(corpus, own, chunks, finders, median, workdir, number))
     return passed
 
 
-def _clean_one(
+def remove_all_but_chunks(workdir: Path) -> None:
+    """Remove the files of an interrupted call, except the finished chunks of the first pass."""
+    for path in workdir.iterdir():
+        if not re.fullmatch(r"[0-9]+\.(source|target|log)", path.name):
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+def _clean_rest(
+    corpus: TrainingCorpus,
+    clean: Clean | Literal["none"],
+    log: ChunkLog,
+    map_in_order: Callable[[Iterable[RawChunk]], Iterator[CleanedChunk]],
+) -> Iterator[CleanedChunk]:
+    """Yield the chunks of a corpus without their text, which is written to the text files.
+
+    The chunks that an interrupted call has finished are read from the log; their pairs are only counted.
+    """
+    pairs, num_done = iter(corpus.pairs), 0
+    for chunk in log.finished():
+        num_done += chunk.pairs_in
+        yield chunk
+    collections.deque(itertools.islice(pairs, num_done), maxlen=0)
+    for chunk in map_in_order(_chunks(pairs, clean)):
+        bare = replace(chunk, source=b"", target=b"")
+        log.add(bare, (chunk.source, chunk.target))
+        yield bare
+
+
+def _sum_up(
     corpus: TrainingCorpus,
     clean: Clean | Literal["none"],
     chunks: Iterable[CleanedChunk],
@@ -117,10 +150,8 @@ def _clean_one(
     counts: collections.Counter[str] = collections.Counter()
     examples: Examples = {}
     overlaps: Overlaps = collections.Counter()
-    with paths[0].open("wb") as source, paths[1].open("wb") as target, paths[2].open("wb") as characters:
+    with paths[2].open("wb") as characters:
         for chunk in chunks:
-            source.write(chunk.source)
-            target.write(chunk.target)
             characters.write(np.stack(chunk.characters, axis=1).tobytes())
             median.add(*chunk.characters)
             finders.add(chunk.fingerprints, second=corpus.tag is not None)

@@ -110,7 +110,10 @@ def test_decontamination_by_ngrams_drops_training_and_monolingual_lines_that_con
     assert report()["dropped"]["held_out_overlap"] == facts()["dropped"]["held_out_overlap"] == 1
     assert report()["corpora"][0]["held_out_overlaps"] == {"test.source": {"1": 1}, "test.target": {"1": 1}}
     assert len(read_lines(MADE / "train.en")) == SIZES["train"]
-    assert read_lines(MADE / "monolingual.en") == [f"{test['de']} bi", "ba be bi"]  # compared with English sentences alone
+    assert read_lines(MADE / "monolingual.en") == [
+        f"{test['de']} bi",
+        "ba be bi",
+    ]  # compared with English sentences alone
     run_stages("prepare", sets=sets[1:])
     assert len(read_lines(MADE / "train.en")) == SIZES["train"] + 1
     assert len(read_lines(MADE / "monolingual.en")) == 3
