@@ -213,13 +213,12 @@ def _named_pair(
     value: str, codes: tuple[str, str], release: OpusRelease, direction: Direction, index: DatasetIndex
 ) -> tuple[OpusPair, tuple[str, str]]:
     """Return the language pair with the codes of a name, in the order of the direction."""
-    for pair in index.opus_pairs(release):
-        if pair.codes in (codes, codes[::-1]):
-            is_swapped = includes_code(direction.source, pair.target) and not includes_code(
-                direction.source, pair.source
-            )
-            return pair, pair.codes[::-1] if is_swapped else pair.codes
-    known = (f"{pair.source}-{pair.target}" for pair in index.opus_pairs(release))
+    pairs = {pair.codes: pair for pair in index.opus_pairs(release)}
+    pair = pairs.get(codes) or pairs.get(codes[::-1])
+    if pair is not None:
+        is_swapped = includes_code(direction.source, pair.target) and not includes_code(direction.source, pair.source)
+        return pair, pair.codes[::-1] if is_swapped else pair.codes
+    known = ("-".join(each) for each in pairs)
     nearest = ", ".join(nearest_names("-".join(codes), known))
     raise UserError(f"opus: {value}: no pair {'-'.join(codes)}" + (f"; the nearest are {nearest}" if nearest else ""))
 

@@ -32,7 +32,7 @@ def test_facts_of_a_release() -> None:
     assert [line for line in (dataset.citation or "").splitlines() if line.startswith("@")] == [
         "@inproceedings{schwenk-etal-2021-ccmatrix,",
         "@article{heffernan2022bitext,",
-        "@article{nllb-2022,",
+        "@misc{nllb-2022,",
         "@inproceedings{tiedemann2012parallel,",
     ]
     assert any("CCMatrix" in each for each in dataset.overlaps)
