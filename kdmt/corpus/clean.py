@@ -25,7 +25,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from kdmt.config import Clean
+from kdmt.config import Clean, Mixing
 from kdmt.corpus.decontaminate import Forbidden
 from kdmt.corpus.dropped import (
     NUM_EXAMPLES,
@@ -40,6 +40,7 @@ from kdmt.corpus.filters.table import FilterContext, FilteredCorpus, run_filters
 from kdmt.corpus.fingerprints import Finders, Fingerprints, compute_fingerprints
 from kdmt.corpus.first_pass import (
     CleanedChunk,
+    Overlaps,
     Pair,
     PassedCorpus,
     RawChunk,
@@ -51,7 +52,17 @@ from kdmt.corpus.rules.language import LanguageRule
 from kdmt.corpus.rules.pair_text import LanguagePair, PairText
 from kdmt.corpus.rules.rule import ChangingRule, DroppingRule
 from kdmt.corpus.rules.table import build_rules, changing_names, dropping_names
-from kdmt.corpus.second_pass import RULES, Losses, OutputCorpus, find_losses, texts_at, write_output
+from kdmt.corpus.rules.tidying import is_plain
+from kdmt.corpus.second_pass import (
+    RULES,
+    Losses,
+    Sizes,
+    choose_output,
+    choose_sizes,
+    find_losses,
+    texts_at,
+    write_output,
+)
 from kdmt.corpus.sentence_lengths import RatioMedian, count_characters
 from kdmt.errors import UserError
 from kdmt.files import naming
@@ -68,8 +79,11 @@ class CorpusCounts:
     lines_changed: dict[str, int]  # rule -> number of lines that it changed
     dropped: dict[str, int]  # rule -> number of pairs that it dropped; a pair counts for the first rule that it breaks
     held_out_matches: dict[str, int]  # "test_2016.source" -> number of pairs with a source line of this set
+    # "test_2016.source" -> line of this set, from 1 -> number of pairs that overlap with it; None without n-grams
+    held_out_overlaps: dict[str, dict[int, int]] | None
     pairs_kept: int
-    pairs_out: int  # weight times pairs_kept
+    pairs_used: int | None  # part of pairs_kept by share or maximum number; None for all
+    pairs_out: int  # used or kept pairs, times weight or in the proportions of a mixture
     examples: Examples  # beginnings of the first pairs that each rule dropped
 
 
@@ -101,6 +115,9 @@ class CleaningReport:
         corpora = [dataclasses.asdict(corpus) for corpus in self.corpora]
         for corpus in corpora:
             del corpus["examples"]  # reports contain no text
+            for name in ("held_out_overlaps", "pairs_used"):
+                if corpus[name] is None:
+                    del corpus[name]
         return {
             "pairs_in": self.pairs_in,
             "pairs_out": self.pairs_out,
@@ -127,6 +144,15 @@ class CleaningReport:
         """Whether the number of dropped pairs of all corpora is large enough for a warning."""
         return lost_much(self.pairs_in, self.dropped)
 
+    def sampling(self, *, mixed: bool) -> Iterator[str]:
+        """Yield a line for each corpus of which the output has another number of pairs than `weight` alone gives."""
+        for corpus in self.corpora:
+            used = corpus.pairs_kept if corpus.pairs_used is None else corpus.pairs_used
+            if corpus.pairs_used is not None:
+                yield f"{corpus.name}: {used:,} of {corpus.pairs_kept:,} pairs are used"
+            if mixed and used:
+                yield f"{corpus.name}: {used:,} pairs become {corpus.pairs_out:,} ({corpus.pairs_out / used:.2f} times)"
+
     def example(self) -> str:
         """Return the first pair dropped by the rule that drops the most, as the end of a message; empty if none."""
         rule = max(self.dropped, key=self.dropped.__getitem__)
@@ -151,11 +177,15 @@ def clean_chunk(chunk: RawChunk, *, languages: LanguagePair, forbidden: Forbidde
         return _keep_chunk(chunk.pairs)
     rules = build_rules(chunk.clean, languages)
     of_source, of_target = rules.changing
+    keeps_plain = rules.keeps_plain
     dropped = _Dropped()
     candidates: list[tuple[str, str, Pair]] = []
     for pair in chunk.pairs:
-        source = clean_line(pair[0], of_source, dropped.counts)
-        target = clean_line(pair[1], of_target, dropped.counts)
+        source, target = pair
+        if not (keeps_plain and is_plain(source)):
+            source = clean_line(source, of_source, dropped.counts)
+        if not (keeps_plain and is_plain(target)):
+            target = clean_line(target, of_target, dropped.counts)
         rule = broken_rule(PairText(source, target), rules.dropping)
         if rule is None:
             candidates.append((source, target, pair))
@@ -171,8 +201,16 @@ def clean_chunk(chunk: RawChunk, *, languages: LanguagePair, forbidden: Forbidde
             continue
         sources.append(source)
         targets.append(target)
+    overlaps: Overlaps = collections.Counter()
+    if forbidden is not None and forbidden.overlaps is not None:
+        found = forbidden.overlaps.find((sources, targets))
+        overlaps.update((each.side, each.line) for each in found)
+        indices = sorted({each.index for each in found})
+        for index in indices:
+            dropped.add("held_out_overlap", (sources[index], targets[index]))
+        sources, targets = _without(sources, indices), _without(targets, indices)
     fingerprints = compute_fingerprints(sources, targets, chunk.clean)
-    return _make_chunk(sources, targets, fingerprints, len(chunk.pairs), dropped.counts, dropped.examples)
+    return _make_chunk(sources, targets, fingerprints, len(chunk.pairs), dropped.counts, dropped.examples, overlaps)
 
 
 @dataclass(frozen=True)
@@ -208,10 +246,15 @@ def _judge_languages(
     return kept
 
 
+def _without(lines: list[str], indices: Sequence[int]) -> list[str]:
+    dropped = set(indices)
+    return [line for index, line in enumerate(lines) if index not in dropped] if dropped else lines
+
+
 def _keep_chunk(pairs: Sequence[Pair]) -> CleanedChunk:
     """Return a chunk with every line unchanged."""
     sources, targets = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
-    return _make_chunk(sources, targets, Fingerprints(), len(pairs), collections.Counter(), {})
+    return _make_chunk(sources, targets, Fingerprints(), len(pairs), collections.Counter(), {}, collections.Counter())
 
 
 def broken_rule(pair: PairText, rules: Iterable[DroppingRule]) -> str | None:
@@ -239,6 +282,7 @@ def _make_chunk(
     pairs_in: int,
     counts: collections.Counter[str],
     examples: Examples,
+    overlaps: Overlaps,
 ) -> CleanedChunk:
     return CleanedChunk(
         source=_join(sources),
@@ -249,6 +293,7 @@ def _make_chunk(
         counts=counts,
         characters=(count_characters(sources), count_characters(targets)),
         examples=examples,
+        overlaps=overlaps,
     )
 
 
@@ -273,6 +318,8 @@ def clean_corpora(
     spaced: tuple[bool, bool] = (True, True),
     languages: tuple[str, str] | None = None,
     filters: FilterContext | None = None,
+    mixing: Mixing | None = None,
+    seed: int = 1,
 ) -> CleaningReport:
     """Clean training corpora and write them to one text file per side.
 
@@ -296,6 +343,8 @@ def clean_corpora(
         spaced: whether each side is written with spaces between words; limits on words apply only to such sides.
         languages: codes of both languages, for the rules that need them.
         filters: what the filters by scores need; None to leave them out.
+        mixing: numbers of pairs of the corpora by temperature, instead of their weights.
+        seed: seed of the choice of pairs, where a corpus is not used as a whole.
 
     Raises:
         UserError: if no pair is left or the disk is full. Errors of reading the pairs are raised too. After an error,
@@ -313,14 +362,12 @@ def clean_corpora(
         losses = find_losses(passed, finders, rules, typical=typical, workdir=workdir)
         if filters is not None:
             losses = _add_filters(passed, losses, filters)
-        held_out_sides = forbidden.sides if forbidden is not None and clean != "none" else ()
-        counted = [_count(one, own, held_out_sides) for one, own in zip(passed, losses, strict=True)]
+        checked = forbidden if clean != "none" else None
+        sizes = choose_sizes(passed, losses, mixing)
+        counted = [_count(*each, checked) for each in zip(passed, losses, sizes, strict=True)]
         report = CleaningReport(tuple(counted), typical)
         _require_pairs(report)
-        output = [
-            OutputCorpus(one, own.dropped_N, counts.weight, counts.pairs_out)
-            for one, own, counts in zip(passed, losses, counted, strict=True)
-        ]
+        output = choose_output(passed, losses, sizes, seed=seed)
         write_output(output, *asides)
         for aside, final in zip(asides, finals, strict=True):
             if aside.exists():
@@ -371,24 +418,33 @@ def _clearing_up(workdir: Path, asides: Sequence[Path], *, resume: bool) -> Iter
 # ------------------------------------------------------------------------------------------------------------ counts
 
 
-def _count(one: PassedCorpus, losses: Losses, held_out_sides: Sequence[str]) -> CorpusCounts:
+def _count(one: PassedCorpus, losses: Losses, sizes: Sizes, forbidden: Forbidden | None) -> CorpusCounts:
     positions = {rule: np.flatnonzero(mask_N) for rule, mask_N in losses.masks.items()}
     seen_late = {rule: len(found) for rule, found in positions.items()}
-    kept = one.num_pairs - sum(seen_late.values())
     examples = dict(one.examples)
     for rule, found in positions.items():
         if len(found):
             examples[rule] = texts_at(one, found[:NUM_EXAMPLES].tolist())
+    first_rules = [*dropping_names(one.clean), "held_out"]
+    held_out_sides = () if forbidden is None else forbidden.sides
+    overlaps: dict[str, dict[int, int]] | None = None
+    if forbidden is not None and forbidden.overlaps is not None:
+        first_rules.append("held_out_overlap")
+        overlaps = {}
+        for (side, line), count in sorted(one.overlaps.items()):
+            overlaps.setdefault(side, {})[line] = count
     return CorpusCounts(
         name=one.corpus.name,
         weight=one.corpus.weight,
         tag=one.corpus.tag,
         pairs_in=one.pairs_in,
         lines_changed={rule: one.counts[rule] for rule in changing_names(one.clean)},
-        dropped={rule: one.counts[rule] for rule in (*dropping_names(one.clean), "held_out", *RULES)} | seen_late,
+        dropped={rule: one.counts[rule] for rule in first_rules} | dict.fromkeys(RULES, 0) | seen_late,
         held_out_matches={side: one.counts[side] for side in held_out_sides},
-        pairs_kept=kept,
-        pairs_out=kept * one.corpus.weight,
+        held_out_overlaps=overlaps,
+        pairs_kept=sizes.kept,
+        pairs_used=sizes.used if one.corpus.share < 1.0 or one.corpus.max_pairs else None,
+        pairs_out=sizes.output,
         examples=examples,
     )
 

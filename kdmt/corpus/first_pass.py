@@ -26,17 +26,21 @@ from kdmt.corpus.sentence_lengths import Lengths, RatioMedian
 
 Pair = tuple[str, str]  # (source line, target line)
 
+Overlaps = collections.Counter[tuple[str, int]]  # held-out side and line -> number of pairs that overlap with it
+
 CHUNK_PAIRS = 10_000
 
 
 @dataclass(frozen=True)
 class TrainingCorpus:
-    """Pairs of lines, and their weight and tag in the training text."""
+    """Pairs of lines, and how much of them the training text has."""
 
     name: str
     pairs: Iterable[Pair]
     weight: int = 1  # number of times that the corpus is in the output
     tag: str | None = None
+    share: float = 1.0  # share of the pairs that is used
+    max_pairs: int = 0  # maximum number of pairs that are used; 0 for no limit
     clean: Clean | None = None  # settings of the rules for this corpus, instead of those for all
 
 
@@ -60,6 +64,7 @@ class CleanedChunk:
     counts: collections.Counter[str]  # rule, or held-out set and side -> number of lines or pairs
     characters: tuple[Lengths, Lengths]  # number of characters of each remaining line
     examples: Examples
+    overlaps: Overlaps
 
 
 @dataclass(frozen=True)
@@ -75,6 +80,7 @@ class PassedCorpus:
     counts: collections.Counter[str]
     characters: Path  # file of the numbers of characters of both sides of each pair, uint32
     examples: Examples
+    overlaps: Overlaps
 
 
 def run_first_pass(
@@ -143,6 +149,7 @@ def _sum_up(
     pairs_in = num_pairs = 0
     counts: collections.Counter[str] = collections.Counter()
     examples: Examples = {}
+    overlaps: Overlaps = collections.Counter()
     with paths[2].open("wb") as characters:
         for chunk in chunks:
             characters.write(np.stack(chunk.characters, axis=1).tobytes())
@@ -152,7 +159,8 @@ def _sum_up(
             num_pairs += chunk.num_pairs
             counts += chunk.counts
             add_examples(examples, chunk.examples)
-    return PassedCorpus(corpus, clean, paths[0], paths[1], pairs_in, num_pairs, counts, paths[2], examples)
+            overlaps += chunk.overlaps
+    return PassedCorpus(corpus, clean, paths[0], paths[1], pairs_in, num_pairs, counts, paths[2], examples, overlaps)
 
 
 def _chunks(pairs: Iterable[Pair], clean: Clean | Literal["none"]) -> Iterator[RawChunk]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -31,6 +31,7 @@ from kdmt.corpus.first_pass import TrainingCorpus
 from kdmt.corpus.given_text import held_out_texts, sources_of, text_sources
 from kdmt.corpus.licences import describe_licences, licences_of
 from kdmt.corpus.lines import iterate_lines, spread_lines, write_lines
+from kdmt.corpus.ngram_overlap import NgramOverlaps, index_side
 from kdmt.corpus.pool import mapping_in_order
 from kdmt.corpus.prepared import PARTIAL_SUFFIX, REPORT, PreparedCorpus
 from kdmt.corpus.round_trip import SAMPLED_LINES, measure_round_trip
@@ -52,8 +53,9 @@ from kdmt.files import write_json
 from kdmt.flow.folders import move_aside, real_folder
 from kdmt.flow.manifest import Plan, finish
 from kdmt.flow.progress import count_pairs, download_progress
-from kdmt.languages import Direction
+from kdmt.languages import Direction, characters_per_word
 from kdmt.runtime import cores
+from kdmt.stages.cleaning import filter_context
 from kdmt.stages.prepare_data_bin import take_data_bin
 from kdmt.stages.prepare_partial import WORK, is_complete, open_partial
 
@@ -160,6 +162,8 @@ def _fill(work: Preparation, folder: Path, steps: Steps) -> dict[str, object]:
     parts = {corpus.name: corpus.pairs_out for corpus in report.corpora}
     checks = {"held_out": check_held_out(pairs_of), "sides": check_sides(clean_text, parts, pairs_of)}
     work.say(f"prepare: {report.pairs_in:,} pairs read, {report.pairs_out:,} for training; {_dropped(report.dropped)}")
+    for line in report.sampling(mixed=settings.mixing is not None):
+        work.say(f"prepare: {line}")
     _warn(work, report)
     monolingual = {}
     if settings.monolingual:
@@ -278,6 +282,17 @@ def _clean_training_text(
             workers=workers,
             spaced=work.spaced,
             languages=work.direction.sides,
+            filters=filter_context(
+                settings,
+                direction=work.direction,
+                spaced=work.spaced,
+                valid=_held_out_pairs(work, folder, "valid"),
+                folder=folder,
+                workers=workers,
+                say=work.say,
+            ),
+            mixing=settings.mixing,
+            seed=settings.sampling_seed,
         )
 
     return _clean_once(steps, "train", (source, target, tags), malformed, clean)
@@ -404,7 +419,9 @@ def _training_corpus(work: Preparation, index: int, corpus: Corpus, malformed: d
     pairs = count_pairs(f"prepare: train.{index}", read_pairs(corpus, paths, malformed[name]))
     clean = work.settings.clean_of(corpus)
     own = None if clean == "none" else clean
-    return TrainingCorpus(name, pairs, weight=corpus.weight, tag=corpus.tag, clean=own)
+    return TrainingCorpus(
+        name, pairs, weight=corpus.weight, tag=corpus.tag, share=corpus.share, max_pairs=corpus.max_pairs, clean=own
+    )
 
 
 def _write_monolingual(
@@ -420,13 +437,13 @@ def _write_monolingual(
     The cleaning rules are those for pairs, with each line as its own translation.
     """
     settings, place = work.settings, _clean_folder(work, folder) / f"monolingual.{work.direction.source}"
-    rules = settings.clean if settings.clean == "none" else settings.clean.model_copy(update={"drop_copies": False})
+    rules = settings.clean if settings.clean == "none" else settings.clean.for_lines()
 
     def clean(chunks: Path) -> CleaningReport:
         return clean_corpora(
             (_monolingual_corpus(work, index, source, malformed) for index, source in enumerate(settings.monolingual)),
             clean=rules,
-            forbidden=forbidden,
+            forbidden=None if forbidden is None else forbidden.of_copies(),
             out_source=place,
             out_target=chunks / "copy",
             out_tags=chunks / "tags",
@@ -475,7 +492,20 @@ def _write_held_out(work: Preparation, folder: Path, split: str, text: HeldOut, 
 
 
 def _forbidden(work: Preparation, folder: Path, held_out: dict[str, HeldOut]) -> Forbidden:
-    return collect_forbidden((split, _held_out_pairs(work, folder, split)) for split in held_out)
+    forbidden = collect_forbidden((split, _held_out_pairs(work, folder, split)) for split in held_out)
+    settings = work.settings.decontaminate
+    if isinstance(settings, bool):
+        return forbidden
+    sides = []
+    for number, (name, code) in enumerate(zip(("source", "target"), work.direction.sides, strict=True)):
+        lines = {
+            f"{split}.{name}": [pair[number] for pair in _held_out_pairs(work, folder, split)] for split in held_out
+        }
+        per_word = 0 if work.spaced[number] else characters_per_word(code)
+        sides.append(
+            index_side(lines.items(), ngram=settings.ngram, overlap=settings.overlap, characters_per_word=per_word)
+        )
+    return replace(forbidden, overlaps=NgramOverlaps(*sides))
 
 
 def _held_out_pairs(work: Preparation, folder: Path, split: str) -> Iterator[tuple[str, str]]:
