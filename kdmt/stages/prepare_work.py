@@ -59,6 +59,8 @@ from kdmt.stages.cleaning import filter_context
 from kdmt.stages.prepare_data_bin import take_data_bin
 from kdmt.stages.prepare_partial import WORK, is_complete, open_partial
 
+CHUNK_LINES = 20_000  # per task of text processing
+
 
 @dataclass(frozen=True)
 class Locations:
@@ -527,7 +529,7 @@ def _process_file(clean: Path, out: Path, process: Callable[[str], str], folder:
         mapping_in_order(partial(_process_lines, process), workers) as map_in_order,
     ):
         num_done = sum(1 for _ in log.finished())
-        for lines in map_in_order(itertools.islice(read_chunks(clean), num_done, None)):
+        for lines in map_in_order(itertools.islice(read_chunks(clean, CHUNK_LINES), num_done, None)):
             log.add(None, [lines.encode()])
     aside.replace(out)
 
