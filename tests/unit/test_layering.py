@@ -65,6 +65,7 @@ WITHOUT_TORCH = {
                 "first_pass",
                 "second_pass",
                 "indexed",
+                "language_id",
                 "line_index",
                 "lines",
                 "near_duplicates",
