@@ -13,7 +13,7 @@ Every setting has one of three kinds, which `flatten_settings` reads:
 from __future__ import annotations
 
 from kdmt.config.bounds import check_bounds, largest
-from kdmt.config.corpora import Corpus, HeldOut, ParallelText, Source, split_login
+from kdmt.config.corpora import Corpus, HeldOut, ParallelText, Quality, Source, split_login
 from kdmt.config.distill import Distill, Failures, ForeignTeacher, OnFailure, Reverse, Shortlist
 from kdmt.config.flattening import REQUIRED, Setting, flatten_settings, resolved
 from kdmt.config.knowledge import Knowledge
@@ -64,6 +64,7 @@ __all__ = [
     "ParallelText",
     "Pipeline",
     "Prepare",
+    "Quality",
     "Reverse",
     "Sample",
     "Score",

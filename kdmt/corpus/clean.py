@@ -21,9 +21,9 @@ import itertools
 import re
 import shutil
 import unicodedata
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO, Literal
 
@@ -101,6 +101,8 @@ class TrainingCorpus:
     pairs: Iterable[Pair]
     weight: int = 1  # number of times that the corpus is in the output
     tag: str | None = None
+    # reason -> number of pairs that the reader leaves out; complete when all pairs are read
+    left_out: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -112,7 +114,9 @@ class CorpusCounts:
     tag: str | None
     pairs_in: int
     lines_changed: dict[str, int]  # rule -> number of lines that it changed
-    dropped: dict[str, int]  # rule -> number of pairs that it dropped; a pair counts for the first rule that it breaks
+    # rule -> number of pairs that it dropped; a pair counts for the first rule that it breaks. The reasons why the
+    # reader left out pairs, such as a low score in the file, count as rules
+    dropped: dict[str, int]
     held_out_matches: dict[str, int]  # "test_2016.source" -> number of pairs with a source line of this set
     pairs_kept: int
     pairs_out: int  # weight times pairs_kept
@@ -137,7 +141,9 @@ class CleaningReport:
     @property
     def dropped(self) -> dict[str, int]:
         """Mapping from each rule to the number of pairs that it dropped in all corpora."""
-        return {rule: sum(corpus.dropped[rule] for corpus in self.corpora) for rule in DROPPING_RULES}
+        reasons = dict.fromkeys(reason for corpus in self.corpora for reason in corpus.dropped)
+        rules = (*(reason for reason in reasons if reason not in DROPPING_RULES), *DROPPING_RULES)
+        return {rule: sum(corpus.dropped.get(rule, 0) for corpus in self.corpora) for rule in rules}
 
     def as_dict(self) -> dict[str, object]:
         """Return the report as plain JSON values."""
@@ -572,9 +578,9 @@ def _count(one: _FirstPass, losses: _Losses, held_out_sides: Sequence[str]) -> C
         name=one.corpus.name,
         weight=one.corpus.weight,
         tag=one.corpus.tag,
-        pairs_in=one.pairs_in,
+        pairs_in=one.pairs_in + sum(one.corpus.left_out.values()),
         lines_changed={rule: one.counts[rule] for rule in CHANGING_RULES},
-        dropped={rule: one.counts[rule] for rule in DROPPING_RULES} | seen_late,
+        dropped={**one.corpus.left_out, **{rule: one.counts[rule] for rule in DROPPING_RULES}, **seen_late},
         held_out_matches={side: one.counts[side] for side in held_out_sides},
         pairs_kept=kept,
         pairs_out=kept * one.corpus.weight,
