@@ -1,9 +1,9 @@
 """Sentences of test sets in markup: SGM (WMT up to 2020), IWSLT's XML, WMT XML (from 2021), and IWSLT's tagged text.
 
 SGM and IWSLT's XML have the sentences of one side, as `<seg>` inside `<doc>` inside `<srcset>`, `<refset>` or
-`<tstset>`. They are often not well-formed (`R&D` instead of `R&amp;D`), so only their tags are searched for. WMT XML has
-documents with `<src>`, one or more `<ref translator="A">` and `<hyp system="X">`. In tagged text, the lines between the
-sentences are metadata. All are UTF-8.
+`<tstset>`. They are often not well-formed (`R&D` instead of `R&amp;D`), so only their tags are searched for. WMT XML
+has documents with `<src>`, one or more `<ref translator="A">` and `<hyp system="X">`. In tagged text, the lines between
+the sentences are metadata. All are UTF-8.
 """
 
 from __future__ import annotations

@@ -8,6 +8,7 @@ accepted but not read, and entities that a file declares are refused, since a fe
 from __future__ import annotations
 
 import functools
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import IO
@@ -20,8 +21,9 @@ from kdmt.errors import UserError
 from kdmt.languages import Direction, Language, parse_language
 
 _BLOCK_BYTES = 1 << 16
-_MAX_TAG = 16 << 20  # bytes without the end of a tag
+_MAX_TAG = 4 << 20  # bytes without the end of a tag
 _MAX_CODES = 100  # languages for a message
+_BREAK = re.compile(r"[ \t]*\n[ \t\n]*")
 _CODES = frozenset(("bpt", "ept", "it", "ph", "ut"))
 
 
@@ -166,7 +168,7 @@ class _Reader:
         unit, code = self._unit, self._code
         assert unit is not None, "a segment is opened inside a unit only"
         assert self._pieces is not None, "a segment is open"
-        text = " ".join("".join(self._pieces).split())
+        text = _BREAK.sub(" ", "".join(self._pieces)).strip(" \t\n")
         is_long = self._size > MAX_LINE_BYTES or len(text.encode()) > MAX_LINE_BYTES
         self._pieces, self._in_segment = None, False
         if code is None:

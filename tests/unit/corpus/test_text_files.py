@@ -53,7 +53,7 @@ def zip_archive() -> bytes:
 OTHER_FORMATS = {
     "tar": (
         tar(style=tarfile.GNU_FORMAT),
-        "a tar archive, not plain text: name the file inside it as 'member'; it holds",
+        "a tar archive, not plain text: name the file inside it as 'member'; it has",
     ),
     "posix tar": (tar(style=tarfile.PAX_FORMAT), "a tar archive"),
     "old tar": (old_tar(), "a tar archive"),
