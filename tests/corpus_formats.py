@@ -68,7 +68,7 @@ def sgm(lines: Sequence[str], kind: str = "src", document: str = "d1") -> bytes:
 
 def wmt_xml(sources: Sequence[str], parts: Mapping[str, Sequence[str]]) -> bytes:
     """Return the XML of one document; keys of `parts` are the attributes of its references and systems."""
-    found = ["<?xml version='1.0' encoding='utf-8'?>\n<dataset id=\"test\">\n<doc origlang=\"en\" id=\"d1\">\n"]
+    found = ['<?xml version=\'1.0\' encoding=\'utf-8\'?>\n<dataset id="test">\n<doc origlang="en" id="d1">\n']
     for tag, lines in {"src lang='en'": sources, **parts}.items():
         found.append(f"<{tag}>\n<p>\n")
         found += [f'<seg id="{number}">{escape(line)}</seg>\n' for number, line in enumerate(lines, start=1)]

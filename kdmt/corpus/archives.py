@@ -105,7 +105,7 @@ def open_content(path: Path, member: str | None, name: str, opened: ExitStack) -
     kind = _archive_kind(content.head)
     if kind is not None:
         raise UserError(
-            f"{name}: a {kind} archive, not plain text: name the file inside it as 'member'; it has "
+            f"{name}: a {kind} archive, not plain text: name the file inside it as 'member', or unpack it; it has "
             f"{_list_names(_names(content, kind, opened))}"
         )
     return content

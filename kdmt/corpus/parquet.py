@@ -35,7 +35,7 @@ def read_table(
     columns = [*texts, *others]
     position.unit = "row"
     try:
-        table = parquet.ParquetFile(file, buffer_size=_BUFFER_BYTES, pre_buffer=False)
+        table = parquet.ParquetFile(file, buffer_size=_BUFFER_BYTES, pre_buffer=False, page_checksum_verification=True)
         _check_columns(table.schema_arrow, columns, name)
         for batch in table.iter_batches(_BATCH_ROWS, columns=list(dict.fromkeys(columns)), use_threads=False):
             values = [_values(pyarrow, batch, column) for column in columns]

@@ -59,7 +59,7 @@ def test_archives_inside_archives_are_read(tmp_path: Path, outer: str, inner: st
     assert read(tmp_path / "a", content, "./texts/de-en.tgz/de-en/train.de") == LINES
     with pytest.raises(UserError, match=r"no such member; the archive holds de-en/train\.de, de-en/train\.en"):
         read(tmp_path / "a", content, "texts/de-en.tgz/de-en/train.fr")
-    with pytest.raises(UserError, match="name the file inside it as 'member'; it has de-en/train.de"):
+    with pytest.raises(UserError, match=r"name the file inside it as 'member', or unpack it; it has de-en/train\.de"):
         read(tmp_path / "a", content, "texts/de-en.tgz")
 
 
@@ -68,7 +68,9 @@ def test_a_missing_or_wrong_member_lists_the_members(tmp_path: Path, kind: str) 
     path = tmp_path / "a"
     content = ARCHIVE[kind]({f"m{number:02}": b"x" for number in range(12)})
     shown = ", ".join(f"m{number:02}" for number in range(10))
-    with pytest.raises(UserError, match=rf"a: a {kind} archive, not plain text: .*'member'; it has {shown} and others$"):
+    with pytest.raises(
+        UserError, match=rf"a: a {kind} archive, not plain text: .*'member', or unpack it; it has {shown} and others$"
+    ):
         read(path, content)
     with pytest.raises(UserError, match=rf"a:n: no such member; the archive holds {shown} and others$"):
         read(path, content, "n")
@@ -121,13 +123,14 @@ def test_truncated_and_damaged_files_give_one_message(tmp_path: Path, compressio
         data = bytearray(whole[: rng.randrange(30, len(whole) - 30)] if number < 20 else whole)
         if number >= 20:
             data[rng.randrange(len(data))] ^= 1 << rng.randrange(8)
+        message = ""
         try:
             read(tmp_path / "file", bytes(data), member)
         except UserError as error:
-            assert re.match(rf"{tmp_path}/file.*: \w", str(error)), str(error)
-            assert "None" not in str(error)
-        else:  # formats without a checksum of every byte may not notice a changed one, but truncation always
-            assert number >= 20
+            message = str(error)
+        # formats without a checksum of every byte may not notice a changed one, but truncation always
+        assert re.match(rf"{tmp_path}/file.*: \w", message) or (number >= 20 and not message)
+        assert "None" not in message
 
 
 def test_the_window_of_xz_is_limited(tmp_path: Path) -> None:
@@ -139,7 +142,7 @@ def test_the_window_of_xz_is_limited(tmp_path: Path) -> None:
     header[place + 2] = 40  # 4 GiB
     size = (header[12] + 1) * 4
     header[12 + size - 4 : 12 + size] = zlib.crc32(bytes(header[12 : 12 + size - 4])).to_bytes(4, "little")
-    with pytest.raises(UserError, match="truncated or damaged after line 0: .*[Mm]emory"):
+    with pytest.raises(UserError, match=r"truncated or damaged after line 0: .*[Mm]emory"):
         read(tmp_path / "a", bytes(header))
 
 

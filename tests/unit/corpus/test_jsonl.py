@@ -13,7 +13,9 @@ from kdmt.corpus.rows import MalformedRow
 from kdmt.corpus.unreadable import MAX_LINE_BYTES, NOT_UTF8, Unreadable
 
 
-def objects(*lines: str | Unreadable, texts: tuple[str, ...] = ("a", "b"), others: tuple[str, ...] = ()) -> list[object]:
+def objects(
+    *lines: str | Unreadable, texts: tuple[str, ...] = ("a", "b"), others: tuple[str, ...] = ()
+) -> list[object]:
     return list(read_objects(iter(lines), name="f", texts=texts, others=others))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import random
+import re
 import subprocess
 import sys
 import tempfile
@@ -150,7 +151,7 @@ def pairs_of_file(
     return list(read_pairs(corpus, [path], DIRECTION, skipped))
 
 
-PAIRS = [("a house", "ein Haus"), ("R&D <b> \"x\"", "F&E"), ("家", "ü"), ("last", "letztes")]
+PAIRS = [("a house", "ein Haus"), ('R&D <b> "x"', "F&E"), ("家", "ü"), ("last", "letztes")]
 word = st.text(st.characters(codec="utf-8", categories=("L", "N", "P", "S")), min_size=1, max_size=10)
 sentence = st.lists(word, min_size=1, max_size=5).map(" ".join)
 
@@ -186,9 +187,7 @@ def test_every_format_may_be_compressed_or_in_an_archive(
         ("tmx", {"field": "score", "min": 2.0}),
     ],
 )
-def test_pairs_with_a_low_score_are_left_out_and_counted(
-    tmp_path: Path, form: str, quality: dict[str, object]
-) -> None:
+def test_pairs_with_a_low_score_are_left_out_and_counted(tmp_path: Path, form: str, quality: dict[str, object]) -> None:
     skipped = Skipped()
     assert pairs_of_file(tmp_path, form, PAIRS, skipped, quality=quality) == PAIRS[2:]
     assert (skipped.left_out, skipped.malformed.total) == ({"quality": 2}, 0)
@@ -286,8 +285,8 @@ def test_truncated_and_damaged_corpora_give_one_message(tmp_path: Path, form: st
     """Cut a file anywhere and change bytes, with a fixed seed: pairs or one message with the name, nothing else."""
     rng = random.Random(form)
     pairs = [(f"house {rng.random()} & <b>", f"Häuser {rng.random()}") for _ in range(50)]
-    corpus, path = write_corpus(tmp_path, form, pairs)
-    whole, num_messages = path.read_bytes(), 0
+    corpus, path = write_corpus(tmp_path, form, pairs, malformed="error")
+    whole, messages = path.read_bytes(), []
     for number in range(150):
         data = bytearray(whole[: rng.randrange(len(whole))] if number % 2 else whole)
         for _ in range(0 if number % 2 else rng.randint(1, 4)):
@@ -297,19 +296,19 @@ def test_truncated_and_damaged_corpora_give_one_message(tmp_path: Path, form: st
         try:
             list(read_pairs(corpus, [path], DIRECTION))
         except UserError as error:
-            num_messages += 1
-            assert str(error).startswith(str(path))
-            assert "None" not in str(error)
-    assert num_messages > (20 if form in ("tsv", "jsonl") else 70)
+            messages.append(str(error))
+    assert all(re.match(rf"{re.escape(str(path))}.*: \w", message) for message in messages)
+    assert not any("None" in message for message in messages)
+    assert len(messages) > 50
 
 
 def test_memory_of_a_table_is_that_of_a_batch(tmp_path: Path) -> None:
-    """Read a table of 120 MB of text with row groups of 4 MB in a process of its own."""
+    """Read a table of 48 MB of text with row groups of 4 MB in a process of its own."""
     path = tmp_path / "t.parquet"
     column = pyarrow.array([f"{number} " + "x" * 1000 for number in range(2000)])
     schema = pyarrow.schema({"en": pyarrow.string(), "de": pyarrow.string()})
     with pyarrow.parquet.ParquetWriter(path, schema, use_dictionary=False, compression="none") as writer:
-        for _ in range(30):
+        for _ in range(12):
             writer.write_table(pyarrow.table({"en": column, "de": column}))
     code = (
         "import resource, sys, pathlib\n"
@@ -324,5 +323,5 @@ def test_memory_of_a_table_is_that_of_a_batch(tmp_path: Path) -> None:
     )
     done = subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True, text=True, check=True)
     count, grown = map(int, done.stdout.split())
-    assert count == 60_000
-    assert grown * (1 if sys.platform == "darwin" else 1024) < 60 << 20
+    assert count == 24_000
+    assert grown * (1 if sys.platform == "darwin" else 1024) < 30 << 20

@@ -53,11 +53,14 @@ def zip_archive() -> bytes:
 OTHER_FORMATS = {
     "tar": (
         tar(style=tarfile.GNU_FORMAT),
-        "a tar archive, not plain text: name the file inside it as 'member'; it has",
+        "a tar archive, not plain text: name the file inside it as 'member'",
     ),
     "posix tar": (tar(style=tarfile.PAX_FORMAT), "a tar archive"),
     "old tar": (old_tar(), "a tar archive"),
-    "zip": (zip_archive(), "a zip archive, not plain text: name the file inside it as 'member'; it has train.de"),
+    "zip": (
+        zip_archive(),
+        "a zip archive, not plain text: name the file inside it as 'member', or unpack it; it has train.de",
+    ),
     "empty zip": (b"PK\x05\x06" + bytes(18), "a zip archive"),
     "lz4": (bytes.fromhex("04224d18") + bytes(20), "compressed with lz4"),
     "xml": (b'<?xml version="1.0" encoding="UTF-8"?>\n<html>\n', "SGML or XML markup"),

@@ -77,9 +77,7 @@ def test_a_file_without_the_languages_lists_its_own() -> None:
     content = HEAD + unit(("en", segment("a")), ("fr", segment("b"))) + END
     with pytest.raises(UserError) as caught:
         rows(content)
-    assert str(caught.value) == (
-        "a.tmx: no translation unit has text in both en and de; its languages are en, fr"
-    )
+    assert str(caught.value) == ("a.tmx: no translation unit has text in both en and de; its languages are en, fr")
 
 
 def test_scores_are_properties_of_units_or_variants() -> None:
