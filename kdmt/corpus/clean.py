@@ -77,7 +77,9 @@ class CorpusCounts:
     tag: str | None
     pairs_in: int
     lines_changed: dict[str, int]  # rule -> number of lines that it changed
-    dropped: dict[str, int]  # rule -> number of pairs that it dropped; a pair counts for the first rule that it breaks
+    # rule -> number of pairs that it dropped; a pair counts for the first rule that it breaks. The reasons why the
+    # reader left out pairs, such as a low score in the file, count as rules
+    dropped: dict[str, int]
     held_out_matches: dict[str, int]  # "test_2016.source" -> number of pairs with a source line of this set
     # "test_2016.source" -> line of this set, from 1 -> number of pairs that overlap with it; None without n-grams
     held_out_overlaps: dict[str, dict[str, int]] | None
@@ -437,9 +439,11 @@ def _count(one: PassedCorpus, losses: Losses, sizes: Sizes, forbidden: Forbidden
         name=one.corpus.name,
         weight=one.corpus.weight,
         tag=one.corpus.tag,
-        pairs_in=one.pairs_in,
+        pairs_in=one.pairs_in + sum(one.corpus.left_out.values()),
         lines_changed={rule: one.counts[rule] for rule in changing_names(one.clean)},
-        dropped={rule: one.counts[rule] for rule in first_rules} | dict.fromkeys(RULES, 0) | seen_late,
+        dropped={**one.corpus.left_out, **{rule: one.counts[rule] for rule in first_rules}}
+        | dict.fromkeys(RULES, 0)
+        | seen_late,
         held_out_matches={side: one.counts[side] for side in held_out_sides},
         held_out_overlaps=overlaps,
         pairs_kept=sizes.kept,
