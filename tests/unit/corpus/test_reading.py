@@ -19,7 +19,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kdmt.config import Corpus, HeldOut, Source
-from kdmt.corpus.fetch import fetch_corpus
+from kdmt.corpus.fetch import Places, fetch_corpus
 from kdmt.corpus.reading import Skipped, read_pairs, source_lines
 from kdmt.corpus.text_files import open_lines
 from kdmt.errors import UserError
@@ -105,7 +105,7 @@ def two_files(tmp_path: Path, source: str, target: str) -> Corpus:
 
 
 def pairs_of(corpus: Corpus, base: Path) -> list[tuple[str, str]]:
-    return list(read_pairs(corpus, fetch_corpus(corpus, downloads=base, mirror=None, base=base), DIRECTION))
+    return list(read_pairs(corpus, fetch_corpus(corpus, Places(base, base=base)), DIRECTION))
 
 
 def test_pairs_of_two_files(tmp_path: Path) -> None:
