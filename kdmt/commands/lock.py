@@ -34,15 +34,16 @@ from kdmt.config.lock import (
 )
 from kdmt.corpus.datasets.records import Dataset
 from kdmt.corpus.datasets.resolve import resolve, resolve_monolingual
-from kdmt.corpus.fetch import Fetched, Places, bounded_source_lines, read_pairs
+from kdmt.corpus.fetch import Fetched, Places
 from kdmt.corpus.fetch_queue import describe_fetched, fetch_all
 from kdmt.corpus.given_text import sources_of, texts_by_path
 from kdmt.corpus.licences import bibtex
-from kdmt.corpus.text_files import Malformed
+from kdmt.corpus.reading import Skipped, bounded_source_lines, read_pairs
 from kdmt.errors import UserError
 from kdmt.files import write_text
 from kdmt.flow.layout import Layout
 from kdmt.flow.progress import count_pairs, download_progress
+from kdmt.languages import Direction
 from kdmt.log import get_logger
 from kdmt.outputs import writing
 
@@ -301,7 +302,7 @@ def _lock_files(
     fetched = _fetch(request, new, kept, alternatives)
     _check_md5(fetched, resolved)
     for path, text in new.items():
-        for source, num_lines in _count_lines(path, text, fetched).items():
+        for source, num_lines in _count_lines(path, text, fetched, request.config.direction).items():
             if _is_to_lock(source):
                 url, file = source.url or "", fetched[source.url or ""]
                 others = alternatives.get(url, ())
@@ -359,14 +360,15 @@ def _check_md5(fetched: Mapping[str, Fetched], resolved: Sequence[Dataset]) -> N
                 _logger.warning("%s: the MD5 is %s, published is %s: it may be another version", url, found, expected)
 
 
-def _count_lines(path: str, text: _Text, fetched: Mapping[str, Fetched]) -> dict[Source, int]:
+def _count_lines(path: str, text: _Text, fetched: Mapping[str, Fetched], direction: Direction) -> dict[Source, int]:
     """Read a text as `prepare` reads it, and return the number of lines or pairs in each of its files."""
     counts: dict[Source, int] = {}
     if isinstance(text, ParallelText):
-        malformed = Malformed()
+        skipped = Skipped()
         paths = [fetched[source.url or source.path or ""].path for source in text.files]
-        num_pairs = sum(1 for _ in count_pairs(f"lock: {path}", read_pairs(text, paths, malformed)))
-        counts = dict.fromkeys(text.files, num_pairs + malformed.total)
+        num_pairs = sum(1 for _ in count_pairs(f"lock: {path}", read_pairs(text, paths, direction, skipped)))
+        num_left_out = skipped.malformed.total + skipped.left_out.total()
+        counts = dict.fromkeys(text.files, num_pairs + num_left_out)
     others = [source for source in _sources(text) if source not in counts]
     for source in others:
         counts[source] = sum(1 for _ in bounded_source_lines(source, fetched[source.url or source.path or ""].path))

@@ -53,7 +53,7 @@ def test_a_text_with_files_has_no_name() -> None:
         ("prepare.valid={ntrex: true, quoted: true}", "prepare.valid: 'quoted' has no effect with 'ntrex'"),
         (
             "prepare.valid={ntrex: false}",
-            "prepare.valid: give 'source' and 'target', 'tsv', or one of 'mtdata', 'opus'",
+            "prepare.valid: give 'source' and 'target', or one of 'tsv'",
         ),
         ("prepare.train=[{opus: ParaCrawl}]", "prepare.train.0.opus: not in the form"),
         ("prepare.train=[{hf: x}]", "prepare.train.0.hf: not in the form"),
