@@ -24,8 +24,10 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
+import numpy.typing as npt
 
 from kdmt.config import Clean
+from kdmt.corpus.data_report.patterns import PatternCounts, pattern_of, prune_chunk
 from kdmt.corpus.decontaminate import Forbidden
 from kdmt.corpus.dropped import (
     NUM_EXAMPLES,
@@ -39,6 +41,7 @@ from kdmt.corpus.dropped import (
 from kdmt.corpus.filters.table import FilterContext, FilteredCorpus, run_filters
 from kdmt.corpus.fingerprints import Finders, Fingerprints, compute_fingerprints
 from kdmt.corpus.first_pass import CleanedChunk, Pair, PassedCorpus, RawChunk, TrainingCorpus, run_first_pass
+from kdmt.corpus.overlaps import count_overlaps
 from kdmt.corpus.rules.language import LanguageRule
 from kdmt.corpus.rules.pair_text import LanguagePair, PairText
 from kdmt.corpus.rules.rule import ChangingRule, DroppingRule
@@ -63,6 +66,7 @@ class CorpusCounts:
     pairs_kept: int
     pairs_out: int  # weight times pairs_kept
     examples: Examples  # beginnings of the first pairs that each rule dropped
+    patterns: PatternCounts = field(default_factory=dict)  # frequent beginnings of pairs dropped in the first pass
 
 
 @dataclass(frozen=True)
@@ -71,6 +75,9 @@ class CleaningReport:
 
     corpora: tuple[CorpusCounts, ...]
     typical_ratio: float  # target over source characters: median of the pairs that pass the other rules
+    overlaps: npt.NDArray[np.int64] | None = (
+        None  # of `count_overlaps`; None for one corpus or without digests of pairs
+    )
 
     @property
     def pairs_in(self) -> int:
@@ -90,9 +97,9 @@ class CleaningReport:
 
     def as_dict(self) -> dict[str, object]:
         """Return the report as plain JSON values."""
-        corpora = [dataclasses.asdict(corpus) for corpus in self.corpora]
+        corpora = [dataclasses.asdict(dataclasses.replace(corpus, examples={}, patterns={})) for corpus in self.corpora]
         for corpus in corpora:
-            del corpus["examples"]  # reports contain no text
+            del corpus["examples"], corpus["patterns"]  # report.json contains no text
         return {
             "pairs_in": self.pairs_in,
             "pairs_out": self.pairs_out,
@@ -151,19 +158,21 @@ def clean_chunk(chunk: RawChunk, *, languages: LanguagePair, forbidden: Forbidde
         sources.append(source)
         targets.append(target)
     fingerprints = compute_fingerprints(sources, targets, chunk.clean)
-    return _make_chunk(sources, targets, fingerprints, len(chunk.pairs), dropped.counts, dropped.examples)
+    return _make_chunk(sources, targets, fingerprints, len(chunk.pairs), dropped)
 
 
 @dataclass(frozen=True)
 class _Dropped:
-    """Counts of a chunk, and the first pairs that each rule drops."""
+    """Counts of a chunk, and the first pairs and the patterns of pairs that each rule drops."""
 
     counts: collections.Counter[str] = field(default_factory=collections.Counter)
     examples: Examples = field(default_factory=dict)
+    patterns: PatternCounts = field(default_factory=dict)
 
     def add(self, rule: str, pair: Pair) -> None:
         """Count a dropped pair, given as it was read."""
         self.counts[rule] += 1
+        self.patterns.setdefault(rule, collections.Counter())[pattern_of(*pair)] += 1
         if self.counts[rule] <= NUM_EXAMPLES:
             self.examples.setdefault(rule, []).append(cut_texts(*pair))
 
@@ -190,7 +199,7 @@ def _judge_languages(
 def _keep_chunk(pairs: Sequence[Pair]) -> CleanedChunk:
     """Return a chunk with every line unchanged."""
     sources, targets = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
-    return _make_chunk(sources, targets, Fingerprints(), len(pairs), collections.Counter(), {})
+    return _make_chunk(sources, targets, Fingerprints(), len(pairs), _Dropped())
 
 
 def broken_rule(pair: PairText, rules: Iterable[DroppingRule]) -> str | None:
@@ -216,8 +225,7 @@ def _make_chunk(
     targets: list[str],
     fingerprints: Fingerprints,
     pairs_in: int,
-    counts: collections.Counter[str],
-    examples: Examples,
+    dropped: _Dropped,
 ) -> CleanedChunk:
     return CleanedChunk(
         source=_join(sources),
@@ -225,9 +233,10 @@ def _make_chunk(
         fingerprints=fingerprints,
         pairs_in=pairs_in,
         num_pairs=len(sources),
-        counts=counts,
+        counts=dropped.counts,
         characters=(count_characters(sources), count_characters(targets)),
-        examples=examples,
+        examples=dropped.examples,
+        patterns=prune_chunk(dropped.patterns),
     )
 
 
@@ -291,7 +300,7 @@ def clean_corpora(
             losses = _add_filters(passed, losses, filters)
         held_out_sides = forbidden.sides if forbidden is not None and clean != "none" else ()
         counted = [_count(one, own, held_out_sides) for one, own in zip(passed, losses, strict=True)]
-        report = CleaningReport(tuple(counted), typical)
+        report = CleaningReport(tuple(counted), typical, _count_overlaps(passed, finders))
         _require_pairs(report)
         output = [
             OutputCorpus(one, own.dropped_N, counts.weight, counts.pairs_out)
@@ -304,6 +313,12 @@ def clean_corpora(
             else:  # no corpus has a tag
                 final.unlink(missing_ok=True)
     return report
+
+
+def _count_overlaps(passed: Sequence[PassedCorpus], finders: Finders) -> npt.NDArray[np.int64] | None:
+    if len(passed) < 2 or "pair" not in finders.exact:
+        return None
+    return count_overlaps(finders.exact["pair"].find_first(), [one.num_pairs for one in passed])
 
 
 def _add_filters(passed: Sequence[PassedCorpus], losses: Sequence[Losses], filters: FilterContext) -> list[Losses]:
@@ -358,6 +373,7 @@ def _count(one: PassedCorpus, losses: Losses, held_out_sides: Sequence[str]) -> 
         pairs_kept=kept,
         pairs_out=kept * one.corpus.weight,
         examples=examples,
+        patterns=one.patterns,
     )
 
 

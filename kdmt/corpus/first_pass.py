@@ -16,6 +16,7 @@ from typing import Literal
 import numpy as np
 
 from kdmt.config import Clean
+from kdmt.corpus.data_report.patterns import PatternCounts, add_patterns
 from kdmt.corpus.dropped import Examples, add_examples
 from kdmt.corpus.fingerprints import Finders, Fingerprints
 from kdmt.corpus.pool import mapping_in_order
@@ -57,6 +58,7 @@ class CleanedChunk:
     counts: collections.Counter[str]  # rule, or held-out set and side -> number of lines or pairs
     characters: tuple[Lengths, Lengths]  # number of characters of each remaining line
     examples: Examples
+    patterns: PatternCounts  # beginnings of dropped pairs
 
 
 @dataclass(frozen=True)
@@ -72,6 +74,7 @@ class PassedCorpus:
     counts: collections.Counter[str]
     characters: Path  # file of the numbers of characters of both sides of each pair, uint32
     examples: Examples
+    patterns: PatternCounts
 
 
 def run_first_pass(
@@ -110,6 +113,7 @@ def _clean_one(
     pairs_in = num_pairs = 0
     counts: collections.Counter[str] = collections.Counter()
     examples: Examples = {}
+    patterns: PatternCounts = {}
     with paths[0].open("wb") as source, paths[1].open("wb") as target, paths[2].open("wb") as characters:
         for chunk in chunks:
             source.write(chunk.source)
@@ -121,7 +125,8 @@ def _clean_one(
             num_pairs += chunk.num_pairs
             counts += chunk.counts
             add_examples(examples, chunk.examples)
-    return PassedCorpus(corpus, clean, paths[0], paths[1], pairs_in, num_pairs, counts, paths[2], examples)
+            add_patterns(patterns, chunk.patterns)
+    return PassedCorpus(corpus, clean, paths[0], paths[1], pairs_in, num_pairs, counts, paths[2], examples, patterns)
 
 
 def _chunks(pairs: Iterable[Pair], clean: Clean | Literal["none"]) -> Iterator[RawChunk]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ from kdmt.corpus.data_report.measurements import (
     PairSample,
     TokenStatistics,
     count_tokens,
+    find_languages,
     measure_sample,
     sample_pairs,
     vocabulary_use,
@@ -27,8 +28,10 @@ from kdmt.corpus.data_report.page import (
     ReportedText,
     render_page,
 )
+from kdmt.corpus.data_report.patterns import frequent_patterns
 from kdmt.corpus.given_text import sources_of, texts_by_path
 from kdmt.corpus.prepared import PreparedCorpus
+from kdmt.corpus.rules.language import build_language_rule
 from kdmt.corpus.vocabulary import Dictionary
 from kdmt.corpus.vocabulary_size import explain_suggestion
 from kdmt.files import write_text
@@ -74,8 +77,11 @@ def _gather(corpus: PreparedCorpus, settings: Prepare, collected: Collected) -> 
         count_tokens(corpus.prefix("train", lang), len(dictionary))
         for lang, dictionary in zip((src, tgt), dictionaries, strict=True)
     ]
+    languages = _languages(settings, (src, tgt), (sampled.source, sampled.target))
     sides = [
-        _side(lang, counts, dictionary, sample, number, spaced=corpus.spaced[number])
+        replace(
+            _side(lang, counts, dictionary, sample, number, spaced=corpus.spaced[number]), languages=languages[number]
+        )
         for number, (lang, counts, dictionary) in enumerate(zip((src, tgt), counted, dictionaries, strict=True))
     ]
     if settings.vocabulary.joined:
@@ -83,13 +89,14 @@ def _gather(corpus: PreparedCorpus, settings: Prepare, collected: Collected) -> 
         joined = [("symbols of the joined vocabulary that occur", f"{use.used:,} of {use.symbols:,}")]
     else:
         joined = []
+    reports = [cleaned] if collected.monolingual is None else [cleaned, collected.monolingual]
     return DataReport(
         title=collected.title,
         summary=[*_summary(cleaned), *joined],
         warnings=collected.warnings,
         texts=list(_texts(settings, collected)),
-        rules=[_rules(each) for each in cleaned.corpora],
-        patterns={},
+        rules=[_rules(each) for report in reports for each in report.corpora],
+        patterns=frequent_patterns(each.patterns for report in reports for each in report.corpora),
         sides=sides,
         splits=list(_splits(corpus, list(collected.held_out), counted)),
         ratios=histogram_of_ratios(sample.ratios),
@@ -140,6 +147,19 @@ def _texts(settings: Prepare, collected: Collected) -> Iterator[ReportedText]:
             copies=1 if own is None else own.weight,
             tag=None if own is None else own.tag,
         )
+
+
+def _languages(
+    settings: Prepare, codes: tuple[str, str], samples: tuple[Sequence[str], Sequence[str]]
+) -> list[dict[str, int]]:
+    """Return the languages that the identifier of the language rule finds on both sides; none without the rule."""
+    cleans = [settings.clean_of(corpus) for corpus in settings.train]
+    chosen = (clean.rules.language for clean in cleans if clean != "none" and clean.rules is not None)
+    language = next((each for each in chosen if each is not None), None)
+    rule = None if language is None else build_language_rule(language, codes)
+    if rule is None or rule.identifier is None:
+        return [{}, {}]
+    return [find_languages(lines, rule) for lines in samples]
 
 
 def _rules(counts: CorpusCounts) -> ReportedRules:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -52,6 +52,9 @@ from kdmt.flow.progress import count_pairs, download_progress
 from kdmt.languages import Direction
 from kdmt.runtime import cores
 from kdmt.stages.prepare_data_bin import take_data_bin
+from kdmt.stages.prepare_report import Collected, write_report
+
+_WARNING = "prepare: warning: "
 
 
 @dataclass(frozen=True)
@@ -115,15 +118,23 @@ def make(work: Preparation, folder: Path, plan: Plan, config: Mapping[str, objec
         work.say(f"prepare: begins again; what a stopped run left in {partial} is removed")
         shutil.rmtree(partial)
     begin(partial, plan, config)
-    facts = _fill(work, partial)
+    title = f"Data report: {config['name']} ({work.direction})"
+    facts = _fill(work, partial, title, plan.inputs)
     outputs = [path for path in partial.rglob("*") if path.is_file() and path.name not in ("plan.json", "config.json")]
     finish(partial, plan, outputs=outputs, facts=facts)
     move_aside(final)
     partial.rename(final)
 
 
-def _fill(work: Preparation, folder: Path) -> dict[str, object]:
-    """Write all files of the stage; return the facts of its manifest."""
+def _fill(work: Preparation, folder: Path, title: str, hashes: Mapping[str, str]) -> dict[str, object]:
+    """Write all files of the stage; return the facts of its manifest.
+
+    Args:
+        title: title of the data report.
+        hashes: name of each input -> its SHA-256.
+    """
+    warnings: list[str] = []
+    work = replace(work, say=_recording(warnings, work.say))
     settings, direction = work.settings, work.direction
     if settings.data_bin is not None:
         return take_data_bin(settings, direction, folder, work.say)
@@ -144,7 +155,7 @@ def _fill(work: Preparation, folder: Path) -> dict[str, object]:
     checks = {"held_out": check_held_out(pairs_of), "sides": check_sides(train_text, parts, pairs_of)}
     work.say(f"prepare: {report.pairs_in:,} pairs read, {report.pairs_out:,} for training; {_dropped(report.dropped)}")
     _warn(work, report)
-    monolingual = _write_monolingual(work, folder, forbidden, malformed, workers) if settings.monolingual else {}
+    monolingual = _write_monolingual(work, folder, forbidden, malformed, workers) if settings.monolingual else None
     samples = [spread_lines(path, SAMPLED_LINES) for path in train_text]
     _process_text(work, folder, processor, workers)
     write_json(folder / TEXT_FILE, processor.to_dict())
@@ -157,8 +168,26 @@ def _fill(work: Preparation, folder: Path) -> dict[str, object]:
     measured = {"held_out_characters": foreign_forms, "round_trip": round_trips}
     write_json(folder / REPORT, report.as_dict() | measured | findings | _licences(work))
     pairs = {"pairs_in": report.pairs_in, "pairs_out": report.pairs_out, "dropped": report.dropped}
+    collected = Collected(title, hashes, report, monolingual, findings["held_out"], warnings, work.provenance)
+    write_report(PreparedCorpus(folder, direction, work.spaced), settings, collected)
     size = {"vocab_size": tokenizer_settings.vocab_size} if settings.tokenizer.vocab_size == "auto" else {}
-    return pairs | monolingual | counts | size
+    lines = {} if monolingual is None else {"monolingual": _line_counts(monolingual)}
+    return pairs | lines | counts | size
+
+
+def _recording(warnings: list[str], say: Callable[[str], None]) -> Callable[[str], None]:
+    """Return a function that prints a line for the user and appends it to `warnings` if it is a warning."""
+
+    def say_and_record(line: str) -> None:
+        if line.startswith(_WARNING):
+            warnings.append(line.removeprefix(_WARNING))
+        say(line)
+
+    return say_and_record
+
+
+def _line_counts(report: CleaningReport) -> dict[str, object]:
+    return {"lines_in": report.pairs_in, "lines_out": report.pairs_out, "dropped": report.dropped}
 
 
 def _fetch_all(work: Preparation) -> None:
@@ -329,7 +358,7 @@ def _training_corpus(work: Preparation, index: int, corpus: Corpus, malformed: d
 
 def _write_monolingual(
     work: Preparation, folder: Path, forbidden: Forbidden | None, malformed: dict[str, Malformed], workers: int
-) -> dict[str, object]:
+) -> CleaningReport:
     """Write clean text of the source language; return its counts.
 
     The cleaning rules are those for pairs, with each line as its own translation.
@@ -353,8 +382,7 @@ def _write_monolingual(
         f"prepare: {report.pairs_in:,} monolingual lines read, {report.pairs_out:,} kept; {_dropped(report.dropped)}"
     )
     _warn(work, report, unit="lines")
-    counts = {"lines_in": report.pairs_in, "lines_out": report.pairs_out, "dropped": report.dropped}
-    return {"monolingual": counts}
+    return report
 
 
 def _monolingual_corpus(
