@@ -24,7 +24,6 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-import numpy.typing as npt
 
 from kdmt.config import Clean
 from kdmt.corpus.data_report.patterns import PatternCounts, pattern_of, prune_chunk
@@ -75,9 +74,8 @@ class CleaningReport:
 
     corpora: tuple[CorpusCounts, ...]
     typical_ratio: float  # target over source characters: median of the pairs that pass the other rules
-    overlaps: npt.NDArray[np.int64] | None = (
-        None  # of `count_overlaps`; None for one corpus or without digests of pairs
-    )
+    # number of pairs of corpus i that corpus j has first; None for one corpus, or if no duplicates are searched for
+    overlaps: tuple[tuple[int, ...], ...] | None = None
 
     @property
     def pairs_in(self) -> int:
@@ -315,10 +313,11 @@ def clean_corpora(
     return report
 
 
-def _count_overlaps(passed: Sequence[PassedCorpus], finders: Finders) -> npt.NDArray[np.int64] | None:
+def _count_overlaps(passed: Sequence[PassedCorpus], finders: Finders) -> tuple[tuple[int, ...], ...] | None:
     if len(passed) < 2 or "pair" not in finders.exact:
         return None
-    return count_overlaps(finders.exact["pair"].find_first(), [one.num_pairs for one in passed])
+    counts = count_overlaps(finders.exact["pair"].find_first(), [one.num_pairs for one in passed])
+    return tuple(map(tuple, counts.tolist()))
 
 
 def _add_filters(passed: Sequence[PassedCorpus], losses: Sequence[Losses], filters: FilterContext) -> list[Losses]:

@@ -6,8 +6,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
-
 from kdmt.config import ParallelText, Prepare, Provenance
 from kdmt.corpus.clean import CleaningReport, CorpusCounts
 from kdmt.corpus.data_report.histogram import histogram_of_ratios, histogram_of_sizes
@@ -195,9 +193,10 @@ def _shared(cleaned: CleaningReport) -> list[tuple[str, str, int]]:
     if cleaned.overlaps is None:
         return []
     names = [each.name for each in cleaned.corpora]
-    own, earlier = np.nonzero(cleaned.overlaps)
     return _largest_first(
-        (names[i], names[j], int(cleaned.overlaps[i, j])) for i, j in zip(own.tolist(), earlier.tolist(), strict=True)
+        (own, earlier, count)
+        for own, counts in zip(names, cleaned.overlaps, strict=True)
+        for earlier, count in zip(names, counts, strict=True)
     )
 
 

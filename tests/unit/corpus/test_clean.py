@@ -196,6 +196,26 @@ def test_held_out_sentences_are_dropped_and_counted(tmp_path: Path) -> None:
     assert cleaned.report.dropped["held_out"] == 4
 
 
+def test_pairs_that_corpora_share_are_counted_where_they_occur_first(tmp_path: Path) -> None:
+    first, second, third = [("a", "1"), ("b", "2"), ("a", "1")], [("b", "2"), ("c", "3")], [("c", "3"), ("b", "2")]
+    corpora = [
+        TrainingCorpus(name, pairs) for name, pairs in (("x", first), ("y", second), ("z", [*third, ("d", "4")]))
+    ]
+    assert clean_in(tmp_path, *corpora).report.overlaps == ((1, 0, 0), (1, 0, 0), (1, 1, 0))
+    assert clean_in(tmp_path, corpora[0]).report.overlaps is None
+    assert clean_in(tmp_path, *corpora, clean=Clean(drop_duplicates=False)).report.overlaps is None
+
+
+def test_the_beginnings_of_dropped_pairs_are_counted_over_all_chunks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("kdmt.corpus.first_pass.CHUNK_PAIRS", 7)
+    pairs = [(f"Page {number}", "") for number in range(30)] + [("a", "b")]
+    cleaned = clean_in(tmp_path, TrainingCorpus("x", pairs)).report
+    assert cleaned.corpora[0].patterns == {"empty": Counter({("Page 0", ""): 30})}
+    assert cleaned.corpora[0].examples["empty"] == [(f"Page {number}", "") for number in range(10)]
+
+
 def test_clean_none_keeps_every_line_unchanged(tmp_path: Path) -> None:
     pairs = [(" a  b\t", "e\u0301\x00"), ("", ""), ("same", "same"), ("same", "same"), ("x\u2028y", "z\ry"), ("", "z")]
     forbidden = collect_forbidden([("test", [("same", "same")])])

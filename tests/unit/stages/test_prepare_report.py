@@ -119,7 +119,7 @@ def test_languages_are_shown_if_the_language_rule_is_used() -> None:
     document["prepare"]["clean"] = {"rules": [{"language": {"min": 0.0, "min_letters": 4}}]}
     Path("tiny.yaml").write_text(to_yaml(document), encoding="utf-8")
     run_stages("prepare")
-    found = [line for line in re.findall(r"<caption>(found in [\d,]+ lines of the \w+ side)</caption>", page())]
+    found = re.findall(r"<caption>(found in [\d,]+ lines of the \w+ side)</caption>", page())
     assert len(found) == 2
     for caption in found:
         lines = cells(caption)
