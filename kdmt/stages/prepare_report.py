@@ -100,9 +100,7 @@ def _gather(corpus: PreparedCorpus, settings: Prepare, collected: Collected) -> 
         ratios=histogram_of_ratios(sample.ratios),
         sampled_pairs=len(sample.tokens_N2),
         shared=_shared(cleaned),
-        held_out=_largest_first(
-            (each.name, side, count) for each in cleaned.corpora for side, count in each.held_out_matches.items()
-        ),
+        held_out=_largest_first(found for each in cleaned.corpora for found in _held_out(each)),
         held_out_shared=_largest_first(
             (split, other, count)
             for split, values in collected.held_out.items()
@@ -142,7 +140,7 @@ def _texts(settings: Prepare, collected: Collected) -> Iterator[ReportedText]:
             licence=None if dataset is None else dataset.licence,
             pairs=lines if own is None else own.pairs_in,
             kept=lines if own is None else own.pairs_kept,
-            copies=1 if own is None else own.weight,
+            used=lines if own is None else own.pairs_out,
             tag=None if own is None else own.tag,
         )
 
@@ -190,14 +188,23 @@ def _splits(
 
 
 def _shared(cleaned: CleaningReport) -> list[tuple[str, str, int]]:
-    if cleaned.overlaps is None:
+    if cleaned.shared_pairs is None:
         return []
     names = [each.name for each in cleaned.corpora]
     return _largest_first(
         (own, earlier, count)
-        for own, counts in zip(names, cleaned.overlaps, strict=True)
+        for own, counts in zip(names, cleaned.shared_pairs, strict=True)
         for earlier, count in zip(names, counts, strict=True)
     )
+
+
+def _held_out(counts: CorpusCounts) -> Iterator[tuple[str, str, int]]:
+    """Yield the sides of held-out sets with whole sentences in a corpus, and the lines that share n-grams with it."""
+    for side, count in counts.held_out_matches.items():
+        yield counts.name, side, count
+    for side, lines in (counts.held_out_overlaps or {}).items():
+        for line, count in lines.items():
+            yield counts.name, f"{side}, n-grams of line {line}", count
 
 
 def _largest_first(lines: Iterator[tuple[str, str, int]]) -> list[tuple[str, str, int]]:

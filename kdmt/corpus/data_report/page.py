@@ -33,8 +33,8 @@ class ReportedText:
         sha256: SHA-256 of each file; empty where it is not known.
         licence: name of the licence; None if it is not known.
         pairs: number of pairs or lines that were read.
-        kept: number of pairs or lines that are used, without repetitions.
-        copies: number of times that the corpus is in the training text.
+        kept: number of pairs or lines that cleaning keeps.
+        used: number of pairs or lines in the prepared text: a part of them, or several times as many.
         tag: token before each source sentence.
     """
 
@@ -44,7 +44,7 @@ class ReportedText:
     licence: str | None
     pairs: int
     kept: int
-    copies: int = 1
+    used: int
     tag: str | None = None
 
 
@@ -114,7 +114,7 @@ class DataReport:
         ratios: histogram of the ratio of target to source characters.
         sampled_pairs: number of pairs in the sample of the figures about characters and words.
         shared: (corpus, corpus with their first occurrence, number of pairs); both may be the same corpus.
-        held_out: (corpus, side of a held-out set, number of its pairs that were dropped for it).
+        held_out: (corpus, side or line of a held-out set, number of its pairs that were dropped for it).
         held_out_shared: (held-out set, other one, number of common sentences or pairs).
         suggestion: sentence about the size of the vocabulary; empty for none.
     """
@@ -191,7 +191,7 @@ def _summary(report: DataReport) -> Iterator[str]:
 
 
 def _sources(report: DataReport) -> Iterator[str]:
-    header = ["text", "files", "sha256", "licence", "read", "kept", "share kept", "copies", "tag"]
+    header = ["text", "files", "sha256", "licence", "read", "kept", "share kept", "used", "tag"]
     lines = [
         [
             text.path,
@@ -201,7 +201,7 @@ def _sources(report: DataReport) -> Iterator[str]:
             f"{text.pairs:,}",
             f"{text.kept:,}",
             _share(text.kept, text.pairs),
-            str(text.copies),
+            f"{text.used:,}",
             text.tag or "",
         ]
         for text in report.texts[:MAX_LINES]
@@ -333,8 +333,8 @@ def _overlaps(report: DataReport) -> Iterator[str]:
     if report.held_out:
         lines = [[_name(own), _name(side), f"{count:,}"] for own, side, count in report.held_out[:MAX_LINES]]
         yield _table(
-            "pairs with a sentence of a held-out set, which are dropped",
-            ["corpus", "set and side", "pairs"],
+            "dropped pairs with text of a held-out set",
+            ["corpus", "text of", "pairs"],
             lines,
             [False, False, True],
         )

@@ -5,7 +5,14 @@ from __future__ import annotations
 from collections import Counter
 
 from kdmt.corpus.data_report import patterns as module
-from kdmt.corpus.data_report.patterns import PatternCounts, add_patterns, frequent_patterns, pattern_of, prune_chunk
+from kdmt.corpus.data_report.patterns import (
+    PatternCounts,
+    add_patterns,
+    frequent_patterns,
+    list_patterns,
+    pattern_of,
+    prune_chunk,
+)
 
 
 def test_numbers_and_whitespace_do_not_distinguish_patterns() -> None:
@@ -20,7 +27,9 @@ def test_only_the_beginning_counts() -> None:
 def test_patterns_of_all_corpora_are_added_and_single_ones_left_out() -> None:
     first: PatternCounts = {"empty": Counter({("a", ""): 1, ("b", ""): 3}), "copy": Counter({("x", "x"): 1})}
     second: PatternCounts = {"empty": Counter({("a", ""): 3, ("c", ""): 1})}
-    assert frequent_patterns([first, second]) == {"empty": [(("a", ""), 4), (("b", ""), 3)]}
+    assert frequent_patterns([list_patterns(first), list_patterns(second)]) == {
+        "empty": [(("a", ""), 4), (("b", ""), 3)]
+    }
 
 
 def test_memory_is_bounded_and_the_frequent_ones_stay() -> None:
@@ -29,7 +38,7 @@ def test_memory_is_bounded_and_the_frequent_ones_stay() -> None:
         counts = Counter({(f"{chunk} {number}", ""): 1 for number in range(400)}) + Counter({("often", ""): 5})
         add_patterns(found, prune_chunk({"empty": counts}))
         assert len(found["empty"]) <= 2 * module._MOST_IN_CORPUS
-    assert frequent_patterns([found]) == {"empty": [(("often", ""), 1500)]}
+    assert frequent_patterns([list_patterns(found)]) == {"empty": [(("often", ""), 1500)]}
 
 
 def test_a_chunk_keeps_the_most_frequent_patterns() -> None:
