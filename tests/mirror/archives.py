@@ -1,7 +1,7 @@
 """Cut-down copies of the archives that the pipelines of the field download, with the real addresses and layouts.
 
 The addresses and the names inside the archives are those of the original archives, taken from mtdata 0.5.1, from
-sacreBLEU 2.6 and from fairseq's prepare-iwslt14.sh. The text is `tests.mirror.phrases`. All bytes are the same each time.
+sacreBLEU 2.6 and from fairseq's prepare-iwslt14.sh. The text is that of `tests.mirror.phrases`. The bytes never change.
 """
 
 from __future__ import annotations
@@ -113,7 +113,7 @@ def iwslt_tags(start: int, count: int, language: str) -> str:
     """Return a side of the training text of IWSLT, whose lines with markup describe the talks."""
     head = (
         "<url>http://www.ted.com/talks/2</url>\n<keywords>talks</keywords>\n<speaker>A Speaker</speaker>\n"
-        "<talkid>2</talkid>\n<title>Another talk</title>\n<description>TED Talk Subtitles and Transcript</description>\n"
+        "<talkid>2</talkid>\n<title>Another talk</title>\n<description>A transcript</description>\n"
     )
     return head + lines(start, count, language) + "<reviewer></reviewer>\n<translator></translator>\n"
 

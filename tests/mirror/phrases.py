@@ -1,8 +1,8 @@
 """Sentences in six languages that are translations of each other, for archives with the layout of real corpora.
 
-A sentence has a subject, an action and a place. Each list has the same phrase at the same position in every language, and
-the phrases fit together without agreement, so that every combination is a sentence of the language. Language identifiers
-and cleaning rules treat them as ordinary text.
+A sentence has a subject, an action and a place. Each list has the same phrase at the same position in every language.
+The phrases fit together without agreement, so that every combination is a sentence of the language. Language
+identifiers and cleaning rules treat them as ordinary text.
 """
 
 from __future__ import annotations
