@@ -48,10 +48,13 @@ Overrides = Annotated[
     typer.Option("--set", metavar="A.B=C", help="Setting to override, repeatable (default: none)."),
 ]
 Runs = Annotated[Path, typer.Option(envvar="KDMT_RUNS", help="Folder for the outputs of all pipelines.")]
-Mirror = Annotated[
-    Path | None,
+Mirrors = Annotated[
+    list[str] | None,
     typer.Option(
-        envvar="KDMT_MIRROR", help="Local folder in which URLs of corpora are looked up first (default: none)."
+        "--mirror",
+        metavar="FOLDER|URL",
+        help="Folder or base of URLs in which files of corpora are looked up first, repeatable "
+        "(default: those of KDMT_MIRROR, separated as in PATH, or none).",
     ),
 ]
 StudentName = Annotated[str | None, typer.Option(help="Name of the one student to train (default: all).")]
@@ -124,7 +127,7 @@ def run(
     student: StudentName = None,
     set_: Overrides = None,
     runs: Runs = RUNS,
-    mirror: Mirror = None,
+    mirror: Mirrors = None,
 ) -> None:
     """Run every stage that is not up to date, up to a stage."""
     from kdmt.commands.run import run_pipeline
@@ -156,7 +159,7 @@ def status(
 
 @app.command()
 def prepare(
-    pipeline: PipelineFile, set_: Overrides = None, runs: Runs = RUNS, mirror: Mirror = None, rebuild: Rebuild = False
+    pipeline: PipelineFile, set_: Overrides = None, runs: Runs = RUNS, mirror: Mirrors = None, rebuild: Rebuild = False
 ) -> None:
     """Clean, decontaminate, tokenise and binarise the corpora."""
     _run("prepare", pipeline, set_, runs, mirror, rebuild)
@@ -201,7 +204,7 @@ def import_fairseq(
 
 @app.command()
 def teacher(
-    pipeline: PipelineFile, set_: Overrides = None, runs: Runs = RUNS, mirror: Mirror = None, rebuild: Rebuild = False
+    pipeline: PipelineFile, set_: Overrides = None, runs: Runs = RUNS, mirror: Mirrors = None, rebuild: Rebuild = False
 ) -> None:
     """Train the teacher, or continue its training."""
     _run("teacher", pipeline, set_, runs, mirror, rebuild)
@@ -225,7 +228,7 @@ def distill(
     verify_seed: Annotated[int | None, typer.Option(help="Seed for choosing the blocks (default: random).")] = None,
     set_: Overrides = None,
     runs: Runs = RUNS,
-    mirror: Mirror = None,
+    mirror: Mirrors = None,
     rebuild: Rebuild = False,
 ) -> None:
     """Translate the training set with the teacher."""
@@ -250,7 +253,7 @@ def _parse_shard(text: str) -> tuple[int, int]:
 
 @app.command()
 def knowledge(
-    pipeline: PipelineFile, set_: Overrides = None, runs: Runs = RUNS, mirror: Mirror = None, rebuild: Rebuild = False
+    pipeline: PipelineFile, set_: Overrides = None, runs: Runs = RUNS, mirror: Mirrors = None, rebuild: Rebuild = False
 ) -> None:
     """Write the knowledge cache: the teacher's probabilities at every target token."""
     _run("knowledge", pipeline, set_, runs, mirror, rebuild)
@@ -262,7 +265,7 @@ def student(
     student: StudentName = None,
     set_: Overrides = None,
     runs: Runs = RUNS,
-    mirror: Mirror = None,
+    mirror: Mirrors = None,
     rebuild: Rebuild = False,
 ) -> None:
     """Train the students, one model for each seed."""
@@ -271,7 +274,7 @@ def student(
 
 @app.command()
 def score(
-    pipeline: PipelineFile, set_: Overrides = None, runs: Runs = RUNS, mirror: Mirror = None, rebuild: Rebuild = False
+    pipeline: PipelineFile, set_: Overrides = None, runs: Runs = RUNS, mirror: Mirrors = None, rebuild: Rebuild = False
 ) -> None:
     """Translate the test sets with every system and report the metrics, speed and significance."""
     _run("score", pipeline, set_, runs, mirror, rebuild)
@@ -464,7 +467,7 @@ def _run(
     pipeline: Path,
     overrides: list[str] | None,
     runs: Path,
-    mirror: Path | None,
+    mirror: list[str] | None,
     rebuild: bool,
     student: str | None = None,
 ) -> None:
@@ -474,17 +477,30 @@ def _run(
         run_command(workspace, stage, rebuild=rebuild, student=student)
 
 
-def _workspace(pipeline: Path, overrides: list[str] | None, runs: Path, mirror: Path | None = None) -> "Workspace":
+def _workspace(
+    pipeline: Path, overrides: list[str] | None, runs: Path, mirrors: list[str] | None = None
+) -> "Workspace":
     """Read a pipeline file."""
-    from kdmt.config import load_pipeline
+    from kdmt.config import load_locked_pipeline
     from kdmt.stages.workspace import Workspace
 
-    return Workspace(load_pipeline(pipeline, overrides or ()), runs, mirror, show=print)
+    loaded = load_locked_pipeline(pipeline, overrides or ())
+    return Workspace(loaded.config, runs, _mirrors(mirrors), show=print, provenance=loaded.provenance)
+
+
+def _mirrors(given: list[str] | None) -> tuple[str, ...]:
+    """Return the mirrors that are given as options, else those of the environment."""
+    text = os.environ.get("KDMT_MIRROR")
+    if given or not text:
+        return tuple(given or ())
+    from kdmt.corpus.mirror import split_mirrors
+
+    return split_mirrors(text)
 
 
 @contextmanager
 def _joined_workspace(
-    pipeline: Path, overrides: list[str] | None, runs: Path, mirror: Path | None
+    pipeline: Path, overrides: list[str] | None, runs: Path, mirror: list[str] | None
 ) -> "Iterator[Workspace]":
     """Read a pipeline file, and connect the ranks that `torchrun` started while the body runs."""
     from kdmt.ranks import joined_ranks

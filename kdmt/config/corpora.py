@@ -8,12 +8,17 @@ from urllib.parse import unquote, urlsplit
 from pydantic import AfterValidator, Field, ModelWrapValidatorHandler, PrivateAttr, model_validator
 
 from kdmt.choices import OnMalformed, SubwordJoiner
+from kdmt.config.datasets import DATASET_KINDS, NamedDataset, check_one_origin
 from kdmt.config.section import Section, later
 from kdmt.types import SPECIALS
 
+_NAMES = ", ".join(f"'{kind}'" for kind in DATASET_KINDS)
+
 
 class Source(Section):
-    """A text file: a local path, or a URL with its sha256. Files that end in `.gz` are decompressed on the fly.
+    """A text file: a local path, or a URL. Files that end in `.gz` are decompressed on the fly.
+
+    The SHA-256 of a URL is in the pipeline file or in its lock file.
 
     A URL may have a user and a password (`https://user:password@host/file`), which no message, manifest or log
     contains.
@@ -24,9 +29,12 @@ class Source(Section):
         description="Path of a local file. It may be a token file of a data-bin (test.de-en.de.bin) whose index and "
         "dictionary are in the same folder",
     )
-    url: str | None = Field(None, description="URL of a file to download, which requires 'sha256'")
+    url: str | None = Field(None, description="URL of a file to download")
     sha256: str | None = Field(
-        None, pattern=r"^[0-9a-f]{64}$", description="SHA-256 of the file, 64 lowercase hexadecimal digits"
+        None,
+        pattern=r"^[0-9a-f]{64}$",
+        description="SHA-256 of the file, 64 lowercase hexadecimal digits; for a URL without it, 'kdmt lock' writes it "
+        "to the lock file",
     )
     member: str | None = Field(None, description="Path of the file within a zip archive")
     remove_bpe: SubwordJoiner | None = Field(
@@ -51,13 +59,14 @@ class Source(Section):
     def _one_origin(self) -> Source:
         if self.remove_bpe is not None and not self.is_tokens:
             raise ValueError("'remove_bpe' has no effect unless 'path' is a token file, which ends in .bin")
-        if (self.path is None) == (self.url is None):
-            raise ValueError("give either 'path' or 'url'")
-        if self.url is not None and self.sha256 is None:
-            raise ValueError("a 'url' needs its 'sha256'")
+        self._check_origin()
         if (self.path or self.url or "").endswith(".zip") and self.member is None:
             raise ValueError("a zip archive needs 'member', the file inside it")
         return self
+
+    def _check_origin(self) -> None:
+        if (self.path is None) == (self.url is None):
+            raise ValueError("give either 'path' or 'url'")
 
     @property
     def login(self) -> str | None:
@@ -93,6 +102,15 @@ def split_login(url: str) -> tuple[str, str | None]:
     return (parts._replace(netloc=host).geturl(), unquote(login)) if at else (url, None)
 
 
+class Monolingual(NamedDataset, Source):
+    """Text in the source language: a file, or the name of a data set whose source side is used."""
+
+    def _check_origin(self) -> None:
+        check_one_origin(self, ("path", "url", "sha256", "member", "remove_bpe"))
+        if self.dataset is None and (self.path is None) == (self.url is None):
+            raise ValueError(f"give one of 'path', 'url', {_NAMES}")
+
+
 _MALFORMED = (
     "Action for a malformed line: 'drop' leaves it out and counts it in report.json, 'error' stops the stage. A line "
     "is malformed if it is longer than a megabyte or not UTF-8, or if a TSV row has another number of columns than "
@@ -100,8 +118,8 @@ _MALFORMED = (
 )
 
 
-class ParallelText(Section):
-    """Parallel text: two files with one sentence per line, or a TSV file with a column for each language."""
+class ParallelText(NamedDataset):
+    """Parallel text: two files with one sentence per line, a TSV file with a column for each language, or a name."""
 
     source: Source | None = Field(None, description="File with the source sentences, one per line")
     target: Source | None = Field(None, description="File with the target sentences, one per line")
@@ -114,11 +132,14 @@ class ParallelText(Section):
 
     @model_validator(mode="after")
     def _pair_or_tsv(self) -> ParallelText:
+        check_one_origin(self, ("source", "target", "tsv", "source_column", "target_column", "header", "quoted"))
+        if self.dataset is not None:
+            return self
         two_files = self.source is not None and self.target is not None
         if self.tsv is not None and (self.source is not None or self.target is not None):
             raise ValueError("give either 'tsv' or 'source' and 'target', not both")
         if self.tsv is None and not two_files:
-            raise ValueError("give 'source' and 'target', or 'tsv'")
+            raise ValueError(f"give 'source' and 'target', 'tsv', or one of {_NAMES}")
         if self.tsv is not None and self.source_column == self.target_column:
             raise ValueError("'source_column' and 'target_column' are the same")
         for name in ("header", "quoted"):
@@ -146,6 +167,11 @@ class Corpus(ParallelText):
         None, pattern=r"^\S+$", description="Token that is put before each source sentence, for example <bt>"
     )
     malformed: OnMalformed = later("drop", description=_MALFORMED)
+    clean: dict[str, Any] = Field(
+        default_factory=dict,
+        description="Changes of 'prepare.clean' for this corpus, by the name of a limit ('max_words: 100') or of a "
+        "rule ('numbers: false', 'longest_word: {max: 60}')",
+    )
 
 
 class HeldOut(ParallelText):

@@ -1,15 +1,13 @@
-"""The whole pipeline: loading, sections, and rules that concern several sections."""
+"""The whole pipeline: sections, and rules that concern several sections."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from pathlib import Path
+from collections.abc import Iterator
 from typing import Annotated
 
 from pydantic import Field, ValidationError, model_validator
 
 from kdmt.config.distill import Distill
-from kdmt.config.document import read_document
 from kdmt.config.knowledge import Knowledge
 from kdmt.config.messages import describe_problems
 from kdmt.config.prepare import Prepare
@@ -17,7 +15,6 @@ from kdmt.config.score import Score
 from kdmt.config.section import LanguageCode, Section, changed
 from kdmt.config.student import Student, setting_path
 from kdmt.config.training import Teacher
-from kdmt.errors import UserError
 from kdmt.languages import Direction, moses_language, parse_language, same_language, script_of, writes_spaces
 from kdmt.training_sets import TRAINING_SETS
 
@@ -58,6 +55,20 @@ class Pipeline(Section):
         return self
 
     @model_validator(mode="after")
+    def _clean_of_corpora(self) -> Pipeline:
+        for index, corpus in enumerate(self.prepare.train):
+            path = f"prepare.train.{index}.clean"
+            if corpus.clean and self.prepare.clean == "none":
+                raise ValueError(f"'{path}' has no effect with 'prepare.clean: none'")
+            try:
+                self.prepare.clean_of(corpus)
+            except ValidationError as error:
+                raise ValueError(f"'{path}': {describe_problems(error)}") from None
+            except ValueError as error:
+                raise ValueError(f"'{path}': {error}") from None
+        return self
+
+    @model_validator(mode="after")
     def _moses(self) -> Pipeline:
         for key in ("source_lang", "target_lang"):
             if self.prepare.text.moses:
@@ -71,8 +82,9 @@ class Pipeline(Section):
 
     @property
     def scores_lowercased(self) -> bool:
-        """Return whether scores ignore case, by their setting or because the text is lowercased."""
-        return self.score.lowercase or (self.prepare.text.lowercase and self.score.detokenized)
+        """Return whether scores ignore case, by their setting or because processing or the tokenizer removes it."""
+        is_lowercased = self.prepare.text.lowercase and self.score.detokenized
+        return self.score.lowercase or is_lowercased or self.prepare.tokenizer.folds_case
 
     def trainings(self) -> Iterator[tuple[str, Student]]:
         """Yield the YAML path and the settings of each training of each student."""
@@ -177,21 +189,3 @@ def _check_moses(key: str, code: str, *, already_applied: bool) -> None:
             f"'prepare.text.moses': Moses cannot join the words of {code!r} ('{key}') again: leave out 'moses' and set "
             f"'score.detokenized: false'"
         )
-
-
-def load_pipeline(path: Path, overrides: Sequence[str] = ()) -> Pipeline:
-    """Read, override and validate a pipeline file.
-
-    Args:
-        path: the YAML file.
-        overrides: settings as `a.b=c`, with c read as YAML (`null`, `true`, `[1, 2]`, ...).
-
-    Raises:
-        UserError: if the file or a setting is not valid; the message has the file, or the YAML path of each setting.
-        OSError: if the file cannot be read.
-    """
-    document = read_document(path, overrides)
-    try:
-        return Pipeline.model_validate(document)
-    except ValidationError as error:
-        raise UserError(f"{path}: {describe_problems(error, Pipeline)}") from None

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from typing import Annotated, Literal
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, Literal
 
+from annotated_types import Ge
 from pydantic import Discriminator, Field, Tag, model_validator
 
-from kdmt.choices import SubwordJoiner, UnicodeForm
-from kdmt.config.corpora import Corpus, HeldOut, Source
-from kdmt.config.section import Ratio, Section, execution
+from kdmt.choices import DuplicateKey, NormalizationRule, SubwordJoiner, UnicodeForm
+from kdmt.config.corpora import Corpus, HeldOut, Monolingual
+from kdmt.config.rules import RulesOrNone, change_rules
+from kdmt.config.section import Ratio, Section, changed, execution
+from kdmt.types import SPECIALS
+
+_CHANGED_FOR_A_CORPUS = ("min_words", "max_words", "max_characters", "max_ratio", "drop_copies")
 
 
 class Clean(Section):
@@ -33,13 +38,61 @@ class Clean(Section):
         "by the median ratio of target to source in the corpora; 0 for no limit",
     )
     drop_duplicates: bool = Field(True, description="Whether exact duplicates of a pair are dropped, except the first")
+    duplicates: DuplicateKey = Field(
+        "pair",
+        description="What duplicates have in common: 'pair' for both sides, 'source' or 'target' for this side, "
+        "'either' for at least one side",
+    )
+    max_duplicates: int = Field(
+        1,
+        ge=1,
+        description="Maximum number of duplicates that are kept: the first ones, untagged before tagged. With "
+        "'duplicates: source', for example, the number of different targets of a source",
+    )
+    near_duplicates: float = Field(
+        0.0,
+        ge=0.0,
+        le=1.0,
+        description="Similarity from which a pair is dropped as a near-duplicate of an earlier one, 0.5 or more: the "
+        "share of common character 5-grams, without case, punctuation and spaces; 0 to keep near-duplicates",
+    )
     drop_copies: bool = Field(True, description="Whether pairs whose target equals the source are dropped")
+    rules: RulesOrNone = Field(
+        None,
+        description="Further rules: 'default' for the recommended ones, or a list of rules by name, with settings as "
+        "in 'longest_word: {max: 60}'; null for none",
+    )
 
     @model_validator(mode="after")
     def _order(self) -> Clean:
         if self.max_words and self.min_words > self.max_words:
             raise ValueError("'min_words' is larger than 'max_words'")
         return self
+
+    @model_validator(mode="after")
+    def _duplicates(self) -> Clean:
+        if not self.drop_duplicates:
+            for name in ("duplicates", "max_duplicates", "near_duplicates"):
+                if name in changed(self):
+                    raise ValueError(f"'{name}' has no effect with 'drop_duplicates: false'")
+        if 0.0 < self.near_duplicates < 0.5:
+            raise ValueError("'near_duplicates' should be 0, or at least 0.5: other pairs are not near-duplicates")
+        if self.near_duplicates and self.duplicates == "pair" and self.max_duplicates > 1:
+            raise ValueError("'near_duplicates' drops what 'max_duplicates' keeps: equal pairs are near-duplicates too")
+        return self
+
+    def with_changes(self, changes: Mapping[str, Any]) -> Clean:
+        """Return the settings for a corpus with changes of limits and rules by name.
+
+        Raises:
+            ValueError: if a change is not valid; a `ValidationError` has the path of the setting.
+        """
+        if not changes:
+            return self
+        limits = {name: value for name, value in changes.items() if name in _CHANGED_FOR_A_CORPUS}
+        others = {name: value for name, value in changes.items() if name not in limits}
+        kept = self.model_dump(exclude={"rules"})
+        return Clean.model_validate({**kept, **limits, "rules": change_rules(self.rules, others)})
 
 
 class Text(Section):
@@ -58,25 +111,79 @@ class Text(Section):
         return not (self.normalize or self.moses or self.lowercase)
 
 
+# pydantic puts the tag of the branch that it took into the location of an error; `describe_problems` removes it
+SIZE_BRANCH, AUTO_BRANCH = "<vocabulary size>", "<auto>"
+SizeOrAuto = Annotated[
+    Annotated[int, Ge(8), Tag(SIZE_BRANCH)] | Annotated[Literal["auto"], Tag(AUTO_BRANCH)],
+    Discriminator(lambda value: AUTO_BRANCH if isinstance(value, str) else SIZE_BRANCH),
+]
+_NUM_BYTES = 256
+_OF_SENTENCEPIECE: dict[str, object] = {
+    "byte_fallback": False,
+    "user_defined_symbols": [],
+    "split_digits": False,
+    "hard_vocab_limit": True,
+    "normalization_rule": "identity",
+}  # setting -> default
+_OF_LEARNING: dict[str, object] = {
+    "vocab_size": 10000,
+    "model": "unigram",
+    "character_coverage": 1.0,
+    "train_sentences": 500_000,
+}
+
+
 class Tokenizer(Section):
     """Subword tokenizer."""
 
-    type: Literal["sentencepiece", "subword-nmt", "words"] = Field(
-        "sentencepiece", description="Tokenizer library; 'words' for text that is tokenised already, split at spaces"
+    type: Literal["sentencepiece", "subword-nmt", "huggingface", "words"] = Field(
+        "sentencepiece",
+        description="Tokenizer library: SentencePiece, subword-nmt, or Hugging Face tokenizers with the given file "
+        "'source_path'; 'words' for text that is tokenised already, split at spaces",
     )
     model: Literal["unigram", "bpe"] = Field("unigram", description="Subword model; subword-nmt requires 'bpe'")
-    vocab_size: int = Field(
-        10000, ge=8, description="Number of pieces (SentencePiece) or of merge operations (subword-nmt)"
+    vocab_size: SizeOrAuto = Field(
+        10000,
+        description="Number of pieces (SentencePiece) or of merge operations (subword-nmt); 'auto' for the size that "
+        "suits the number of training pairs",
     )
     joint: bool = Field(True, description="Whether both languages share one model")
     character_coverage: float = Field(
         1.0, gt=0.0, le=1.0, description="Share of the characters that SentencePiece's vocabulary covers"
     )
+    byte_fallback: bool = Field(
+        False,
+        description="Whether SentencePiece cuts a character without a piece into bytes instead of <unk>; the "
+        "dictionary has all 256 bytes. With 'source_path', whether the dictionary has all bytes of the given model",
+    )
+    split_digits: bool = Field(False, description="Whether each digit is a piece of its own in SentencePiece")
+    user_defined_symbols: list[str] = Field(
+        default_factory=list,
+        description="Texts that are always one piece of SentencePiece and always in the dictionary, such as "
+        "placeholders",
+    )
+    hard_vocab_limit: bool = Field(
+        True,
+        description="Whether a 'vocab_size' that the text is too small for is an error; if false, SentencePiece makes "
+        "as many pieces as the text allows",
+    )
+    normalization_rule: NormalizationRule = Field(
+        "identity",
+        description="Normalisation by SentencePiece, stored in its model; with '_cf', case is folded too",
+    )
     train_sentences: int = Field(
-        500_000, ge=0, description="Maximum number of lines for training the tokenizer, evenly sampled; 0 for all"
+        500_000,
+        ge=0,
+        description="Maximum number of lines for training the tokenizer, SentencePiece's 'input_sentence_size'; 0 for "
+        "all",
+    )
+    seed: int | None = Field(
+        None, ge=0, description="Seed for drawing these lines at random; null for evenly spaced lines"
     )
     source_path: str | None = Field(
-        None, description="Path of an existing model, used instead of training one; of a joint model its only path"
+        None,
+        description="Path of an existing model, used instead of training one; of a joint model its only path. For "
+        "'type: huggingface' a tokenizer.json",
     )
     target_path: str | None = Field(
         None, description="Path of an existing model of the target language, with 'joint: false'"
@@ -93,6 +200,8 @@ class Tokenizer(Section):
             raise ValueError(f"'remove_bpe' needs 'type: words': '{self.type}' joins its own subwords")
         if self.source_path is not None and self.type == "words":
             raise ValueError("'type: words' has no model: leave out 'source_path'")
+        if self.type == "huggingface" and self.source_path is None:
+            raise ValueError("'type: huggingface' needs the path of a tokenizer.json as 'source_path'")
         if self.type == "subword-nmt" and self.model != "bpe":
             raise ValueError("subword-nmt learns BPE only: set 'model: bpe'")
         if self.target_path is not None and self.source_path is None:
@@ -102,6 +211,53 @@ class Tokenizer(Section):
         if self.joint and self.target_path is not None:
             raise ValueError("a joint tokenizer has one model: give 'source_path' alone")
         return self
+
+    @model_validator(mode="after")
+    def _have_effect(self) -> Tokenizer:
+        """Refuse settings that have no effect with the others."""
+        of_sentencepiece = [name for name, default in _OF_SENTENCEPIECE.items() if getattr(self, name) != default]
+        if of_sentencepiece and self.type != "sentencepiece":
+            raise ValueError(f"'{of_sentencepiece[0]}' has no effect with 'type: {self.type}'")
+        if self.source_path is not None and (others := [name for name in of_sentencepiece if name != "byte_fallback"]):
+            raise ValueError(f"'{others[0]}' has no effect on a given model ('source_path')")
+        if self.type == "huggingface":
+            others = [name for name, default in _OF_LEARNING.items() if getattr(self, name) != default]
+            if others:
+                raise ValueError(f"'{others[0]}' has no effect with 'type: huggingface': nothing is learnt")
+        if not self.is_learnt and (self.vocab_size == "auto" or self.seed is not None):
+            name = "seed" if self.seed is not None else "vocab_size: auto"
+            raise ValueError(f"'{name}' has no effect: no tokenizer is learnt")
+        if self.seed is not None and not self.train_sentences:
+            raise ValueError("'seed' has no effect with 'train_sentences: 0': all lines are read")
+        return self
+
+    @model_validator(mode="after")
+    def _symbols(self) -> Tokenizer:
+        for symbol in self.user_defined_symbols:
+            if not symbol or len(symbol.split()) != 1 or symbol.split()[0] != symbol or "▁" in symbol:
+                raise ValueError(f"'user_defined_symbols': {symbol!r} is empty or contains a space or '▁'")
+            if symbol in SPECIALS or re.fullmatch(r"<0x[0-9A-F]{2}>", symbol):
+                raise ValueError(f"'user_defined_symbols': {symbol!r} is a symbol with a meaning of its own")
+        if len(set(self.user_defined_symbols)) < len(self.user_defined_symbols):
+            raise ValueError("'user_defined_symbols': a symbol is listed twice")
+        least = len(SPECIALS) + len(self.user_defined_symbols) + (_NUM_BYTES if self.byte_fallback else 0)
+        is_too_small = self.source_path is None and self.vocab_size != "auto" and self.vocab_size <= least
+        if is_too_small and (self.byte_fallback or self.user_defined_symbols):
+            raise ValueError(
+                f"'vocab_size' should be more than {least}: special symbols, 'user_defined_symbols' and the 256 "
+                "pieces of 'byte_fallback' are part of it"
+            )
+        return self
+
+    @property
+    def is_learnt(self) -> bool:
+        """Return whether a model is learnt from the training text."""
+        return self.source_path is None and self.type not in ("words", "huggingface")
+
+    @property
+    def folds_case(self) -> bool:
+        """Return whether the normalisation of a learnt model folds case."""
+        return self.normalization_rule.endswith("_cf")
 
 
 class Vocabulary(Section):
@@ -140,7 +296,6 @@ class Vocabulary(Section):
         return self
 
 
-# pydantic puts the tag of the branch that it took into the location of an error; `describe_problems` removes it
 RULES_BRANCH, NONE_BRANCH = "<cleaning rules>", "<no cleaning>"
 CleanOrNone = Annotated[
     Annotated[Clean, Tag(RULES_BRANCH)] | Annotated[Literal["none"], Tag(NONE_BRANCH)],
@@ -185,7 +340,7 @@ class Prepare(Section):
     data_bin: FairseqData | None = Field(
         None, description="Data-bin of fairseq-preprocess, instead of 'train', 'valid' and 'test'"
     )
-    monolingual: list[Source] = Field(
+    monolingual: list[Monolingual] = Field(
         default_factory=list,
         description="Text in the source language alone, for 'self_supervised' and 'distill.monolingual'",
     )
@@ -198,6 +353,7 @@ class Prepare(Section):
     text: Text = Field(Text(), description="Text processing before the tokenizer")
     tokenizer: Tokenizer = Field(Tokenizer(), description="Tokenizer")
     vocabulary: Vocabulary = Field(Vocabulary(), description="Vocabulary")
+    downloads: int = execution(4, ge=1, le=32, description="Maximum number of files that are downloaded at once")
     workers: int = execution(0, ge=0, description="Number of processes; 0 for one per core")
 
     @property
@@ -223,6 +379,10 @@ class Prepare(Section):
             raise ValueError("'data_bin' has its own dictionaries: leave out 'vocabulary.source_path'")
         return self
 
+    def clean_of(self, corpus: Corpus) -> Clean | Literal["none"]:
+        """Return the cleaning rules of a training corpus."""
+        return self.clean if self.clean == "none" else self.clean.with_changes(corpus.clean)
+
     @model_validator(mode="after")
     def _names(self) -> Prepare:
         _check_split_names(self.test_sets)
@@ -232,4 +392,7 @@ class Prepare(Section):
             raise ValueError("'clean: none' drops no line: set 'decontaminate: false' too")
         if self.vocabulary.source_path is not None and self.tokenizer.source_path is None:
             raise ValueError("a given 'vocabulary.source_path' needs its tokenizer ('tokenizer.source_path')")
+        has_dictionary = self.vocabulary.source_path is not None or self.data_bin is not None
+        if self.tokenizer.byte_fallback and has_dictionary:
+            raise ValueError("'tokenizer.byte_fallback' has no effect on a given dictionary")
         return self

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from kdmt.choices import UnicodeForm
-from kdmt.corpus.clean import find_invisible, normalize_unicode, remove_invisible
+from kdmt.corpus.rules.tidying import find_invisible, normalize_unicode, remove_invisible
 
 
 @dataclass

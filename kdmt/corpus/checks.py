@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from kdmt.corpus.clean import remove_invisible
 from kdmt.corpus.decontaminate import comparison_key
 from kdmt.corpus.lines import iterate_lines
+from kdmt.corpus.rules.tidying import remove_invisible
 from kdmt.corpus.swapped import MAX_LINES, Sides
 from kdmt.corpus.text_files import Malformed
 from kdmt.types import PAD, SPECIALS, UNK

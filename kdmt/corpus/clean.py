@@ -1,13 +1,13 @@
 """Cleaning of raw training pairs, with a count for each rule.
 
-The rules apply in this order. Three rules change a line: they remove invisible characters, normalise Unicode and
-collapse whitespace. The others drop a pair: an empty side, too few or too many words, too many characters, a copy, a
-sentence of a validation or test set, a mismatch of the lengths of both sides, or an exact duplicate of an earlier pair
-of any corpus (of a pair in a tagged and an untagged corpus, the untagged one is kept, whichever comes first).
+The rules apply in this order. Some change a line: they remove invisible characters, normalise Unicode and collapse
+whitespace, and do more if `prepare.clean.rules` has rules for it. The others drop a pair: an empty side, too few or too
+many words, too many characters, a copy, the rules of `prepare.clean.rules`, a sentence of a validation or test set, a
+mismatch of the lengths of both sides, or an exact duplicate of an earlier pair of any corpus (of a pair in a tagged and
+an untagged corpus, the untagged one is kept, whichever comes first). The rules for single pairs are in `rules/`.
 
-The pairs are streamed in two passes. The first pass, which may run in several worker processes, writes the pairs that
-pass all rules except the last two to a temporary folder. Then the typical ratio of lengths (`sentence_lengths.py`) and
-the duplicates (`duplicates.py`) are known, and the second pass copies the pairs that pass the last two rules.
+The pairs are streamed in two passes: the first (`first_pass.py`), which may run in several worker processes, applies
+the rules that look at one pair at a time, the second (`second_pass.py`) those that need the pairs of all corpora.
 """
 
 from __future__ import annotations
@@ -16,91 +16,37 @@ import collections
 import dataclasses
 import errno
 import functools
-import hashlib
-import itertools
-import re
 import shutil
-import unicodedata
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import BinaryIO, Literal
+from typing import Literal
 
 import numpy as np
-import numpy.typing as npt
 
-from kdmt.choices import UnicodeForm
 from kdmt.config import Clean
-from kdmt.corpus.combining import limit_marks
 from kdmt.corpus.decontaminate import Forbidden
 from kdmt.corpus.dropped import (
     NUM_EXAMPLES,
     Examples,
-    add_examples,
     cut_texts,
     describe_dropped,
     lost_much,
     show_texts,
     warning_lines,
 )
-from kdmt.corpus.duplicates import DIGEST_BYTES, DuplicateFinder
-from kdmt.corpus.lines import iterate_lines
-from kdmt.corpus.pool import mapping_in_order
-from kdmt.corpus.sentence_lengths import Lengths, RatioMedian, count_characters, length_ratios
+from kdmt.corpus.filters.table import FilterContext, FilteredCorpus, run_filters
+from kdmt.corpus.fingerprints import Finders, Fingerprints, compute_fingerprints
+from kdmt.corpus.first_pass import CleanedChunk, Pair, PassedCorpus, RawChunk, TrainingCorpus, run_first_pass
+from kdmt.corpus.rules.language import LanguageRule
+from kdmt.corpus.rules.pair_text import LanguagePair, PairText
+from kdmt.corpus.rules.rule import ChangingRule, DroppingRule
+from kdmt.corpus.rules.table import build_rules, changing_names, dropping_names
+from kdmt.corpus.second_pass import RULES, Losses, OutputCorpus, find_losses, texts_at, write_output
+from kdmt.corpus.sentence_lengths import RatioMedian, count_characters
 from kdmt.errors import UserError
 from kdmt.files import naming
-
-Pair = tuple[str, str]  # (source line, target line)
-Flags = npt.NDArray[np.bool_]
-
-CHANGING_RULES = ("invisible", "unicode", "whitespace")
-# The rules that drop a pair, in the order in which they are applied.
-DROPPING_RULES = (
-    *("empty", "min_words", "max_words", "max_characters", "copy", "held_out"),
-    *("max_ratio", "duplicate"),  # applied after the first pass over all pairs
-)
-
-
-_CHUNK_PAIRS = 10_000
-
-# Runs of control characters and of the format characters that only control the layout of text: soft hyphen, zero-width
-# space, direction marks, word joiner, byte order mark, annotation marks. Control characters that are whitespace (tab,
-# U+0085, ...) are not included: a later rule makes them spaces. Zero-width joiner and non-joiner are kept, because
-# Persian, the scripts of India and emoji are spelled with them. Arabic and Syriac number signs, which are visible, and
-# the tag characters that form flags are kept too.
-_INVISIBLE = re.compile(
-    "[\x00-\x08\x0e-\x1b\x7f-\x84\x86-\x9f\u00ad\u061c\u200b\u200e\u200f\u202a-\u202e\u2060-\u2064\u2066-\u206f\ufeff\ufff9-\ufffb]+"
-)
-# Invisible characters that separate the words around them: the dashes of Windows-1252 read as Latin-1, and the mark
-# between a word and its annotation.
-_SEPARATORS = "\x96\x97\ufffa"
-_ZERO_WIDTH_SPACE = "\u200b"
-# Unicode blocks of scripts of South-East Asia and Tibet, which are written without spaces between words: there a
-# zero-width space separates two words. In other scripts, also in Chinese and Japanese, it only allows a line break.
-_UNSPACED_BLOCKS = (
-    *((0x0E00, 0x109F), (0x1780, 0x17FF), (0x1950, 0x19FF), (0x1A20, 0x1AAF), (0x1B00, 0x1B7F), (0xA980, 0xA9FF)),
-    *((0xAA60, 0xAADF), (0x11700, 0x1174F)),
-)
-
-
-def _is_of_word(character: str) -> bool:
-    """Return whether a character is a letter, a combining mark or a digit."""
-    return unicodedata.category(character)[0] in "LMN"
-
-
-_UNSPACED = "".join(filter(_is_of_word, (chr(code) for a, b in _UNSPACED_BLOCKS for code in range(a, b + 1))))
-_BOUNDARY = re.compile(f"(?<=[{_UNSPACED}])\u200b(?=[{_UNSPACED}])")  # the most frequent case by far
-
-
-@dataclass(frozen=True)
-class TrainingCorpus:
-    """Pairs of lines, and their weight and tag in the training text."""
-
-    name: str
-    pairs: Iterable[Pair]
-    weight: int = 1  # number of times that the corpus is in the output
-    tag: str | None = None
 
 
 @dataclass(frozen=True)
@@ -137,7 +83,10 @@ class CleaningReport:
     @property
     def dropped(self) -> dict[str, int]:
         """Mapping from each rule to the number of pairs that it dropped in all corpora."""
-        return {rule: sum(corpus.dropped[rule] for corpus in self.corpora) for rule in DROPPING_RULES}
+        total: collections.Counter[str] = collections.Counter()
+        for corpus in self.corpora:
+            total.update(corpus.dropped)  # which keeps rules with a count of 0
+        return dict(total)
 
     def as_dict(self) -> dict[str, object]:
         """Return the report as plain JSON values."""
@@ -172,130 +121,100 @@ class CleaningReport:
             yield from warning_lines("all corpora", what, self.pairs_in, self.dropped, {})
 
 
-# ------------------------------------------------------------------------------------------------------------- rules
+# ------------------------------------------------------------------------------------------------------- first pass
 
 
-def remove_invisible(line: str) -> str:
-    """Remove control characters (except whitespace) and invisible format characters (except joiners).
-
-    Characters that separate two words, such as a zero-width space in Thai or Khmer, are replaced by a space.
-    """
-    if line.isprintable():
-        return line
-    if _ZERO_WIDTH_SPACE in line:
-        line = _BOUNDARY.sub(" ", line)
-    return _INVISIBLE.sub(_space_or_nothing, line)
-
-
-def find_invisible(line: str) -> set[str]:
-    """Return the characters that `remove_invisible` removes."""
-    return set().union(*_INVISIBLE.findall(line))
-
-
-def _space_or_nothing(match: re.Match[str]) -> str:
-    line, run = match.string, match[0]
-    around = line[match.start() - 1 : match.start()] + line[match.end() : match.end() + 1]
-    if len(around) < 2 or not all(map(_is_of_word, around)):
-        return ""
-    if _ZERO_WIDTH_SPACE in run and any(character in _UNSPACED for character in around):
-        return " "
-    return " " if any(character in _SEPARATORS for character in run) else ""
-
-
-def normalize_unicode(line: str, form: UnicodeForm) -> str:
-    """Return a line in a normalisation form (Unicode Standard Annex #15), with at most 30 combining marks in a row."""
-    line = limit_marks(line)
-    if form == "none" or line.isascii() or unicodedata.is_normalized(form, line):
-        return line
-    return unicodedata.normalize(form, line)
-
-
-def collapse_whitespace(line: str) -> str:
-    """Return a line with one space for each run of whitespace, including no-break spaces, and none at the ends."""
-    # The only whitespace in a printable line is the space.
-    if line.isprintable() and "  " not in line and not line.startswith(" ") and not line.endswith(" "):
-        return line
-    return " ".join(line.split())
-
-
-def broken_rule(source: str, target: str, clean: Clean, *, spaced: tuple[bool, bool] = (True, True)) -> str | None:
-    """Return the first of the rules for single pairs that drops this pair, or None.
-
-    Args:
-        source, target: lines as returned by `collapse_whitespace`.
-        spaced: whether each side is written with spaces between words; words are counted only on such sides.
-    """
-    if not source or not target:
-        return "empty"
-    of_source, of_target = spaced
-    least, most = clean.min_words, clean.max_words
-    if least > 1 and ((of_source and source.count(" ") + 1 < least) or (of_target and target.count(" ") + 1 < least)):
-        return "min_words"
-    # n words have at least 2n - 1 characters, so the words of most lines need not be counted
-    if most and (
-        (of_source and len(source) > 2 * most and source.count(" ") >= most)
-        or (of_target and len(target) > 2 * most and target.count(" ") >= most)
-    ):
-        return "max_words"
-    if clean.max_characters and (len(source) > clean.max_characters or len(target) > clean.max_characters):
-        return "max_characters"
-    if clean.drop_copies and source == target:
-        return "copy"
-    return None
-
-
-@dataclass(frozen=True)
-class CleanedChunk:
-    """The remaining pairs of a chunk: text with a newline after each line, and a digest of 16 bytes for each pair."""
-
-    source: bytes
-    target: bytes
-    digests: bytes  # empty if duplicates are kept
-    pairs_in: int
-    num_pairs: int
-    counts: collections.Counter[str]  # rule, or held-out set and side -> number of lines or pairs
-    characters: tuple[Lengths, Lengths]  # number of characters of each remaining line
-    examples: Examples
-
-
-def clean_chunk(
-    pairs: Sequence[Pair], clean: Clean, forbidden: Forbidden | None, *, spaced: tuple[bool, bool] = (True, True)
-) -> CleanedChunk:
-    """Apply the rules for single pairs to each pair of a chunk."""
-    counts: collections.Counter[str] = collections.Counter()
-    examples: Examples = {}
-    sources, targets, digests = [], [], []
-    for raw_source, raw_target in pairs:
-        source = clean_line(raw_source, clean.unicode_form, counts)
-        target = clean_line(raw_target, clean.unicode_form, counts)
-        rule = broken_rule(source, target, clean, spaced=spaced)
-        if rule is None and forbidden is not None:
-            matches = forbidden.matches(source, target)
-            if matches:
-                rule = "held_out"
-                counts.update(matches)
-        if rule is not None:
-            counts[rule] += 1
-            if counts[rule] <= NUM_EXAMPLES:
-                examples.setdefault(rule, []).append(cut_texts(raw_source, raw_target))
+def clean_chunk(chunk: RawChunk, *, languages: LanguagePair, forbidden: Forbidden | None) -> CleanedChunk:
+    """Apply the rules for single pairs to each pair of a chunk; with "none" keep every line unchanged."""
+    if chunk.clean == "none":
+        return _keep_chunk(chunk.pairs)
+    rules = build_rules(chunk.clean, languages)
+    of_source, of_target = rules.changing
+    dropped = _Dropped()
+    candidates: list[tuple[str, str, Pair]] = []
+    for pair in chunk.pairs:
+        source = clean_line(pair[0], of_source, dropped.counts)
+        target = clean_line(pair[1], of_target, dropped.counts)
+        rule = broken_rule(PairText(source, target), rules.dropping)
+        if rule is None:
+            candidates.append((source, target, pair))
+        else:
+            dropped.add(rule, pair)
+    if rules.language is not None:
+        candidates = _judge_languages(candidates, rules.language, dropped)
+    sources, targets = [], []
+    for source, target, pair in candidates:
+        if forbidden is not None and (matches := forbidden.matches(source, target)):
+            dropped.counts.update(matches)
+            dropped.add("held_out", pair)
             continue
         sources.append(source)
         targets.append(target)
-        if clean.drop_duplicates:
-            digests.append(_digest(source, target))
-    return _make_chunk(sources, targets, digests, len(pairs), counts, examples)
+    fingerprints = compute_fingerprints(sources, targets, chunk.clean)
+    return _make_chunk(sources, targets, fingerprints, len(chunk.pairs), dropped.counts, dropped.examples)
 
 
-def keep_chunk(pairs: Sequence[Pair]) -> CleanedChunk:
+@dataclass(frozen=True)
+class _Dropped:
+    """Counts of a chunk, and the first pairs that each rule drops."""
+
+    counts: collections.Counter[str] = field(default_factory=collections.Counter)
+    examples: Examples = field(default_factory=dict)
+
+    def add(self, rule: str, pair: Pair) -> None:
+        """Count a dropped pair, given as it was read."""
+        self.counts[rule] += 1
+        if self.counts[rule] <= NUM_EXAMPLES:
+            self.examples.setdefault(rule, []).append(cut_texts(*pair))
+
+
+def _judge_languages(
+    candidates: Sequence[tuple[str, str, Pair]], rule: LanguageRule, dropped: _Dropped
+) -> list[tuple[str, str, Pair]]:
+    """Return the pairs that the rule for languages keeps, those with exchanged languages with their sides swapped."""
+    verdicts = rule.judge([source for source, _, _ in candidates], [target for _, target, _ in candidates])
+    kept = []
+    for (source, target, pair), is_dropped, is_swapped in zip(
+        candidates, verdicts.dropped_N.tolist(), verdicts.swapped_N.tolist(), strict=True
+    ):
+        if is_dropped:
+            dropped.add(rule.name, pair)
+        elif is_swapped:
+            dropped.counts[rule.swapped] += 1
+            kept.append((target, source, pair))
+        else:
+            kept.append((source, target, pair))
+    return kept
+
+
+def _keep_chunk(pairs: Sequence[Pair]) -> CleanedChunk:
     """Return a chunk with every line unchanged."""
     sources, targets = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
-    return _make_chunk(sources, targets, [], len(pairs), collections.Counter(), {})
+    return _make_chunk(sources, targets, Fingerprints(), len(pairs), collections.Counter(), {})
+
+
+def broken_rule(pair: PairText, rules: Iterable[DroppingRule]) -> str | None:
+    """Return the name of the first rule that drops a pair, or None."""
+    for rule in rules:
+        if rule.breaks(pair):
+            return rule.name
+    return None
+
+
+def clean_line(line: str, rules: Iterable[ChangingRule], counts: collections.Counter[str]) -> str:
+    """Apply the rules that change a line, and count the line for each rule that changes it."""
+    for rule in rules:
+        edited = rule.edit(line)
+        if edited is not line and edited != line:
+            counts[rule.name] += 1
+            line = edited
+    return line
 
 
 def _make_chunk(
     sources: list[str],
     targets: list[str],
-    digests: list[bytes],
+    fingerprints: Fingerprints,
     pairs_in: int,
     counts: collections.Counter[str],
     examples: Examples,
@@ -303,32 +222,13 @@ def _make_chunk(
     return CleanedChunk(
         source=_join(sources),
         target=_join(targets),
-        digests=b"".join(digests),
+        fingerprints=fingerprints,
         pairs_in=pairs_in,
         num_pairs=len(sources),
         counts=counts,
         characters=(count_characters(sources), count_characters(targets)),
         examples=examples,
     )
-
-
-def clean_line(line: str, form: UnicodeForm, counts: collections.Counter[str]) -> str:
-    """Apply the rules that change a line, and count the line for each rule that changes it."""
-    visible = remove_invisible(line)
-    if visible is not line and visible != line:
-        counts["invisible"] += 1
-    normal = normalize_unicode(visible, form)
-    if normal is not visible:
-        counts["unicode"] += 1
-    collapsed = collapse_whitespace(normal)
-    if collapsed is not normal and collapsed != normal:
-        counts["whitespace"] += 1
-    return collapsed
-
-
-def _digest(source: str, target: str) -> bytes:
-    # No line contains a newline, so different pairs give different text.
-    return hashlib.blake2b(f"{source}\n{target}".encode(), digest_size=DIGEST_BYTES).digest()
 
 
 def _join(lines: list[str]) -> bytes:
@@ -349,6 +249,8 @@ def clean_corpora(
     workdir: Path,
     workers: int = 1,
     spaced: tuple[bool, bool] = (True, True),
+    languages: tuple[str, str] | None = None,
+    filters: FilterContext | None = None,
 ) -> CleaningReport:
     """Clean training corpora and write them to one text file per side.
 
@@ -357,7 +259,8 @@ def clean_corpora(
 
     Args:
         corpora: training corpora; each is read once, in order.
-        clean: settings of the rules, or "none" to keep every line unchanged, ignore `forbidden` and apply only weights.
+        clean: settings of the rules for corpora without settings of their own, or "none" to keep every line unchanged,
+            ignore `forbidden` and apply only weights.
         forbidden: sentences of validation and test sets, which are dropped.
         out_source, out_target: output files with one line per pair, each ending in `\\n`; they are written to temporary
             files in the same folders, which are renamed when everything is complete.
@@ -367,6 +270,8 @@ def clean_corpora(
             error; it needs the size of the text and 33 bytes per pair.
         workers: number of processes for the first pass; 1 for this process only.
         spaced: whether each side is written with spaces between words; limits on words apply only to such sides.
+        languages: codes of both languages, for the rules that need them.
+        filters: what the filters by scores need; None to leave them out.
 
     Raises:
         UserError: if no pair is left or the disk is full. Errors of reading the pairs are raised too. After an error,
@@ -374,30 +279,43 @@ def clean_corpora(
     """
     finals = [out_source, out_target, out_tags]
     asides = [path.with_name(path.name + ".part") for path in finals]
-    apply_rules: Callable[[list[Pair]], CleanedChunk] = keep_chunk
-    if clean != "none":
-        apply_rules = functools.partial(clean_chunk, clean=clean, forbidden=forbidden, spaced=spaced)
-    with _clearing_up(workdir, asides), DuplicateFinder(workdir) as finder:
+    apply_rules = functools.partial(clean_chunk, languages=LanguagePair(spaced, languages), forbidden=forbidden)
+    with _clearing_up(workdir, asides):
+        rules = None if clean == "none" else clean
+        finders = Finders(workdir, rules)
         median = RatioMedian()
-        passed = _clean_all(workdir, corpora, apply_rules, finder, median, workers)
-        repeats = _split(finder.find(), [one.num_digests for one in passed])
+        passed = run_first_pass(workdir, corpora, clean, apply_rules, finders, median, workers)
         typical = median.value()
-        max_ratio = 0.0 if clean == "none" else clean.max_ratio
-        losses = [_Losses(_unfit(one, typical, max_ratio), own) for one, own in zip(passed, repeats, strict=True)]
+        losses = find_losses(passed, finders, rules, typical=typical, workdir=workdir)
+        if filters is not None:
+            losses = _add_filters(passed, losses, filters)
         held_out_sides = forbidden.sides if forbidden is not None and clean != "none" else ()
         counted = [_count(one, own, held_out_sides) for one, own in zip(passed, losses, strict=True)]
         report = CleaningReport(tuple(counted), typical)
         _require_pairs(report)
-        dropped = [own.dropped_N for own in losses]
-        _write_side([one.source for one in passed], report, dropped, asides[0])
-        _write_side([one.target for one in passed], report, dropped, asides[1])
-        _write_tags(report, asides[2])
+        output = [
+            OutputCorpus(one, own.dropped_N, counts.weight, counts.pairs_out)
+            for one, own, counts in zip(passed, losses, counted, strict=True)
+        ]
+        write_output(output, *asides)
         for aside, final in zip(asides, finals, strict=True):
             if aside.exists():
                 aside.replace(final)
             else:  # no corpus has a tag
                 final.unlink(missing_ok=True)
     return report
+
+
+def _add_filters(passed: Sequence[PassedCorpus], losses: Sequence[Losses], filters: FilterContext) -> list[Losses]:
+    """Return the losses of each corpus with those of the filters by scores."""
+    corpora = [
+        FilteredCorpus(
+            None if one.clean == "none" else one.clean.rules, one.source, one.target, own.dropped_N, one.num_pairs
+        )
+        for one, own in zip(passed, losses, strict=True)
+    ]
+    masks = run_filters(corpora, filters)
+    return [Losses(own.masks | added) for own, added in zip(losses, masks, strict=True)]
 
 
 @contextmanager
@@ -418,175 +336,29 @@ def _clearing_up(workdir: Path, asides: Sequence[Path]) -> Iterator[None]:
             aside.unlink(missing_ok=True)
 
 
-@dataclass(frozen=True)
-class _FirstPass:
-    """A corpus after the first pass: text with `num_pairs` lines per side in `workdir`, including duplicates."""
-
-    corpus: TrainingCorpus
-    source: Path
-    target: Path
-    pairs_in: int
-    num_pairs: int
-    num_digests: int  # num_pairs, or 0 if duplicates are kept
-    counts: collections.Counter[str]
-    characters: Path  # file of the numbers of characters of both sides of each pair, uint32
-    examples: Examples
-
-
-@dataclass(frozen=True)
-class _Losses:
-    """Pairs of a corpus that the last two rules drop, as masks over the text of the first pass.
-
-    Attributes:
-        unfit_N: mask of pairs with a mismatch of lengths; empty if there is no limit.
-        repeats_N: mask of pairs that are duplicates of earlier ones; empty if duplicates are kept.
-    """
-
-    unfit_N: Flags
-    repeats_N: Flags
-
-    @property
-    def dropped_N(self) -> Flags:
-        """Mask of all pairs that are dropped; empty if neither rule applies."""
-        if len(self.unfit_N) and len(self.repeats_N):
-            return self.unfit_N | self.repeats_N
-        return self.unfit_N if len(self.unfit_N) else self.repeats_N
-
-    def positions(self) -> dict[str, npt.NDArray[np.int64]]:
-        """Return the indices of the pairs that each rule drops.
-
-        A pair with a mismatch of lengths counts for that rule alone: its duplicates have the same mismatch.
-        """
-        repeats_N = self.repeats_N & ~self.unfit_N if len(self.unfit_N) and len(self.repeats_N) else self.repeats_N
-        return {"max_ratio": np.flatnonzero(self.unfit_N), "duplicate": np.flatnonzero(repeats_N)}
-
-
-def _clean_all(
-    workdir: Path,
-    corpora: Iterable[TrainingCorpus],
-    apply_rules: Callable[[list[Pair]], CleanedChunk],
-    finder: DuplicateFinder,
-    median: RatioMedian,
-    workers: int,
-) -> list[_FirstPass]:
-    """Run the first pass over all corpora."""
-    passed = []
-    with mapping_in_order(apply_rules, workers) as map_in_order:
-        for number, corpus in enumerate(corpora):
-            chunks = map_in_order(_chunks(corpus.pairs))
-            passed.append(_clean_one(corpus, chunks, finder, median, workdir, number))
-    return passed
-
-
-def _clean_one(
-    corpus: TrainingCorpus,
-    chunks: Iterable[CleanedChunk],
-    finder: DuplicateFinder,
-    median: RatioMedian,
-    workdir: Path,
-    number: int,
-) -> _FirstPass:
-    paths = [workdir / f"{number}.{what}" for what in ("source", "target", "characters")]
-    pairs_in = num_pairs = num_digests = 0
-    counts: collections.Counter[str] = collections.Counter()
-    examples: Examples = {}
-    with paths[0].open("wb") as source, paths[1].open("wb") as target, paths[2].open("wb") as characters:
-        for chunk in chunks:
-            source.write(chunk.source)
-            target.write(chunk.target)
-            characters.write(np.stack(chunk.characters, axis=1).tobytes())
-            median.add(*chunk.characters)
-            finder.add(chunk.digests, second=corpus.tag is not None)
-            pairs_in += chunk.pairs_in
-            num_pairs += chunk.num_pairs
-            num_digests += len(chunk.digests) // DIGEST_BYTES
-            counts += chunk.counts
-            add_examples(examples, chunk.examples)
-    return _FirstPass(corpus, paths[0], paths[1], pairs_in, num_pairs, num_digests, counts, paths[2], examples)
-
-
-def _unfit(one: _FirstPass, typical: float, max_ratio: float) -> Flags:
-    """Return the mask of the pairs with a mismatch of lengths; empty if there is no limit."""
-    if not max_ratio:
-        return np.zeros(0, dtype=bool)
-    unfit_N = np.zeros(one.num_pairs, dtype=bool)
-    with one.characters.open("rb") as file:
-        for start in range(0, one.num_pairs, _CHUNK_PAIRS):
-            stop = min(start + _CHUNK_PAIRS, one.num_pairs)
-            lengths_N2 = np.fromfile(file, dtype=np.uint32, count=2 * (stop - start)).reshape(-1, 2)
-            unfit_N[start:stop] = length_ratios(lengths_N2[:, 0], lengths_N2[:, 1], typical) > max_ratio
-    return unfit_N
-
-
-def _chunks(pairs: Iterable[Pair]) -> Iterator[list[Pair]]:
-    iterator = iter(pairs)
-    while chunk := list(itertools.islice(iterator, _CHUNK_PAIRS)):
-        yield chunk
-
-
-def _split(repeats_N: Flags, lengths: Sequence[int]) -> list[Flags]:
-    return np.split(repeats_N, np.cumsum(lengths)[:-1])
-
-
-def _write_side(texts: Sequence[Path], report: CleaningReport, repeats: Sequence[Flags], out_path: Path) -> None:
-    """Run the second pass for one side: write each corpus `weight` times, without the dropped pairs.
-
-    Args:
-        repeats: mask of the dropped pairs of each corpus; empty if none can be dropped.
-    """
-    with out_path.open("wb") as out:
-        for text, counts, repeats_N in zip(texts, report.corpora, repeats, strict=True):
-            for _ in range(counts.weight):
-                _copy_kept(text, repeats_N, out)
-
-
-def _copy_kept(text: Path, repeats_N: Flags, out: BinaryIO) -> None:
-    with text.open("rb") as lines:
-        for start in range(0, len(repeats_N), _CHUNK_PAIRS):
-            kept_N = ~repeats_N[start : start + _CHUNK_PAIRS]
-            out.writelines(itertools.compress(itertools.islice(lines, len(kept_N)), kept_N.tobytes()))
-        shutil.copyfileobj(lines, out)  # all lines if `repeats_N` is empty
-
-
-def _write_tags(report: CleaningReport, out_path: Path) -> None:
-    """Write the tag of each pair of the output; write no file if no corpus has a tag."""
-    if all(corpus.tag is None for corpus in report.corpora):
-        return
-    with out_path.open("wb") as out:
-        for corpus in report.corpora:
-            out.writelines(itertools.repeat(f"{corpus.tag or ''}\n".encode(), corpus.pairs_out))
-
-
 # ------------------------------------------------------------------------------------------------------------ counts
 
 
-def _count(one: _FirstPass, losses: _Losses, held_out_sides: Sequence[str]) -> CorpusCounts:
-    positions = losses.positions()
+def _count(one: PassedCorpus, losses: Losses, held_out_sides: Sequence[str]) -> CorpusCounts:
+    positions = {rule: np.flatnonzero(mask_N) for rule, mask_N in losses.masks.items()}
     seen_late = {rule: len(found) for rule, found in positions.items()}
     kept = one.num_pairs - sum(seen_late.values())
     examples = dict(one.examples)
     for rule, found in positions.items():
         if len(found):
-            examples[rule] = _texts_at(one, found[:NUM_EXAMPLES].tolist())
+            examples[rule] = texts_at(one, found[:NUM_EXAMPLES].tolist())
     return CorpusCounts(
         name=one.corpus.name,
         weight=one.corpus.weight,
         tag=one.corpus.tag,
         pairs_in=one.pairs_in,
-        lines_changed={rule: one.counts[rule] for rule in CHANGING_RULES},
-        dropped={rule: one.counts[rule] for rule in DROPPING_RULES} | seen_late,
+        lines_changed={rule: one.counts[rule] for rule in changing_names(one.clean)},
+        dropped={rule: one.counts[rule] for rule in (*dropping_names(one.clean), "held_out", *RULES)} | seen_late,
         held_out_matches={side: one.counts[side] for side in held_out_sides},
         pairs_kept=kept,
         pairs_out=kept * one.corpus.weight,
         examples=examples,
     )
-
-
-def _texts_at(one: _FirstPass, positions: list[int]) -> list[tuple[str, ...]]:
-    """Return the beginnings of the pairs at these indices, which must be ascending."""
-    pairs = zip(iterate_lines(one.source), iterate_lines(one.target), strict=True)
-    numbered = itertools.islice(enumerate(pairs), positions[-1] + 1)
-    return [cut_texts(*pair) for position, pair in numbered if position in positions]
 
 
 def _require_pairs(report: CleaningReport) -> None:

@@ -4,7 +4,17 @@ from __future__ import annotations
 
 from itertools import chain
 
-from kdmt.config import HeldOut, ParallelText, Prepare, Source
+from kdmt.config import HeldOut, Monolingual, ParallelText, Prepare, Source
+
+
+def texts_by_path(settings: Prepare) -> dict[str, ParallelText | Monolingual]:
+    """Return every text that the settings name, by its YAML path."""
+    held_out = {"valid": settings.valid, **{f"test.{name}": text for name, text in settings.test.items()}}
+    return {
+        **{f"prepare.train.{index}": text for index, text in enumerate(settings.train)},
+        **{f"prepare.{name}": text for name, text in held_out.items() if text is not None},
+        **{f"prepare.monolingual.{index}": text for index, text in enumerate(settings.monolingual)},
+    }
 
 
 def text_sources(settings: Prepare) -> list[Source]:

@@ -15,7 +15,7 @@ from pydantic import ValidationError
 
 from kdmt.choices import UnicodeForm
 from kdmt.config import Text
-from kdmt.corpus.clean import collapse_whitespace, normalize_unicode, remove_invisible
+from kdmt.corpus.rules.tidying import collapse_whitespace, normalize_unicode, remove_invisible
 from kdmt.errors import UserError
 from kdmt.languages import Direction, moses_language, parse_language
 

@@ -21,7 +21,7 @@ from pathlib import Path
 
 from kdmt.checksum import known_sha256
 from kdmt.config import Prepare
-from kdmt.corpus.fetch import token_companions
+from kdmt.corpus.fetch import Places, token_companions
 from kdmt.corpus.given_text import text_sources
 from kdmt.corpus.indexed import bin_path, idx_path
 from kdmt.errors import UserError
@@ -43,12 +43,15 @@ def prepare_stage(workspace: Workspace) -> Stage:
 def _make(workspace: Workspace, plan: Plan) -> None:
     from kdmt.stages.prepare_work import Locations, Preparation, make
 
+    alternatives = workspace.provenance.alternatives
+    places = Places(workspace.layout.downloads, workspace.mirrors, alternatives=alternatives)
     preparation = Preparation(
         settings=workspace.config.prepare,
         direction=workspace.direction,
         spaced=spaced_sides(workspace),
-        locations=Locations(workspace.layout.downloads, workspace.mirror),
+        locations=Locations(places),
         say=workspace.say,
+        provenance=workspace.provenance,
     )
     make(preparation, workspace.prepare, plan, workspace.resolved_config())
 

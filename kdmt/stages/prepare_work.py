@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from kdmt.config import Corpus, HeldOut, ParallelText, Prepare, Source
+from kdmt.config import NO_LOCK_FILE, Corpus, HeldOut, ParallelText, Prepare, Provenance, Source, Tokenizer
 from kdmt.corpus.binarize import (
     BinarizedPair,
     TextPair,
@@ -19,20 +19,31 @@ from kdmt.corpus.binarize import (
 )
 from kdmt.corpus.characters import find_foreign_forms
 from kdmt.corpus.checks import check_held_out, check_malformed, check_sides, check_specials, report_findings
-from kdmt.corpus.clean import CleaningReport, TrainingCorpus, clean_corpora
+from kdmt.corpus.clean import CleaningReport, clean_corpora
 from kdmt.corpus.codec import TEXT_FILE
 from kdmt.corpus.decontaminate import Forbidden, collect_forbidden
 from kdmt.corpus.dropped import describe_dropped
-from kdmt.corpus.fetch import fetch, fetch_corpus, monolingual_lines, read_pairs, source_lines
-from kdmt.corpus.given_text import held_out_texts, sources_of
+from kdmt.corpus.fetch import Places, fetch, fetch_corpus, monolingual_lines, read_pairs, source_lines
+from kdmt.corpus.fetch_queue import describe_fetched, fetch_all
+from kdmt.corpus.first_pass import TrainingCorpus
+from kdmt.corpus.given_text import held_out_texts, sources_of, text_sources
+from kdmt.corpus.licences import describe_licences, licences_of
 from kdmt.corpus.lines import iterate_lines, spread_lines, write_lines
 from kdmt.corpus.pool import mapping_in_order
 from kdmt.corpus.prepared import PARTIAL_SUFFIX, REPORT, PreparedCorpus
 from kdmt.corpus.round_trip import SAMPLED_LINES, measure_round_trip
 from kdmt.corpus.text import TextProcessor
 from kdmt.corpus.text_files import Malformed
-from kdmt.corpus.tokenizer import Tokenizers, TooLittleText, load_tokenizer, read_chunks, train_tokenizer
+from kdmt.corpus.tokenizer import (
+    Tokenizers,
+    TooLittleText,
+    load_tokenizer,
+    read_chunks,
+    required_symbols,
+    train_tokenizer,
+)
 from kdmt.corpus.vocabulary import Dictionary
+from kdmt.corpus.vocabulary_size import explain_suggestion, is_far_off, suggest_size
 from kdmt.errors import UserError
 from kdmt.files import atomic_file, write_json
 from kdmt.flow.folders import move_aside, real_folder
@@ -48,22 +59,26 @@ class Locations:
     """The locations from which files are read.
 
     Attributes:
-        downloads: folder of files from the network.
-        mirror: folder with the content of URLs, used in place of the network; None for the network.
+        places: folder of files from the network, mirrors and alternatives.
     """
 
-    downloads: Path
-    mirror: Path | None
+    places: Places
 
-    def fetch(self, source: Source, say: Callable[[str], None]) -> Path:
+    def fetch_all(self, sources: Sequence[Source], *, at_once: int, say: Callable[[str], None]) -> None:
+        """Download the files of sources that are not there yet."""
+        if all(source.url is None for source in sources):
+            return
+        with download_progress(say) as progress:
+            fetched = fetch_all(sources, self.places, at_once=at_once, progress=progress)
+        say(f"prepare: {describe_fetched(fetched)}")
+
+    def fetch(self, source: Source) -> Path:
         """Return the path of a local file with the content of a source."""
-        progress = download_progress(say)
-        return fetch(source, downloads=self.downloads, mirror=self.mirror, base=Path(), progress=progress)
+        return fetch(source, self.places).path
 
-    def fetch_corpus(self, corpus: ParallelText, say: Callable[[str], None]) -> tuple[Path, ...]:
+    def fetch_corpus(self, corpus: ParallelText) -> tuple[Path, ...]:
         """Return the paths of the local files of a parallel text, for `read_pairs`."""
-        progress = download_progress(say)
-        return fetch_corpus(corpus, downloads=self.downloads, mirror=self.mirror, base=Path(), progress=progress)
+        return fetch_corpus(corpus, self.places)
 
 
 @dataclass(frozen=True)
@@ -76,6 +91,7 @@ class Preparation:
         spaced: flags for source and target, True if words are separated by spaces.
         locations: locations from which files are read.
         say: function that prints a line for the user.
+        provenance: what the lock file says about the corpora.
     """
 
     settings: Prepare
@@ -83,6 +99,7 @@ class Preparation:
     spaced: tuple[bool, bool]
     locations: Locations
     say: Callable[[str], None]
+    provenance: Provenance = NO_LOCK_FILE
 
 
 def make(work: Preparation, folder: Path, plan: Plan, config: Mapping[str, object]) -> None:
@@ -114,6 +131,7 @@ def _fill(work: Preparation, folder: Path) -> dict[str, object]:
     unicode_form = None if settings.clean == "none" else settings.clean.unicode_form
     processor = TextProcessor(settings.text, *direction.sides, unicode_form)
     held_out = held_out_texts(settings)
+    _fetch_all(work)
     for split, corpus in held_out.items():
         _write_held_out(work, folder, split, corpus, processor)
     foreign_forms = _foreign_forms(work, folder, held_out, processor)
@@ -130,15 +148,41 @@ def _fill(work: Preparation, folder: Path) -> dict[str, object]:
     samples = [spread_lines(path, SAMPLED_LINES) for path in train_text]
     _process_text(work, folder, processor, workers)
     write_json(folder / TEXT_FILE, processor.to_dict())
-    tokenizers = _train_tokenizer(settings, train_text, folder, direction, report)
+    tokenizer_settings = _with_vocabulary_size(work, report)
+    tokenizers = _train_tokenizer(tokenizer_settings, train_text, folder, direction, report)
     round_trips = _round_trips(work, samples, processor, folder / "tokenizer")
     counts, specials = _binarize(work, folder, tokenizers, list(held_out), workers)
     checks |= {"malformed": check_malformed(malformed), "literal_specials": check_specials(specials)}
     findings = report_findings(checks, work.say)
     measured = {"held_out_characters": foreign_forms, "round_trip": round_trips}
-    write_json(folder / REPORT, report.as_dict() | measured | findings)
+    write_json(folder / REPORT, report.as_dict() | measured | findings | _licences(work))
     pairs = {"pairs_in": report.pairs_in, "pairs_out": report.pairs_out, "dropped": report.dropped}
-    return pairs | monolingual | counts
+    size = {"vocab_size": tokenizer_settings.vocab_size} if settings.tokenizer.vocab_size == "auto" else {}
+    return pairs | monolingual | counts | size
+
+
+def _fetch_all(work: Preparation) -> None:
+    """Download the files of all texts.
+
+    Raises:
+        UserError: if a download fails; if its file is not the one in the lock file, the message names the data set.
+    """
+    settings = work.settings
+    try:
+        work.locations.fetch_all(text_sources(settings), at_once=settings.downloads, say=work.say)
+    except UserError as error:
+        raise UserError(work.provenance.explain(str(error))) from None
+
+
+def _licences(work: Preparation) -> dict[str, object]:
+    """Print the licences of the corpora; return them for `report.json`. Without a lock file, there are none."""
+    if not work.provenance.checksums:
+        return {}
+    licences = licences_of(work.settings, work.provenance)
+    for line in describe_licences(licences):
+        work.say(f"prepare: {line}")
+    without = licences.pop(None, [])
+    return {"licences": {"known": licences, "unknown": without}}
 
 
 def _clean_training_text(
@@ -161,6 +205,7 @@ def _clean_training_text(
         workdir=folder / "cleaning",
         workers=workers,
         spaced=work.spaced,
+        languages=work.direction.sides,
     )
 
 
@@ -208,7 +253,13 @@ def _round_trips(
     tokenizers = load_tokenizer(tokenizer)  # a copy: a model numbers its symbols as they occur
     models = (tokenizers.source, tokenizers.target)
     for lang, lines, model in zip(work.direction.sides, samples, models, strict=True):
-        found = measure_round_trip(lines, processor=processor, lang=lang, model=model)
+        found = measure_round_trip(
+            lines,
+            processor=processor,
+            lang=lang,
+            model=model,
+            normalization_rule=work.settings.tokenizer.normalization_rule,
+        )
         counts[lang] = found.as_dict()
         if (warning := found.warning()) is not None:
             work.say(f"prepare: warning: {lang}: {warning}")
@@ -225,8 +276,27 @@ def _warn(work: Preparation, report: CleaningReport, *, unit: str = "pairs") -> 
         work.say(f"prepare: {line}")
 
 
+def _with_vocabulary_size(work: Preparation, report: CleaningReport) -> Tokenizer:
+    """Return the settings of the tokenizer with a number in place of `vocab_size: auto`, and show the suggested size.
+
+    The size depends on the number of training pairs alone. Where the text allows fewer pieces, a model of
+    SentencePiece gets as many as possible.
+    """
+    settings = work.settings.tokenizer
+    if not settings.is_learnt:
+        return settings
+    explained = explain_suggestion(report.pairs_out)
+    if settings.vocab_size == "auto":
+        size = suggest_size(report.pairs_out)
+        work.say(f"prepare: tokenizer.vocab_size: auto is {size:,}: {explained}")
+        return settings.model_copy(update={"vocab_size": size, "hard_vocab_limit": False})
+    if is_far_off(settings.vocab_size, report.pairs_out):
+        work.say(f"prepare: tokenizer.vocab_size is {settings.vocab_size:,}; {explained} ('auto' chooses this size)")
+    return settings
+
+
 def _train_tokenizer(
-    settings: Prepare,
+    settings: Tokenizer,
     train_text: tuple[Path, Path],
     folder: Path,
     direction: Direction,
@@ -238,7 +308,7 @@ def _train_tokenizer(
         UserError: if too little text is left; see also `train_tokenizer`.
     """
     try:
-        return train_tokenizer(settings.tokenizer, train_text, folder / "tokenizer", direction)
+        return train_tokenizer(settings, train_text, folder / "tokenizer", direction)
     except TooLittleText as error:
         if not report.loses_much:
             raise
@@ -249,10 +319,12 @@ def _train_tokenizer(
 
 
 def _training_corpus(work: Preparation, index: int, corpus: Corpus, malformed: dict[str, Malformed]) -> TrainingCorpus:
-    paths, name = work.locations.fetch_corpus(corpus, work.say), f"train.{index} {sources_of(corpus)[0].name}"
+    paths, name = work.locations.fetch_corpus(corpus), f"train.{index} {sources_of(corpus)[0].name}"
     malformed[name] = Malformed()
     pairs = count_pairs(f"prepare: train.{index}", read_pairs(corpus, paths, malformed[name]))
-    return TrainingCorpus(name, pairs, weight=corpus.weight, tag=corpus.tag)
+    clean = work.settings.clean_of(corpus)
+    own = None if clean == "none" else clean
+    return TrainingCorpus(name, pairs, weight=corpus.weight, tag=corpus.tag, clean=own)
 
 
 def _write_monolingual(
@@ -274,6 +346,7 @@ def _write_monolingual(
         workdir=folder / "cleaning",
         workers=workers,
         spaced=work.spaced[:1] * 2,
+        languages=(work.direction.source, work.direction.source),
     )
     (folder / "monolingual.copy").unlink()
     work.say(
@@ -287,7 +360,7 @@ def _write_monolingual(
 def _monolingual_corpus(
     work: Preparation, index: int, source: Source, malformed: dict[str, Malformed]
 ) -> TrainingCorpus:
-    path, name = work.locations.fetch(source, work.say), f"monolingual.{index} {source.name}"
+    path, name = work.locations.fetch(source), f"monolingual.{index} {source.name}"
     malformed[name] = Malformed()
     lines = ((line, line) for line in monolingual_lines(source, path, malformed[name]))
     return TrainingCorpus(name, count_pairs(f"prepare: monolingual.{index}", lines))
@@ -295,7 +368,7 @@ def _monolingual_corpus(
 
 def _write_held_out(work: Preparation, folder: Path, split: str, text: HeldOut, processor: TextProcessor) -> None:
     """Write validation or test text unchanged (`raw`), and in the form that the tokenizer reads."""
-    paths = work.locations.fetch_corpus(text, work.say)
+    paths = work.locations.fetch_corpus(text)
     pairs = list(read_pairs(text, paths))
     if processor.text.already_applied:
         processes = [processor.tidy, processor.tidy]
@@ -305,7 +378,7 @@ def _write_held_out(work: Preparation, folder: Path, split: str, text: HeldOut, 
         write_lines(folder / f"{split}.raw.{lang}", lines)
         write_lines(folder / f"{split}.{lang}", (process(line) for line in lines))
     if text.raw_target is not None:
-        path = work.locations.fetch(text.raw_target, work.say)
+        path = work.locations.fetch(text.raw_target)
         lines = tuple(source_lines(text.raw_target, path))
         if len(lines) != len(pairs):
             raise UserError(f"{text.raw_target.name} has {len(lines)} lines, {split} has {len(pairs)}")
@@ -390,6 +463,7 @@ def _binarize_training_text(
             direction=work.direction,
             tokenizers=tokenizers,
             vocabulary=vocabulary,
+            required=required_symbols(work.settings.tokenizer, tokenizers),
             threads=workers,
         )
     source = Dictionary.load(Path(vocabulary.source_path))

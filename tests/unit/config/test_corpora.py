@@ -13,10 +13,9 @@ from kdmt.config import Corpus, HeldOut, Source, split_login
     ("override", "expected"),
     [
         ("prepare.valid.tsv.path=x", "prepare.valid: give either 'tsv' or 'source' and 'target', not both"),
-        ("prepare.valid={source: {path: x}}", "prepare.valid: give 'source' and 'target', or 'tsv'"),
+        ("prepare.valid={source: {path: x}}", "prepare.valid: give 'source' and 'target', 'tsv', or one of 'mtdata'"),
         ("prepare.valid.source={}", "prepare.valid.source: give either 'path' or 'url'"),
         ("prepare.valid.source={path: x, url: 'http://x/y'}", "prepare.valid.source: give either 'path' or 'url'"),
-        ("prepare.valid.source={url: 'http://x/y'}", "prepare.valid.source: a 'url' needs its 'sha256'"),
         ("prepare.valid={tsv: {path: x.zip}}", "prepare.valid.tsv: a zip archive needs 'member'"),
         ("prepare.valid.source={path: x, sha256: abc}", "prepare.valid.source.sha256: not in the form"),
         (

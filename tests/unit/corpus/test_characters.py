@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kdmt.corpus.characters import find_foreign_forms
-from kdmt.corpus.clean import collapse_whitespace, normalize_unicode, remove_invisible
+from kdmt.corpus.rules.tidying import collapse_whitespace, normalize_unicode, remove_invisible
 
 
 def test_lines_with_each_kind_are_counted() -> None:

@@ -16,17 +16,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kdmt.config import Clean
-from kdmt.corpus.clean import (
-    CleaningReport,
-    TrainingCorpus,
-    broken_rule,
-    clean_corpora,
-    clean_line,
-    collapse_whitespace,
-    normalize_unicode,
-    remove_invisible,
-)
+from kdmt.corpus.clean import CleaningReport, clean_corpora
 from kdmt.corpus.decontaminate import collect_forbidden
+from kdmt.corpus.first_pass import TrainingCorpus
+from kdmt.corpus.rules.tidying import remove_invisible
 from kdmt.errors import UserError
 from kdmt.languages import writes_spaces
 
@@ -66,115 +59,8 @@ def clean_in(folder: Path, *corpora: TrainingCorpus, clean: Any = None, **option
     return Cleaned(pairs, tags, report)
 
 
-# ------------------------------------------------------------------------------------------------------- single rules
-
-
-def test_invisible_characters() -> None:
-    assert remove_invisible("a\x00b\x07c\x7fd\x9fe\u00adf\u200bg\ufeffh\u202ei\u2066j") == "abcdefghij"
-    for kept in ("می\u200cخواهم", "क्\u200dष", "👩\u200d🔬", "\u0601\u06dd", "a\tb\x85c\u2028d\u00a0e", "plain"):
-        assert remove_invisible(kept) == kept
-
-
-@pytest.mark.parametrize(
-    ("line", "cleaned"),
-    [
-        ("ខ្ញុំ\u200bចង់\u200bញ៉ាំ\u200bបាយ", "ខ្ញុំ ចង់ ញ៉ាំ បាយ"),  # Khmer: "I want to eat rice"
-        ("ฉัน\u200bกิน\u200bข้าว", "ฉัน กิน ข้าว"),  # Thai
-        ("ຂ້ອຍ\u200bກິນ\u200bເຂົ້າ", "ຂ້ອຍ ກິນ ເຂົ້າ"),  # Lao
-        ("ကျွန်တော်\u200bစား", "ကျွန်တော် စား"),  # Burmese
-        ("ฉัน\u200bEnglish\u200b5\u200bคน", "ฉัน English\u200b5 คน"),  # also between two scripts
-        ("กิน\u200b\u200b\u2060\u200bข้าว", "กิน ข้าว"),  # several in a row are one boundary
-        ("\u200bกิน\u200b \u200bข้าว\u200b", "กิน ข้าว"),
-        ("กิน\u200b(ข้าว)", "กิน(ข้าว)"),  # next to punctuation no space is needed
-        ("これは\u200bペン", "これはペン"),  # Chinese and Japanese: where a line may be broken
-        ("Donau\u200bdampf", "Donaudampf"),  # scripts with spaces between words: the same
-        ("กิน\u00adข้าว\u2060\ufeffแล้ว", "กินข้าวแล้ว"),  # characters that mark the inside of a word
-        ("1990\x962000, so\x97ja, don\x92t, a \x96 b", "1990 2000, so ja, dont, a b"),  # Windows-1252 dashes
-        ("\ufff9東京\ufffaとうきょう\ufffb", "東京 とうきょう"),  # a word and its annotation
-    ],
-)
-def test_invisible_word_separators_become_a_space(line: str, cleaned: str) -> None:
-    expected = cleaned.replace("\u200b", "")
-    counts: Counter[str] = Counter()
-    assert clean_line(line, "NFC", counts) == expected
-    assert counts["invisible"] == 1
-    assert clean_line(expected, "NFC", counts) == expected
-    assert counts["invisible"] == 1
-
-
-@given(st.text(st.sampled_from("กขAa1 ,\u200b\u2060\u00ad\x96\x00\t"), max_size=12))
-def test_removing_invisible_characters_keeps_the_visible_ones_in_order(line: str) -> None:
-    removed = "\u200b\u2060\u00ad\x96\x00"
-    cleaned = remove_invisible(line)
-    visible = "".join(character for character in line if character not in removed)
-    assert not set(cleaned) & set(removed)
-    assert cleaned.replace(" ", "") == visible.replace(" ", "")
-    assert remove_invisible(cleaned) == cleaned
-
-
-def test_invisible_covers_every_control_character() -> None:
-    """Check that each character of Unicode's category Cc is removed or is whitespace that the next rule collapses."""
-    controls = [chr(code) for code in range(0x110000) if unicodedata.category(chr(code)) == "Cc"]
-    assert len(controls) == 65
-    for control in controls:
-        assert collapse_whitespace(remove_invisible(f"a{control}b")) in ("ab", "a b")
-
-
-@given(st.text())
-def test_collapse_whitespace_equals_split_and_join(line: str) -> None:
-    assert collapse_whitespace(line) == " ".join(line.split())
-
-
-def test_unicode_forms() -> None:
-    assert normalize_unicode("e\u0301 ﬁ ２", "NFC") == "\u00e9 ﬁ ２"
-    assert normalize_unicode("e\u0301 ﬁ ２", "NFKC") == "\u00e9 fi 2"
-    assert normalize_unicode("e\u0301 ﬁ ２", "none") == "e\u0301 ﬁ ２"
-
-
 def words(number: int) -> str:
     return " ".join(f"w{position}" for position in range(number))
-
-
-@pytest.mark.parametrize(
-    ("source", "target", "rule"),
-    [
-        ("", "x", "empty"),
-        ("x", "", "empty"),
-        ("", "", "empty"),
-        (words(1), words(3), "min_words"),
-        (words(3), words(1), "min_words"),
-        (words(2), words(5), None),
-        (words(10), words(9), None),
-        ("a b " + 96 * "c", "a b", None),
-        ("a b " + 97 * "c", "a b", "max_characters"),
-        ("a b", "a b " + 97 * "c", "max_characters"),
-        (words(9), words(11), "max_words"),
-        (words(11), words(9), "max_words"),
-        (words(3), words(3), "copy"),
-    ],
-)
-def test_the_first_broken_rule_is_returned(source: str, target: str, rule: str | None) -> None:
-    clean = Clean(min_words=2, max_words=10, max_characters=100)
-    assert broken_rule(source, target, clean) == rule
-    assert broken_rule("a b", "a b", Clean(drop_copies=False)) is None
-
-
-def test_words_are_counted_only_on_sides_with_spaces() -> None:
-    clean = Clean(min_words=2, max_words=3)
-    assert broken_rule("a b", "はい", clean) == "min_words"
-    assert broken_rule("a b", "はい", clean, spaced=(True, False)) is None
-    assert broken_rule("はい", "a", clean, spaced=(False, True)) == "min_words"
-    assert broken_rule("a b c d", "一 二 三 四 五", clean, spaced=(False, False)) is None
-    assert broken_rule("a b", "一 二 三 四 五", clean) == "max_words"
-
-
-def test_zero_disables_a_limit() -> None:
-    long = words(5000)
-    none = Clean(min_words=0, max_words=0, max_characters=0, max_ratio=0.0)
-    assert broken_rule(long, "x", Clean(max_words=0)) == "max_characters"
-    assert broken_rule(long, "x", Clean(max_characters=0)) == "max_words"
-    assert broken_rule(long, "x", none) is None
-    assert broken_rule("", "x", none) == "empty"
 
 
 # -------------------------------------------------------------------------------------------------------- whole pass
@@ -322,7 +208,7 @@ def test_clean_none_keeps_every_line_unchanged(tmp_path: Path) -> None:
 def test_output_does_not_depend_on_the_number_of_workers(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, clean: Any
 ) -> None:
-    monkeypatch.setattr("kdmt.corpus.clean._CHUNK_PAIRS", 7)
+    monkeypatch.setattr("kdmt.corpus.first_pass.CHUNK_PAIRS", 7)
     pairs = [(words(n % 5), f"w{n % 30} y") for n in range(200)]
     forbidden = collect_forbidden([("test", [("w0", "w0 y")])])
     outputs = []
@@ -542,3 +428,26 @@ def test_files_of_a_killed_run_are_replaced(tmp_path: Path) -> None:
     (tmp_path / "work" / "digests.0").write_bytes(b"half a record")
     (tmp_path / "source.part").write_text("half a li")
     assert clean_in(tmp_path, TrainingCorpus("a", [("a", "b")])).pairs == [("a", "b")]
+
+
+# ------------------------------------------------------------------------------------------------------------ languages
+
+
+def test_languages_are_judged_before_held_out_sentences_are_looked_for(tmp_path: Path) -> None:
+    pytest.importorskip("py3langid", reason="an extra")
+    english = [f"The committee will meet again in week {n} of the year." for n in range(4)]
+    german = [f"Der Ausschuss trifft sich wieder in Woche {n} des Jahres." for n in range(4)]
+    french = "La commission se réunira de nouveau la semaine prochaine."
+    pairs = [(english[0], german[0]), (german[1], english[1]), (english[2], french), (german[3], english[3])]
+    done = clean_in(
+        tmp_path,
+        TrainingCorpus("a", pairs),
+        clean=Clean.model_validate({"rules": ["language"]}),
+        forbidden=collect_forbidden([("test", [(english[3], "?")])]),
+        languages=("en", "de"),
+    )
+    assert done.pairs == [(english[0], german[0]), (english[1], german[1])]
+    (corpus,) = done.report.corpora
+    assert (corpus.dropped["language"], corpus.dropped["held_out"], corpus.lines_changed["swapped"]) == (1, 1, 2)
+    assert corpus.examples["language"] == [(english[2], french)]
+    assert corpus.pairs_in == corpus.pairs_kept + sum(corpus.dropped.values())

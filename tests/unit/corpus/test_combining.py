@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kdmt.corpus import combining
-from kdmt.corpus.clean import normalize_unicode
 from kdmt.corpus.combining import MAX_MARKS, limit_marks
 from kdmt.corpus.decontaminate import comparison_key
+from kdmt.corpus.rules.tidying import normalize_unicode
 
 characters = st.one_of(st.sampled_from("\u0301\u0323\u0345\u3099\u05b0\u302e"), st.characters())
 

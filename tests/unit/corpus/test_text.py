@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from kdmt.config import Text
 from kdmt.corpus.clean import clean_line
+from kdmt.corpus.rules.tidying import Invisible, Normalization, Whitespace
 from kdmt.corpus.text import TextProcessor
 from kdmt.errors import UserError
 
@@ -55,12 +56,15 @@ def test_rules_of_three_letter_codes_and_unknown_languages() -> None:
     assert TextProcessor(moses, "qaa", "qtz").preprocess_source(line) == english
 
 
+RULES = {form: (Invisible(), Normalization(form), Whitespace()) for form in ("NFC", "NFKC", "none")}
+
+
 @given(st.text(st.sampled_from("aé กข็ខ។1,\u0301\u200b\u2060\ufeff\u00ad\u200f\x96\x00\t\u00a0"), max_size=20))
 def test_raw_lines_are_cleaned_like_training_text(line: str) -> None:
-    for form in ("NFC", "NFKC", "none"):
+    for form, rules in RULES.items():
         processor = TextProcessor(Text(), "th", "km", form)
-        assert processor.preprocess_source(line) == clean_line(line, form, Counter())
-        assert processor.preprocess_target(line) == clean_line(line, form, Counter())
+        assert processor.preprocess_source(line) == clean_line(line, rules, Counter())
+        assert processor.preprocess_target(line) == clean_line(line, rules, Counter())
 
 
 def test_xml_entities_are_used_only_if_moses_was_already_applied() -> None:

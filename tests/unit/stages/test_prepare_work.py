@@ -310,7 +310,12 @@ def test_urls_are_replaced_by_a_mirror(monkeypatch: pytest.MonkeyPatch) -> None:
         (mirror / f"train.{lang}.gz").write_bytes(data)
         corpus[side] = {"url": f"https://nowhere.invalid/a/train.{lang}.gz", "sha256": hashlib.sha256(data).hexdigest()}
     change(train=[corpus])
-    assert kdmt("prepare", "tiny.yaml", "--mirror", "mirror").code == 0
+    Path("empty").mkdir()
+    result = kdmt("prepare", "tiny.yaml", "--mirror", "empty", "--mirror", "mirror")
+    assert result.code == 0
+    assert "prepare: 0 bytes downloaded: 2 files in the mirror mirror, " in result.err
     assert read_lines(MADE / "train.en") == read_lines(Path("text/train.en"))
-    monkeypatch.setenv("KDMT_MIRROR", "mirror")
+    monkeypatch.setenv("KDMT_MIRROR", "empty:mirror")
     assert "up to date" in kdmt("prepare", "tiny.yaml").err
+    change(clean="none", decontaminate=False)
+    assert kdmt("prepare", "tiny.yaml").code == 0

@@ -1,0 +1,61 @@
+"""Settings that name a published data set instead of its files; `kdmt lock` resolves the names."""
+
+from __future__ import annotations
+
+from typing import Literal, get_args
+
+from kdmt.config.section import Section, later
+
+DatasetKind = Literal["mtdata", "opus", "sacrebleu", "flores", "ntrex", "tatoeba", "hf", "iwslt"]
+DATASET_KINDS: tuple[DatasetKind, ...] = get_args(DatasetKind)
+
+DatasetValue = str | int | bool  # value of one of these settings
+
+
+class NamedDataset(Section):
+    """The names under which a data set can be given; at most one of them."""
+
+    mtdata: str | None = later(
+        None, pattern=r"^\S+$", description="Identifier of a data set of mtdata, as Statmt-europarl-10-deu-eng"
+    )
+    opus: str | None = later(
+        None, pattern=r"^[^\s/]+/[^\s/]+(/[^\s/]+)?$", description="Corpus and version of OPUS, as ParaCrawl/v9"
+    )
+    sacrebleu: str | None = later(
+        None, pattern=r"^[^\s/]+(/[^\s/]+)*$", description="Test set of sacreBLEU, as wmt14/full or wmt19/en-de"
+    )
+    flores: Literal["dev", "devtest"] | None = later(None, description="Split of FLORES+ or FLORES-200")
+    ntrex: bool = later(False, description="Whether the text is NTREX-128, translations of newstest2019")
+    tatoeba: str | None = later(None, pattern=r"^\S+$", description="Version of Tatoeba on OPUS, as 2023-04-12")
+    hf: str | None = later(
+        None, pattern=r"^[^\s/]+/\S+$", description="Data set of the Hugging Face hub, as OWNER/NAME, in Parquet files"
+    )
+    iwslt: int | None = later(None, ge=2004, description="Year of an IWSLT evaluation of TED talks, as 2014")
+
+    @property
+    def dataset(self) -> tuple[DatasetKind, DatasetValue] | None:
+        """Return the kind and the value of the name, None if there is none."""
+        names = given_names(self)
+        return (names[0], getattr(self, names[0])) if names else None
+
+
+def given_names(section: NamedDataset) -> list[DatasetKind]:
+    """Return the kinds of the names that a section has, in the order of the table."""
+    return [kind for kind in DATASET_KINDS if getattr(section, kind) not in (None, False)]
+
+
+def check_one_origin(section: NamedDataset, others: tuple[str, ...]) -> None:
+    """Check that a section with a name has no second one, and no setting that describes files.
+
+    Args:
+        others: names of settings that describe files, which have no effect with a name.
+
+    Raises:
+        ValueError: if there are two.
+    """
+    names = given_names(section)
+    if len(names) > 1:
+        raise ValueError(f"give either '{names[0]}' or '{names[1]}', not both")
+    for other in others:
+        if names and getattr(section, other) != type(section).model_fields[other].default:
+            raise ValueError(f"'{other}' has no effect with '{names[0]}', which names the files: give one of them")

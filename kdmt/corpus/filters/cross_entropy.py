@@ -1,0 +1,89 @@
+"""Filter by cross-entropy difference (Moore and Lewis 2010), on both sides (Axelrod, He, Gao 2011).
+
+The score of a pair is the sum over both sides of H_general - H_in_domain, in nats per word: positive for text that is
+more like the text of the domain than like the corpora. Both language models (`ngram_model.py`) are trained on equally
+many lines, with the words that occur at least twice in the text of the domain as vocabulary.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from kdmt.config import CrossEntropyDifference
+from kdmt.corpus.filters.ngram_model import NgramModel
+from kdmt.corpus.filters.scored_filter import KeptText, Pair, Scores, sample_pairs
+from kdmt.corpus.filters.words import WordIds, count_vocabulary
+from kdmt.corpus.pool import mapping_in_order
+
+MIN_COUNT = 2
+MAX_VOCABULARY = 200_000  # the code of a trigram fits into 63 bits
+_BATCH_PAIRS = 5_000
+
+
+@dataclass(frozen=True)
+class SideModels:
+    """Language models of one side."""
+
+    vocabulary: WordIds
+    in_domain: NgramModel
+    general: NgramModel
+
+    def score(self, line: str) -> float:
+        """Return H_general - H_in_domain of a line in nats per word, the end of the line included."""
+        ids = self.vocabulary.encode(line)
+        return float(np.mean(self.in_domain.log_probabilities(ids) - self.general.log_probabilities(ids)))
+
+
+def train_side(in_domain: Sequence[str], general: Sequence[str], *, spaced: bool) -> SideModels:
+    """Return the language models of one side."""
+    vocabulary = count_vocabulary(in_domain, spaced=spaced, min_count=MIN_COUNT, max_words=MAX_VOCABULARY)
+    models = [
+        NgramModel([vocabulary.encode(line) for line in lines], len(vocabulary)) for lines in (in_domain, general)
+    ]
+    return SideModels(vocabulary, *models)
+
+
+class CrossEntropyFilter:
+    """Filter by cross-entropy difference.
+
+    Args:
+        settings: settings of the filter.
+        valid: pairs of the validation set.
+        spaced: whether each side is written with spaces between words.
+        workers: number of processes.
+    """
+
+    def __init__(
+        self, settings: CrossEntropyDifference, *, valid: Sequence[Pair], spaced: tuple[bool, bool], workers: int
+    ) -> None:
+        self._settings, self._valid, self._spaced, self._workers = settings, valid, spaced, workers
+        self._models: tuple[SideModels, ...] = ()
+
+    def fit(self, texts: Sequence[KeptText]) -> None:
+        """Train the language models of both sides."""
+        settings = self._settings
+        in_domain: Sequence[Pair] = self._valid
+        if settings.in_domain_corpus is not None:
+            in_domain = sample_pairs([texts[settings.in_domain_corpus]], settings.train_pairs)
+        general = sample_pairs(texts, len(in_domain))
+        self._models = tuple(
+            train_side([pair[side] for pair in in_domain], [pair[side] for pair in general], spaced=spaced)
+            for side, spaced in enumerate(self._spaced)
+            if settings.sides in ("both", ("source", "target")[side])
+        )
+
+    def score(self, text: KeptText) -> Scores:
+        """Return the score of each kept pair [K]."""
+        sides = [side for side, name in enumerate(("source", "target")) if self._settings.sides in ("both", name)]
+        score_batch = functools.partial(_score_batch, tuple(zip(sides, self._models, strict=True)))
+        with mapping_in_order(score_batch, self._workers) as map_in_order:
+            batches = list(map_in_order(text.batches(_BATCH_PAIRS)))
+        return np.array([score for batch in batches for score in batch], dtype=np.float64)
+
+
+def _score_batch(models: tuple[tuple[int, SideModels], ...], pairs: Sequence[Pair]) -> list[float]:
+    return [sum(model.score(pair[side]) for side, model in models) for pair in pairs]
