@@ -2,7 +2,7 @@
 
 A pipeline is one YAML file. `load_pipeline` reads it, applies `--set a.b=c` overrides and validates it: an unknown
 key, a wrong type or two settings that contradict each other raise `UserError` with the YAML path. Names of data sets
-are replaced by what the lock file beside the pipeline file has for them.
+are replaced by what the lock file of the pipeline has for them.
 
 Every setting has one of three kinds, which `flatten_settings` reads:
 
@@ -29,7 +29,7 @@ from kdmt.config.loading import (
 from kdmt.config.messages import describe_problems
 from kdmt.config.nat import NAT
 from kdmt.config.pipeline import Pipeline
-from kdmt.config.prepare import Clean, FairseqData, Prepare, Text, Tokenizer, Vocabulary
+from kdmt.config.prepare import Clean, FairseqData, Mixing, Prepare, Text, Tokenizer, Vocabulary
 from kdmt.config.records import checked, read_record
 from kdmt.config.rules import (
     AlignmentScore,
@@ -80,6 +80,7 @@ __all__ = [
     "Language",
     "LayerMap",
     "LockedPipeline",
+    "Mixing",
     "Model",
     "Monolingual",
     "NATDecode",

@@ -163,6 +163,10 @@ class Corpus(ParallelText):
     """Parallel text for training."""
 
     weight: int = Field(1, ge=1, description="Number of times that the corpus is repeated in the training data")
+    share: float = later(1.0, gt=0.0, le=1.0, description="Share of the clean pairs that is used, evenly spread")
+    max_pairs: int = later(
+        0, ge=0, description="Maximum number of clean pairs that are used, evenly spread; 0 for no limit"
+    )
     tag: Annotated[str, AfterValidator(_tag)] | None = Field(
         None, pattern=r"^\S+$", description="Token that is put before each source sentence, for example <bt>"
     )
@@ -172,6 +176,12 @@ class Corpus(ParallelText):
         description="Changes of 'prepare.clean' for this corpus, by the name of a limit ('max_words: 100') or of a "
         "rule ('numbers: false', 'longest_word: {max: 60}')",
     )
+
+    @model_validator(mode="after")
+    def _one_part(self) -> Corpus:
+        if self.share < 1.0 and self.max_pairs:
+            raise ValueError("give either 'share' or 'max_pairs', not both")
+        return self
 
 
 class HeldOut(ParallelText):

@@ -75,7 +75,7 @@ class LockedFile:
 
 @dataclass(frozen=True)
 class LockedDataset:
-    """The entry of a pipeline that a name stands for.
+    """The entry of a pipeline that a name means.
 
     Attributes:
         kind: setting with the name, as `mtdata`.

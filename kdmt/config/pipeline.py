@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field, ValidationError, model_validator
 
 from kdmt.config.distill import Distill
 from kdmt.config.knowledge import Knowledge
 from kdmt.config.messages import describe_problems
-from kdmt.config.prepare import Prepare
+from kdmt.config.prepare import Clean, Prepare
 from kdmt.config.score import Score
 from kdmt.config.section import LanguageCode, Section, changed
 from kdmt.config.student import Student, setting_path
@@ -61,12 +61,19 @@ class Pipeline(Section):
             if corpus.clean and self.prepare.clean == "none":
                 raise ValueError(f"'{path}' has no effect with 'prepare.clean: none'")
             try:
-                self.prepare.clean_of(corpus)
+                self._check_domain(self.prepare.clean_of(corpus))
             except ValidationError as error:
                 raise ValueError(f"'{path}': {describe_problems(error)}") from None
             except ValueError as error:
                 raise ValueError(f"'{path}': {error}") from None
         return self
+
+    def _check_domain(self, clean: Clean | Literal["none"]) -> None:
+        rules = None if clean == "none" else clean.rules
+        if rules is not None and rules.cross_entropy is not None:
+            index = rules.cross_entropy.in_domain_corpus
+            if index is not None and index >= len(self.prepare.train):
+                raise ValueError(f"'cross_entropy.in_domain_corpus' is {index}: there is no 'prepare.train.{index}'")
 
     @model_validator(mode="after")
     def _moses(self) -> Pipeline:

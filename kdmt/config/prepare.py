@@ -11,7 +11,7 @@ from pydantic import Discriminator, Field, Tag, model_validator
 
 from kdmt.choices import DuplicateKey, NormalizationRule, SubwordJoiner, UnicodeForm
 from kdmt.config.corpora import Corpus, HeldOut, Monolingual
-from kdmt.config.rules import RulesOrNone, change_rules
+from kdmt.config.rules import RulesOrNone, change_rules, rules_for_lines
 from kdmt.config.section import Ratio, Section, changed, execution
 from kdmt.types import SPECIALS
 
@@ -59,8 +59,8 @@ class Clean(Section):
     drop_copies: bool = Field(True, description="Whether pairs whose target equals the source are dropped")
     rules: RulesOrNone = Field(
         None,
-        description="Further rules: 'default' for the recommended ones, or a list of rules by name, with settings as "
-        "in 'longest_word: {max: 60}'; null for none",
+        description="Further rules: 'default' for the recommended ones, 'crawled' for stricter ones, or a list of "
+        "names and of rules with settings, as in '[default, {numbers: {min: 0.5}}, {links: false}]'; null for none",
     )
 
     @model_validator(mode="after")
@@ -80,6 +80,10 @@ class Clean(Section):
         if self.near_duplicates and self.duplicates == "pair" and self.max_duplicates > 1:
             raise ValueError("'near_duplicates' drops what 'max_duplicates' keeps: equal pairs are near-duplicates too")
         return self
+
+    def for_lines(self) -> Clean:
+        """Return the settings for text of one language, where each line is a pair with itself."""
+        return self.model_copy(update={"drop_copies": False, "rules": rules_for_lines(self.rules)})
 
     def with_changes(self, changes: Mapping[str, Any]) -> Clean:
         """Return the settings for a corpus with changes of limits and rules by name.
@@ -303,6 +307,35 @@ CleanOrNone = Annotated[
 ]
 
 
+class Decontaminate(Section):
+    """Decontamination by exact matches and by common n-grams of words.
+
+    In text without spaces between words, an n-gram of characters counts as one of words: with two characters per word
+    in Chinese and Japanese, and five in other languages.
+    """
+
+    ngram: int = Field(
+        13,
+        ge=5,
+        description="Number of words of an n-gram. A training pair is dropped if a side of it has one in common with a "
+        "held-out sentence of this side",
+    )
+    overlap: float = Field(
+        0.8,
+        gt=0.0,
+        le=1.0,
+        description="Share of the trigrams of a held-out sentence with at least 5 words, but fewer than 'ngram', from "
+        "which a training pair that has them is dropped",
+    )
+
+
+SWITCH_BRANCH, OVERLAP_BRANCH = "<exact matches>", "<n-grams>"
+BoolOrOverlap = Annotated[
+    Annotated[bool, Tag(SWITCH_BRANCH)] | Annotated[Decontaminate, Tag(OVERLAP_BRANCH)],
+    Discriminator(lambda value: OVERLAP_BRANCH if isinstance(value, (dict, Decontaminate)) else SWITCH_BRANCH),
+]
+
+
 _RESERVED_SPLITS = re.compile(
     # names of files in the folders of the splits; fairseq reads train1, train2, ... together with train
     r"((train|valid|monolingual|distilled)\d*|dict)(\..*)?"
@@ -322,6 +355,21 @@ def _check_split_names(names: Sequence[str]) -> None:
         twin = next((other for other in names if other != name and other.casefold() == name.casefold()), None)
         if twin is not None:
             raise ValueError(f"test sets {name!r} and {twin!r}: names that differ in case alone are one on some disks")
+
+
+class Mixing(Section):
+    """Numbers of pairs of the corpora in the training data, by temperature, instead of `weight`.
+
+    A corpus of n pairs gets a number that is proportional to n^(1/temperature): small corpora are repeated, and of
+    large ones only a part is used.
+    """
+
+    temperature: float = Field(
+        5.0, ge=1.0, description="1 for the proportions of the corpora; the larger, the more equal the corpora become"
+    )
+    total_pairs: int = Field(
+        0, ge=0, description="Number of pairs of the training data; 0 for as many as the corpora have together"
+    )
 
 
 class FairseqData(Section):
@@ -345,10 +393,12 @@ class Prepare(Section):
         description="Text in the source language alone, for 'self_supervised' and 'distill.monolingual'",
     )
     clean: CleanOrNone = Field(Clean(), description="Cleaning rules of the training text, or 'none'")
-    decontaminate: bool = Field(
+    mixing: Mixing | None = Field(None, description="Mixing of the corpora by temperature; null for their 'weight'")
+    sampling_seed: int = Field(1, ge=0, description="Seed of the choice of pairs for 'share', 'max_pairs' and 'mixing'")
+    decontaminate: BoolOrOverlap = Field(
         True,
         description="Whether training pairs are dropped whose source or target occurs on the same side of the "
-        "validation set or a test set, regardless of case and punctuation",
+        "validation set or a test set, regardless of case and punctuation; a mapping for those with common n-grams too",
     )
     text: Text = Field(Text(), description="Text processing before the tokenizer")
     tokenizer: Tokenizer = Field(Tokenizer(), description="Tokenizer")
@@ -377,6 +427,20 @@ class Prepare(Section):
             )
         if self.vocabulary.source_path is not None:
             raise ValueError("'data_bin' has its own dictionaries: leave out 'vocabulary.source_path'")
+        return self
+
+    @model_validator(mode="after")
+    def _samples(self) -> Prepare:
+        if self.mixing is not None:
+            if len(self.train) < 2:
+                raise ValueError("'mixing' has no effect with fewer than two corpora")
+            for number, corpus in enumerate(self.train):
+                if corpus.weight != 1:
+                    raise ValueError(f"'train.{number}.weight' has no effect with 'mixing', which repeats corpora")
+            if 0 < self.mixing.total_pairs < len(self.train):
+                raise ValueError("'mixing.total_pairs' is smaller than the number of corpora")
+        elif "sampling_seed" in changed(self) and all(one.share == 1.0 and not one.max_pairs for one in self.train):
+            raise ValueError("'sampling_seed' has no effect without 'share', 'max_pairs' and 'mixing'")
         return self
 
     def clean_of(self, corpus: Corpus) -> Clean | Literal["none"]:

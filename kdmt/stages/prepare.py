@@ -29,6 +29,7 @@ from kdmt.flow.manifest import Plan, make_plan, recorded_plan
 from kdmt.flow.stage import Stage
 from kdmt.interop.fairseq.data_bin import DataBin
 from kdmt.languages import Direction
+from kdmt.stages.cleaning import rule_inputs
 from kdmt.stages.measures import spaced_sides
 from kdmt.stages.workspace import Workspace
 
@@ -83,7 +84,7 @@ def _input_hashes(settings: Prepare, direction: Direction, known: Mapping[str, s
     paths += [str(path) for source in sources if source.is_tokens for path in token_companions(Path(source.path or ""))]
     hashes = {source.name: source.sha256 or _hash_local(source.path, known.get(source.name)) for source in sources}
     hashes |= {path: _hash_local(path, known.get(path)) for path in paths}
-    return hashes | _data_bin_hashes(settings, direction, known)
+    return hashes | rule_inputs(settings, known) | _data_bin_hashes(settings, direction, known)
 
 
 def _hash_local(path: str | None, known: str | None) -> str:

@@ -34,12 +34,14 @@ def known_language(code: str) -> Language | None:
     return replace(language, language=_MACROLANGUAGES.get(language.language, language.language), script=script)
 
 
+@functools.lru_cache(maxsize=65536)
 def same_code(wanted: str, code: str) -> bool:
     """Return whether a code of an index means the language, script and region of a code in a pipeline."""
     first, second = known_language(wanted), known_language(code)
     return wanted == code or (first is not None and first == second)
 
 
+@functools.lru_cache(maxsize=65536)
 def includes_code(wanted: str, code: str) -> bool:
     """Return whether a code means the same language, or a regional variety of it: `en` includes `en_GB`."""
     first, second = known_language(wanted), known_language(code)
@@ -49,6 +51,13 @@ def includes_code(wanted: str, code: str) -> bool:
 
 
 def find_code(wanted: str, codes: Iterable[str]) -> str | None:
-    """Return the code in an index that means a language: the same code if it is there, else an equivalent one."""
+    """Return the code in an index that means a language.
+
+    It is the same code if the index has it, else an equivalent one, else that of the only regional variety.
+    """
     codes = list(codes)
-    return wanted if wanted in codes else next((code for code in codes if same_code(wanted, code)), None)
+    if wanted in codes:
+        return wanted
+    regional = [code for code in codes if includes_code(wanted, code)]
+    same = [code for code in regional if same_code(wanted, code)]
+    return same[0] if same else regional[0] if len(regional) == 1 else None

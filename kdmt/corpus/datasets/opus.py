@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import NamedTuple
 
 from kdmt.corpus.datasets.codes import find_code, includes_code, same_code
@@ -86,6 +87,7 @@ def opus_dataset(
         licence=licence_of_opus(release.corpus),
         citation=opus_citation(release.corpus, index),
         homepage=f"https://opus.nlpl.eu/{release.corpus}/corpus/version/{release.corpus}",
+        alternatives=_by_name(release, pair.codes) if not is_tmx else {},
         overlaps=overlaps_of(release.corpus),
         size_bytes=None if is_tmx else pair.size_bytes,
         num_pairs=pair.num_pairs,
@@ -102,6 +104,13 @@ def moses_entry(release: OpusRelease, file_codes: tuple[str, str], codes: tuple[
     url = moses_url(release, *file_codes)
     stem = f"{release.folder}.{'-'.join(file_codes)}"
     return two_files(*(in_archive(url, f"{stem}.{code}") for code in codes))
+
+
+def _by_name(release: OpusRelease, codes: tuple[str, str]) -> dict[str, tuple[str, ...]]:
+    """Return the URL with the name of the corpus where OPUS's database has another folder for it."""
+    if release.folder == release.corpus:
+        return {}
+    return {moses_url(release, *codes): (moses_url(replace(release, folder=release.corpus), *codes),)}
 
 
 def opus_citation(corpus: str, index: DatasetIndex) -> str | None:

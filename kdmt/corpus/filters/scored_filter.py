@@ -44,6 +44,12 @@ class KeptText:
         pairs = zip(iterate_lines(self.source), iterate_lines(self.target), strict=True)
         return itertools.compress(pairs, self.kept_N.tolist())
 
+    def half(self, number: int) -> KeptText:
+        """Return every second of the kept pairs, from the first on (0) or from the second on (1)."""
+        half_N = np.zeros(len(self.kept_N), dtype=bool)
+        half_N[np.flatnonzero(self.kept_N)[number::2]] = True
+        return KeptText(self.source, self.target, half_N)
+
     def batches(self, size: int) -> Iterator[list[Pair]]:
         """Yield the kept pairs in order, `size` at a time."""
         pairs = self.pairs()

@@ -96,6 +96,67 @@ def test_decontamination_can_be_turned_off() -> None:
 
 
 @pytest.mark.usefixtures("pipeline")
+def test_decontamination_by_ngrams_drops_training_and_monolingual_lines_that_contain_test_sentences() -> None:
+    test = {lang: "ba da ga na ma la ra sa" if lang == "en" else "bi di gi ni mi li ri si" for lang in ("en", "de")}
+    for lang in ("en", "de"):
+        path = Path(f"text/test.{lang}")
+        write_lines(path, [test[lang], *read_lines(path)[1:]])
+        path = Path(f"text/train.{lang}")
+        write_lines(path, [f"So: {test[lang].upper()} !", *read_lines(path)])
+    write_lines(Path("text/mono.en"), [f"{test['en']} ba", f"{test['de']} bi", "ba be bi"])
+    change(monolingual=[{"path": "text/mono.en"}])
+    sets = ["prepare.decontaminate={ngram: 6}", "prepare.clean.max_ratio=0.0"]
+    run_stages("prepare", sets=sets)
+    assert report()["dropped"]["held_out_overlap"] == facts()["dropped"]["held_out_overlap"] == 1
+    assert report()["corpora"][0]["held_out_overlaps"] == {"test.source": {"1": 1}, "test.target": {"1": 1}}
+    assert len(read_lines(MADE / "train.en")) == SIZES["train"]
+    assert read_lines(MADE / "monolingual.en") == [
+        f"{test['de']} bi",
+        "ba be bi",
+    ]  # compared with English sentences alone
+    run_stages("prepare", sets=sets[1:])
+    assert len(read_lines(MADE / "train.en")) == SIZES["train"] + 1
+    assert len(read_lines(MADE / "monolingual.en")) == 3
+
+
+@pytest.mark.usefixtures("pipeline")
+def test_corpora_are_mixed_by_temperature_and_used_in_part() -> None:
+    """Mix 40 pairs of 50 with 10 others by a temperature of 2: 33 and 17 of 50."""
+    for name, seed, count in (("large", 5, 60), ("small", 6, 12)):
+        pairs = list(dict.fromkeys(make_pairs(count, seed=seed)))[: 50 if name == "large" else 10]
+        for side, lang in enumerate(("en", "de")):
+            write_lines(Path(f"text/{name}.{lang}"), [f"{name} {pair[side]}" for pair in pairs])
+    corpora = [
+        {side: {"path": f"text/{name}.{lang}"} for side, lang in (("source", "en"), ("target", "de"))}
+        for name in ("large", "small")
+    ]
+    corpora[0]["share"] = 0.8  # type: ignore[assignment]
+    change(train=corpora, mixing={"temperature": 2}, decontaminate=False, clean={"max_ratio": 0.0})
+    stderr = run_stages("prepare")[0].err
+    assert [corpus["pairs_out"] for corpus in report()["corpora"]] == [33, 17]
+    first = read_lines(MADE / "train.en")
+    assert [sum(line.startswith(name) for line in first) for name in ("large", "small")] == [33, 17]
+    assert "prepare: train.0 text/large.en: 40 of 50 pairs are used\n" in stderr
+    assert "prepare: train.1 text/small.en: 10 pairs become 17 (1.70 times)\n" in stderr
+    change(train=corpora, mixing={"temperature": 2}, decontaminate=False, clean={"max_ratio": 0.0}, sampling_seed=2)
+    run_stages("prepare")
+    assert read_lines(MADE / "train.en") != first
+
+
+@pytest.mark.usefixtures("pipeline")
+def test_a_stage_made_by_a_version_without_the_newer_settings_is_up_to_date() -> None:
+    run_stages("prepare")
+    path = MADE / "manifest.json"
+    manifest = json.loads(path.read_text(encoding="utf-8"))
+    newer = ("clean.duplicates", "clean.max_duplicates", "clean.near_duplicates", "mixing", "sampling_seed")
+    for name in (*newer, "train.0.share", "train.0.max_pairs"):
+        del manifest["settings"][f"prepare.{name}"]
+    path.write_text(json.dumps(manifest), encoding="utf-8")
+    run_stages("prepare")
+    assert json.loads(path.read_text(encoding="utf-8")) == manifest  # it was not made again
+
+
+@pytest.mark.usefixtures("pipeline")
 def test_tokenised_text_is_compared_in_its_own_form() -> None:
     """Check entities of Moses, which are letters: the raw reference `ba'da` matches `ba &apos;da` and nothing else."""
     for split, line in (("train", "ba &apos;da &quot; ge"), ("test", "ba &apos;da &quot; ge")):
