@@ -177,7 +177,7 @@ def _kftt() -> bytes:
 
 
 ARCHIVES: Mapping[str, Callable[[], bytes]] = {
-    "http://dl.fbaipublicfiles.com/fairseq/data/iwslt14/de-en.tgz": _iwslt14,
+    "https://dl.fbaipublicfiles.com/fairseq/data/iwslt14/de-en.tgz": _iwslt14,
     "http://www.statmt.org/wmt13/training-parallel-europarl-v7.tgz": lambda: tar_gz(
         bitext("training/europarl-v7.de-en", 0, TRAIN_LINES, ("de", "en"))
     ),
@@ -206,12 +206,10 @@ ARCHIVES: Mapping[str, Callable[[], bytes]] = {
     "https://object.pouta.csc.fi/OPUS-SETIMES/v2/moses/en-ro.txt.zip": lambda: _opus("SETIMES", 400, "en", "ro"),
     "https://object.pouta.csc.fi/OPUS-TED2020/v1/moses/de-en.txt.zip": lambda: _opus("TED2020", 0, "de", "en"),
     "https://object.pouta.csc.fi/OPUS-ParaCrawl/v9/moses/en-is.txt.zip": lambda: _opus("ParaCrawl", 0, "en", "is"),
-    "https://object.pouta.csc.fi/OPUS-OpenSubtitles/v2018/moses/en-is.txt.zip": lambda: _opus(
-        "OpenSubtitles", 400, "en", "is"
-    ),
+    "https://object.pouta.csc.fi/OPUS-ParIce/v1/moses/en-is.txt.zip": lambda: _opus("ParIce", 400, "en", "is"),
     "https://object.pouta.csc.fi/OPUS-TED2020/v1/moses/en-is.txt.zip": lambda: _opus("TED2020", 800, "en", "is"),
-    "https://object.pouta.csc.fi/OPUS-UN/v20090831/moses/en-zh.txt.zip": lambda: _opus("UN", 1200, "en", "zh"),
-    "https://tinyurl.com/flores200dataset": _flores200,
+    "https://object.pouta.csc.fi/OPUS-MultiUN/v1/moses/en-zh.txt.zip": lambda: _opus("MultiUN", 1200, "en", "zh"),
+    "https://dl.fbaipublicfiles.com/nllb/flores200_dataset.tar.gz": _flores200,
     "http://www.phontron.com/kftt/download/kftt-data-1.0.tar.gz": _kftt,
 }
 
