@@ -15,7 +15,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 from xml.sax.saxutils import escape
 
-from tests.mirror.phrases import pairs, sentence
+from mirror.phrases import pairs, sentence
 
 TRAIN_LINES = 400
 HELD_OUT_LINES = 20
