@@ -284,7 +284,7 @@ class Corpus(ParallelText):
 
     @model_validator(mode="after")
     def _scores(self) -> Corpus:
-        if self.quality is None:
+        if self.quality is None or self.dataset is not None:  # a name is checked when its files are known
             return self
         if self.form in (None, "wmt_xml"):
             raise ValueError("'quality' has no effect without 'tsv', 'tmx', 'jsonl' or 'parquet'")
