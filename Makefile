@@ -12,7 +12,7 @@ CORPUS    = $(if $(filter toy-th,$(PIPELINE)),toy-th-corpus,$(if $(findstring to
 
 .DEFAULT_GOAL := help
 .PHONY: help setup setup-dev demo test test-slow fuzz check format docs docs-serve docs-images wheel-test run prepare teacher distill knowledge student score toy-corpus toy-th-corpus modes-corpus science-corpora bench-science-multi30k \
-        architecture fairseq-env fairseq-old-env parity parity-models bench-fairseq bench-import bench-prepare bench-train bench-train-quality bench-precision bench-memory bench-kd gpu bench-gpu-counters bench-toy \
+        architecture fairseq-env fairseq-old-env parity parity-models bench-fairseq bench-import bench-prepare bench-language-id bench-train bench-train-quality bench-precision bench-memory bench-kd gpu bench-gpu-counters bench-toy \
         bench-multi30k bench-kd-losses-toy bench-kd-losses-multi30k bench-objectives bench-nat-toy bench-nat-multi30k bench-modes bench-students bench-distill bench-distill-scale science results \
         clean-runs distclean
 
@@ -166,6 +166,10 @@ bench-gpu-counters: $(VENV)/installed ## host waits and kernel launches of every
 
 bench-prepare: $(VENV)/installed ## memory and speed of prepare on 5 million generated pairs
 	$(BIN)/python benchmarks/bench_prepare.py
+
+# MESSAGES=wheel of Django for closely related languages; lingua-language-detector and heliport are measured if installed
+bench-language-id: $(VENV)/installed-dev ## accuracy and speed of language identifiers on short lines (needs DATA)
+	$(BIN)/python benchmarks/bench_language_id.py $(if $(DATA),--data $(DATA)) $(if $(MESSAGES),--messages $(MESSAGES))
 
 bench-toy: $(VENV)/installed toy-corpus ## raw and distilled students on the toy corpus, five seeds
 	$(BIN)/python benchmarks/bench_pipeline.py toy pipelines/toy.yaml \

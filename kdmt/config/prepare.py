@@ -340,6 +340,7 @@ _RESERVED_SPLITS = re.compile(
     # names of files in the folders of the splits; fairseq reads train1, train2, ... together with train
     r"((train|valid|monolingual|distilled)\d*|dict)(\..*)?"
 )
+_RESERVED_PARTS = re.compile(r"raw\d*|part")  # between dots: unprocessed text and further references, temporary files
 
 
 def _check_split_names(names: Sequence[str]) -> None:
@@ -350,7 +351,8 @@ def _check_split_names(names: Sequence[str]) -> None:
                 f"test set {name[:100]!r}: a name begins with a letter, a digit or '_', goes on with these, '-', '+' "
                 "and '.', and has at most 100 bytes"
             )
-        if _RESERVED_SPLITS.fullmatch(name.casefold()) or {"raw", "part"} & set(name.casefold().split(".")):
+        parts = name.casefold().split(".")
+        if _RESERVED_SPLITS.fullmatch(name.casefold()) or any(map(_RESERVED_PARTS.fullmatch, parts)):
             raise ValueError(f"test set {name!r}: the name is reserved for files of the pipeline")
         twin = next((other for other in names if other != name and other.casefold() == name.casefold()), None)
         if twin is not None:

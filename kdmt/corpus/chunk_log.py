@@ -25,6 +25,7 @@ _ALLOWED = {
     ("collections", "Counter"),
     ("kdmt.corpus.fingerprints", "Fingerprints"),
     ("kdmt.corpus.first_pass", "CleanedChunk"),
+    ("kdmt.corpus.near_duplicates", "NearHashes"),
 }
 _ALLOWED_OF_NUMPY = {"_frombuffer", "_reconstruct", "dtype", "ndarray", "scalar"}
 

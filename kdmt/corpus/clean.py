@@ -77,10 +77,12 @@ class CorpusCounts:
     tag: str | None
     pairs_in: int
     lines_changed: dict[str, int]  # rule -> number of lines that it changed
-    dropped: dict[str, int]  # rule -> number of pairs that it dropped; a pair counts for the first rule that it breaks
+    # rule -> number of pairs that it dropped; a pair counts for the first rule that it breaks. The reasons why the
+    # reader left out pairs, such as a low score in the file, count as rules
+    dropped: dict[str, int]
     held_out_matches: dict[str, int]  # "test_2016.source" -> number of pairs with a source line of this set
     # "test_2016.source" -> line of this set, from 1 -> number of pairs that overlap with it; None without n-grams
-    held_out_overlaps: dict[str, dict[int, int]] | None
+    held_out_overlaps: dict[str, dict[str, int]] | None
     pairs_kept: int
     pairs_used: int | None  # part of pairs_kept by share or maximum number; None for all
     pairs_out: int  # used or kept pairs, times weight or in the proportions of a mixture
@@ -427,19 +429,21 @@ def _count(one: PassedCorpus, losses: Losses, sizes: Sizes, forbidden: Forbidden
             examples[rule] = texts_at(one, found[:NUM_EXAMPLES].tolist())
     first_rules = [*dropping_names(one.clean), "held_out"]
     held_out_sides = () if forbidden is None else forbidden.sides
-    overlaps: dict[str, dict[int, int]] | None = None
+    overlaps: dict[str, dict[str, int]] | None = None
     if forbidden is not None and forbidden.overlaps is not None:
         first_rules.append("held_out_overlap")
         overlaps = {}
         for (side, line), count in sorted(one.overlaps.items()):
-            overlaps.setdefault(side, {})[line] = count
+            overlaps.setdefault(side, {})[str(line)] = count
     return CorpusCounts(
         name=one.corpus.name,
         weight=one.corpus.weight,
         tag=one.corpus.tag,
-        pairs_in=one.pairs_in,
+        pairs_in=one.pairs_in + sum(one.corpus.left_out.values()),
         lines_changed={rule: one.counts[rule] for rule in changing_names(one.clean)},
-        dropped={rule: one.counts[rule] for rule in first_rules} | dict.fromkeys(RULES, 0) | seen_late,
+        dropped={**one.corpus.left_out, **{rule: one.counts[rule] for rule in first_rules}}
+        | dict.fromkeys(RULES, 0)
+        | seen_late,
         held_out_matches={side: one.counts[side] for side in held_out_sides},
         held_out_overlaps=overlaps,
         pairs_kept=sizes.kept,

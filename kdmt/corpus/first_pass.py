@@ -10,8 +10,8 @@ import collections
 import itertools
 import re
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -42,6 +42,8 @@ class TrainingCorpus:
     share: float = 1.0  # share of the pairs that is used
     max_pairs: int = 0  # maximum number of pairs that are used; 0 for no limit
     clean: Clean | None = None  # settings of the rules for this corpus, instead of those for all
+    # reason -> number of pairs that the reader leaves out; complete when all pairs are read
+    left_out: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ from kdmt.corpus.clean import CleaningReport, clean_corpora
 from kdmt.corpus.codec import TEXT_FILE
 from kdmt.corpus.decontaminate import Forbidden, collect_forbidden
 from kdmt.corpus.dropped import describe_dropped
-from kdmt.corpus.fetch import Places, fetch, fetch_corpus, monolingual_lines, read_pairs, source_lines
+from kdmt.corpus.fetch import Places, fetch, fetch_corpus
 from kdmt.corpus.fetch_queue import describe_fetched, fetch_all
 from kdmt.corpus.first_pass import TrainingCorpus
 from kdmt.corpus.given_text import held_out_texts, sources_of, text_sources
@@ -33,7 +33,8 @@ from kdmt.corpus.licences import describe_licences, licences_of
 from kdmt.corpus.lines import iterate_lines, spread_lines, write_lines
 from kdmt.corpus.ngram_overlap import NgramOverlaps, index_side
 from kdmt.corpus.pool import mapping_in_order
-from kdmt.corpus.prepared import PARTIAL_SUFFIX, REPORT, PreparedCorpus
+from kdmt.corpus.prepared import PARTIAL_SUFFIX, REPORT, PreparedCorpus, reference_paths
+from kdmt.corpus.reading import Skipped, monolingual_lines, read_pairs, source_lines
 from kdmt.corpus.round_trip import SAMPLED_LINES, measure_round_trip
 from kdmt.corpus.steps import Steps
 from kdmt.corpus.text import TextProcessor
@@ -415,12 +416,19 @@ def _train_tokenizer(
 
 def _training_corpus(work: Preparation, index: int, corpus: Corpus, malformed: dict[str, Malformed]) -> TrainingCorpus:
     paths, name = work.locations.fetch_corpus(corpus), f"train.{index} {sources_of(corpus)[0].name}"
-    malformed[name] = Malformed()
-    pairs = count_pairs(f"prepare: train.{index}", read_pairs(corpus, paths, malformed[name]))
+    skipped = Skipped()
+    malformed[name] = skipped.malformed
+    pairs = count_pairs(f"prepare: train.{index}", read_pairs(corpus, paths, work.direction, skipped))
     clean = work.settings.clean_of(corpus)
-    own = None if clean == "none" else clean
     return TrainingCorpus(
-        name, pairs, weight=corpus.weight, tag=corpus.tag, share=corpus.share, max_pairs=corpus.max_pairs, clean=own
+        name,
+        pairs,
+        weight=corpus.weight,
+        tag=corpus.tag,
+        share=corpus.share,
+        max_pairs=corpus.max_pairs,
+        clean=None if clean == "none" else clean,
+        left_out=skipped.left_out,
     )
 
 
@@ -475,7 +483,7 @@ def _monolingual_corpus(
 def _write_held_out(work: Preparation, folder: Path, split: str, text: HeldOut, processor: TextProcessor) -> None:
     """Write validation or test text unchanged (`raw`), and in the form that the tokenizer reads."""
     paths = work.locations.fetch_corpus(text)
-    pairs = list(read_pairs(text, paths))
+    pairs = list(read_pairs(text, paths, work.direction))
     if processor.text.already_applied:
         processes = [processor.tidy, processor.tidy]
     else:
@@ -484,15 +492,21 @@ def _write_held_out(work: Preparation, folder: Path, split: str, text: HeldOut, 
         write_lines(folder / f"{split}.raw.{lang}", lines)
         write_lines(folder / f"{split}.{lang}", (process(line) for line in lines))
     if text.raw_target is not None:
-        path = work.locations.fetch(text.raw_target)
-        lines = tuple(source_lines(text.raw_target, path))
-        if len(lines) != len(pairs):
-            raise UserError(f"{text.raw_target.name} has {len(lines)} lines, {split} has {len(pairs)}")
-        write_lines(folder / f"{split}.raw.{work.direction.target}", lines)
+        _write_reference(work, text.raw_target, folder / f"{split}.raw.{work.direction.target}", split, len(pairs))
+    for number, source in enumerate(text.references, start=1):
+        _write_reference(work, source, folder / f"{split}.raw{number}.{work.direction.target}", split, len(pairs))
+
+
+def _write_reference(work: Preparation, source: Source, path: Path, split: str, num_pairs: int) -> None:
+    """Write an untokenised reference of a held-out set."""
+    lines = tuple(source_lines(source, work.locations.fetch(source)))
+    if len(lines) != num_pairs:
+        raise UserError(f"{source.name} has {len(lines)} lines, {split} has {num_pairs}")
+    write_lines(path, lines)
 
 
 def _forbidden(work: Preparation, folder: Path, held_out: dict[str, HeldOut]) -> Forbidden:
-    forbidden = collect_forbidden((split, _held_out_pairs(work, folder, split)) for split in held_out)
+    forbidden = collect_forbidden((split, _with_references(work, folder, split)) for split in held_out)
     settings = work.settings.decontaminate
     if isinstance(settings, bool):
         return forbidden
@@ -506,6 +520,14 @@ def _forbidden(work: Preparation, folder: Path, held_out: dict[str, HeldOut]) ->
             index_side(lines.items(), ngram=settings.ngram, overlap=settings.overlap, characters_per_word=per_word)
         )
     return replace(forbidden, overlaps=NgramOverlaps(*sides))
+
+
+def _with_references(work: Preparation, folder: Path, split: str) -> Iterator[tuple[str, str]]:
+    """Yield the pairs of a held-out set, then its sources with each further reference."""
+    yield from _held_out_pairs(work, folder, split)
+    source = folder / f"{split}.raw.{work.direction.source}"
+    for path in reference_paths(folder, split, work.direction.target):
+        yield from zip(iterate_lines(source), iterate_lines(path), strict=True)
 
 
 def _held_out_pairs(work: Preparation, folder: Path, split: str) -> Iterator[tuple[str, str]]:

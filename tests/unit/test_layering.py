@@ -66,6 +66,7 @@ WITHOUT_TORCH = {
                 "second_pass",
                 "indexed",
                 "licences",
+                "language_id",
                 "line_index",
                 "lines",
                 "near_duplicates",

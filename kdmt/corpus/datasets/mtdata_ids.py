@@ -37,12 +37,18 @@ _LICENCES = {
 }
 # group and name of an identifier -> known overlaps
 _OVERLAPS = {
-    "AllenAi-nllb": ("CCMatrix: NLLB contains it (en-is: 99.99% of its pairs)",),
-    "Neulab-tedtalks": ("TED2020, TED2013, IWSLT: the same talks, also those of the IWSLT test sets",),
+    "AllenAi-nllb": ("opus: NLLB/v1: the same pairs", "CCMatrix: NLLB contains it (en-is: 99.99% of its pairs)"),
+    "Facebook-wikimatrix": ("opus: WikiMatrix/v1: the same pairs, above a threshold of the score",),
+    "ELRC": ("opus: ELRC corpora of the same name",),
+    "EU-ecdc": ("opus: ECDC/v2016-03-16: the same translation memory",),
+    "ParaCrawl-paracrawl": ("opus: ParaCrawl: the same pairs, if the version is the same",),
+    "OPUS-opus100": ("other corpora of OPUS: OPUS-100 is a sample of them; its test sets may be in them",),
+    "Neulab-tedtalks_": ("TED2020, TED2013, IWSLT: the same talks, also those of the IWSLT test sets",),
     "Statmt-backtrans": ("news crawl: one side is text of the monolingual news crawl",),
 }
 _TABLES = ("tsv", "tsv.gz", "tsv.xz")
 _TEXTS = ("txt", "txt.gz", "sgm")
+_LINES = ("txt", "txt.gz")
 
 
 Value = TypeVar("Value")
@@ -82,8 +88,10 @@ def resolve_mtdata(value: str, direction: Direction, index: DatasetIndex) -> Dat
             the format of the files.
     """
     name = parse_mtdata(value)
-    if len(name.codes) != 2:
+    if len(name.codes) != 2 and value in index.mtdata_records:
         raise UserError(f"mtdata: {value}: monolingual text; parallel text has two languages")
+    if len(name.codes) != 2:
+        raise _unknown(value, name, index)
     order = _order(value, name.codes, direction)
     if name.group == "OPUS" and value not in index.mtdata_records:
         pair = find_opus_pair(name, index)
@@ -109,7 +117,12 @@ def resolve_mtdata_monolingual(value: str, language: str, index: DatasetIndex) -
         raise _unknown(value, name, index)
     if len(name.codes) != 1 or not includes_code(language, name.codes[0]):
         raise UserError(f"mtdata: {value}: expected monolingual text in {language}, not in {'-'.join(name.codes)}")
-    if "columns" in record or not isinstance(record["url"], str) or len(record.get("members", ())) > 1:
+    if (
+        record["format"] not in _LINES
+        or "columns" in record
+        or not isinstance(record["url"], str)
+        or len(record.get("members", ())) > 1
+    ):
         raise _unreadable(value, "it is not a text file with a sentence in each line")
     return _dataset(value, name, record, _file(record, 0), index)
 

@@ -8,7 +8,10 @@ import hashlib
 import http.server
 import io
 import json
+import subprocess
+import sys
 import threading
+import time
 import zipfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -248,10 +251,23 @@ def test_a_changed_file_is_refused_by_name_with_both_checksums(served: Server) -
     assert (
         f"prepare.valid: {served.url}valid.de.gz: the sha256 of what came is {found}, expected {locked}" in refused.err
     )
-    assert "'kdmt lock tiny.yaml --update prepare.valid' locks another version" in refused.err
+    assert "'kdmt lock tiny.yaml --update prepare.valid' locks the file again" in refused.err
 
 
-def test_update_locks_anew_and_prints_what_changed(served: Server) -> None:
+def test_another_text_in_a_changed_archive_is_refused(served: Server) -> None:
+    assert kdmt("lock", "tiny.yaml").code == 0
+    before, locked = LOCK.read_bytes(), sha256(served.files["de-en.txt.zip"])
+    served.files["de-en.txt.zip"] += b"more"
+    url, found = f"{served.url}de-en.txt.zip", sha256(served.files["de-en.txt.zip"])
+    other = f"prepare.train.0={{source: {{url: '{url}', member: x}}, target: {{path: text/train.de}}}}"
+    refused = kdmt("lock", "tiny.yaml", "--set", other, "--runs", "elsewhere")
+    assert refused.code == 2
+    assert f"{url}: the sha256 of what came is {found}, expected {locked}" in refused.err
+    assert f"--update {url}' locks the file again" in refused.err
+    assert LOCK.read_bytes() == before
+
+
+def test_update_locks_again_and_prints_what_changed(served: Server) -> None:
     assert kdmt("lock", "tiny.yaml").code == 0
     before = files()
     changed = gzip.compress(b"".join(b"%d\n" % number for number in range(6)), mtime=0)
@@ -325,6 +341,24 @@ def test_a_mirror_folder_is_used_without_network(served: Server, tmp_path: Path)
     assert not served.requests
 
 
+@pytest.mark.usefixtures("pipeline")
+def test_names_are_resolved_by_the_recorded_index() -> None:
+    base = Path("mirror/object.pouta.csc.fi")
+    moses = base / "OPUS-Tatoeba/v2023-04-12/moses/de-en.txt.zip"
+    moses.parent.mkdir(parents=True)
+    with zipfile.ZipFile(moses, "w") as archive:
+        for lang in ("en", "de"):
+            archive.write(f"text/train.{lang}", f"Tatoeba.de-en.{lang}")
+    change(train=[{"opus": "Tatoeba/v2023-04-12"}, {"tatoeba": "2023-04-12"}])
+    assert kdmt("lock", "tiny.yaml", "--mirror", "mirror").code == 0
+    first, second = content()["datasets"]
+    assert first["entry"] == second["entry"]
+    assert {key.partition(":")[0] for key in files()} == {"de-en.txt.zip"}
+    assert all(file["settings"] == ["prepare.train.0", "prepare.train.1"] for file in files().values())
+    assert kdmt("prepare", "tiny.yaml", "--mirror", "mirror").code == 0
+    assert read_lines(MADE / "train.en") == read_lines(Path("text/train.en"))
+
+
 def test_a_login_is_used_and_never_written(served: Server) -> None:
     change(train=[{"opus": "Tiny/v1"}], valid=valid(served, "me:s3cret@"))
     finished = kdmt("lock", "tiny.yaml")
@@ -374,6 +408,22 @@ def test_an_interrupted_lock_leaves_the_old_one(served: Server, monkeypatch: pyt
     served.requests.clear()
     lock("tiny.yaml")
     assert set(files()) > {"more.en:", "more.de:"}
+
+
+def test_a_killed_lock_leaves_the_old_one(served: Server) -> None:
+    assert kdmt("lock", "tiny.yaml").code == 0
+    before = LOCK.read_bytes()
+    change(train=[{"opus": "Tiny/v1"}], valid=valid(served), monolingual=[{"url": f"{served.url}more.en"}])
+    served.requests.clear()
+    served.hold = threading.Event()
+    with subprocess.Popen([sys.executable, "-m", "kdmt", "lock", "tiny.yaml"]) as process:
+        while not served.requests:
+            time.sleep(0.01)
+        process.kill()
+    served.hold.set()
+    assert LOCK.read_bytes() == before
+    assert kdmt("lock", "tiny.yaml").code == 0
+    assert set(files()) > {"more.en:"}
 
 
 def test_two_locks_at_once_lose_nothing(served: Server) -> None:

@@ -54,6 +54,8 @@ def clean_in(folder: Path, *corpora: TrainingCorpus, clean: Any = None, **option
     )
     tags = read_lines(out["tags"]) if out["tags"].exists() else None
     expected = {"source", "target"} | ({"tags"} if tags is not None else set())
+    if options.get("resume"):  # the caller removes the work folder
+        expected |= {"work"}
     assert {path.name for path in folder.iterdir()} == expected  # the work folder and .part files are removed
     pairs = list(zip(read_lines(out["source"]), read_lines(out["target"]), strict=True))
     assert report.pairs_out == len(pairs)
@@ -317,7 +319,7 @@ def test_pairs_that_share_ngrams_with_held_out_sentences_are_dropped_and_reporte
     assert cleaned.pairs == [pairs[3]]
     counts = cleaned.report.corpora[0]
     assert (counts.dropped["held_out"], counts.dropped["held_out_overlap"]) == (1, 3)
-    assert counts.held_out_overlaps == {"test.source": {2: 2}, "test.target": {2: 2}}
+    assert counts.held_out_overlaps == {"test.source": {"2": 2}, "test.target": {"2": 2}}
     assert counts.examples["held_out_overlap"] == [pairs[0], pairs[1], pairs[4]]
     assert cleaned.report.as_dict()["corpora"][0]["held_out_overlaps"] == counts.held_out_overlaps  # type: ignore[index]
     whole = collect_forbidden([("test", held_out)])
@@ -558,6 +560,36 @@ def test_files_of_a_killed_run_are_replaced(tmp_path: Path) -> None:
     (tmp_path / "work" / "digests.0").write_bytes(b"half a record")
     (tmp_path / "source.part").write_text("half a li")
     assert clean_in(tmp_path, TrainingCorpus("a", [("a", "b")])).pairs == [("a", "b")]
+
+
+def test_a_call_that_goes_on_after_an_interruption_finds_the_same_duplicates_and_overlaps(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("kdmt.corpus.first_pass.CHUNK_PAIRS", 3)
+    long = "one two three four five six seven eight nine ten eleven"
+    pairs = [(f"{long} {n % 4}", f"{n % 3} {long}") for n in range(20)] + numbered("a", 20)
+    held_out = [("b c d e f", "x")]
+    index = index_side([("test.source", [held_out[0][0]])], ngram=5, overlap=0.8)
+    pairs[5] = ("so b c d e f", "a target")
+    options: dict[str, Any] = {
+        "clean": Clean(near_duplicates=0.9, max_ratio=0.0),
+        "forbidden": dataclasses.replace(collect_forbidden([("test", held_out)]), overlaps=NgramOverlaps(index, index)),
+    }
+
+    def interrupted() -> Iterator[tuple[str, str]]:
+        yield from pairs[:25]
+        raise KeyboardInterrupt
+
+    (tmp_path / "whole").mkdir()
+    (tmp_path / "again").mkdir()
+    whole = clean_in(tmp_path / "whole", TrainingCorpus("a", pairs, share=0.5), **options)
+    assert whole.report.dropped["near_duplicate"] > 3
+    assert whole.report.corpora[0].held_out_overlaps == {"test.source": {"1": 1}}
+    with pytest.raises(KeyboardInterrupt):
+        clean_in(tmp_path / "again", TrainingCorpus("a", interrupted()), resume=True, **options)
+    assert (tmp_path / "again" / "work" / "0.log").stat().st_size > 0
+    again = clean_in(tmp_path / "again", TrainingCorpus("a", pairs, share=0.5), resume=True, **options)
+    assert (again.pairs, again.report) == (whole.pairs, whole.report)
 
 
 # ------------------------------------------------------------------------------------------------------------ languages
