@@ -12,8 +12,9 @@
                                                     findings about problems of the corpora
         report.html                                 page with these counts, examples and measurements of the text
 
-The stage writes to `prepare.partial` and renames it, so that a failure does not change an earlier `prepare`. This
-module plans; `kdmt.stages.prepare_work` does the work.
+The stage writes to `prepare.partial` and renames it, so that a failure does not change an earlier `prepare`. A run that
+was stopped goes on from there (`kdmt.stages.prepare_partial`). This module plans; `kdmt.stages.prepare_work` does the
+work.
 """
 
 from __future__ import annotations

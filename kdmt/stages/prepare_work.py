@@ -536,22 +536,34 @@ def _forbidden(work: Preparation, folder: Path, held_out: dict[str, HeldOut]) ->
         return forbidden
     sides = []
     for number, (name, code) in enumerate(zip(("source", "target"), work.direction.sides, strict=True)):
-        lines = {
-            f"{split}.{name}": [pair[number] for pair in _held_out_pairs(work, folder, split)] for split in held_out
-        }
+        lines = [
+            (f"{split}.{name}", [pair[number] for pair in _held_out_pairs(work, folder, split)]) for split in held_out
+        ]
+        if name == "target":
+            lines += [
+                (f"{split}.{name}", reference)
+                for split in held_out
+                for reference in _further_references(work, folder, split)
+            ]
         per_word = 0 if work.spaced[number] else characters_per_word(code)
-        sides.append(
-            index_side(lines.items(), ngram=settings.ngram, overlap=settings.overlap, characters_per_word=per_word)
-        )
+        sides.append(index_side(lines, ngram=settings.ngram, overlap=settings.overlap, characters_per_word=per_word))
     return replace(forbidden, overlaps=NgramOverlaps(*sides))
 
 
 def _with_references(work: Preparation, folder: Path, split: str) -> Iterator[tuple[str, str]]:
     """Yield the pairs of a held-out set, then its sources with each further reference."""
-    yield from _held_out_pairs(work, folder, split)
-    source = folder / f"{split}.raw.{work.direction.source}"
+    pairs = list(_held_out_pairs(work, folder, split))
+    yield from pairs
+    for reference in _further_references(work, folder, split):
+        yield from zip((source for source, _ in pairs), reference, strict=True)
+
+
+def _further_references(work: Preparation, folder: Path, split: str) -> Iterator[list[str]]:
+    """Yield the further references of a held-out set in the form of `_held_out_pairs`."""
+    text = work.settings.text
+    process = TextProcessor(text, *work.direction.sides).preprocess_target if text.already_applied else str
     for path in reference_paths(folder, split, work.direction.target):
-        yield from zip(iterate_lines(source), iterate_lines(path), strict=True)
+        yield [process(line) for line in iterate_lines(path)]
 
 
 def _held_out_pairs(work: Preparation, folder: Path, split: str) -> Iterator[tuple[str, str]]:
