@@ -11,8 +11,9 @@
                                                     change, of lines that do not survive processing and back, and
                                                     findings about problems of the corpora
 
-The stage writes to `prepare.partial` and renames it, so that a failure does not change an earlier `prepare`. This
-module plans; `kdmt.stages.prepare_work` does the work.
+The stage writes to `prepare.partial` and renames it, so that a failure does not change an earlier `prepare`. A run that
+was stopped goes on from there (`kdmt.stages.prepare_partial`). This module plans; `kdmt.stages.prepare_work` does the
+work.
 """
 
 from __future__ import annotations

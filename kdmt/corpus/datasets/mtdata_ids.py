@@ -14,11 +14,11 @@ from typing import Any, NamedTuple, TypeVar
 
 from kdmt.corpus.datasets.codes import includes_code
 from kdmt.corpus.datasets.hugging_face import file_url, parquet_url
-from kdmt.corpus.datasets.licences import WMT_LICENCE
 from kdmt.corpus.datasets.messages import unknown_name
 from kdmt.corpus.datasets.opus import opus_dataset
 from kdmt.corpus.datasets.recorded_index import DatasetIndex, OpusPair
 from kdmt.corpus.datasets.records import Dataset, in_archive, other_hosts, two_files
+from kdmt.corpus.datasets.terms import WMT_LICENCE
 from kdmt.errors import UserError
 from kdmt.languages import Direction
 

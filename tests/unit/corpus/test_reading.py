@@ -115,6 +115,13 @@ def test_pairs_of_two_files(tmp_path: Path) -> None:
     assert pairs_of(corpus, tmp_path) == [("a", "x"), ("", "y"), ("c", "z")]
 
 
+def test_every_third_pair_is_either_held_out_or_in_the_training_text(tmp_path: Path) -> None:
+    corpus = two_files(tmp_path, "".join(f"{n}\n" for n in range(1, 12)), "".join(f"t{n}\n" for n in range(1, 12)))
+    only, rest = (corpus.model_copy(update={name: 3}) for name in ("only_every", "except_every"))
+    assert [source for source, _ in pairs_of(only, tmp_path)] == ["3", "6", "9"]
+    assert pairs_of(rest, tmp_path) == [(str(n), f"t{n}") for n in (1, 2, 4, 5, 7, 8, 10, 11)]
+
+
 @pytest.mark.parametrize(
     ("source", "target", "counts"),
     [("a\nb\nc\n", "x\n", (3, 1)), ("a\n", "x\ny\n", (1, 2)), ("", "x\ny\n", (0, 2)), ("a\n", "", (1, 0))],
