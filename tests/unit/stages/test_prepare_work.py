@@ -441,23 +441,7 @@ def test_a_truncated_corpus_ends_with_its_name(form: str) -> None:
 
 @pytest.mark.usefixtures("pipeline")
 def test_ngrams_of_further_references_are_looked_for() -> None:
-    words_of_reference = [
-        "rim",
-        "rum",
-        "rom",
-        "olp",
-        "ulp",
-        "ilp",
-        "ok",
-        "uk",
-        "ik",
-        "rim",
-        "ok",
-        "rum",
-        "uk",
-        "rom",
-        "ik",
-    ]
+    words_of_reference = [*WORDS.values(), *WORDS.values()][:15]
     write_lines(Path("text/one"), [*read_lines(Path("text/test.de"))[1:], " ".join(words_of_reference)])
     train = [*make_pairs(40, seed=2), ("gi ge " * 8, " ".join(["olp", *words_of_reference[1:14], "olp"]))]
     for side, lang in enumerate(("en", "de")):
