@@ -50,6 +50,7 @@ from kdmt.corpus.first_pass import (
     run_first_pass,
 )
 from kdmt.corpus.overlaps import count_overlaps
+from kdmt.corpus.pool import OpenMap, mapping_in_order
 from kdmt.corpus.rules.language import LanguageRule
 from kdmt.corpus.rules.pair_text import LanguagePair, PairText
 from kdmt.corpus.rules.rule import ChangingRule, DroppingRule
@@ -327,6 +328,7 @@ def clean_corpora(
     workdir: Path,
     resume: bool = False,
     workers: int = 1,
+    open_map: OpenMap | None = None,
     spaced: tuple[bool, bool] = (True, True),
     languages: tuple[str, str] | None = None,
     filters: FilterContext | None = None,
@@ -352,6 +354,7 @@ def clean_corpora(
         resume: whether the chunks in `workdir` of an interrupted call with the same arguments are used. The caller
             removes the folder then; after an error this function does.
         workers: number of processes for the first pass; 1 for this process only.
+        open_map: where the rules of the first pass are applied, instead of `workers` processes.
         spaced: whether each side is written with spaces between words; limits on words apply only to such sides.
         languages: codes of both languages, for the rules that need them.
         filters: what the filters by scores need; None to leave them out.
@@ -364,12 +367,13 @@ def clean_corpora(
     """
     finals = [out_source, out_target, out_tags]
     asides = [path.with_name(path.name + ".part") for path in finals]
+    open_map = open_map or functools.partial(mapping_in_order, workers=workers)
     apply_rules = functools.partial(clean_chunk, languages=LanguagePair(spaced, languages), forbidden=forbidden)
     with _clearing_up(workdir, asides, resume=resume):
         rules = None if clean == "none" else clean
         finders = Finders(workdir, rules)
         median = RatioMedian()
-        passed = run_first_pass(workdir, corpora, clean, apply_rules, finders, median, workers)
+        passed = run_first_pass(workdir, corpora, clean, apply_rules, finders, median, open_map)
         typical = median.value()
         losses = find_losses(passed, finders, rules, typical=typical, workdir=workdir)
         if filters is not None:
