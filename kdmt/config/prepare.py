@@ -11,7 +11,7 @@ from pydantic import Discriminator, Field, Tag, model_validator
 
 from kdmt.choices import DuplicateKey, NormalizationRule, SubwordJoiner, UnicodeForm
 from kdmt.config.corpora import Corpus, HeldOut, Monolingual
-from kdmt.config.rules import RulesOrNone, change_rules
+from kdmt.config.rules import RulesOrNone, change_rules, rules_for_lines
 from kdmt.config.section import Ratio, Section, changed, execution
 from kdmt.types import SPECIALS
 
@@ -59,8 +59,8 @@ class Clean(Section):
     drop_copies: bool = Field(True, description="Whether pairs whose target equals the source are dropped")
     rules: RulesOrNone = Field(
         None,
-        description="Further rules: 'default' for the recommended ones, or a list of rules by name, with settings as "
-        "in 'longest_word: {max: 60}'; null for none",
+        description="Further rules: 'default' for the recommended ones, 'crawled' for stricter ones, or a list of "
+        "names and of rules with settings, as in '[default, {numbers: {min: 0.5}}, {links: false}]'; null for none",
     )
 
     @model_validator(mode="after")
@@ -80,6 +80,10 @@ class Clean(Section):
         if self.near_duplicates and self.duplicates == "pair" and self.max_duplicates > 1:
             raise ValueError("'near_duplicates' drops what 'max_duplicates' keeps: equal pairs are near-duplicates too")
         return self
+
+    def for_lines(self) -> Clean:
+        """Return the settings for text of one language, where each line is a pair with itself."""
+        return self.model_copy(update={"drop_copies": False, "rules": rules_for_lines(self.rules)})
 
     def with_changes(self, changes: Mapping[str, Any]) -> Clean:
         """Return the settings for a corpus with changes of limits and rules by name.

@@ -7,28 +7,92 @@ A file may write the rules as a name of a list (`default`), as a list of names a
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from kdmt.choices import ComputeType
-from kdmt.config.section import Section, execution, later
+from kdmt.choices import LengthUnit, RuleList
+from kdmt.config.filters import AlignmentScore, CrossEntropyDifference, ExternalFilter, ReverseScore
+from kdmt.config.section import Section, later
+
+
+class NoSettings(Section):
+    """A rule without settings."""
 
 
 class LongestWord(Section):
-    """Drop pairs with a very long word on a side with spaces between words: base64, DNA, joined lines."""
+    """Longest word of a side with spaces between words: base64, DNA, lines without spaces."""
 
     max: int = Field(150, ge=1, description="Maximum number of characters of a word")
 
 
-class Numbers(Section):
-    """Drop pairs whose sides have different numbers.
+class MeanWord(Section):
+    """Mean number of characters per word of a side with spaces between words: spaced-out letters, tables, code."""
 
-    The numbers of both sides are compared as sets of digits, without separators and leading zeros, and with the digits
-    of all scripts. With c common and d differing numbers, (c + 1) / (d + 1) is at least `min`.
+    min: float = Field(1.5, ge=0.0, description="Minimum of characters per word")
+    max: float = Field(30.0, gt=0.0, description="Maximum of characters per word")
+
+
+class LengthRatio(Section):
+    """Ratio of the shorter to the longer side, without regard to the languages (`max_ratio` has regard to them).
+
+    A ratio of words applies only if both sides have spaces between words.
+    """
+
+    min: float = Field(0.5, gt=0.0, le=1.0, description="Minimum of shorter over longer side")
+    unit: LengthUnit = Field("words", description="Unit of the lengths")
+    slack: int = Field(3, ge=0, description="Number that is added to both lengths, because short lines differ by more")
+
+
+class Script(Section):
+    """Share of the letters of a side that belong to the script of its language.
+
+    Letters that no single script has, such as combining accents, belong to every script.
+    """
+
+    min: float = Field(0.5, gt=0.0, le=1.0, description="Minimum share of the letters of a side")
+
+
+class Letters(Section):
+    """Share of the characters of a side that are letters or combining marks, spaces left out."""
+
+    min: float = Field(0.5, gt=0.0, le=1.0, description="Minimum share of the characters of a side")
+
+
+class RepeatedCharacters(Section):
+    """Number of times that one character occurs in a row on a side: dotted lines, rulers, noise."""
+
+    max: int = Field(10, ge=1, description="Maximum number of equal characters in a row")
+
+
+class RepeatedPhrases(Section):
+    """Phrases that occur several times in a row on a side: menus, loops of translation systems."""
+
+    times: int = Field(3, ge=2, description="Number of times in a row from which a pair is dropped")
+    min_length: int = Field(5, ge=1, description="Minimum number of characters of a phrase")
+
+
+class Numbers(Section):
+    """Agreement of the numbers of both sides.
+
+    The numbers are compared as sets of digits of any script, without signs and leading zeros; 1,000 and 1.000 and 1 000
+    are 1000. With c common and d differing numbers, (c + 1) / (d + 1) is at least `min`. If it is not, the parts of
+    numbers are compared in the same way, 10:30 as 10 and 30.
     """
 
     min: float = Field(1.0, gt=0.0, description="Minimum of (common + 1) / (differing + 1)")
+
+
+class NearCopy(Section):
+    """Similarity of both sides: 1 - (edit distance in characters) / (length of the longer side)."""
+
+    max: float = Field(0.9, gt=0.0, le=1.0, description="Similarity from which a pair is dropped")
+
+
+class Sentences(Section):
+    """Number of sentences of both sides, by their final punctuation; not for Thai and Lao, which write none."""
+
+    max_difference: int = Field(2, ge=0, description="Maximum difference of the numbers of sentences")
 
 
 class Language(Section):
@@ -59,81 +123,43 @@ class Language(Section):
         return self
 
 
-class ScoreLimit(Section):
-    """Limits of the filters by scores, which are higher for better pairs; both may be given."""
-
-    min: float | None = Field(None, description="Minimum score; null for no minimum")
-    drop_percent: float | None = Field(
-        None, gt=0.0, lt=100.0, description="Percentage of the pairs of a corpus, the lowest by score, that are dropped"
-    )
-
-    @model_validator(mode="after")
-    def _one_limit(self) -> Self:
-        if self.min is None and self.drop_percent is None:
-            raise ValueError("give 'min' or 'drop_percent'")
-        return self
-
-
-class AlignmentScore(ScoreLimit):
-    """Drop pairs whose words are improbable translations of each other under IBM model 1.
-
-    The model is trained on the corpora themselves. The score is the mean log-probability of a word, of both directions.
-    """
-
-    train_pairs: int = Field(100_000, ge=1, description="Number of pairs, evenly sampled, that the model is trained on")
-
-
-class CrossEntropyDifference(ScoreLimit):
-    """Drop pairs that are less like the text of a domain than like the corpora (Moore and Lewis 2010).
-
-    The score is the cross entropy under a language model of the corpora minus that under one of the domain, in nats
-    per word, summed over both sides.
-    """
-
-    in_domain_corpus: int | None = Field(
-        None, ge=0, description="Index in 'prepare.train' of the corpus of the domain; null for the validation set"
-    )
-    sides: Literal["both", "source", "target"] = Field("both", description="Sides that are judged")
-    train_pairs: int = Field(
-        100_000, ge=1, description="Maximum number of pairs, evenly sampled, of which the language models are trained"
-    )
-
-
-class ReverseScore(ScoreLimit):
-    """Drop pairs whose source is improbable given the target under a model of the opposite direction.
-
-    The score is the mean log-probability of a source token, as `kdmt rescore` prints the sum.
-    """
-
-    checkpoint: str = Field(description="Checkpoint of a model from the target to the source language")
-    compute_type: ComputeType = Field("float32", description="Number type of CTranslate2's computation")
-
-
-class ExternalFilter(ScoreLimit):
-    """Drop pairs by the scores of an external command.
-
-    The command reads one pair per line from standard input, with a tab between the columns, and writes one line per
-    pair to standard output, the last column of which is the score.
-    """
-
-    command: list[str] = Field(min_length=1, description="Program and arguments")
-    columns: list[Literal["source", "target"]] = Field(
-        ["source", "target"], min_length=1, description="Columns that the command reads, in order"
-    )
-    batch_pairs: int = execution(
-        100_000, ge=1, description="Number of pairs for one run of the command, whose scores are kept for later runs"
-    )
-    retries: int = execution(2, ge=0, description="Number of times that a run of the command that failed is repeated")
-
-
 class Rules(Section):
     """Cleaning rules in the order in which they are applied; null: not applied.
 
     The filters by scores, which come last, look at the pairs that all others keep, without duplicates.
     """
 
-    longest_word: LongestWord | None = later(None, description="Maximum length of a word")
+    mojibake: NoSettings | None = later(
+        None, description="Repair of text in UTF-8 that was read in another encoding, by ftfy; changes lines"
+    )
+    entities: NoSettings | None = later(
+        None, description="Replacement of character references as '&amp;' by their characters; changes lines"
+    )
+    tags: NoSettings | None = later(None, description="Removal of HTML tags; changes lines")
+    punctuation: NoSettings | None = later(
+        None,
+        description="Moses punctuation normalisation of training text alone ('text.normalize' has it for all text); "
+        "changes lines",
+    )
+    longest_word: LongestWord | None = later(None, description="Length of the longest word")
+    mean_word: MeanWord | None = later(None, description="Mean length of the words")
+    length_ratio: LengthRatio | None = later(None, description="Ratio of the lengths of both sides")
+    broken_characters: NoSettings | None = later(
+        None, description="Drops pairs with characters of lost text: U+FFFD, private use, noncharacters"
+    )
+    markup: NoSettings | None = later(
+        None, description="Drops pairs with markup of templates and code: '{{', '[[', '{%', '<!--', '</'"
+    )
+    letters: Letters | None = later(None, description="Share of letters")
+    script: Script | None = later(None, description="Share of letters in the script of the language")
+    repeated_characters: RepeatedCharacters | None = later(None, description="Equal characters in a row")
+    repeated_phrases: RepeatedPhrases | None = later(None, description="Equal phrases in a row")
     numbers: Numbers | None = later(None, description="Agreement of the numbers of both sides")
+    links: NoSettings | None = later(
+        None, description="Drops pairs whose sides have different URLs, domain names or e-mail addresses"
+    )
+    near_copy: NearCopy | None = later(None, description="Similarity of both sides")
+    sentences: Sentences | None = later(None, description="Difference of the numbers of sentences")
     language: Language | None = later(None, description="Language of each side")
     alignment: AlignmentScore | None = later(None, description="Score of the word alignment")
     cross_entropy: CrossEntropyDifference | None = later(None, description="Likeness to the text of a domain")
@@ -141,10 +167,28 @@ class Rules(Section):
     filter: ExternalFilter | None = later(None, description="Score of an external command")
 
 
+_DEFAULT: Mapping[str, Mapping[str, Any]] = {
+    **{name: {} for name in ("mojibake", "entities", "tags", "longest_word", "mean_word", "broken_characters")},
+    **{name: {} for name in ("markup", "letters", "script", "repeated_characters", "repeated_phrases")},
+    **{name: {} for name in ("numbers", "links", "near_copy", "sentences")},
+}
 # name of a list -> rule -> settings that differ from the defaults of the rule
 LISTS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
-    "default": {"longest_word": {}, "numbers": {}},
+    "default": _DEFAULT,
+    # for text from the web: stricter, at the price of more clean pairs
+    "crawled": {
+        **_DEFAULT,
+        "longest_word": {"max": 50},
+        "mean_word": {"min": 2.0, "max": 20.0},
+        "length_ratio": {},
+        "letters": {"min": 0.6},
+        "script": {"min": 0.8},
+        "near_copy": {"max": 0.8},
+        "sentences": {"max_difference": 1},
+    },
 }
+# rules that compare both sides of a pair as if they were in different languages
+_FOR_PAIRS_ALONE = ("near_copy", "alignment", "cross_entropy", "reverse", "filter")
 
 
 def _merge(rules: dict[str, Any], name: object, settings: object) -> None:
@@ -189,8 +233,13 @@ def _rules_from_yaml(value: object) -> object:
     return value
 
 
-_AsInput = None | Literal["default"] | list[str | dict[str, Any]] | Rules
+_AsInput = None | RuleList | list[str | dict[str, Any]] | Rules
 RulesOrNone = Annotated[Rules | None, BeforeValidator(_rules_from_yaml, json_schema_input_type=_AsInput)]
+
+
+def rules_for_lines(rules: Rules | None) -> Rules | None:
+    """Return the rules that apply to text of one language, where each line is a pair with itself."""
+    return None if rules is None else rules.model_copy(update=dict.fromkeys(_FOR_PAIRS_ALONE))
 
 
 def change_rules(rules: Rules | None, changes: Mapping[str, Any]) -> dict[str, Any] | None:

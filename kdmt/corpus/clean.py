@@ -16,10 +16,11 @@ import collections
 import dataclasses
 import errno
 import functools
+import itertools
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -42,7 +43,8 @@ from kdmt.corpus.first_pass import CleanedChunk, Pair, PassedCorpus, RawChunk, T
 from kdmt.corpus.rules.language import LanguageRule
 from kdmt.corpus.rules.pair_text import LanguagePair, PairText
 from kdmt.corpus.rules.rule import ChangingRule, DroppingRule
-from kdmt.corpus.rules.table import build_rules, changing_names, dropping_names
+from kdmt.corpus.rules.table import RuleSet, build_rules, changing_names, dropping_names
+from kdmt.corpus.rules.tidying import is_plain
 from kdmt.corpus.second_pass import RULES, Losses, OutputCorpus, find_losses, texts_at, write_output
 from kdmt.corpus.sentence_lengths import RatioMedian, count_characters
 from kdmt.errors import UserError
@@ -129,62 +131,51 @@ def clean_chunk(chunk: RawChunk, *, languages: LanguagePair, forbidden: Forbidde
     if chunk.clean == "none":
         return _keep_chunk(chunk.pairs)
     rules = build_rules(chunk.clean, languages)
-    of_source, of_target = rules.changing
-    dropped = _Dropped()
-    candidates: list[tuple[str, str, Pair]] = []
-    for pair in chunk.pairs:
-        source = clean_line(pair[0], of_source, dropped.counts)
-        target = clean_line(pair[1], of_target, dropped.counts)
-        rule = broken_rule(PairText(source, target), rules.dropping)
-        if rule is None:
-            candidates.append((source, target, pair))
-        else:
-            dropped.add(rule, pair)
-    if rules.language is not None:
-        candidates = _judge_languages(candidates, rules.language, dropped)
+    counts: collections.Counter[str] = collections.Counter()
+    examples: Examples = {}
     sources, targets = [], []
-    for source, target, pair in candidates:
-        if forbidden is not None and (matches := forbidden.matches(source, target)):
-            dropped.counts.update(matches)
-            dropped.add("held_out", pair)
+    lines = [_clean_pair(pair, rules, counts) for pair in chunk.pairs]
+    verdicts = _judge_languages(lines, rules.language)
+    for pair, (source, target), (is_foreign, is_swapped) in zip(chunk.pairs, lines, verdicts, strict=True):
+        if is_swapped:
+            source, target = target, source
+        rule = broken_rule(PairText(source, target), rules.dropping)
+        if rule is None and is_foreign:
+            rule = LanguageRule.name
+        if rule is None and forbidden is not None:
+            matches = forbidden.matches(source, target)
+            if matches:
+                rule = "held_out"
+                counts.update(matches)
+        if rule is not None:
+            counts[rule] += 1
+            if counts[rule] <= NUM_EXAMPLES:
+                examples.setdefault(rule, []).append(cut_texts(*pair))
             continue
+        if is_swapped:
+            counts[LanguageRule.swapped] += 1
         sources.append(source)
         targets.append(target)
     fingerprints = compute_fingerprints(sources, targets, chunk.clean)
-    return _make_chunk(sources, targets, fingerprints, len(chunk.pairs), dropped.counts, dropped.examples)
+    return _make_chunk(sources, targets, fingerprints, len(chunk.pairs), counts, examples)
 
 
-@dataclass(frozen=True)
-class _Dropped:
-    """Counts of a chunk, and the first pairs that each rule drops."""
-
-    counts: collections.Counter[str] = field(default_factory=collections.Counter)
-    examples: Examples = field(default_factory=dict)
-
-    def add(self, rule: str, pair: Pair) -> None:
-        """Count a dropped pair, given as it was read."""
-        self.counts[rule] += 1
-        if self.counts[rule] <= NUM_EXAMPLES:
-            self.examples.setdefault(rule, []).append(cut_texts(*pair))
+def _clean_pair(pair: Pair, rules: RuleSet, counts: collections.Counter[str]) -> Pair:
+    """Return a pair after the rules that change lines."""
+    source, target = pair
+    if not (rules.keeps_plain and is_plain(source)):
+        source = clean_line(source, rules.changing[0], counts)
+    if not (rules.keeps_plain and is_plain(target)):
+        target = clean_line(target, rules.changing[1], counts)
+    return source, target
 
 
-def _judge_languages(
-    candidates: Sequence[tuple[str, str, Pair]], rule: LanguageRule, dropped: _Dropped
-) -> list[tuple[str, str, Pair]]:
-    """Return the pairs that the rule for languages keeps, those with exchanged languages with their sides swapped."""
-    verdicts = rule.judge([source for source, _, _ in candidates], [target for _, target, _ in candidates])
-    kept = []
-    for (source, target, pair), is_dropped, is_swapped in zip(
-        candidates, verdicts.dropped_N.tolist(), verdicts.swapped_N.tolist(), strict=True
-    ):
-        if is_dropped:
-            dropped.add(rule.name, pair)
-        elif is_swapped:
-            dropped.counts[rule.swapped] += 1
-            kept.append((target, source, pair))
-        else:
-            kept.append((source, target, pair))
-    return kept
+def _judge_languages(pairs: Sequence[Pair], rule: LanguageRule | None) -> Iterable[tuple[bool, bool]]:
+    """Return for each pair whether the rule for languages drops it, and whether it swaps its sides."""
+    if rule is None:
+        return itertools.repeat((False, False), len(pairs))
+    verdicts = rule.judge([source for source, _ in pairs], [target for _, target in pairs])
+    return zip(verdicts.dropped_N.tolist(), verdicts.swapped_N.tolist(), strict=True)
 
 
 def _keep_chunk(pairs: Sequence[Pair]) -> CleanedChunk:

@@ -67,7 +67,7 @@ class TextProcessor:
 
     def normalize(self, line: str, lang: str) -> str:
         """Normalise the punctuation of a line by the rules of Moses, if `text.normalize` is true."""
-        return _normalizer(lang).normalize(line) if self.text.normalize else line
+        return normalize_punctuation(line, lang) if self.text.normalize else line
 
     def preprocess(self, line: str, lang: str) -> str:
         """Return a raw line of a language as input for the tokenizer."""
@@ -113,6 +113,11 @@ class TextProcessor:
         if form not in ("NFC", "NFKC", "none", None):
             raise UserError(f"text processing: unicode_form: {str(form)[:80]!r} is no normalisation form")
         return cls(text, str(values["source_lang"]), str(values["target_lang"]), form)
+
+
+def normalize_punctuation(line: str, lang: str) -> str:
+    """Normalise the punctuation of a line by the rules of Moses for a language."""
+    return _normalizer(lang).normalize(line)
 
 
 @functools.cache

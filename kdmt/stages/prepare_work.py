@@ -345,7 +345,7 @@ def _write_monolingual(
     The cleaning rules are those for pairs, with each line as its own translation.
     """
     settings, place = work.settings, folder / f"monolingual.{work.direction.source}"
-    clean = settings.clean if settings.clean == "none" else settings.clean.model_copy(update={"drop_copies": False})
+    clean = settings.clean if settings.clean == "none" else settings.clean.for_lines()
     report = clean_corpora(
         (_monolingual_corpus(work, index, source, malformed) for index, source in enumerate(settings.monolingual)),
         clean=clean,

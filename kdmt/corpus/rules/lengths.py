@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from kdmt.config import rules as settings
-from kdmt.corpus.rules.pair_text import LanguagePair, PairText
+from kdmt.corpus.rules.pair_text import LanguagePair, LineText, PairText
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,46 @@ class LongestWord:
     def breaks(self, pair: PairText) -> bool:
         """Return whether a word is too long."""
         limit = self.settings.max
-        return any(
-            spaced and len(line.text) > limit and max(map(len, line.words)) > limit
-            for line, spaced in zip(pair.lines, self.languages.spaced, strict=True)
-        )
+        of_source, of_target = self.languages.spaced
+        if of_source and len(pair.source) > limit and max(map(len, pair.lines[0].words)) > limit:
+            return True
+        return of_target and len(pair.target) > limit and max(map(len, pair.lines[1].words)) > limit
+
+
+@dataclass(frozen=True)
+class MeanWord:
+    """Drop pairs whose words are too short or too long on average (`kdmt.config.rules.MeanWord`)."""
+
+    settings: settings.MeanWord
+    languages: LanguagePair
+    name: ClassVar[str] = "mean_word"
+
+    def breaks(self, pair: PairText) -> bool:
+        """Return whether the mean length of the words of a side is out of bounds."""
+        of_source, of_target = self.languages.spaced
+        source, target = pair.lines
+        return (of_source and not self._fits(source)) or (of_target and not self._fits(target))
+
+    def _fits(self, line: LineText) -> bool:
+        spaces = line.num_spaces
+        return self.settings.min <= (len(line.text) - spaces) / (spaces + 1) <= self.settings.max
+
+
+@dataclass(frozen=True)
+class LengthRatio:
+    """Drop pairs with one side much shorter than the other (`kdmt.config.rules.LengthRatio`)."""
+
+    settings: settings.LengthRatio
+    languages: LanguagePair
+    name: ClassVar[str] = "length_ratio"
+
+    def breaks(self, pair: PairText) -> bool:
+        """Return whether the ratio of the shorter to the longer side is too small."""
+        if self.settings.unit == "characters":
+            lengths = len(pair.source), len(pair.target)
+        elif all(self.languages.spaced):
+            lengths = pair.source.count(" ") + 1, pair.target.count(" ") + 1
+        else:
+            return False
+        slack = self.settings.slack
+        return (min(lengths) + slack) / (max(lengths) + slack) < self.settings.min

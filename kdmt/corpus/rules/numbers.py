@@ -10,24 +10,36 @@ from typing import ClassVar
 from kdmt.config import rules as settings
 from kdmt.corpus.rules.pair_text import LanguagePair, LineText, PairText
 
-_HAS_DIGIT = re.compile(r"\d")
-# digits with separators of groups and decimals between them: 1,000  1.000  1 000 (no-break)  3.14  1'000
-_NUMBER = re.compile(r"\d+(?:[.,'\u2019\u066b\u066c\u00a0\u202f]\d+)*")
+_DIGITS = re.compile(r"\d+")
+# Digits with separators between them: 1,000  1.000  1'000  3.14  10:30; and groups of three digits between spaces.
+_NUMBER = re.compile(r"\d{1,3}(?: \d{3})+(?![\d.,]*\d)|\d+(?:[.,:'\u2019\u066b\u066c\u00a0\u202f]\d+)*")
 _SEPARATORS = re.compile(r"\D")
+_MAYBE_DIGIT = re.compile(rb"[0-9\xd9-\xff]")  # a digit, or the first byte of one of another script
 
 
 def find_numbers(line: LineText) -> frozenset[str]:
     """Return the numbers of a line as strings of ASCII digits without separators and leading zeros."""
-    if _HAS_DIGIT.search(line.text) is None:
-        return frozenset()
-    return frozenset(map(_digits, _NUMBER.findall(line.text)))
+    return frozenset(_plain(_SEPARATORS.sub("", number)) for number in _NUMBER.findall(line.text))
 
 
-def _digits(number: str) -> str:
-    digits = _SEPARATORS.sub("", number)
+def find_digits(line: LineText) -> frozenset[str]:
+    """Return the runs of digits of a line as strings of ASCII digits without leading zeros."""
+    return frozenset(map(_plain, _DIGITS.findall(line.text)))
+
+
+def _plain(digits: str) -> str:
     if not digits.isascii():
         digits = "".join(str(unicodedata.decimal(digit)) for digit in digits)
     return digits.lstrip("0") or "0"
+
+
+def agreement(source: frozenset[str], target: frozenset[str]) -> float:
+    """Return (common + 1) / (differing + 1) of two sets."""
+    return (len(source & target) + 1) / (len(source ^ target) + 1)
+
+
+def _may_have_digits(line: LineText) -> bool:
+    return _MAYBE_DIGIT.search(line.signs) is not None and _DIGITS.search(line.text) is not None
 
 
 @dataclass(frozen=True)
@@ -39,8 +51,8 @@ class Numbers:
     name: ClassVar[str] = "numbers"
 
     def breaks(self, pair: PairText) -> bool:
-        """Return whether (common + 1) / (differing + 1) is too small."""
-        source, target = map(find_numbers, pair.lines)
-        if source == target:
+        """Return whether the agreement of the numbers, and of their parts, is too small."""
+        source, target = pair.lines
+        if not (_may_have_digits(source) or _may_have_digits(target)):
             return False
-        return (len(source & target) + 1) / (len(source ^ target) + 1) < self.settings.min
+        return all(agreement(find(source), find(target)) < self.settings.min for find in (find_numbers, find_digits))

@@ -18,19 +18,31 @@ class LanguagePair:
     codes: tuple[str, str] | None = None
 
 
+_LETTERS = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+# Bytes of UTF-8 that few rules look for: ASCII letters, space, frequent punctuation, and all bytes of characters up to
+# U+057F, which are neither digits nor lost text, with the bytes that continue other characters.
+_FREQUENT = _LETTERS + b" .,;:!?'\"()-" + bytes(range(0x80, 0xD6))
+_NO_LETTERS = bytes(set(range(256)) - set(_LETTERS))
+WORD_SPACE = "\u1361"  # Ethiopic wordspace, between the words of older Amharic and Tigrinya text
+
+
 class LineText:
     """A line after all rules that change lines, with the values that rules compute from it.
 
     Attributes:
         text: the line.
-        is_ascii: whether all characters are ASCII characters.
+        signs: bytes of the line in UTF-8, without those of frequent characters. Rules about digits, markup and rare
+            characters need not read a line whose signs are empty, as they are for most lines in Latin script.
+        ascii_letters: number of ASCII letters.
     """
 
-    __slots__ = ("_characters", "_words", "is_ascii", "text")
+    __slots__ = ("_characters", "_words", "ascii_letters", "signs", "text")
 
     def __init__(self, text: str) -> None:
         self.text = text
-        self.is_ascii = text.isascii()
+        data = text.encode()
+        self.signs = data.translate(None, _FREQUENT)
+        self.ascii_letters = len(data.translate(None, _NO_LETTERS))
         self._words: list[str] | None = None
         self._characters: frozenset[str] | None = None
 
@@ -38,8 +50,13 @@ class LineText:
     def words(self) -> list[str]:
         """Parts between spaces."""
         if self._words is None:
-            self._words = self.text.split(" ")
+            self._words = self.text.replace(WORD_SPACE, " ").split(" ")
         return self._words
+
+    @property
+    def num_spaces(self) -> int:
+        """Number of spaces."""
+        return self.text.count(" ") + self.text.count(WORD_SPACE)
 
     @property
     def characters(self) -> frozenset[str]:

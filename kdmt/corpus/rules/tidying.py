@@ -39,6 +39,19 @@ _UNSPACED = "".join(filter(_is_of_word, (chr(code) for a, b in _UNSPACED_BLOCKS 
 _BOUNDARY = re.compile(f"(?<=[{_UNSPACED}])\u200b(?=[{_UNSPACED}])")  # the most frequent case by far
 
 
+def is_plain(line: str) -> bool:
+    """Return whether a fast test shows that a line needs no change: ASCII text without markup and single spaces."""
+    return (
+        line.isascii()
+        and line.isprintable()
+        and "&" not in line
+        and "<" not in line
+        and "  " not in line
+        and line[:1] != " "
+        and line[-1:] != " "
+    )
+
+
 def remove_invisible(line: str) -> str:
     """Remove control characters (except whitespace) and invisible format characters (except joiners).
 

@@ -63,7 +63,7 @@ def test_rules_of_a_record_have_their_settings_by_path() -> None:
     ("override", "expected"),
     [
         ("prepare.clean.rules=all", "prepare.clean.rules: should be 'default'"),
-        ("prepare.clean.rules=[number]", "prepare.clean.rules: 'number' is no rule; the rules are longest_word, "),
+        ("prepare.clean.rules=[number]", "prepare.clean.rules: 'number' is no rule; the rules are mojibake, "),
         ("prepare.clean.rules=[{numbers: {max: 1}}]", "prepare.clean.rules.numbers.max: unknown setting"),
         ("prepare.clean.rules=[{longest_word: {max: 0}}]", "prepare.clean.rules.longest_word.max: should be greater"),
         ("prepare.clean.rules=[{numbers: 3}]", "prepare.clean.rules.numbers: expected a mapping of settings"),

@@ -18,7 +18,7 @@ from kdmt.corpus.rules.pair_text import LanguagePair, LineText, PairText
         ("3.14 and 3,14", {"314"}),
         ("007", {"7"}),
         ("0 and 00", {"0"}),
-        ("the 5th, at 10:30.", {"5", "10", "30"}),
+        ("the 5th, at 10:30.", {"5", "1030"}),
         ("\u0661\u0662 \u0969 \uff14", {"12", "3", "4"}),  # Arabic, Devanagari and full-width digits
         ("12\u066b5", {"125"}),
         ("x\u00b2", set()),  # a superscript is not a decimal digit
@@ -37,7 +37,10 @@ def test_numbers_of_a_line(line: str, numbers: set[str]) -> None:
         ("1 2", "1 3", 1.0, True),  # 2/3
         ("1 2", "1 3", 0.6, False),
         ("1 2 3", "1 2 three", 1.0, False),  # 3/2
-        ("1 000 people", "1000 Menschen", 1.0, True),  # a space does not join digits: three numbers differ
+        ("1 000 000 people", "1,000,000 Menschen", 1.0, False),
+        ("in 5 1000 people", "5 und 1000", 1.0, False),
+        ("at 10:30", "um 10 h 30", 1.0, False),  # their parts agree
+        ("at 10:30", "um 10 h 31", 1.0, True),  # 2/3
         ("two", "deux", 1.0, False),
     ],
 )

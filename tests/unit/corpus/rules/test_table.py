@@ -9,13 +9,34 @@ from kdmt.config.rules import LISTS, Rules
 from kdmt.corpus.filters.table import FILTERS
 from kdmt.corpus.rules.language import LanguageRule
 from kdmt.corpus.rules.pair_text import LanguagePair
-from kdmt.corpus.rules.table import DROPPING, DROPPING_RULES, build_rules, dropping_names
+from kdmt.corpus.rules.table import (
+    CHANGING_FIRST,
+    CHANGING_LATER,
+    CHANGING_RULES,
+    DROPPING,
+    DROPPING_RULES,
+    build_rules,
+    changing_names,
+    dropping_names,
+)
 
 LANGUAGES = LanguagePair((True, True), ("en", "de"))
 
 
 def test_every_rule_of_the_settings_is_in_the_table() -> None:
-    assert [*DROPPING, LanguageRule.name, *FILTERS] == list(Rules.model_fields)
+    listed = [*CHANGING_FIRST, *CHANGING_LATER, *DROPPING, LanguageRule.name, *FILTERS]
+    assert listed == list(Rules.model_fields)
+
+
+def test_rules_that_change_lines_have_their_place() -> None:
+    clean = Clean.model_validate({"rules": ["punctuation", "tags", "entities", "mojibake"]})
+    rules = build_rules(clean, LANGUAGES)
+    names = [rule.name for rule in rules.changing[0]]
+    assert names == ["mojibake", "entities", "tags", "invisible", "unicode", "punctuation", "whitespace"]
+    assert set(names) == set(changing_names(clean))
+    assert changing_names(Clean()) == changing_names("none") == CHANGING_RULES
+    assert not rules.keeps_plain
+    assert build_rules(Clean.model_validate({"rules": "default"}), LANGUAGES).keeps_plain
 
 
 @pytest.mark.parametrize("name", list(DROPPING))
