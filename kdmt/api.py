@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from kdmt.stages.workspace import Workspace
     from kdmt.types import Hypothesis
 
-__all__ = ["Model", "Pipeline", "Translation", "load"]
+__all__ = ["Model", "Pipeline", "Translation", "load", "lock"]
 
 Progress = Callable[[int, int], None]  # (number of items that are done, number of all items)
 Mirrors = str | os.PathLike[str] | Sequence[str | os.PathLike[str]] | None  # folders or bases of URLs, or one of them
@@ -422,6 +422,49 @@ class Pipeline:
         from kdmt.commands.status import pipeline_status
 
         return pipeline_status(self.workspace)
+
+
+def lock(
+    path: str | os.PathLike[str],
+    *,
+    overrides: Mapping[str, Any] | None = None,
+    runs: str | os.PathLike[str] = "runs",
+    mirror: Mirrors = None,
+    update: bool | Sequence[str] = False,
+) -> Path:
+    """Write the files behind names of data sets and URLs of a pipeline to its lock file; the same as `kdmt lock`.
+
+    Args:
+        path: the YAML file of the pipeline.
+        overrides: settings to change, by their path.
+        runs: the folder for the outputs of all pipelines, and for downloads.
+        mirror: folders or bases of URLs in which the files of URLs are looked up first, or one of them.
+        update: whether to lock again what is locked already, or the names, URLs or YAML paths to lock again.
+
+    Returns:
+        The path of the lock file.
+
+    Raises:
+        UserError: if the pipeline or its lock file is not valid, a name is unknown, or a file cannot be downloaded or
+            read or differs from what is locked.
+
+    Examples:
+        >>> kdmt.lock("en-is.yaml", update=["ParaCrawl/v9"])
+        PosixPath('en-is.lock.yaml')
+    """
+    from kdmt.commands.lock import lock_pipeline
+
+    if isinstance(update, str):
+        raise UserError("update: expected a list of names, not one string")
+    return lock_pipeline(
+        Path(path),
+        _overrides(overrides),
+        runs=Path(runs),
+        mirrors=_mirrors(mirror),
+        update=bool(update),
+        names=() if isinstance(update, bool) else update,
+        show=_logger.info,
+    )
 
 
 def _overrides(given: Mapping[str, Any] | None) -> list[str]:

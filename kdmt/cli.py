@@ -1,6 +1,8 @@
 """The command line, which parses arguments, calls the library packages and prints results.
 
 kdmt new x.yaml --source en --target cs
+kdmt find en cs
+kdmt lock x.yaml [--update] [NAME]... [--bibtex]
 kdmt run x.yaml [--to STAGE] [--student NAME] [--set a.b=c]
 kdmt status x.yaml
 kdmt prepare|teacher|distill|knowledge|student|score x.yaml [--set a.b=c]
@@ -121,6 +123,48 @@ def new(
 
 
 @app.command()
+def lock(
+    pipeline: PipelineFile,
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[NAME]...",
+            help="Data sets, URLs or YAML paths, such as ParaCrawl/v9 or train.0, for --update (default: all).",
+        ),
+    ] = None,
+    update: Annotated[
+        bool, typer.Option("--update", help="Whether to lock again what is locked already (default: no).")
+    ] = False,
+    bibtex: Annotated[
+        bool,
+        typer.Option(
+            "--bibtex", help="Whether to print the citations of the data sets instead of locking them (default: no)."
+        ),
+    ] = False,
+    set_: Overrides = None,
+    runs: Runs = RUNS,
+    mirror: Mirrors = None,
+) -> None:
+    """Write the files behind names of data sets and URLs to PIPELINE.lock.yaml, with their SHA-256.
+
+    What is locked is kept; what is new is downloaded and added.
+    """
+    from kdmt.commands.lock import lock_pipeline, print_citations
+
+    def show(text: str) -> None:
+        print("\n".join(map(printable, text.split("\n"))))
+
+    if bibtex:
+        if update or names:
+            raise UserError("--bibtex prints what is locked: give neither --update nor names")
+        print_citations(pipeline, set_ or (), show=show)
+        return
+    lock_pipeline(
+        pipeline, set_ or (), runs=runs, mirrors=_mirrors(mirror), update=update, names=names or (), show=show
+    )
+
+
+@app.command()
 def run(
     pipeline: PipelineFile,
     to: Annotated[StageName, typer.Option(help="Last stage to run.")] = "score",
@@ -163,6 +207,40 @@ def prepare(
 ) -> None:
     """Clean, decontaminate, tokenise and binarise the corpora."""
     _run("prepare", pipeline, set_, runs, mirror, rebuild)
+
+
+@app.command()
+def find(
+    source: Annotated[str, typer.Argument(help="Source language, as en.")],
+    target: Annotated[
+        str | None, typer.Argument(help="Target language, as is (default: monolingual text in the source language).")
+    ] = None,
+    test: Annotated[
+        bool, typer.Option("--test", help="Whether to list test and development sets only (default: no).")
+    ] = False,
+    min_pairs: Annotated[int, typer.Option(min=0, help="Smallest number of pairs.")] = 0,
+    max_pairs: Annotated[
+        int | None, typer.Option(min=1, help="Largest number of pairs of training text (default: no limit).")
+    ] = None,
+    all_versions: Annotated[
+        bool, typer.Option("--all-versions", help="Whether to list old versions of corpora as well (default: no).")
+    ] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Whether to print JSON instead of YAML (default: no).")
+    ] = False,
+) -> None:
+    """List the published data sets of a language pair by name, with sizes, licences and known overlaps.
+
+    The list comes with kdmt; no network is needed.
+    """
+    from kdmt.commands import find as command
+
+    found = command.find(source, target, test=test, min_pairs=min_pairs, max_pairs=max_pairs, all_versions=all_versions)
+    if as_json:
+        print(command.find_json(found))
+        return
+    for line in command.find_lines(found):
+        print(printable(line))
 
 
 @app.command("import-fairseq")

@@ -2,7 +2,7 @@
 
 A pipeline is one YAML file. `load_pipeline` reads it, applies `--set a.b=c` overrides and validates it: an unknown
 key, a wrong type or two settings that contradict each other raise `UserError` with the YAML path. Names of data sets
-are replaced by what the lock file beside the pipeline file has for them.
+are replaced by what the lock file of the pipeline has for them.
 
 Every setting has one of three kinds, which `flatten_settings` reads:
 
@@ -14,7 +14,7 @@ Every setting has one of three kinds, which `flatten_settings` reads:
 from __future__ import annotations
 
 from kdmt.config.bounds import check_bounds, largest
-from kdmt.config.corpora import Corpus, HeldOut, Monolingual, ParallelText, Source, split_login
+from kdmt.config.corpora import Corpus, HeldOut, Monolingual, ParallelText, Quality, Source, split_login
 from kdmt.config.distill import Distill, Failures, ForeignTeacher, OnFailure, Reverse, Shortlist
 from kdmt.config.filters import AlignmentScore, CrossEntropyDifference, ExternalFilter, ReverseScore, ScoreLimit
 from kdmt.config.flattening import REQUIRED, Setting, flatten_settings, resolved
@@ -30,7 +30,7 @@ from kdmt.config.loading import (
 from kdmt.config.messages import describe_problems
 from kdmt.config.nat import NAT
 from kdmt.config.pipeline import Pipeline
-from kdmt.config.prepare import Clean, FairseqData, Prepare, Text, Tokenizer, Vocabulary
+from kdmt.config.prepare import Clean, FairseqData, Mixing, Prepare, Text, Tokenizer, Vocabulary
 from kdmt.config.records import checked, read_record
 from kdmt.config.rules import Language, Rules
 from kdmt.config.score import Score
@@ -73,6 +73,7 @@ __all__ = [
     "Language",
     "LayerMap",
     "LockedPipeline",
+    "Mixing",
     "Model",
     "Monolingual",
     "NATDecode",
@@ -83,6 +84,7 @@ __all__ = [
     "Pipeline",
     "Prepare",
     "Provenance",
+    "Quality",
     "Reverse",
     "ReverseScore",
     "Rules",

@@ -307,10 +307,40 @@ CleanOrNone = Annotated[
 ]
 
 
+class Decontaminate(Section):
+    """Decontamination by exact matches and by common n-grams of words.
+
+    In text without spaces between words, an n-gram of characters counts as one of words: with two characters per word
+    in Chinese and Japanese, and five in other languages.
+    """
+
+    ngram: int = Field(
+        13,
+        ge=5,
+        description="Number of words of an n-gram. A training pair is dropped if a side of it has one in common with a "
+        "held-out sentence of this side",
+    )
+    overlap: float = Field(
+        0.8,
+        gt=0.0,
+        le=1.0,
+        description="Share of the trigrams of a held-out sentence with at least 5 words, but fewer than 'ngram', from "
+        "which a training pair that has them is dropped",
+    )
+
+
+SWITCH_BRANCH, OVERLAP_BRANCH = "<exact matches>", "<n-grams>"
+BoolOrOverlap = Annotated[
+    Annotated[bool, Tag(SWITCH_BRANCH)] | Annotated[Decontaminate, Tag(OVERLAP_BRANCH)],
+    Discriminator(lambda value: OVERLAP_BRANCH if isinstance(value, (dict, Decontaminate)) else SWITCH_BRANCH),
+]
+
+
 _RESERVED_SPLITS = re.compile(
     # names of files in the folders of the splits; fairseq reads train1, train2, ... together with train
     r"((train|valid|monolingual|distilled)\d*|dict)(\..*)?"
 )
+_RESERVED_PARTS = re.compile(r"raw\d*|part")  # between dots: unprocessed text and further references, temporary files
 
 
 def _check_split_names(names: Sequence[str]) -> None:
@@ -321,11 +351,27 @@ def _check_split_names(names: Sequence[str]) -> None:
                 f"test set {name[:100]!r}: a name begins with a letter, a digit or '_', goes on with these, '-', '+' "
                 "and '.', and has at most 100 bytes"
             )
-        if _RESERVED_SPLITS.fullmatch(name.casefold()) or {"raw", "part"} & set(name.casefold().split(".")):
+        parts = name.casefold().split(".")
+        if _RESERVED_SPLITS.fullmatch(name.casefold()) or any(map(_RESERVED_PARTS.fullmatch, parts)):
             raise ValueError(f"test set {name!r}: the name is reserved for files of the pipeline")
         twin = next((other for other in names if other != name and other.casefold() == name.casefold()), None)
         if twin is not None:
             raise ValueError(f"test sets {name!r} and {twin!r}: names that differ in case alone are one on some disks")
+
+
+class Mixing(Section):
+    """Numbers of pairs of the corpora in the training data, by temperature, instead of `weight`.
+
+    A corpus of n pairs gets a number that is proportional to n^(1/temperature): small corpora are repeated, and of
+    large ones only a part is used.
+    """
+
+    temperature: float = Field(
+        5.0, ge=1.0, description="1 for the proportions of the corpora; the larger, the more equal the corpora become"
+    )
+    total_pairs: int = Field(
+        0, ge=0, description="Number of pairs of the training data; 0 for as many as the corpora have together"
+    )
 
 
 class FairseqData(Section):
@@ -349,10 +395,12 @@ class Prepare(Section):
         description="Text in the source language alone, for 'self_supervised' and 'distill.monolingual'",
     )
     clean: CleanOrNone = Field(Clean(), description="Cleaning rules of the training text, or 'none'")
-    decontaminate: bool = Field(
+    mixing: Mixing | None = Field(None, description="Mixing of the corpora by temperature; null for their 'weight'")
+    sampling_seed: int = Field(1, ge=0, description="Seed of the choice of pairs for 'share', 'max_pairs' and 'mixing'")
+    decontaminate: BoolOrOverlap = Field(
         True,
         description="Whether training pairs are dropped whose source or target occurs on the same side of the "
-        "validation set or a test set, regardless of case and punctuation",
+        "validation set or a test set, regardless of case and punctuation; a mapping for those with common n-grams too",
     )
     text: Text = Field(Text(), description="Text processing before the tokenizer")
     tokenizer: Tokenizer = Field(Tokenizer(), description="Tokenizer")
@@ -381,6 +429,20 @@ class Prepare(Section):
             )
         if self.vocabulary.source_path is not None:
             raise ValueError("'data_bin' has its own dictionaries: leave out 'vocabulary.source_path'")
+        return self
+
+    @model_validator(mode="after")
+    def _samples(self) -> Prepare:
+        if self.mixing is not None:
+            if len(self.train) < 2:
+                raise ValueError("'mixing' has no effect with fewer than two corpora")
+            for number, corpus in enumerate(self.train):
+                if corpus.weight != 1:
+                    raise ValueError(f"'train.{number}.weight' has no effect with 'mixing', which repeats corpora")
+            if 0 < self.mixing.total_pairs < len(self.train):
+                raise ValueError("'mixing.total_pairs' is smaller than the number of corpora")
+        elif "sampling_seed" in changed(self) and all(one.share == 1.0 and not one.max_pairs for one in self.train):
+            raise ValueError("'sampling_seed' has no effect without 'share', 'max_pairs' and 'mixing'")
         return self
 
     def clean_of(self, corpus: Corpus) -> Clean | Literal["none"]:

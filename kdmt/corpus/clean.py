@@ -18,15 +18,15 @@ import errno
 import functools
 import itertools
 import shutil
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
-from kdmt.config import Clean
+from kdmt.config import Clean, Mixing
 from kdmt.corpus.decontaminate import Forbidden
 from kdmt.corpus.dropped import (
     NUM_EXAMPLES,
@@ -39,13 +39,31 @@ from kdmt.corpus.dropped import (
 )
 from kdmt.corpus.filters.table import FilterContext, FilteredCorpus, run_filters
 from kdmt.corpus.fingerprints import Finders, Fingerprints, compute_fingerprints
-from kdmt.corpus.first_pass import CleanedChunk, Pair, PassedCorpus, RawChunk, TrainingCorpus, run_first_pass
+from kdmt.corpus.first_pass import (
+    CleanedChunk,
+    Overlaps,
+    Pair,
+    PassedCorpus,
+    RawChunk,
+    TrainingCorpus,
+    remove_all_but_chunks,
+    run_first_pass,
+)
 from kdmt.corpus.rules.language import LanguageRule
 from kdmt.corpus.rules.pair_text import LanguagePair, PairText
 from kdmt.corpus.rules.rule import ChangingRule, DroppingRule
 from kdmt.corpus.rules.table import RuleSet, build_rules, changing_names, dropping_names
 from kdmt.corpus.rules.tidying import is_plain
-from kdmt.corpus.second_pass import RULES, Losses, OutputCorpus, find_losses, texts_at, write_output
+from kdmt.corpus.second_pass import (
+    RULES,
+    Losses,
+    Sizes,
+    choose_output,
+    choose_sizes,
+    find_losses,
+    texts_at,
+    write_output,
+)
 from kdmt.corpus.sentence_lengths import RatioMedian, count_characters
 from kdmt.errors import UserError
 from kdmt.files import naming
@@ -60,10 +78,15 @@ class CorpusCounts:
     tag: str | None
     pairs_in: int
     lines_changed: dict[str, int]  # rule -> number of lines that it changed
-    dropped: dict[str, int]  # rule -> number of pairs that it dropped; a pair counts for the first rule that it breaks
+    # rule -> number of pairs that it dropped; a pair counts for the first rule that it breaks. The reasons why the
+    # reader left out pairs, such as a low score in the file, count as rules
+    dropped: dict[str, int]
     held_out_matches: dict[str, int]  # "test_2016.source" -> number of pairs with a source line of this set
+    # "test_2016.source" -> line of this set, from 1 -> number of pairs that overlap with it; None without n-grams
+    held_out_overlaps: dict[str, dict[str, int]] | None
     pairs_kept: int
-    pairs_out: int  # weight times pairs_kept
+    pairs_used: int | None  # part of pairs_kept by share or maximum number; None for all
+    pairs_out: int  # used or kept pairs, times weight or in the proportions of a mixture
     examples: Examples  # beginnings of the first pairs that each rule dropped
 
 
@@ -95,6 +118,9 @@ class CleaningReport:
         corpora = [dataclasses.asdict(corpus) for corpus in self.corpora]
         for corpus in corpora:
             del corpus["examples"]  # reports contain no text
+            for name in ("held_out_overlaps", "pairs_used"):
+                if corpus[name] is None:
+                    del corpus[name]
         return {
             "pairs_in": self.pairs_in,
             "pairs_out": self.pairs_out,
@@ -103,10 +129,32 @@ class CleaningReport:
             "corpora": corpora,
         }
 
+    def as_record(self) -> dict[str, Any]:
+        """Return all values as JSON values, for `from_record`."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_record(cls, record: Mapping[str, Any]) -> CleaningReport:
+        """Return the report with the values of `as_record`."""
+        corpora = []
+        for values in record["corpora"]:
+            examples = {rule: list(map(tuple, texts)) for rule, texts in values["examples"].items()}
+            corpora.append(CorpusCounts(**{**values, "examples": examples}))
+        return cls(**{**record, "corpora": tuple(corpora)})
+
     @property
     def loses_much(self) -> bool:
         """Whether the number of dropped pairs of all corpora is large enough for a warning."""
         return lost_much(self.pairs_in, self.dropped)
+
+    def sampling(self, *, mixed: bool) -> Iterator[str]:
+        """Yield a line for each corpus of which the output has another number of pairs than `weight` alone gives."""
+        for corpus in self.corpora:
+            used = corpus.pairs_kept if corpus.pairs_used is None else corpus.pairs_used
+            if corpus.pairs_used is not None:
+                yield f"{corpus.name}: {used:,} of {corpus.pairs_kept:,} pairs are used"
+            if mixed and used:
+                yield f"{corpus.name}: {used:,} pairs become {corpus.pairs_out:,} ({corpus.pairs_out / used:.2f} times)"
 
     def example(self) -> str:
         """Return the first pair dropped by the rule that drops the most, as the end of a message; empty if none."""
@@ -131,10 +179,9 @@ def clean_chunk(chunk: RawChunk, *, languages: LanguagePair, forbidden: Forbidde
     if chunk.clean == "none":
         return _keep_chunk(chunk.pairs)
     rules = build_rules(chunk.clean, languages)
-    counts: collections.Counter[str] = collections.Counter()
-    examples: Examples = {}
+    dropped = _Dropped()
     sources, targets = [], []
-    lines = [_clean_pair(pair, rules, counts) for pair in chunk.pairs]
+    lines = [_clean_pair(pair, rules, dropped.counts) for pair in chunk.pairs]
     verdicts = _judge_languages(lines, rules.language)
     for pair, (source, target), (is_foreign, is_swapped) in zip(chunk.pairs, lines, verdicts, strict=True):
         if is_swapped:
@@ -146,18 +193,38 @@ def clean_chunk(chunk: RawChunk, *, languages: LanguagePair, forbidden: Forbidde
             matches = forbidden.matches(source, target)
             if matches:
                 rule = "held_out"
-                counts.update(matches)
+                dropped.counts.update(matches)
         if rule is not None:
-            counts[rule] += 1
-            if counts[rule] <= NUM_EXAMPLES:
-                examples.setdefault(rule, []).append(cut_texts(*pair))
+            dropped.add(rule, pair)
             continue
         if is_swapped:
-            counts[LanguageRule.swapped] += 1
+            dropped.counts[LanguageRule.swapped] += 1
         sources.append(source)
         targets.append(target)
+    overlaps: Overlaps = collections.Counter()
+    if forbidden is not None and forbidden.overlaps is not None:
+        found = forbidden.overlaps.find((sources, targets))
+        overlaps.update((each.side, each.line) for each in found)
+        indices = sorted({each.index for each in found})
+        for index in indices:
+            dropped.add("held_out_overlap", (sources[index], targets[index]))
+        sources, targets = _without(sources, indices), _without(targets, indices)
     fingerprints = compute_fingerprints(sources, targets, chunk.clean)
-    return _make_chunk(sources, targets, fingerprints, len(chunk.pairs), counts, examples)
+    return _make_chunk(sources, targets, fingerprints, len(chunk.pairs), dropped.counts, dropped.examples, overlaps)
+
+
+@dataclass(frozen=True)
+class _Dropped:
+    """Counts of a chunk, and the first pairs that each rule drops."""
+
+    counts: collections.Counter[str] = field(default_factory=collections.Counter)
+    examples: Examples = field(default_factory=dict)
+
+    def add(self, rule: str, pair: Pair) -> None:
+        """Count a dropped pair, given as it was read."""
+        self.counts[rule] += 1
+        if self.counts[rule] <= NUM_EXAMPLES:
+            self.examples.setdefault(rule, []).append(cut_texts(*pair))
 
 
 def _clean_pair(pair: Pair, rules: RuleSet, counts: collections.Counter[str]) -> Pair:
@@ -178,10 +245,15 @@ def _judge_languages(pairs: Sequence[Pair], rule: LanguageRule | None) -> Iterab
     return zip(verdicts.dropped_N.tolist(), verdicts.swapped_N.tolist(), strict=True)
 
 
+def _without(lines: list[str], indices: Sequence[int]) -> list[str]:
+    dropped = set(indices)
+    return [line for index, line in enumerate(lines) if index not in dropped] if dropped else lines
+
+
 def _keep_chunk(pairs: Sequence[Pair]) -> CleanedChunk:
     """Return a chunk with every line unchanged."""
     sources, targets = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
-    return _make_chunk(sources, targets, Fingerprints(), len(pairs), collections.Counter(), {})
+    return _make_chunk(sources, targets, Fingerprints(), len(pairs), collections.Counter(), {}, collections.Counter())
 
 
 def broken_rule(pair: PairText, rules: Iterable[DroppingRule]) -> str | None:
@@ -209,6 +281,7 @@ def _make_chunk(
     pairs_in: int,
     counts: collections.Counter[str],
     examples: Examples,
+    overlaps: Overlaps,
 ) -> CleanedChunk:
     return CleanedChunk(
         source=_join(sources),
@@ -219,6 +292,7 @@ def _make_chunk(
         counts=counts,
         characters=(count_characters(sources), count_characters(targets)),
         examples=examples,
+        overlaps=overlaps,
     )
 
 
@@ -238,10 +312,13 @@ def clean_corpora(
     out_target: Path,
     out_tags: Path,
     workdir: Path,
+    resume: bool = False,
     workers: int = 1,
     spaced: tuple[bool, bool] = (True, True),
     languages: tuple[str, str] | None = None,
     filters: FilterContext | None = None,
+    mixing: Mixing | None = None,
+    seed: int = 1,
 ) -> CleaningReport:
     """Clean training corpora and write them to one text file per side.
 
@@ -258,11 +335,15 @@ def clean_corpora(
         out_tags: output file with the tag of each pair, or an empty line without tag; if no corpus has a tag, there is
             no such file, and an existing one is removed.
         workdir: temporary folder for this function alone, emptied at the start and removed at the end, even after an
-            error; it needs the size of the text and 33 bytes per pair.
+            error; it needs the size of the text and 60 bytes per pair.
+        resume: whether the chunks in `workdir` of an interrupted call with the same arguments are used. The caller
+            removes the folder then; after an error this function does.
         workers: number of processes for the first pass; 1 for this process only.
         spaced: whether each side is written with spaces between words; limits on words apply only to such sides.
         languages: codes of both languages, for the rules that need them.
         filters: what the filters by scores need; None to leave them out.
+        mixing: numbers of pairs of the corpora by temperature, instead of their weights.
+        seed: seed of the choice of pairs, where a corpus is not used as a whole.
 
     Raises:
         UserError: if no pair is left or the disk is full. Errors of reading the pairs are raised too. After an error,
@@ -271,7 +352,7 @@ def clean_corpora(
     finals = [out_source, out_target, out_tags]
     asides = [path.with_name(path.name + ".part") for path in finals]
     apply_rules = functools.partial(clean_chunk, languages=LanguagePair(spaced, languages), forbidden=forbidden)
-    with _clearing_up(workdir, asides):
+    with _clearing_up(workdir, asides, resume=resume):
         rules = None if clean == "none" else clean
         finders = Finders(workdir, rules)
         median = RatioMedian()
@@ -280,14 +361,12 @@ def clean_corpora(
         losses = find_losses(passed, finders, rules, typical=typical, workdir=workdir)
         if filters is not None:
             losses = _add_filters(passed, losses, filters)
-        held_out_sides = forbidden.sides if forbidden is not None and clean != "none" else ()
-        counted = [_count(one, own, held_out_sides) for one, own in zip(passed, losses, strict=True)]
+        checked = forbidden if clean != "none" else None
+        sizes = choose_sizes(passed, losses, mixing)
+        counted = [_count(*each, checked) for each in zip(passed, losses, sizes, strict=True)]
         report = CleaningReport(tuple(counted), typical)
         _require_pairs(report)
-        output = [
-            OutputCorpus(one, own.dropped_N, counts.weight, counts.pairs_out)
-            for one, own, counts in zip(passed, losses, counted, strict=True)
-        ]
+        output = choose_output(passed, losses, sizes, seed=seed)
         write_output(output, *asides)
         for aside, final in zip(asides, finals, strict=True):
             if aside.exists():
@@ -310,19 +389,27 @@ def _add_filters(passed: Sequence[PassedCorpus], losses: Sequence[Losses], filte
 
 
 @contextmanager
-def _clearing_up(workdir: Path, asides: Sequence[Path]) -> Iterator[None]:
-    """Create an empty `workdir`, and remove it and `asides` after the body; a full disk becomes a `UserError`."""
-    shutil.rmtree(workdir, ignore_errors=True)
+def _clearing_up(workdir: Path, asides: Sequence[Path], *, resume: bool) -> Iterator[None]:
+    """Create an empty `workdir`, and remove it and `asides` after the body; a full disk becomes a `UserError`.
+
+    With `resume`, the results of the first pass are kept, except after an error.
+    """
+    if not resume:
+        shutil.rmtree(workdir, ignore_errors=True)
+    is_kept = resume
     try:
-        workdir.mkdir(parents=True)
+        workdir.mkdir(parents=True, exist_ok=True)
+        remove_all_but_chunks(workdir)
         with naming(workdir):
             yield
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+    except Exception as error:
+        is_kept = False
+        if not isinstance(error, OSError) or error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
         raise UserError(f"{error.filename or workdir}: the disk is full; nothing was written") from error
     finally:
-        shutil.rmtree(workdir, ignore_errors=True)
+        if not is_kept:
+            shutil.rmtree(workdir, ignore_errors=True)
         for aside in asides:
             aside.unlink(missing_ok=True)
 
@@ -330,24 +417,35 @@ def _clearing_up(workdir: Path, asides: Sequence[Path]) -> Iterator[None]:
 # ------------------------------------------------------------------------------------------------------------ counts
 
 
-def _count(one: PassedCorpus, losses: Losses, held_out_sides: Sequence[str]) -> CorpusCounts:
+def _count(one: PassedCorpus, losses: Losses, sizes: Sizes, forbidden: Forbidden | None) -> CorpusCounts:
     positions = {rule: np.flatnonzero(mask_N) for rule, mask_N in losses.masks.items()}
     seen_late = {rule: len(found) for rule, found in positions.items()}
-    kept = one.num_pairs - sum(seen_late.values())
     examples = dict(one.examples)
     for rule, found in positions.items():
         if len(found):
             examples[rule] = texts_at(one, found[:NUM_EXAMPLES].tolist())
+    first_rules = [*dropping_names(one.clean), "held_out"]
+    held_out_sides = () if forbidden is None else forbidden.sides
+    overlaps: dict[str, dict[str, int]] | None = None
+    if forbidden is not None and forbidden.overlaps is not None:
+        first_rules.append("held_out_overlap")
+        overlaps = {}
+        for (side, line), count in sorted(one.overlaps.items()):
+            overlaps.setdefault(side, {})[str(line)] = count
     return CorpusCounts(
         name=one.corpus.name,
         weight=one.corpus.weight,
         tag=one.corpus.tag,
-        pairs_in=one.pairs_in,
+        pairs_in=one.pairs_in + sum(one.corpus.left_out.values()),
         lines_changed={rule: one.counts[rule] for rule in changing_names(one.clean)},
-        dropped={rule: one.counts[rule] for rule in (*dropping_names(one.clean), "held_out", *RULES)} | seen_late,
+        dropped={**one.corpus.left_out, **{rule: one.counts[rule] for rule in first_rules}}
+        | dict.fromkeys(RULES, 0)
+        | seen_late,
         held_out_matches={side: one.counts[side] for side in held_out_sides},
-        pairs_kept=kept,
-        pairs_out=kept * one.corpus.weight,
+        held_out_overlaps=overlaps,
+        pairs_kept=sizes.kept,
+        pairs_used=sizes.used if one.corpus.share < 1.0 or one.corpus.max_pairs else None,
+        pairs_out=sizes.output,
         examples=examples,
     )
 

@@ -30,7 +30,7 @@ def bibtex(provenance: Provenance) -> str:
     datasets = {dataset.name: dataset for dataset in provenance.datasets.values()}
     used: dict[str, list[str]] = {}
     for name, dataset in sorted(datasets.items()):
-        used.setdefault((dataset.citation or "").strip(), []).append(name)
+        used.setdefault((dataset.citation or "").strip().expandtabs(2), []).append(name)
     without = [f"% {name}: no citation known" for name in used.pop("", [])]
     entries = ["\n".join([*(f"% {name}" for name in names), citation]) for citation, names in used.items()]
     return "".join(f"{part}\n" for part in ("\n\n".join(entries), "\n".join(without)) if part)

@@ -29,6 +29,7 @@ import numpy as np
 import numpy.typing as npt
 
 from kdmt.corpus.duplicates import Flags, Places, item_indices, number_items
+from kdmt.corpus.hashing import MULTIPLIER, Hashes, hash_windows, mix
 from kdmt.corpus.partitions import Partitions
 
 NGRAM = 5
@@ -39,11 +40,9 @@ _COMPARED_AT_ONCE = 5_000  # candidates whose text is in memory at the same time
 _PAD = "\n" * (NGRAM - 1)
 _EMPTY = np.uint32(0xFFFFFFFF)
 _STEP = np.uint32(0x9E3779B1)  # added for each step of the densification
-_MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)
 _TARGET = np.uint64(0xD1B54A32D192ED03)  # makes the hash of an n-gram of the target differ from one of the source
 _RECORD = np.dtype([("key", "<u8"), ("place", "<u8")])
 
-Hashes = npt.NDArray[np.uint64]
 Indices = npt.NDArray[np.int64]
 Keys = tuple[Sequence[bytes], Sequence[bytes]]  # comparison keys of the sources and of the targets of pairs
 
@@ -94,27 +93,16 @@ def _hash_ngrams(keys: Keys) -> tuple[Hashes, npt.NDArray[np.intp]]:
     lines = [line.decode() for side in keys for line in side]
     num_pairs = len(keys[0])
     codes_C = np.frombuffer((_PAD + _PAD.join(lines)).encode("utf-32-le"), dtype="<u4")
-    hashes_C = np.zeros(max(len(codes_C) - NGRAM + 1, 0), dtype=np.uint64)
-    for offset in range(NGRAM):
-        hashes_C *= _MULTIPLIER
-        hashes_C += codes_C[offset : offset + len(hashes_C)]
-    hashes_M = hashes_C[codes_C[NGRAM - 1 :] != ord("\n")]  # n-grams that end within a line
+    hashes_M = hash_windows(codes_C, NGRAM)[codes_C[NGRAM - 1 :] != ord("\n")]  # n-grams that end within a line
     lengths = np.fromiter(map(len, lines), np.intp, len(lines))
     hashes_M[lengths[:num_pairs].sum() :] ^= _TARGET
-    return _mix(hashes_M), np.repeat(np.tile(np.arange(num_pairs), 2), lengths)
-
-
-def _mix(values: Hashes) -> Hashes:
-    """Return hashes of 64-bit numbers: the finaliser of SplitMix64 (Steele, Lea & Flood 2014)."""
-    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
-        values = (values ^ (values >> np.uint64(shift))) * np.uint64(factor)
-    return values ^ (values >> np.uint64(31))
+    return hashes_M, np.repeat(np.tile(np.arange(num_pairs), 2), lengths)
 
 
 def _hash_bands(signatures_BN: npt.NDArray[np.uint32], bands: int, rows: int) -> Hashes:
     keys_KN = np.repeat(np.arange(bands, dtype=np.uint64)[:, None], signatures_BN.shape[1], axis=1)
     for row in range(rows):
-        keys_KN = _mix(keys_KN * _MULTIPLIER + signatures_BN[row : bands * rows : rows])
+        keys_KN = mix(keys_KN * MULTIPLIER + signatures_BN[row : bands * rows : rows])
     return keys_KN
 
 

@@ -18,15 +18,16 @@ from typing import BinaryIO
 import numpy as np
 import numpy.typing as npt
 
-from kdmt.config import Clean
+from kdmt.config import Clean, Mixing
 from kdmt.corpus.decontaminate import comparison_key
 from kdmt.corpus.dropped import Texts, cut_texts
 from kdmt.corpus.duplicates import Flags, find_either
 from kdmt.corpus.fingerprints import Finders
-from kdmt.corpus.first_pass import CHUNK_PAIRS, PassedCorpus
+from kdmt.corpus.first_pass import CHUNK_PAIRS, PassedCorpus, TrainingCorpus
 from kdmt.corpus.line_index import IndexedLines
 from kdmt.corpus.lines import iterate_lines
 from kdmt.corpus.near_duplicates import Keys, NearDuplicateFinder
+from kdmt.corpus.sampling import choose_evenly, mixture_sizes
 from kdmt.corpus.sentence_lengths import length_ratios
 
 RULES = ("max_ratio", "duplicate")  # rules of this pass that every corpus has a count for
@@ -131,18 +132,69 @@ def _unfit(one: PassedCorpus, typical: float) -> Flags:
 
 
 @dataclass(frozen=True)
+class Sizes:
+    """Numbers of pairs of a corpus: that the rules keep, that are used of these, and of the output over all copies."""
+
+    kept: int
+    used: int
+    output: int
+
+
+def choose_sizes(passed: Sequence[PassedCorpus], losses: Sequence[Losses], mixing: Mixing | None) -> list[Sizes]:
+    """Return the numbers of pairs of each corpus in the output."""
+    kept = [one.num_pairs - int(np.count_nonzero(own.dropped_N)) for one, own in zip(passed, losses, strict=True)]
+    used = [_num_used(one.corpus, count) for one, count in zip(passed, kept, strict=True)]
+    if mixing is None:
+        output = [count * one.corpus.weight for one, count in zip(passed, used, strict=True)]
+    else:
+        output = mixture_sizes(used, mixing.temperature, mixing.total_pairs or sum(used))
+    return list(map(Sizes, kept, used, output))
+
+
+def _num_used(corpus: TrainingCorpus, num_kept: int) -> int:
+    count = min(num_kept, max(1, round(num_kept * corpus.share)))
+    return min(count, corpus.max_pairs) if corpus.max_pairs else count
+
+
+def choose_output(
+    passed: Sequence[PassedCorpus], losses: Sequence[Losses], sizes: Sequence[Sizes], *, seed: int
+) -> list[OutputCorpus]:
+    """Return the pairs of each corpus that are written: whole copies, then a part of it.
+
+    Args:
+        seed: seed of the choice of pairs.
+    """
+    output = []
+    for number, (one, own, size) in enumerate(zip(passed, losses, sizes, strict=True)):
+        used_N = _keep_some(own.dropped_N, one.num_pairs, size.kept, size.used, seed=seed, stream=2 * number)
+        copies, rest = divmod(size.output, max(size.used, 1))
+        masks = [used_N] * copies
+        if rest:
+            masks.append(_keep_some(used_N, one.num_pairs, size.used, rest, seed=seed, stream=2 * number + 1))
+        output.append(OutputCorpus(one, tuple(masks), size.output))
+    return output
+
+
+def _keep_some(dropped_N: Flags, num_pairs: int, num_kept: int, num_chosen: int, *, seed: int, stream: int) -> Flags:
+    """Return the mask of dropped pairs after some of the kept ones are chosen."""
+    if num_chosen == num_kept:
+        return dropped_N
+    mask_N = dropped_N.copy() if len(dropped_N) else np.zeros(num_pairs, dtype=bool)
+    mask_N[~mask_N] = ~choose_evenly(num_kept, num_chosen, seed=seed, stream=stream)
+    return mask_N
+
+
+@dataclass(frozen=True)
 class OutputCorpus:
     """A corpus in the output: which pairs of the text after the first pass it has, and how often.
 
     Attributes:
-        dropped_N: mask of the dropped pairs; empty if none is dropped.
-        copies: number of times that the corpus is in the output.
+        masks: for each copy, the mask of the pairs that it does not have; empty if it has all.
         num_pairs: number of its pairs in the output, over all copies.
     """
 
     passed: PassedCorpus
-    dropped_N: Flags
-    copies: int
+    masks: tuple[Flags, ...]
     num_pairs: int
 
 
@@ -156,8 +208,8 @@ def write_output(corpora: Sequence[OutputCorpus], out_source: Path, out_target: 
 def _write_side(texts: Sequence[tuple[Path, OutputCorpus]], out_path: Path) -> None:
     with out_path.open("wb") as out:
         for text, one in texts:
-            for _ in range(one.copies):
-                _copy_kept(text, one.dropped_N, out)
+            for dropped_N in one.masks:
+                _copy_kept(text, dropped_N, out)
 
 
 def _copy_kept(text: Path, dropped_N: Flags, out: BinaryIO) -> None:

@@ -3,6 +3,7 @@
     prepare/
         train.<lang>, valid.<lang>, <test set>.<lang>   words: clean text in the form that the tokenizer reads
         valid.raw.<lang>, <test set>.raw.<lang>     held-out text before processing, for comparison with translations
+        <test set>.raw<n>.<target>                  further references of it, from raw1 on, if there are any
         tokenizer/, text.json, dict.<lang>.txt      files that are copied to every checkpoint
         monolingual.<source>                        clean text without translations, if there is any
         data-bin/                                   fairseq's files
@@ -21,9 +22,10 @@ from pathlib import Path
 
 from kdmt.checksum import known_sha256
 from kdmt.config import Prepare
-from kdmt.corpus.fetch import Places, token_companions
+from kdmt.corpus.fetch import Places
 from kdmt.corpus.given_text import text_sources
 from kdmt.corpus.indexed import bin_path, idx_path
+from kdmt.corpus.reading import token_companions
 from kdmt.errors import UserError
 from kdmt.flow.manifest import Plan, make_plan, recorded_plan
 from kdmt.flow.stage import Stage

@@ -45,13 +45,18 @@ OPUS_LICENCES = {
     "Europarl": Terms("no known copyright restrictions", ("koehn2005europarl",)),  # statmt.org/europarl
     "News-Commentary": Terms(WMT_LICENCE),  # statmt.org/wmt19
     "WMT-News": Terms(WMT_LICENCE),  # statmt.org/wmt19
-    "TildeMODEL": Terms("CC-BY-4.0", ("rozis-skadins-2017-tilde",)),  # tilde.com/products-and-services/tilde-model
+    "TildeMODEL": Terms("CC-BY-4.0", ("rozis-skadins-2017-tilde",)),
     "UNPC": Terms(
-        "terms of use of the United Nations Parallel Corpus", ("ziemski-etal-2016-united",)
+        "free, with acknowledgement of the United Nations", ("ziemski-etal-2016-united",)
     ),  # conferences.unite.un.org
-    "KFTT": Terms("CC-BY-SA-3.0", ("neubig11kftt",)),  # phontron.com/kftt
-    "JESC": Terms("CC-BY-SA-4.0", ("pryzant_jesc_2018",)),  # nlp.stanford.edu/projects/jesc
-    "ParIce": Terms("CC-BY-4.0", ("Barkarson-et-al-2020",)),  # repository.clarin.is
+    "EuroPat": Terms("CC0-1.0"),
+    "bible-uedin": Terms("CC0-1.0"),
+    "wikimedia": Terms("CC-BY-SA-4.0"),
+    "QED": Terms("research only"),
+    "ELRC-EMEA": Terms("CC-BY-4.0"),
+    "KFTT": Terms("CC-BY-SA-3.0", ("neubig11kftt",)),
+    "JESC": Terms("CC-BY-SA-4.0", ("pryzant_jesc_2018",)),
+    "ParIce": Terms("CC-BY-4.0", ("Barkarson-et-al-2020",)),
 }
 
 

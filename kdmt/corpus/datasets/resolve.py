@@ -2,15 +2,34 @@
 
 from __future__ import annotations
 
-from kdmt.corpus.datasets.messages import nearest_names
+from collections.abc import Callable
+
+from kdmt.corpus.datasets.flores import resolve_flores
+from kdmt.corpus.datasets.hugging_face import resolve_hugging_face
+from kdmt.corpus.datasets.iwslt import resolve_iwslt
+from kdmt.corpus.datasets.mtdata_ids import resolve_mtdata, resolve_mtdata_monolingual
+from kdmt.corpus.datasets.ntrex import resolve_ntrex
 from kdmt.corpus.datasets.opus import resolve_opus, resolve_opus_monolingual
 from kdmt.corpus.datasets.recorded_index import DatasetIndex, recorded_index
 from kdmt.corpus.datasets.records import Dataset
 from kdmt.corpus.datasets.sacrebleu_sets import resolve_sacrebleu
+from kdmt.corpus.datasets.tatoeba import resolve_tatoeba
 from kdmt.errors import UserError
 from kdmt.languages import Direction
 
-KINDS = ("mtdata", "opus", "sacrebleu", "flores", "ntrex", "tatoeba", "hf", "iwslt")
+_Resolver = Callable[[str, Direction, DatasetIndex], Dataset]
+
+_RESOLVERS: dict[str, _Resolver] = {
+    "mtdata": resolve_mtdata,
+    "opus": resolve_opus,
+    "sacrebleu": lambda name, direction, _: resolve_sacrebleu(name, direction),
+    "flores": resolve_flores,
+    "ntrex": lambda _, direction, index: resolve_ntrex(direction, index),
+    "tatoeba": resolve_tatoeba,
+    "hf": lambda name, direction, _: resolve_hugging_face(name, direction),
+    "iwslt": lambda name, direction, _: resolve_iwslt(name, direction),
+}
+KINDS = tuple(_RESOLVERS)
 
 
 def resolve(kind: str, value: object, direction: Direction, index: DatasetIndex | None = None) -> Dataset:
@@ -27,11 +46,9 @@ def resolve(kind: str, value: object, direction: Direction, index: DatasetIndex 
     """
     index = index or recorded_index()
     text = "" if isinstance(value, bool) else str(value)
-    if kind == "opus":
-        return resolve_opus(text, direction, index)
-    if kind == "sacrebleu":
-        return resolve_sacrebleu(text, direction)
-    raise UserError(f"{kind}: no such kind of data set; there is {', '.join(nearest_names(kind, KINDS) or KINDS)}")
+    if kind not in _RESOLVERS:
+        raise UserError(f"{kind}: no such kind of data set; there is {', '.join(KINDS)}")
+    return _RESOLVERS[kind](text, direction, index)
 
 
 def resolve_monolingual(kind: str, value: object, language: str, index: DatasetIndex | None = None) -> Dataset:
@@ -43,4 +60,6 @@ def resolve_monolingual(kind: str, value: object, language: str, index: DatasetI
     index = index or recorded_index()
     if kind == "opus":
         return resolve_opus_monolingual(str(value), language, index)
+    if kind == "mtdata":
+        return resolve_mtdata_monolingual(str(value), language, index)
     raise UserError(f"{kind}: {value}: there is no monolingual text under names of this kind; use 'opus' or 'mtdata'")

@@ -17,6 +17,31 @@ Load = Callable[..., Pipeline]
     [
         ("prepare.clean={min_words: 5, max_words: 2}", "prepare.clean: 'min_words' is larger than 'max_words'"),
         ("prepare.clean=none", "prepare: 'clean: none' drops no line: set 'decontaminate: false' too"),
+        ("prepare.mixing={temperature: 5}", "prepare: 'mixing' has no effect with fewer than two corpora"),
+        ("prepare.mixing={temperature: 0.5}", "prepare.mixing.temperature: should be greater than or equal to 1"),
+        (
+            "prepare.sampling_seed=2",
+            "prepare: 'sampling_seed' has no effect without 'share', 'max_pairs' and 'mixing'",
+        ),
+        (
+            "prepare.clean={drop_duplicates: false, duplicates: source}",
+            "prepare.clean: 'duplicates' has no effect with 'drop_duplicates: false'",
+        ),
+        (
+            "prepare.clean={drop_duplicates: false, near_duplicates: 0.8}",
+            "prepare.clean: 'near_duplicates' has no effect with 'drop_duplicates: false'",
+        ),
+        (
+            "prepare.clean={max_duplicates: 2, near_duplicates: 0.8}",
+            "prepare.clean: 'near_duplicates' drops what 'max_duplicates' keeps: equal pairs are near-duplicates too",
+        ),
+        (
+            "prepare.clean.near_duplicates=0.3",
+            "prepare.clean: 'near_duplicates' should be 0, or at least 0.5: other pairs are not near-duplicates",
+        ),
+        ("prepare.clean.duplicates=both", "prepare.clean.duplicates: should be 'pair', 'source', 'target' or 'either'"),
+        ("prepare.decontaminate={ngram: 3}", "prepare.decontaminate.ngram: should be greater than or equal to 5"),
+        ("prepare.decontaminate={overlap: 0.0}", "prepare.decontaminate.overlap: should be greater than 0"),
         ("prepare.tokenizer.type=subword-nmt", "prepare.tokenizer: subword-nmt learns BPE only: set 'model: bpe'"),
         ("prepare.tokenizer.target_path=x", "prepare.tokenizer: 'target_path' is given without 'source_path'"),
         ("prepare.tokenizer.remove_bpe=letter", "prepare.tokenizer: 'remove_bpe' needs 'type: words'"),
