@@ -32,11 +32,13 @@ import numpy.typing as npt
 from kdmt.config import Clean
 from kdmt.corpus.decontaminate import Forbidden
 from kdmt.corpus.dropped import (
-    NUM_EXAMPLES,
+    NUM_REPORTED,
+    REPORTED_CHARACTERS,
     Examples,
     add_examples,
     cut_texts,
     describe_dropped,
+    for_message,
     lost_much,
     show_texts,
     warning_lines,
@@ -112,7 +114,7 @@ class CleaningReport:
         """Return the report as plain JSON values."""
         corpora = [dataclasses.asdict(corpus) for corpus in self.corpora]
         for corpus in corpora:
-            del corpus["examples"]  # reports contain no text
+            del corpus["examples"]  # this report contains no text
         return {
             "pairs_in": self.pairs_in,
             "pairs_out": self.pairs_out,
@@ -120,6 +122,10 @@ class CleaningReport:
             "dropped": self.dropped,
             "corpora": corpora,
         }
+
+    def dropped_examples(self) -> dict[str, Examples]:
+        """Return the beginnings of the first pairs that each rule dropped, by corpus, as plain JSON values."""
+        return {corpus.name: dict(corpus.examples) for corpus in self.corpora}
 
     @property
     def loses_much(self) -> bool:
@@ -130,13 +136,13 @@ class CleaningReport:
         """Return the first pair dropped by the rule that drops the most, as the end of a message; empty if none."""
         rule = max(self.dropped, key=self.dropped.__getitem__)
         pairs = [pair for corpus in self.corpora for pair in corpus.examples.get(rule, ())]
-        return f"; {rule} dropped {show_texts(pairs[0])}, for example" if pairs else ""
+        return f"; {rule} dropped {show_texts(cut_texts(*pairs[0]))}, for example" if pairs else ""
 
     def warnings(self, unit: str = "pairs") -> Iterator[str]:
         """Yield the lines of warnings about many dropped pairs: for each corpus, with examples, and for all."""
         what = f"{unit} dropped"
         for corpus in self.corpora:
-            yield from warning_lines(corpus.name, what, corpus.pairs_in, corpus.dropped, corpus.examples)
+            yield from warning_lines(corpus.name, what, corpus.pairs_in, corpus.dropped, for_message(corpus.examples))
         if len(self.corpora) > 1:
             yield from warning_lines("all corpora", what, self.pairs_in, self.dropped, {})
 
@@ -190,8 +196,9 @@ def clean_chunk(chunk: RawChunk, *, languages: LanguagePair, forbidden: Forbidde
                 counts.update(matches)
         if rule is not None:
             counts[rule] += 1
-            if counts[rule] <= NUM_EXAMPLES:
-                examples.setdefault(rule, []).append(cut_texts(raw_source, raw_target))
+            if counts[rule] <= NUM_REPORTED:
+                shown = cut_texts(raw_source, raw_target, length=REPORTED_CHARACTERS)
+                examples.setdefault(rule, []).append(shown)
             continue
         sources.append(source)
         targets.append(target)
@@ -423,7 +430,7 @@ def _clean_one(
             num_pairs += chunk.num_pairs
             num_digests += len(chunk.digests) // DIGEST_BYTES
             counts += chunk.counts
-            add_examples(examples, chunk.examples)
+            add_examples(examples, chunk.examples, NUM_REPORTED)
     return _FirstPass(corpus, clean, paths[0], paths[1], pairs_in, num_pairs, num_digests, counts, paths[2], examples)
 
 
@@ -490,7 +497,7 @@ def _count(one: _FirstPass, losses: _Losses, held_out_sides: Sequence[str]) -> C
     examples = dict(one.examples)
     for rule, found in positions.items():
         if len(found):
-            examples[rule] = _texts_at(one, found[:NUM_EXAMPLES].tolist())
+            examples[rule] = _texts_at(one, found[:NUM_REPORTED].tolist())
     return CorpusCounts(
         name=one.corpus.name,
         weight=one.corpus.weight,
@@ -509,7 +516,7 @@ def _texts_at(one: _FirstPass, positions: list[int]) -> list[tuple[str, ...]]:
     """Return the beginnings of the pairs at these indices, which must be ascending."""
     pairs = zip(iterate_lines(one.source), iterate_lines(one.target), strict=True)
     numbered = itertools.islice(enumerate(pairs), positions[-1] + 1)
-    return [cut_texts(*pair) for position, pair in numbered if position in positions]
+    return [cut_texts(*pair, length=REPORTED_CHARACTERS) for position, pair in numbered if position in positions]
 
 
 def _require_pairs(report: CleaningReport) -> None:

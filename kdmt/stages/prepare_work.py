@@ -27,7 +27,7 @@ from kdmt.corpus.fetch import fetch, fetch_corpus, monolingual_lines, read_pairs
 from kdmt.corpus.given_text import held_out_texts, sources_of
 from kdmt.corpus.lines import iterate_lines, spread_lines, write_lines
 from kdmt.corpus.pool import mapping_in_order
-from kdmt.corpus.prepared import PARTIAL_SUFFIX, REPORT, PreparedCorpus
+from kdmt.corpus.prepared import PARTIAL_SUFFIX, REPORT, REPORT_EXAMPLES, PreparedCorpus
 from kdmt.corpus.round_trip import SAMPLED_LINES, measure_round_trip
 from kdmt.corpus.text import TextProcessor
 from kdmt.corpus.text_files import Malformed
@@ -126,7 +126,17 @@ def _fill(work: Preparation, folder: Path) -> dict[str, object]:
     checks = {"held_out": check_held_out(pairs_of), "sides": check_sides(train_text, parts, pairs_of)}
     work.say(f"prepare: {report.pairs_in:,} pairs read, {report.pairs_out:,} for training; {_dropped(report.dropped)}")
     _warn(work, report)
-    monolingual = _write_monolingual(work, folder, forbidden, malformed, workers) if settings.monolingual else {}
+    examples = report.dropped_examples()
+    monolingual: dict[str, object] = {}
+    if settings.monolingual:
+        of_lines = _write_monolingual(work, folder, forbidden, malformed, workers)
+        monolingual["monolingual"] = {
+            "lines_in": of_lines.pairs_in,
+            "lines_out": of_lines.pairs_out,
+            "dropped": of_lines.dropped,
+        }
+        examples |= of_lines.dropped_examples()
+    write_json(folder / REPORT_EXAMPLES, examples)
     samples = [spread_lines(path, SAMPLED_LINES) for path in train_text]
     _process_text(work, folder, processor, workers)
     write_json(folder / TEXT_FILE, processor.to_dict())
@@ -260,8 +270,8 @@ def _training_corpus(work: Preparation, index: int, corpus: Corpus, malformed: d
 
 def _write_monolingual(
     work: Preparation, folder: Path, forbidden: Forbidden | None, malformed: dict[str, Malformed], workers: int
-) -> dict[str, object]:
-    """Write clean text of the source language; return its counts.
+) -> CleaningReport:
+    """Write clean text of the source language.
 
     The cleaning rules are those for pairs, with each line as its own translation.
     """
@@ -284,8 +294,7 @@ def _write_monolingual(
         f"prepare: {report.pairs_in:,} monolingual lines read, {report.pairs_out:,} kept; {_dropped(report.dropped)}"
     )
     _warn(work, report, unit="lines")
-    counts = {"lines_in": report.pairs_in, "lines_out": report.pairs_out, "dropped": report.dropped}
-    return {"monolingual": counts}
+    return report
 
 
 def _monolingual_corpus(
