@@ -11,8 +11,8 @@ FLAGS     = $(foreach setting,$(SET),--set $(setting)) $(if $(REBUILD),--rebuild
 CORPUS    = $(if $(filter toy-th,$(PIPELINE)),toy-th-corpus,$(if $(findstring toy,$(PIPELINE)),toy-corpus,$(if $(findstring modes-,$(PIPELINE)),modes-corpus)))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev demo test test-slow fuzz check format docs docs-serve docs-images wheel-test run prepare teacher distill knowledge student score toy-corpus toy-th-corpus modes-corpus science-corpora \
-        architecture fairseq-env fairseq-old-env parity parity-models bench-fairseq bench-import bench-prepare bench-rules bench-train bench-train-quality bench-precision bench-memory bench-kd gpu bench-gpu-counters bench-toy \
+.PHONY: help setup setup-dev demo test test-slow fuzz check format docs docs-serve docs-images wheel-test run prepare teacher distill knowledge student score toy-corpus toy-th-corpus modes-corpus science-corpora bench-science-multi30k \
+        architecture fairseq-env fairseq-old-env parity parity-models bench-fairseq bench-import bench-prepare bench-rules bench-language-id bench-train bench-train-quality bench-precision bench-memory bench-kd gpu bench-gpu-counters bench-toy \
         bench-multi30k bench-kd-losses-toy bench-kd-losses-multi30k bench-objectives bench-nat-toy bench-nat-multi30k bench-modes bench-students bench-distill bench-distill-scale science results \
         clean-runs distclean
 
@@ -170,6 +170,10 @@ bench-rules: $(VENV)/installed ## speed, precision and recall of each cleaning r
 bench-prepare: $(VENV)/installed ## memory and speed of prepare on 5 million generated pairs
 	$(BIN)/python benchmarks/bench_prepare.py
 
+# MESSAGES=wheel of Django for closely related languages; lingua-language-detector and heliport are measured if installed
+bench-language-id: $(VENV)/installed-dev ## accuracy and speed of language identifiers on short lines (needs DATA)
+	$(BIN)/python benchmarks/bench_language_id.py $(if $(DATA),--data $(DATA)) $(if $(MESSAGES),--messages $(MESSAGES))
+
 bench-toy: $(VENV)/installed toy-corpus ## raw and distilled students on the toy corpus, five seeds
 	$(BIN)/python benchmarks/bench_pipeline.py toy pipelines/toy.yaml \
 	  --set "students.raw.seeds=[1, 2, 3, 4, 5]" --set "students.distilled.seeds=[1, 2, 3, 4, 5]"
@@ -185,6 +189,9 @@ bench-kd-losses-multi30k: $(VENV)/installed ## word- and sequence-level distilla
 
 bench-objectives: $(VENV)/installed science-corpora ## every distillation objective on the toy language at convergence, five seeds
 	$(BIN)/python benchmarks/bench_pipeline.py objectives pipelines/science-objectives.yaml
+
+bench-science-multi30k: $(VENV)/installed ## teacher and students on Multi30k until validation stops rising (two days on one core)
+	$(BIN)/python benchmarks/bench_pipeline.py science-multi30k pipelines/science-multi30k.yaml
 
 bench-nat-toy: $(VENV)/installed toy-corpus ## non-autoregressive students on the toy corpus, raw and distilled
 	$(BIN)/python benchmarks/bench_pipeline.py nat-toy pipelines/nat-toy.yaml
@@ -209,7 +216,7 @@ science: $(VENV)/installed ## the scoreboard: experiments on claims of the liter
 	$(BIN)/python benchmarks/bench_science.py $(if $(CLAIM),--claim $(CLAIM))
 	$(BIN)/python benchmarks/write_results.py
 
-results: $(VENV)/installed ## write the tables of the documentation from the committed results
+results: $(VENV)/installed-dev ## write the figures of the documentation from the committed results
 	$(BIN)/python benchmarks/write_results.py
 
 clean-runs: $(VENV)/installed ## list earlier states of stages and incomplete outputs; YES=1 removes them

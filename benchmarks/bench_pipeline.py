@@ -7,10 +7,12 @@
     make bench-kd-losses-multi30k    word- and sequence-level distillation on Multi30k, equal updates
     make bench-nat-toy               non-autoregressive students on the toy corpus, raw and distilled
     make bench-nat-multi30k          the same on Multi30k
+    make bench-science-multi30k      teacher and students on Multi30k until validation stops rising
 
 Stages that are up to date in `runs/` are not run again. The figures of a student are the mean over its seeds and, with
 several seeds, the standard deviation. The results file also has the rows of scores.json and the significance tests. For
-the toy corpus, whose correct translations are known, `..._valid` is the share of outputs that are correct.
+the toy corpus, whose correct translations are known, `..._valid` is the share of outputs that are correct. The file
+also has the validation BLEU by update of every system. With `--measure-only`, only what has been trained is scored.
 """
 
 from __future__ import annotations
@@ -44,10 +46,15 @@ def main() -> None:
         metavar="A.B=C",
         help="Setting to override, repeatable (default: none).",
     )
+    parser.add_argument(
+        "--measure-only",
+        action="store_true",
+        help="Whether to score only, without training (default: no).",
+    )
     options = parser.parse_args()
 
     flags = [flag for override in options.overrides for flag in ("--set", override)]
-    for stage in STAGES:
+    for stage in STAGES[-1:] if options.measure_only else STAGES:
         subprocess.run([str(KDMT), stage, str(options.pipeline), *flags], check=True)
     run = Path("runs") / options.pipeline.stem
     entries = json.loads((run / "scores.json").read_text(encoding="utf-8"))
@@ -59,6 +66,10 @@ def main() -> None:
         "distill": facts(run / "distill"),
         "scores": rows,
         "significance": json.loads((run / "significance.json").read_text()),
+        "curves": {
+            f"{row['system']}.seed_{row['seed']}": validation_curve(folder_of(run, row["system"], row["seed"]))
+            for row in rows
+        },
     }
     figures = summarise(rows, "bleu", [row["bleu"] for row in rows], "BLEU")
     if options.pipeline.stem.endswith("toy"):
@@ -101,6 +112,17 @@ def training_minutes(run: Path) -> float:
         if record["kind"] == "train":
             minutes += record["seconds"] / 60
     return round(minutes, 2)
+
+
+def folder_of(run: Path, system: str, seed: int) -> Path:
+    """Return the folder with the checkpoints of a system."""
+    return run / "teacher" if system == "teacher" else run / "students" / system / f"seed_{seed}"
+
+
+def validation_curve(folder: Path) -> dict[int, float]:
+    """Return the validation BLEU of a training by update."""
+    records = map(json.loads, (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines())
+    return {record["update"]: record["bleu"] for record in records if record["kind"] == "valid" and "bleu" in record}
 
 
 def facts(stage: Path) -> dict[str, Any]:

@@ -241,7 +241,7 @@ def bleu_of(config: Pipeline, run: Path, codec: Any, test_set: str, translations
     score = config.score
     words = [codec.decode_target(tokens) for tokens in translations]
     text = [codec.finish_target(line) for line in words] if score.detokenized else words
-    references = read_references(Workspace(config, run.parent, None), test_set)
+    references = read_references(Workspace(config, run.parent), test_set)
     return bleu(text, references, tokenize=score.tokenize, lowercase=config.scores_lowercased).value
 
 

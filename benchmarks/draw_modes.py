@@ -1,26 +1,22 @@
-"""Write the table and draw the chart of `make bench-modes` for the documentation, from `benchmarks/results/modes.json`.
+"""Draw the chart of `make bench-modes` for the documentation, from `benchmarks/results/modes.json`.
 
-    make docs-images      (python benchmarks/draw_modes.py [--page PAGE.md] [--out docs/images])
+    make docs-images      (python benchmarks/draw_modes.py [--out docs/images])
 
 modes-{light,dark}.svg    valid translations of each family on raw and on distilled text, in both languages
 
-The table and the chart are written between the two marker lines of the page. Without the results file, the page says
-that there are no results.
+`make results` writes the table, which is in this module too.
 """
 
 from __future__ import annotations
 
 import argparse
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from draw_results import IMAGES, PALETTES, WIDTH, Palette, read_figures, svg_image, svg_legend, svg_text, svg_title
-from figures import REPOSITORY, RESULTS
+from figures import RESULTS
 
-PAGE = REPOSITORY / "docs" / "explanation" / "non-autoregressive.md"
-BEGIN, END = "<!-- begin: modes -->", "<!-- end: modes -->"
 NO_RESULTS = "`make bench-modes` trains five families of students on both languages. There are no results yet."
 ROWS = (
     ("ar", "ar", "`ar`"),
@@ -37,34 +33,19 @@ TEXTS = (("raw", "raw text"), ("distilled", "distilled text"))
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "--page", type=Path, default=PAGE, help="Page of the table (default: that of the documentation)."
-    )
     parser.add_argument("--out", type=Path, default=IMAGES, help="Folder of the images (default: docs/images).")
     parser.add_argument(
         "--results", type=Path, default=RESULTS, help="Folder of modes.json (default: benchmarks/results)."
     )
     options = parser.parse_args()
-    content = NO_RESULTS
-    if (options.results / "modes.json").exists():
-        figures = read_figures("modes", options.results)
-        content = f"{PICTURE}\n\n{table(figures)}"
-        options.out.mkdir(parents=True, exist_ok=True)
-        for palette in PALETTES:
-            path = options.out / f"modes-{palette.name}.svg"
-            path.write_text(modes_chart(figures, palette), encoding="utf-8")
-    options.page.write_text(fill_in(options.page.read_text(encoding="utf-8"), content), encoding="utf-8")
-
-
-def fill_in(page: str, content: str) -> str:
-    """Return a page with the text between its markers replaced.
-
-    Raises:
-        ValueError: if the page does not have each marker once.
-    """
-    if page.count(BEGIN) != 1 or page.count(END) != 1:
-        raise ValueError(f"expected {BEGIN} and {END} once each")
-    return re.sub(f"{BEGIN}.*?{END}", lambda _: f"{BEGIN}\n{content}\n{END}", page, flags=re.DOTALL)
+    if not (options.results / "modes.json").exists():
+        print(NO_RESULTS)
+        return
+    figures = read_figures("modes", options.results)
+    options.out.mkdir(parents=True, exist_ok=True)
+    for palette in PALETTES:
+        path = options.out / f"modes-{palette.name}.svg"
+        path.write_text(modes_chart(figures, palette), encoding="utf-8")
 
 
 # ----------------------------------------------------------------------------------------------------------- table
@@ -75,7 +56,7 @@ PICTURE = """<picture>
 </picture>"""
 
 
-def table(figures: Mapping[str, float]) -> str:
+def modes_table(figures: Mapping[str, float]) -> str:
     """Return the table of valid translations, in percent, with the standard deviation over the seeds."""
     columns = [f"{panel}, {text}" for _, panel in PANELS for text, _ in TEXTS]
     lines = [f"| valid translations in % | {' | '.join(columns)} |", "| --- |" + " --- |" * len(columns)]

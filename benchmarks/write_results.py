@@ -1,27 +1,38 @@
-"""Write the tables of the documentation from the committed results of the benchmarks.
+"""Write the figures of the documentation from the committed results of the benchmarks.
 
     make results        write them
     ... --check         exit with 1 if a page differs from the results
 
-A page holds a table between the comments `<!-- table: NAME -->` and `<!-- end of table -->`. Everything between them is
-generated; text around them is written by hand. `TABLES` names the generators.
+`benchmarks/pages/` has a Jinja template for each page of results, `docs/results*.md`. A template contains no measured
+figure: it names them, for example `{{ number("students.bleu_ctc") }}` (see `result_values.py`). Published figures are
+in `benchmarks/published.yaml`, with their source.
+
+Other pages may have a table between the comments `<!-- table: NAME -->` and `<!-- end of table -->`. Everything between
+them is generated; text around them is written by hand. `TABLES` names the generators.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import re
 import sys
-from collections.abc import Callable
-from typing import Any
+import textwrap
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 
-from figures import REPOSITORY, RESULTS
+import jinja2
+import result_values
+from draw_modes import NO_RESULTS, PICTURE, modes_table
+from draw_results import read_figures
+from figures import REPOSITORY
+from result_values import Result, command_of, figure, format_number, has, load, mean, parameters, signature
+from science.claims import load_claims
+from science.measurements import METRICS
 
+TEMPLATES = REPOSITORY / "benchmarks" / "pages"
 PAGES = ("README.md", "docs/*.md", "docs/*/*.md")
 _TABLE = re.compile(r"(<!-- table: (\S+) -->\n)(.*?)(<!-- end of table -->)", re.DOTALL)
-
-Result = dict[str, Any]
+_BLANK_LINES = re.compile(r"\n{3,}")
 
 
 def main() -> int:
@@ -29,18 +40,52 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--check", action="store_true", help="Whether to compare only (default: no).")
     options = parser.parse_args()
-    outdated = []
-    for path in sorted(path for pattern in PAGES for path in REPOSITORY.glob(pattern)):
-        before = path.read_text(encoding="utf-8")
-        after = fill(before)
-        if after == before:
-            continue
-        outdated.append(path.relative_to(REPOSITORY))
+    outdated = list(outdated_pages())
+    for path, page in outdated:
         if not options.check:
-            path.write_text(after, encoding="utf-8")
-    for name in outdated:
-        print(f"{name}: {'differs from the results; run `make results`' if options.check else 'written'}")
+            path.write_text(page, encoding="utf-8")
+        what = "differs from the results; run `make results`" if options.check else "written"
+        print(f"{path.relative_to(REPOSITORY)}: {what}")
     return 1 if options.check and outdated else 0
+
+
+def outdated_pages() -> Iterator[tuple[Path, str]]:
+    """Yield each page that differs from the results, as its path and the text that it should have."""
+    rendered = {REPOSITORY / "docs" / template.name: render(template) for template in sorted(TEMPLATES.glob("*.md"))}
+    for path in sorted({path for pattern in PAGES for path in REPOSITORY.glob(pattern)} | set(rendered)):
+        before = path.read_text(encoding="utf-8") if path.exists() else ""
+        after = rendered[path] if path in rendered else fill(before)
+        if after != before:
+            yield path, after
+
+
+def render(template: Path) -> str:
+    """Return the page of a template.
+
+    Raises:
+        KeyError: if it names a figure that the results lack.
+        jinja2.UndefinedError: if it uses an unknown name.
+    """
+    environment = jinja2.Environment(
+        undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True
+    )
+    environment.globals |= {function.__name__: function for function in (*result_values.NAMES, *SECTIONS)}
+    page = environment.from_string(template.read_text(encoding="utf-8")).render()
+    return "\n\n".join(map(_wrap, _BLANK_LINES.sub("\n\n", page).rstrip("\n").split("\n\n"))) + "\n"
+
+
+def _wrap(block: str) -> str:
+    """Return a paragraph or a list with lines of at most 120 characters; anything else as it is."""
+    if block.startswith(("#", "|", "<", "    ", "```")):
+        return block
+    items = re.split(r"\n(?=- )", block)
+    return "\n".join(_wrap_lines(item, "  " if item.startswith("- ") else "") for item in items)
+
+
+def _wrap_lines(text: str, indent: str) -> str:
+    return textwrap.fill(
+        " ".join(text.split()), 120, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False
+    )
 
 
 def fill(page: str) -> str:
@@ -53,47 +98,44 @@ def fill(page: str) -> str:
 
 
 def make_table(name: str) -> str:
-    """Return a table by its name; `claim:S1` is the table of a claim."""
-    kind, _, argument = name.partition(":")
-    return TABLES[kind](argument) if argument else TABLES[kind]("")
-
-
-def load(name: str) -> Result:
-    """Return the results of a benchmark."""
-    loaded: Result = json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
-    return loaded
+    """Return a table by its name."""
+    return TABLES[name]()
 
 
 def claims() -> list[Result]:
-    """Return the results of all claims that were tested, in the order of their identifiers."""
-    paths = (RESULTS / "science").glob("*.json")
-    return sorted((json.loads(path.read_text(encoding="utf-8")) for path in paths), key=_order)
-
-
-def _order(result: Result) -> tuple[str, int]:
-    letters, digits = re.fullmatch(r"([A-Z]+)([0-9]+)", result["settings"]["claim"]["id"]).groups()  # type: ignore[union-attr]
-    return letters, int(digits)
+    """Return the results of all claims that were measured, in the order of the claims."""
+    return [load(f"science/{name.lower()}") for name in load_claims() if has(f"science/{name.lower()}")]
 
 
 # ------------------------------------------------------------------------------------------------------- the tables
 
 
-def scoreboard(_: str) -> str:
+def scoreboard() -> str:
     """Return a row for each measure of each claim: what was expected, what was found, and the verdict."""
     rows = ["| claim | measure | expected | found (95% interval) | verdict |", "| --- | --- | --- | --- | --- |"]
-    for result in claims():
-        claim = result["settings"]["claim"]
-        for number, found in enumerate(result["settings"]["measures"]):
-            title = f"{claim['id']}: {claim['title']}" if number == 0 else ""
-            rows.append(
-                f"| {title} | {found['what']} | {_expected(found)} | {_estimate(found)} | **{found['verdict']}** |"
+    measured = {result["settings"]["claim"]["id"]: result["settings"] for result in claims()}
+    for claim in load_claims().values():
+        found = measured.get(claim.id, {"measures": [measure.model_dump() for measure in claim.measures.values()]})
+        for number, measure in enumerate(found["measures"]):
+            title = f"{claim.id}: {claim.title}" if number == 0 else ""
+            outcome = (
+                f"{_estimate(measure)} | **{measure['verdict']}**" if claim.id in measured else "| not measured yet"
             )
+            rows.append(f"| {title} | {measure['what']} | {_expected(measure)} | {outcome} |")
     return "\n".join(rows)
+
+
+def claim_section(name: str) -> str:
+    """Return the section of a claim; empty if it was not measured yet."""
+    if not has(f"science/{name.lower()}"):
+        return ""
+    claim = load_claims()[name]
+    return f"### {claim.id}: {claim.title}\n\n{claim_details(name)}"
 
 
 def claim_details(name: str) -> str:
     """Return source, set-up, scores and command of a claim."""
-    result = next(result for result in claims() if result["settings"]["claim"]["id"] == name)
+    result = load(f"science/{name.lower()}")
     claim = result["settings"]["claim"]
     units = {found["metric"]: (found["unit"], found["signature"]) for found in result["settings"]["measures"]}
     lines = [
@@ -101,8 +143,7 @@ def claim_details(name: str) -> str:
         "",
         f"- Source: {claim['source'].strip()}",
         f"- Set-up: {' '.join(claim['set_up'].split())}",
-        f"- Command: `{result['command']}`, commit {_commit(result)}, {_machine(result)}; "
-        f"[results](../benchmarks/results/science/{name.lower()}.json)",
+        f"- Command: {command_of(result)}; [results](../benchmarks/results/science/{name.lower()}.json)",
         "",
         "| system | score | seeds |",
         "| --- | --- | --- |",
@@ -118,7 +159,7 @@ def claim_details(name: str) -> str:
 
 def _expected(found: Result) -> str:
     comparison = {"above": "at least", "below": "at most", "within": "at most"}[found["expect"]]
-    return f"{comparison} {found['size']:g} {found['unit']}"
+    return f"{comparison} {found['size']:g} {METRICS[found['metric']].unit}"
 
 
 def _estimate(found: Result) -> str:
@@ -134,18 +175,46 @@ def _mean(scores: list[float]) -> str:
     return f"{mean:.2f} ± {deviation:.2f}"
 
 
-def _commit(result: Result) -> str:
-    """Return the short form of a commit, with `-dirty` if files differed from it."""
-    commit, dirty, _ = str(result["commit"]).partition("-dirty")
-    return f"{commit[:7]}{dirty}"
+def objectives(bench: str, labels: Mapping[str, str]) -> str:
+    """Return the scores of the students of a benchmark on the toy corpus, the worst first.
+
+    Args:
+        bench: name of the benchmark.
+        labels: text of the page for each system of the benchmark.
+    """
+    rows = ["| student | BLEU greedy | BLEU beam 5 | valid, % |", "| --- | --- | --- | --- |"]
+    for system in sorted(labels, key=lambda name: figure(f"{bench}.{name}_test_beam5_bleu")):
+        test = f"{bench}.{system}_test"
+        scores = (mean(f"{test}_beam1_bleu", 1), mean(f"{test}_beam5_bleu", 1), mean(f"{test}_beam5_valid", 1))
+        rows.append(f"| {labels[system]} | {' | '.join(scores)} |")
+    return "\n".join(rows)
 
 
-def _machine(result: Result) -> str:
-    machine = result["machine"]
-    return f"{machine['cores']} cores of {machine['cpu']}"
+def readme() -> str:
+    """Return the scores of teacher and students on Multi30k."""
+    rows = [
+        "| Multi30k en-de, test_2016_flickr | BLEU, greedy | BLEU, beam 5 | parameters |",
+        "| --- | --- | --- | --- |",
+    ]
+    for system, label in (
+        ("teacher", "teacher"),
+        ("raw", "student on raw data"),
+        ("distilled", "student on distilled data"),
+    ):
+        scores = [mean(f"multi30k.{system}_test_2016_flickr_beam{beam}_bleu") for beam in (1, 5)]
+        rows.append(f"| {label} | {' | '.join(scores)} | {format_number(parameters('multi30k', system))} |")
+    return "\n".join([*rows, "", f"{command_of(load('multi30k'))}; {signature('multi30k')}"])
 
 
-TABLES: dict[str, Callable[[str], str]] = {"scoreboard": scoreboard, "claim": claim_details}
+def modes() -> str:
+    """Return the chart and the table of the languages of known modes."""
+    if not has("modes"):
+        return NO_RESULTS
+    return f"{PICTURE}\n\n{modes_table(read_figures('modes'))}\n\n{command_of(load('modes'))}."
+
+
+TABLES: dict[str, Callable[[], str]] = {"scoreboard": scoreboard, "modes": modes, "readme": readme}
+SECTIONS = (claim_section, objectives, make_table)  # functions of templates, in addition to those of `result_values`
 
 
 if __name__ == "__main__":

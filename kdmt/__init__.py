@@ -15,12 +15,12 @@ from importlib import import_module
 
 TYPE_CHECKING = False  # as in `typing`, whose import would take longer than that of this module
 if TYPE_CHECKING:
-    from kdmt.api import Model, Pipeline, Translation, load
+    from kdmt.api import Model, Pipeline, Translation, load, lock
     from kdmt.errors import Interrupted, UserError
 
 __version__ = "0.2.0"
 
-__all__ = ["Interrupted", "Model", "Pipeline", "Translation", "UserError", "__version__", "load"]
+__all__ = ["Interrupted", "Model", "Pipeline", "Translation", "UserError", "__version__", "load", "lock"]
 
 _MODULES = {
     "Interrupted": "kdmt.errors",
@@ -29,6 +29,7 @@ _MODULES = {
     "Translation": "kdmt.api",
     "UserError": "kdmt.errors",
     "load": "kdmt.api",
+    "lock": "kdmt.api",
 }  # public name -> the module that defines it
 
 

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 
 import yaml
 
-from kdmt.config import Decode, NATDecode, checked, load_pipeline
+from kdmt.config import Decode, NATDecode, checked, load_locked_pipeline
 from kdmt.errors import UserError
 from kdmt.log import get_logger
 
@@ -34,9 +34,10 @@ if TYPE_CHECKING:
     from kdmt.stages.workspace import Workspace
     from kdmt.types import Hypothesis
 
-__all__ = ["Model", "Pipeline", "Translation", "load"]
+__all__ = ["Model", "Pipeline", "Translation", "load", "lock"]
 
 Progress = Callable[[int, int], None]  # (number of items that are done, number of all items)
+Mirrors = str | os.PathLike[str] | Sequence[str | os.PathLike[str]] | None  # folders or bases of URLs, or one of them
 
 _logger = get_logger(__name__)
 _SCORED_AT_ONCE = 512  # number of pairs between two calls of `progress`
@@ -353,7 +354,7 @@ class Pipeline:
         *,
         overrides: Mapping[str, Any] | None = None,
         runs: str | os.PathLike[str] = "runs",
-        mirror: str | os.PathLike[str] | None = None,
+        mirror: Mirrors = None,
     ) -> Pipeline:
         """Read and validate a pipeline file.
 
@@ -361,21 +362,22 @@ class Pipeline:
             path: the YAML file.
             overrides: settings to change, by their path, for example `{"teacher.train.max_updates": 1000}`.
             runs: the folder for the outputs of all pipelines.
-            mirror: a local folder that is used instead of the URLs of corpora.
+            mirror: folders or bases of URLs in which the files of URLs are looked up first, or one of them.
 
         Returns:
             The pipeline, of which no stage is run.
 
         Raises:
-            UserError: if the file does not exist or a setting is not valid; the message has the YAML path.
+            UserError: if the file does not exist or a setting is not valid, with the YAML path, or if a name of a data
+                set or a URL without a SHA-256 is not in the lock file.
 
         Examples:
             >>> pipeline = kdmt.Pipeline.from_yaml("toy.yaml", runs="trial")
         """
         from kdmt.stages.workspace import Workspace
 
-        config = load_pipeline(Path(path), [_override(name, value) for name, value in (overrides or {}).items()])
-        return cls(Workspace(config, Path(runs), None if mirror is None else Path(mirror)))
+        loaded = load_locked_pipeline(Path(path), _overrides(overrides))
+        return cls(Workspace(loaded.config, Path(runs), _mirrors(mirror), provenance=loaded.provenance))
 
     @property
     def folder(self) -> Path:
@@ -420,6 +422,58 @@ class Pipeline:
         from kdmt.commands.status import pipeline_status
 
         return pipeline_status(self.workspace)
+
+
+def lock(
+    path: str | os.PathLike[str],
+    *,
+    overrides: Mapping[str, Any] | None = None,
+    runs: str | os.PathLike[str] = "runs",
+    mirror: Mirrors = None,
+    update: bool | Sequence[str] = False,
+) -> Path:
+    """Write the files behind names of data sets and URLs of a pipeline to its lock file; the same as `kdmt lock`.
+
+    Args:
+        path: the YAML file of the pipeline.
+        overrides: settings to change, by their path.
+        runs: the folder for the outputs of all pipelines, and for downloads.
+        mirror: folders or bases of URLs in which the files of URLs are looked up first, or one of them.
+        update: whether to lock again what is locked already, or the names, URLs or YAML paths to lock again.
+
+    Returns:
+        The path of the lock file.
+
+    Raises:
+        UserError: if the pipeline or its lock file is not valid, a name is unknown, or a file cannot be downloaded or
+            read or differs from what is locked.
+
+    Examples:
+        >>> kdmt.lock("en-is.yaml", update=["ParaCrawl/v9"])
+        PosixPath('en-is.lock.yaml')
+    """
+    from kdmt.commands.lock import lock_pipeline
+
+    if isinstance(update, str):
+        raise UserError("update: expected a list of names, not one string")
+    return lock_pipeline(
+        Path(path),
+        _overrides(overrides),
+        runs=Path(runs),
+        mirrors=_mirrors(mirror),
+        update=bool(update),
+        names=() if isinstance(update, bool) else update,
+        show=_logger.info,
+    )
+
+
+def _overrides(given: Mapping[str, Any] | None) -> list[str]:
+    return [_override(name, value) for name, value in (given or {}).items()]
+
+
+def _mirrors(given: Mirrors) -> tuple[str, ...]:
+    mirrors = [given] if isinstance(given, str | os.PathLike) else given or ()
+    return tuple(os.fspath(each) for each in mirrors)
 
 
 def _override(name: str, value: Any) -> str:

@@ -9,8 +9,10 @@ from __future__ import annotations
 from typing import Literal, get_args
 
 # text
+DuplicateKey = Literal["pair", "source", "target", "either"]
 UnicodeForm = Literal["NFC", "NFKC", "none"]
 SubwordJoiner = Literal["subword_nmt", "sentencepiece", "wordpiece", "letter", "_EOW"]  # of fairseq's --remove-bpe
+NormalizationRule = Literal["identity", "nfkc", "nfkc_cf", "nmt_nfkc", "nmt_nfkc_cf"]  # of SentencePiece
 RuleList = Literal["default", "crawled"]  # of `prepare.clean.rules`
 LengthUnit = Literal["words", "characters"]
 OnMalformed = Literal["drop", "error"]  # for a malformed line: leave it out and count it, or stop

@@ -1,6 +1,8 @@
 """The command line, which parses arguments, calls the library packages and prints results.
 
 kdmt new x.yaml --source en --target cs
+kdmt find en cs
+kdmt lock x.yaml [--update] [NAME]... [--bibtex]
 kdmt run x.yaml [--to STAGE] [--student NAME] [--set a.b=c]
 kdmt status x.yaml
 kdmt prepare|teacher|distill|knowledge|student|score x.yaml [--set a.b=c]
@@ -48,10 +50,13 @@ Overrides = Annotated[
     typer.Option("--set", metavar="A.B=C", help="Setting to override, repeatable (default: none)."),
 ]
 Runs = Annotated[Path, typer.Option(envvar="KDMT_RUNS", help="Folder for the outputs of all pipelines.")]
-Mirror = Annotated[
-    Path | None,
+Mirrors = Annotated[
+    list[str] | None,
     typer.Option(
-        envvar="KDMT_MIRROR", help="Local folder in which URLs of corpora are looked up first (default: none)."
+        "--mirror",
+        metavar="FOLDER|URL",
+        help="Folder or base of URLs in which files of corpora are looked up first, repeatable "
+        "(default: those of KDMT_MIRROR, separated as in PATH, or none).",
     ),
 ]
 StudentName = Annotated[str | None, typer.Option(help="Name of the one student to train (default: all).")]
@@ -118,13 +123,55 @@ def new(
 
 
 @app.command()
+def lock(
+    pipeline: PipelineFile,
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[NAME]...",
+            help="Data sets, URLs or YAML paths, such as ParaCrawl/v9 or train.0, for --update (default: all).",
+        ),
+    ] = None,
+    update: Annotated[
+        bool, typer.Option("--update", help="Whether to lock again what is locked already (default: no).")
+    ] = False,
+    bibtex: Annotated[
+        bool,
+        typer.Option(
+            "--bibtex", help="Whether to print the citations of the data sets instead of locking them (default: no)."
+        ),
+    ] = False,
+    set_: Overrides = None,
+    runs: Runs = RUNS,
+    mirror: Mirrors = None,
+) -> None:
+    """Write the files behind names of data sets and URLs to PIPELINE.lock.yaml, with their SHA-256.
+
+    What is locked is kept; what is new is downloaded and added.
+    """
+    from kdmt.commands.lock import lock_pipeline, print_citations
+
+    def show(text: str) -> None:
+        print("\n".join(map(printable, text.split("\n"))))
+
+    if bibtex:
+        if update or names:
+            raise UserError("--bibtex prints what is locked: give neither --update nor names")
+        print_citations(pipeline, set_ or (), show=show)
+        return
+    lock_pipeline(
+        pipeline, set_ or (), runs=runs, mirrors=_mirrors(mirror), update=update, names=names or (), show=show
+    )
+
+
+@app.command()
 def run(
     pipeline: PipelineFile,
     to: Annotated[StageName, typer.Option(help="Last stage to run.")] = "score",
     student: StudentName = None,
     set_: Overrides = None,
     runs: Runs = RUNS,
-    mirror: Mirror = None,
+    mirror: Mirrors = None,
 ) -> None:
     """Run every stage that is not up to date, up to a stage."""
     from kdmt.commands.run import run_pipeline
@@ -156,10 +203,44 @@ def status(
 
 @app.command()
 def prepare(
-    pipeline: PipelineFile, set_: Overrides = None, runs: Runs = RUNS, mirror: Mirror = None, rebuild: Rebuild = False
+    pipeline: PipelineFile, set_: Overrides = None, runs: Runs = RUNS, mirror: Mirrors = None, rebuild: Rebuild = False
 ) -> None:
     """Clean, decontaminate, tokenise and binarise the corpora."""
     _run("prepare", pipeline, set_, runs, mirror, rebuild)
+
+
+@app.command()
+def find(
+    source: Annotated[str, typer.Argument(help="Source language, as en.")],
+    target: Annotated[
+        str | None, typer.Argument(help="Target language, as is (default: monolingual text in the source language).")
+    ] = None,
+    test: Annotated[
+        bool, typer.Option("--test", help="Whether to list test and development sets only (default: no).")
+    ] = False,
+    min_pairs: Annotated[int, typer.Option(min=0, help="Smallest number of pairs.")] = 0,
+    max_pairs: Annotated[
+        int | None, typer.Option(min=1, help="Largest number of pairs of training text (default: no limit).")
+    ] = None,
+    all_versions: Annotated[
+        bool, typer.Option("--all-versions", help="Whether to list old versions of corpora as well (default: no).")
+    ] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Whether to print JSON instead of YAML (default: no).")
+    ] = False,
+) -> None:
+    """List the published data sets of a language pair by name, with sizes, licences and known overlaps.
+
+    The list comes with kdmt; no network is needed.
+    """
+    from kdmt.commands import find as command
+
+    found = command.find(source, target, test=test, min_pairs=min_pairs, max_pairs=max_pairs, all_versions=all_versions)
+    if as_json:
+        print(command.find_json(found))
+        return
+    for line in command.find_lines(found):
+        print(printable(line))
 
 
 @app.command("import-fairseq")
@@ -201,7 +282,7 @@ def import_fairseq(
 
 @app.command()
 def teacher(
-    pipeline: PipelineFile, set_: Overrides = None, runs: Runs = RUNS, mirror: Mirror = None, rebuild: Rebuild = False
+    pipeline: PipelineFile, set_: Overrides = None, runs: Runs = RUNS, mirror: Mirrors = None, rebuild: Rebuild = False
 ) -> None:
     """Train the teacher, or continue its training."""
     _run("teacher", pipeline, set_, runs, mirror, rebuild)
@@ -225,7 +306,7 @@ def distill(
     verify_seed: Annotated[int | None, typer.Option(help="Seed for choosing the blocks (default: random).")] = None,
     set_: Overrides = None,
     runs: Runs = RUNS,
-    mirror: Mirror = None,
+    mirror: Mirrors = None,
     rebuild: Rebuild = False,
 ) -> None:
     """Translate the training set with the teacher."""
@@ -250,7 +331,7 @@ def _parse_shard(text: str) -> tuple[int, int]:
 
 @app.command()
 def knowledge(
-    pipeline: PipelineFile, set_: Overrides = None, runs: Runs = RUNS, mirror: Mirror = None, rebuild: Rebuild = False
+    pipeline: PipelineFile, set_: Overrides = None, runs: Runs = RUNS, mirror: Mirrors = None, rebuild: Rebuild = False
 ) -> None:
     """Write the knowledge cache: the teacher's probabilities at every target token."""
     _run("knowledge", pipeline, set_, runs, mirror, rebuild)
@@ -262,7 +343,7 @@ def student(
     student: StudentName = None,
     set_: Overrides = None,
     runs: Runs = RUNS,
-    mirror: Mirror = None,
+    mirror: Mirrors = None,
     rebuild: Rebuild = False,
 ) -> None:
     """Train the students, one model for each seed."""
@@ -271,7 +352,7 @@ def student(
 
 @app.command()
 def score(
-    pipeline: PipelineFile, set_: Overrides = None, runs: Runs = RUNS, mirror: Mirror = None, rebuild: Rebuild = False
+    pipeline: PipelineFile, set_: Overrides = None, runs: Runs = RUNS, mirror: Mirrors = None, rebuild: Rebuild = False
 ) -> None:
     """Translate the test sets with every system and report the metrics, speed and significance."""
     _run("score", pipeline, set_, runs, mirror, rebuild)
@@ -464,7 +545,7 @@ def _run(
     pipeline: Path,
     overrides: list[str] | None,
     runs: Path,
-    mirror: Path | None,
+    mirror: list[str] | None,
     rebuild: bool,
     student: str | None = None,
 ) -> None:
@@ -474,17 +555,30 @@ def _run(
         run_command(workspace, stage, rebuild=rebuild, student=student)
 
 
-def _workspace(pipeline: Path, overrides: list[str] | None, runs: Path, mirror: Path | None = None) -> "Workspace":
+def _workspace(
+    pipeline: Path, overrides: list[str] | None, runs: Path, mirrors: list[str] | None = None
+) -> "Workspace":
     """Read a pipeline file."""
-    from kdmt.config import load_pipeline
+    from kdmt.config import load_locked_pipeline
     from kdmt.stages.workspace import Workspace
 
-    return Workspace(load_pipeline(pipeline, overrides or ()), runs, mirror, show=print)
+    loaded = load_locked_pipeline(pipeline, overrides or ())
+    return Workspace(loaded.config, runs, _mirrors(mirrors), show=print, provenance=loaded.provenance)
+
+
+def _mirrors(given: list[str] | None) -> tuple[str, ...]:
+    """Return the mirrors that are given as options, else those of the environment."""
+    text = os.environ.get("KDMT_MIRROR")
+    if given or not text:
+        return tuple(given or ())
+    from kdmt.corpus.mirror import split_mirrors
+
+    return split_mirrors(text)
 
 
 @contextmanager
 def _joined_workspace(
-    pipeline: Path, overrides: list[str] | None, runs: Path, mirror: Path | None
+    pipeline: Path, overrides: list[str] | None, runs: Path, mirror: list[str] | None
 ) -> "Iterator[Workspace]":
     """Read a pipeline file, and connect the ranks that `torchrun` started while the body runs."""
     from kdmt.ranks import joined_ranks

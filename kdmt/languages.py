@@ -22,9 +22,10 @@ import pycountry
 
 # Scripts that are written without spaces between words: East Asian scripts, those of Unicode's line breaking class SA
 # (Unicode Standard Annex #14), and Tibetan, Javanese, Balinese and Yi. Korean and Vietnamese are written with spaces.
+_EAST_ASIAN = ("Hani", "Hans", "Hant", "Jpan", "Hrkt", "Hira", "Kana", "Bopo", "Yiii", "Tang", "Nshu", "Kits")
 _WITHOUT_SPACES = frozenset(
     (
-        *("Hani", "Hans", "Hant", "Jpan", "Hrkt", "Hira", "Kana", "Bopo", "Yiii", "Tang", "Nshu", "Kits"),
+        *_EAST_ASIAN,
         *("Thai", "Laoo", "Khmr", "Mymr", "Tale", "Talu", "Lana", "Tavt", "Ahom", "Tibt", "Java", "Bali"),
     )
 )
@@ -251,6 +252,15 @@ def script_of(code: str) -> str:
 def writes_spaces(code: str) -> bool:
     """Return whether a language is written with spaces between words."""
     return parse_language(code).writes_spaces
+
+
+def characters_per_word(code: str) -> int:
+    """Return the number of characters that n-grams count as a word: 0 for a language with spaces between words.
+
+    In scripts of syllables and morphemes a word has about 2 characters, in other scripts without spaces about 5.
+    """
+    language = parse_language(code)
+    return 0 if language.writes_spaces else 2 if language.written_in in _EAST_ASIAN else 5
 
 
 def code_from_yaml(value: object) -> object:

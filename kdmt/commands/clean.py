@@ -128,9 +128,8 @@ def find_kept(workspace: Workspace) -> Iterator[Kept]:
             kinds = (about for start, about in _OTHERS.items() if path.name.startswith(start))
             yield Kept(path, folder, next(kinds, "half-done, of a run that was stopped"))
     for source in text_sources(workspace.config.prepare):
-        part = partial_download(source, workspace.layout.downloads)
-        if part is not None and part.is_file():
-            yield Kept(part, part.with_suffix(""), "half a download, which a rerun goes on from", is_download=True)
+        for path in partial_download(source, workspace.layout.downloads):
+            yield Kept(path, path.with_suffix(""), "half a download, which a rerun goes on from", is_download=True)
 
 
 def _stage_folders(workspace: Workspace) -> list[Path]:

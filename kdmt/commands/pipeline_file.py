@@ -6,7 +6,7 @@ import errno
 import os
 from pathlib import Path
 
-from kdmt.config import load_pipeline
+from kdmt.config import load_unlocked_pipeline
 from kdmt.errors import UserError
 from kdmt.files import naming, partial_path
 from kdmt.outputs import writing
@@ -26,7 +26,7 @@ def write_pipeline_file(path: Path, text: str) -> None:
             with naming(path):
                 aside.write_text(text, encoding="utf-8")
             try:
-                load_pipeline(aside)
+                load_unlocked_pipeline(aside)
             except UserError as error:
                 raise UserError(str(error).removeprefix(f"{aside}: ")) from None
             _put(aside, path)

@@ -1,7 +1,8 @@
 """The pipeline's configuration: one frozen, strictly validated model per stage.
 
 A pipeline is one YAML file. `load_pipeline` reads it, applies `--set a.b=c` overrides and validates it: an unknown
-key, a wrong type or two settings that contradict each other raise `UserError` with the YAML path.
+key, a wrong type or two settings that contradict each other raise `UserError` with the YAML path. Names of data sets
+are replaced by what the lock file of the pipeline has for them.
 
 Every setting has one of three kinds, which `flatten_settings` reads:
 
@@ -13,15 +14,32 @@ Every setting has one of three kinds, which `flatten_settings` reads:
 from __future__ import annotations
 
 from kdmt.config.bounds import check_bounds, largest
-from kdmt.config.corpora import Corpus, HeldOut, ParallelText, Source, split_login
+from kdmt.config.corpora import Corpus, HeldOut, Monolingual, ParallelText, Quality, Source, split_login
 from kdmt.config.distill import Distill, Failures, ForeignTeacher, OnFailure, Reverse, Shortlist
 from kdmt.config.flattening import REQUIRED, Setting, flatten_settings, resolved
 from kdmt.config.knowledge import Knowledge
+from kdmt.config.loading import (
+    NO_LOCK_FILE,
+    LockedPipeline,
+    Provenance,
+    load_locked_pipeline,
+    load_pipeline,
+    load_unlocked_pipeline,
+)
 from kdmt.config.messages import describe_problems
 from kdmt.config.nat import NAT
-from kdmt.config.pipeline import Pipeline, load_pipeline
-from kdmt.config.prepare import Clean, FairseqData, Prepare, Text, Tokenizer, Vocabulary
+from kdmt.config.pipeline import Pipeline
+from kdmt.config.prepare import Clean, FairseqData, Mixing, Prepare, Text, Tokenizer, Vocabulary
 from kdmt.config.records import checked, read_record
+from kdmt.config.rules import (
+    AlignmentScore,
+    CrossEntropyDifference,
+    ExternalFilter,
+    Language,
+    ReverseScore,
+    Rules,
+    ScoreLimit,
+)
 from kdmt.config.score import Score
 from kdmt.config.search import Decode, NATDecode, Sample
 from kdmt.config.section import KINDS, Section
@@ -42,21 +60,29 @@ from kdmt.config.training import Model, SubwordRegularization, Teacher, Train
 __all__ = [
     "KINDS",
     "NAT",
+    "NO_LOCK_FILE",
     "REQUIRED",
+    "AlignmentScore",
     "AttentionKD",
     "Clean",
     "Convex",
     "Corpus",
+    "CrossEntropyDifference",
     "Decode",
     "Distill",
+    "ExternalFilter",
     "Failures",
     "FairseqData",
     "ForeignTeacher",
     "HeldOut",
     "HiddenKD",
     "Knowledge",
+    "Language",
     "LayerMap",
+    "LockedPipeline",
+    "Mixing",
     "Model",
+    "Monolingual",
     "NATDecode",
     "OnFailure",
     "OnPolicy",
@@ -64,9 +90,14 @@ __all__ = [
     "ParallelText",
     "Pipeline",
     "Prepare",
+    "Provenance",
+    "Quality",
     "Reverse",
+    "ReverseScore",
+    "Rules",
     "Sample",
     "Score",
+    "ScoreLimit",
     "Section",
     "SelfSupervised",
     "Setting",
@@ -85,7 +116,9 @@ __all__ = [
     "describe_problems",
     "flatten_settings",
     "largest",
+    "load_locked_pipeline",
     "load_pipeline",
+    "load_unlocked_pipeline",
     "read_record",
     "resolved",
     "setting_path",

@@ -9,7 +9,14 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from kdmt.config.distill import TEACHER_BRANCHES
-from kdmt.config.prepare import NONE_BRANCH, RULES_BRANCH
+from kdmt.config.prepare import (
+    AUTO_BRANCH,
+    NONE_BRANCH,
+    OVERLAP_BRANCH,
+    RULES_BRANCH,
+    SIZE_BRANCH,
+    SWITCH_BRANCH,
+)
 from kdmt.config.section import Section, sections_in
 from kdmt.config.student import PAIRS_BRANCH, RULE_BRANCH
 
@@ -29,7 +36,11 @@ _MESSAGES = {
     "string_pattern_mismatch": "not in the form {pattern}",
 }
 # tags of unions, which pydantic puts into the location of an error, and what it appends for a key of a mapping
-_BRANCHES = (RULES_BRANCH, NONE_BRANCH, RULE_BRANCH, PAIRS_BRANCH, *TEACHER_BRANCHES, "[key]")
+_BRANCHES = (
+    *(RULES_BRANCH, NONE_BRANCH, SIZE_BRANCH, AUTO_BRANCH, OVERLAP_BRANCH, SWITCH_BRANCH, RULE_BRANCH, PAIRS_BRANCH),
+    *TEACHER_BRANCHES,
+    "[key]",
+)
 _LONG_QUOTE = re.compile(rf"(['\"])(.{{{LONGEST_QUOTE}}}).+?\1", re.DOTALL)  # of a value in the message of a rule
 
 

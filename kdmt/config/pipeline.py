@@ -1,23 +1,20 @@
-"""The whole pipeline: loading, sections, and rules that concern several sections."""
+"""The whole pipeline: sections, and rules that concern several sections."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from pathlib import Path
-from typing import Annotated
+from collections.abc import Iterator
+from typing import Annotated, Literal
 
 from pydantic import Field, ValidationError, model_validator
 
 from kdmt.config.distill import Distill
-from kdmt.config.document import read_document
 from kdmt.config.knowledge import Knowledge
 from kdmt.config.messages import describe_problems
-from kdmt.config.prepare import Prepare
+from kdmt.config.prepare import Clean, Prepare
 from kdmt.config.score import Score
 from kdmt.config.section import LanguageCode, Section, changed
 from kdmt.config.student import Student, setting_path
 from kdmt.config.training import Teacher
-from kdmt.errors import UserError
 from kdmt.languages import Direction, moses_language, parse_language, same_language, script_of, writes_spaces
 from kdmt.training_sets import TRAINING_SETS
 
@@ -64,12 +61,19 @@ class Pipeline(Section):
             if corpus.clean and self.prepare.clean == "none":
                 raise ValueError(f"'{path}' has no effect with 'prepare.clean: none'")
             try:
-                self.prepare.clean_of(corpus)
+                self._check_domain(self.prepare.clean_of(corpus))
             except ValidationError as error:
                 raise ValueError(f"'{path}': {describe_problems(error)}") from None
             except ValueError as error:
                 raise ValueError(f"'{path}': {error}") from None
         return self
+
+    def _check_domain(self, clean: Clean | Literal["none"]) -> None:
+        rules = None if clean == "none" else clean.rules
+        if rules is not None and rules.cross_entropy is not None:
+            index = rules.cross_entropy.in_domain_corpus
+            if index is not None and index >= len(self.prepare.train):
+                raise ValueError(f"'cross_entropy.in_domain_corpus' is {index}: there is no 'prepare.train.{index}'")
 
     @model_validator(mode="after")
     def _moses(self) -> Pipeline:
@@ -85,8 +89,9 @@ class Pipeline(Section):
 
     @property
     def scores_lowercased(self) -> bool:
-        """Return whether scores ignore case, by their setting or because the text is lowercased."""
-        return self.score.lowercase or (self.prepare.text.lowercase and self.score.detokenized)
+        """Return whether scores ignore case, by their setting or because processing or the tokenizer removes it."""
+        is_lowercased = self.prepare.text.lowercase and self.score.detokenized
+        return self.score.lowercase or is_lowercased or self.prepare.tokenizer.folds_case
 
     def trainings(self) -> Iterator[tuple[str, Student]]:
         """Yield the YAML path and the settings of each training of each student."""
@@ -191,21 +196,3 @@ def _check_moses(key: str, code: str, *, already_applied: bool) -> None:
             f"'prepare.text.moses': Moses cannot join the words of {code!r} ('{key}') again: leave out 'moses' and set "
             f"'score.detokenized: false'"
         )
-
-
-def load_pipeline(path: Path, overrides: Sequence[str] = ()) -> Pipeline:
-    """Read, override and validate a pipeline file.
-
-    Args:
-        path: the YAML file.
-        overrides: settings as `a.b=c`, with c read as YAML (`null`, `true`, `[1, 2]`, ...).
-
-    Raises:
-        UserError: if the file or a setting is not valid; the message has the file, or the YAML path of each setting.
-        OSError: if the file cannot be read.
-    """
-    document = read_document(path, overrides)
-    try:
-        return Pipeline.model_validate(document)
-    except ValidationError as error:
-        raise UserError(f"{path}: {describe_problems(error, Pipeline)}") from None

@@ -6,12 +6,14 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
 
+from annotated_types import Ge
 from pydantic import Discriminator, Field, Tag, model_validator
 
-from kdmt.choices import SubwordJoiner, UnicodeForm
-from kdmt.config.corpora import Corpus, HeldOut, Source
+from kdmt.choices import DuplicateKey, NormalizationRule, SubwordJoiner, UnicodeForm
+from kdmt.config.corpora import Corpus, HeldOut, Monolingual
 from kdmt.config.rules import RulesOrNone, change_rules, rules_for_lines
-from kdmt.config.section import Ratio, Section, execution
+from kdmt.config.section import Ratio, Section, changed, execution
+from kdmt.types import SPECIALS
 
 _CHANGED_FOR_A_CORPUS = ("min_words", "max_words", "max_characters", "max_ratio", "drop_copies")
 
@@ -36,6 +38,24 @@ class Clean(Section):
         "by the median ratio of target to source in the corpora; 0 for no limit",
     )
     drop_duplicates: bool = Field(True, description="Whether exact duplicates of a pair are dropped, except the first")
+    duplicates: DuplicateKey = Field(
+        "pair",
+        description="What duplicates have in common: 'pair' for both sides, 'source' or 'target' for this side, "
+        "'either' for at least one side",
+    )
+    max_duplicates: int = Field(
+        1,
+        ge=1,
+        description="Maximum number of duplicates that are kept: the first ones, untagged before tagged. With "
+        "'duplicates: source', for example, the number of different targets of a source",
+    )
+    near_duplicates: float = Field(
+        0.0,
+        ge=0.0,
+        le=1.0,
+        description="Similarity from which a pair is dropped as a near-duplicate of an earlier one, 0.5 or more: the "
+        "share of common character 5-grams, without case, punctuation and spaces; 0 to keep near-duplicates",
+    )
     drop_copies: bool = Field(True, description="Whether pairs whose target equals the source are dropped")
     rules: RulesOrNone = Field(
         None,
@@ -47,6 +67,18 @@ class Clean(Section):
     def _order(self) -> Clean:
         if self.max_words and self.min_words > self.max_words:
             raise ValueError("'min_words' is larger than 'max_words'")
+        return self
+
+    @model_validator(mode="after")
+    def _duplicates(self) -> Clean:
+        if not self.drop_duplicates:
+            for name in ("duplicates", "max_duplicates", "near_duplicates"):
+                if name in changed(self):
+                    raise ValueError(f"'{name}' has no effect with 'drop_duplicates: false'")
+        if 0.0 < self.near_duplicates < 0.5:
+            raise ValueError("'near_duplicates' should be 0, or at least 0.5: other pairs are not near-duplicates")
+        if self.near_duplicates and self.duplicates == "pair" and self.max_duplicates > 1:
+            raise ValueError("'near_duplicates' drops what 'max_duplicates' keeps: equal pairs are near-duplicates too")
         return self
 
     def for_lines(self) -> Clean:
@@ -83,25 +115,79 @@ class Text(Section):
         return not (self.normalize or self.moses or self.lowercase)
 
 
+# pydantic puts the tag of the branch that it took into the location of an error; `describe_problems` removes it
+SIZE_BRANCH, AUTO_BRANCH = "<vocabulary size>", "<auto>"
+SizeOrAuto = Annotated[
+    Annotated[int, Ge(8), Tag(SIZE_BRANCH)] | Annotated[Literal["auto"], Tag(AUTO_BRANCH)],
+    Discriminator(lambda value: AUTO_BRANCH if isinstance(value, str) else SIZE_BRANCH),
+]
+_NUM_BYTES = 256
+_OF_SENTENCEPIECE: dict[str, object] = {
+    "byte_fallback": False,
+    "user_defined_symbols": [],
+    "split_digits": False,
+    "hard_vocab_limit": True,
+    "normalization_rule": "identity",
+}  # setting -> default
+_OF_LEARNING: dict[str, object] = {
+    "vocab_size": 10000,
+    "model": "unigram",
+    "character_coverage": 1.0,
+    "train_sentences": 500_000,
+}
+
+
 class Tokenizer(Section):
     """Subword tokenizer."""
 
-    type: Literal["sentencepiece", "subword-nmt", "words"] = Field(
-        "sentencepiece", description="Tokenizer library; 'words' for text that is tokenised already, split at spaces"
+    type: Literal["sentencepiece", "subword-nmt", "huggingface", "words"] = Field(
+        "sentencepiece",
+        description="Tokenizer library: SentencePiece, subword-nmt, or Hugging Face tokenizers with the given file "
+        "'source_path'; 'words' for text that is tokenised already, split at spaces",
     )
     model: Literal["unigram", "bpe"] = Field("unigram", description="Subword model; subword-nmt requires 'bpe'")
-    vocab_size: int = Field(
-        10000, ge=8, description="Number of pieces (SentencePiece) or of merge operations (subword-nmt)"
+    vocab_size: SizeOrAuto = Field(
+        10000,
+        description="Number of pieces (SentencePiece) or of merge operations (subword-nmt); 'auto' for the size that "
+        "suits the number of training pairs",
     )
     joint: bool = Field(True, description="Whether both languages share one model")
     character_coverage: float = Field(
         1.0, gt=0.0, le=1.0, description="Share of the characters that SentencePiece's vocabulary covers"
     )
+    byte_fallback: bool = Field(
+        False,
+        description="Whether SentencePiece cuts a character without a piece into bytes instead of <unk>; the "
+        "dictionary has all 256 bytes. With 'source_path', whether the dictionary has all bytes of the given model",
+    )
+    split_digits: bool = Field(False, description="Whether each digit is a piece of its own in SentencePiece")
+    user_defined_symbols: list[str] = Field(
+        default_factory=list,
+        description="Texts that are always one piece of SentencePiece and always in the dictionary, such as "
+        "placeholders",
+    )
+    hard_vocab_limit: bool = Field(
+        True,
+        description="Whether a 'vocab_size' that the text is too small for is an error; if false, SentencePiece makes "
+        "as many pieces as the text allows",
+    )
+    normalization_rule: NormalizationRule = Field(
+        "identity",
+        description="Normalisation by SentencePiece, stored in its model; with '_cf', case is folded too",
+    )
     train_sentences: int = Field(
-        500_000, ge=0, description="Maximum number of lines for training the tokenizer, evenly sampled; 0 for all"
+        500_000,
+        ge=0,
+        description="Maximum number of lines for training the tokenizer, SentencePiece's 'input_sentence_size'; 0 for "
+        "all",
+    )
+    seed: int | None = Field(
+        None, ge=0, description="Seed for drawing these lines at random; null for evenly spaced lines"
     )
     source_path: str | None = Field(
-        None, description="Path of an existing model, used instead of training one; of a joint model its only path"
+        None,
+        description="Path of an existing model, used instead of training one; of a joint model its only path. For "
+        "'type: huggingface' a tokenizer.json",
     )
     target_path: str | None = Field(
         None, description="Path of an existing model of the target language, with 'joint: false'"
@@ -118,6 +204,8 @@ class Tokenizer(Section):
             raise ValueError(f"'remove_bpe' needs 'type: words': '{self.type}' joins its own subwords")
         if self.source_path is not None and self.type == "words":
             raise ValueError("'type: words' has no model: leave out 'source_path'")
+        if self.type == "huggingface" and self.source_path is None:
+            raise ValueError("'type: huggingface' needs the path of a tokenizer.json as 'source_path'")
         if self.type == "subword-nmt" and self.model != "bpe":
             raise ValueError("subword-nmt learns BPE only: set 'model: bpe'")
         if self.target_path is not None and self.source_path is None:
@@ -127,6 +215,53 @@ class Tokenizer(Section):
         if self.joint and self.target_path is not None:
             raise ValueError("a joint tokenizer has one model: give 'source_path' alone")
         return self
+
+    @model_validator(mode="after")
+    def _have_effect(self) -> Tokenizer:
+        """Refuse settings that have no effect with the others."""
+        of_sentencepiece = [name for name, default in _OF_SENTENCEPIECE.items() if getattr(self, name) != default]
+        if of_sentencepiece and self.type != "sentencepiece":
+            raise ValueError(f"'{of_sentencepiece[0]}' has no effect with 'type: {self.type}'")
+        if self.source_path is not None and (others := [name for name in of_sentencepiece if name != "byte_fallback"]):
+            raise ValueError(f"'{others[0]}' has no effect on a given model ('source_path')")
+        if self.type == "huggingface":
+            others = [name for name, default in _OF_LEARNING.items() if getattr(self, name) != default]
+            if others:
+                raise ValueError(f"'{others[0]}' has no effect with 'type: huggingface': nothing is learnt")
+        if not self.is_learnt and (self.vocab_size == "auto" or self.seed is not None):
+            name = "seed" if self.seed is not None else "vocab_size: auto"
+            raise ValueError(f"'{name}' has no effect: no tokenizer is learnt")
+        if self.seed is not None and not self.train_sentences:
+            raise ValueError("'seed' has no effect with 'train_sentences: 0': all lines are read")
+        return self
+
+    @model_validator(mode="after")
+    def _symbols(self) -> Tokenizer:
+        for symbol in self.user_defined_symbols:
+            if not symbol or len(symbol.split()) != 1 or symbol.split()[0] != symbol or "▁" in symbol:
+                raise ValueError(f"'user_defined_symbols': {symbol!r} is empty or contains a space or '▁'")
+            if symbol in SPECIALS or re.fullmatch(r"<0x[0-9A-F]{2}>", symbol):
+                raise ValueError(f"'user_defined_symbols': {symbol!r} is a symbol with a meaning of its own")
+        if len(set(self.user_defined_symbols)) < len(self.user_defined_symbols):
+            raise ValueError("'user_defined_symbols': a symbol is listed twice")
+        least = len(SPECIALS) + len(self.user_defined_symbols) + (_NUM_BYTES if self.byte_fallback else 0)
+        is_too_small = self.source_path is None and self.vocab_size != "auto" and self.vocab_size <= least
+        if is_too_small and (self.byte_fallback or self.user_defined_symbols):
+            raise ValueError(
+                f"'vocab_size' should be more than {least}: special symbols, 'user_defined_symbols' and the 256 "
+                "pieces of 'byte_fallback' are part of it"
+            )
+        return self
+
+    @property
+    def is_learnt(self) -> bool:
+        """Return whether a model is learnt from the training text."""
+        return self.source_path is None and self.type not in ("words", "huggingface")
+
+    @property
+    def folds_case(self) -> bool:
+        """Return whether the normalisation of a learnt model folds case."""
+        return self.normalization_rule.endswith("_cf")
 
 
 class Vocabulary(Section):
@@ -165,7 +300,6 @@ class Vocabulary(Section):
         return self
 
 
-# pydantic puts the tag of the branch that it took into the location of an error; `describe_problems` removes it
 RULES_BRANCH, NONE_BRANCH = "<cleaning rules>", "<no cleaning>"
 CleanOrNone = Annotated[
     Annotated[Clean, Tag(RULES_BRANCH)] | Annotated[Literal["none"], Tag(NONE_BRANCH)],
@@ -173,10 +307,40 @@ CleanOrNone = Annotated[
 ]
 
 
+class Decontaminate(Section):
+    """Decontamination by exact matches and by common n-grams of words.
+
+    In text without spaces between words, an n-gram of characters counts as one of words: with two characters per word
+    in Chinese and Japanese, and five in other languages.
+    """
+
+    ngram: int = Field(
+        13,
+        ge=5,
+        description="Number of words of an n-gram. A training pair is dropped if a side of it has one in common with a "
+        "held-out sentence of this side",
+    )
+    overlap: float = Field(
+        0.8,
+        gt=0.0,
+        le=1.0,
+        description="Share of the trigrams of a held-out sentence with at least 5 words, but fewer than 'ngram', from "
+        "which a training pair that has them is dropped",
+    )
+
+
+SWITCH_BRANCH, OVERLAP_BRANCH = "<exact matches>", "<n-grams>"
+BoolOrOverlap = Annotated[
+    Annotated[bool, Tag(SWITCH_BRANCH)] | Annotated[Decontaminate, Tag(OVERLAP_BRANCH)],
+    Discriminator(lambda value: OVERLAP_BRANCH if isinstance(value, (dict, Decontaminate)) else SWITCH_BRANCH),
+]
+
+
 _RESERVED_SPLITS = re.compile(
     # names of files in the folders of the splits; fairseq reads train1, train2, ... together with train
     r"((train|valid|monolingual|distilled)\d*|dict)(\..*)?"
 )
+_RESERVED_PARTS = re.compile(r"raw\d*|part")  # between dots: unprocessed text and further references, temporary files
 
 
 def _check_split_names(names: Sequence[str]) -> None:
@@ -187,11 +351,27 @@ def _check_split_names(names: Sequence[str]) -> None:
                 f"test set {name[:100]!r}: a name begins with a letter, a digit or '_', goes on with these, '-', '+' "
                 "and '.', and has at most 100 bytes"
             )
-        if _RESERVED_SPLITS.fullmatch(name.casefold()) or {"raw", "part"} & set(name.casefold().split(".")):
+        parts = name.casefold().split(".")
+        if _RESERVED_SPLITS.fullmatch(name.casefold()) or any(map(_RESERVED_PARTS.fullmatch, parts)):
             raise ValueError(f"test set {name!r}: the name is reserved for files of the pipeline")
         twin = next((other for other in names if other != name and other.casefold() == name.casefold()), None)
         if twin is not None:
             raise ValueError(f"test sets {name!r} and {twin!r}: names that differ in case alone are one on some disks")
+
+
+class Mixing(Section):
+    """Numbers of pairs of the corpora in the training data, by temperature, instead of `weight`.
+
+    A corpus of n pairs gets a number that is proportional to n^(1/temperature): small corpora are repeated, and of
+    large ones only a part is used.
+    """
+
+    temperature: float = Field(
+        5.0, ge=1.0, description="1 for the proportions of the corpora; the larger, the more equal the corpora become"
+    )
+    total_pairs: int = Field(
+        0, ge=0, description="Number of pairs of the training data; 0 for as many as the corpora have together"
+    )
 
 
 class FairseqData(Section):
@@ -210,19 +390,22 @@ class Prepare(Section):
     data_bin: FairseqData | None = Field(
         None, description="Data-bin of fairseq-preprocess, instead of 'train', 'valid' and 'test'"
     )
-    monolingual: list[Source] = Field(
+    monolingual: list[Monolingual] = Field(
         default_factory=list,
         description="Text in the source language alone, for 'self_supervised' and 'distill.monolingual'",
     )
     clean: CleanOrNone = Field(Clean(), description="Cleaning rules of the training text, or 'none'")
-    decontaminate: bool = Field(
+    mixing: Mixing | None = Field(None, description="Mixing of the corpora by temperature; null for their 'weight'")
+    sampling_seed: int = Field(1, ge=0, description="Seed of the choice of pairs for 'share', 'max_pairs' and 'mixing'")
+    decontaminate: BoolOrOverlap = Field(
         True,
         description="Whether training pairs are dropped whose source or target occurs on the same side of the "
-        "validation set or a test set, regardless of case and punctuation",
+        "validation set or a test set, regardless of case and punctuation; a mapping for those with common n-grams too",
     )
     text: Text = Field(Text(), description="Text processing before the tokenizer")
     tokenizer: Tokenizer = Field(Tokenizer(), description="Tokenizer")
     vocabulary: Vocabulary = Field(Vocabulary(), description="Vocabulary")
+    downloads: int = execution(4, ge=1, le=32, description="Maximum number of files that are downloaded at once")
     workers: int = execution(0, ge=0, description="Number of processes; 0 for one per core")
 
     @property
@@ -248,6 +431,20 @@ class Prepare(Section):
             raise ValueError("'data_bin' has its own dictionaries: leave out 'vocabulary.source_path'")
         return self
 
+    @model_validator(mode="after")
+    def _samples(self) -> Prepare:
+        if self.mixing is not None:
+            if len(self.train) < 2:
+                raise ValueError("'mixing' has no effect with fewer than two corpora")
+            for number, corpus in enumerate(self.train):
+                if corpus.weight != 1:
+                    raise ValueError(f"'train.{number}.weight' has no effect with 'mixing', which repeats corpora")
+            if 0 < self.mixing.total_pairs < len(self.train):
+                raise ValueError("'mixing.total_pairs' is smaller than the number of corpora")
+        elif "sampling_seed" in changed(self) and all(one.share == 1.0 and not one.max_pairs for one in self.train):
+            raise ValueError("'sampling_seed' has no effect without 'share', 'max_pairs' and 'mixing'")
+        return self
+
     def clean_of(self, corpus: Corpus) -> Clean | Literal["none"]:
         """Return the cleaning rules of a training corpus."""
         return self.clean if self.clean == "none" else self.clean.with_changes(corpus.clean)
@@ -261,4 +458,7 @@ class Prepare(Section):
             raise ValueError("'clean: none' drops no line: set 'decontaminate: false' too")
         if self.vocabulary.source_path is not None and self.tokenizer.source_path is None:
             raise ValueError("a given 'vocabulary.source_path' needs its tokenizer ('tokenizer.source_path')")
+        has_dictionary = self.vocabulary.source_path is not None or self.data_bin is not None
+        if self.tokenizer.byte_fallback and has_dictionary:
+            raise ValueError("'tokenizer.byte_fallback' has no effect on a given dictionary")
         return self

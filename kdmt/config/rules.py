@@ -1,4 +1,4 @@
-"""Settings of the cleaning rules that look at one pair at a time: `prepare.clean.rules`, and changes for one corpus.
+"""Settings of the cleaning rules of `prepare.clean.rules`, and changes for one corpus.
 
 The settings of a rule are a section; `Rules` has one field for each rule, which is null if the rule is not applied.
 A file may write the rules as a name of a list (`default`), as a list of names and mappings, or as a mapping.
@@ -7,12 +7,12 @@ A file may write the rules as a name of a list (`default`), as a list of names a
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, model_validator
 
-from kdmt.choices import LengthUnit, RuleList
-from kdmt.config.section import Section, later
+from kdmt.choices import ComputeType, LengthUnit, RuleList
+from kdmt.config.section import Section, execution, later
 
 
 class NoSettings(Section):
@@ -94,8 +94,106 @@ class Sentences(Section):
     max_difference: int = Field(2, ge=0, description="Maximum difference of the numbers of sentences")
 
 
+class Language(Section):
+    """Drop pairs with a side that is not in its language, or swap their sides.
+
+    With p the probability of the language, its related languages included (Danish, Bokmål and Nynorsk, for example),
+    and q that of the most probable other language, p / (p + q) is at least `min`. Languages that are nearly the only
+    one in their script, such as Thai, Greek or Korean, are recognised by it.
+    """
+
+    identifier: Literal["built-in", "fasttext"] = Field(
+        "built-in", description="Identifier of languages: the one of kdmt[language-id], or a model in fastText's format"
+    )
+    model: str | None = Field(None, description="Path of the model file of 'identifier: fasttext'")
+    min: float = Field(0.2, ge=0.0, le=1.0, description="Minimum of p / (p + q)")
+    min_letters: int = Field(
+        15, ge=1, description="Minimum number of letters of a line that is judged; a Chinese character counts as three"
+    )
+    sides: Literal["both", "source", "target"] = Field("both", description="Sides that are judged")
+    swap: bool = Field(
+        True, description="Whether pairs with the languages of both sides exchanged are swapped back, not dropped"
+    )
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Language:
+        if (self.identifier == "fasttext") != (self.model is not None):
+            raise ValueError("'identifier: fasttext' needs 'model', the path of its file, and 'model' needs it")
+        return self
+
+
+class ScoreLimit(Section):
+    """Limits of the filters by scores, which are higher for better pairs; both may be given."""
+
+    min: float | None = Field(None, description="Minimum score; null for no minimum")
+    drop_percent: float | None = Field(
+        None, gt=0.0, lt=100.0, description="Percentage of the pairs of a corpus, the lowest by score, that are dropped"
+    )
+
+    @model_validator(mode="after")
+    def _one_limit(self) -> Self:
+        if self.min is None and self.drop_percent is None:
+            raise ValueError("give 'min' or 'drop_percent'")
+        return self
+
+
+class AlignmentScore(ScoreLimit):
+    """Drop pairs whose words are improbable translations of each other under IBM model 1.
+
+    The model is trained on the corpora themselves. The score is the mean log-probability of a word, of both directions.
+    """
+
+    train_pairs: int = Field(100_000, ge=1, description="Number of pairs, evenly sampled, that the model is trained on")
+
+
+class CrossEntropyDifference(ScoreLimit):
+    """Drop pairs that are less like the text of a domain than like the corpora (Moore and Lewis 2010).
+
+    The score is the cross entropy under a language model of the corpora minus that under one of the domain, in nats
+    per word, summed over both sides.
+    """
+
+    in_domain_corpus: int | None = Field(
+        None, ge=0, description="Index in 'prepare.train' of the corpus of the domain; null for the validation set"
+    )
+    sides: Literal["both", "source", "target"] = Field("both", description="Sides that are judged")
+    train_pairs: int = Field(
+        100_000, ge=1, description="Maximum number of pairs, evenly sampled, of which the language models are trained"
+    )
+
+
+class ReverseScore(ScoreLimit):
+    """Drop pairs whose source is improbable given the target under a model of the opposite direction.
+
+    The score is the mean log-probability of a source token, as `kdmt rescore` prints the sum.
+    """
+
+    checkpoint: str = Field(description="Checkpoint of a model from the target to the source language")
+    compute_type: ComputeType = Field("float32", description="Number type of CTranslate2's computation")
+
+
+class ExternalFilter(ScoreLimit):
+    """Drop pairs by the scores of an external command.
+
+    The command reads one pair per line from standard input, with a tab between the columns, and writes one line per
+    pair to standard output, the last column of which is the score.
+    """
+
+    command: list[str] = Field(min_length=1, description="Program and arguments")
+    columns: list[Literal["source", "target"]] = Field(
+        ["source", "target"], min_length=1, description="Columns that the command reads, in order"
+    )
+    batch_pairs: int = execution(
+        100_000, ge=1, description="Number of pairs for one run of the command, whose scores are kept for later runs"
+    )
+    retries: int = execution(2, ge=0, description="Number of times that a run of the command that failed is repeated")
+
+
 class Rules(Section):
-    """Cleaning rules that look at one pair at a time, in the order in which they are applied; null: not applied."""
+    """Cleaning rules in the order in which they are applied; null: not applied.
+
+    The filters by scores, which come last, look at the pairs that all others keep, without duplicates.
+    """
 
     mojibake: NoSettings | None = later(
         None, description="Repair of text in UTF-8 that was read in another encoding, by ftfy; changes lines"
@@ -128,6 +226,11 @@ class Rules(Section):
     )
     near_copy: NearCopy | None = later(None, description="Similarity of both sides")
     sentences: Sentences | None = later(None, description="Difference of the numbers of sentences")
+    language: Language | None = later(None, description="Language of each side")
+    alignment: AlignmentScore | None = later(None, description="Score of the word alignment")
+    cross_entropy: CrossEntropyDifference | None = later(None, description="Likeness to the text of a domain")
+    reverse: ReverseScore | None = later(None, description="Score of a model of the opposite direction")
+    filter: ExternalFilter | None = later(None, description="Score of an external command")
 
 
 _DEFAULT: Mapping[str, Mapping[str, Any]] = {

@@ -152,6 +152,8 @@ class SubwordRegularization(Section):
         """
         if kind == "words":
             raise ValueError("text of 'prepare.tokenizer.type: words' cannot be cut in another way")
+        if kind == "huggingface":
+            raise ValueError("a tokenizer of 'prepare.tokenizer.type: huggingface' cuts text in one way only")
         if model == "bpe" and self.dropout is None:
             raise ValueError("'alpha' is a setting of unigram models: the tokenizer is a BPE model, set 'dropout'")
         if model == "unigram" and self.alpha is None:

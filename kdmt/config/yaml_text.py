@@ -1,7 +1,8 @@
-"""Strict reading of YAML: bounded in size, without duplicate keys, with the types of JSON."""
+"""Strict reading of YAML: bounded in size, without duplicate keys, with the types of JSON; and writing of it."""
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Hashable
 from typing import Any
@@ -139,3 +140,36 @@ _Loader.add_implicit_resolver(
     ),
     list("-+.0123456789"),
 )
+
+
+def write_yaml(values: object) -> str:
+    """Return YAML text that `read_yaml` reads as the same values: mappings in their order, text of any length unbroken.
+
+    A tuple is written as a list. Lists of plain values are on one line, text of several lines is a block.
+    """
+    return yaml.dump(values, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=math.inf)
+
+
+class _Dumper(yaml.SafeDumper):
+    """YAML writer without aliases, which quotes text that PyYAML or `read_yaml` would read as another type."""
+
+    def ignore_aliases(self, data: object) -> bool:  # noqa: ARG002
+        return True
+
+
+def _represent_text(dumper: _Dumper, text: str) -> yaml.ScalarNode:
+    return dumper.represent_scalar(f"{_TAG}str", text, style="|" if "\n" in text else None)
+
+
+def _represent_list(dumper: _Dumper, values: list[Any] | tuple[Any, ...]) -> yaml.SequenceNode:
+    is_flat = not any(isinstance(value, (list, tuple, dict)) for value in values)
+    return dumper.represent_sequence(f"{_TAG}seq", values, flow_style=is_flat)
+
+
+_Dumper.add_representer(str, _represent_text)
+_Dumper.add_representer(list, _represent_list)
+_Dumper.add_representer(tuple, _represent_list)
+_Dumper.yaml_implicit_resolvers = {
+    first: [*yaml.SafeDumper.yaml_implicit_resolvers.get(first, []), *_Loader.yaml_implicit_resolvers.get(first, [])]
+    for first in yaml.SafeDumper.yaml_implicit_resolvers.keys() | _Loader.yaml_implicit_resolvers.keys()
+}

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import tempfile
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import zip_longest
 from pathlib import Path
@@ -22,7 +22,8 @@ from numpy.typing import NDArray
 
 from kdmt.config import Vocabulary
 from kdmt.corpus.indexed import IndexedWriter
-from kdmt.corpus.tokenizer import SubwordModel, Tokenizers, count_lines, read_chunks
+from kdmt.corpus.subword_model import SubwordModel
+from kdmt.corpus.tokenizer import Tokenizers, count_lines, read_chunks
 from kdmt.corpus.vocabulary import Dictionary
 from kdmt.errors import UserError
 from kdmt.files import naming
@@ -97,6 +98,7 @@ def build_data_bin(
     direction: Direction,
     tokenizers: Tokenizers,
     vocabulary: Vocabulary,
+    required: tuple[Sequence[str], Sequence[str]] = ((), ()),
     threads: int = 0,
     split: str = "train",
 ) -> BinarizedPair:
@@ -105,6 +107,7 @@ def build_data_bin(
     Args:
         vocabulary: settings of the dictionaries; a joined dictionary is counted on both sides together and written
             for both languages.
+        required: symbols of each side that its dictionary has in any case.
         threads: number of threads of SentencePiece; 0 for one thread per core.
 
     Raises:
@@ -120,7 +123,7 @@ def build_data_bin(
     ):
         source = _spool(_encode(text.source, tokenizers.source, threads, text.tags), tokenizers.source, source_file)
         target = _spool(_encode(text.target, tokenizers.target, threads), tokenizers.target, target_file)
-        dictionaries = _learn_dictionaries(source.counts, target.counts, vocabulary)
+        dictionaries = _learn_dictionaries(source, target, vocabulary, required)
         written = []
         for lang, spool, dictionary in zip(direction.sides, (source, target), dictionaries, strict=True):
             dictionary.save(dictionary_path(data_bin, lang))
@@ -177,20 +180,31 @@ def check_lengths(text: TextPair) -> int:
 
 
 def _learn_dictionaries(
-    source_counts: Counter[str], target_counts: Counter[str], settings: Vocabulary
+    source: _Spool, target: _Spool, settings: Vocabulary, required: tuple[Sequence[str], Sequence[str]]
 ) -> tuple[Dictionary, Dictionary]:
-    def learn(counts: Counter[str], threshold: int, nwords: int) -> Dictionary:
+    def learn(
+        model: SubwordModel, counts: Counter[str], threshold: int, nwords: int, required: Sequence[str]
+    ) -> Dictionary:
+        if model.vocabulary is not None and threshold == 0 and nwords < 1:
+            return Dictionary.from_vocabulary(model.vocabulary, counts, padding_factor=settings.padding_factor)
         return Dictionary.from_counts(
-            counts, threshold=threshold, nwords=nwords, padding_factor=settings.padding_factor
+            counts,
+            threshold=threshold,
+            nwords=nwords,
+            padding_factor=settings.padding_factor,
+            required=required,
         )
 
     threshold, nwords = settings.threshold, settings.nwords
     if settings.joined:
-        joined = learn(source_counts + target_counts, threshold, nwords)
+        joined = learn(source.model, source.counts + target.counts, threshold, nwords, required[0])
         return joined, joined
     target_threshold = threshold if settings.threshold_target is None else settings.threshold_target
     target_nwords = nwords if settings.nwords_target is None else settings.nwords_target
-    return learn(source_counts, threshold, nwords), learn(target_counts, target_threshold, target_nwords)
+    return (
+        learn(source.model, source.counts, threshold, nwords, required[0]),
+        learn(target.model, target.counts, target_threshold, target_nwords, required[1]),
+    )
 
 
 # ------------------------------------------------------------------------------------------------- streams of token ids

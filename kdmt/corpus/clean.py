@@ -6,9 +6,8 @@ many words, too many characters, a copy, the rules of `prepare.clean.rules`, a s
 mismatch of the lengths of both sides, or an exact duplicate of an earlier pair of any corpus (of a pair in a tagged and
 an untagged corpus, the untagged one is kept, whichever comes first). The rules for single pairs are in `rules/`.
 
-The pairs are streamed in two passes. The first pass, which may run in several worker processes, writes the pairs that
-pass all rules except the last two to a temporary folder. Then the typical ratio of lengths (`sentence_lengths.py`) and
-the duplicates (`duplicates.py`) are known, and the second pass copies the pairs that pass the last two rules.
+The pairs are streamed in two passes: the first (`first_pass.py`), which may run in several worker processes, applies
+the rules that look at one pair at a time, the second (`second_pass.py`) those that need the pairs of all corpora.
 """
 
 from __future__ import annotations
@@ -17,25 +16,21 @@ import collections
 import dataclasses
 import errno
 import functools
-import hashlib
-import itertools
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import BinaryIO, Literal
+from typing import Any, Literal
 
 import numpy as np
-import numpy.typing as npt
 
-from kdmt.config import Clean
+from kdmt.config import Clean, Mixing
 from kdmt.corpus.decontaminate import Forbidden
 from kdmt.corpus.dropped import (
     NUM_REPORTED,
     REPORTED_CHARACTERS,
     Examples,
-    add_examples,
     cut_texts,
     describe_dropped,
     for_message,
@@ -43,32 +38,36 @@ from kdmt.corpus.dropped import (
     show_texts,
     warning_lines,
 )
-from kdmt.corpus.duplicates import DIGEST_BYTES, DuplicateFinder
-from kdmt.corpus.lines import iterate_lines
-from kdmt.corpus.pool import mapping_in_order
+from kdmt.corpus.filters.table import FilterContext, FilteredCorpus, run_filters
+from kdmt.corpus.fingerprints import Finders, Fingerprints, compute_fingerprints
+from kdmt.corpus.first_pass import (
+    CleanedChunk,
+    Overlaps,
+    Pair,
+    PassedCorpus,
+    RawChunk,
+    TrainingCorpus,
+    remove_all_but_chunks,
+    run_first_pass,
+)
+from kdmt.corpus.rules.language import LanguageRule
 from kdmt.corpus.rules.pair_text import LanguagePair, PairText
 from kdmt.corpus.rules.rule import ChangingRule, DroppingRule
 from kdmt.corpus.rules.table import build_rules, changing_names, dropping_names
 from kdmt.corpus.rules.tidying import is_plain
-from kdmt.corpus.sentence_lengths import Lengths, RatioMedian, count_characters, length_ratios
+from kdmt.corpus.second_pass import (
+    RULES,
+    Losses,
+    Sizes,
+    choose_output,
+    choose_sizes,
+    find_losses,
+    texts_at,
+    write_output,
+)
+from kdmt.corpus.sentence_lengths import RatioMedian, count_characters
 from kdmt.errors import UserError
 from kdmt.files import naming
-
-Pair = tuple[str, str]  # (source line, target line)
-Flags = npt.NDArray[np.bool_]
-
-_CHUNK_PAIRS = 10_000
-
-
-@dataclass(frozen=True)
-class TrainingCorpus:
-    """Pairs of lines, and their weight and tag in the training text."""
-
-    name: str
-    pairs: Iterable[Pair]
-    weight: int = 1  # number of times that the corpus is in the output
-    tag: str | None = None
-    clean: Clean | None = None  # settings of the rules for this corpus, instead of those for all
 
 
 @dataclass(frozen=True)
@@ -80,10 +79,15 @@ class CorpusCounts:
     tag: str | None
     pairs_in: int
     lines_changed: dict[str, int]  # rule -> number of lines that it changed
-    dropped: dict[str, int]  # rule -> number of pairs that it dropped; a pair counts for the first rule that it breaks
+    # rule -> number of pairs that it dropped; a pair counts for the first rule that it breaks. The reasons why the
+    # reader left out pairs, such as a low score in the file, count as rules
+    dropped: dict[str, int]
     held_out_matches: dict[str, int]  # "test_2016.source" -> number of pairs with a source line of this set
+    # "test_2016.source" -> line of this set, from 1 -> number of pairs that overlap with it; None without n-grams
+    held_out_overlaps: dict[str, dict[str, int]] | None
     pairs_kept: int
-    pairs_out: int  # weight times pairs_kept
+    pairs_used: int | None  # part of pairs_kept by share or maximum number; None for all
+    pairs_out: int  # used or kept pairs, times weight or in the proportions of a mixture
     examples: Examples  # beginnings of the first pairs that each rule dropped
 
 
@@ -115,6 +119,9 @@ class CleaningReport:
         corpora = [dataclasses.asdict(corpus) for corpus in self.corpora]
         for corpus in corpora:
             del corpus["examples"]  # this report contains no text
+            for name in ("held_out_overlaps", "pairs_used"):
+                if corpus[name] is None:
+                    del corpus[name]
         return {
             "pairs_in": self.pairs_in,
             "pairs_out": self.pairs_out,
@@ -127,10 +134,32 @@ class CleaningReport:
         """Return the beginnings of the first pairs that each rule dropped, by corpus, as plain JSON values."""
         return {corpus.name: dict(corpus.examples) for corpus in self.corpora}
 
+    def as_record(self) -> dict[str, Any]:
+        """Return all values as JSON values, for `from_record`."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_record(cls, record: Mapping[str, Any]) -> CleaningReport:
+        """Return the report with the values of `as_record`."""
+        corpora = []
+        for values in record["corpora"]:
+            examples = {rule: list(map(tuple, texts)) for rule, texts in values["examples"].items()}
+            corpora.append(CorpusCounts(**{**values, "examples": examples}))
+        return cls(**{**record, "corpora": tuple(corpora)})
+
     @property
     def loses_much(self) -> bool:
         """Whether the number of dropped pairs of all corpora is large enough for a warning."""
         return lost_much(self.pairs_in, self.dropped)
+
+    def sampling(self, *, mixed: bool) -> Iterator[str]:
+        """Yield a line for each corpus of which the output has another number of pairs than `weight` alone gives."""
+        for corpus in self.corpora:
+            used = corpus.pairs_kept if corpus.pairs_used is None else corpus.pairs_used
+            if corpus.pairs_used is not None:
+                yield f"{corpus.name}: {used:,} of {corpus.pairs_kept:,} pairs are used"
+            if mixed and used:
+                yield f"{corpus.name}: {used:,} pairs become {corpus.pairs_out:,} ({corpus.pairs_out / used:.2f} times)"
 
     def example(self) -> str:
         """Return the first pair dropped by the rule that drops the most, as the end of a message; empty if none."""
@@ -150,28 +179,6 @@ class CleaningReport:
 # ------------------------------------------------------------------------------------------------------- first pass
 
 
-@dataclass(frozen=True)
-class CleanedChunk:
-    """The remaining pairs of a chunk: text with a newline after each line, and a digest of 16 bytes for each pair."""
-
-    source: bytes
-    target: bytes
-    digests: bytes  # empty if duplicates are kept
-    pairs_in: int
-    num_pairs: int
-    counts: collections.Counter[str]  # rule, or held-out set and side -> number of lines or pairs
-    characters: tuple[Lengths, Lengths]  # number of characters of each remaining line
-    examples: Examples
-
-
-@dataclass(frozen=True)
-class RawChunk:
-    """Pairs of one corpus, with the settings of the rules for it."""
-
-    pairs: Sequence[Pair]
-    clean: Clean | Literal["none"]
-
-
 def clean_chunk(chunk: RawChunk, *, languages: LanguagePair, forbidden: Forbidden | None) -> CleanedChunk:
     """Apply the rules for single pairs to each pair of a chunk; with "none" keep every line unchanged."""
     if chunk.clean == "none":
@@ -179,38 +186,83 @@ def clean_chunk(chunk: RawChunk, *, languages: LanguagePair, forbidden: Forbidde
     rules = build_rules(chunk.clean, languages)
     of_source, of_target = rules.changing
     keeps_plain = rules.keeps_plain
-    counts: collections.Counter[str] = collections.Counter()
-    examples: Examples = {}
-    sources, targets, digests = [], [], []
-    for raw_source, raw_target in chunk.pairs:
-        source, target = raw_source, raw_target
+    dropped = _Dropped()
+    candidates: list[tuple[str, str, Pair]] = []
+    for pair in chunk.pairs:
+        source, target = pair
         if not (keeps_plain and is_plain(source)):
-            source = clean_line(source, of_source, counts)
+            source = clean_line(source, of_source, dropped.counts)
         if not (keeps_plain and is_plain(target)):
-            target = clean_line(target, of_target, counts)
+            target = clean_line(target, of_target, dropped.counts)
         rule = broken_rule(PairText(source, target), rules.dropping)
-        if rule is None and forbidden is not None:
-            matches = forbidden.matches(source, target)
-            if matches:
-                rule = "held_out"
-                counts.update(matches)
-        if rule is not None:
-            counts[rule] += 1
-            if counts[rule] <= NUM_REPORTED:
-                shown = cut_texts(raw_source, raw_target, length=REPORTED_CHARACTERS)
-                examples.setdefault(rule, []).append(shown)
+        if rule is None:
+            candidates.append((source, target, pair))
+        else:
+            dropped.add(rule, pair)
+    if rules.language is not None:
+        candidates = _judge_languages(candidates, rules.language, dropped)
+    sources, targets = [], []
+    for source, target, pair in candidates:
+        if forbidden is not None and (matches := forbidden.matches(source, target)):
+            dropped.counts.update(matches)
+            dropped.add("held_out", pair)
             continue
         sources.append(source)
         targets.append(target)
-        if chunk.clean.drop_duplicates:
-            digests.append(_digest(source, target))
-    return _make_chunk(sources, targets, digests, len(chunk.pairs), counts, examples)
+    overlaps: Overlaps = collections.Counter()
+    if forbidden is not None and forbidden.overlaps is not None:
+        found = forbidden.overlaps.find((sources, targets))
+        overlaps.update((each.side, each.line) for each in found)
+        indices = sorted({each.index for each in found})
+        for index in indices:
+            dropped.add("held_out_overlap", (sources[index], targets[index]))
+        sources, targets = _without(sources, indices), _without(targets, indices)
+    fingerprints = compute_fingerprints(sources, targets, chunk.clean)
+    return _make_chunk(sources, targets, fingerprints, len(chunk.pairs), dropped.counts, dropped.examples, overlaps)
+
+
+@dataclass(frozen=True)
+class _Dropped:
+    """Counts of a chunk, and the first pairs that each rule drops."""
+
+    counts: collections.Counter[str] = field(default_factory=collections.Counter)
+    examples: Examples = field(default_factory=dict)
+
+    def add(self, rule: str, pair: Pair) -> None:
+        """Count a dropped pair, given as it was read."""
+        self.counts[rule] += 1
+        if self.counts[rule] <= NUM_REPORTED:
+            self.examples.setdefault(rule, []).append(cut_texts(*pair, length=REPORTED_CHARACTERS))
+
+
+def _judge_languages(
+    candidates: Sequence[tuple[str, str, Pair]], rule: LanguageRule, dropped: _Dropped
+) -> list[tuple[str, str, Pair]]:
+    """Return the pairs that the rule for languages keeps, those with exchanged languages with their sides swapped."""
+    verdicts = rule.judge([source for source, _, _ in candidates], [target for _, target, _ in candidates])
+    kept = []
+    for (source, target, pair), is_dropped, is_swapped in zip(
+        candidates, verdicts.dropped_N.tolist(), verdicts.swapped_N.tolist(), strict=True
+    ):
+        if is_dropped:
+            dropped.add(rule.name, pair)
+        elif is_swapped:
+            dropped.counts[rule.swapped] += 1
+            kept.append((target, source, pair))
+        else:
+            kept.append((source, target, pair))
+    return kept
+
+
+def _without(lines: list[str], indices: Sequence[int]) -> list[str]:
+    dropped = set(indices)
+    return [line for index, line in enumerate(lines) if index not in dropped] if dropped else lines
 
 
 def _keep_chunk(pairs: Sequence[Pair]) -> CleanedChunk:
     """Return a chunk with every line unchanged."""
     sources, targets = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
-    return _make_chunk(sources, targets, [], len(pairs), collections.Counter(), {})
+    return _make_chunk(sources, targets, Fingerprints(), len(pairs), collections.Counter(), {}, collections.Counter())
 
 
 def broken_rule(pair: PairText, rules: Iterable[DroppingRule]) -> str | None:
@@ -234,26 +286,23 @@ def clean_line(line: str, rules: Iterable[ChangingRule], counts: collections.Cou
 def _make_chunk(
     sources: list[str],
     targets: list[str],
-    digests: list[bytes],
+    fingerprints: Fingerprints,
     pairs_in: int,
     counts: collections.Counter[str],
     examples: Examples,
+    overlaps: Overlaps,
 ) -> CleanedChunk:
     return CleanedChunk(
         source=_join(sources),
         target=_join(targets),
-        digests=b"".join(digests),
+        fingerprints=fingerprints,
         pairs_in=pairs_in,
         num_pairs=len(sources),
         counts=counts,
         characters=(count_characters(sources), count_characters(targets)),
         examples=examples,
+        overlaps=overlaps,
     )
-
-
-def _digest(source: str, target: str) -> bytes:
-    # No line contains a newline, so different pairs give different text.
-    return hashlib.blake2b(f"{source}\n{target}".encode(), digest_size=DIGEST_BYTES).digest()
 
 
 def _join(lines: list[str]) -> bytes:
@@ -272,9 +321,13 @@ def clean_corpora(
     out_target: Path,
     out_tags: Path,
     workdir: Path,
+    resume: bool = False,
     workers: int = 1,
     spaced: tuple[bool, bool] = (True, True),
     languages: tuple[str, str] | None = None,
+    filters: FilterContext | None = None,
+    mixing: Mixing | None = None,
+    seed: int = 1,
 ) -> CleaningReport:
     """Clean training corpora and write them to one text file per side.
 
@@ -291,10 +344,15 @@ def clean_corpora(
         out_tags: output file with the tag of each pair, or an empty line without tag; if no corpus has a tag, there is
             no such file, and an existing one is removed.
         workdir: temporary folder for this function alone, emptied at the start and removed at the end, even after an
-            error; it needs the size of the text and 33 bytes per pair.
+            error; it needs the size of the text and 60 bytes per pair.
+        resume: whether the chunks in `workdir` of an interrupted call with the same arguments are used. The caller
+            removes the folder then; after an error this function does.
         workers: number of processes for the first pass; 1 for this process only.
         spaced: whether each side is written with spaces between words; limits on words apply only to such sides.
         languages: codes of both languages, for the rules that need them.
+        filters: what the filters by scores need; None to leave them out.
+        mixing: numbers of pairs of the corpora by temperature, instead of their weights.
+        seed: seed of the choice of pairs, where a corpus is not used as a whole.
 
     Raises:
         UserError: if no pair is left or the disk is full. Errors of reading the pairs are raised too. After an error,
@@ -303,20 +361,22 @@ def clean_corpora(
     finals = [out_source, out_target, out_tags]
     asides = [path.with_name(path.name + ".part") for path in finals]
     apply_rules = functools.partial(clean_chunk, languages=LanguagePair(spaced, languages), forbidden=forbidden)
-    with _clearing_up(workdir, asides), DuplicateFinder(workdir) as finder:
+    with _clearing_up(workdir, asides, resume=resume):
+        rules = None if clean == "none" else clean
+        finders = Finders(workdir, rules)
         median = RatioMedian()
-        passed = _clean_all(workdir, corpora, clean, apply_rules, finder, median, workers)
-        repeats = _split(finder.find(), [one.num_digests for one in passed])
+        passed = run_first_pass(workdir, corpora, clean, apply_rules, finders, median, workers)
         typical = median.value()
-        losses = [_Losses(_unfit(one, typical), own) for one, own in zip(passed, repeats, strict=True)]
-        held_out_sides = forbidden.sides if forbidden is not None and clean != "none" else ()
-        counted = [_count(one, own, held_out_sides) for one, own in zip(passed, losses, strict=True)]
+        losses = find_losses(passed, finders, rules, typical=typical, workdir=workdir)
+        if filters is not None:
+            losses = _add_filters(passed, losses, filters)
+        checked = forbidden if clean != "none" else None
+        sizes = choose_sizes(passed, losses, mixing)
+        counted = [_count(*each, checked) for each in zip(passed, losses, sizes, strict=True)]
         report = CleaningReport(tuple(counted), typical)
         _require_pairs(report)
-        dropped = [own.dropped_N for own in losses]
-        _write_side([one.source for one in passed], report, dropped, asides[0])
-        _write_side([one.target for one in passed], report, dropped, asides[1])
-        _write_tags(report, asides[2])
+        output = choose_output(passed, losses, sizes, seed=seed)
+        write_output(output, *asides)
         for aside, final in zip(asides, finals, strict=True):
             if aside.exists():
                 aside.replace(final)
@@ -325,198 +385,78 @@ def clean_corpora(
     return report
 
 
+def _add_filters(passed: Sequence[PassedCorpus], losses: Sequence[Losses], filters: FilterContext) -> list[Losses]:
+    """Return the losses of each corpus with those of the filters by scores."""
+    corpora = [
+        FilteredCorpus(
+            None if one.clean == "none" else one.clean.rules, one.source, one.target, own.dropped_N, one.num_pairs
+        )
+        for one, own in zip(passed, losses, strict=True)
+    ]
+    masks = run_filters(corpora, filters)
+    return [Losses(own.masks | added) for own, added in zip(losses, masks, strict=True)]
+
+
 @contextmanager
-def _clearing_up(workdir: Path, asides: Sequence[Path]) -> Iterator[None]:
-    """Create an empty `workdir`, and remove it and `asides` after the body; a full disk becomes a `UserError`."""
-    shutil.rmtree(workdir, ignore_errors=True)
+def _clearing_up(workdir: Path, asides: Sequence[Path], *, resume: bool) -> Iterator[None]:
+    """Create an empty `workdir`, and remove it and `asides` after the body; a full disk becomes a `UserError`.
+
+    With `resume`, the results of the first pass are kept, except after an error.
+    """
+    if not resume:
+        shutil.rmtree(workdir, ignore_errors=True)
+    is_kept = resume
     try:
-        workdir.mkdir(parents=True)
+        workdir.mkdir(parents=True, exist_ok=True)
+        remove_all_but_chunks(workdir)
         with naming(workdir):
             yield
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+    except Exception as error:
+        is_kept = False
+        if not isinstance(error, OSError) or error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
         raise UserError(f"{error.filename or workdir}: the disk is full; nothing was written") from error
     finally:
-        shutil.rmtree(workdir, ignore_errors=True)
+        if not is_kept:
+            shutil.rmtree(workdir, ignore_errors=True)
         for aside in asides:
             aside.unlink(missing_ok=True)
-
-
-@dataclass(frozen=True)
-class _FirstPass:
-    """A corpus after the first pass: text with `num_pairs` lines per side in `workdir`, including duplicates."""
-
-    corpus: TrainingCorpus
-    clean: Clean | Literal["none"]
-    source: Path
-    target: Path
-    pairs_in: int
-    num_pairs: int
-    num_digests: int  # num_pairs, or 0 if duplicates are kept
-    counts: collections.Counter[str]
-    characters: Path  # file of the numbers of characters of both sides of each pair, uint32
-    examples: Examples
-
-
-@dataclass(frozen=True)
-class _Losses:
-    """Pairs of a corpus that the last two rules drop, as masks over the text of the first pass.
-
-    Attributes:
-        unfit_N: mask of pairs with a mismatch of lengths; empty if there is no limit.
-        repeats_N: mask of pairs that are duplicates of earlier ones; empty if duplicates are kept.
-    """
-
-    unfit_N: Flags
-    repeats_N: Flags
-
-    @property
-    def dropped_N(self) -> Flags:
-        """Mask of all pairs that are dropped; empty if neither rule applies."""
-        if len(self.unfit_N) and len(self.repeats_N):
-            return self.unfit_N | self.repeats_N
-        return self.unfit_N if len(self.unfit_N) else self.repeats_N
-
-    def positions(self) -> dict[str, npt.NDArray[np.int64]]:
-        """Return the indices of the pairs that each rule drops.
-
-        A pair with a mismatch of lengths counts for that rule alone: its duplicates have the same mismatch.
-        """
-        repeats_N = self.repeats_N & ~self.unfit_N if len(self.unfit_N) and len(self.repeats_N) else self.repeats_N
-        return {"max_ratio": np.flatnonzero(self.unfit_N), "duplicate": np.flatnonzero(repeats_N)}
-
-
-def _clean_all(
-    workdir: Path,
-    corpora: Iterable[TrainingCorpus],
-    clean: Clean | Literal["none"],
-    apply_rules: Callable[[RawChunk], CleanedChunk],
-    finder: DuplicateFinder,
-    median: RatioMedian,
-    workers: int,
-) -> list[_FirstPass]:
-    """Run the first pass over all corpora."""
-    passed = []
-    with mapping_in_order(apply_rules, workers) as map_in_order:
-        for number, corpus in enumerate(corpora):
-            own = corpus.clean or clean
-            chunks = map_in_order(_chunks(corpus.pairs, own))
-            passed.append(_clean_one(corpus, own, chunks, finder, median, workdir, number))
-    return passed
-
-
-def _clean_one(
-    corpus: TrainingCorpus,
-    clean: Clean | Literal["none"],
-    chunks: Iterable[CleanedChunk],
-    finder: DuplicateFinder,
-    median: RatioMedian,
-    workdir: Path,
-    number: int,
-) -> _FirstPass:
-    paths = [workdir / f"{number}.{what}" for what in ("source", "target", "characters")]
-    pairs_in = num_pairs = num_digests = 0
-    counts: collections.Counter[str] = collections.Counter()
-    examples: Examples = {}
-    with paths[0].open("wb") as source, paths[1].open("wb") as target, paths[2].open("wb") as characters:
-        for chunk in chunks:
-            source.write(chunk.source)
-            target.write(chunk.target)
-            characters.write(np.stack(chunk.characters, axis=1).tobytes())
-            median.add(*chunk.characters)
-            finder.add(chunk.digests, second=corpus.tag is not None)
-            pairs_in += chunk.pairs_in
-            num_pairs += chunk.num_pairs
-            num_digests += len(chunk.digests) // DIGEST_BYTES
-            counts += chunk.counts
-            add_examples(examples, chunk.examples, NUM_REPORTED)
-    return _FirstPass(corpus, clean, paths[0], paths[1], pairs_in, num_pairs, num_digests, counts, paths[2], examples)
-
-
-def _unfit(one: _FirstPass, typical: float) -> Flags:
-    """Return the mask of the pairs with a mismatch of lengths; empty if there is no limit."""
-    max_ratio = 0.0 if one.clean == "none" else one.clean.max_ratio
-    if not max_ratio:
-        return np.zeros(0, dtype=bool)
-    unfit_N = np.zeros(one.num_pairs, dtype=bool)
-    with one.characters.open("rb") as file:
-        for start in range(0, one.num_pairs, _CHUNK_PAIRS):
-            stop = min(start + _CHUNK_PAIRS, one.num_pairs)
-            lengths_N2 = np.fromfile(file, dtype=np.uint32, count=2 * (stop - start)).reshape(-1, 2)
-            unfit_N[start:stop] = length_ratios(lengths_N2[:, 0], lengths_N2[:, 1], typical) > max_ratio
-    return unfit_N
-
-
-def _chunks(pairs: Iterable[Pair], clean: Clean | Literal["none"]) -> Iterator[RawChunk]:
-    iterator = iter(pairs)
-    while chunk := list(itertools.islice(iterator, _CHUNK_PAIRS)):
-        yield RawChunk(chunk, clean)
-
-
-def _split(repeats_N: Flags, lengths: Sequence[int]) -> list[Flags]:
-    return np.split(repeats_N, np.cumsum(lengths)[:-1])
-
-
-def _write_side(texts: Sequence[Path], report: CleaningReport, repeats: Sequence[Flags], out_path: Path) -> None:
-    """Run the second pass for one side: write each corpus `weight` times, without the dropped pairs.
-
-    Args:
-        repeats: mask of the dropped pairs of each corpus; empty if none can be dropped.
-    """
-    with out_path.open("wb") as out:
-        for text, counts, repeats_N in zip(texts, report.corpora, repeats, strict=True):
-            for _ in range(counts.weight):
-                _copy_kept(text, repeats_N, out)
-
-
-def _copy_kept(text: Path, repeats_N: Flags, out: BinaryIO) -> None:
-    with text.open("rb") as lines:
-        for start in range(0, len(repeats_N), _CHUNK_PAIRS):
-            kept_N = ~repeats_N[start : start + _CHUNK_PAIRS]
-            out.writelines(itertools.compress(itertools.islice(lines, len(kept_N)), kept_N.tobytes()))
-        shutil.copyfileobj(lines, out)  # all lines if `repeats_N` is empty
-
-
-def _write_tags(report: CleaningReport, out_path: Path) -> None:
-    """Write the tag of each pair of the output; write no file if no corpus has a tag."""
-    if all(corpus.tag is None for corpus in report.corpora):
-        return
-    with out_path.open("wb") as out:
-        for corpus in report.corpora:
-            out.writelines(itertools.repeat(f"{corpus.tag or ''}\n".encode(), corpus.pairs_out))
 
 
 # ------------------------------------------------------------------------------------------------------------ counts
 
 
-def _count(one: _FirstPass, losses: _Losses, held_out_sides: Sequence[str]) -> CorpusCounts:
-    positions = losses.positions()
+def _count(one: PassedCorpus, losses: Losses, sizes: Sizes, forbidden: Forbidden | None) -> CorpusCounts:
+    positions = {rule: np.flatnonzero(mask_N) for rule, mask_N in losses.masks.items()}
     seen_late = {rule: len(found) for rule, found in positions.items()}
-    kept = one.num_pairs - sum(seen_late.values())
     examples = dict(one.examples)
     for rule, found in positions.items():
         if len(found):
-            examples[rule] = _texts_at(one, found[:NUM_REPORTED].tolist())
+            examples[rule] = texts_at(one, found[:NUM_REPORTED].tolist())
+    first_rules = [*dropping_names(one.clean), "held_out"]
+    held_out_sides = () if forbidden is None else forbidden.sides
+    overlaps: dict[str, dict[str, int]] | None = None
+    if forbidden is not None and forbidden.overlaps is not None:
+        first_rules.append("held_out_overlap")
+        overlaps = {}
+        for (side, line), count in sorted(one.overlaps.items()):
+            overlaps.setdefault(side, {})[str(line)] = count
     return CorpusCounts(
         name=one.corpus.name,
         weight=one.corpus.weight,
         tag=one.corpus.tag,
-        pairs_in=one.pairs_in,
+        pairs_in=one.pairs_in + sum(one.corpus.left_out.values()),
         lines_changed={rule: one.counts[rule] for rule in changing_names(one.clean)},
-        dropped={rule: one.counts[rule] for rule in (*dropping_names(one.clean), "held_out")} | seen_late,
+        dropped={**one.corpus.left_out, **{rule: one.counts[rule] for rule in first_rules}}
+        | dict.fromkeys(RULES, 0)
+        | seen_late,
         held_out_matches={side: one.counts[side] for side in held_out_sides},
-        pairs_kept=kept,
-        pairs_out=kept * one.corpus.weight,
+        held_out_overlaps=overlaps,
+        pairs_kept=sizes.kept,
+        pairs_used=sizes.used if one.corpus.share < 1.0 or one.corpus.max_pairs else None,
+        pairs_out=sizes.output,
         examples=examples,
     )
-
-
-def _texts_at(one: _FirstPass, positions: list[int]) -> list[tuple[str, ...]]:
-    """Return the beginnings of the pairs at these indices, which must be ascending."""
-    pairs = zip(iterate_lines(one.source), iterate_lines(one.target), strict=True)
-    numbered = itertools.islice(enumerate(pairs), positions[-1] + 1)
-    return [cut_texts(*pair, length=REPORTED_CHARACTERS) for position, pair in numbered if position in positions]
 
 
 def _require_pairs(report: CleaningReport) -> None:

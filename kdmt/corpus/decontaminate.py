@@ -5,9 +5,10 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from kdmt.corpus.combining import limit_marks
+from kdmt.corpus.ngram_overlap import NgramOverlaps, index_side
 
 _ASCII_LOWER = bytes(range(128)).lower() + bytes(range(128, 256))
 _ASCII_DROPPED = bytes(code for code in range(128) if not chr(code).isalnum())
@@ -50,6 +51,13 @@ class Forbidden:
     sides: tuple[str, ...]  # "valid.source", "valid.target", "test_2016.source", ...
     source: Mapping[bytes, tuple[str, ...]]
     target: Mapping[bytes, tuple[str, ...]]
+    overlaps: NgramOverlaps | None = None  # n-grams of the sentences, if lines that share some are excluded too
+
+    def of_copies(self) -> Forbidden:
+        """Return the `Forbidden` for pairs whose target is a copy of the source: n-grams of sources alone."""
+        if self.overlaps is None:
+            return self
+        return replace(self, overlaps=NgramOverlaps(self.overlaps.source, index_side((), ngram=0, overlap=1.0)))
 
     def matches(self, source: str, target: str) -> tuple[str, ...]:
         """Return the held-out sides that contain a side of this pair, such as "test_2016.source"; empty if clean."""

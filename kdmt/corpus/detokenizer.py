@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kdmt.corpus.tokenizer import SubwordModel
+from kdmt.corpus.subword_model import SubwordModel
 from kdmt.types import EOS, UNK
 
 _END = "\n"

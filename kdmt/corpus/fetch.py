@@ -1,443 +1,275 @@
-"""Raw text from local files, a mirror folder or the network, verified and streamed line by line."""
+"""Files of corpora: local, from mirrors or from the network, verified by their SHA-256."""
 
 from __future__ import annotations
 
-import base64
-import errno
-import http.client
-import itertools
+import hashlib
 import logging
 import re
-import shutil
-import socket
-import string
 import threading
-import urllib.error
-import urllib.parse
-import urllib.request
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
-from pathlib import Path, PurePosixPath
-from typing import IO, Any, TypeGuard, cast
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from types import NoneType
+from typing import cast
 
-import numpy as np
-
-from kdmt.checksum import file_sha256
-from kdmt.config import ParallelText, Source, split_login
-from kdmt.corpus.indexed import IndexedDataset, checked_chunks, idx_path
-from kdmt.corpus.subwords import join_subwords
-from kdmt.corpus.text_files import Malformed, Unreadable, open_bounded_lines
-from kdmt.corpus.tsv import MalformedRow, read_rows
-from kdmt.corpus.vocabulary import Dictionary
+from kdmt.checksum import file_sha256, known_sha256
+from kdmt.config import ParallelText, Source
+from kdmt.corpus.connection import Address
+from kdmt.corpus.download import Download, Origin, Progress, Stopped, download, record_of
+from kdmt.corpus.mirror import addresses, check_mirrors, find_by_path, find_verified, is_server, url_path
 from kdmt.errors import UserError
-from kdmt.files import check_file
-from kdmt.outputs import writing
-from kdmt.types import PAD
+from kdmt.files import JsonType, check_file, read_optional_json, write_json
+from kdmt.outputs import Locked, writing
 
 _logger = logging.getLogger(__name__)
 
-_SCHEMES = ("http", "https")
-_HANDLERS = (urllib.request.HTTPHandler, urllib.request.HTTPSHandler)
-_TIMEOUT_SECONDS = 60.0  # maximum time without any data
-_STALL_SECONDS, _STALL_BYTES = 120.0, 10_000  # a download with fewer bytes in this time has stalled
-_MAX_BYTES = 64 * 10**9  # limit of a download whose size the server does not send
 _MAX_NAME = 60  # maximum number of characters, each of at most four bytes
-_DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-_BLOCK_BYTES = 1 << 20
+_POLL_SECONDS = 0.2  # time between two looks at a lock
+_VERSION_KEYS: Mapping[str, JsonType] = {
+    **{"sha256": str, "url": str},
+    **{"validator": (str, NoneType), "total": (int, NoneType)},
+}
 _PART = ".part"  # suffix of an incomplete download
 
-# Callback with the number of bytes so far and the total number, None if unknown.
-Progress = Callable[[int, int | None], None]
+
+@dataclass(frozen=True)
+class Places:
+    """The places of the content of sources.
+
+    Attributes:
+        downloads: folder for files from the network; their names begin with their SHA-256.
+        mirrors: folders and bases of URLs (`kdmt.corpus.mirror`) that are searched before the server of a URL.
+        base: folder to which relative paths are relative.
+        alternatives: mapping from URLs to other URLs of the same file, which are tried if a server fails.
+    """
+
+    downloads: Path
+    mirrors: tuple[str, ...] = ()
+    base: Path = Path()
+    alternatives: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
-# ---------------------------------------------------------------------------------------------------------- fetching
+@dataclass(frozen=True)
+class Fetched:
+    """A local file with the content of a source.
+
+    Attributes:
+        path: path of the file.
+        sha256: SHA-256 of the file.
+        num_bytes: number of its bytes.
+        num_received: number of bytes that came from the network for it.
+        origin: host from which it was downloaded, or mirror folder in which it is; None for local files and earlier
+            downloads.
+    """
+
+    path: Path
+    sha256: str
+    num_bytes: int
+    num_received: int = 0
+    origin: str | None = None
 
 
-def fetch_corpus(
-    corpus: ParallelText, *, downloads: Path, mirror: Path | None, base: Path, progress: Progress | None = None
-) -> tuple[Path, ...]:
+def fetch_corpus(corpus: ParallelText, places: Places, *, progress: Progress | None = None) -> tuple[Path, ...]:
     """Return the local files of a corpus for `read_pairs`: (source, target), or (tsv,). See `fetch`."""
-    return tuple(
-        fetch(source, downloads=downloads, mirror=mirror, base=base, progress=progress) for source in corpus.files
-    )
+    return tuple(fetch(source, places, progress=progress).path for source in corpus.files)
 
 
 def fetch(
-    source: Source, *, downloads: Path, mirror: Path | None, base: Path, progress: Progress | None = None
-) -> Path:
+    source: Source, places: Places, *, progress: Progress | None = None, stop: threading.Event | None = None
+) -> Fetched:
     """Return a local file with the content of `source`, downloaded if needed and verified against its SHA-256.
 
     Args:
         source: path, or URL with its SHA-256.
-        downloads: folder for files from the network; their names begin with their SHA-256.
-        mirror: folder in which files of URLs are searched before the network is used.
-        base: folder to which relative paths are relative.
+        places: places of the file.
         progress: callback during a download.
+        stop: signal that stops a download.
 
     Raises:
         UserError: if the file does not exist, its checksum does not match, or a download fails or is incomplete.
+        Stopped: if the signal is set.
     """
     if source.path is not None:
-        return _local_file(source, base)
-    url, sha256 = cast(str, source.url), cast(str, source.sha256)  # `Source` is valid only with both
-    downloaded = _download_path(url, sha256, downloads)
-    if downloaded.is_file() and file_sha256(downloaded) == sha256:
-        return downloaded
-    if mirror is not None:
-        found = _find_in_mirror(url, sha256, mirror)
-        if found is not None:
-            return found
-        _logger.warning("%s: not in the mirror %s, trying the network", url, mirror)
-    with writing(downloaded, wait=lambda: _logger.warning("%s: another process downloads it, waiting", url)):
-        if not (downloaded.is_file() and file_sha256(downloaded) == sha256):
-            _download(source, downloaded, progress)
-    return downloaded
+        return _local_file(source, places.base)
+    url, sha256 = cast(str, source.url), source.sha256
+    stop = stop or threading.Event()
+    if sha256 is None:
+        return fetch_unverified(url, places, login=source.login, progress=progress, stop=stop)
+    downloaded = _download_path(url, sha256, places.downloads)
+    if _is_complete(downloaded, sha256):
+        return _fetched(downloaded)
+    check_mirrors(places.mirrors)
+    if (found := find_verified(url, sha256, places.mirrors)) is not None:
+        return _fetched(found[0], origin=found[1])
+    _warn_of_mirrors(url, places)
+    job = Download(url, _addresses(url, source.login, places), _part_of(downloaded), sha256, progress, stop)
+    with _locked(downloaded, url, stop):
+        if _is_complete(downloaded, sha256):
+            return _fetched(downloaded)
+        arrived = download(job)
+        job.part.replace(downloaded)
+    assert arrived is not None  # no version is known
+    return _fetched(downloaded, num_received=job.num_bytes, origin=arrived[0].host)
+
+
+def fetch_unverified(
+    url: str,
+    places: Places,
+    *,
+    login: str | None = None,
+    progress: Progress | None = None,
+    stop: threading.Event | None = None,
+) -> Fetched:
+    """Return a local file with the content of a URL whose SHA-256 is not known yet, downloaded if needed.
+
+    The file is kept under the name by which `fetch` finds it once the SHA-256 is known, so that a verified fetch does
+    not download it again. A later call asks the server whether the file has changed, and downloads it again only then.
+
+    Args:
+        url: URL of the file, without a login.
+        places: places of the file; a mirror folder is used only if it has the file at host and path of the URL.
+        login: `user:password` for the server of the URL.
+        progress: callback during a download.
+        stop: signal that stops a download.
+
+    Returns:
+        The file with `path`, `sha256` and `num_bytes`.
+
+    Raises:
+        UserError: if no server sends the file.
+        Stopped: if the signal is set.
+    """
+    check_mirrors(places.mirrors)
+    if (found := find_by_path(url, places.mirrors)) is not None:
+        return _fetched(found[0], origin=found[1])
+    _warn_of_mirrors(url, places)
+    unnamed = _unnamed_path(url, places.downloads)
+    stop = stop or threading.Event()
+    job = Download(url, _addresses(url, login, places), _part_of(unnamed), None, progress, stop)
+    with _locked(unnamed, url, stop):
+        return _fetch_version(job, places)
+
+
+@contextmanager
+def _locked(path: Path, url: str, stop: threading.Event) -> Iterator[None]:
+    """Hold the lock of a download; wait for another process that has it."""
+    is_waiting = False
+    with ExitStack() as held:
+        while True:
+            try:
+                held.enter_context(writing(path))
+                break
+            except Locked:
+                if not is_waiting:
+                    _logger.warning("%s: another process downloads it, waiting", url)
+                is_waiting = True
+                if stop.wait(_POLL_SECONDS):
+                    raise Stopped from None
+        yield
+
+
+def _addresses(url: str, login: str | None, places: Places) -> list[Address]:
+    return addresses(url, login, places.mirrors, places.alternatives)
+
+
+def _warn_of_mirrors(url: str, places: Places) -> None:
+    folders = [mirror for mirror in places.mirrors if not is_server(mirror)]
+    if folders:
+        _logger.warning("%s: not in the mirror %s, trying the network", url, ", ".join(folders))
+
+
+def _fetch_version(job: Download, places: Places) -> Fetched:
+    """Download a file without a known SHA-256, unless the version that was downloaded last is still on the server."""
+    version = _Version.load(job, places)
+    if version is not None:
+        job.known = version.origin
+    try:
+        arrived = download(job)
+    except UserError as error:
+        if version is None:
+            raise
+        _logger.warning("%s; the earlier download %s is used", error, version.path)
+        return _fetched(version.path)
+    if arrived is None:
+        assert version is not None
+        return _fetched(version.path)
+    sha256 = file_sha256(job.part)
+    path = _download_path(job.url, sha256, places.downloads)
+    job.part.replace(path)
+    write_json(_version_record(job.part), asdict(arrived[1]) | {"sha256": sha256})
+    return _fetched(path, num_received=job.num_bytes, origin=arrived[0].host)
+
+
+@dataclass(frozen=True)
+class _Version:
+    """The version of a file that an earlier call has downloaded without knowing its SHA-256."""
+
+    path: Path
+    origin: Origin
+
+    @classmethod
+    def load(cls, job: Download, places: Places) -> _Version | None:
+        """Return the recorded version of a file; None if there is none, or if its file is missing or has changed."""
+        try:
+            values = read_optional_json(_version_record(job.part), required=_VERSION_KEYS)
+        except UserError:
+            return None
+        if values is None:
+            return None
+        path = _download_path(job.url, values["sha256"], places.downloads)
+        if not _is_complete(path, values["sha256"]):
+            return None
+        return cls(path, Origin(values["url"], values["validator"], values["total"]))
+
+
+def _version_record(part: Path) -> Path:
+    return part.with_suffix(".json")
+
+
+def _fetched(path: Path, *, num_received: int = 0, origin: str | None = None) -> Fetched:
+    return Fetched(path, known_sha256(path), path.stat().st_size, num_received, origin)
+
+
+def _is_complete(path: Path, sha256: str) -> bool:
+    return path.is_file() and known_sha256(path) == sha256
 
 
 def _download_path(url: str, sha256: str, downloads: Path) -> Path:
     return downloads / f"{sha256[:16]}-{_file_name(url)}"
 
 
-def partial_download(source: Source, downloads: Path) -> Path | None:
-    """Return the path of an incomplete download; None for a source without a URL."""
-    if source.url is None or source.sha256 is None:
-        return None
-    return _part_of(_download_path(source.url, source.sha256, downloads))
+def _unnamed_path(url: str, downloads: Path) -> Path:
+    return downloads / f"url-{hashlib.sha256(url.encode()).hexdigest()[:16]}-{_file_name(url)}"
+
+
+def partial_download(source: Source, downloads: Path) -> list[Path]:
+    """Return the existing files of incomplete downloads: their parts and the records of the parts' origins.
+
+    A download without a known SHA-256, by `kdmt lock`, may be incomplete after the SHA-256 has become known elsewhere.
+    """
+    if source.url is None:
+        return []
+    parts = [_part_of(_unnamed_path(source.url, downloads))]
+    if source.sha256 is not None:
+        parts.append(_part_of(_download_path(source.url, source.sha256, downloads)))
+    return [path for part in parts for path in (part, record_of(part)) if path.is_file()]
 
 
 def _part_of(destination: Path) -> Path:
     return destination.with_name(f"{destination.name}{_PART}")
 
 
-def _local_file(source: Source, base: Path) -> Path:
+def _local_file(source: Source, base: Path) -> Fetched:
     path = base / cast(str, source.path)
     check_file(path)
     if source.sha256 is not None:
-        found = file_sha256(path)
+        found = known_sha256(path)
         if found != source.sha256:
             raise UserError(f"{path}: the sha256 is {found}, expected {source.sha256}")
-    return path
-
-
-def _url_path(url: str) -> PurePosixPath:
-    return PurePosixPath(urllib.parse.unquote(urllib.parse.urlsplit(url).path).lstrip("/"))
+    return _fetched(path)
 
 
 def _file_name(url: str) -> str:
     """Return the file name in a URL, without characters that are not allowed in file names, and not too long."""
-    return re.sub(r"[\x00-\x1f\x7f-\x9f/]", "_", _url_path(url).name)[-_MAX_NAME:] or "download"
-
-
-def _find_in_mirror(url: str, sha256: str, mirror: Path) -> Path | None:
-    """Return the first candidate with this SHA-256, or None if there are no candidates.
-
-    Raises:
-        UserError: if there are candidates and none has this SHA-256, or the mirror is not a folder.
-    """
-    if not mirror.is_dir():
-        raise UserError(f"{mirror}: the mirror is not a folder")
-    refused: dict[Path, str] = {}
-    for candidate in _mirror_candidates(url, mirror):
-        if candidate in refused or not candidate.is_file():
-            continue
-        found = file_sha256(candidate)
-        if found == sha256:
-            return candidate
-        refused[candidate] = found
-    if refused:
-        path, found = next(iter(refused.items()))
-        raise UserError(f"{path}: the sha256 is {found}, expected {sha256} for {url}")
-    return None
-
-
-def _mirror_candidates(url: str, mirror: Path) -> Iterator[Path]:
-    """Yield candidates, the most specific first: host and path, each suffix of the path, the file name anywhere."""
-    parts = _url_path(url).parts
-    if not parts or ".." in parts:
-        return
-    yield mirror.joinpath(urllib.parse.urlsplit(url).hostname or "", *parts)
-    for start in range(len(parts)):
-        yield mirror.joinpath(*parts[start:])
-    yield from sorted(path for path in mirror.rglob("*") if path.name == parts[-1])
-
-
-def _download(source: Source, destination: Path, progress: Progress | None) -> None:
-    """Download to `destination` through a `.part` file in the same folder, from which a later call resumes."""
-    url, sha256 = cast(str, source.url), cast(str, source.sha256)
-    if urllib.parse.urlsplit(url).scheme not in _SCHEMES:
-        raise UserError(f"{url}: only http and https can be downloaded")
-    part = _part_of(destination)
-    with _StallWatch() as watch:
-        try:
-            destination.parent.mkdir(parents=True, exist_ok=True)
-            _download_rest(source, part, watch, progress)
-        except urllib.error.HTTPError as error:
-            raise UserError(f"{url}: the server answers {error.code} {error.reason}") from None
-        except (http.client.HTTPException, OSError, ValueError) as error:  # OSError: also URLError; ValueError: bad URL
-            if _is_of_disk(error):
-                raise OSError(error.errno, error.strerror, error.filename or str(part)) from None
-            reason = error.reason if isinstance(error, urllib.error.URLError) else error
-            if watch.has_stalled:
-                reason = f"fewer than {_STALL_BYTES:,} bytes came in {_STALL_SECONDS:g} seconds"
-            kept = f"; {part.stat().st_size} bytes are kept, a rerun resumes" if part.is_file() else ""
-            raise UserError(f"{url}: download failed: {reason}{kept}") from None
-    found = file_sha256(part)
-    if found != sha256:
-        kept_at = part.replace(_download_path(url, found, destination.parent))
-        raise UserError(
-            f"{url}: the sha256 of what came is {found}, expected {sha256}; it is kept as {kept_at}, "
-            "where a sha256 that is put right finds it"
-        )
-    part.replace(destination)
-
-
-def _is_of_disk(error: Exception) -> TypeGuard[OSError]:
-    return isinstance(error, OSError) and (error.filename is not None or error.errno in _DISK_ERRORS)
-
-
-def _download_rest(source: Source, part: Path, watch: _StallWatch, progress: Progress | None) -> None:
-    """Append the missing bytes to `part`, or write it from the beginning if the server cannot resume.
-
-    Raises:
-        UserError: if the connection is closed early, the disk has too little space, or the download is over the limit.
-        ConnectionError: if the download has stalled.
-    """
-    url = cast(str, source.url)
-    done = part.stat().st_size if part.is_file() else 0
-    request = urllib.request.Request(urllib.parse.quote(url, safe=string.punctuation), headers={"User-Agent": "kdmt"})
-    if done:
-        request.add_header("Range", f"bytes={done}-")
-    if source.login is not None:
-        encoded = base64.b64encode(source.login.encode()).decode()
-        request.add_unredirected_header("Authorization", f"Basic {encoded}")  # not sent to servers of redirects
-    try:
-        response = watch.open(request)
-    except urllib.error.HTTPError as error:
-        if error.code == http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE and done:
-            return  # there is nothing after the part: it is complete, or its checksum will not match
-        raise
-    with response:
-        if not _resumes_at(response, done):
-            done = 0
-        total = None if response.length is None else done + response.length
-        _check_space(url, part, response.length)
-        with part.open("ab" if done else "wb") as file:
-            done = _copy(response, file, done, total, watch, progress)
-    if watch.has_stalled and done != total:
-        raise ConnectionError
-    if done > _MAX_BYTES and total is None:
-        part.unlink()
-        raise UserError(f"{url}: more than {_MAX_BYTES / 1e9:g} GB came, and the server does not tell how many follow")
-    if total is not None and done < total:
-        raise UserError(f"{url}: truncated, {done} of {total} bytes came; they are kept, a rerun resumes")
-
-
-def _check_space(url: str, part: Path, wanted: int | None) -> None:
-    free = shutil.disk_usage(part.parent).free
-    if wanted is not None and wanted > free:
-        raise UserError(f"{url}: {wanted:,} bytes are to come, and the disk of {part.parent} has {free:,} free")
-
-
-def _resumes_at(response: http.client.HTTPResponse, start: int) -> bool:
-    found = re.match(r"bytes ([0-9]{1,20})-", response.headers.get("Content-Range", ""))
-    return response.status == http.HTTPStatus.PARTIAL_CONTENT and found is not None and int(found[1]) == start
-
-
-def _copy(
-    response: http.client.HTTPResponse,
-    file: IO[bytes],
-    done: int,
-    total: int | None,
-    watch: _StallWatch,
-    progress: Progress | None,
-) -> int:
-    """Copy a response to a file that has `done` bytes, and return its new number of bytes."""
-    while total is not None or done <= _MAX_BYTES:
-        block = response.read1(_BLOCK_BYTES)  # returns what has arrived; `read` would wait for the whole block
-        if not block:
-            break
-        file.write(block)
-        done += len(block)
-        watch.num_bytes += len(block)
-        if progress is not None:
-            progress(done, total)
-    return done
-
-
-class _StallWatch:
-    """Opens connections, and closes those that receive almost no data.
-
-    The timeout of a socket applies only while no data arrives: a server that sends single bytes or endless headers
-    could keep the connection open forever.
-    """
-
-    def __init__(self) -> None:
-        self.num_bytes = 0  # received so far
-        self.has_stalled = False
-        self._sockets: list[socket.socket] = []
-        self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._watch, daemon=True)
-
-    def __enter__(self) -> _StallWatch:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._ended.set()
-        self._thread.join()
-
-    def open(self, request: urllib.request.Request) -> http.client.HTTPResponse:
-        """Send a request and return the response; redirects are followed to http and https only."""
-        opener = urllib.request.build_opener(_Redirects, *(self._handler(kind) for kind in _HANDLERS))
-        return cast(http.client.HTTPResponse, opener.open(request, timeout=_TIMEOUT_SECONDS))
-
-    def _handler(self, kind: type[urllib.request.AbstractHTTPHandler]) -> type[urllib.request.AbstractHTTPHandler]:
-        """Return a subclass of a urllib handler whose sockets are added to the watched ones."""
-        sockets = self._sockets
-
-        class Handler(kind):  # type: ignore[valid-type, misc]
-            def do_open(self, http_class: Any, req: urllib.request.Request, **arguments: object) -> Any:
-                class Connection(http_class):
-                    def connect(self) -> None:
-                        super().connect()
-                        sockets.append(self.sock)
-
-                return super().do_open(Connection, req, **arguments)
-
-        return Handler
-
-    def _watch(self) -> None:
-        before = 0
-        while not self._ended.wait(_STALL_SECONDS):
-            if self.num_bytes - before < _STALL_BYTES:
-                self.has_stalled = True
-                for opened in self._sockets:
-                    with suppress(OSError):  # closed already
-                        socket.socket.shutdown(opened, socket.SHUT_RDWR)
-            before = self.num_bytes
-
-
-class _Redirects(urllib.request.HTTPRedirectHandler):
-    """Redirect handler that follows to http and https only; that of urllib follows to ftp too."""
-
-    def redirect_request(
-        self, req: urllib.request.Request, fp: Any, code: int, msg: str, headers: Any, newurl: str
-    ) -> urllib.request.Request | None:
-        if urllib.parse.urlsplit(newurl).scheme not in _SCHEMES:
-            raise UserError(f"{req.full_url}: redirected to {newurl}: only http and https can be downloaded")
-        return super().redirect_request(req, fp, code, msg, headers, split_login(newurl)[0])
-
-
-# ----------------------------------------------------------------------------------------------------------- reading
-
-
-def source_lines(source: Source, path: Path) -> Iterator[str]:
-    """Yield the lines of a source's local file: its text, or the text of the tokens of a data-bin.
-
-    Raises:
-        UserError: see `open_lines`; also if an index or a dictionary is missing or damaged, or an id is not in it.
-    """
-    for number, line in enumerate(bounded_source_lines(source, path), start=1):
-        if isinstance(line, Unreadable):
-            raise UserError(f"{source.name} line {number}: {line.reason}")
-        yield line
-
-
-def bounded_source_lines(source: Source, path: Path) -> Iterator[str | Unreadable]:
-    """Yield lines as `source_lines` does, with an `Unreadable` for each line that is too long or not UTF-8."""
-    if not source.is_tokens:
-        return open_bounded_lines(path, member=source.member, name=source.name)
-    return _spelled(path, source.remove_bpe)
-
-
-def monolingual_lines(source: Source, path: Path, malformed: Malformed) -> Iterator[str]:
-    """Yield the lines of monolingual text; lines that are too long or not UTF-8 are skipped and counted.
-
-    Raises:
-        UserError: see `source_lines`.
-    """
-    for number, line in enumerate(bounded_source_lines(source, path), start=1):
-        if isinstance(line, Unreadable):
-            malformed.add(line.reason, source.name, number)
-        else:
-            yield line
-
-
-def token_companions(path: Path) -> list[Path]:
-    """Return the files that are needed to read the tokens of a `.bin`: its index and the dictionary of its language."""
-    prefix = path.with_suffix("")
-    return [idx_path(prefix), path.with_name(f"dict{prefix.suffix}.txt")]
-
-
-def _spelled(path: Path, joiner: str | None) -> Iterator[str]:
-    dictionary = Dictionary.load(token_companions(path)[1])
-    for tokens, sizes in checked_chunks(IndexedDataset(path.with_suffix("")), len(dictionary)):
-        ends = np.cumsum(sizes, dtype=np.int64)
-        for end, size in zip(ends.tolist(), sizes.tolist(), strict=True):
-            kept = [token for token in tokens[end - size : end].tolist() if token != PAD]
-            yield join_subwords(dictionary.string(kept), joiner)
-
-
-def read_pairs(
-    corpus: ParallelText, paths: Sequence[Path], malformed: Malformed | None = None
-) -> Iterator[tuple[str, str]]:
-    """Yield the (source, target) lines of a corpus.
-
-    Malformed rows are dropped or raise an error, depending on `corpus.malformed`: TSV rows whose number of columns
-    differs from that of the first row, and lines that are too long or not UTF-8.
-
-    Args:
-        corpus: two files, or a TSV file whose columns are counted from 0.
-        paths: result of `fetch_corpus`.
-        malformed: receives the counts of rows that are dropped.
-
-    Raises:
-        UserError: see `open_lines`; also if two files differ in length, a TSV file has too few columns, a malformed row
-            is an error, more rows are malformed than not, or there are no pairs.
-    """
-    names = [source.name for source in corpus.files]
-    malformed = Malformed() if malformed is None else malformed
-    rows = _read_tsv(corpus, paths[0], names[0]) if corpus.tsv is not None else _read_two_files(corpus, paths, names)
-    num_pairs = 0
-    for row in rows:
-        if not isinstance(row, MalformedRow):
-            num_pairs += 1
-            yield row
-            continue
-        if corpus.malformed == "error":
-            raise UserError(f"{row.name} line {row.line}: {row.reason}")
-        malformed.add(row.kind, row.name, row.line)
-    if malformed.total > num_pairs:
-        kind, first = next(iter(malformed.first_lines.items()))
-        raise UserError(
-            f"{' and '.join(names)}: {malformed.total:,} of {malformed.total + num_pairs:,} rows are malformed: "
-            f"{kind} ({first[0]})"
-        )
-    if not num_pairs:
-        raise UserError(f"{' and '.join(names)}: the corpus is empty")
-
-
-def _read_two_files(
-    corpus: ParallelText, paths: Sequence[Path], names: Sequence[str]
-) -> Iterator[tuple[str, str] | MalformedRow]:
-    lines = [bounded_source_lines(source, path) for path, source in zip(paths, corpus.files, strict=True)]
-    for num_pairs, (source_line, target_line) in enumerate(itertools.zip_longest(*lines)):
-        if isinstance(source_line, str) and isinstance(target_line, str):
-            yield source_line, target_line
-        elif source_line is None or target_line is None:
-            longer = num_pairs + 1 + sum(1 for _ in lines[source_line is None])
-            num_source, num_target = (num_pairs, longer) if source_line is None else (longer, num_pairs)
-            raise UserError(f"{names[0]} has {num_source} lines, {names[1]} has {num_target}: they are no pairs")
-        else:
-            name, line = (names[0], source_line) if isinstance(source_line, Unreadable) else (names[1], target_line)
-            yield MalformedRow(name, num_pairs + 1, cast(Unreadable, line).reason)
-
-
-def _read_tsv(corpus: ParallelText, path: Path, name: str) -> Iterator[tuple[str, str] | MalformedRow]:
-    needed = max(corpus.source_column, corpus.target_column) + 1
-    lines = open_bounded_lines(path, member=cast(Source, corpus.tsv).member, name=name)
-    for columns in read_rows(lines, name=name, needed=needed, header=corpus.header, quoted=corpus.quoted):
-        if isinstance(columns, MalformedRow):
-            yield columns
-        else:
-            yield columns[corpus.source_column], columns[corpus.target_column]
+    return re.sub(r"[\x00-\x1f\x7f-\x9f/]", "_", url_path(url).name)[-_MAX_NAME:] or "download"

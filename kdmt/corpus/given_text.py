@@ -4,7 +4,17 @@ from __future__ import annotations
 
 from itertools import chain
 
-from kdmt.config import HeldOut, ParallelText, Prepare, Source
+from kdmt.config import HeldOut, Monolingual, ParallelText, Prepare, Source
+
+
+def texts_by_path(settings: Prepare) -> dict[str, ParallelText | Monolingual]:
+    """Return every text that the settings name, by its YAML path."""
+    held_out = {"valid": settings.valid, **{f"test.{name}": text for name, text in settings.test.items()}}
+    return {
+        **{f"prepare.train.{index}": text for index, text in enumerate(settings.train)},
+        **{f"prepare.{name}": text for name, text in held_out.items() if text is not None},
+        **{f"prepare.monolingual.{index}": text for index, text in enumerate(settings.monolingual)},
+    }
 
 
 def text_sources(settings: Prepare) -> list[Source]:
@@ -20,5 +30,6 @@ def held_out_texts(settings: Prepare) -> dict[str, HeldOut]:
 
 def sources_of(text: ParallelText) -> list[Source]:
     """Return the files or URLs of a parallel text."""
-    raw_target = text.raw_target if isinstance(text, HeldOut) else None
-    return text.files if raw_target is None else [*text.files, raw_target]
+    if not isinstance(text, HeldOut):
+        return text.files
+    return [*text.files, *([] if text.raw_target is None else [text.raw_target]), *text.references]

@@ -2,7 +2,8 @@
 
 The output of a model goes through the second half of this round trip, so it can never match a text that a step
 changes irreversibly. Intended changes of a setting are not counted: lines are compared after `normalize`, with
-whitespace as single spaces, and with `lowercase` without regard to case. Lowercasing counts as a change if a letter has
+whitespace as single spaces, with `lowercase` without regard to case, and after the normalisation rule with which a
+SentencePiece model was learnt. Lowercasing counts as a change if a letter has
 another length in lower case, or if the upper-case rules of the language do not restore it, as for Turkish `İ` and `I`.
 """
 
@@ -12,8 +13,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
+from sentencepiece import SentencePieceNormalizer
+
+from kdmt.choices import NormalizationRule
+from kdmt.corpus.subword_model import SubwordModel
 from kdmt.corpus.text import TextProcessor
-from kdmt.corpus.tokenizer import SubwordModel
 
 Step = Literal["moses", "lowercase", "tokenizer"]
 STEPS: tuple[Step, ...] = get_args(Step)
@@ -56,17 +60,26 @@ class RoundTrip:
 _SETTINGS: dict[Step, str] = {"moses": "text.moses", "lowercase": "text.lowercase", "tokenizer": "tokenizer"}
 
 
-def measure_round_trip(lines: Sequence[str], *, processor: TextProcessor, lang: str, model: SubwordModel) -> RoundTrip:
+def measure_round_trip(
+    lines: Sequence[str],
+    *,
+    processor: TextProcessor,
+    lang: str,
+    model: SubwordModel,
+    normalization_rule: NormalizationRule = "identity",
+) -> RoundTrip:
     """Count the lines that are changed by the conversion to tokens and back.
 
     Args:
         lines: clean text of the language `lang`, before processing with `processor`, or already processed if the
             setting `already_applied` is true.
         model: subword model that cuts words into tokens.
+        normalization_rule: rule that the model applies to words on purpose.
     """
     found = RoundTrip(len(lines))
     is_words = processor.text.already_applied
     words = lines if is_words else [processor.preprocess(line, lang) for line in lines]
+    words = _normalize(words, normalization_rule)
     joined = [model.decode(tokens) for tokens in model.encode_lines(words)]
     for line, processed, back in zip(lines, words, joined, strict=True):
         step, before, after = _first_change(line, processed, back, processor, lang)
@@ -93,6 +106,13 @@ def _first_change(
                 return "moses", wanted, finished
     before = _single_spaces(processed)
     return (None, "", "") if back == before else ("tokenizer", before, back)
+
+
+def _normalize(words: Sequence[str], rule: NormalizationRule) -> Sequence[str]:
+    if rule == "identity":
+        return words
+    normalizer = SentencePieceNormalizer(rule_name=rule, escape_whitespaces=False)
+    return [normalizer.normalize(line) for line in words]
 
 
 def survives_lowercasing(line: str, lang: str) -> bool:

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 _ALGORITHMS = {1: "unigram", 2: "bpe", 3: "word", 4: "char"}  # TrainerSpec.ModelType
-NORMAL = 1  # SentencePiece.Type
+NORMAL, USER_DEFINED, BYTE = 1, 4, 6  # SentencePiece.Type
 _PIECE, _TRAINER_SPEC = 1, 2  # fields of ModelProto
 _TYPE = 3  # field of SentencePiece
 _MODEL_TYPE = 3  # field of TrainerSpec

@@ -32,7 +32,9 @@ from numpy.typing import NDArray
 
 from kdmt.config import SubwordRegularization
 from kdmt.corpus.codec import TextCodec
-from kdmt.corpus.tokenizer import SentencePieceModel, SubwordModel, SubwordNmtModel
+from kdmt.corpus.huggingface_tokenizer import HuggingFaceModel
+from kdmt.corpus.subword_model import SubwordModel
+from kdmt.corpus.tokenizer import SentencePieceModel, SubwordNmtModel
 from kdmt.corpus.vocabulary import Dictionary
 from kdmt.errors import UserError
 from kdmt.types import SPECIALS
@@ -551,6 +553,8 @@ def _sampler(
     if isinstance(model, SubwordNmtModel):
         _check(settings, "subword-nmt", "bpe")
         return _merge_dropout(SubwordNmtMerges(*model.merges(), dictionary), settings), _joined_limits(dictionary)
+    if isinstance(model, HuggingFaceModel):
+        _check(settings, "huggingface", "given")
     if not isinstance(model, SentencePieceModel):
         raise UserError("text of 'prepare.tokenizer.type: words' cannot be cut in another way")
     algorithm, scores = model.scores()

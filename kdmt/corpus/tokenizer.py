@@ -1,5 +1,5 @@
-"""Subword models with a common interface: SentencePiece and BPE of subword-nmt, learnt or given, and text that is
-already tokenised.
+"""Subword models with a common interface: SentencePiece and BPE of subword-nmt, learnt or given, given tokenizers of
+Hugging Face, and text that is already tokenised.
 
 A `tokenizer/` folder contains the model files and `tokenizer.json`, which lists them with their sha256.
 `load_tokenizer` needs nothing else, so the folder can be copied, for example into a checkpoint.
@@ -15,12 +15,13 @@ import io
 import itertools
 import re
 import shutil
-from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from random import Random
+from typing import Any
 
 import numpy as np
 import sentencepiece
@@ -31,7 +32,9 @@ from subword_nmt.learn_bpe import learn_bpe
 from kdmt.checksum import file_sha256
 from kdmt.config import Tokenizer as TokenizerSettings
 from kdmt.corpus.formats import HEAD_BYTES, refuse_other_formats
-from kdmt.corpus.sentencepiece_file import NORMAL, read_facts
+from kdmt.corpus.huggingface_tokenizer import HuggingFaceModel
+from kdmt.corpus.sentencepiece_file import BYTE, NORMAL, USER_DEFINED, read_facts
+from kdmt.corpus.subword_model import SubwordModel, Surfaces
 from kdmt.corpus.subwords import join_subwords
 from kdmt.errors import UserError
 from kdmt.files import atomic_folder, check_file, check_keys, read_json_object, write_json
@@ -50,80 +53,11 @@ class TooLittleText(UserError):
     """The training text is too small for a tokenizer of the requested size."""
 
 
-@dataclass(frozen=True)
-class Surfaces:
-    """Text that each symbol of a vocabulary adds to a line, if it depends only on the position of the symbol.
-
-    Attributes:
-        inner: text of the symbol inside a line; None if it depends on the neighbouring symbols.
-        edge: text of the symbol as the first or last one of a line; None as for `inner`.
-        edge_at: position to which `edge` applies; at the other end of the line, `inner` applies.
-    """
-
-    inner: Sequence[str | None]
-    edge: Sequence[str | None]
-    edge_at: Literal["first", "last"]
-
-
-class SubwordModel(ABC):
-    """A model that cuts text into tokens and joins them again.
-
-    `symbols[id]` is the token of each id that `encode_ids` returns. These ids belong to the model, not to a dictionary.
-    The list may grow while text is encoded, but an id never changes its meaning.
-    """
-
-    symbols: list[str]
-
-    def __init__(self, symbols: Sequence[str]) -> None:
-        self.symbols = list(symbols)
-        self._ids = {symbol: number for number, symbol in enumerate(self.symbols)}
-        self.literal_specials: dict[int, str] = {}  # id -> word spelled like a special, which becomes `<unk>`
-
-    def _take_specials_for_words(self) -> None:
-        """Give words that are spelled like a special symbol separate ids, whose symbol is `<unk>`."""
-        for special in SPECIALS:
-            self._ids[special] = len(self.symbols)
-            self.literal_specials[len(self.symbols)] = special
-            self.symbols.append(SPECIALS[UNK])
-
-    @abstractmethod
-    def encode_ids(self, lines: Sequence[str], threads: int = 1) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
-        """Cut lines into ids of the model.
-
-        Returns:
-            Concatenated tokens without `</s>`, int32 [sum(sizes)], and sizes, int32 [lines].
-        """
-
-    @abstractmethod
-    def decode(self, tokenised: str) -> str:
-        """Return the text of a tokenised line."""
-
-    @abstractmethod
-    def surfaces(self, symbols: Sequence[str]) -> Surfaces:
-        """Return the text that `decode` makes of each symbol. The symbols need not be those of the model."""
-
-    def join(self, words: str) -> str:
-        """Return readable text for the output of `decode`. Only `WordsModel` changes the output."""
-        return words
-
-    def encode_lines(self, lines: Sequence[str], threads: int = 1) -> list[str]:
-        """Cut lines into tokens that are separated by single spaces."""
-        tokens, sizes = self.encode_ids(lines, threads)
-        pieces = iter([self.symbols[number] for number in tokens.tolist()])
-        return [" ".join(itertools.islice(pieces, size)) for size in sizes.tolist()]
-
-    def symbol_id(self, token: str) -> int:
-        """Return the id of a whole token, such as a corpus tag. A token without an id gets the next one."""
-        if token not in self._ids:
-            self._ids[token] = len(self.symbols)
-            self.symbols.append(token)
-        return self._ids[token]
-
-
 class SentencePieceModel(SubwordModel):
     """A SentencePiece model. Text without a piece becomes the token `<unk>`, which is decoded as ` ⁇ `."""
 
     def __init__(self, path: Path) -> None:
+        self.path = path
         try:
             self._processor = sentencepiece.SentencePieceProcessor(model_file=str(path))
         except (RuntimeError, OSError):
@@ -146,6 +80,11 @@ class SentencePieceModel(SubwordModel):
 
     def decode(self, tokenised: str) -> str:
         return self._processor.decode(tokenised.split())
+
+    def pieces_of_type(self, kind: int) -> list[str]:
+        """Return the pieces of a type, such as `BYTE`, in the order of their ids."""
+        facts = read_facts(self._processor.serialized_model_proto())
+        return [piece for piece, found in zip(self.symbols, facts.piece_types, strict=False) if found == kind]
 
     def scores(self) -> tuple[str, dict[str, float]]:
         """Return the algorithm of the model, and the score of each piece that it cuts text into.
@@ -264,12 +203,13 @@ class WordsModel(SubwordModel):
         return Surfaces([f"{symbol} " for symbol in symbols], list(symbols), "last")
 
 
-_MODELS: dict[str, type[SentencePieceModel] | type[SubwordNmtModel] | type[WordsModel]] = {
+_MODELS: dict[str, type[SentencePieceModel] | type[SubwordNmtModel] | type[HuggingFaceModel] | type[WordsModel]] = {
     "sentencepiece": SentencePieceModel,
     "subword-nmt": SubwordNmtModel,
+    "huggingface": HuggingFaceModel,
     "words": WordsModel,
 }
-_SUFFIXES = {"sentencepiece": "model", "subword-nmt": "codes", "words": "words"}
+_SUFFIXES = {"sentencepiece": "model", "subword-nmt": "codes", "huggingface": "json", "words": "words"}
 
 
 @dataclass(frozen=True)
@@ -292,13 +232,13 @@ def train_tokenizer(
 
     Args:
         sources: training text of the source and the target side. A model is learnt from at most
-            `settings.train_sentences` evenly spaced lines of it (0: all lines).
+            `settings.train_sentences` lines of it (0: all lines), evenly spaced or drawn with `settings.seed`.
         out_dir: output folder. It is written under a temporary name and renamed; an existing folder is replaced.
         direction: translation direction, whose languages are the names of the two models.
 
     Raises:
-        UserError: if a file is missing or not UTF-8, a given model cannot be read, or the vocabulary is too large or
-            too small for the text (with the limit from SentencePiece).
+        UserError: if a file is missing or not UTF-8, a given model cannot be read or has no bytes for
+            `settings.byte_fallback`, or the vocabulary is too large or too small for the text (with the limit).
     """
     suffix = _SUFFIXES[settings.type]
     names = [f"joint.{suffix}"] if settings.joint else [f"{lang}.{suffix}" for lang in direction.sides]
@@ -311,7 +251,8 @@ def train_tokenizer(
         sides = [{"file": name, "sha256": file_sha256(folder / name)} for name in (names[0], names[-1])]
         description = {"type": settings.type, "langs": list(direction.sides), "source": sides[0], "target": sides[1]}
         write_json(folder / "tokenizer.json", description, indent=2)
-        load_tokenizer(folder)  # fails on an invalid given model before an existing folder is replaced
+        # these fail on an invalid given model before an existing folder is replaced
+        required_symbols(settings, load_tokenizer(folder))
         shutil.rmtree(out_dir, ignore_errors=True)
     return load_tokenizer(out_dir)
 
@@ -340,6 +281,27 @@ def load_tokenizer(folder: Path) -> Tokenizers:
     return Tokenizers(source, source if files[0] == files[1] else model_class(files[1][0]))
 
 
+def required_symbols(settings: TokenizerSettings, tokenizers: Tokenizers) -> tuple[list[str], list[str]]:
+    """Return the symbols that the dictionaries of both sides must have, whether or not they occur in the text.
+
+    Raises:
+        UserError: if a given model has no bytes, and the settings require them.
+    """
+    source, target = _required(settings, tokenizers.source), _required(settings, tokenizers.target)
+    return source, target
+
+
+def _required(settings: TokenizerSettings, model: SubwordModel) -> list[str]:
+    if not isinstance(model, SentencePieceModel):
+        return []
+    found = model.pieces_of_type(USER_DEFINED) if settings.user_defined_symbols else []
+    if not settings.byte_fallback:
+        return found
+    if not (pieces := model.pieces_of_type(BYTE)):
+        raise UserError(f"tokenizer.byte_fallback: {model.path} has no pieces for bytes")
+    return [*found, *pieces]
+
+
 def _read_given(path: Path, kind: str) -> bytes:
     check_file(path, missing="there is no such tokenizer model")
     data = path.read_bytes()
@@ -351,40 +313,96 @@ def _read_given(path: Path, kind: str) -> bytes:
 def _learn(settings: TokenizerSettings, texts: Sequence[Path]) -> bytes:
     if settings.type == "words":
         return f"{settings.remove_bpe or ''}\n".encode()
-    lines = sample_lines(texts, settings.train_sentences)
+    read = partial(sample_lines, texts, settings.train_sentences, settings.seed)
+    lines = read()
     first = next(lines, None)
     if first is None:
         raise TooLittleText(f"{', '.join(map(str, texts))}: no text to learn a tokenizer from")
     lines = itertools.chain([first], lines)
-    return _learn_sentencepiece(settings, lines) if settings.type == "sentencepiece" else _learn_bpe(settings, lines)
+    assert settings.vocab_size != "auto", "the size is chosen by the number of pairs"
+    if settings.type == "sentencepiece":
+        return _learn_sentencepiece(settings, settings.vocab_size, lines, read)
+    return _learn_bpe(settings.vocab_size, lines)
 
 
-def _learn_sentencepiece(settings: TokenizerSettings, lines: Iterator[str]) -> bytes:
-    """Return the model file. The text is not normalised here, because it already has its Unicode form and case."""
+def _learn_sentencepiece(
+    settings: TokenizerSettings, vocab_size: int, lines: Iterator[str], read: Callable[[], Iterator[str]]
+) -> bytes:
+    """Return the model file.
+
+    Args:
+        lines: training text.
+        read: function that returns the training text again.
+
+    Raises:
+        UserError: if the size is too small for the characters of the text.
+        TooLittleText: if it is larger than the text allows; the message has the largest possible size.
+    """
+    try:
+        return _train_sentencepiece(settings, vocab_size, lines)
+    except RuntimeError as error:
+        reason = str(error).rpartition("] ")[2]  # without the position in the C++ code
+    where = f"tokenizer.vocab_size {vocab_size}"
+    if least := re.search(r"required_chars\. \d+ vs (\d+)", reason):
+        bytes_too = ", 256 bytes" if settings.byte_fallback else ""
+        raise UserError(
+            f"{where}: the characters of the text and the special symbols{bytes_too} alone are {least[1]} pieces: set "
+            f"at least {least[1]}, or a lower 'character_coverage'"
+        )
+    if "too high" in reason:
+        largest = _largest_size(settings, reason, read)
+        raise TooLittleText(
+            f"{where}: too large for this text, which allows at most {largest} pieces: set at most {largest}, or "
+            "'hard_vocab_limit: false'"
+        )
+    raise UserError(f"{where}: {reason}")
+
+
+def _largest_size(settings: TokenizerSettings, reason: str, read: Callable[[], Iterator[str]]) -> int:
+    """Return the largest size with which a model can be learnt.
+
+    The limit in SentencePiece's message is the number of pieces that were left; for a unigram model, fewer may be left
+    if this number is set.
+    """
+    while limit := re.search(r"<= (\d+)", reason):
+        largest = int(limit[1])
+        try:
+            _train_sentencepiece(settings, largest, read())
+        except RuntimeError as error:
+            reason = str(error)
+        else:
+            return largest
+    return largest
+
+
+def _train_sentencepiece(settings: TokenizerSettings, vocab_size: int, lines: Iterator[str]) -> bytes:
+    """Return the model file. The text is not normalised here, because it already has its Unicode form and case.
+
+    Raises:
+        RuntimeError: from SentencePiece.
+    """
     options: dict[str, Any] = {
         "model_type": settings.model,
-        "vocab_size": settings.vocab_size,
+        "vocab_size": vocab_size,
         "character_coverage": settings.character_coverage,
-        "hard_vocab_limit": True,
-        "byte_fallback": False,
-        "normalization_rule_name": "identity",
+        "hard_vocab_limit": settings.hard_vocab_limit,
+        "byte_fallback": settings.byte_fallback,
+        "normalization_rule_name": settings.normalization_rule,
         "max_sentence_length": 1 << 16,  # bytes; longer lines are skipped, and the default would be 4192
         # The specials are control symbols, so they are never learnt as pieces and no text can contain one.
         **{"bos_id": BOS, "pad_id": PAD, "eos_id": EOS, "unk_id": UNK},
         "num_threads": TRAINING_THREADS,
         "minloglevel": 2,
     }
+    # the model file holds every option that is given, also a default
+    options |= {"split_digits": True} if settings.split_digits else {}
+    options |= {"user_defined_symbols": settings.user_defined_symbols} if settings.user_defined_symbols else {}
     model = io.BytesIO()
-    try:
-        sentencepiece.SentencePieceTrainer.train(sentence_iterator=lines, model_writer=model, **options)
-    except RuntimeError as error:
-        reason = str(error).rpartition("] ")[2]  # without the position in the C++ code
-        error_type = TooLittleText if "too high" in reason else UserError
-        raise error_type(f"tokenizer.vocab_size {settings.vocab_size}: {reason}") from None
+    sentencepiece.SentencePieceTrainer.train(sentence_iterator=lines, model_writer=model, **options)
     return model.getvalue()
 
 
-def _learn_bpe(settings: TokenizerSettings, lines: Iterator[str]) -> bytes:
+def _learn_bpe(num_merges: int, lines: Iterator[str]) -> bytes:
     """Return the merge operations. There are fewer than requested if no pair of symbols occurs twice any more."""
     codes = io.StringIO()
     words = Counter(word for line in lines for word in line.split())
@@ -392,7 +410,7 @@ def _learn_bpe(settings: TokenizerSettings, lines: Iterator[str]) -> bytes:
         raise TooLittleText("no word of the training text has two letters: there is nothing for subword-nmt to merge")
     counted = [f"{word} {count}" for word, count in words.items()]
     with contextlib.redirect_stderr(io.StringIO()):  # hides a progress bar
-        learn_bpe(counted, codes, settings.vocab_size, is_dict=True)
+        learn_bpe(counted, codes, num_merges, is_dict=True)
     return codes.getvalue().encode("utf-8")
 
 
@@ -431,14 +449,34 @@ def count_lines(path: Path) -> int:
     return count + (last != b"\n")
 
 
-def sample_lines(paths: Sequence[Path], limit: int) -> Iterator[str]:
-    """Yield at most `limit` evenly spaced lines of all files together (0: all). Empty lines count but are skipped."""
+def sample_lines(paths: Sequence[Path], limit: int, seed: int | None = None) -> Iterator[str]:
+    """Yield at most `limit` lines of all files together (0: all), in their order. Empty lines count but are skipped.
+
+    Args:
+        seed: seed of a random draw, in which all sets of lines are equally probable; None for evenly spaced lines.
+    """
     total = sum(map(count_lines, paths))
     lines = itertools.chain.from_iterable(chunk for path in paths for chunk in read_chunks(path))
-    for number, line in enumerate(lines):
-        drawn = not limit or total <= limit or (number + 1) * limit // total > number * limit // total
-        if drawn and (words := line.split()):
+    if not limit or total <= limit:
+        drawn: Iterator[bool] = itertools.repeat(True, total)
+    else:
+        drawn = _draw_evenly(total, limit) if seed is None else _draw_randomly(total, limit, Random(seed))
+    for line in itertools.compress(lines, drawn):
+        if words := line.split():
             yield " ".join(words)
+
+
+def _draw_evenly(total: int, limit: int) -> Iterator[bool]:
+    return ((number + 1) * limit // total > number * limit // total for number in range(total))
+
+
+def _draw_randomly(total: int, limit: int, generator: Random) -> Iterator[bool]:
+    """Yield whether each line is drawn: with the probability of the lines still missing among those still to come."""
+    missing = limit
+    for remaining in range(total, 0, -1):
+        drawn = generator.random() * remaining < missing
+        missing -= drawn
+        yield drawn
 
 
 def _first_bad_line(path: Path) -> int:

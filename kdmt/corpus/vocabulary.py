@@ -72,7 +72,13 @@ class Dictionary:
 
     @classmethod
     def from_counts(
-        cls, counts: Mapping[str, int], *, threshold: int = 0, nwords: int = -1, padding_factor: int = 8
+        cls,
+        counts: Mapping[str, int],
+        *,
+        threshold: int = 0,
+        nwords: int = -1,
+        padding_factor: int = 8,
+        required: Iterable[str] = (),
     ) -> Dictionary:
         """Return the dictionary that fairseq-preprocess makes of these tokens.
 
@@ -84,6 +90,8 @@ class Dictionary:
             threshold: minimum number of occurrences of a token in the dictionary.
             nwords: size of the dictionary, specials included, before padding; 0 or less for all tokens.
             padding_factor: the size is padded with `madeupword0000`, ... to a multiple of this number.
+            required: tokens that the dictionary has in any case; those that `threshold` or `nwords` would leave out,
+                and those without occurrences, come last.
         """
         dictionary = cls()
         tokens = sorted((token for token in counts if token not in SPECIALS), key=lambda token: (-counts[token], token))
@@ -92,6 +100,26 @@ class Dictionary:
         for token in tokens:
             if counts[token] >= threshold:
                 dictionary._append(token, counts[token])
+        for token in required:
+            if token not in dictionary:
+                dictionary._append(token, counts.get(token, 0))
+        dictionary._pad(padding_factor)
+        return dictionary
+
+    @classmethod
+    def from_vocabulary(
+        cls, vocabulary: Iterable[str], counts: Mapping[str, int], *, padding_factor: int = 8
+    ) -> Dictionary:
+        """Return a dictionary with all tokens of a vocabulary in its order, followed by the other tokens of the text.
+
+        Args:
+            counts: number of occurrences of each token; specials are ignored.
+            padding_factor: as in `from_counts`.
+        """
+        dictionary = cls()
+        for token in [*vocabulary, *sorted(counts)]:
+            if token not in dictionary:
+                dictionary._append(token, counts.get(token, 0))
         dictionary._pad(padding_factor)
         return dictionary
 

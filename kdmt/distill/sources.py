@@ -132,10 +132,8 @@ def find_sources(text: Text, *, once: bool, workdir: Path) -> Sources:
         workdir: existing folder for temporary files of 33 bytes per line.
     """
     hashes_L = np.empty(len(text), dtype="<u8")
-    with (
-        tempfile.TemporaryDirectory(dir=workdir, prefix=PARTIAL) as scratch,
-        DuplicateFinder(Path(scratch)) as finder,
-    ):
+    with tempfile.TemporaryDirectory(dir=workdir, prefix=PARTIAL) as scratch:
+        finder = DuplicateFinder(Path(scratch))
         done = 0
         for tokens, sizes in text.chunks():
             digests = _digests(tokens, sizes)

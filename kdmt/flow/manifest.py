@@ -206,10 +206,15 @@ def finish(folder: Path, plan: Plan, *, outputs: Iterable[Path], facts: Mapping[
             **plan.as_dict(),
             "outputs": {os.path.relpath(path, folder): known_sha256(path) for path in sorted(outputs)},
             "facts": dict(facts),
-            "versions": {"kdmt": version("kdmt"), **{name: version(name) for name in LIBRARIES}},
+            "versions": software_versions(),
         },
     )
     (folder / "plan.json").unlink(missing_ok=True)
+
+
+def software_versions() -> dict[str, str]:
+    """Return the versions of kdmt and of the libraries that results may depend on."""
+    return {"kdmt": version("kdmt"), **{name: version(name) for name in LIBRARIES}}
 
 
 def recorded_outputs(folder: Path) -> dict[str, str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import io
+import re
 import statistics
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -21,6 +22,8 @@ from kdmt.score.metrics import MAIN_METRIC, metric_label
 from kdmt.score.pareto import Point, pareto_svg
 from kdmt.score.score_files import Comparison, Missing, ScoreRow, TakenCheckpoint
 from kdmt.score.significance import mean_and_sd
+
+_NUM_REFERENCES = re.compile(r"\bnrefs:([0-9]{1,4})\b")
 
 Group = list[ScoreRow]  # rows that differ only in the seed, shown as one line of a table
 
@@ -123,11 +126,19 @@ def _tables(rows: Sequence[ScoreRow], comparisons: Sequence[Comparison], missing
         rows_here = [row for row in rows if row.test_set == test_set]
         comparisons_here = [comparison for comparison in comparisons if comparison.test_set == test_set]
         columns = names + _score_columns(rows_here, comparisons_here)
-        tables.append(_Table(test_set, columns, _groups(rows_here), list(_missing_names(rows, missing))))
+        title = f"{test_set}{_references_note(rows_here)}"
+        tables.append(_Table(title, columns, _groups(rows_here), list(_missing_names(rows, missing))))
     return [
         *tables,
         _Table("size and speed (medians over test sets and seeds)", names + _cost_columns(rows), _groups(rows)),
     ]
+
+
+def _references_note(rows: Iterable[ScoreRow]) -> str:
+    """Return how many references a test set has, from sacreBLEU's signatures; empty for one."""
+    signatures = (score.signature or "" for row in rows for score in row.scores.values())
+    counts = [int(found[1]) for signature in signatures if (found := _NUM_REFERENCES.search(signature))]
+    return f" ({max(counts)} references)" if max(counts, default=1) > 1 else ""
 
 
 def _missing_names(rows: Sequence[ScoreRow], missing: Sequence[Missing]) -> Iterator[str]:

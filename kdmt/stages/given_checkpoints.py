@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from kdmt.config import Pipeline, setting_path
+from kdmt.stages.cleaning import distinct_rules
 
 RUN_INPUTS = ("init_from ", "teacher ")  # prefixes of inputs of a training run that are paths
 
@@ -17,6 +18,9 @@ def given_checkpoints(config: Pipeline) -> Iterator[tuple[str, str]]:
         yield f"distill.teachers.{number}", path
     if config.distill.reverse is not None:
         yield "distill.reverse.checkpoint", config.distill.reverse.checkpoint
+    for rules in distinct_rules(config.prepare):
+        if rules.reverse is not None:
+            yield "prepare.clean.rules.reverse.checkpoint", rules.reverse.checkpoint
     for training, student in config.trainings():
         if student.train.init_from is not None:
             yield setting_path(training, "train.init_from"), student.train.init_from

@@ -3,6 +3,7 @@
     prepare/
         train.<lang>, valid.<lang>, <test set>.<lang>   words: clean text in the form that the tokenizer reads
         valid.raw.<lang>, <test set>.raw.<lang>     held-out text before processing, for comparison with translations
+        <test set>.raw<n>.<target>                  further references of it, from raw1 on, if there are any
         tokenizer/, text.json, dict.<lang>.txt      files that are copied to every checkpoint
         monolingual.<source>                        clean text without translations, if there is any
         data-bin/                                   fairseq's files
@@ -22,14 +23,16 @@ from pathlib import Path
 
 from kdmt.checksum import known_sha256
 from kdmt.config import Prepare
-from kdmt.corpus.fetch import token_companions
+from kdmt.corpus.fetch import Places
 from kdmt.corpus.given_text import text_sources
 from kdmt.corpus.indexed import bin_path, idx_path
+from kdmt.corpus.reading import token_companions
 from kdmt.errors import UserError
 from kdmt.flow.manifest import Plan, make_plan, recorded_plan
 from kdmt.flow.stage import Stage
 from kdmt.interop.fairseq.data_bin import DataBin
 from kdmt.languages import Direction
+from kdmt.stages.cleaning import rule_inputs
 from kdmt.stages.measures import spaced_sides
 from kdmt.stages.workspace import Workspace
 
@@ -44,12 +47,15 @@ def prepare_stage(workspace: Workspace) -> Stage:
 def _make(workspace: Workspace, plan: Plan) -> None:
     from kdmt.stages.prepare_work import Locations, Preparation, make
 
+    alternatives = workspace.provenance.alternatives
+    places = Places(workspace.layout.downloads, workspace.mirrors, alternatives=alternatives)
     preparation = Preparation(
         settings=workspace.config.prepare,
         direction=workspace.direction,
         spaced=spaced_sides(workspace),
-        locations=Locations(workspace.layout.downloads, workspace.mirror),
+        locations=Locations(places),
         say=workspace.say,
+        provenance=workspace.provenance,
     )
     make(preparation, workspace.prepare, plan, workspace.resolved_config())
 
@@ -81,7 +87,7 @@ def _input_hashes(settings: Prepare, direction: Direction, known: Mapping[str, s
     paths += [str(path) for source in sources if source.is_tokens for path in token_companions(Path(source.path or ""))]
     hashes = {source.name: source.sha256 or _hash_local(source.path, known.get(source.name)) for source in sources}
     hashes |= {path: _hash_local(path, known.get(path)) for path in paths}
-    return hashes | _data_bin_hashes(settings, direction, known)
+    return hashes | rule_inputs(settings, known) | _data_bin_hashes(settings, direction, known)
 
 
 def _hash_local(path: str | None, known: str | None) -> str:

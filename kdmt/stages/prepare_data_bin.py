@@ -23,8 +23,9 @@ from kdmt.corpus.indexed import IndexedDataset, IndexedWriter, bin_path, checked
 from kdmt.corpus.lines import iterate_lines, read_lines, write_lines
 from kdmt.corpus.prepared import REPORT, training_chunks
 from kdmt.corpus.sentence_lengths import typical_ratio
+from kdmt.corpus.subword_model import SubwordModel
 from kdmt.corpus.text import TextProcessor
-from kdmt.corpus.tokenizer import SubwordModel, train_tokenizer
+from kdmt.corpus.tokenizer import train_tokenizer
 from kdmt.corpus.vocabulary import Dictionary
 from kdmt.errors import UserError
 from kdmt.files import naming, write_json

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from kdmt.config import Corpus, HeldOut, ParallelText, Prepare, Source
+from kdmt.config import NO_LOCK_FILE, Corpus, HeldOut, ParallelText, Prepare, Provenance, Source, Tokenizer
 from kdmt.corpus.binarize import (
     BinarizedPair,
     TextPair,
@@ -19,28 +20,47 @@ from kdmt.corpus.binarize import (
 )
 from kdmt.corpus.characters import find_foreign_forms
 from kdmt.corpus.checks import check_held_out, check_malformed, check_sides, check_specials, report_findings
-from kdmt.corpus.clean import CleaningReport, TrainingCorpus, clean_corpora
+from kdmt.corpus.chunk_log import ChunkLog
+from kdmt.corpus.clean import CleaningReport, clean_corpora
 from kdmt.corpus.codec import TEXT_FILE
 from kdmt.corpus.decontaminate import Forbidden, collect_forbidden
 from kdmt.corpus.dropped import describe_dropped
-from kdmt.corpus.fetch import fetch, fetch_corpus, monolingual_lines, read_pairs, source_lines
-from kdmt.corpus.given_text import held_out_texts, sources_of
+from kdmt.corpus.fetch import Places, fetch, fetch_corpus
+from kdmt.corpus.fetch_queue import describe_fetched, fetch_all
+from kdmt.corpus.first_pass import TrainingCorpus
+from kdmt.corpus.given_text import held_out_texts, sources_of, text_sources
+from kdmt.corpus.licences import describe_licences, licences_of
 from kdmt.corpus.lines import iterate_lines, spread_lines, write_lines
+from kdmt.corpus.ngram_overlap import NgramOverlaps, index_side
 from kdmt.corpus.pool import mapping_in_order
-from kdmt.corpus.prepared import PARTIAL_SUFFIX, REPORT, REPORT_EXAMPLES, PreparedCorpus
+from kdmt.corpus.prepared import PARTIAL_SUFFIX, REPORT, REPORT_EXAMPLES, PreparedCorpus, reference_paths
+from kdmt.corpus.reading import Skipped, monolingual_lines, read_pairs, source_lines
 from kdmt.corpus.round_trip import SAMPLED_LINES, measure_round_trip
+from kdmt.corpus.steps import Steps
 from kdmt.corpus.text import TextProcessor
 from kdmt.corpus.text_files import Malformed
-from kdmt.corpus.tokenizer import Tokenizers, TooLittleText, load_tokenizer, read_chunks, train_tokenizer
+from kdmt.corpus.tokenizer import (
+    Tokenizers,
+    TooLittleText,
+    load_tokenizer,
+    read_chunks,
+    required_symbols,
+    train_tokenizer,
+)
 from kdmt.corpus.vocabulary import Dictionary
+from kdmt.corpus.vocabulary_size import explain_suggestion, is_far_off, suggest_size
 from kdmt.errors import UserError
-from kdmt.files import atomic_file, write_json
+from kdmt.files import write_json
 from kdmt.flow.folders import move_aside, real_folder
-from kdmt.flow.manifest import Plan, begin, finish
+from kdmt.flow.manifest import Plan, finish
 from kdmt.flow.progress import count_pairs, download_progress
-from kdmt.languages import Direction
+from kdmt.languages import Direction, characters_per_word
 from kdmt.runtime import cores
+from kdmt.stages.cleaning import filter_context
 from kdmt.stages.prepare_data_bin import take_data_bin
+from kdmt.stages.prepare_partial import WORK, is_complete, open_partial
+
+CHUNK_LINES = 20_000  # per task of text processing
 
 
 @dataclass(frozen=True)
@@ -48,22 +68,26 @@ class Locations:
     """The locations from which files are read.
 
     Attributes:
-        downloads: folder of files from the network.
-        mirror: folder with the content of URLs, used in place of the network; None for the network.
+        places: folder of files from the network, mirrors and alternatives.
     """
 
-    downloads: Path
-    mirror: Path | None
+    places: Places
 
-    def fetch(self, source: Source, say: Callable[[str], None]) -> Path:
+    def fetch_all(self, sources: Sequence[Source], *, at_once: int, say: Callable[[str], None]) -> None:
+        """Download the files of sources that are not there yet."""
+        if all(source.url is None for source in sources):
+            return
+        with download_progress(say) as progress:
+            fetched = fetch_all(sources, self.places, at_once=at_once, progress=progress)
+        say(f"prepare: {describe_fetched(fetched)}")
+
+    def fetch(self, source: Source) -> Path:
         """Return the path of a local file with the content of a source."""
-        progress = download_progress(say)
-        return fetch(source, downloads=self.downloads, mirror=self.mirror, base=Path(), progress=progress)
+        return fetch(source, self.places).path
 
-    def fetch_corpus(self, corpus: ParallelText, say: Callable[[str], None]) -> tuple[Path, ...]:
+    def fetch_corpus(self, corpus: ParallelText) -> tuple[Path, ...]:
         """Return the paths of the local files of a parallel text, for `read_pairs`."""
-        progress = download_progress(say)
-        return fetch_corpus(corpus, downloads=self.downloads, mirror=self.mirror, base=Path(), progress=progress)
+        return fetch_corpus(corpus, self.places)
 
 
 @dataclass(frozen=True)
@@ -76,6 +100,7 @@ class Preparation:
         spaced: flags for source and target, True if words are separated by spaces.
         locations: locations from which files are read.
         say: function that prints a line for the user.
+        provenance: what the lock file says about the corpora.
     """
 
     settings: Prepare
@@ -83,6 +108,7 @@ class Preparation:
     spaced: tuple[bool, bool]
     locations: Locations
     say: Callable[[str], None]
+    provenance: Provenance = NO_LOCK_FILE
 
 
 def make(work: Preparation, folder: Path, plan: Plan, config: Mapping[str, object]) -> None:
@@ -94,19 +120,27 @@ def make(work: Preparation, folder: Path, plan: Plan, config: Mapping[str, objec
     """
     final = real_folder(folder)  # if it is a symbolic link, all files are written to the disk of its target
     partial = final.with_name(f"{final.name}{PARTIAL_SUFFIX}")
-    if partial.exists():
-        work.say(f"prepare: begins again; what a stopped run left in {partial} is removed")
-        shutil.rmtree(partial)
-    begin(partial, plan, config)
-    facts = _fill(work, partial)
-    outputs = [path for path in partial.rglob("*") if path.is_file() and path.name not in ("plan.json", "config.json")]
-    finish(partial, plan, outputs=outputs, facts=facts)
+    if not is_complete(partial, plan):
+        _complete(work, partial, plan, config)
     move_aside(final)
     partial.rename(final)
 
 
-def _fill(work: Preparation, folder: Path) -> dict[str, object]:
-    """Write all files of the stage; return the facts of its manifest."""
+def _complete(work: Preparation, partial: Path, plan: Plan, config: Mapping[str, object]) -> None:
+    """Write all files to the folder, except those that a stopped run has finished, and the manifest."""
+    steps = open_partial(partial, plan, config, resume=work.settings.data_bin is None, say=work.say)
+    facts = _fill(work, partial, steps)
+    shutil.rmtree(partial / WORK)
+    outputs = [path for path in partial.rglob("*") if path.is_file() and path.name not in ("plan.json", "config.json")]
+    finish(partial, plan, outputs=outputs, facts=facts)
+
+
+def _fill(work: Preparation, folder: Path, steps: Steps) -> dict[str, object]:
+    """Write all files of the stage; return the facts of its manifest.
+
+    Args:
+        steps: finished steps of a stopped run, which are not repeated.
+    """
     settings, direction = work.settings, work.direction
     if settings.data_bin is not None:
         return take_data_bin(settings, direction, folder, work.say)
@@ -114,76 +148,177 @@ def _fill(work: Preparation, folder: Path) -> dict[str, object]:
     unicode_form = None if settings.clean == "none" else settings.clean.unicode_form
     processor = TextProcessor(settings.text, *direction.sides, unicode_form)
     held_out = held_out_texts(settings)
+    _fetch_all(work)
     for split, corpus in held_out.items():
         _write_held_out(work, folder, split, corpus, processor)
     foreign_forms = _foreign_forms(work, folder, held_out, processor)
     forbidden = _forbidden(work, folder, held_out) if settings.decontaminate else None
     malformed: dict[str, Malformed] = {}
-    report = _clean_training_text(work, folder, forbidden, malformed, workers)
-    train_text = (folder / f"train.{direction.source}", folder / f"train.{direction.target}")
+    report = _clean_training_text(work, folder, steps, forbidden, malformed, workers)
+    clean_text, train_text = (
+        (place / f"train.{direction.source}", place / f"train.{direction.target}")
+        for place in (_clean_folder(work, folder), folder)
+    )
     pairs_of = {split: list(_held_out_pairs(work, folder, split)) for split in held_out}
     parts = {corpus.name: corpus.pairs_out for corpus in report.corpora}
-    checks = {"held_out": check_held_out(pairs_of), "sides": check_sides(train_text, parts, pairs_of)}
+    checks = {"held_out": check_held_out(pairs_of), "sides": check_sides(clean_text, parts, pairs_of)}
     work.say(f"prepare: {report.pairs_in:,} pairs read, {report.pairs_out:,} for training; {_dropped(report.dropped)}")
+    for line in report.sampling(mixed=settings.mixing is not None):
+        work.say(f"prepare: {line}")
     _warn(work, report)
     examples = report.dropped_examples()
     monolingual: dict[str, object] = {}
     if settings.monolingual:
-        of_lines = _write_monolingual(work, folder, forbidden, malformed, workers)
-        monolingual["monolingual"] = {
-            "lines_in": of_lines.pairs_in,
-            "lines_out": of_lines.pairs_out,
-            "dropped": of_lines.dropped,
-        }
-        examples |= of_lines.dropped_examples()
+        lines = _write_monolingual(work, folder, steps, forbidden, malformed, workers)
+        counted = {"lines_in": lines.pairs_in, "lines_out": lines.pairs_out, "dropped": lines.dropped}
+        monolingual = {"monolingual": counted}
+        examples |= lines.dropped_examples()
     write_json(folder / REPORT_EXAMPLES, examples)
-    samples = [spread_lines(path, SAMPLED_LINES) for path in train_text]
-    _process_text(work, folder, processor, workers)
+    samples = [spread_lines(path, SAMPLED_LINES) for path in clean_text]
+    _process_text(work, folder, steps, processor, workers)
     write_json(folder / TEXT_FILE, processor.to_dict())
-    tokenizers = _train_tokenizer(settings, train_text, folder, direction, report)
+    tokenizer_settings = _with_vocabulary_size(work, report)
+    if steps.values("tokenizer") is None:
+        _train_tokenizer(tokenizer_settings, train_text, folder, direction, report)
+        steps.finish("tokenizer", {}, [folder / "tokenizer"])
+    tokenizers = load_tokenizer(folder / "tokenizer")
     round_trips = _round_trips(work, samples, processor, folder / "tokenizer")
     counts, specials = _binarize(work, folder, tokenizers, list(held_out), workers)
     checks |= {"malformed": check_malformed(malformed), "literal_specials": check_specials(specials)}
     findings = report_findings(checks, work.say)
     measured = {"held_out_characters": foreign_forms, "round_trip": round_trips}
-    write_json(folder / REPORT, report.as_dict() | measured | findings)
+    write_json(folder / REPORT, report.as_dict() | measured | findings | _licences(work))
     pairs = {"pairs_in": report.pairs_in, "pairs_out": report.pairs_out, "dropped": report.dropped}
-    return pairs | monolingual | counts
+    size = {"vocab_size": tokenizer_settings.vocab_size} if settings.tokenizer.vocab_size == "auto" else {}
+    return pairs | monolingual | counts | size
+
+
+def _fetch_all(work: Preparation) -> None:
+    """Download the files of all texts.
+
+    Raises:
+        UserError: if a download fails; if its file is not the one in the lock file, the message names the data set.
+    """
+    settings = work.settings
+    try:
+        work.locations.fetch_all(text_sources(settings), at_once=settings.downloads, say=work.say)
+    except UserError as error:
+        raise UserError(work.provenance.explain(str(error))) from None
+
+
+def _licences(work: Preparation) -> dict[str, object]:
+    """Print the licences of the corpora; return them for `report.json`. Without a lock file, there are none."""
+    if not work.provenance.checksums:
+        return {}
+    licences = licences_of(work.settings, work.provenance)
+    for line in describe_licences(licences):
+        work.say(f"prepare: {line}")
+    without = licences.pop(None, [])
+    return {"licences": {"known": licences, "unknown": without}}
+
+
+def _clean_folder(work: Preparation, folder: Path) -> Path:
+    """Return the folder of clean text before text processing, if that changes it; otherwise that of the stage."""
+    return folder / WORK / "clean" if _processes_text(work) else folder
+
+
+def _processes_text(work: Preparation) -> bool:
+    return not (work.settings.text.changes_nothing or work.settings.text.already_applied)
+
+
+def _clean_once(
+    steps: Steps,
+    name: str,
+    files: Sequence[Path],
+    malformed: dict[str, Malformed],
+    clean: Callable[[Path], CleaningReport],
+) -> CleaningReport:
+    """Clean corpora unless a stopped run has finished that; return the report of the cleaning pass.
+
+    Args:
+        name: name of the step, and of its folder for chunks.
+        files: files that it writes.
+        malformed: mapping to which the malformed rows of each corpus are added.
+        clean: function that cleans the corpora, given the folder for chunks.
+    """
+    chunks = steps.folder / WORK / name
+    done = steps.values(name)
+    if done is None:
+        before = set(malformed)
+        report = clean(chunks)
+        rows = {corpus: asdict(found) for corpus, found in malformed.items() if corpus not in before}
+        steps.finish(name, {"report": report.as_record(), "malformed": rows}, files)
+    else:
+        report = CleaningReport.from_record(done["report"])
+        malformed |= {corpus: Malformed(**values) for corpus, values in done["malformed"].items()}
+    shutil.rmtree(chunks, ignore_errors=True)
+    return report
 
 
 def _clean_training_text(
-    work: Preparation, folder: Path, forbidden: Forbidden | None, malformed: dict[str, Malformed], workers: int
+    work: Preparation,
+    folder: Path,
+    steps: Steps,
+    forbidden: Forbidden | None,
+    malformed: dict[str, Malformed],
+    workers: int,
 ) -> CleaningReport:
     """Write the clean training text.
 
     Args:
+        steps: finished steps of a stopped run.
         forbidden: held-out sentences that must not be in it.
         malformed: mapping to which the malformed rows of each corpus are added.
     """
-    settings, (src, tgt) = work.settings, work.direction.sides
-    return clean_corpora(
-        (_training_corpus(work, index, corpus, malformed) for index, corpus in enumerate(settings.train)),
-        clean=settings.clean,
-        forbidden=forbidden,
-        out_source=folder / f"train.{src}",
-        out_target=folder / f"train.{tgt}",
-        out_tags=folder / "train.tags",
-        workdir=folder / "cleaning",
-        workers=workers,
-        spaced=work.spaced,
-        languages=work.direction.sides,
-    )
+    settings = work.settings
+    source, target = (_clean_folder(work, folder) / f"train.{lang}" for lang in work.direction.sides)
+    tags = folder / "train.tags"
+    source.parent.mkdir(exist_ok=True)
+
+    def clean(chunks: Path) -> CleaningReport:
+        return clean_corpora(
+            (_training_corpus(work, index, corpus, malformed) for index, corpus in enumerate(settings.train)),
+            clean=settings.clean,
+            forbidden=forbidden,
+            out_source=source,
+            out_target=target,
+            out_tags=tags,
+            workdir=chunks,
+            resume=True,
+            workers=workers,
+            spaced=work.spaced,
+            languages=work.direction.sides,
+            filters=filter_context(
+                settings,
+                direction=work.direction,
+                spaced=work.spaced,
+                valid=_held_out_pairs(work, folder, "valid"),
+                folder=folder,
+                workers=workers,
+                say=work.say,
+            ),
+            mixing=settings.mixing,
+            seed=settings.sampling_seed,
+        )
+
+    return _clean_once(steps, "train", (source, target, tags), malformed, clean)
 
 
-def _process_text(work: Preparation, folder: Path, processor: TextProcessor, workers: int) -> None:
+def _process_text(work: Preparation, folder: Path, steps: Steps, processor: TextProcessor, workers: int) -> None:
     """Apply text processing to training and monolingual text, unless it changes nothing or was applied before."""
-    settings, (src, tgt) = work.settings, work.direction.sides
-    if settings.text.changes_nothing or settings.text.already_applied:
+    if not _processes_text(work):
         return
-    _process_in_place(folder / f"train.{src}", processor.preprocess_source, workers)
-    if settings.monolingual:
-        _process_in_place(folder / f"monolingual.{src}", processor.preprocess_source, workers)
-    _process_in_place(folder / f"train.{tgt}", processor.preprocess_target, workers)
+    src, tgt = work.direction.sides
+    texts = {f"train.{src}": processor.preprocess_source}
+    if work.settings.monolingual:
+        texts[f"monolingual.{src}"] = processor.preprocess_source
+    texts[f"train.{tgt}"] = processor.preprocess_target
+    chunks = folder / WORK / "text"
+    chunks.mkdir(exist_ok=True)
+    for name, process in texts.items():
+        if steps.values(f"text.{name}") is None:
+            _process_file(_clean_folder(work, folder) / name, folder / name, process, chunks, workers)
+            steps.finish(f"text.{name}", {}, [folder / name])
 
 
 def _foreign_forms(
@@ -219,7 +354,13 @@ def _round_trips(
     tokenizers = load_tokenizer(tokenizer)  # a copy: a model numbers its symbols as they occur
     models = (tokenizers.source, tokenizers.target)
     for lang, lines, model in zip(work.direction.sides, samples, models, strict=True):
-        found = measure_round_trip(lines, processor=processor, lang=lang, model=model)
+        found = measure_round_trip(
+            lines,
+            processor=processor,
+            lang=lang,
+            model=model,
+            normalization_rule=work.settings.tokenizer.normalization_rule,
+        )
         counts[lang] = found.as_dict()
         if (warning := found.warning()) is not None:
             work.say(f"prepare: warning: {lang}: {warning}")
@@ -236,20 +377,39 @@ def _warn(work: Preparation, report: CleaningReport, *, unit: str = "pairs") -> 
         work.say(f"prepare: {line}")
 
 
+def _with_vocabulary_size(work: Preparation, report: CleaningReport) -> Tokenizer:
+    """Return the settings of the tokenizer with a number in place of `vocab_size: auto`, and show the suggested size.
+
+    The size depends on the number of training pairs alone. Where the text allows fewer pieces, a model of
+    SentencePiece gets as many as possible.
+    """
+    settings = work.settings.tokenizer
+    if not settings.is_learnt:
+        return settings
+    explained = explain_suggestion(report.pairs_out)
+    if settings.vocab_size == "auto":
+        size = suggest_size(report.pairs_out)
+        work.say(f"prepare: tokenizer.vocab_size: auto is {size:,}: {explained}")
+        return settings.model_copy(update={"vocab_size": size, "hard_vocab_limit": False})
+    if is_far_off(settings.vocab_size, report.pairs_out):
+        work.say(f"prepare: tokenizer.vocab_size is {settings.vocab_size:,}; {explained} ('auto' chooses this size)")
+    return settings
+
+
 def _train_tokenizer(
-    settings: Prepare,
+    settings: Tokenizer,
     train_text: tuple[Path, Path],
     folder: Path,
     direction: Direction,
     report: CleaningReport,
-) -> Tokenizers:
+) -> None:
     """Learn the tokenizer; if cleaning has left too little text, raise an error that says so.
 
     Raises:
         UserError: if too little text is left; see also `train_tokenizer`.
     """
     try:
-        return train_tokenizer(settings.tokenizer, train_text, folder / "tokenizer", direction)
+        train_tokenizer(settings, train_text, folder / "tokenizer", direction)
     except TooLittleText as error:
         if not report.loses_much:
             raise
@@ -260,36 +420,54 @@ def _train_tokenizer(
 
 
 def _training_corpus(work: Preparation, index: int, corpus: Corpus, malformed: dict[str, Malformed]) -> TrainingCorpus:
-    paths, name = work.locations.fetch_corpus(corpus, work.say), f"train.{index} {sources_of(corpus)[0].name}"
-    malformed[name] = Malformed()
-    pairs = count_pairs(f"prepare: train.{index}", read_pairs(corpus, paths, malformed[name]))
+    paths, name = work.locations.fetch_corpus(corpus), f"train.{index} {sources_of(corpus)[0].name}"
+    skipped = Skipped()
+    malformed[name] = skipped.malformed
+    pairs = count_pairs(f"prepare: train.{index}", read_pairs(corpus, paths, work.direction, skipped))
     clean = work.settings.clean_of(corpus)
-    own = None if clean == "none" else clean
-    return TrainingCorpus(name, pairs, weight=corpus.weight, tag=corpus.tag, clean=own)
+    return TrainingCorpus(
+        name,
+        pairs,
+        weight=corpus.weight,
+        tag=corpus.tag,
+        share=corpus.share,
+        max_pairs=corpus.max_pairs,
+        clean=None if clean == "none" else clean,
+        left_out=skipped.left_out,
+    )
 
 
 def _write_monolingual(
-    work: Preparation, folder: Path, forbidden: Forbidden | None, malformed: dict[str, Malformed], workers: int
+    work: Preparation,
+    folder: Path,
+    steps: Steps,
+    forbidden: Forbidden | None,
+    malformed: dict[str, Malformed],
+    workers: int,
 ) -> CleaningReport:
     """Write clean text of the source language.
 
     The cleaning rules are those for pairs, with each line as its own translation.
     """
-    settings, place = work.settings, folder / f"monolingual.{work.direction.source}"
-    clean = settings.clean if settings.clean == "none" else settings.clean.for_lines()
-    report = clean_corpora(
-        (_monolingual_corpus(work, index, source, malformed) for index, source in enumerate(settings.monolingual)),
-        clean=clean,
-        forbidden=forbidden,
-        out_source=place,
-        out_target=folder / "monolingual.copy",
-        out_tags=folder / "monolingual.tags",
-        workdir=folder / "cleaning",
-        workers=workers,
-        spaced=work.spaced[:1] * 2,
-        languages=(work.direction.source, work.direction.source),
-    )
-    (folder / "monolingual.copy").unlink()
+    settings, place = work.settings, _clean_folder(work, folder) / f"monolingual.{work.direction.source}"
+    rules = settings.clean if settings.clean == "none" else settings.clean.for_lines()
+
+    def clean(chunks: Path) -> CleaningReport:
+        return clean_corpora(
+            (_monolingual_corpus(work, index, source, malformed) for index, source in enumerate(settings.monolingual)),
+            clean=rules,
+            forbidden=None if forbidden is None else forbidden.of_copies(),
+            out_source=place,
+            out_target=chunks / "copy",
+            out_tags=chunks / "tags",
+            workdir=chunks,
+            resume=True,
+            workers=workers,
+            spaced=work.spaced[:1] * 2,
+            languages=(work.direction.source, work.direction.source),
+        )
+
+    report = _clean_once(steps, "monolingual", [place], malformed, clean)
     work.say(
         f"prepare: {report.pairs_in:,} monolingual lines read, {report.pairs_out:,} kept; {_dropped(report.dropped)}"
     )
@@ -300,7 +478,7 @@ def _write_monolingual(
 def _monolingual_corpus(
     work: Preparation, index: int, source: Source, malformed: dict[str, Malformed]
 ) -> TrainingCorpus:
-    path, name = work.locations.fetch(source, work.say), f"monolingual.{index} {source.name}"
+    path, name = work.locations.fetch(source), f"monolingual.{index} {source.name}"
     malformed[name] = Malformed()
     lines = ((line, line) for line in monolingual_lines(source, path, malformed[name]))
     return TrainingCorpus(name, count_pairs(f"prepare: monolingual.{index}", lines))
@@ -308,8 +486,8 @@ def _monolingual_corpus(
 
 def _write_held_out(work: Preparation, folder: Path, split: str, text: HeldOut, processor: TextProcessor) -> None:
     """Write validation or test text unchanged (`raw`), and in the form that the tokenizer reads."""
-    paths = work.locations.fetch_corpus(text, work.say)
-    pairs = list(read_pairs(text, paths))
+    paths = work.locations.fetch_corpus(text)
+    pairs = list(read_pairs(text, paths, work.direction))
     if processor.text.already_applied:
         processes = [processor.tidy, processor.tidy]
     else:
@@ -318,15 +496,42 @@ def _write_held_out(work: Preparation, folder: Path, split: str, text: HeldOut, 
         write_lines(folder / f"{split}.raw.{lang}", lines)
         write_lines(folder / f"{split}.{lang}", (process(line) for line in lines))
     if text.raw_target is not None:
-        path = work.locations.fetch(text.raw_target, work.say)
-        lines = tuple(source_lines(text.raw_target, path))
-        if len(lines) != len(pairs):
-            raise UserError(f"{text.raw_target.name} has {len(lines)} lines, {split} has {len(pairs)}")
-        write_lines(folder / f"{split}.raw.{work.direction.target}", lines)
+        _write_reference(work, text.raw_target, folder / f"{split}.raw.{work.direction.target}", split, len(pairs))
+    for number, source in enumerate(text.references, start=1):
+        _write_reference(work, source, folder / f"{split}.raw{number}.{work.direction.target}", split, len(pairs))
+
+
+def _write_reference(work: Preparation, source: Source, path: Path, split: str, num_pairs: int) -> None:
+    """Write an untokenised reference of a held-out set."""
+    lines = tuple(source_lines(source, work.locations.fetch(source)))
+    if len(lines) != num_pairs:
+        raise UserError(f"{source.name} has {len(lines)} lines, {split} has {num_pairs}")
+    write_lines(path, lines)
 
 
 def _forbidden(work: Preparation, folder: Path, held_out: dict[str, HeldOut]) -> Forbidden:
-    return collect_forbidden((split, _held_out_pairs(work, folder, split)) for split in held_out)
+    forbidden = collect_forbidden((split, _with_references(work, folder, split)) for split in held_out)
+    settings = work.settings.decontaminate
+    if isinstance(settings, bool):
+        return forbidden
+    sides = []
+    for number, (name, code) in enumerate(zip(("source", "target"), work.direction.sides, strict=True)):
+        lines = {
+            f"{split}.{name}": [pair[number] for pair in _held_out_pairs(work, folder, split)] for split in held_out
+        }
+        per_word = 0 if work.spaced[number] else characters_per_word(code)
+        sides.append(
+            index_side(lines.items(), ngram=settings.ngram, overlap=settings.overlap, characters_per_word=per_word)
+        )
+    return replace(forbidden, overlaps=NgramOverlaps(*sides))
+
+
+def _with_references(work: Preparation, folder: Path, split: str) -> Iterator[tuple[str, str]]:
+    """Yield the pairs of a held-out set, then its sources with each further reference."""
+    yield from _held_out_pairs(work, folder, split)
+    source = folder / f"{split}.raw.{work.direction.source}"
+    for path in reference_paths(folder, split, work.direction.target):
+        yield from zip(iterate_lines(source), iterate_lines(path), strict=True)
 
 
 def _held_out_pairs(work: Preparation, folder: Path, split: str) -> Iterator[tuple[str, str]]:
@@ -338,15 +543,21 @@ def _held_out_pairs(work: Preparation, folder: Path, split: str) -> Iterator[tup
     return zip(*(iterate_lines(folder / f"{split}.{form}{lang}") for lang in work.direction.sides), strict=True)
 
 
-def _process_in_place(path: Path, process: Callable[[str], str], workers: int) -> None:
-    """Apply text processing line by line, in bounded memory."""
+def _process_file(clean: Path, out: Path, process: Callable[[str], str], folder: Path, workers: int) -> None:
+    """Apply text processing line by line, in bounded memory.
+
+    Args:
+        folder: folder of finished chunks, from which an interrupted call goes on.
+    """
+    aside = folder / out.name
     with (
-        atomic_file(path) as aside,
-        aside.open("w", encoding="utf-8", newline="\n") as file,
+        ChunkLog(folder / f"{out.name}.log", [aside]) as log,
         mapping_in_order(partial(_process_lines, process), workers) as map_in_order,
     ):
-        for lines in map_in_order(read_chunks(path)):
-            file.write(lines)
+        num_done = sum(1 for _ in log.finished())
+        for lines in map_in_order(itertools.islice(read_chunks(clean, CHUNK_LINES), num_done, None)):
+            log.add(None, [lines.encode()])
+    aside.replace(out)
 
 
 def _process_lines(process: Callable[[str], str], lines: list[str]) -> str:
@@ -403,6 +614,7 @@ def _binarize_training_text(
             direction=work.direction,
             tokenizers=tokenizers,
             vocabulary=vocabulary,
+            required=required_symbols(work.settings.tokenizer, tokenizers),
             threads=workers,
         )
     source = Dictionary.load(Path(vocabulary.source_path))

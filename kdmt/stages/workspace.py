@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from kdmt.config import Pipeline, resolved
+from kdmt.config import NO_LOCK_FILE, Pipeline, Provenance, resolved
 from kdmt.flow.layout import Layout
 from kdmt.languages import Direction
 from kdmt.log import get_logger
@@ -25,16 +25,18 @@ class Workspace:
     Attributes:
         config: validated settings of the pipeline.
         runs: folder of all pipelines and of downloads.
-        mirror: folder with the content of URLs, used in place of the network; None for the network.
+        mirrors: folders and bases of URLs in which the files of URLs are searched first.
         ranks: processes that train together.
         show: function that takes results of a stage as text, such as the table of scores (default: ignore them).
+        provenance: what the lock file says about the corpora.
     """
 
     config: Pipeline
     runs: Path
-    mirror: Path | None = None
+    mirrors: tuple[str, ...] = ()
     ranks: Ranks = ALONE
     show: Callable[[str], None] = lambda _: None
+    provenance: Provenance = NO_LOCK_FILE
 
     @property
     def layout(self) -> Layout:

@@ -6,9 +6,10 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from kdmt.config import Clean
+from kdmt.config import Clean, Language
 from kdmt.corpus.rules.copies import Copy, NearCopy
 from kdmt.corpus.rules.encodings import Mojibake
+from kdmt.corpus.rules.language import LanguageRule, build_language_rule
 from kdmt.corpus.rules.lengths import Empty, LengthRatio, LongestWord, MaxCharacters, MaxWords, MeanWord, MinWords
 from kdmt.corpus.rules.letters import BrokenCharacters, Letters, Script
 from kdmt.corpus.rules.links import Links
@@ -59,12 +60,15 @@ class RuleSet:
     Attributes:
         changing: rules that change lines of the source, and of the target.
         dropping: rules that drop pairs.
+        language: rule for the language of both sides, which judges many pairs at once, after the others; None if it is
+            not applied.
         keeps_plain: whether no rule changes a line for which `is_plain` is true.
     """
 
     changing: tuple[tuple[ChangingRule, ...], tuple[ChangingRule, ...]]
     dropping: tuple[DroppingRule, ...]
     keeps_plain: bool
+    language: LanguageRule | None = None
 
 
 def build_rules(clean: Clean, languages: LanguagePair) -> RuleSet:
@@ -74,6 +78,7 @@ def build_rules(clean: Clean, languages: LanguagePair) -> RuleSet:
         (_changing_rules(clean, source), _changing_rules(clean, target)),
         (*_rules_of_limits(clean, languages), *_rules_of_list(clean, languages)),
         keeps_plain=not _chosen(clean, CHANGING_LATER),
+        language=_language_rule(clean, languages),
     )
 
 
@@ -111,11 +116,26 @@ def _rules_of_list(clean: Clean, languages: LanguagePair) -> list[DroppingRule]:
     return [DROPPING[name](getattr(clean.rules, name), languages) for name in _chosen(clean, DROPPING)]
 
 
+def _language_rule(clean: Clean, languages: LanguagePair) -> LanguageRule | None:
+    settings = _language_settings(clean)
+    if settings is None:
+        return None
+    if languages.codes is None:
+        raise ValueError("the rule 'language' needs the codes of both languages")
+    return build_language_rule(settings, languages.codes)
+
+
+def _language_settings(clean: Clean | Literal["none"]) -> Language | None:
+    return None if clean == "none" or clean.rules is None else clean.rules.language
+
+
 def changing_names(clean: Clean | Literal["none"]) -> tuple[str, ...]:
     """Return the names of the rules that change lines, for counts."""
-    return (*CHANGING_RULES, *_chosen(clean, (*CHANGING_FIRST, *CHANGING_LATER)))
+    language = _language_settings(clean)
+    swapped = (LanguageRule.swapped,) if language is not None and language.swap else ()
+    return (*CHANGING_RULES, *_chosen(clean, (*CHANGING_FIRST, *CHANGING_LATER)), *swapped)
 
 
 def dropping_names(clean: Clean | Literal["none"]) -> tuple[str, ...]:
     """Return the names of the rules for single pairs that drop pairs, for counts."""
-    return (*DROPPING_RULES, *_chosen(clean, DROPPING))
+    return (*DROPPING_RULES, *_chosen(clean, (*DROPPING, LanguageRule.name)))

@@ -171,7 +171,7 @@ def figures(drawing):
 
 
 def test_table_has_the_figures(drawing, figures):
-    lines = drawing.table(figures).splitlines()
+    lines = drawing.modes_table(figures).splitlines()
     assert "| `nat` | 5.0 ± 0.5 | 96.0 ± 0.5 | 5.0 ± 0.5 | 96.0 ± 0.5 |" in lines
     assert "| `cmlm`, 10 iterations | 99.5 ± 0.5 | 99.5 ± 0.5 | 99.5 ± 0.5 | 99.5 ± 0.5 |" in lines
     assert "| expected: most probable word at each position | | | 4.2 | |" in lines
@@ -191,30 +191,16 @@ def test_lengths_of_bars_are_proportional_to_the_figures(drawing, figures, numbe
     assert [width / widths[-1] for width in widths] == pytest.approx([v / valid[-1] for v in valid[::2]], abs=0.001)
 
 
-def test_page_is_filled_in_between_its_markers(drawing):
-    page = f"before\n{drawing.BEGIN}\nold \\1\n{drawing.END}\nafter\n"
-    filled = drawing.fill_in(page, "new \\1")
-    assert filled == f"before\n{drawing.BEGIN}\nnew \\1\n{drawing.END}\nafter\n"
-    with pytest.raises(ValueError, match="once each"):
-        drawing.fill_in("no markers", "new")
-
-
-def test_page_of_the_documentation_matches_the_committed_results(drawing, monkeypatch, tmp_path):
-    page = tmp_path / "page.md"
-    page.write_text(drawing.PAGE.read_text(encoding="utf-8"), encoding="utf-8")
-    monkeypatch.setattr(sys, "argv", ["draw_modes.py", "--page", str(page), "--out", str(tmp_path / "images")])
+def test_charts_of_the_documentation_match_the_committed_results(drawing, monkeypatch, tmp_path):
+    monkeypatch.setattr(sys, "argv", ["draw_modes.py", "--out", str(tmp_path / "images")])
     drawing.main()
-    assert page.read_text(encoding="utf-8") == drawing.PAGE.read_text(encoding="utf-8")
     made = sorted((tmp_path / "images").glob("*.svg"))
     assert [path.name for path in made] == sorted(path.name for path in drawing.IMAGES.glob("modes-*.svg"))
     assert all(path.read_text() == (drawing.IMAGES / path.name).read_text() for path in made)
 
 
-def test_page_without_results_says_so(drawing, monkeypatch, tmp_path):
-    page = tmp_path / "page.md"
-    page.write_text(f"{drawing.BEGIN}\nold\n{drawing.END}\n", encoding="utf-8")
-    options = ["--page", str(page), "--out", str(tmp_path / "images"), "--results", str(tmp_path)]
-    monkeypatch.setattr(sys, "argv", ["draw_modes.py", *options])
+def test_without_results_nothing_is_drawn(drawing, monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(sys, "argv", ["draw_modes.py", "--out", str(tmp_path / "images"), "--results", str(tmp_path)])
     drawing.main()
-    assert drawing.NO_RESULTS in page.read_text(encoding="utf-8")
+    assert drawing.NO_RESULTS in capsys.readouterr().out
     assert not (tmp_path / "images").exists()

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 import yaml
 
-from kdmt.config import Pipeline, Text
+from kdmt.config import Pipeline, Text, flatten_settings
 
 Load = Callable[..., Pipeline]
 
@@ -17,12 +17,101 @@ Load = Callable[..., Pipeline]
     [
         ("prepare.clean={min_words: 5, max_words: 2}", "prepare.clean: 'min_words' is larger than 'max_words'"),
         ("prepare.clean=none", "prepare: 'clean: none' drops no line: set 'decontaminate: false' too"),
+        ("prepare.mixing={temperature: 5}", "prepare: 'mixing' has no effect with fewer than two corpora"),
+        ("prepare.mixing={temperature: 0.5}", "prepare.mixing.temperature: should be greater than or equal to 1"),
+        (
+            "prepare.sampling_seed=2",
+            "prepare: 'sampling_seed' has no effect without 'share', 'max_pairs' and 'mixing'",
+        ),
+        (
+            "prepare.clean={drop_duplicates: false, duplicates: source}",
+            "prepare.clean: 'duplicates' has no effect with 'drop_duplicates: false'",
+        ),
+        (
+            "prepare.clean={drop_duplicates: false, near_duplicates: 0.8}",
+            "prepare.clean: 'near_duplicates' has no effect with 'drop_duplicates: false'",
+        ),
+        (
+            "prepare.clean={max_duplicates: 2, near_duplicates: 0.8}",
+            "prepare.clean: 'near_duplicates' drops what 'max_duplicates' keeps: equal pairs are near-duplicates too",
+        ),
+        (
+            "prepare.clean.near_duplicates=0.3",
+            "prepare.clean: 'near_duplicates' should be 0, or at least 0.5: other pairs are not near-duplicates",
+        ),
+        ("prepare.clean.duplicates=both", "prepare.clean.duplicates: should be 'pair', 'source', 'target' or 'either'"),
+        ("prepare.decontaminate={ngram: 3}", "prepare.decontaminate.ngram: should be greater than or equal to 5"),
+        ("prepare.decontaminate={overlap: 0.0}", "prepare.decontaminate.overlap: should be greater than 0"),
         ("prepare.tokenizer.type=subword-nmt", "prepare.tokenizer: subword-nmt learns BPE only: set 'model: bpe'"),
         ("prepare.tokenizer.target_path=x", "prepare.tokenizer: 'target_path' is given without 'source_path'"),
         ("prepare.tokenizer.remove_bpe=letter", "prepare.tokenizer: 'remove_bpe' needs 'type: words'"),
         ("prepare.tokenizer={type: words, source_path: x}", "prepare.tokenizer: 'type: words' has no model"),
         ("prepare.tokenizer={source_path: x, target_path: y}", "prepare.tokenizer: a joint tokenizer has one model"),
         ("prepare.tokenizer={source_path: x, joint: false}", "prepare.tokenizer: a given separate tokenizer needs"),
+        (
+            "prepare.tokenizer={type: words, byte_fallback: true}",
+            "prepare.tokenizer: 'byte_fallback' has no effect with",
+        ),
+        (
+            "prepare.tokenizer={type: subword-nmt, model: bpe, split_digits: true}",
+            "prepare.tokenizer: 'split_digits' has no effect with 'type: subword-nmt'",
+        ),
+        (
+            "prepare.tokenizer={type: words, user_defined_symbols: [a]}",
+            "prepare.tokenizer: 'user_defined_symbols' has no",
+        ),
+        ("prepare.tokenizer={type: words, hard_vocab_limit: false}", "prepare.tokenizer: 'hard_vocab_limit' has no"),
+        (
+            "prepare.tokenizer={type: huggingface, source_path: x, normalization_rule: nfkc}",
+            "prepare.tokenizer: 'normalization_rule' has no effect with 'type: huggingface'",
+        ),
+        (
+            "prepare.tokenizer={source_path: x, split_digits: true}",
+            "prepare.tokenizer: 'split_digits' has no effect on a",
+        ),
+        (
+            "prepare.tokenizer={source_path: x, seed: 1}",
+            "prepare.tokenizer: 'seed' has no effect: no tokenizer is learnt",
+        ),
+        ("prepare.tokenizer={type: words, seed: 1}", "prepare.tokenizer: 'seed' has no effect: no tokenizer is learnt"),
+        ("prepare.tokenizer={train_sentences: 0, seed: 1}", "prepare.tokenizer: 'seed' has no effect with 'train_sent"),
+        (
+            "prepare.tokenizer={type: words, vocab_size: auto}",
+            "prepare.tokenizer: 'vocab_size: auto' has no effect: no",
+        ),
+        ("prepare.tokenizer.vocab_size=7", "prepare.tokenizer.vocab_size: should be greater than or equal to 8"),
+        ("prepare.tokenizer.vocab_size=many", "prepare.tokenizer.vocab_size: should be 'auto'"),
+        ("prepare.tokenizer={type: huggingface}", "prepare.tokenizer: 'type: huggingface' needs the path of a"),
+        (
+            "prepare.tokenizer={type: huggingface, source_path: x, vocab_size: 99}",
+            "prepare.tokenizer: 'vocab_size' has no effect with 'type: huggingface': nothing is learnt",
+        ),
+        (
+            "prepare.tokenizer.user_defined_symbols=['a b']",
+            "prepare.tokenizer: 'user_defined_symbols': 'a b' is empty or",
+        ),
+        ("prepare.tokenizer.user_defined_symbols=['']", "prepare.tokenizer: 'user_defined_symbols': '' is empty or"),
+        (
+            "prepare.tokenizer.user_defined_symbols=['</s>']",
+            "prepare.tokenizer: 'user_defined_symbols': '</s>' is a symbol",
+        ),
+        (
+            "prepare.tokenizer.user_defined_symbols=['<0x0A>']",
+            "prepare.tokenizer: 'user_defined_symbols': '<0x0A>' is a",
+        ),
+        (
+            "prepare.tokenizer.user_defined_symbols=[a, a]",
+            "prepare.tokenizer: 'user_defined_symbols': a symbol is listed",
+        ),
+        (
+            "prepare.tokenizer={byte_fallback: true, vocab_size: 260}",
+            "prepare.tokenizer: 'vocab_size' should be more than 260",
+        ),
+        (
+            "prepare={tokenizer: {source_path: x, byte_fallback: true}, vocabulary: {source_path: d}, "
+            "train: [{tsv: {path: x}}], valid: {tsv: {path: x}}}",
+            "prepare: 'tokenizer.byte_fallback' has no effect on a given dictionary",
+        ),
         ("prepare.tokenizer.joint=false", "prepare: a joined vocabulary needs a joint tokenizer"),
         ("prepare.vocabulary.source_path=d", "prepare: a given 'vocabulary.source_path' needs its tokenizer"),
         ("prepare.vocabulary.target_path=d", "prepare.vocabulary: a joined vocabulary has one dictionary"),
@@ -70,3 +159,26 @@ def test_a_data_bin_has_the_names_of_its_test_sets(load: Load) -> None:
 )
 def test_whether_text_settings_change_text(text: str, changes_nothing: bool) -> None:
     assert Text(**yaml.safe_load(text)).changes_nothing is changes_nothing
+
+
+def test_settings_of_the_tokenizer_are_part_of_the_plan_and_old_records_have_their_defaults(load: Load) -> None:
+    """Check that a manifest of an earlier version, which has none of these settings, stays up to date."""
+    new = ("byte_fallback", "split_digits", "user_defined_symbols", "hard_vocab_limit", "normalization_rule", "seed")
+    found = flatten_settings(load("prepare.tokenizer.vocab_size=auto").prepare, "result")
+    assert found["tokenizer.vocab_size"].value == "auto"
+    for name in new:
+        assert found[f"tokenizer.{name}"].value == found[f"tokenizer.{name}"].default
+
+
+def test_case_folding_by_the_tokenizer_makes_scores_ignore_case(load: Load) -> None:
+    assert load("prepare.tokenizer.normalization_rule=nmt_nfkc_cf").scores_lowercased
+    assert not load("prepare.tokenizer.normalization_rule=nmt_nfkc").scores_lowercased
+
+
+def test_a_tokenizer_of_hugging_face_cannot_be_sampled(problem: Callable[..., str]) -> None:
+    message = problem(
+        "prepare.tokenizer={type: huggingface, source_path: x}", "teacher.train.subword_regularization={alpha: 0.1}"
+    )
+    assert message.startswith(
+        "'teacher.train.subword_regularization': a tokenizer of 'prepare.tokenizer.type: huggingf"
+    )

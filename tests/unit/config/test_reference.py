@@ -87,7 +87,7 @@ def test_every_section_has_one_table_with_every_setting() -> None:
 
 def test_a_section_with_several_paths_is_described_once() -> None:
     assert table("students.NAME.train").paths == ("teacher.train", "students.NAME.train")
-    assert table("prepare.monolingual.N").paths[0] == "prepare.train.N.source"
+    assert table("prepare.valid.raw_target").paths[0] == "prepare.train.N.source"
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from kdmt.config import Pipeline
-from kdmt.config.yaml_text import read_yaml
+from kdmt.config.yaml_text import read_yaml, write_yaml
 
 Load = Callable[..., Pipeline]
 
@@ -126,3 +126,27 @@ def test_floats_are_read_as_by_python(text: str) -> None:
 @pytest.mark.parametrize("text", [".inf", "-.inf", ".nan", "1e999"])
 def test_numbers_that_are_not_finite_are_refused(problem: Callable[..., str], text: str) -> None:
     assert "lr: should be" in problem(f"teacher.train.lr={text}")
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"b": 1, "a": [1.5, True, None], "c": {"d": [], "e": {}}},
+        {"text": ["5e-4", "1e3", "1:30", "010", "2023-04-12", "true", "null", "~", "", "0x1f", "=", "<<", "12", "1_0"]},
+        {"text": "@inproceedings{a,\n  title = {Ä # \"'},\n}\n", "tail": "two\nlines", "space": " a: b # c \n"},
+        {"long": "x " * 500, "unicode": "ไทย\u2028é", "control": "a\tb\x85c"},
+        {"5e-4": "a key"},
+    ],
+)
+def test_written_values_are_read_back(values: dict[str, object]) -> None:
+    text = write_yaml(values)
+    assert read_yaml(text) == values
+    assert list(read_yaml(text)) == list(values)
+    assert write_yaml(values) == text
+
+
+def test_yaml_is_written_for_readers() -> None:
+    languages = ["de", "en"]
+    values = {"list": languages, "again": languages, "tuple": (1, 2), "lines": "a\nb\n", "of": [{"x": 1}]}
+    expected = "list: [de, en]\nagain: [de, en]\ntuple: [1, 2]\nlines: |\n  a\n  b\nof:\n- x: 1\n"
+    assert write_yaml(values) == expected

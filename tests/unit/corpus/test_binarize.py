@@ -20,7 +20,8 @@ from kdmt.corpus.binarize import (
     dictionary_path,
 )
 from kdmt.corpus.indexed import IndexedDataset
-from kdmt.corpus.tokenizer import SubwordModel, Tokenizers, train_tokenizer
+from kdmt.corpus.subword_model import SubwordModel
+from kdmt.corpus.tokenizer import Tokenizers, train_tokenizer
 from kdmt.corpus.vocabulary import Dictionary
 from kdmt.errors import UserError
 from kdmt.languages import Direction

@@ -15,9 +15,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kdmt.config import Clean
-from kdmt.corpus.clean import CleaningReport, TrainingCorpus, clean_corpora
+from kdmt.config import Clean, Mixing
+from kdmt.corpus.clean import CleaningReport, clean_corpora
 from kdmt.corpus.decontaminate import collect_forbidden
+from kdmt.corpus.first_pass import TrainingCorpus
+from kdmt.corpus.ngram_overlap import NgramOverlaps, index_side
 from kdmt.corpus.rules.tidying import remove_invisible
 from kdmt.errors import UserError
 from kdmt.languages import writes_spaces
@@ -52,6 +54,8 @@ def clean_in(folder: Path, *corpora: TrainingCorpus, clean: Any = None, **option
     )
     tags = read_lines(out["tags"]) if out["tags"].exists() else None
     expected = {"source", "target"} | ({"tags"} if tags is not None else set())
+    if options.get("resume"):  # the caller removes the work folder
+        expected |= {"work"}
     assert {path.name for path in folder.iterdir()} == expected  # the work folder and .part files are removed
     pairs = list(zip(read_lines(out["source"]), read_lines(out["target"]), strict=True))
     assert report.pairs_out == len(pairs)
@@ -146,6 +150,46 @@ def test_duplicates_across_corpora_are_dropped_except_the_first(tmp_path: Path) 
     assert [counts.dropped["duplicate"] for counts in cleaned.report.corpora] == [0, 2]
 
 
+SIDES: Pairs = [("a", "1"), ("a", "2"), ("b", "1"), ("a", "3"), ("c", "4"), ("d", "4"), ("a", "1")]
+
+
+@pytest.mark.parametrize(
+    ("settings", "kept", "rule"),
+    [
+        ({"max_duplicates": 2}, [0, 1, 2, 3, 4, 5, 6], "duplicate"),
+        ({"duplicates": "source"}, [0, 2, 4, 5], "duplicate_source"),
+        ({"duplicates": "source", "max_duplicates": 2}, [0, 1, 2, 4, 5], "duplicate_source"),
+        ({"duplicates": "target"}, [0, 1, 3, 4], "duplicate_target"),
+        ({"duplicates": "either"}, [0, 4], "duplicate_either"),
+        ({"duplicates": "either", "max_duplicates": 2}, [0, 1, 2, 4, 5], "duplicate_either"),
+    ],
+)
+def test_duplicates_of_a_side(tmp_path: Path, settings: dict[str, Any], kept: list[int], rule: str) -> None:
+    cleaned = clean_in(tmp_path, TrainingCorpus("a", SIDES), clean=Clean(**settings))
+    assert cleaned.pairs == [SIDES[number] for number in kept]
+    dropped = cleaned.report.dropped
+    assert dropped[rule] + (rule != "duplicate") * dropped["duplicate"] == len(SIDES) - len(kept)
+
+
+def test_a_pair_that_another_rule_drops_has_no_duplicates_of_its_source(tmp_path: Path) -> None:
+    typical = [(f"source number {n}", f"target number {n}") for n in range(20)]
+    pairs = [("the source", "x" * 300), ("the source", "the target"), *typical]
+    assert clean_in(tmp_path, TrainingCorpus("a", pairs), clean=Clean(duplicates="source")).pairs == pairs[1:]
+
+
+def test_near_duplicates_across_corpora_are_dropped_untagged_before_tagged(tmp_path: Path) -> None:
+    long = "one two three four five six seven eight nine ten eleven twelve"
+    first = [(long, "a target"), ("another line", "of its own")]
+    second = [(f"{long}!", "A TARGET"), ("a third line", "here"), (f"{long} more", "a target")]
+    corpora = TrainingCorpus("first", first, tag="<first>"), TrainingCorpus("second", second)
+    for workers in (1, 2):
+        cleaned = clean_in(tmp_path, *corpora, clean=Clean(near_duplicates=0.8), workers=workers)
+        assert cleaned.pairs == [first[1], second[0], second[1]]
+        assert [counts.dropped["near_duplicate"] for counts in cleaned.report.corpora] == [1, 1]
+        assert cleaned.report.corpora[1].examples["near_duplicate"] == [(f"{long} more", "a target")]
+    assert clean_in(tmp_path, *corpora).pairs == first + second
+
+
 def test_an_untagged_pair_is_kept_instead_of_a_tagged_duplicate(tmp_path: Path) -> None:
     cleaned = clean_in(
         tmp_path,
@@ -173,6 +217,67 @@ def test_weight_repeats_a_corpus_with_its_tags(tmp_path: Path) -> None:
         assert cleaned.tags == ["<a>"] * 4 + [""] * 3
 
 
+def numbered(name: str, count: int) -> Pairs:
+    return [(f"{name} {number}", f"Nummer {name} {number}") for number in range(count)]
+
+
+def test_share_and_max_pairs_use_a_part_of_the_clean_pairs(tmp_path: Path) -> None:
+    pairs = [pair for pair in numbered("a", 100) for _ in range(2)]  # each one twice
+    corpora = (
+        TrainingCorpus("share", pairs, share=0.3, weight=2, tag="<a>"),
+        TrainingCorpus("most", numbered("b", 40), max_pairs=7),
+        TrainingCorpus("few", numbered("c", 5), max_pairs=7),
+        TrainingCorpus("all", numbered("d", 5)),
+    )
+    outputs = [clean_in(tmp_path, *corpora, seed=seed, workers=workers) for seed, workers in ((1, 1), (1, 2), (2, 1))]
+    assert outputs[0].pairs == outputs[1].pairs != outputs[2].pairs
+    found = outputs[0].pairs
+    assert len(found) == 2 * 30 + 7 + 5 + 5
+    assert found[:30] == found[30:60] == sorted(set(found[:30]), key=pairs.index)
+    assert set(found[:30]) < set(pairs)
+    assert set(found[60:67]) < set(numbered("b", 40))
+    assert found[67:] == numbered("c", 5) + numbered("d", 5)
+    assert outputs[0].tags == ["<a>"] * 60 + [""] * 17
+    counts = outputs[0].report.corpora
+    assert [each.pairs_kept for each in counts] == [100, 40, 5, 5]
+    assert [each.pairs_used for each in counts] == [30, 7, 5, None]
+    assert [each.pairs_out for each in counts] == [60, 7, 5, 5]
+    assert list(outputs[0].report.sampling(mixed=False)) == [
+        "share: 30 of 100 pairs are used",
+        "most: 7 of 40 pairs are used",
+        "few: 5 of 5 pairs are used",
+    ]
+    as_dict = [each.get("pairs_used") for each in outputs[0].report.as_dict()["corpora"]]  # type: ignore[attr-defined]
+    assert as_dict == [30, 7, 5, None]
+
+
+def test_share_without_cleaning(tmp_path: Path) -> None:
+    cleaned = clean_in(tmp_path, TrainingCorpus("a", numbered("a", 10), share=0.5), clean="none")
+    assert len(set(cleaned.pairs)) == 5
+
+
+def test_mixing_repeats_small_corpora_and_uses_a_part_of_large_ones(tmp_path: Path) -> None:
+    """Sizes 400 and 4 with temperature 2 are as 20 to 2, of 404 pairs 367 and 37."""
+    large, small = numbered("large", 400), numbered("small", 4)
+    corpora = TrainingCorpus("large", large), TrainingCorpus("small", small, tag="<s>")
+    cleaned = clean_in(tmp_path, *corpora, mixing=Mixing(temperature=2.0))
+    counts = Counter(cleaned.pairs)
+    assert len(cleaned.pairs) == 404
+    assert set(counts) - set(small) < set(large)
+    assert [counts[pair] for pair in large].count(1) == 367
+    assert Counter(counts[pair] for pair in small) == {9: 3, 10: 1}
+    assert cleaned.pairs[367:403] == small * 9
+    assert cleaned.tags == [""] * 367 + ["<s>"] * 37
+    assert list(cleaned.report.sampling(mixed=True)) == [
+        "large: 400 pairs become 367 (0.92 times)",
+        "small: 4 pairs become 37 (9.25 times)",
+    ]
+    fewer = clean_in(tmp_path, *corpora, mixing=Mixing(temperature=2.0, total_pairs=22))
+    assert [each.pairs_out for each in fewer.report.corpora] == [20, 2]
+    same = clean_in(tmp_path, *corpora, mixing=Mixing(temperature=1.0))
+    assert same.pairs == large + small
+
+
 def test_tags_of_an_earlier_run_are_deleted(tmp_path: Path) -> None:
     (tmp_path / "tags").write_text("<old>\n")
     assert clean_in(tmp_path, TrainingCorpus("a", [("a", "b")])).tags is None
@@ -195,6 +300,34 @@ def test_held_out_sentences_are_dropped_and_counted(tmp_path: Path) -> None:
     assert cleaned.report.dropped["held_out"] == 4
 
 
+def test_pairs_that_share_ngrams_with_held_out_sentences_are_dropped_and_reported(tmp_path: Path) -> None:
+    held_out = [("b", "a"), ("one two three four five six", "eins zwei drei vier fünf sechs")]
+    sides = (
+        index_side([(f"test.{name}", [pair[n] for pair in held_out])], ngram=5, overlap=0.8)
+        for n, name in enumerate(("source", "target"))
+    )
+    forbidden = dataclasses.replace(collect_forbidden([("test", held_out)]), overlaps=NgramOverlaps(*sides))
+    pairs = [
+        ("x", "Noch eins: zwei, drei, vier, FÜNF!"),
+        ("One two three four FIVE", "x"),
+        ("b", "x"),
+        ("one two three four x five six", "a b"),
+        ("one, two, three, four, five, six, seven", "und eins zwei drei vier fünf"),
+    ]
+    clean = Clean(max_ratio=0.0)
+    cleaned = clean_in(tmp_path, TrainingCorpus("a", pairs), forbidden=forbidden, clean=clean)
+    assert cleaned.pairs == [pairs[3]]
+    counts = cleaned.report.corpora[0]
+    assert (counts.dropped["held_out"], counts.dropped["held_out_overlap"]) == (1, 3)
+    assert counts.held_out_overlaps == {"test.source": {"2": 2}, "test.target": {"2": 2}}
+    assert counts.examples["held_out_overlap"] == [pairs[0], pairs[1], pairs[4]]
+    assert cleaned.report.as_dict()["corpora"][0]["held_out_overlaps"] == counts.held_out_overlaps  # type: ignore[index]
+    whole = collect_forbidden([("test", held_out)])
+    exact = clean_in(tmp_path, TrainingCorpus("a", pairs), forbidden=whole, clean=clean)
+    assert exact.pairs == [pairs[0], pairs[1], *pairs[3:]]
+    assert "held_out_overlaps" not in exact.report.as_dict()["corpora"][0]  # type: ignore[index]
+
+
 def test_clean_none_keeps_every_line_unchanged(tmp_path: Path) -> None:
     pairs = [(" a  b\t", "e\u0301\x00"), ("", ""), ("same", "same"), ("same", "same"), ("x\u2028y", "z\ry"), ("", "z")]
     forbidden = collect_forbidden([("test", [("same", "same")])])
@@ -207,7 +340,7 @@ def test_clean_none_keeps_every_line_unchanged(tmp_path: Path) -> None:
 def test_output_does_not_depend_on_the_number_of_workers(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, clean: Any
 ) -> None:
-    monkeypatch.setattr("kdmt.corpus.clean._CHUNK_PAIRS", 7)
+    monkeypatch.setattr("kdmt.corpus.first_pass.CHUNK_PAIRS", 7)
     pairs = [(words(n % 5), f"w{n % 30} y") for n in range(200)]
     forbidden = collect_forbidden([("test", [("w0", "w0 y")])])
     outputs = []
@@ -429,6 +562,59 @@ def test_files_of_a_killed_run_are_replaced(tmp_path: Path) -> None:
     assert clean_in(tmp_path, TrainingCorpus("a", [("a", "b")])).pairs == [("a", "b")]
 
 
+def test_a_call_that_goes_on_after_an_interruption_finds_the_same_duplicates_and_overlaps(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("kdmt.corpus.first_pass.CHUNK_PAIRS", 3)
+    long = "one two three four five six seven eight nine ten eleven"
+    pairs = [(f"{long} {n % 4}", f"{n % 3} {long}") for n in range(20)] + numbered("a", 20)
+    held_out = [("b c d e f", "x")]
+    index = index_side([("test.source", [held_out[0][0]])], ngram=5, overlap=0.8)
+    pairs[5] = ("so b c d e f", "a target")
+    options: dict[str, Any] = {
+        "clean": Clean(near_duplicates=0.9, max_ratio=0.0),
+        "forbidden": dataclasses.replace(collect_forbidden([("test", held_out)]), overlaps=NgramOverlaps(index, index)),
+    }
+
+    def interrupted() -> Iterator[tuple[str, str]]:
+        yield from pairs[:25]
+        raise KeyboardInterrupt
+
+    (tmp_path / "whole").mkdir()
+    (tmp_path / "again").mkdir()
+    whole = clean_in(tmp_path / "whole", TrainingCorpus("a", pairs, share=0.5), **options)
+    assert whole.report.dropped["near_duplicate"] > 3
+    assert whole.report.corpora[0].held_out_overlaps == {"test.source": {"1": 1}}
+    with pytest.raises(KeyboardInterrupt):
+        clean_in(tmp_path / "again", TrainingCorpus("a", interrupted()), resume=True, **options)
+    assert (tmp_path / "again" / "work" / "0.log").stat().st_size > 0
+    again = clean_in(tmp_path / "again", TrainingCorpus("a", pairs, share=0.5), resume=True, **options)
+    assert (again.pairs, again.report) == (whole.pairs, whole.report)
+
+
+# ------------------------------------------------------------------------------------------------------------ languages
+
+
+def test_languages_are_judged_before_held_out_sentences_are_looked_for(tmp_path: Path) -> None:
+    pytest.importorskip("py3langid", reason="an extra")
+    english = [f"The committee will meet again in week {n} of the year." for n in range(4)]
+    german = [f"Der Ausschuss trifft sich wieder in Woche {n} des Jahres." for n in range(4)]
+    french = "La commission se réunira de nouveau la semaine prochaine."
+    pairs = [(english[0], german[0]), (german[1], english[1]), (english[2], french), (german[3], english[3])]
+    done = clean_in(
+        tmp_path,
+        TrainingCorpus("a", pairs),
+        clean=Clean.model_validate({"rules": ["language"]}),
+        forbidden=collect_forbidden([("test", [(english[3], "?")])]),
+        languages=("en", "de"),
+    )
+    assert done.pairs == [(english[0], german[0]), (english[1], german[1])]
+    (corpus,) = done.report.corpora
+    assert (corpus.dropped["language"], corpus.dropped["held_out"], corpus.lines_changed["swapped"]) == (1, 1, 2)
+    assert corpus.examples["language"] == [(english[2], french)]
+    assert corpus.pairs_in == corpus.pairs_kept + sum(corpus.dropped.values())
+
+
 # ------------------------------------------------------------------------------------------------------ chosen rules
 
 
@@ -486,7 +672,7 @@ def test_a_copy_is_not_dropped_from_text_of_one_language(tmp_path: Path) -> None
 
 
 def test_chosen_rules_do_not_depend_on_the_number_of_workers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("kdmt.corpus.clean._CHUNK_PAIRS", 7)
+    monkeypatch.setattr("kdmt.corpus.first_pass.CHUNK_PAIRS", 7)
     pairs = [(f"word {n} &amp; {n % 7}", f"Wort {n + (n % 5 == 0)} & {n % 7} {'ö' * (n % 3)}") for n in range(60)]
     languages = ("en", "de")
     outputs = []

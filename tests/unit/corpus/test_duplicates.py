@@ -1,5 +1,6 @@
 import hashlib
 import itertools
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -7,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kdmt.corpus.duplicates import DIGEST_BYTES, DuplicateFinder
+from kdmt.corpus.duplicates import DIGEST_BYTES, DuplicateFinder, find_either
 
 
 def digest(item: object) -> bytes:
@@ -15,10 +16,10 @@ def digest(item: object) -> bytes:
 
 
 def find_repeats(chunks: list[list[bytes]], workdir: Path) -> list[bool]:
-    with DuplicateFinder(workdir) as finder:
-        for chunk in chunks:
-            finder.add(b"".join(chunk))
-        return list(finder.find())
+    finder = DuplicateFinder(workdir)
+    for chunk in chunks:
+        finder.add(b"".join(chunk))
+    return list(finder.find())
 
 
 def repeats_by_set(digests: list[bytes]) -> list[bool]:
@@ -30,7 +31,7 @@ def repeats_by_set(digests: list[bytes]) -> list[bool]:
     return repeats
 
 
-@settings(max_examples=30, deadline=None)  # each example opens and closes 128 files
+@settings(max_examples=30, deadline=None)
 @given(st.lists(st.lists(st.integers(0, 30)), max_size=8))
 def test_repeats_equal_those_found_with_a_set(
     tmp_path_factory: pytest.TempPathFactory, chunks: list[list[int]]
@@ -41,12 +42,12 @@ def test_repeats_equal_those_found_with_a_set(
 
 
 def find_first(chunks: list[list[bytes]], workdir: Path) -> list[int]:
-    with DuplicateFinder(workdir) as finder:
-        for chunk in chunks:
-            finder.add(b"".join(chunk))
-        found = finder.find_first()
-        assert found.dtype == np.int64
-        return found.tolist()
+    finder = DuplicateFinder(workdir)
+    for chunk in chunks:
+        finder.add(b"".join(chunk))
+    found = finder.find_first()
+    assert found.dtype == np.int64
+    return found.tolist()
 
 
 def first_by_dictionary(digests: list[bytes]) -> list[int]:
@@ -75,11 +76,11 @@ def test_secondary_chunks_are_compared_after_all_others(
     firsts: dict[int, int] = {}
     for number in order:
         firsts.setdefault(items[number][1], number)
-    with DuplicateFinder(tmp_path_factory.mktemp("work")) as finder:
-        for second, chunk in chunks:
-            finder.add(b"".join(map(digest, chunk)), second=second)
-        assert finder.find().tolist() == [firsts[item] != number for number, (_, item) in enumerate(items)]
-        assert finder.find_first().tolist() == [firsts[item] for _, item in items]
+    finder = DuplicateFinder(tmp_path_factory.mktemp("work"))
+    for second, chunk in chunks:
+        finder.add(b"".join(map(digest, chunk)), second=second)
+    assert finder.find().tolist() == [firsts[item] != number for number, (_, item) in enumerate(items)]
+    assert finder.find_first().tolist() == [firsts[item] for _, item in items]
 
 
 def test_first_occurrences_of_many_items(tmp_path: Path) -> None:
@@ -107,8 +108,49 @@ def test_no_items(tmp_path: Path) -> None:
     assert find_repeats([[]], tmp_path) == []
 
 
-def test_files_are_closed_on_exit(tmp_path: Path) -> None:
-    with DuplicateFinder(tmp_path) as finder:
-        finder.add(digest(1))
-    with pytest.raises(ValueError, match="closed file"):
-        finder.find()
+# ------------------------------------------------------------------------------------- limits, exclusions, either side
+
+some_items = st.lists(st.tuples(st.booleans(), st.booleans(), st.integers(0, 4), st.integers(0, 4)), max_size=25)
+
+
+def order_of(items: list[tuple[bool, bool, int, int]]) -> list[int]:
+    """Return the numbers of the items that are not excluded: first items, then second items."""
+    return sorted((n for n, item in enumerate(items) if not item[1]), key=lambda n: items[n][0])
+
+
+@settings(max_examples=60, deadline=None)
+@given(some_items, st.integers(1, 3))
+def test_a_limit_keeps_as_many_of_the_items_that_are_not_excluded(
+    tmp_path_factory: pytest.TempPathFactory, items: list[tuple[bool, bool, int, int]], limit: int
+) -> None:
+    finder = DuplicateFinder(tmp_path_factory.mktemp("work"))
+    for second, _, item, _ in items:
+        finder.add(digest(item), second=second)
+    kept: Counter[int] = Counter()
+    expected = [False] * len(items)
+    for number in order_of(items):
+        expected[number] = kept[items[number][2]] >= limit
+        kept[items[number][2]] += 1
+    excluded_N = np.array([excluded for _, excluded, _, _ in items], dtype=bool)
+    assert finder.find(limit=limit, excluded_N=excluded_N).tolist() == expected
+
+
+@settings(max_examples=60, deadline=None)
+@given(some_items, st.integers(1, 3))
+def test_either_side_is_decided_pair_by_pair(
+    tmp_path_factory: pytest.TempPathFactory, items: list[tuple[bool, bool, int, int]], limit: int
+) -> None:
+    workdir = tmp_path_factory.mktemp("work")
+    source, target = DuplicateFinder(workdir, "sources"), DuplicateFinder(workdir, "targets")
+    for second, _, of_source, of_target in items:
+        source.add(digest(of_source), second=second)
+        target.add(digest(of_target), second=second)
+    kept: Counter[tuple[str, int]] = Counter()
+    expected = [False] * len(items)
+    for number in order_of(items):
+        sides = [("source", items[number][2]), ("target", items[number][3])]
+        expected[number] = any(kept[side] >= limit for side in sides)
+        if not expected[number]:
+            kept.update(sides)
+    excluded_N = np.array([excluded for _, excluded, _, _ in items], dtype=bool)
+    assert find_either(source, target, limit=limit, excluded_N=excluded_N).tolist() == expected

@@ -1,5 +1,4 @@
 import base64
-import gzip
 import hashlib
 import http.server
 import json
@@ -10,20 +9,19 @@ import socket
 import threading
 import time
 import urllib.parse
-import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
 from bad_input import refused
+from fault_server import Fault, FaultServer
 from pydantic import ValidationError
 from tiny_pipeline import kdmt
 
 from kdmt.config import Corpus, Source, flatten_settings, resolved
-from kdmt.corpus.fetch import fetch, fetch_corpus, read_pairs
-from kdmt.corpus.text_files import open_lines
+from kdmt.corpus.fetch import Places, fetch, fetch_unverified
 from kdmt.errors import UserError
 
 CONTENT = bytes(range(256)) * 4096  # 1 MiB
@@ -100,9 +98,15 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
 @pytest.fixture
 def get(tmp_path: Path) -> Callable[..., Path]:
     def get(source: Source, mirror: Path | None = None) -> Path:
-        return fetch(source, downloads=tmp_path / "downloads", mirror=mirror, base=tmp_path)
+        mirrors = () if mirror is None else (str(mirror),)
+        return fetch(source, Places(tmp_path / "downloads", mirrors, base=tmp_path)).path
 
     return get
+
+
+@pytest.fixture(autouse=True)
+def _no_retries(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("kdmt.corpus.download._WAITS_SECONDS", ())
 
 
 def parts(tmp_path: Path) -> list[Path]:
@@ -170,21 +174,61 @@ def test_a_mirror_that_is_not_a_folder_is_refused(tmp_path: Path, get: Callable[
 
 def test_a_download_is_kept_and_used_again(tmp_path: Path, server: Server) -> None:
     source = Source(url=server.url, sha256=SHA256)
-    seen: list[tuple[int, int | None]] = []
+    seen: list[tuple[str, int, int | None]] = []
 
     def download() -> Path:
-        return fetch(
-            source, downloads=tmp_path / "d", mirror=None, base=tmp_path, progress=lambda *args: seen.append(args)
-        )
+        return fetch(source, Places(tmp_path / "d"), progress=lambda *args: seen.append(args)).path
 
     path = download()
     assert path.read_bytes() == CONTENT
     assert path.name == f"{SHA256[:16]}-file name.bin"
-    assert seen[-1] == (len(CONTENT), len(CONTENT))
+    assert seen[-1] == (server.url, len(CONTENT), len(CONTENT))
     assert download() == path
     assert server.range_headers == [None]
     path.write_bytes(b"damaged since")
     assert download().read_bytes() == CONTENT
+
+
+def test_an_unverified_download_is_found_by_the_verified_one(tmp_path: Path, server: Server) -> None:
+    places = Places(tmp_path / "d")
+    fetched = fetch_unverified(server.url, places)
+    assert (fetched.sha256, fetched.num_bytes, fetched.origin) == (SHA256, len(CONTENT), "127.0.0.1")
+    assert fetched.path.read_bytes() == CONTENT
+    assert fetch(Source(url=server.url, sha256=SHA256), places).path == fetched.path
+    assert server.range_headers == [None]
+
+
+def test_an_unverified_download_is_repeated_only_if_it_has_changed(tmp_path: Path) -> None:
+    places, changed = Places(tmp_path / "d"), b"changed"
+    with FaultServer({"/a": CONTENT}).serving() as server:
+        url = f"{server.url}/a"
+        first = fetch_unverified(url, places)
+        assert fetch_unverified(url, places) == replace(first, num_received=0, origin=None)
+        assert server.num_bytes["/a"] == len(CONTENT)
+        server.faults["/a"] = [Fault(404)]
+        assert fetch_unverified(url, places).path == first.path  # the server is not needed
+        server.files["/a"] = changed
+        second = fetch_unverified(url, places)
+        assert (second.sha256, second.num_received) == (hashlib.sha256(changed).hexdigest(), len(changed))
+        assert first.path.read_bytes() == CONTENT  # the earlier version is kept
+        second.path.write_bytes(b"damaged")
+        assert fetch_unverified(url, places).path.read_bytes() == changed
+
+
+def test_a_mirror_server_is_asked_before_the_server_of_the_url(tmp_path: Path) -> None:
+    with FaultServer({"/m/example.invalid/a/b%20c.gz": CONTENT}).serving() as server:
+        places = Places(tmp_path / "d", (f"{server.url}/m",))
+        fetched = fetch(Source(url="https://example.invalid/a/b c.gz", sha256=SHA256), places)
+        assert fetched.path.read_bytes() == CONTENT
+        assert fetch_unverified("https://example.invalid/a/b c.gz", places).path == fetched.path
+
+
+def test_an_alternative_is_used_if_the_server_fails(tmp_path: Path) -> None:
+    with FaultServer({"/b": CONTENT}).serving() as server:
+        places = Places(tmp_path / "d", alternatives={f"{server.url}/a": (f"{server.url}/b",)})
+        fetched = fetch(Source(url=f"{server.url}/a", sha256=SHA256), places)
+        assert fetched.path.read_bytes() == CONTENT
+        assert [path for path, _ in server.requests] == ["/a", "/b"]
 
 
 @pytest.mark.parametrize("ranges", [True, False])
@@ -301,7 +345,7 @@ def test_a_refused_connection_is_reported(get: Callable[..., Path], server: Serv
 
 def test_a_server_that_never_answers_times_out(get: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("no_proxy", "*")
-    monkeypatch.setattr("kdmt.corpus.fetch._TIMEOUT_SECONDS", 0.05)
+    monkeypatch.setattr("kdmt.corpus.connection._TIMEOUT_SECONDS", 0.05)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         url = f"http://127.0.0.1:{silent.getsockname()[1]}/a"
         with pytest.raises(UserError, match=rf"{url}: download failed: timed out"):
@@ -430,7 +474,7 @@ def test_a_download_without_a_length_has_a_maximum_size(
         while True:  # until the client closes the connection
             connection.sendall(b"10000\r\n" + body + b"\r\n" if coding else body)
 
-    monkeypatch.setattr("kdmt.corpus.fetch._MAX_BYTES", 10**7)
+    monkeypatch.setattr("kdmt.corpus.download._MAX_BYTES", 10**7)
     with raw_server(answer) as address, pytest.raises(UserError, match=r"more than 0\.01 GB came"):
         get(Source(url=f"{address}/a", sha256=SHA256))
     assert parts(tmp_path) == []
@@ -468,7 +512,7 @@ def _drip(connection: socket.socket, start: bytes, piece: bytes) -> None:
 def test_a_very_slow_download_is_stopped(
     get: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, start: bytes, piece: bytes
 ) -> None:
-    monkeypatch.setattr("kdmt.corpus.fetch._STALL_SECONDS", 0.2)
+    monkeypatch.setattr("kdmt.corpus.connection.STALL_SECONDS", 0.2)
     message = "download failed: fewer than 10,000 bytes came in 0.2 seconds"
     with raw_server(lambda connection, _: _drip(connection, start, piece)) as address:  # noqa: SIM117
         with pytest.raises(UserError, match=rf"{address}/a: {message}"):
@@ -522,120 +566,3 @@ def test_logins_and_control_characters_are_not_printed_or_saved() -> None:
         assert "secret" not in refused("prepare", "tiny.yaml", "--set", wrong)
     Path("broken.yaml").write_text(f"name: {url}/x: y\n", encoding="utf-8")
     assert "secret" not in refused("prepare", "broken.yaml")
-
-
-# ------------------------------------------------------------------------------------------------------------- lines
-
-
-def write_zip(path: Path, **members: bytes) -> Path:
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
-        for name, content in members.items():
-            archive.writestr(name, content)
-    return path
-
-
-TEXT = "a\u2028b\x0bc\x85d\x1ce\rf\r\n\nlast \u00e9"
-LINES = ["a\u2028b\x0bc\x85d\x1ce\rf", "", "last \u00e9"]
-
-
-def test_lines_end_only_at_newlines(tmp_path: Path) -> None:
-    plain, gzipped = tmp_path / "a.txt", tmp_path / "a.txt.gz"
-    plain.write_bytes(TEXT.encode())
-    gzipped.write_bytes(gzip.compress(TEXT.encode()))
-    archive = write_zip(tmp_path / "a.zip", text=TEXT.encode(), **{"inner.gz": gzipped.read_bytes()})
-    assert list(open_lines(plain)) == LINES
-    assert list(open_lines(gzipped)) == LINES
-    assert list(open_lines(archive, member="text")) == LINES
-    assert list(open_lines(archive, member="inner.gz")) == LINES
-    plain.write_bytes(TEXT.encode() + b"\n")
-    assert list(open_lines(plain)) == LINES
-
-
-def test_a_byte_order_mark_is_removed_only_at_the_start(tmp_path: Path) -> None:
-    path = tmp_path / "a.txt"
-    path.write_bytes("\ufeffone\n\ufefftwo\n".encode())
-    assert list(open_lines(path)) == ["one", "\ufefftwo"]
-
-
-def test_a_line_that_is_not_utf8_is_named(tmp_path: Path) -> None:
-    path = tmp_path / "a.txt"
-    path.write_bytes("grün\ngr".encode() + b"\xfcn\n")
-    with pytest.raises(UserError, match=r"a\.txt line 2: not UTF-8"):
-        list(open_lines(path))
-    with pytest.raises(UserError, match="the corpus line 2: not UTF-8"):
-        list(open_lines(path, name="the corpus"))
-
-
-def test_damaged_archives_are_refused(tmp_path: Path) -> None:
-    long_text = "\n".join(str(hash((1, n))) for n in range(20_000)).encode()
-    gzipped = tmp_path / "a.gz"
-    gzipped.write_bytes(gzip.compress(long_text)[:-5000])
-    with pytest.raises(UserError, match=r"a\.gz: truncated or damaged after line \d+"):
-        list(open_lines(gzipped))
-    gzipped.write_bytes(b"<html>not found</html>")
-    with pytest.raises(UserError, match=r"a\.gz: truncated or damaged after line 0"):
-        list(open_lines(gzipped))
-    archive = write_zip(tmp_path / "a.zip", text=long_text)
-    whole = archive.read_bytes()
-    archive.write_bytes(whole[:-1000])
-    with pytest.raises(UserError, match=r"a\.zip:text: truncated or damaged"):
-        list(open_lines(archive, member="text"))
-    archive.write_bytes(whole[:5000] + b"\0" * 100 + whole[5100:])
-    with pytest.raises(UserError, match=r"a\.zip:text: truncated or damaged"):
-        list(open_lines(archive, member="text"))
-
-
-def test_missing_files_and_members_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="missing: No such file"):
-        list(open_lines(tmp_path / "missing"))
-    with pytest.raises(UserError, match=r"a\.zip:deu\.txt: no such member; the archive holds text, about"):
-        list(open_lines(write_zip(tmp_path / "a.zip", text=b"", about=b""), member="deu.txt"))
-
-
-# ------------------------------------------------------------------------------------------------------------- pairs
-
-
-def two_files(tmp_path: Path, source: str, target: str) -> Corpus:
-    (tmp_path / "c.en").write_text(source, encoding="utf-8")
-    (tmp_path / "c.de").write_text(target, encoding="utf-8")
-    return Corpus(source=Source(path="c.en"), target=Source(path="c.de"))
-
-
-def pairs_of(corpus: Corpus, base: Path) -> list[tuple[str, str]]:
-    return list(read_pairs(corpus, fetch_corpus(corpus, downloads=base, mirror=None, base=base)))
-
-
-def test_pairs_of_two_files(tmp_path: Path) -> None:
-    corpus = two_files(tmp_path, "a\n\nc\n", "x\ny\nz")
-    assert pairs_of(corpus, tmp_path) == [("a", "x"), ("", "y"), ("c", "z")]
-
-
-@pytest.mark.parametrize(
-    ("source", "target", "counts"),
-    [("a\nb\nc\n", "x\n", (3, 1)), ("a\n", "x\ny\n", (1, 2)), ("", "x\ny\n", (0, 2)), ("a\n", "", (1, 0))],
-)
-def test_two_files_of_different_length_are_refused(
-    tmp_path: Path, source: str, target: str, counts: tuple[int, int]
-) -> None:
-    corpus = two_files(tmp_path, source, target)
-    with pytest.raises(UserError, match=rf"c\.en has {counts[0]} lines, c\.de has {counts[1]}"):
-        pairs_of(corpus, tmp_path)
-
-
-def test_an_empty_corpus_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"c\.en and c\.de: the corpus is empty"):
-        pairs_of(two_files(tmp_path, "", ""), tmp_path)
-    corpus = Corpus(tsv=Source(path="c.en"))
-    with pytest.raises(UserError, match=r"c\.en: the corpus is empty"):
-        pairs_of(corpus, tmp_path)
-
-
-def test_pairs_of_a_tsv_file_inside_a_zip_archive(tmp_path: Path) -> None:
-    write_zip(tmp_path / "a.zip", text="1\tein\u2028s\tone\n2\tzwei\ttwo\n".encode())
-    tsv = Source(path="a.zip", member="text")
-    assert pairs_of(Corpus(tsv=tsv, source_column=2, target_column=1), tmp_path) == [
-        ("one", "ein\u2028s"),
-        ("two", "zwei"),
-    ]
-    with pytest.raises(UserError, match=r"a\.zip:text line 1: 3 columns, at least 4 expected"):
-        pairs_of(Corpus(tsv=tsv, source_column=0, target_column=3), tmp_path)

@@ -11,8 +11,9 @@ import sentencepiece
 
 from kdmt.config import Text, Tokenizer
 from kdmt.corpus.round_trip import RoundTrip, measure_round_trip, survives_lowercasing
+from kdmt.corpus.subword_model import SubwordModel
 from kdmt.corpus.text import TextProcessor
-from kdmt.corpus.tokenizer import SubwordModel, train_tokenizer
+from kdmt.corpus.tokenizer import train_tokenizer
 from kdmt.languages import Direction
 
 SYLLABLES = ["ba", "no", "ti", "ke", "Lu", "ßo", "ära", "win"]
@@ -150,3 +151,20 @@ def test_a_warning_is_given_above_one_percent() -> None:
     assert found.warning() == (
         "11 of 1,000 lines do not survive processing and back ('prepare.text.moses' 6, 'prepare.tokenizer' 5): "
     )
+
+
+def test_bytes_restore_characters_that_have_no_piece(text: Path, tmp_path: Path) -> None:
+    rare = ["ba ☃", "no 𝔷"]
+    without = learn(text, tmp_path / "without", vocab_size=70)
+    assert measure(rare, without).changed["tokenizer"] == 2
+    assert measure(rare, learn(text, tmp_path / "with", vocab_size=330, byte_fallback=True)).num_changed == 0
+
+
+def test_the_normalisation_that_a_model_was_learnt_with_is_no_change(text: Path, tmp_path: Path) -> None:
+    model = learn(text, tmp_path, vocab_size=70, normalization_rule="nfkc_cf")
+    processor = TextProcessor(Text(), "en", "de", "NFC")
+    for rule, num_changed in (("identity", 2), ("nfkc_cf", 0)):
+        found = measure_round_trip(
+            ["ＢＡ no", "Lu", "ba"], processor=processor, lang="de", model=model, normalization_rule=rule
+        )
+        assert found.changed["tokenizer"] == num_changed

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -20,9 +20,11 @@ import subword_nmt.apply_bpe
 from kdmt.config import SubwordRegularization, Text
 from kdmt.config import Tokenizer as TokenizerSettings
 from kdmt.corpus.codec import TextCodec
+from kdmt.corpus.huggingface_tokenizer import HuggingFaceModel
+from kdmt.corpus.subword_model import SubwordModel
 from kdmt.corpus.subword_sampling import MAX_GROWTH, SubwordSampling, Word
 from kdmt.corpus.text import TextProcessor
-from kdmt.corpus.tokenizer import SubwordModel, Tokenizers, train_tokenizer
+from kdmt.corpus.tokenizer import Tokenizers, train_tokenizer
 from kdmt.corpus.vocabulary import Dictionary
 from kdmt.errors import UserError
 from kdmt.languages import Direction
@@ -428,6 +430,31 @@ def test_pieces_with_spaces_elsewhere_are_drawn_by_sentence(tmp_path: Path, wher
     assert len(drawn) > len(tokens)
 
 
+@pytest.mark.parametrize("kind", ["unigram", "bpe"])
+def test_bytes_and_user_defined_symbols_are_kept(tmp_path: Path, kind: Literal["unigram", "bpe"]) -> None:
+    """Check that the text stays, that words around such tokens are cut again, and that no byte is drawn for a piece."""
+    (tmp_path / "text").write_text("\n".join(corpus()) + "\n")
+    settings = TokenizerSettings(
+        model=kind, vocab_size=330, byte_fallback=True, user_defined_symbols=["<ph>"], hard_vocab_limit=False
+    )
+    tokenizers = train_tokenizer(settings, (tmp_path / "text",) * 2, tmp_path / "tokenizer", Direction("xx", "yy"))
+    model = tokenizers.source
+    line = "banana☃lola <ph> nalola 𝔷"
+    dictionary = all_symbols(model)
+    tokens = dictionary.encode_line(model.encode_lines([line])[0])
+    sampling = make_sampling(model, dictionary, **settings_of({"model": kind}))
+    drawn = set()
+    for epoch in range(30):
+        new, _ = sampling.sample(tokens, np.array([len(tokens)]), np.array([0]), 0, epoch=epoch)
+        symbols = dictionary.string(new)
+        drawn.add(symbols)
+        assert model.decode(symbols) == line
+        assert [symbol for symbol in symbols.split() if symbol.startswith("<")] == [
+            *("<0xE2>", "<0x98>", "<0x83>", "<ph>", "<0xF0>", "<0x9D>", "<0x94>", "<0xB7>")
+        ]
+    assert len(drawn) > 5
+
+
 def test_settings_of_another_model_are_refused(models: Any) -> None:
     for kind, wrong, message in (
         (UNIGRAM, {"dropout": 0.1}, "the tokenizer is a unigram model, set 'alpha'"),
@@ -455,3 +482,10 @@ def test_tokenised_text_is_refused(tmp_path: Path) -> None:
     model = train_tokenizer(settings, (tmp_path, tmp_path), tmp_path / "out", Direction("xx", "yy")).source
     with pytest.raises(UserError, match="type: words' cannot be cut in another way"):
         make_sampling(model, Dictionary(), alpha=0.1)
+
+
+def test_a_tokenizer_of_hugging_face_is_refused(tmp_path: Path) -> None:
+    tokenizers = pytest.importorskip("tokenizers", reason="needs the extra 'huggingface'")
+    tokenizers.Tokenizer(tokenizers.models.WordLevel({"a": 0}, unk_token="a")).save(str(tmp_path / "t.json"))
+    with pytest.raises(UserError, match="type: huggingface' cuts text in one way only"):
+        make_sampling(HuggingFaceModel(tmp_path / "t.json"), Dictionary(), alpha=0.1)

@@ -4,16 +4,27 @@ import io
 import itertools
 import json
 import random
+import re
 import shutil
+from collections import Counter
 
 import pytest
+import sentencepiece
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kdmt.config import Tokenizer
-from kdmt.corpus.tokenizer import count_lines, load_tokenizer, read_chunks, sample_lines, train_tokenizer
+from kdmt.corpus.tokenizer import (
+    count_lines,
+    load_tokenizer,
+    read_chunks,
+    required_symbols,
+    sample_lines,
+    train_tokenizer,
+)
 from kdmt.errors import UserError
 from kdmt.languages import Direction
+from kdmt.types import SPECIALS
 
 DIRECTION = Direction("en", "de")
 KINDS = {
@@ -97,8 +108,6 @@ def test_tokens_of_any_text_are_separated_by_spaces(folders, kind):
 
 
 def test_pieces_equal_those_of_sentencepiece(folders, corpus):
-    import sentencepiece
-
     for kind in ("unigram", "bpe"):
         processor = sentencepiece.SentencePieceProcessor(model_file=str(folders[kind] / "joint.model"))
         expected = [" ".join(pieces) for pieces in processor.encode(some_lines(corpus), out_type=str)]
@@ -148,8 +157,6 @@ def test_words_equal_to_special_symbols_are_unknown_words(tmp_path, kind):
 
 
 def test_special_symbols_of_a_given_sentencepiece_model_are_literal_text(tmp_path):
-    import sentencepiece
-
     model = io.BytesIO()
     sentencepiece.SentencePieceTrainer.train(
         sentence_iterator=iter(["ab cd <pad> ab </s>"] * 50),
@@ -252,16 +259,146 @@ def test_a_given_file_that_is_not_a_model_is_refused(folders, corpus, tmp_path):
 
 @pytest.mark.parametrize("model", ["unigram", "bpe"])
 def test_a_vocabulary_that_is_too_large_is_refused_with_the_limit(corpus, tmp_path, model):
-    with pytest.raises(UserError, match=r"vocab_size 99999: .*Please set it to a value <= \d+") as raised:
+    with pytest.raises(UserError, match=r"vocab_size 99999: too large .* allows at most \d+ pieces") as raised:
         train_tokenizer(Tokenizer(model=model, vocab_size=99_999), corpus, tmp_path / "tokenizer", DIRECTION)
-    limit = int(str(raised.value).rpartition("<= ")[2].rstrip("."))
-    if model == "bpe":  # the unigram model's limit depends on its own pruning
-        train_tokenizer(Tokenizer(model=model, vocab_size=limit), corpus, tmp_path / "tokenizer", DIRECTION)
+    limit = int(re.findall(r"at most (\d+) pieces", str(raised.value))[0])
+    train_tokenizer(Tokenizer(model=model, vocab_size=limit), corpus, tmp_path / "tokenizer", DIRECTION)
+    with pytest.raises(UserError, match="too large"):
+        train_tokenizer(Tokenizer(model=model, vocab_size=limit + 1), corpus, tmp_path / "tokenizer", DIRECTION)
 
 
 def test_a_vocabulary_that_is_too_small_is_refused(corpus, tmp_path):
-    with pytest.raises(UserError, match="smaller than required_chars"):
+    with pytest.raises(UserError, match=r"vocab_size 8: the characters .* alone are \d+ pieces") as raised:
         train_tokenizer(Tokenizer(vocab_size=8), corpus, tmp_path / "tokenizer", DIRECTION)
+    least = int(re.findall(r"set at least (\d+)", str(raised.value))[0])
+    characters = set("".join(path.read_text(encoding="utf-8") for path in corpus)) - {"\n"}
+    assert least == len(characters) + len(SPECIALS)  # the space is the piece ▁
+    train_tokenizer(Tokenizer(vocab_size=least), corpus, tmp_path / "tokenizer", DIRECTION)
+
+
+# ------------------------------------------------------------------------------------------- settings of SentencePiece
+
+RARE = "ba ☃ 𝔷 12 305 ＡＢ"  # characters that are not in the corpus
+
+
+def learn(corpus, folder, **values):
+    return train_tokenizer(Tokenizer(**{"vocab_size": 120, **values}), corpus, folder / "tokenizer", DIRECTION).source
+
+
+def learn_with_library(corpus, **values):
+    """Return the model that the library itself learns of the same text."""
+    model = io.BytesIO()
+    lines = [" ".join(line.split()) for path in corpus for line in path.read_text(encoding="utf-8").splitlines()]
+    options = {"model_type": "unigram", "vocab_size": 120, "character_coverage": 1.0, "hard_vocab_limit": True}
+    options |= {"byte_fallback": False, "normalization_rule_name": "identity", "max_sentence_length": 1 << 16}
+    options |= {"bos_id": 0, "pad_id": 1, "eos_id": 2, "unk_id": 3, "num_threads": 4, "minloglevel": 2}
+    sentencepiece.SentencePieceTrainer.train(sentence_iterator=iter(lines), model_writer=model, **{**options, **values})
+    return model.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs"),
+    [
+        ({}, {}),
+        ({"model": "bpe"}, {"model_type": "bpe"}),
+        ({"byte_fallback": True, "vocab_size": 380}, {"byte_fallback": True, "vocab_size": 380}),
+        ({"split_digits": True}, {"split_digits": True}),
+        ({"user_defined_symbols": ["<ph>", 'a,"b']}, {"user_defined_symbols": ["<ph>", 'a,"b']}),
+        ({"vocab_size": 99999, "hard_vocab_limit": False}, {"vocab_size": 99999, "hard_vocab_limit": False}),
+        ({"normalization_rule": "nmt_nfkc"}, {"normalization_rule_name": "nmt_nfkc"}),
+        ({"normalization_rule": "nfkc_cf"}, {"normalization_rule_name": "nfkc_cf"}),
+    ],
+    ids=str,
+)
+def test_models_have_the_bytes_that_the_library_writes_with_the_same_options(corpus, tmp_path, ours, theirs):
+    """Check every setting; the first two cases are the options of all models before these settings existed."""
+    learn(corpus, tmp_path, **ours)
+    assert (tmp_path / "tokenizer" / "joint.model").read_bytes() == learn_with_library(corpus, **theirs)
+
+
+@pytest.mark.parametrize("model", ["unigram", "bpe"])
+def test_byte_fallback_restores_characters_without_a_piece(corpus, tmp_path, model):
+    plain = learn(corpus, tmp_path, model=model)
+    assert "<unk>" in plain.encode_lines([RARE])[0].split()
+    tokenizer = learn(corpus, tmp_path, model=model, byte_fallback=True, vocab_size=360)
+    tokens = tokenizer.encode_lines([RARE])[0]
+    assert "<unk>" not in tokens.split()
+    assert tokenizer.decode(tokens) == RARE
+    at = tokens.split().index("<0xE2>")  # ☃ is E2 98 83 in UTF-8
+    assert tokens.split()[at : at + 3] == ["<0xE2>", "<0x98>", "<0x83>"]
+
+
+def test_text_that_is_spelled_like_a_byte_is_cut_like_other_text(corpus, tmp_path):
+    tokenizer = learn(corpus, tmp_path, byte_fallback=True, vocab_size=360)
+    tokens = tokenizer.encode_lines(["<0x41>"])[0].split()
+    assert "<0x41>" not in tokens
+    assert tokenizer.decode(" ".join(tokens)) == "<0x41>"
+
+
+def test_required_symbols_are_the_bytes_and_the_user_defined_symbols(corpus, tmp_path):
+    settings = Tokenizer(vocab_size=380, byte_fallback=True, user_defined_symbols=["<ph>", "ba"])
+    tokenizers = train_tokenizer(settings, corpus, tmp_path / "tokenizer", DIRECTION)
+    expected = ["<ph>", "ba", *(f"<0x{number:02X}>" for number in range(256))]
+    assert required_symbols(settings, tokenizers) == (expected, expected)
+    assert required_symbols(Tokenizer(), tokenizers) == ([], [])  # as for a given model without the setting
+
+
+def test_bytes_of_a_given_model_are_required_only_with_byte_fallback(corpus, folders, tmp_path):
+    learn(corpus, tmp_path, vocab_size=380, byte_fallback=True)
+    given = Tokenizer(source_path=str(tmp_path / "tokenizer" / "joint.model"), byte_fallback=True)
+    tokenizers = train_tokenizer(given, corpus, tmp_path / "again", DIRECTION)
+    assert len(required_symbols(given, tokenizers)[0]) == 256
+    without = Tokenizer(source_path=str(folders["unigram"] / "joint.model"), byte_fallback=True)
+    with pytest.raises(UserError, match=r"tokenizer\.byte_fallback: .*joint\.model has no pieces for bytes"):
+        train_tokenizer(without, corpus, tmp_path / "again", DIRECTION)
+
+
+def test_user_defined_symbols_are_one_piece_anywhere(corpus, tmp_path):
+    tokenizer = learn(corpus, tmp_path, user_defined_symbols=["<ph>", "ano"])
+    assert [piece for piece in tokenizer.encode_lines(["ba<ph>no banoti"])[0].split() if "ph" in piece] == ["<ph>"]
+    assert "ano" in tokenizer.encode_lines(["banoti"])[0].split()
+
+
+def with_numbers(corpus, folder):
+    """Return a corpus in which numbers are frequent enough for pieces of several digits."""
+    paths = []
+    for path in corpus:
+        lines = path.read_text(encoding="utf-8").splitlines()
+        paths.append(folder / path.name)
+        paths[-1].write_text("".join(f"{line} 2024 1999\n" for line in lines), encoding="utf-8")
+    return tuple(paths)
+
+
+@pytest.mark.parametrize("model", ["unigram", "bpe"])
+def test_split_digits_leaves_no_piece_of_two_digits(corpus, tmp_path, model):
+    numbers = with_numbers(corpus, tmp_path)
+    several = [piece for piece in learn(numbers, tmp_path, model=model).symbols if re.search(r"\d\d", piece)]
+    assert several
+    split = learn(numbers, tmp_path, model=model, split_digits=True)
+    assert not [piece for piece in split.symbols if re.search(r"\d\d", piece)]
+    assert split.encode_lines(["2024"])[0].split() == ["▁", "2", "0", "2", "4"]
+
+
+def test_a_soft_limit_makes_as_many_pieces_as_the_text_allows(corpus, tmp_path):
+    tokenizer = learn(corpus, tmp_path, vocab_size=99_999, hard_vocab_limit=False)
+    assert 120 < len(tokenizer.symbols) < 2_000
+
+
+@pytest.mark.parametrize(("rule", "expected"), [("identity", "ＡＢ ﬁ"), ("nmt_nfkc", "AB fi"), ("nfkc_cf", "ab fi")])
+def test_the_normalisation_rule_is_part_of_the_model(corpus, tmp_path, rule, expected):
+    tokenizer = learn(corpus, tmp_path, normalization_rule=rule, byte_fallback=True, vocab_size=360)
+    moved = load_tokenizer(shutil.copytree(tmp_path / "tokenizer", tmp_path / "checkpoint")).target
+    for model in (tokenizer, moved):
+        assert model.decode(model.encode_lines(["ＡＢ ﬁ"])[0]) == expected
+
+
+def test_a_seed_draws_other_lines_and_repeats(corpus, tmp_path):
+    contents = []
+    for number, seed in enumerate((None, 1, 1, 2)):
+        learn(corpus, tmp_path / str(number), vocab_size=60, train_sentences=60, seed=seed)
+        contents.append((tmp_path / str(number) / "tokenizer" / "joint.model").read_bytes())
+    assert contents[1] == contents[2]
+    assert len(set(contents)) == 3
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -304,7 +441,7 @@ def edit(folder, change):
         (lambda folder: (folder / "tokenizer.json").write_text('{"type": "moses"}'), "the key 'source' is missing"),
         (
             lambda folder: edit(folder, lambda values: values.update(type="moses")),
-            "'type' is 'moses', expected one of sentencepiece, subword-nmt, words",
+            "'type' is 'moses', expected one of sentencepiece, subword-nmt, huggingface, words",
         ),
         (lambda folder: edit(folder, lambda values: values["target"].pop("sha256")), "the key 'sha256' is missing"),
     ],
@@ -347,3 +484,13 @@ def test_sampling_is_even(tmp_path_factory, lengths, limit):
     assert len(drawn) == (min(limit, total) if limit else total)
     gaps = {after - before for before, after in itertools.pairwise(drawn)}
     assert max(gaps, default=0) - min(gaps, default=0) <= 1
+
+
+def test_lines_are_drawn_at_random_with_a_seed(tmp_path):
+    """Check that each set of 2 of 4 lines is drawn equally often: 10,000 draws, 5 standard deviations."""
+    path = tmp_path / "text"
+    path.write_text("a\nb\nc\nd\n")
+    drawn = Counter("".join(sample_lines([path], 2, seed)) for seed in range(10_000))
+    assert set(drawn) == {"ab", "ac", "ad", "bc", "bd", "cd"}
+    assert all(abs(count - 10_000 / 6) < 5 * (10_000 * 5 / 36) ** 0.5 for count in drawn.values())
+    assert list(sample_lines([path], 4, 1)) == list(sample_lines([path], 0, 1)) == ["a", "b", "c", "d"]

@@ -137,3 +137,17 @@ def test_files_in_other_formats_are_refused(tmp_path, data, message):
 
 def test_windows_line_endings_are_read(tmp_path):
     assert load(tmp_path, "a 5\r\nb 3\r\n").symbols[4:] == ["a", "b"]
+
+
+def test_required_tokens_are_kept_below_the_threshold_and_beyond_the_limit():
+    counts = {"a": 9, "b": 5, "c": 2}
+    required = ["x", "c", "a"]
+    made = Dictionary.from_counts(counts, threshold=3, nwords=5, padding_factor=1, required=required)
+    assert made.symbols[4:] == ["a", "x", "c"]
+    assert made.counts[4:] == [9, 0, 2]
+
+
+def test_a_vocabulary_keeps_its_order_and_other_tokens_follow():
+    made = Dictionary.from_vocabulary(["b", "a"], {"a": 3, "<bt>": 2, "<unk>": 7}, padding_factor=4)
+    assert made.symbols[4:] == ["b", "a", "<bt>", "madeupword0000"]
+    assert made.counts[4:] == [0, 3, 2, 0]

@@ -20,13 +20,20 @@ def cells(cell: str) -> dict[str, Any]:
     return dict(pair for text in re.findall(r"`([^`]*)`", cell) for pair in yaml.safe_load(text).items())
 
 
-def rows() -> list[list[str]]:
-    table = PAGE.split("| rule | settings |")[1].split("\n\n")[0]
+def rows(first: str = "settings") -> list[list[str]]:
+    """Return the rows of the table whose second column has this title."""
+    table = PAGE.split(f"| rule | {first} |")[1].split("\n\n")[0]
     return [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines()[2:]]
 
 
-def test_every_rule_is_in_the_table_in_its_order() -> None:
-    assert [row[0].strip("`") for row in rows()] == list(Rules.model_fields)
+def test_every_rule_is_in_a_table_in_its_order() -> None:
+    found = [row[0].strip("`") for row in (*rows(), *rows("what it does"))]
+    assert found == list(Rules.model_fields)
+
+
+def test_rules_in_no_list_are_those_of_the_second_table() -> None:
+    listed = {name for rules in LISTS.values() for name in rules}
+    assert not listed & {row[0].strip("`") for row in rows("what it does")}
 
 
 def test_settings_and_defaults_of_the_table_are_those_of_the_rules() -> None:

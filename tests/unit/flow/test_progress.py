@@ -53,12 +53,20 @@ def test_pairs_are_yielded_unchanged_and_counted(clock: Clock, capsys: pytest.Ca
     ]
 
 
-@pytest.mark.parametrize(("total", "expected"), [(None, "download: 30 MB"), (90_000_000, "download: 30 MB of 90 MB")])
-def test_downloads_are_reported_at_intervals(clock: Clock, total: int | None, expected: str) -> None:
+@pytest.mark.parametrize(
+    ("total", "expected"),
+    [
+        (None, "download: 33 MB of 2 files, 2.0 MB/s"),
+        (90_000_000, "download: 33 of 95 MB of 2 files, 2.0 MB/s, 31 s left"),
+    ],
+)
+def test_downloads_are_reported_together_at_intervals(clock: Clock, total: int | None, expected: str) -> None:
     logged: list[str] = []
-    report = download_progress(logged.append)
-    report(10_000_000, total)
-    clock.now += 11.0
-    report(30_000_000, total)
-    report(40_000_000, total)
+    with download_progress(logged.append) as report:
+        report("a", 10_000_000, total)
+        clock.now += 5.0
+        report("b", 1_000_000, 5_000_000)
+        clock.now += 6.0
+        report("a", 32_000_000, total)
+        report("a", 40_000_000, total)
     assert logged == [expected]

@@ -10,6 +10,8 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from bad_input import refused
+from corpus_formats import ONE_FILE, write_corpus
 from tiny_pipeline import (
     SIZES,
     WORDS,
@@ -93,6 +95,67 @@ def test_decontamination_can_be_turned_off() -> None:
         write_lines(path, [*read_lines(path), *read_lines(Path(f"text/test.{lang}"))])
     run_stages("prepare", sets=["prepare.decontaminate=false"])
     assert read_lines(MADE / "train.en")[-SIZES["test"] :] == read_lines(Path("text/test.en"))
+
+
+@pytest.mark.usefixtures("pipeline")
+def test_decontamination_by_ngrams_drops_training_and_monolingual_lines_that_contain_test_sentences() -> None:
+    test = {lang: "ba da ga na ma la ra sa" if lang == "en" else "bi di gi ni mi li ri si" for lang in ("en", "de")}
+    for lang in ("en", "de"):
+        path = Path(f"text/test.{lang}")
+        write_lines(path, [test[lang], *read_lines(path)[1:]])
+        path = Path(f"text/train.{lang}")
+        write_lines(path, [f"So: {test[lang].upper()} !", *read_lines(path)])
+    write_lines(Path("text/mono.en"), [f"{test['en']} ba", f"{test['de']} bi", "ba be bi"])
+    change(monolingual=[{"path": "text/mono.en"}])
+    sets = ["prepare.decontaminate={ngram: 6}", "prepare.clean.max_ratio=0.0"]
+    run_stages("prepare", sets=sets)
+    assert report()["dropped"]["held_out_overlap"] == facts()["dropped"]["held_out_overlap"] == 1
+    assert report()["corpora"][0]["held_out_overlaps"] == {"test.source": {"1": 1}, "test.target": {"1": 1}}
+    assert len(read_lines(MADE / "train.en")) == SIZES["train"]
+    assert read_lines(MADE / "monolingual.en") == [
+        f"{test['de']} bi",
+        "ba be bi",
+    ]  # compared with English sentences alone
+    run_stages("prepare", sets=sets[1:])
+    assert len(read_lines(MADE / "train.en")) == SIZES["train"] + 1
+    assert len(read_lines(MADE / "monolingual.en")) == 3
+
+
+@pytest.mark.usefixtures("pipeline")
+def test_corpora_are_mixed_by_temperature_and_used_in_part() -> None:
+    """Mix 40 pairs of 50 with 10 others by a temperature of 2: 33 and 17 of 50."""
+    for name, seed, count in (("large", 5, 60), ("small", 6, 12)):
+        pairs = list(dict.fromkeys(make_pairs(count, seed=seed)))[: 50 if name == "large" else 10]
+        for side, lang in enumerate(("en", "de")):
+            write_lines(Path(f"text/{name}.{lang}"), [f"{name} {pair[side]}" for pair in pairs])
+    corpora = [
+        {side: {"path": f"text/{name}.{lang}"} for side, lang in (("source", "en"), ("target", "de"))}
+        for name in ("large", "small")
+    ]
+    corpora[0]["share"] = 0.8  # type: ignore[assignment]
+    change(train=corpora, mixing={"temperature": 2}, decontaminate=False, clean={"max_ratio": 0.0})
+    stderr = run_stages("prepare")[0].err
+    assert [corpus["pairs_out"] for corpus in report()["corpora"]] == [33, 17]
+    first = read_lines(MADE / "train.en")
+    assert [sum(line.startswith(name) for line in first) for name in ("large", "small")] == [33, 17]
+    assert "prepare: train.0 text/large.en: 40 of 50 pairs are used\n" in stderr
+    assert "prepare: train.1 text/small.en: 10 pairs become 17 (1.70 times)\n" in stderr
+    change(train=corpora, mixing={"temperature": 2}, decontaminate=False, clean={"max_ratio": 0.0}, sampling_seed=2)
+    run_stages("prepare")
+    assert read_lines(MADE / "train.en") != first
+
+
+@pytest.mark.usefixtures("pipeline")
+def test_a_stage_made_by_a_version_without_the_newer_settings_is_up_to_date() -> None:
+    run_stages("prepare")
+    path = MADE / "manifest.json"
+    manifest = json.loads(path.read_text(encoding="utf-8"))
+    newer = ("clean.duplicates", "clean.max_duplicates", "clean.near_duplicates", "mixing", "sampling_seed")
+    for name in (*newer, "train.0.share", "train.0.max_pairs"):
+        del manifest["settings"][f"prepare.{name}"]
+    path.write_text(json.dumps(manifest), encoding="utf-8")
+    run_stages("prepare")
+    assert json.loads(path.read_text(encoding="utf-8")) == manifest  # it was not made again
 
 
 @pytest.mark.usefixtures("pipeline")
@@ -310,10 +373,70 @@ def test_urls_are_replaced_by_a_mirror(monkeypatch: pytest.MonkeyPatch) -> None:
         (mirror / f"train.{lang}.gz").write_bytes(data)
         corpus[side] = {"url": f"https://nowhere.invalid/a/train.{lang}.gz", "sha256": hashlib.sha256(data).hexdigest()}
     change(train=[corpus])
-    assert kdmt("prepare", "tiny.yaml", "--mirror", "mirror").code == 0
+    Path("empty").mkdir()
+    result = kdmt("prepare", "tiny.yaml", "--mirror", "empty", "--mirror", "mirror")
+    assert result.code == 0
+    assert "prepare: 0 bytes downloaded: 2 files in the mirror mirror, " in result.err
     assert read_lines(MADE / "train.en") == read_lines(Path("text/train.en"))
-    monkeypatch.setenv("KDMT_MIRROR", "mirror")
+    monkeypatch.setenv("KDMT_MIRROR", "empty:mirror")
     assert "up to date" in kdmt("prepare", "tiny.yaml").err
+    change(clean="none", decontaminate=False)
+    assert kdmt("prepare", "tiny.yaml").code == 0
+
+
+@pytest.mark.usefixtures("pipeline")
+def test_further_references_are_stored_and_excluded_from_training() -> None:
+    test, valid = read_lines(Path("text/test.de")), read_lines(Path("text/valid.de"))
+    write_lines(Path("text/one"), [f"{line} !" for line in test])
+    write_lines(Path("text/two"), ["rim rim rum", *test[1:]])
+    write_lines(Path("text/three"), valid[::-1])
+    pairs = [zip(["gi ge"], ["Rim, rim rum."], strict=True), make_pairs(40, seed=2)]
+    train = [pair for part in pairs for pair in part]
+    for side, lang in enumerate(("en", "de")):
+        write_lines(Path(f"text/train.{lang}"), [pair[side] for pair in train])
+    document = settings()["prepare"]
+    document["test"]["test"]["references"] = [{"path": "text/one"}, {"path": "text/two"}]
+    document["valid"]["references"] = [{"path": "text/three"}]
+    change(test=document["test"], valid=document["valid"])
+    run_stages("prepare", sets=["prepare.tokenizer.vocab_size=30", "prepare.clean.max_ratio=9.0"])
+    assert read_lines(MADE / "test.raw1.de") == read_lines(Path("text/one"))
+    assert read_lines(MADE / "test.raw2.de") == read_lines(Path("text/two"))
+    assert read_lines(MADE / "valid.raw1.de") == valid[::-1]
+    assert "Rim, rim rum." not in read_lines(MADE / "train.de")
+    assert report()["corpora"][0]["held_out_matches"]["test.target"] >= 1
+    write_lines(Path("text/two"), test[1:])
+    again = kdmt("prepare", "tiny.yaml")
+    assert (again.code, again.err.splitlines()[-1]) == (2, "kdmt: error: text/two has 4 lines, test has 5")
+
+
+@pytest.mark.usefixtures("pipeline")
+def test_pairs_with_a_low_score_in_the_file_are_a_rule_of_the_report() -> None:
+    pairs = make_pairs(60, seed=2)
+    rows = [f"{source}\t{target}\t{number / 60}" for number, (source, target) in enumerate(pairs)]
+    write_lines(Path("text/scored.tsv"), rows)
+    change(train=[{"tsv": {"path": "text/scored.tsv"}, "quality": {"column": 2, "min": 0.25}}])
+    result = run_stages("prepare", sets=["prepare.tokenizer.vocab_size=30", "prepare.clean.max_ratio=9.0"])[0]
+    made = report()
+    assert (made["pairs_in"], made["dropped"]["quality"]) == (60, 15)
+    assert made["corpora"][0]["dropped"]["quality"] == 15
+    assert made["pairs_out"] == made["pairs_in"] - sum(made["dropped"].values())
+    assert facts()["dropped"]["quality"] == 15
+    assert "60 pairs read" in result.err
+    assert "quality 15" in result.err
+
+
+@pytest.mark.usefixtures("pipeline")
+@pytest.mark.parametrize("form", [form for form in ONE_FILE if form != "tsv"])
+def test_a_truncated_corpus_ends_with_its_name(form: str) -> None:
+    pairs = list(zip(*(read_lines(Path(f"text/train.{lang}")) for lang in ("en", "de")), strict=True))
+    corpus, path = write_corpus(Path("text"), form, pairs, malformed="error")
+    change(train=[corpus.model_dump(exclude_defaults=True)])
+    assert kdmt("prepare", "tiny.yaml").code == 0
+    assert read_lines(MADE / "train.de") == [target for _, target in pairs]
+    content = path.read_bytes()
+    path.write_bytes(content[:-30])
+    message = refused("prepare", "tiny.yaml")
+    assert re.match(rf"{path}(:\w+)?(: truncated or damaged after (line|row) \d+: | line \d+: not JSON)", message)
 
 
 @pytest.mark.usefixtures("pipeline")

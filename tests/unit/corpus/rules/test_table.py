@@ -6,6 +6,8 @@ import pytest
 
 from kdmt.config import Clean
 from kdmt.config.rules import LISTS, Rules
+from kdmt.corpus.filters.table import FILTERS
+from kdmt.corpus.rules.language import LanguageRule
 from kdmt.corpus.rules.pair_text import LanguagePair
 from kdmt.corpus.rules.table import (
     CHANGING_FIRST,
@@ -22,7 +24,7 @@ LANGUAGES = LanguagePair((True, True), ("en", "de"))
 
 
 def test_every_rule_of_the_settings_is_in_the_table() -> None:
-    assert [*CHANGING_FIRST, *CHANGING_LATER, *DROPPING] == list(Rules.model_fields)
+    assert [*CHANGING_FIRST, *CHANGING_LATER, *DROPPING, LanguageRule.name, *FILTERS] == list(Rules.model_fields)
 
 
 def test_rules_that_change_lines_have_their_place() -> None:

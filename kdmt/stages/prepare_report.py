@@ -1,0 +1,185 @@
+"""The data report of the prepare stage: gathers what the stage has counted, and measures the prepared text."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from kdmt.config import ParallelText, Prepare, Provenance
+from kdmt.corpus.clean import CleaningReport, CorpusCounts
+from kdmt.corpus.data_report.histogram import histogram_of_ratios, histogram_of_sizes
+from kdmt.corpus.data_report.measurements import (
+    PairSample,
+    TokenStatistics,
+    count_tokens,
+    measure_sample,
+    sample_pairs,
+    vocabulary_use,
+)
+from kdmt.corpus.data_report.page import (
+    DataReport,
+    ReportedRules,
+    ReportedSide,
+    ReportedSplit,
+    ReportedText,
+    render_page,
+)
+from kdmt.corpus.given_text import sources_of, texts_by_path
+from kdmt.corpus.prepared import PreparedCorpus
+from kdmt.corpus.vocabulary import Dictionary
+from kdmt.corpus.vocabulary_size import explain_suggestion
+from kdmt.files import write_text
+
+PAGE = "report.html"
+
+
+@dataclass(frozen=True)
+class Collected:
+    """What the stage has counted.
+
+    Attributes:
+        title: title of the page.
+        hashes: name of each file -> its SHA-256.
+        cleaned: counts of the training corpora.
+        monolingual: counts of the monolingual corpora; None if there are none.
+        held_out: split -> counts of `check_held_out`.
+        warnings: warnings of the stage.
+        provenance: licences of data sets.
+    """
+
+    title: str
+    hashes: Mapping[str, str]
+    cleaned: CleaningReport
+    monolingual: CleaningReport | None
+    held_out: Mapping[str, Mapping[str, Any]]
+    warnings: Sequence[str]
+    provenance: Provenance
+
+
+def write_report(corpus: PreparedCorpus, settings: Prepare, collected: Collected) -> None:
+    """Write `report.html` to the folder of the stage."""
+    write_text(corpus.folder / PAGE, render_page(_gather(corpus, settings, collected)))
+
+
+def _gather(corpus: PreparedCorpus, settings: Prepare, collected: Collected) -> DataReport:
+    src, tgt = corpus.direction.sides
+    cleaned = collected.cleaned
+    sampled = sample_pairs(corpus.text("train", src), corpus.text("train", tgt), cleaned.pairs_out)
+    sample = measure_sample(sampled, (corpus.prefix("train", src), corpus.prefix("train", tgt)))
+    dictionaries = [Dictionary.load(corpus.dictionary(lang)) for lang in (src, tgt)]
+    counted = [
+        count_tokens(corpus.prefix("train", lang), len(dictionary))
+        for lang, dictionary in zip((src, tgt), dictionaries, strict=True)
+    ]
+    sides = [
+        _side(lang, counts, dictionary, sample, number, spaced=corpus.spaced[number])
+        for number, (lang, counts, dictionary) in enumerate(zip((src, tgt), counted, dictionaries, strict=True))
+    ]
+    if settings.vocabulary.joined:
+        use = vocabulary_use(dictionaries[0], counted[0].symbol_counts_V + counted[1].symbol_counts_V)
+        joined = [("symbols of the joined vocabulary that occur", f"{use.used:,} of {use.symbols:,}")]
+    else:
+        joined = []
+    return DataReport(
+        title=collected.title,
+        summary=[*_summary(cleaned), *joined],
+        warnings=collected.warnings,
+        texts=list(_texts(settings, collected)),
+        rules=[_rules(each) for each in cleaned.corpora],
+        patterns={},
+        sides=sides,
+        splits=list(_splits(corpus, list(collected.held_out), counted)),
+        ratios=histogram_of_ratios(sample.ratios),
+        sampled_pairs=len(sample.tokens_N2),
+        shared=_shared(cleaned),
+        held_out=_largest_first(
+            (each.name, side, count) for each in cleaned.corpora for side, count in each.held_out_matches.items()
+        ),
+        held_out_shared=_largest_first(
+            (split, other, count)
+            for split, values in collected.held_out.items()
+            for other, count in values.get("shared", {}).items()
+        ),
+        suggestion=explain_suggestion(cleaned.pairs_out) + "." if settings.tokenizer.is_learnt else "",
+    )
+
+
+def _summary(cleaned: CleaningReport) -> list[tuple[str, str]]:
+    dropped = sum(cleaned.dropped.values())
+    share = f" ({100 * dropped / cleaned.pairs_in:.1f}%)" if cleaned.pairs_in else ""
+    return [
+        ("pairs read", f"{cleaned.pairs_in:,}"),
+        ("pairs dropped", f"{dropped:,}{share}"),
+        ("pairs for training, with copies", f"{cleaned.pairs_out:,}"),
+        ("typical ratio of target to source characters", f"{cleaned.typical_ratio:.3f}"),
+    ]
+
+
+def _texts(settings: Prepare, collected: Collected) -> Iterator[ReportedText]:
+    by_path = texts_by_path(settings)
+    counts: dict[str, CorpusCounts] = {
+        f"prepare.train.{number}": each for number, each in enumerate(collected.cleaned.corpora)
+    }
+    if collected.monolingual is not None:
+        counts |= {f"prepare.monolingual.{number}": each for number, each in enumerate(collected.monolingual.corpora)}
+    for path, text in by_path.items():
+        sources = sources_of(text) if isinstance(text, ParallelText) else [text]
+        dataset = collected.provenance.datasets.get(path)
+        own = counts.get(path)
+        lines = 0 if own is not None else collected.held_out[path.split(".", 2)[-1]]["lines"]
+        yield ReportedText(
+            path=path.removeprefix("prepare.") + ("" if dataset is None else f" ({dataset.name})"),
+            files=tuple(source.name for source in sources),
+            sha256=tuple(collected.hashes.get(source.name, "") for source in sources),
+            licence=None if dataset is None else dataset.licence,
+            pairs=lines if own is None else own.pairs_in,
+            kept=lines if own is None else own.pairs_kept,
+            copies=1 if own is None else own.weight,
+            tag=None if own is None else own.tag,
+        )
+
+
+def _rules(counts: CorpusCounts) -> ReportedRules:
+    return ReportedRules(counts.name, counts.pairs_in, counts.dropped, counts.lines_changed, counts.examples)
+
+
+def _side(
+    lang: str, counts: TokenStatistics, dictionary: Dictionary, sample: PairSample, number: int, *, spaced: bool
+) -> ReportedSide:
+    return ReportedSide(
+        lang=lang,
+        tokens=counts.tokens,
+        unknown=counts.unknown,
+        mean_size=counts.mean_size,
+        vocabulary=vocabulary_use(dictionary, counts.symbol_counts_V),
+        tokens_per_word=sample.tokens_per_word(number) if spaced else None,
+        characters_per_token=sample.characters_per_token(number),
+        sizes=histogram_of_sizes(counts.size_counts),
+    )
+
+
+def _splits(
+    corpus: PreparedCorpus, names: Sequence[str], training: Sequence[TokenStatistics]
+) -> Iterator[ReportedSplit]:
+    for name in names:
+        for lang, trained in zip(corpus.direction.sides, training, strict=True):
+            found = count_tokens(corpus.prefix(name, lang), len(trained.symbol_counts_V))
+            unseen = int(found.symbol_counts_V[trained.symbol_counts_V == 0].sum())
+            yield ReportedSplit(name, lang, found.sentences, found.tokens, found.unknown, unseen)
+
+
+def _shared(cleaned: CleaningReport) -> list[tuple[str, str, int]]:
+    if cleaned.overlaps is None:
+        return []
+    names = [each.name for each in cleaned.corpora]
+    own, earlier = np.nonzero(cleaned.overlaps)
+    return _largest_first(
+        (names[i], names[j], int(cleaned.overlaps[i, j])) for i, j in zip(own.tolist(), earlier.tolist(), strict=True)
+    )
+
+
+def _largest_first(lines: Iterator[tuple[str, str, int]]) -> list[tuple[str, str, int]]:
+    return sorted((line for line in lines if line[2]), key=lambda line: (-line[2], line[:2]))
