@@ -29,10 +29,12 @@ import numpy as np
 from kdmt.config import Clean, Mixing
 from kdmt.corpus.decontaminate import Forbidden
 from kdmt.corpus.dropped import (
-    NUM_EXAMPLES,
+    NUM_REPORTED,
+    REPORTED_CHARACTERS,
     Examples,
     cut_texts,
     describe_dropped,
+    for_message,
     lost_much,
     show_texts,
     warning_lines,
@@ -117,7 +119,7 @@ class CleaningReport:
         """Return the report as plain JSON values."""
         corpora = [dataclasses.asdict(corpus) for corpus in self.corpora]
         for corpus in corpora:
-            del corpus["examples"]  # reports contain no text
+            del corpus["examples"]  # this report contains no text
             for name in ("held_out_overlaps", "pairs_used"):
                 if corpus[name] is None:
                     del corpus[name]
@@ -128,6 +130,10 @@ class CleaningReport:
             "dropped": self.dropped,
             "corpora": corpora,
         }
+
+    def dropped_examples(self) -> dict[str, Examples]:
+        """Return the beginnings of the first pairs that each rule dropped, by corpus, as plain JSON values."""
+        return {corpus.name: dict(corpus.examples) for corpus in self.corpora}
 
     def as_record(self) -> dict[str, Any]:
         """Return all values as JSON values, for `from_record`."""
@@ -160,13 +166,13 @@ class CleaningReport:
         """Return the first pair dropped by the rule that drops the most, as the end of a message; empty if none."""
         rule = max(self.dropped, key=self.dropped.__getitem__)
         pairs = [pair for corpus in self.corpora for pair in corpus.examples.get(rule, ())]
-        return f"; {rule} dropped {show_texts(pairs[0])}, for example" if pairs else ""
+        return f"; {rule} dropped {show_texts(cut_texts(*pairs[0]))}, for example" if pairs else ""
 
     def warnings(self, unit: str = "pairs") -> Iterator[str]:
         """Yield the lines of warnings about many dropped pairs: for each corpus, with examples, and for all."""
         what = f"{unit} dropped"
         for corpus in self.corpora:
-            yield from warning_lines(corpus.name, what, corpus.pairs_in, corpus.dropped, corpus.examples)
+            yield from warning_lines(corpus.name, what, corpus.pairs_in, corpus.dropped, for_message(corpus.examples))
         if len(self.corpora) > 1:
             yield from warning_lines("all corpora", what, self.pairs_in, self.dropped, {})
 
@@ -223,8 +229,8 @@ class _Dropped:
     def add(self, rule: str, pair: Pair) -> None:
         """Count a dropped pair, given as it was read."""
         self.counts[rule] += 1
-        if self.counts[rule] <= NUM_EXAMPLES:
-            self.examples.setdefault(rule, []).append(cut_texts(*pair))
+        if self.counts[rule] <= NUM_REPORTED:
+            self.examples.setdefault(rule, []).append(cut_texts(*pair, length=REPORTED_CHARACTERS))
 
 
 def _clean_pair(pair: Pair, rules: RuleSet, counts: collections.Counter[str]) -> Pair:
@@ -423,7 +429,7 @@ def _count(one: PassedCorpus, losses: Losses, sizes: Sizes, forbidden: Forbidden
     examples = dict(one.examples)
     for rule, found in positions.items():
         if len(found):
-            examples[rule] = texts_at(one, found[:NUM_EXAMPLES].tolist())
+            examples[rule] = texts_at(one, found[:NUM_REPORTED].tolist())
     first_rules = [*dropping_names(one.clean), "held_out"]
     held_out_sides = () if forbidden is None else forbidden.sides
     overlaps: dict[str, dict[str, int]] | None = None

@@ -19,7 +19,7 @@ import numpy as np
 
 from kdmt.config import Clean
 from kdmt.corpus.chunk_log import ChunkLog
-from kdmt.corpus.dropped import Examples, add_examples
+from kdmt.corpus.dropped import NUM_REPORTED, Examples, add_examples
 from kdmt.corpus.fingerprints import Finders, Fingerprints
 from kdmt.corpus.pool import mapping_in_order
 from kdmt.corpus.sentence_lengths import Lengths, RatioMedian
@@ -160,7 +160,7 @@ def _sum_up(
             pairs_in += chunk.pairs_in
             num_pairs += chunk.num_pairs
             counts += chunk.counts
-            add_examples(examples, chunk.examples)
+            add_examples(examples, chunk.examples, NUM_REPORTED)
             overlaps += chunk.overlaps
     return PassedCorpus(corpus, clean, paths[0], paths[1], pairs_in, num_pairs, counts, paths[2], examples, overlaps)
 

@@ -33,7 +33,7 @@ from kdmt.corpus.licences import describe_licences, licences_of
 from kdmt.corpus.lines import iterate_lines, spread_lines, write_lines
 from kdmt.corpus.ngram_overlap import NgramOverlaps, index_side
 from kdmt.corpus.pool import mapping_in_order
-from kdmt.corpus.prepared import PARTIAL_SUFFIX, REPORT, PreparedCorpus, reference_paths
+from kdmt.corpus.prepared import PARTIAL_SUFFIX, REPORT, REPORT_EXAMPLES, PreparedCorpus, reference_paths
 from kdmt.corpus.reading import Skipped, monolingual_lines, read_pairs, source_lines
 from kdmt.corpus.round_trip import SAMPLED_LINES, measure_round_trip
 from kdmt.corpus.steps import Steps
@@ -166,9 +166,14 @@ def _fill(work: Preparation, folder: Path, steps: Steps) -> dict[str, object]:
     for line in report.sampling(mixed=settings.mixing is not None):
         work.say(f"prepare: {line}")
     _warn(work, report)
-    monolingual = {}
+    examples = report.dropped_examples()
+    monolingual: dict[str, object] = {}
     if settings.monolingual:
-        monolingual = _write_monolingual(work, folder, steps, forbidden, malformed, workers)
+        lines = _write_monolingual(work, folder, steps, forbidden, malformed, workers)
+        counted = {"lines_in": lines.pairs_in, "lines_out": lines.pairs_out, "dropped": lines.dropped}
+        monolingual = {"monolingual": counted}
+        examples |= lines.dropped_examples()
+    write_json(folder / REPORT_EXAMPLES, examples)
     samples = [spread_lines(path, SAMPLED_LINES) for path in clean_text]
     _process_text(work, folder, steps, processor, workers)
     write_json(folder / TEXT_FILE, processor.to_dict())
@@ -439,8 +444,8 @@ def _write_monolingual(
     forbidden: Forbidden | None,
     malformed: dict[str, Malformed],
     workers: int,
-) -> dict[str, object]:
-    """Write clean text of the source language; return its counts.
+) -> CleaningReport:
+    """Write clean text of the source language.
 
     The cleaning rules are those for pairs, with each line as its own translation.
     """
@@ -467,8 +472,7 @@ def _write_monolingual(
         f"prepare: {report.pairs_in:,} monolingual lines read, {report.pairs_out:,} kept; {_dropped(report.dropped)}"
     )
     _warn(work, report, unit="lines")
-    counts = {"lines_in": report.pairs_in, "lines_out": report.pairs_out, "dropped": report.dropped}
-    return {"monolingual": counts}
+    return report
 
 
 def _monolingual_corpus(

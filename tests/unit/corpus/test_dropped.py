@@ -10,6 +10,7 @@ from kdmt.corpus.dropped import (
     add_examples,
     cut_texts,
     describe_dropped,
+    for_message,
     lost_much,
     show_texts,
     warning_lines,
@@ -65,3 +66,12 @@ def test_a_warning_has_examples_of_the_worst_rule_if_none_dropped_a_tenth() -> N
     dropped = {"copy": 9, "empty": 8, "length": 7}
     found = list(warning_lines("news", "pairs dropped", 100, dropped, {rule: [("x", "y")] for rule in dropped}))
     assert found[1:] == ["  copy: 'x' -> 'y'"]
+
+
+def test_a_message_has_the_beginnings_of_three_examples_of_a_report() -> None:
+    examples = {"copy": [("a" * 100, "b"), ("c", "d"), ("e", "f"), ("g", "h")]}
+    assert for_message(examples) == {"copy": [("a" * 60 + "...", "b"), ("c", "d"), ("e", "f")]}
+    found: Examples = {}
+    add_examples(found, examples, 4)
+    assert found == examples
+    assert cut_texts("a" * 12, "b", length=10) == ("a" * 10 + "...", "b")
