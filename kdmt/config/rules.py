@@ -66,7 +66,7 @@ class RepeatedCharacters(Section):
 
 
 class RepeatedPhrases(Section):
-    """Phrases that occur several times in a row on a side: menus, loops of translation systems."""
+    """Phrases of up to 200 characters that occur several times in a row: menus, loops of translation systems."""
 
     times: int = Field(3, ge=2, description="Number of times in a row from which a pair is dropped")
     min_length: int = Field(5, ge=1, description="Minimum number of characters of a phrase")
