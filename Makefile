@@ -164,8 +164,8 @@ gpu: $(VENV)/installed-dev ## tests on a GPU, then training and decoding speed t
 bench-gpu-counters: $(VENV)/installed ## host waits and kernel launches of every objective, on a simulated GPU
 	PYTHONPATH=tests/gpu $(BIN)/python benchmarks/bench_gpu_counters.py
 
-bench-prepare: $(VENV)/installed ## memory and speed of prepare on 5 million generated pairs
-	$(BIN)/python benchmarks/bench_prepare.py
+bench-prepare: $(VENV)/installed ## speed, memory and linearity of prepare on 2 and 20 million generated pairs (PAIRS="..." for others)
+	$(BIN)/python benchmarks/bench_prepare.py $(if $(PAIRS),--pairs $(PAIRS))
 
 # MESSAGES=wheel of Django for closely related languages; lingua-language-detector and heliport are measured if installed
 bench-language-id: $(VENV)/installed-dev ## accuracy and speed of language identifiers on short lines (needs DATA)

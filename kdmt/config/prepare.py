@@ -95,8 +95,11 @@ class Clean(Section):
             return self
         limits = {name: value for name, value in changes.items() if name in _CHANGED_FOR_A_CORPUS}
         others = {name: value for name, value in changes.items() if name not in limits}
+        rules = self.rules
+        if "rules" in others:
+            rules = Clean.model_validate({"rules": others.pop("rules")}).rules
         kept = self.model_dump(exclude={"rules"})
-        return Clean.model_validate({**kept, **limits, "rules": change_rules(self.rules, others)})
+        return Clean.model_validate({**kept, **limits, "rules": change_rules(rules, others)})
 
 
 class Text(Section):

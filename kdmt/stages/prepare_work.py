@@ -59,9 +59,11 @@ from kdmt.runtime import cores
 from kdmt.stages.cleaning import filter_context
 from kdmt.stages.prepare_data_bin import take_data_bin
 from kdmt.stages.prepare_partial import WORK, is_complete, open_partial
+from kdmt.stages.prepare_report import Collected, write_report
 from kdmt.workers.ray_map import mapping_on_ray
 
 CHUNK_LINES = 20_000  # per task of text processing
+_WARNING = "prepare: warning: "
 
 
 @dataclass(frozen=True)
@@ -130,18 +132,23 @@ def make(work: Preparation, folder: Path, plan: Plan, config: Mapping[str, objec
 def _complete(work: Preparation, partial: Path, plan: Plan, config: Mapping[str, object]) -> None:
     """Write all files to the folder, except those that a stopped run has finished, and the manifest."""
     steps = open_partial(partial, plan, config, resume=work.settings.data_bin is None, say=work.say)
-    facts = _fill(work, partial, steps)
+    title = f"Data report: {config['name']} ({work.direction})"
+    facts = _fill(work, partial, steps, title, plan.inputs)
     shutil.rmtree(partial / WORK)
     outputs = [path for path in partial.rglob("*") if path.is_file() and path.name not in ("plan.json", "config.json")]
     finish(partial, plan, outputs=outputs, facts=facts)
 
 
-def _fill(work: Preparation, folder: Path, steps: Steps) -> dict[str, object]:
+def _fill(work: Preparation, folder: Path, steps: Steps, title: str, hashes: Mapping[str, str]) -> dict[str, object]:
     """Write all files of the stage; return the facts of its manifest.
 
     Args:
         steps: finished steps of a stopped run, which are not repeated.
+        title: title of the data report.
+        hashes: name of each input -> its SHA-256.
     """
+    warnings: list[str] = []
+    work = replace(work, say=_recording(warnings, work.say))
     settings, direction = work.settings, work.direction
     if settings.data_bin is not None:
         return take_data_bin(settings, direction, folder, work.say)
@@ -167,7 +174,7 @@ def _fill(work: Preparation, folder: Path, steps: Steps) -> dict[str, object]:
     for line in report.sampling(mixed=settings.mixing is not None):
         work.say(f"prepare: {line}")
     _warn(work, report)
-    monolingual = {}
+    monolingual = None
     if settings.monolingual:
         monolingual = _write_monolingual(work, folder, steps, forbidden, malformed, workers)
     samples = [spread_lines(path, SAMPLED_LINES) for path in clean_text]
@@ -185,8 +192,26 @@ def _fill(work: Preparation, folder: Path, steps: Steps) -> dict[str, object]:
     measured = {"held_out_characters": foreign_forms, "round_trip": round_trips}
     write_json(folder / REPORT, report.as_dict() | measured | findings | _licences(work))
     pairs = {"pairs_in": report.pairs_in, "pairs_out": report.pairs_out, "dropped": report.dropped}
+    collected = Collected(title, hashes, report, monolingual, findings["held_out"], warnings, work.provenance)
+    write_report(PreparedCorpus(folder, direction, work.spaced), settings, collected)
     size = {"vocab_size": tokenizer_settings.vocab_size} if settings.tokenizer.vocab_size == "auto" else {}
-    return pairs | monolingual | counts | size
+    lines = {} if monolingual is None else {"monolingual": _line_counts(monolingual)}
+    return pairs | lines | counts | size
+
+
+def _recording(warnings: list[str], say: Callable[[str], None]) -> Callable[[str], None]:
+    """Return a function that prints a line for the user and appends it to `warnings` if it is a warning."""
+
+    def say_and_record(line: str) -> None:
+        if line.startswith(_WARNING):
+            warnings.append(line.removeprefix(_WARNING))
+        say(line)
+
+    return say_and_record
+
+
+def _line_counts(report: CleaningReport) -> dict[str, object]:
+    return {"lines_in": report.pairs_in, "lines_out": report.pairs_out, "dropped": report.dropped}
 
 
 def _fetch_all(work: Preparation) -> None:
@@ -449,7 +474,7 @@ def _write_monolingual(
     forbidden: Forbidden | None,
     malformed: dict[str, Malformed],
     workers: int,
-) -> dict[str, object]:
+) -> CleaningReport:
     """Write clean text of the source language; return its counts.
 
     The cleaning rules are those for pairs, with each line as its own translation.
@@ -478,8 +503,7 @@ def _write_monolingual(
         f"prepare: {report.pairs_in:,} monolingual lines read, {report.pairs_out:,} kept; {_dropped(report.dropped)}"
     )
     _warn(work, report, unit="lines")
-    counts = {"lines_in": report.pairs_in, "lines_out": report.pairs_out, "dropped": report.dropped}
-    return {"monolingual": counts}
+    return report
 
 
 def _monolingual_corpus(
@@ -523,22 +547,34 @@ def _forbidden(work: Preparation, folder: Path, held_out: dict[str, HeldOut]) ->
         return forbidden
     sides = []
     for number, (name, code) in enumerate(zip(("source", "target"), work.direction.sides, strict=True)):
-        lines = {
-            f"{split}.{name}": [pair[number] for pair in _held_out_pairs(work, folder, split)] for split in held_out
-        }
+        lines = [
+            (f"{split}.{name}", [pair[number] for pair in _held_out_pairs(work, folder, split)]) for split in held_out
+        ]
+        if name == "target":
+            lines += [
+                (f"{split}.{name}", reference)
+                for split in held_out
+                for reference in _further_references(work, folder, split)
+            ]
         per_word = 0 if work.spaced[number] else characters_per_word(code)
-        sides.append(
-            index_side(lines.items(), ngram=settings.ngram, overlap=settings.overlap, characters_per_word=per_word)
-        )
+        sides.append(index_side(lines, ngram=settings.ngram, overlap=settings.overlap, characters_per_word=per_word))
     return replace(forbidden, overlaps=NgramOverlaps(*sides))
 
 
 def _with_references(work: Preparation, folder: Path, split: str) -> Iterator[tuple[str, str]]:
     """Yield the pairs of a held-out set, then its sources with each further reference."""
-    yield from _held_out_pairs(work, folder, split)
-    source = folder / f"{split}.raw.{work.direction.source}"
+    pairs = list(_held_out_pairs(work, folder, split))
+    yield from pairs
+    for reference in _further_references(work, folder, split):
+        yield from zip((source for source, _ in pairs), reference, strict=True)
+
+
+def _further_references(work: Preparation, folder: Path, split: str) -> Iterator[list[str]]:
+    """Yield the further references of a held-out set in the form of `_held_out_pairs`."""
+    text = work.settings.text
+    process = TextProcessor(text, *work.direction.sides).preprocess_target if text.already_applied else str
     for path in reference_paths(folder, split, work.direction.target):
-        yield from zip(iterate_lines(source), iterate_lines(path), strict=True)
+        yield [process(line) for line in iterate_lines(path)]
 
 
 def _held_out_pairs(work: Preparation, folder: Path, split: str) -> Iterator[tuple[str, str]]:
