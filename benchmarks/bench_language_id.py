@@ -11,9 +11,10 @@ languages. Lines are sorted into buckets of 1 to 3, 4 to 7 and 8 to 15 words, wh
 Japanese and five of Thai, Lao, Khmer, Burmese and Tibetan count as a word.
 
 - `accuracy`: share of the lines whose most probable language is the right one, mean over the languages.
-- `rejected`: share of the lines that a filter loses which requires at least 5% of the probability of the best language
-  for the right one, its group of related languages included (`kdmt.corpus.language_id.RELATED`).
-- `found`: share of lines in another language of the same text and script that the same filter finds.
+- `rejected`: share of the lines that the rule `language` drops with its default `min`, of lines in the right language;
+  related languages count as one (`kdmt.corpus.language_id.RELATED`). Mean over the languages.
+- `found`: share of the lines that it drops of lines in another language of the same text and script. Mean over pairs.
+- `found_at_1`: the same with the `min` that drops 1% of the lines in the right language, which differs by identifier.
 - `rss_mb`: memory of a process with the identifier; `microseconds`: processor time for a line of 4 to 15 words.
 """
 
@@ -40,12 +41,13 @@ from typing import Any
 import numpy as np
 from figures import Figure, report_figures
 
+from kdmt.config import Language
 from kdmt.corpus.language_id import group_of, open_built_in
 from kdmt.languages import parse_language, script_of, writes_spaces
 
 BUCKETS = {"1_3": (1, 3), "4_7": (4, 7), "8_15": (8, 15)}
 MAX_LINES = 500  # per text, language and bucket
-LEAST_SHARE = 0.05  # of the best language's probability
+MIN_SHARE = Language().min
 PACKAGES = {
     "kdmt": "py3langid",
     "py3langid": "py3langid",
@@ -85,7 +87,7 @@ def main() -> None:
             figures.append(Figure(f"{name}_{figure}", value, _unit(figure)))
             print(figures[-1], file=sys.stderr, flush=True)
     counts = {"_".join(key): {b: len(lines) for b, lines in by.items()} for key, by in texts.items()}
-    settings = {"lines": counts, "versions": versions, "least_share": LEAST_SHARE}
+    settings = {"lines": counts, "versions": versions, "min": MIN_SHARE}
     report_figures("language-id", figures, settings=settings)
 
 
@@ -186,20 +188,26 @@ def measure(name: str, texts: Texts) -> dict[str, float]:
 
 def _figures_of(of: Mapping[str, Sequence[Mapping[str, float]]]) -> dict[str, float]:
     right = [np.mean([max(row, key=row.__getitem__, default="") == lang for row in rows]) for lang, rows in of.items()]
-    rejected = [np.mean([not is_probable(row, lang) for row in rows]) for lang, rows in of.items()]
-    found = [
-        np.mean([not is_probable(row, lang) for row in rows])
+    own = [np.array([share(row, lang) for row in rows]) for lang, rows in of.items()]
+    wrong = [
+        np.array([share(row, lang) for row in rows])
         for lang, (other, rows) in itertools.product(of, of.items())
         if other not in group_of(lang) and script_of(other) == script_of(lang)
     ]
-    figures = {"accuracy": float(np.mean(right)), "rejected": float(np.mean(rejected))}
-    return figures | ({"found": float(np.mean(found))} if found else {})
+    figures = {"accuracy": np.mean(right), "rejected": np.mean([(shares < MIN_SHARE).mean() for shares in own])}
+    if wrong:
+        limit = np.quantile(np.concatenate(own), 0.01)
+        figures["found"] = np.mean([(shares < MIN_SHARE).mean() for shares in wrong])
+        figures["found_at_1"] = np.mean([(shares < limit).mean() for shares in wrong])
+    return {name: float(value) for name, value in figures.items()}
 
 
-def is_probable(row: Mapping[str, float], lang: str) -> bool:
-    """Return whether a language, with its group, has enough of the probability of the best language."""
-    own = sum(row.get(member, 0.0) for member in group_of(lang))
-    return own >= LEAST_SHARE * max(row.values(), default=0.0) if row else True
+def share(row: Mapping[str, float], lang: str) -> float:
+    """Return p / (p + q), with the probability p of a language and its group, and q of the best other language."""
+    group = group_of(lang)
+    own = sum(row.get(member, 0.0) for member in group)
+    other = max((value for code, value in row.items() if code not in group), default=0.0)
+    return own / (own + other) if own + other else 1.0
 
 
 def _canonical(row: Mapping[str, float]) -> dict[str, float]:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from io import UnsupportedOperation
 from typing import BinaryIO
 
-from kdmt.corpus.text_files import MAX_LINE_BYTES
+from kdmt.corpus.unreadable import MAX_LINE_BYTES
 from kdmt.errors import UserError
 
 _READ_BYTES = 1 << 16

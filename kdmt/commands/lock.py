@@ -15,10 +15,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from kdmt.config import Monolingual, ParallelText, Pipeline, Source, load_locked_pipeline, split_login
+from kdmt.config import Monolingual, ParallelText, Pipeline, Provenance, Source, load_locked_pipeline, split_login
 from kdmt.config.datasets import DatasetKind, DatasetValue
 from kdmt.config.document import read_document
-from kdmt.config.loading import validate
+from kdmt.config.loading import lock_command, validate
 from kdmt.config.lock import (
     DatasetKey,
     Lock,
@@ -34,15 +34,16 @@ from kdmt.config.lock import (
 )
 from kdmt.corpus.datasets.records import Dataset
 from kdmt.corpus.datasets.resolve import resolve, resolve_monolingual
-from kdmt.corpus.fetch import Fetched, Places, bounded_source_lines, read_pairs
+from kdmt.corpus.fetch import Fetched, Places
 from kdmt.corpus.fetch_queue import describe_fetched, fetch_all
 from kdmt.corpus.given_text import sources_of, texts_by_path
 from kdmt.corpus.licences import bibtex
-from kdmt.corpus.text_files import Malformed
+from kdmt.corpus.reading import Skipped, bounded_source_lines, read_pairs
 from kdmt.errors import UserError
 from kdmt.files import write_text
 from kdmt.flow.layout import Layout
 from kdmt.flow.progress import count_pairs, download_progress
+from kdmt.languages import Direction
 from kdmt.log import get_logger
 from kdmt.outputs import writing
 
@@ -61,14 +62,14 @@ class _Request:
         document: its content with overrides.
         config: its settings, in which names are not resolved.
         places: places of files.
-        show: function that prints a line of the result.
+        command: command that locks the pipeline, for messages.
     """
 
     pipeline: Path
     document: Mapping[str, Any]
     config: Pipeline
     places: Places
-    show: Callable[[str], None]
+    command: str
 
     @property
     def sides(self) -> tuple[str, str]:
@@ -107,7 +108,8 @@ def lock_pipeline(
         raise UserError(f"{names[0]}: names have no effect without --update")
     document = read_document(pipeline, overrides)
     config = validate(pipeline, document)
-    request = _Request(pipeline, document, config, Places(Layout(runs, config.name).downloads, tuple(mirrors)), show)
+    places = Places(Layout(runs, config.name).downloads, tuple(mirrors))
+    request = _Request(pipeline, document, config, places, lock_command(pipeline, overrides))
     path = lock_path(pipeline)
     if not update and not substitute(document, read_lock(path), request.sides).missing:
         needs_none = not substitute(document, Lock(), request.sides).missing
@@ -300,11 +302,12 @@ def _lock_files(
     fetched = _fetch(request, new, kept, alternatives)
     _check_md5(fetched, resolved)
     for path, text in new.items():
-        for source, num_lines in _count_lines(path, text, fetched).items():
-            if _is_to_lock(source) and _key(source) not in files:
-                url, member = source.url or "", source.member
-                file, others = fetched[url], alternatives.get(url, ())
-                files[_key(source)] = LockedFile(url, file.sha256, file.num_bytes, num_lines, member, others)
+        for source, num_lines in _count_lines(path, text, fetched, request.config.direction).items():
+            if _is_to_lock(source):
+                url, file = source.url or "", fetched[source.url or ""]
+                others = alternatives.get(url, ())
+                made = LockedFile(url, file.sha256, file.num_bytes, num_lines, source.member, others)
+                files.setdefault(made.key, made)
     where: dict[tuple[str, str], list[str]] = {}
     for path, sources in wanted.items():
         for key in dict.fromkeys(map(_key, sources)):
@@ -323,15 +326,25 @@ def _key(source: Source) -> tuple[str, str]:
 def _fetch(
     request: _Request, texts: Mapping[str, _Text], kept: Lock, alternatives: Mapping[str, tuple[str, ...]]
 ) -> dict[str, Fetched]:
-    """Return the local file of each URL and path of texts; a URL that is locked already has to have the same file."""
+    """Return the local file of each URL and path of texts.
+
+    Raises:
+        UserError: if a download fails, or a URL that is locked already, for another text, has another file.
+    """
     sources = [
         source.model_copy(update={"sha256": kept.sha256(source.url or "")}) if _is_to_lock(source) else source
         for text in texts.values()
         for source in _sources(text)
     ]
-    with download_progress(_logger.info) as progress:
-        places = replace(request.places, alternatives=alternatives)
-        found = fetch_all(sources, places, at_once=request.config.prepare.downloads, progress=progress)
+    places = replace(
+        request.places, alternatives={**{each.url: each.alternatives for each in kept.files}, **alternatives}
+    )
+    try:
+        with download_progress(_logger.info) as progress:
+            found = fetch_all(sources, places, at_once=request.config.prepare.downloads, progress=progress)
+    except UserError as error:
+        locked = Provenance(request.command, checksums={each.sha256: each.url for each in kept.files})
+        raise UserError(locked.explain(str(error))) from None
     if found:
         _logger.info(f"lock: {describe_fetched(found)}")
     return {source.url or source.path or "": file for source, file in zip(sources, found, strict=True)}
@@ -347,14 +360,15 @@ def _check_md5(fetched: Mapping[str, Fetched], resolved: Sequence[Dataset]) -> N
                 _logger.warning("%s: the MD5 is %s, published is %s: it may be another version", url, found, expected)
 
 
-def _count_lines(path: str, text: _Text, fetched: Mapping[str, Fetched]) -> dict[Source, int]:
+def _count_lines(path: str, text: _Text, fetched: Mapping[str, Fetched], direction: Direction) -> dict[Source, int]:
     """Read a text as `prepare` reads it, and return the number of lines or pairs in each of its files."""
     counts: dict[Source, int] = {}
     if isinstance(text, ParallelText):
-        malformed = Malformed()
+        skipped = Skipped()
         paths = [fetched[source.url or source.path or ""].path for source in text.files]
-        num_pairs = sum(1 for _ in count_pairs(f"lock: {path}", read_pairs(text, paths, malformed)))
-        counts = dict.fromkeys(text.files, num_pairs + malformed.total)
+        num_pairs = sum(1 for _ in count_pairs(f"lock: {path}", read_pairs(text, paths, direction, skipped)))
+        num_left_out = skipped.malformed.total + skipped.left_out.total()
+        counts = dict.fromkeys(text.files, num_pairs + num_left_out)
     others = [source for source in _sources(text) if source not in counts]
     for source in others:
         counts[source] = sum(1 for _ in bounded_source_lines(source, fetched[source.url or source.path or ""].path))
@@ -365,9 +379,16 @@ def _count_lines(path: str, text: _Text, fetched: Mapping[str, Fetched]) -> dict
 
 
 def _changes(old: Lock, new: Lock) -> list[str]:
-    """Return a line for each data set and each file that is new, changed or gone."""
+    """Return a line for each data set and each file that is new, changed or gone, and for overlaps of new data sets."""
     datasets = _compared(old.datasets, new.datasets, _describe_dataset)
-    return [*datasets, *_compared(old.files, new.files, _describe_file)]
+    known = {each.key for each in old.datasets}
+    overlaps = [
+        f"overlap: {each.name}: {overlap}"
+        for each in new.datasets
+        if each.key not in known
+        for overlap in each.overlaps
+    ]
+    return [*datasets, *overlaps, *_compared(old.files, new.files, _describe_file)]
 
 
 _Locked = TypeVar("_Locked", LockedDataset, LockedFile)
@@ -388,11 +409,10 @@ def _compared(
 
 
 def _describe_dataset(dataset: LockedDataset) -> tuple[str, str]:
-    """Return the name of a data set, and its licence, overlaps and URLs."""
-    overlaps = f"; overlaps: {'; '.join(dataset.overlaps)}" if dataset.overlaps else ""
+    """Return the name of a data set, and its licence and URLs."""
     urls = ", ".join(dict.fromkeys(_urls(dataset.entry)))
     licence = "no licence known" if dataset.licence is None else f"licence {dataset.licence}"
-    return dataset.name, f"{licence}{overlaps}; {urls}"
+    return dataset.name, f"{licence}; {urls}"
 
 
 def _describe_file(file: LockedFile) -> tuple[str, str]:

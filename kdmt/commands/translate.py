@@ -12,7 +12,7 @@ import torch
 from kdmt.commands.arrivals import arriving_lines
 from kdmt.config import Decode, NATDecode, checked
 from kdmt.corpus.formats import HEAD_BYTES, refuse_other_formats
-from kdmt.corpus.text_files import MAX_LINE_BYTES, NOT_UTF8, TOO_LONG
+from kdmt.corpus.unreadable import MAX_LINE_BYTES, NOT_UTF8, TOO_LONG
 from kdmt.decode.engines.translator import Translator
 from kdmt.errors import UserError
 from kdmt.interop.ctranslate2_folder import proposed_search

@@ -14,7 +14,7 @@ Every setting has one of three kinds, which `flatten_settings` reads:
 from __future__ import annotations
 
 from kdmt.config.bounds import check_bounds, largest
-from kdmt.config.corpora import Corpus, HeldOut, Monolingual, ParallelText, Source, split_login
+from kdmt.config.corpora import Corpus, HeldOut, Monolingual, ParallelText, Quality, Source, split_login
 from kdmt.config.distill import Distill, Failures, ForeignTeacher, OnFailure, Reverse, Shortlist
 from kdmt.config.flattening import REQUIRED, Setting, flatten_settings, resolved
 from kdmt.config.knowledge import Knowledge
@@ -91,6 +91,7 @@ __all__ = [
     "Pipeline",
     "Prepare",
     "Provenance",
+    "Quality",
     "Reverse",
     "ReverseScore",
     "Rules",

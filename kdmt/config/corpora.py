@@ -16,8 +16,9 @@ _NAMES = ", ".join(f"'{kind}'" for kind in DATASET_KINDS)
 
 
 class Source(Section):
-    """A text file: a local path, or a URL. Files that end in `.gz` are decompressed on the fly.
+    """A file: a local path, or a URL. It may be compressed or inside an archive.
 
+    Formats are recognised by the content of the file: gzip, xz, bzip2, zstd, zip, tar, and SGM or XML with `<seg>`.
     The SHA-256 of a URL is in the pipeline file or in its lock file.
 
     A URL may have a user and a password (`https://user:password@host/file`), which no message, manifest or log
@@ -36,7 +37,17 @@ class Source(Section):
         description="SHA-256 of the file, 64 lowercase hexadecimal digits; for a URL without it, 'kdmt lock' writes it "
         "to the lock file",
     )
-    member: str | None = Field(None, description="Path of the file within a zip archive")
+    member: str | None = Field(
+        None,
+        description="Path of the file within a zip or tar archive; it goes on inside an archive within the archive. "
+        "'*' matches any characters",
+    )
+    part: str | None = later(
+        None,
+        pattern=r"^(src|ref|hyp)(:.+)?$",
+        description="Part of an SGM or XML file with several: 'src', 'ref' (the first reference), 'ref:B' (by "
+        "translator) or 'hyp:NAME' (by system)",
+    )
     remove_bpe: SubwordJoiner | None = Field(
         None,
         description="Marks by which the subwords of a token file are joined, as in fairseq's --remove-bpe; null for "
@@ -82,7 +93,8 @@ class Source(Section):
     def name(self) -> str:
         """Return the name of the file for messages."""
         origin = self.path or self.url or ""
-        return f"{origin}:{self.member}" if self.member else origin
+        parts = [part for part in (origin, self.member, self.part) if part]
+        return ":".join(parts)
 
 
 def split_login(url: str) -> tuple[str, str | None]:
@@ -106,51 +118,143 @@ class Monolingual(NamedDataset, Source):
     """Text in the source language: a file, or the name of a data set whose source side is used."""
 
     def _check_origin(self) -> None:
-        check_one_origin(self, ("path", "url", "sha256", "member", "remove_bpe"))
+        check_one_origin(self, ("path", "url", "sha256", "member", "part", "remove_bpe"))
         if self.dataset is None and (self.path is None) == (self.url is None):
             raise ValueError(f"give one of 'path', 'url', {_NAMES}")
 
 
 _MALFORMED = (
     "Action for a malformed line: 'drop' leaves it out and counts it in report.json, 'error' stops the stage. A line "
-    "is malformed if it is longer than a megabyte or not UTF-8, or if a TSV row has another number of columns than "
-    "the first row"
+    "is malformed if it is longer than a megabyte or not UTF-8, if a TSV row has another number of columns than the "
+    "first row, or if a row of another format has no text in both languages"
 )
 
 
+# forms of parallel text in which one file has both sides
+ONE_FILE_FORMS = ("tsv", "tmx", "jsonl", "parquet", "wmt_xml")
+_FILE_SETTINGS = (
+    *("source", "target", *ONE_FILE_FORMS),
+    *("source_column", "target_column", "source_field", "target_field", "header", "quoted"),
+)  # settings that have no effect with the name of a data set
+_WITH_FIELDS = ("jsonl", "parquet")  # forms with fields by name; `tsv` has them with a header
+
+
 class ParallelText(NamedDataset):
-    """Parallel text: two files with one sentence per line, a TSV file with a column for each language, or a name."""
+    """Parallel text: two files with one sentence per line, one file with both languages, or a name."""
 
     source: Source | None = Field(None, description="File with the source sentences, one per line")
     target: Source | None = Field(None, description="File with the target sentences, one per line")
     tsv: Source | None = Field(None, description="TSV file with both languages, instead of 'source' and 'target'")
+    tmx: Source | None = later(
+        None, description="TMX file, of which the translation units in the languages of the pipeline are read"
+    )
+    jsonl: Source | None = later(None, description="JSONL file: a JSON object per line, with a field for each language")
+    parquet: Source | None = later(None, description="Parquet table with a column for each language")
+    wmt_xml: Source | None = later(
+        None,
+        description="XML file of WMT from 2021 on: its source and the first reference, or the one that its 'part' "
+        "names",
+    )
     source_column: int = Field(0, ge=0, description="Index of the TSV column with the source sentences, from 0")
     target_column: int = Field(1, ge=0, description="Index of the TSV column with the target sentences, from 0")
+    source_field: str | None = later(
+        None,
+        min_length=1,
+        description="Name of the field with the source sentences: of 'jsonl', 'parquet', or a TSV with a header; "
+        "'translation.en' is a field within a field",
+    )
+    target_field: str | None = later(None, min_length=1, description="Name of the field with the target sentences")
     header: bool = later(False, description="Whether the first row of the TSV holds column names and is skipped")
     quoted: bool = later(False, description="Whether TSV columns may be in double quotes, as pandas writes them")
     malformed: OnMalformed = later("error", description=_MALFORMED)
+    only_every: int | None = later(
+        None, ge=2, description="Use only every n-th pair of the files, for a held-out set that is a part of a corpus"
+    )
+    except_every: int | None = later(
+        None, ge=2, description="Leave out every n-th pair of the files, which another entry has as 'only_every'"
+    )
 
     @model_validator(mode="after")
-    def _pair_or_tsv(self) -> ParallelText:
-        check_one_origin(self, ("source", "target", "tsv", "source_column", "target_column", "header", "quoted"))
+    def _one_selection(self) -> ParallelText:
+        if self.only_every is not None and self.except_every is not None:
+            raise ValueError("give either 'only_every' or 'except_every', not both")
+        return self
+
+    @model_validator(mode="after")
+    def _one_form(self) -> ParallelText:
+        check_one_origin(self, _FILE_SETTINGS)
         if self.dataset is not None:
             return self
-        two_files = self.source is not None and self.target is not None
-        if self.tsv is not None and (self.source is not None or self.target is not None):
-            raise ValueError("give either 'tsv' or 'source' and 'target', not both")
-        if self.tsv is None and not two_files:
-            raise ValueError(f"give 'source' and 'target', 'tsv', or one of {_NAMES}")
+        forms = [name for name in ONE_FILE_FORMS if getattr(self, name) is not None]
+        if len(forms) > 1:
+            raise ValueError(f"give either '{forms[0]}' or '{forms[1]}', not both")
+        if forms and (self.source is not None or self.target is not None):
+            raise ValueError(f"give either '{forms[0]}' or 'source' and 'target', not both")
+        if not forms and (self.source is None or self.target is None):
+            raise ValueError(f"give 'source' and 'target', or one of {', '.join(map(repr, ONE_FILE_FORMS))}, {_NAMES}")
+        return self
+
+    @model_validator(mode="after")
+    def _settings_of_the_form(self) -> ParallelText:
         if self.tsv is not None and self.source_column == self.target_column:
             raise ValueError("'source_column' and 'target_column' are the same")
         for name in ("header", "quoted"):
             if self.tsv is None and getattr(self, name):
                 raise ValueError(f"'{name}' has no effect without 'tsv'")
+        fields = (self.source_field, self.target_field)
+        if any(fields) and self.form not in ("tsv", *_WITH_FIELDS):
+            raise ValueError("'source_field' and 'target_field' have no effect without 'jsonl', 'parquet' or 'tsv'")
+        if any(fields) != all(fields) or (self.form in _WITH_FIELDS and not any(fields)):
+            raise ValueError("give both 'source_field' and 'target_field'")
+        if any(fields) and fields[0] == fields[1]:
+            raise ValueError("'source_field' and 'target_field' are the same")
+        if self.tsv is not None and any(fields):
+            if not self.header:
+                raise ValueError("'source_field' needs 'header: true', since the first row has the names")
+            if (self.source_column, self.target_column) != (0, 1):
+                raise ValueError("give either columns by index ('source_column') or by name ('source_field')")
+        part = None if self.one_file is None else self.one_file.part
+        if part is not None and (self.wmt_xml is None or not part.startswith("ref")):
+            raise ValueError(
+                f"'{self.form}.part' selects a reference of 'wmt_xml', as 'ref:B'"
+                if self.wmt_xml is not None
+                else f"'{self.form}.part' has no effect"
+            )
         return self
+
+    @property
+    def form(self) -> str | None:
+        """Return the name of the form with one file for both sides, None for two files."""
+        return next((name for name in ONE_FILE_FORMS if getattr(self, name) is not None), None)
+
+    @property
+    def one_file(self) -> Source | None:
+        """Return the file that has both sides, None if there are two files."""
+        return None if self.form is None else getattr(self, self.form)
 
     @property
     def files(self) -> list[Source]:
         """Return the files that hold the pairs, in the order in which they are read."""
-        return [source for source in (self.source, self.target, self.tsv) if source is not None]
+        return [source for source in (self.source, self.target, self.one_file) if source is not None]
+
+
+class Quality(Section):
+    """Minimum score of the pairs of a corpus whose file has a score for each pair, for example bicleaner's."""
+
+    column: int | None = Field(None, ge=0, description="Index of the TSV column with the scores, from 0")
+    field: str | None = Field(
+        None,
+        min_length=1,
+        description="Name of the field with the scores: of 'jsonl', 'parquet', or a TSV with a header; for 'tmx', the "
+        "type of the <prop>",
+    )
+    min: float = Field(description="Minimum score; pairs with a lower one are dropped")
+
+    @model_validator(mode="after")
+    def _one_place(self) -> Quality:
+        if (self.column is None) == (self.field is None):
+            raise ValueError("give either 'column' or 'field'")
+        return self
 
 
 def _tag(token: str) -> str:
@@ -174,8 +278,22 @@ class Corpus(ParallelText):
     clean: dict[str, Any] = Field(
         default_factory=dict,
         description="Changes of 'prepare.clean' for this corpus, by the name of a limit ('max_words: 100') or of a "
-        "rule ('numbers: false', 'longest_word: {max: 60}')",
+        "rule ('numbers: false', 'longest_word: {max: 60}'); 'rules: crawled' replaces the list of rules first",
     )
+
+    quality: Quality | None = later(None, description="Minimum of a score that the file has for each pair")
+
+    @model_validator(mode="after")
+    def _scores(self) -> Corpus:
+        if self.quality is None or self.dataset is not None:  # a name is checked when its files are known
+            return self
+        if self.form in (None, "wmt_xml"):
+            raise ValueError("'quality' has no effect without 'tsv', 'tmx', 'jsonl' or 'parquet'")
+        if self.quality.column is not None and self.tsv is None:
+            raise ValueError(f"'quality.column' has no effect with '{self.form}': give 'quality.field'")
+        if self.quality.field is not None and self.tsv is not None and not self.header:
+            raise ValueError("'quality.field' needs 'header: true', since the first row has the names")
+        return self
 
     @model_validator(mode="after")
     def _one_part(self) -> Corpus:
@@ -191,8 +309,16 @@ class HeldOut(ParallelText):
         None, description="Untokenised reference, for scores, where the corpus itself is tokenised"
     )
 
+    references: list[Source] = later(
+        [],
+        description="Further untokenised references, one file each, in addition to the target. Scores use all of them",
+    )
+
     @model_validator(mode="after")
     def _aligned(self) -> HeldOut:
-        if self.raw_target is not None and self.malformed == "drop":
-            raise ValueError("'malformed: drop' would leave 'raw_target' with lines that have no pair")
+        for name in ("raw_target", "references"):
+            if getattr(self, name) and self.malformed == "drop":
+                raise ValueError(f"'malformed: drop' would leave '{name}' with lines that have no pair")
+            if getattr(self, name) and (self.only_every is not None or self.except_every is not None):
+                raise ValueError(f"'{name}' has a line for each pair: leave out 'only_every' and 'except_every'")
         return self

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Literal, get_args
+from typing import Annotated, Literal, get_args
+
+from pydantic import BeforeValidator, WithJsonSchema
 
 from kdmt.config.section import Section, later
 
 DatasetKind = Literal["mtdata", "opus", "sacrebleu", "flores", "ntrex", "tatoeba", "hf", "iwslt"]
 DATASET_KINDS: tuple[DatasetKind, ...] = get_args(DatasetKind)
 
-DatasetValue = str | int | bool  # value of one of these settings
+DatasetValue = str | bool  # value of one of these settings
+
+
+def _text_of_year(value: object) -> object:
+    return str(value) if type(value) is int else value
+
+
+_Year = Annotated[str, BeforeValidator(_text_of_year), WithJsonSchema({"type": ["integer", "string"]})]
 
 
 class NamedDataset(Section):
@@ -19,7 +28,7 @@ class NamedDataset(Section):
         None, pattern=r"^\S+$", description="Identifier of a data set of mtdata, as Statmt-europarl-10-deu-eng"
     )
     opus: str | None = later(
-        None, pattern=r"^[^\s/]+/[^\s/]+(/[^\s/]+)?$", description="Corpus and version of OPUS, as ParaCrawl/v9"
+        None, pattern=r"^[^\s/]+/[^\s/]+(/[^\s/]+){0,2}$", description="Corpus and version of OPUS, as ParaCrawl/v9"
     )
     sacrebleu: str | None = later(
         None, pattern=r"^[^\s/]+(/[^\s/]+)*$", description="Test set of sacreBLEU, as wmt14/full or wmt19/en-de"
@@ -30,7 +39,11 @@ class NamedDataset(Section):
     hf: str | None = later(
         None, pattern=r"^[^\s/]+/\S+$", description="Data set of the Hugging Face hub, as OWNER/NAME, in Parquet files"
     )
-    iwslt: int | None = later(None, ge=2004, description="Year of an IWSLT evaluation of TED talks, as 2014")
+    iwslt: _Year | None = later(
+        None,
+        pattern=r"^20[0-9]{2}(/\S+)?$",
+        description="Year of an IWSLT evaluation, as 2014 for its training text, or year and set, as 2014/tst2012",
+    )
 
     @property
     def dataset(self) -> tuple[DatasetKind, DatasetValue] | None:

@@ -45,7 +45,8 @@ class Provenance:
         path = next((path for sha256, path in self.checksums.items() if f"expected {sha256}" in message), None)
         if path is None:
             return message
-        return f"{self.describe(path)}: {message}; '{self.lock_command} --update {path}' locks another version"
+        command = f"{self.lock_command} --update {path}"
+        return f"{self.describe(path)}: {message}; the lock file has the other sha256: '{command}' locks the file again"
 
 
 NO_LOCK_FILE = Provenance()

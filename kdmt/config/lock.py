@@ -134,6 +134,10 @@ class Lock:
         """Return a data set, None if it is not locked."""
         return next((each for each in self.datasets if each.key == key), None)
 
+    def file(self, url: str, member: str | None) -> LockedFile | None:
+        """Return a file or a member of an archive, None if it is not locked."""
+        return next((each for each in self.files if each.key == (url, member or "")), None)
+
     def sha256(self, url: str) -> str | None:
         """Return the SHA-256 of the file at a URL, None if it is not locked."""
         return next((each.sha256 for each in self.files if each.url == url), None)
@@ -303,9 +307,9 @@ def _with_sha256(value: Any, path: str, lock: Lock, made: Substitution) -> Any:
     if value.get("url") is None or value.get("sha256") is not None:
         return {key: _with_sha256(each, path, lock, made) for key, each in value.items()}
     url, _ = split_login(value["url"])
-    sha256 = lock.sha256(url)
-    if sha256 is None:
-        made.missing.append(f"{path} ({url})")
+    file = lock.file(url, value.get("member"))
+    if file is None:
+        made.missing.append(f"{path} ({url}{':' + value['member'] if value.get('member') else ''})")
         return value
-    made.checksums.setdefault(sha256, path)
-    return {**value, "sha256": sha256}
+    made.checksums.setdefault(file.sha256, path)
+    return {**value, "sha256": file.sha256}

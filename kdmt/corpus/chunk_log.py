@@ -76,7 +76,8 @@ class ChunkLog:
             return None
         length, crc = _HEADER.unpack(header)
         record = self._log.read(length)
-        return record if len(record) == length and zlib.crc32(record) == crc else None
+        # the CRC-32 of nothing is 0, as in a header of zeros
+        return record if record and len(record) == length and zlib.crc32(record) == crc else None
 
     def add(self, values: object, texts: Sequence[bytes]) -> None:
         """Append a chunk.

@@ -26,6 +26,7 @@ from typing import Any, Literal
 import numpy as np
 
 from kdmt.config import Clean, Mixing
+from kdmt.corpus.data_report.patterns import ListedPatterns, PatternCounts, list_patterns, pattern_of, prune_chunk
 from kdmt.corpus.decontaminate import Forbidden
 from kdmt.corpus.dropped import (
     NUM_EXAMPLES,
@@ -48,6 +49,8 @@ from kdmt.corpus.first_pass import (
     remove_all_but_chunks,
     run_first_pass,
 )
+from kdmt.corpus.overlaps import count_overlaps
+from kdmt.corpus.pool import OpenMap, mapping_in_order
 from kdmt.corpus.rules.language import LanguageRule
 from kdmt.corpus.rules.pair_text import LanguagePair, PairText
 from kdmt.corpus.rules.rule import ChangingRule, DroppingRule
@@ -77,7 +80,9 @@ class CorpusCounts:
     tag: str | None
     pairs_in: int
     lines_changed: dict[str, int]  # rule -> number of lines that it changed
-    dropped: dict[str, int]  # rule -> number of pairs that it dropped; a pair counts for the first rule that it breaks
+    # rule -> number of pairs that it dropped; a pair counts for the first rule that it breaks. The reasons why the
+    # reader left out pairs, such as a low score in the file, count as rules
+    dropped: dict[str, int]
     held_out_matches: dict[str, int]  # "test_2016.source" -> number of pairs with a source line of this set
     # "test_2016.source" -> line of this set, from 1 -> number of pairs that overlap with it; None without n-grams
     held_out_overlaps: dict[str, dict[str, int]] | None
@@ -85,6 +90,7 @@ class CorpusCounts:
     pairs_used: int | None  # part of pairs_kept by share or maximum number; None for all
     pairs_out: int  # used or kept pairs, times weight or in the proportions of a mixture
     examples: Examples  # beginnings of the first pairs that each rule dropped
+    patterns: ListedPatterns = field(default_factory=dict)  # frequent beginnings of pairs dropped in the first pass
 
 
 @dataclass(frozen=True)
@@ -93,6 +99,8 @@ class CleaningReport:
 
     corpora: tuple[CorpusCounts, ...]
     typical_ratio: float  # target over source characters: median of the pairs that pass the other rules
+    # number of pairs of corpus i that corpus j has first; None for one corpus, or if no duplicates are searched for
+    shared_pairs: tuple[tuple[int, ...], ...] | None = None
 
     @property
     def pairs_in(self) -> int:
@@ -112,9 +120,9 @@ class CleaningReport:
 
     def as_dict(self) -> dict[str, object]:
         """Return the report as plain JSON values."""
-        corpora = [dataclasses.asdict(corpus) for corpus in self.corpora]
+        corpora = [dataclasses.asdict(dataclasses.replace(corpus, examples={}, patterns={})) for corpus in self.corpora]
         for corpus in corpora:
-            del corpus["examples"]  # reports contain no text
+            del corpus["examples"], corpus["patterns"]  # report.json contains no text
             for name in ("held_out_overlaps", "pairs_used"):
                 if corpus[name] is None:
                     del corpus[name]
@@ -136,8 +144,11 @@ class CleaningReport:
         corpora = []
         for values in record["corpora"]:
             examples = {rule: list(map(tuple, texts)) for rule, texts in values["examples"].items()}
-            corpora.append(CorpusCounts(**{**values, "examples": examples}))
-        return cls(**{**record, "corpora": tuple(corpora)})
+            patterns = {rule: list(map(tuple, listed)) for rule, listed in values["patterns"].items()}
+            corpora.append(CorpusCounts(**{**values, "examples": examples, "patterns": patterns}))
+        shared = record["shared_pairs"]
+        shared_pairs = None if shared is None else tuple(map(tuple, shared))
+        return cls(**{**record, "corpora": tuple(corpora), "shared_pairs": shared_pairs})
 
     @property
     def loses_much(self) -> bool:
@@ -210,19 +221,21 @@ def clean_chunk(chunk: RawChunk, *, languages: LanguagePair, forbidden: Forbidde
             dropped.add("held_out_overlap", (sources[index], targets[index]))
         sources, targets = _without(sources, indices), _without(targets, indices)
     fingerprints = compute_fingerprints(sources, targets, chunk.clean)
-    return _make_chunk(sources, targets, fingerprints, len(chunk.pairs), dropped.counts, dropped.examples, overlaps)
+    return _make_chunk(sources, targets, fingerprints, len(chunk.pairs), dropped, overlaps)
 
 
 @dataclass(frozen=True)
 class _Dropped:
-    """Counts of a chunk, and the first pairs that each rule drops."""
+    """Counts of a chunk, and the first pairs and the patterns of pairs that each rule drops."""
 
     counts: collections.Counter[str] = field(default_factory=collections.Counter)
     examples: Examples = field(default_factory=dict)
+    patterns: PatternCounts = field(default_factory=dict)
 
     def add(self, rule: str, pair: Pair) -> None:
         """Count a dropped pair, given as it was read."""
         self.counts[rule] += 1
+        self.patterns.setdefault(rule, collections.Counter())[pattern_of(*pair)] += 1
         if self.counts[rule] <= NUM_EXAMPLES:
             self.examples.setdefault(rule, []).append(cut_texts(*pair))
 
@@ -254,7 +267,7 @@ def _without(lines: list[str], indices: Sequence[int]) -> list[str]:
 def _keep_chunk(pairs: Sequence[Pair]) -> CleanedChunk:
     """Return a chunk with every line unchanged."""
     sources, targets = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
-    return _make_chunk(sources, targets, Fingerprints(), len(pairs), collections.Counter(), {}, collections.Counter())
+    return _make_chunk(sources, targets, Fingerprints(), len(pairs), _Dropped(), collections.Counter())
 
 
 def broken_rule(pair: PairText, rules: Iterable[DroppingRule]) -> str | None:
@@ -280,8 +293,7 @@ def _make_chunk(
     targets: list[str],
     fingerprints: Fingerprints,
     pairs_in: int,
-    counts: collections.Counter[str],
-    examples: Examples,
+    dropped: _Dropped,
     overlaps: Overlaps,
 ) -> CleanedChunk:
     return CleanedChunk(
@@ -290,10 +302,11 @@ def _make_chunk(
         fingerprints=fingerprints,
         pairs_in=pairs_in,
         num_pairs=len(sources),
-        counts=counts,
+        counts=dropped.counts,
         characters=(count_characters(sources), count_characters(targets)),
-        examples=examples,
+        examples=dropped.examples,
         overlaps=overlaps,
+        patterns=prune_chunk(dropped.patterns),
     )
 
 
@@ -315,6 +328,7 @@ def clean_corpora(
     workdir: Path,
     resume: bool = False,
     workers: int = 1,
+    open_map: OpenMap | None = None,
     spaced: tuple[bool, bool] = (True, True),
     languages: tuple[str, str] | None = None,
     filters: FilterContext | None = None,
@@ -340,6 +354,7 @@ def clean_corpora(
         resume: whether the chunks in `workdir` of an interrupted call with the same arguments are used. The caller
             removes the folder then; after an error this function does.
         workers: number of processes for the first pass; 1 for this process only.
+        open_map: where the rules of the first pass are applied, instead of `workers` processes.
         spaced: whether each side is written with spaces between words; limits on words apply only to such sides.
         languages: codes of both languages, for the rules that need them.
         filters: what the filters by scores need; None to leave them out.
@@ -352,12 +367,13 @@ def clean_corpora(
     """
     finals = [out_source, out_target, out_tags]
     asides = [path.with_name(path.name + ".part") for path in finals]
+    open_map = open_map or functools.partial(mapping_in_order, workers=workers)
     apply_rules = functools.partial(clean_chunk, languages=LanguagePair(spaced, languages), forbidden=forbidden)
     with _clearing_up(workdir, asides, resume=resume):
         rules = None if clean == "none" else clean
         finders = Finders(workdir, rules)
         median = RatioMedian()
-        passed = run_first_pass(workdir, corpora, clean, apply_rules, finders, median, workers)
+        passed = run_first_pass(workdir, corpora, clean, apply_rules, finders, median, open_map)
         typical = median.value()
         losses = find_losses(passed, finders, rules, typical=typical, workdir=workdir)
         if filters is not None:
@@ -365,7 +381,7 @@ def clean_corpora(
         checked = forbidden if clean != "none" else None
         sizes = choose_sizes(passed, losses, mixing)
         counted = [_count(*each, checked) for each in zip(passed, losses, sizes, strict=True)]
-        report = CleaningReport(tuple(counted), typical)
+        report = CleaningReport(tuple(counted), typical, _count_shared(passed, finders))
         _require_pairs(report)
         output = choose_output(passed, losses, sizes, seed=seed)
         write_output(output, *asides)
@@ -375,6 +391,13 @@ def clean_corpora(
             else:  # no corpus has a tag
                 final.unlink(missing_ok=True)
     return report
+
+
+def _count_shared(passed: Sequence[PassedCorpus], finders: Finders) -> tuple[tuple[int, ...], ...] | None:
+    if len(passed) < 2 or "pair" not in finders.exact:
+        return None
+    counts = count_overlaps(finders.exact["pair"].find_first(), [one.num_pairs for one in passed])
+    return tuple(map(tuple, counts.tolist()))
 
 
 def _add_filters(passed: Sequence[PassedCorpus], losses: Sequence[Losses], filters: FilterContext) -> list[Losses]:
@@ -437,15 +460,18 @@ def _count(one: PassedCorpus, losses: Losses, sizes: Sizes, forbidden: Forbidden
         name=one.corpus.name,
         weight=one.corpus.weight,
         tag=one.corpus.tag,
-        pairs_in=one.pairs_in,
+        pairs_in=one.pairs_in + sum(one.corpus.left_out.values()),
         lines_changed={rule: one.counts[rule] for rule in changing_names(one.clean)},
-        dropped={rule: one.counts[rule] for rule in first_rules} | dict.fromkeys(RULES, 0) | seen_late,
+        dropped={**one.corpus.left_out, **{rule: one.counts[rule] for rule in first_rules}}
+        | dict.fromkeys(RULES, 0)
+        | seen_late,
         held_out_matches={side: one.counts[side] for side in held_out_sides},
         held_out_overlaps=overlaps,
         pairs_kept=sizes.kept,
         pairs_used=sizes.used if one.corpus.share < 1.0 or one.corpus.max_pairs else None,
         pairs_out=sizes.output,
         examples=examples,
+        patterns=list_patterns(one.patterns),
     )
 
 

@@ -1,35 +1,26 @@
-"""Raw text from local files, mirrors or the network, verified and streamed line by line."""
+"""Files of corpora: local, from mirrors or from the network, verified by their SHA-256."""
 
 from __future__ import annotations
 
 import hashlib
-import itertools
 import logging
 import re
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import NoneType
 from typing import cast
 
-import numpy as np
-
 from kdmt.checksum import file_sha256, known_sha256
 from kdmt.config import ParallelText, Source
 from kdmt.corpus.connection import Address
 from kdmt.corpus.download import Download, Origin, Progress, Stopped, download, record_of
-from kdmt.corpus.indexed import IndexedDataset, checked_chunks, idx_path
 from kdmt.corpus.mirror import addresses, check_mirrors, find_by_path, find_verified, is_server, url_path
-from kdmt.corpus.subwords import join_subwords
-from kdmt.corpus.text_files import Malformed, Unreadable, open_bounded_lines
-from kdmt.corpus.tsv import MalformedRow, read_rows
-from kdmt.corpus.vocabulary import Dictionary
 from kdmt.errors import UserError
 from kdmt.files import JsonType, check_file, read_optional_json, write_json
 from kdmt.outputs import Locked, writing
-from kdmt.types import PAD
 
 _logger = logging.getLogger(__name__)
 
@@ -40,9 +31,6 @@ _VERSION_KEYS: Mapping[str, JsonType] = {
     **{"validator": (str, NoneType), "total": (int, NoneType)},
 }
 _PART = ".part"  # suffix of an incomplete download
-
-
-# ---------------------------------------------------------------------------------------------------------- fetching
 
 
 @dataclass(frozen=True)
@@ -256,14 +244,16 @@ def _unnamed_path(url: str, downloads: Path) -> Path:
 
 
 def partial_download(source: Source, downloads: Path) -> list[Path]:
-    """Return the existing files of an incomplete download: its part and the record of the part's origin."""
+    """Return the existing files of incomplete downloads: their parts and the records of the parts' origins.
+
+    A download without a known SHA-256, by `kdmt lock`, may be incomplete after the SHA-256 has become known elsewhere.
+    """
     if source.url is None:
         return []
-    if source.sha256 is None:
-        part = _part_of(_unnamed_path(source.url, downloads))
-    else:
-        part = _part_of(_download_path(source.url, source.sha256, downloads))
-    return [path for path in (part, record_of(part)) if path.is_file()]
+    parts = [_part_of(_unnamed_path(source.url, downloads))]
+    if source.sha256 is not None:
+        parts.append(_part_of(_download_path(source.url, source.sha256, downloads)))
+    return [path for part in parts for path in (part, record_of(part)) if path.is_file()]
 
 
 def _part_of(destination: Path) -> Path:
@@ -283,118 +273,3 @@ def _local_file(source: Source, base: Path) -> Fetched:
 def _file_name(url: str) -> str:
     """Return the file name in a URL, without characters that are not allowed in file names, and not too long."""
     return re.sub(r"[\x00-\x1f\x7f-\x9f/]", "_", url_path(url).name)[-_MAX_NAME:] or "download"
-
-
-# ----------------------------------------------------------------------------------------------------------- reading
-
-
-def source_lines(source: Source, path: Path) -> Iterator[str]:
-    """Yield the lines of a source's local file: its text, or the text of the tokens of a data-bin.
-
-    Raises:
-        UserError: see `open_lines`; also if an index or a dictionary is missing or damaged, or an id is not in it.
-    """
-    for number, line in enumerate(bounded_source_lines(source, path), start=1):
-        if isinstance(line, Unreadable):
-            raise UserError(f"{source.name} line {number}: {line.reason}")
-        yield line
-
-
-def bounded_source_lines(source: Source, path: Path) -> Iterator[str | Unreadable]:
-    """Yield lines as `source_lines` does, with an `Unreadable` for each line that is too long or not UTF-8."""
-    if not source.is_tokens:
-        return open_bounded_lines(path, member=source.member, name=source.name)
-    return _spelled(path, source.remove_bpe)
-
-
-def monolingual_lines(source: Source, path: Path, malformed: Malformed) -> Iterator[str]:
-    """Yield the lines of monolingual text; lines that are too long or not UTF-8 are skipped and counted.
-
-    Raises:
-        UserError: see `source_lines`.
-    """
-    for number, line in enumerate(bounded_source_lines(source, path), start=1):
-        if isinstance(line, Unreadable):
-            malformed.add(line.reason, source.name, number)
-        else:
-            yield line
-
-
-def token_companions(path: Path) -> list[Path]:
-    """Return the files that are needed to read the tokens of a `.bin`: its index and the dictionary of its language."""
-    prefix = path.with_suffix("")
-    return [idx_path(prefix), path.with_name(f"dict{prefix.suffix}.txt")]
-
-
-def _spelled(path: Path, joiner: str | None) -> Iterator[str]:
-    dictionary = Dictionary.load(token_companions(path)[1])
-    for tokens, sizes in checked_chunks(IndexedDataset(path.with_suffix("")), len(dictionary)):
-        ends = np.cumsum(sizes, dtype=np.int64)
-        for end, size in zip(ends.tolist(), sizes.tolist(), strict=True):
-            kept = [token for token in tokens[end - size : end].tolist() if token != PAD]
-            yield join_subwords(dictionary.string(kept), joiner)
-
-
-def read_pairs(
-    corpus: ParallelText, paths: Sequence[Path], malformed: Malformed | None = None
-) -> Iterator[tuple[str, str]]:
-    """Yield the (source, target) lines of a corpus.
-
-    Malformed rows are dropped or raise an error, depending on `corpus.malformed`: TSV rows whose number of columns
-    differs from that of the first row, and lines that are too long or not UTF-8.
-
-    Args:
-        corpus: two files, or a TSV file whose columns are counted from 0.
-        paths: result of `fetch_corpus`.
-        malformed: receives the counts of rows that are dropped.
-
-    Raises:
-        UserError: see `open_lines`; also if two files differ in length, a TSV file has too few columns, a malformed row
-            is an error, more rows are malformed than not, or there are no pairs.
-    """
-    names = [source.name for source in corpus.files]
-    malformed = Malformed() if malformed is None else malformed
-    rows = _read_tsv(corpus, paths[0], names[0]) if corpus.tsv is not None else _read_two_files(corpus, paths, names)
-    num_pairs = 0
-    for row in rows:
-        if not isinstance(row, MalformedRow):
-            num_pairs += 1
-            yield row
-            continue
-        if corpus.malformed == "error":
-            raise UserError(f"{row.name} line {row.line}: {row.reason}")
-        malformed.add(row.kind, row.name, row.line)
-    if malformed.total > num_pairs:
-        kind, first = next(iter(malformed.first_lines.items()))
-        raise UserError(
-            f"{' and '.join(names)}: {malformed.total:,} of {malformed.total + num_pairs:,} rows are malformed: "
-            f"{kind} ({first[0]})"
-        )
-    if not num_pairs:
-        raise UserError(f"{' and '.join(names)}: the corpus is empty")
-
-
-def _read_two_files(
-    corpus: ParallelText, paths: Sequence[Path], names: Sequence[str]
-) -> Iterator[tuple[str, str] | MalformedRow]:
-    lines = [bounded_source_lines(source, path) for path, source in zip(paths, corpus.files, strict=True)]
-    for num_pairs, (source_line, target_line) in enumerate(itertools.zip_longest(*lines)):
-        if isinstance(source_line, str) and isinstance(target_line, str):
-            yield source_line, target_line
-        elif source_line is None or target_line is None:
-            longer = num_pairs + 1 + sum(1 for _ in lines[source_line is None])
-            num_source, num_target = (num_pairs, longer) if source_line is None else (longer, num_pairs)
-            raise UserError(f"{names[0]} has {num_source} lines, {names[1]} has {num_target}: they are no pairs")
-        else:
-            name, line = (names[0], source_line) if isinstance(source_line, Unreadable) else (names[1], target_line)
-            yield MalformedRow(name, num_pairs + 1, cast(Unreadable, line).reason)
-
-
-def _read_tsv(corpus: ParallelText, path: Path, name: str) -> Iterator[tuple[str, str] | MalformedRow]:
-    needed = max(corpus.source_column, corpus.target_column) + 1
-    lines = open_bounded_lines(path, member=cast(Source, corpus.tsv).member, name=name)
-    for columns in read_rows(lines, name=name, needed=needed, header=corpus.header, quoted=corpus.quoted):
-        if isinstance(columns, MalformedRow):
-            yield columns
-        else:
-            yield columns[corpus.source_column], columns[corpus.target_column]

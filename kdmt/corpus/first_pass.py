@@ -10,8 +10,8 @@ import collections
 import itertools
 import re
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -19,9 +19,10 @@ import numpy as np
 
 from kdmt.config import Clean
 from kdmt.corpus.chunk_log import ChunkLog
+from kdmt.corpus.data_report.patterns import PatternCounts, add_patterns
 from kdmt.corpus.dropped import Examples, add_examples
 from kdmt.corpus.fingerprints import Finders, Fingerprints
-from kdmt.corpus.pool import mapping_in_order
+from kdmt.corpus.pool import OpenMap
 from kdmt.corpus.sentence_lengths import Lengths, RatioMedian
 
 Pair = tuple[str, str]  # (source line, target line)
@@ -42,6 +43,8 @@ class TrainingCorpus:
     share: float = 1.0  # share of the pairs that is used
     max_pairs: int = 0  # maximum number of pairs that are used; 0 for no limit
     clean: Clean | None = None  # settings of the rules for this corpus, instead of those for all
+    # reason -> number of pairs that the reader leaves out; complete when all pairs are read
+    left_out: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -65,6 +68,7 @@ class CleanedChunk:
     characters: tuple[Lengths, Lengths]  # number of characters of each remaining line
     examples: Examples
     overlaps: Overlaps
+    patterns: PatternCounts  # beginnings of dropped pairs
 
 
 @dataclass(frozen=True)
@@ -81,6 +85,7 @@ class PassedCorpus:
     characters: Path  # file of the numbers of characters of both sides of each pair, uint32
     examples: Examples
     overlaps: Overlaps
+    patterns: PatternCounts
 
 
 def run_first_pass(
@@ -90,15 +95,16 @@ def run_first_pass(
     apply_rules: Callable[[RawChunk], CleanedChunk],
     finders: Finders,
     median: RatioMedian,
-    workers: int,
+    open_map: OpenMap,
 ) -> list[PassedCorpus]:
     """Run the first pass over all corpora.
 
     Args:
+        open_map: where the rules are applied.
         clean: settings of the rules for corpora without settings of their own.
     """
     passed = []
-    with mapping_in_order(apply_rules, workers) as map_in_order:
+    with open_map(apply_rules) as map_in_order:
         for number, corpus in enumerate(corpora):
             own = corpus.clean or clean
             paths = [workdir / f"{number}.{what}" for what in ("source", "target")]
@@ -150,6 +156,7 @@ def _sum_up(
     counts: collections.Counter[str] = collections.Counter()
     examples: Examples = {}
     overlaps: Overlaps = collections.Counter()
+    patterns: PatternCounts = {}
     with paths[2].open("wb") as characters:
         for chunk in chunks:
             characters.write(np.stack(chunk.characters, axis=1).tobytes())
@@ -160,7 +167,10 @@ def _sum_up(
             counts += chunk.counts
             add_examples(examples, chunk.examples)
             overlaps += chunk.overlaps
-    return PassedCorpus(corpus, clean, paths[0], paths[1], pairs_in, num_pairs, counts, paths[2], examples, overlaps)
+            add_patterns(patterns, chunk.patterns)
+    return PassedCorpus(
+        corpus, clean, paths[0], paths[1], pairs_in, num_pairs, counts, paths[2], examples, overlaps, patterns
+    )
 
 
 def _chunks(pairs: Iterable[Pair], clean: Clean | Literal["none"]) -> Iterator[RawChunk]:

@@ -13,14 +13,15 @@ from kdmt.errors import UserError
 
 HEAD_BYTES = 4096
 GZIP = b"\x1f\x8b"
-_ZIP = (b"PK\x03\x04", b"PK\x05\x06", b"PK\x07\x08")
-_DECOMPRESS = "decompress it first (of compressed files, .gz and members of .zip are read)"
+ZIP = (b"PK\x03\x04", b"PK\x05\x06", b"PK\x07\x08")
+PARQUET = b"PAR1"
+_DECOMPRESS = "decompress it first"
 _EXTRACT = "extract the text first"
 _CONVERT = "convert it to UTF-8, for example with 'iconv -t UTF-8'"
 
 # (first bytes, format, remedy); longer signatures come before the shorter ones with which they begin
 _SIGNATURES: tuple[tuple[bytes, str, str], ...] = (
-    *((magic, "a zip archive", "name the file inside it as 'member', or unpack it") for magic in _ZIP),
+    *((magic, "a zip archive", "name the file inside it as 'member', or unpack it") for magic in ZIP),
     (b"\xfd7zXZ\x00", "compressed with xz", _DECOMPRESS),
     (b"]\x00\x00", "compressed with lzma", _DECOMPRESS),
     *((b"BZh%d1AY&SY" % level, "compressed with bzip2", _DECOMPRESS) for level in range(1, 10)),
@@ -39,7 +40,7 @@ _SIGNATURES: tuple[tuple[bytes, str, str], ...] = (
     (b"%PDF-", "a PDF document", _EXTRACT),
     (b"{\\rtf", "an RTF document", _EXTRACT),
     (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", "an office document", _EXTRACT),
-    (b"PAR1\x15", "a Parquet table", "export its columns as text, one sentence a line"),
+    (b"PAR1\x15", "a Parquet table", "of a corpus, give it as 'parquet', or export its columns as text"),
     (b"ARROW1\x00\x00", "an Arrow table", "export its columns as text, one sentence a line"),
     (b"Obj\x01", "an Avro file", "export its columns as text, one sentence a line"),
     (b"SQLite format 3\x00", "an SQLite database", "export its columns as text, one sentence a line"),
@@ -65,6 +66,7 @@ _MARKUP = re.compile(
     re.IGNORECASE,
 )
 _SEGMENT = re.compile(rb"<seg\s+id\s*=", re.IGNORECASE)
+_TMX = re.compile(rb"^(<[?!][^>]*>\s*)*<tmx[\s>]", re.IGNORECASE)
 _TAR_BYTES = 512  # size of a header
 _TAR_CHECKSUM = slice(148, 156)
 _FEWEST_NULS = 0.1  # smallest share of NUL bytes in a binary file; single ones occur in crawled text
@@ -93,12 +95,12 @@ def recognize(head: bytes) -> tuple[str, str] | None:
             return kind, remedy
     if head.startswith(GZIP):
         return "compressed with gzip", "decompress it first"
-    if _is_tar(head):
+    if is_tar(head):
         return "a tar archive", "unpack it and give the text file inside it"
     return _recognize_wide_text(head)
 
 
-def _is_tar(head: bytes) -> bool:
+def is_tar(head: bytes) -> bool:
     """Return whether the checksum of the tar header is correct; the old tar format has no other signature."""
     header = head[:_TAR_BYTES]
     if len(header) < _TAR_BYTES or not header[0]:
@@ -143,10 +145,12 @@ def recognize_markup(head: bytes) -> tuple[str, str] | None:
     start = head.removeprefix(codecs.BOM_UTF8).lstrip()
     if _HTML.match(start):
         return "an HTML page", "check where it was downloaded from"
+    if _TMX.search(start):
+        return "a TMX file", "of a corpus, give it as 'tmx'"
     if _MARKUP.match(start) or _SEGMENT.search(head):
         return "SGML or XML markup", f"{_EXTRACT}, one sentence a line"
     if start[:1] == b"{" and _are_objects(start):
-        return "JSON", "export its fields as text, one sentence a line, or as TSV"
+        return "JSON", "of a corpus, give it as 'jsonl', or export its fields as text"
     return None
 
 

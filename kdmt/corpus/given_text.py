@@ -30,5 +30,6 @@ def held_out_texts(settings: Prepare) -> dict[str, HeldOut]:
 
 def sources_of(text: ParallelText) -> list[Source]:
     """Return the files or URLs of a parallel text."""
-    raw_target = text.raw_target if isinstance(text, HeldOut) else None
-    return text.files if raw_target is None else [*text.files, raw_target]
+    if not isinstance(text, HeldOut):
+        return text.files
+    return [*text.files, *([] if text.raw_target is None else [text.raw_target]), *text.references]

@@ -10,6 +10,7 @@ Shape legend: N lines of a batch, L languages of the identifier, F features, C s
 from __future__ import annotations
 
 import functools
+import itertools
 import mmap
 import struct
 import unicodedata
@@ -27,7 +28,6 @@ from kdmt.languages import parse_language
 
 EXTRA = "language-id"
 _BATCH_LINES = 1000  # lines that are walked together
-_GATHERED_ROWS = 1000  # rows of the table of features that are read at once: 0.6 MB
 _MAX_BYTES = 1500  # of a line; more do not change the result
 _MAGIC = 793712314  # first number of a model in fastText's format
 # magic number, version, 12 integers and a float of the training, then the numbers of entries, words and labels of the
@@ -143,8 +143,8 @@ class NaiveBayes:
         """Return the probabilities for texts that are sorted by length, the longest first."""
         lengths_N = np.array([len(text) for text in texts], dtype=np.int64)
         scores = np.zeros((len(texts), len(self.prior)), dtype=np.float32)
-        for lines_K, sums_K in self._sum_features(texts, lengths_N):
-            scores[lines_K] = sums_K + self.prior
+        for line, sums in self._sum_features(texts, lengths_N):
+            scores[line] = sums + self.prior
         scores *= 1.0 / np.sqrt(np.maximum(lengths_N, 1), dtype=np.float32)[:, None]
         scores -= scores.max(axis=1, keepdims=True)
         np.exp(scores, out=scores)
@@ -158,24 +158,14 @@ class NaiveBayes:
 
     def _sum_features(
         self, texts: Sequence[bytes], lengths_N: NDArray[np.int64]
-    ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
-        """Yield lines that have features, and for each the sum of log(1 + count) times the row of each feature."""
-        features = len(self.table)
+    ) -> Iterator[tuple[int, NDArray[np.float32]]]:
+        """Yield each line that has features, and the sum of log(1 + count) times the row of each feature."""
         codes, counts = np.unique(self._walk(texts, lengths_N), return_counts=True)
         weights = np.log1p(counts.astype(np.float32))
-        lines, feature = np.divmod(codes, features)
-        start = 0
-        while start < len(lines):
-            stop = min(start + _GATHERED_ROWS, len(lines))
-            if stop < len(lines):  # all features of a line belong to one part
-                first = int(np.searchsorted(lines, lines[stop]))
-                stop = first if first > start else int(np.searchsorted(lines, lines[stop], side="right"))
-            rows = self.table[feature[start:stop]]
-            rows *= weights[start:stop, None]
-            own = lines[start:stop]
-            starts = np.flatnonzero(np.diff(own, prepend=-1))
-            yield own[starts], np.add.reduceat(rows, starts)
-            start = stop
+        lines, features = np.divmod(codes, len(self.table))
+        starts = np.flatnonzero(np.diff(lines, prepend=-1)).tolist()
+        for start, stop in itertools.pairwise([*starts, len(lines)]):
+            yield int(lines[start]), weights[start:stop] @ self.table.take(features[start:stop], axis=0)
 
     def _walk(self, texts: Sequence[bytes], lengths_N: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return `line * F + feature` for each occurrence of a feature in texts, the longest of which comes first."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -94,3 +95,9 @@ def training_chunks(folder: Path, direction: Direction) -> Iterator[tuple[list[s
     """Yield the training text in the folder of a prepare stage, in chunks of lines of both sides."""
     sources, targets = (read_chunks(folder / f"train.{lang}") for lang in direction.sides)
     return zip(sources, targets, strict=True)
+
+
+def reference_paths(folder: Path, split: str, lang: str) -> list[Path]:
+    """Return the files of the further references of a held-out set, in their order; none if it has one reference."""
+    paths = (folder / f"{split}.raw{number}.{lang}" for number in itertools.count(1))
+    return list(itertools.takewhile(Path.is_file, paths))

@@ -1,31 +1,27 @@
-"""Reading of text files from elsewhere by line: plain, compressed or in a zip archive, recognised by their content.
+"""Reading of text files from elsewhere by line: plain, compressed or in an archive, recognised by their content.
 
-A file that is not UTF-8 text is refused (`kdmt.corpus.formats`). Lines have a length limit while they are read, so that
-no file needs more memory than a line of `MAX_LINE_BYTES`.
+The sentences of SGM, IWSLT's XML and WMT XML are read as lines (`kdmt.corpus.segments`). A file that is not UTF-8 text
+is refused (`kdmt.corpus.formats`). Lines have a length limit while they are read, so that no file needs more memory
+than a line of `MAX_LINE_BYTES`.
 """
 
 from __future__ import annotations
 
 import codecs
 import functools
-import gzip
-import io
-import lzma
-import struct
-import zipfile
-import zlib
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, cast
+from typing import IO
 
-from kdmt.corpus.formats import GZIP, HEAD_BYTES, recognize, recognize_markup, refuse_other_formats
+from kdmt.corpus.archives import BLOCK_BYTES, Content, Position, naming_damage, open_content
+from kdmt.corpus.formats import HEAD_BYTES, refuse_other_formats
+from kdmt.corpus.segments import Place, has_segments, is_tagged, read_segments, untagged
+from kdmt.corpus.unreadable import MAX_LINE_BYTES, NOT_UTF8, TOO_LONG, Unreadable
 from kdmt.errors import UserError
 
-MAX_LINE_BYTES = 1_000_000  # without the end of the line
 _LIMIT = MAX_LINE_BYTES + len(b"\r\n")
-_BLOCK_BYTES = 1 << 20
 _NUM_SHOWN = 5
 _MANY_RETURNS = 10  # carriage returns at the start of a file without `\n`
 
@@ -37,18 +33,19 @@ class Malformed:
     counts: dict[str, int] = field(default_factory=dict)
     first_lines: dict[str, list[str]] = field(default_factory=dict)
 
-    def add(self, kind: str, name: str, line: int) -> None:
+    def add(self, kind: str, name: str, line: int, unit: str = "line") -> None:
         """Count a row.
 
         Args:
             kind: kind of error.
             name: name of the file.
             line: line number, from 1.
+            unit: what is counted by the number.
         """
         self.counts[kind] = self.counts.get(kind, 0) + 1
         shown = self.first_lines.setdefault(kind, [])
         if len(shown) < _NUM_SHOWN:
-            shown.append(f"{name} line {line}")
+            shown.append(f"{name} {unit} {line}")
 
     @property
     def total(self) -> int:
@@ -59,21 +56,6 @@ class Malformed:
         return {kind: {"rows": count, "first": self.first_lines[kind]} for kind, count in self.counts.items()}
 
 
-@dataclass(frozen=True)
-class Unreadable:
-    """Placeholder for a line that cannot be read.
-
-    Attributes:
-        reason: reason why the line cannot be read.
-    """
-
-    reason: str
-
-
-TOO_LONG = Unreadable(f"longer than {MAX_LINE_BYTES:,} bytes")
-NOT_UTF8 = Unreadable("not UTF-8")
-
-
 def open_lines(path: Path, *, member: str | None = None, name: str | None = None) -> Iterator[str]:
     r"""Yield the lines of a UTF-8 text file, without their ends.
 
@@ -81,8 +63,8 @@ def open_lines(path: Path, *, member: str | None = None, name: str | None = None
     U+2028, U+0085 and other characters that occur inside sentences. A byte order mark at the start is removed.
 
     Args:
-        path: text file, compressed with gzip or not, or zip archive.
-        member: file to read inside the zip archive.
+        path: text file, compressed or not, or archive.
+        member: file to read inside the archive.
         name: name of the file in messages.
 
     Raises:
@@ -96,27 +78,59 @@ def open_lines(path: Path, *, member: str | None = None, name: str | None = None
         yield line
 
 
-def open_bounded_lines(path: Path, *, member: str | None, name: str) -> Iterator[str | Unreadable]:
-    """Yield lines as `open_lines` does, with an `Unreadable` instead of each line that is too long or not UTF-8."""
+def open_bounded_lines(
+    path: Path, *, member: str | None, name: str, part: str | None = None, place: Place | None = None
+) -> Iterator[str | Unreadable]:
+    """Yield lines as `open_lines` does, with an `Unreadable` instead of each line that is too long or not UTF-8.
+
+    Args:
+        part: part of a file with several parts, see `read_segments`.
+        place: receives the place of each sentence of such a file.
+    """
+    position = Position()
+    with naming_damage(name, position), ExitStack() as opened:
+        content = open_content(path, member, name, opened)
+        if part is not None and not has_segments(content.head):
+            raise UserError(f"{name}: 'part' is given, but the file is not SGM or XML with <seg>")
+        if has_segments(content.head):
+            for line in read_segments(content.file, name, part, place or Place()):
+                position.number += 1
+                yield line
+        elif is_tagged(content.head):
+            yield from untagged(bounded_text_lines(content, name, position, checked=False))
+        else:
+            yield from bounded_text_lines(content, name, position)
+
+
+def bounded_text_lines(
+    content: Content, name: str, position: Position, *, checked: bool = True
+) -> Iterator[str | Unreadable]:
+    """Yield the lines of an open file, with an `Unreadable` instead of each that is too long or not UTF-8.
+
+    Args:
+        name: name of the file for messages.
+        position: receives the number of lines at the end, and at an error.
+        checked: whether formats other than plain text are refused.
+    """
+    if checked:
+        refuse_other_formats(content.head, name)
+    _refuse_one_line_of_returns(content.head, name)
+    file = content.file
+    if content.head.startswith(codecs.BOM_UTF8):
+        file.read(len(codecs.BOM_UTF8))
     number = num_returns = 0
     try:
-        with ExitStack() as opened:
-            file = _open_bytes(path, member, name, opened)
-            # all checks are in one loop for speed, because a corpus may have hundreds of millions of lines
-            for line in iter(functools.partial(file.readline, _LIMIT), b""):
-                number += 1
-                text = line.rstrip(b"\r\n")
-                if b"\r" in text:
-                    num_returns += text.count(b"\r")
-                yield _skip_rest(file, line) if len(text) > MAX_LINE_BYTES else _decoded(text)
-            if num_returns and num_returns >= number:
-                raise _of_returns(name, num_returns)
-    except (EOFError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, NotImplementedError, struct.error) as error:
-        raise UserError(f"{name}: truncated or damaged after line {number}: {error}") from None
-    except OSError as error:
-        if error.errno is None:  # raised by gzip or bzip2
-            raise UserError(f"{name}: truncated or damaged after line {number}: {error}") from None
-        raise UserError(f"{name}: {error.strerror}") from None
+        # all checks are in one loop for speed, because a corpus may have hundreds of millions of lines
+        for line in iter(functools.partial(file.readline, _LIMIT), b""):
+            number += 1
+            text = line.rstrip(b"\r\n")
+            if b"\r" in text:
+                num_returns += text.count(b"\r")
+            yield _skip_rest(file, line) if len(text) > MAX_LINE_BYTES else _decoded(text)
+    finally:
+        position.number = number
+    if num_returns and num_returns >= number:
+        raise _of_returns(name, num_returns)
 
 
 def _decoded(text: bytes) -> str | Unreadable:
@@ -136,7 +150,7 @@ def bounded_lines(file: IO[bytes]) -> Iterator[bytes | Unreadable]:
 def _skip_rest(file: IO[bytes], line: bytes) -> Unreadable:
     """Skip the rest of a line that is too long, and return `TOO_LONG`."""
     while line and not line.endswith(b"\n"):
-        line = file.readline(_BLOCK_BYTES)
+        line = file.readline(BLOCK_BYTES)
     return TOO_LONG
 
 
@@ -154,58 +168,3 @@ def _of_returns(name: str, num_returns: int) -> UserError:
         f"{name}: {num_returns:,} carriage returns inside its lines, which seem to end in '\\r' alone: "
         f"convert them, for example with: tr '\\r' '\\n'"
     )
-
-
-class _Rewound(io.RawIOBase):
-    """A stream whose first bytes have already been read."""
-
-    def __init__(self, head: bytes, file: IO[bytes]) -> None:
-        self._head, self._file = head, file
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: bytearray | memoryview) -> int:  # type: ignore[override]
-        data = self._head[: len(buffer)] or self._file.read(len(buffer))
-        self._head = self._head[len(data) :] if self._head else b""
-        buffer[: len(data)] = data
-        return len(data)
-
-
-def _rewound(head: bytes, file: IO[bytes]) -> io.BufferedReader:
-    return io.BufferedReader(_Rewound(head, file), _BLOCK_BYTES)
-
-
-def _open_bytes(path: Path, member: str | None, name: str, opened: ExitStack) -> io.BufferedReader:
-    """Open a file or a member of an archive, and decompress gzip. Refuse formats other than text."""
-    file: IO[bytes] = opened.enter_context(path.open("rb"))
-    if member is not None:
-        file = _open_member(file, member, name, opened)
-    head = _read_head(file)
-    if head.startswith(GZIP):
-        file = cast(IO[bytes], opened.enter_context(gzip.GzipFile(fileobj=_rewound(head, file))))
-        head = _read_head(file)
-    elif (member or path.name).endswith(".gz") and head:
-        what, remedy = recognize(head) or recognize_markup(head) or ("plain text", "rename it")
-        raise UserError(f"{name}: truncated or damaged after line 0: not gzip but {what}: {remedy}")
-    refuse_other_formats(head, name)
-    _refuse_one_line_of_returns(head, name)
-    return _rewound(head.removeprefix(codecs.BOM_UTF8), file)
-
-
-def _open_member(file: IO[bytes], member: str, name: str, opened: ExitStack) -> IO[bytes]:
-    archive = opened.enter_context(zipfile.ZipFile(file))
-    if member not in archive.namelist():
-        raise UserError(f"{name}: no such member; the archive holds {', '.join(archive.namelist()[:10])}")
-    try:
-        return opened.enter_context(archive.open(member))
-    except (RuntimeError, NotImplementedError) as error:  # encrypted, or a compression that Python does not have
-        raise UserError(f"{name}: {error}") from None
-
-
-def _read_head(file: IO[bytes]) -> bytes:
-    """Return the first `HEAD_BYTES`, also of a pipe, which returns fewer bytes at a time."""
-    head = b""
-    while len(head) < HEAD_BYTES and (more := file.read(HEAD_BYTES - len(head))):
-        head += more
-    return head

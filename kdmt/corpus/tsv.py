@@ -5,40 +5,19 @@ from __future__ import annotations
 import csv
 from collections import deque
 from collections.abc import Iterator
-from dataclasses import dataclass
 
-from kdmt.corpus.text_files import MAX_LINE_BYTES, Unreadable
+from kdmt.corpus.rows import MalformedRow
+from kdmt.corpus.unreadable import MAX_LINE_BYTES, Unreadable
 from kdmt.errors import UserError
 
 _QUOTE = '"'
 _MAX_LINES = 100  # of a quoted row, so that a quote that is never closed does not include the rest of the file
 
 
-@dataclass(frozen=True)
-class MalformedRow:
-    """A row that cannot be read.
-
-    Attributes:
-        name: name of the file.
-        line: number of the first line of the row, from 1.
-        kind: kind of error.
-        detail: further details for a message.
-    """
-
-    name: str
-    line: int
-    kind: str
-    detail: str = ""
-
-    @property
-    def reason(self) -> str:
-        return f"{self.kind}{self.detail}"
-
-
 def read_rows(
     lines: Iterator[str | Unreadable], *, name: str, needed: int, header: bool, quoted: bool
-) -> Iterator[list[str] | MalformedRow]:
-    r"""Yield the columns of each row. The first row determines the number of columns.
+) -> Iterator[tuple[int, list[str]] | MalformedRow]:
+    r"""Yield the line number and the columns of each row. The first row determines the number of columns.
 
     Args:
         lines: lines of the file, without their ends.
@@ -59,13 +38,26 @@ def read_rows(
             if num_columns < needed:
                 raise UserError(f"{name} line {line}: {num_columns} columns, at least {needed} expected")
             if not header:
-                yield row
+                yield line, row
         elif len(row) != num_columns:
             yield MalformedRow(
                 name, line, "another number of columns than the first row", f": {len(row)}, not {num_columns}"
             )
         else:
-            yield row
+            yield line, row
+
+
+def find_columns(names: list[str], wanted: list[str], name: str) -> list[int]:
+    """Return the indices of columns by their names in the first row.
+
+    Raises:
+        UserError: if a name is missing or occurs twice; the message lists the names.
+    """
+    for each in wanted:
+        if names.count(each) != 1:
+            what = "two columns" if each in names else "no column"
+            raise UserError(f"{name}: {what} {each!r}; the first row has {', '.join(names)}")
+    return [names.index(each) for each in wanted]
 
 
 def _plain_rows(lines: Iterator[str | Unreadable]) -> Iterator[tuple[int, list[str] | str]]:

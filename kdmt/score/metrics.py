@@ -58,25 +58,33 @@ class Metric:
         return self.range[0] if self.higher_is_better else self.range[1]
 
     def score(
-        self, hypotheses: Sequence[str], references: Sequence[str], *, tokenize: str = "13a", lowercase: bool = False
+        self,
+        hypotheses: Sequence[str],
+        references: Sequence[str],
+        *,
+        further: Sequence[Sequence[str]] = (),
+        tokenize: str = "13a",
+        lowercase: bool = False,
     ) -> MetricScore:
-        """Return the corpus score of one system against one reference per line.
+        """Return the corpus score of one system against one or more references per line.
 
         Args:
             hypotheses: detokenised text, unless `tokenize` is "none".
             references: line i is the reference of hypothesis i.
+            further: further references in the same form.
             tokenize: sacreBLEU's tokenizer: 13a, intl, none, zh, ja-mecab, ko-mecab, char.
             lowercase: compare without regard to case.
 
         Raises:
             ValueError: if hypotheses and references differ in length or are empty.
         """
-        if len(hypotheses) != len(references):
-            raise ValueError(f"{len(hypotheses)} hypotheses against {len(references)} references")
+        for each in (references, *further):
+            if len(hypotheses) != len(each):
+                raise ValueError(f"{len(hypotheses)} hypotheses against {len(each)} references")
         if not hypotheses:
             raise ValueError("there is no sentence to score")
         metric = self.make(tokenize, lowercase)
-        value = metric.corpus_score(hypotheses, [references]).score
+        value = metric.corpus_score(hypotheses, [references, *further]).score
         return self.with_direction(value, str(metric.get_signature()))
 
     def with_direction(self, value: float, signature: str) -> MetricScore:

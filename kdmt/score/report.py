@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import io
+import re
 import statistics
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -16,11 +17,14 @@ from rich.table import Table
 from rich.text import Text  # brackets in Text are not interpreted as markup
 
 from kdmt.files import write_text
+from kdmt.html_page import page_html, table_html
 from kdmt.models.checkpoint_choice import describe_updates
 from kdmt.score.metrics import MAIN_METRIC, metric_label
 from kdmt.score.pareto import Point, pareto_svg
 from kdmt.score.score_files import Comparison, Missing, ScoreRow, TakenCheckpoint
 from kdmt.score.significance import mean_and_sd
+
+_NUM_REFERENCES = re.compile(r"\bnrefs:([0-9]{1,4})\b")
 
 Group = list[ScoreRow]  # rows that differ only in the seed, shown as one line of a table
 
@@ -101,7 +105,7 @@ def write_html(
     """
     tables = "\n".join([*(_html_table(table) for table in _tables(rows, comparisons, missing)), *_pictures(rows)])
     notes = "\n".join(f"<p><code>{html.escape(note)}</code></p>" for note in _notes(rows, comparisons, missing))
-    write_text(path, _PAGE.format(title=html.escape(title), tables=tables, notes=notes))
+    write_text(path, page_html(title, f"{tables}\n{notes}"))
 
 
 # ------------------------------------------------------------------------------------------------------------ content
@@ -123,11 +127,19 @@ def _tables(rows: Sequence[ScoreRow], comparisons: Sequence[Comparison], missing
         rows_here = [row for row in rows if row.test_set == test_set]
         comparisons_here = [comparison for comparison in comparisons if comparison.test_set == test_set]
         columns = names + _score_columns(rows_here, comparisons_here)
-        tables.append(_Table(test_set, columns, _groups(rows_here), list(_missing_names(rows, missing))))
+        title = f"{test_set}{_references_note(rows_here)}"
+        tables.append(_Table(title, columns, _groups(rows_here), list(_missing_names(rows, missing))))
     return [
         *tables,
         _Table("size and speed (medians over test sets and seeds)", names + _cost_columns(rows), _groups(rows)),
     ]
+
+
+def _references_note(rows: Iterable[ScoreRow]) -> str:
+    """Return how many references a test set has, from sacreBLEU's signatures; empty for one."""
+    signatures = (score.signature or "" for row in rows for score in row.scores.values())
+    counts = [int(found[1]) for signature in signatures if (found := _NUM_REFERENCES.search(signature))]
+    return f" ({max(counts)} references)" if max(counts, default=1) > 1 else ""
 
 
 def _missing_names(rows: Sequence[ScoreRow], missing: Sequence[Missing]) -> Iterator[str]:
@@ -298,31 +310,6 @@ def _rich_table(content: _Table, *, ascii_only: bool) -> Table:
     return table
 
 
-_PAGE = """<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{title}</title>
-<style>
-:root {{ color-scheme: light dark; }}
-body {{ font: 16px/1.5 system-ui, sans-serif; max-width: 70rem; margin: 2rem auto; padding: 0 1rem; }}
-table {{ border-collapse: collapse; margin: 1rem 0 2rem; }}
-caption {{ text-align: left; font-weight: 600; padding: .3rem 0; }}
-th, td {{ padding: .3rem .8rem; border-bottom: 1px solid #8886; text-align: left; }}
-.figure {{ text-align: right; font-variant-numeric: tabular-nums; }}
-code {{ font-size: .85rem; overflow-wrap: anywhere; }}
-</style>
-</head>
-<body>
-<h1>{title}</h1>
-{tables}
-{notes}
-</body>
-</html>
-"""
-
-
 def _pictures(rows: Sequence[ScoreRow]) -> Iterator[str]:
     """Yield a plot for each test set: mean of the main metric over seeds against median speed over seeds."""
     for test_set in dict.fromkeys(row.test_set for row in rows):
@@ -345,13 +332,9 @@ def _pictures(rows: Sequence[ScoreRow]) -> Iterator[str]:
 
 
 def _html_table(table: _Table) -> str:
-    lines = [f"<table>\n<caption>{html.escape(table.title)}</caption>"]
-    lines.append(_html_line("th", table.columns, [column.header for column in table.columns]))
-    lines += [_html_line("td", table.columns, cells) for cells in table.lines()]
-    return "\n".join([*lines, "</table>"])
-
-
-def _html_line(tag: str, columns: Sequence[_Column], cells: Sequence[str]) -> str:
-    opening = [f'<{tag} class="figure">' if column.is_figure else f"<{tag}>" for column in columns]
-    inside = [f"{start}{html.escape(cell)}</{tag}>" for start, cell in zip(opening, cells, strict=True)]
-    return f"<tr>{''.join(inside)}</tr>"
+    return table_html(
+        table.title,
+        [column.header for column in table.columns],
+        table.lines(),
+        [column.is_figure for column in table.columns],
+    )

@@ -43,6 +43,7 @@ def paired_bootstrap(
     references: Sequence[str],
     *,
     baseline: str,
+    further: Sequence[Sequence[str]] = (),
     samples: int = 1000,
     seed: int = SEED,
     tokenize: str = "13a",
@@ -62,6 +63,7 @@ def paired_bootstrap(
     Args:
         systems: hypotheses of each system; line i corresponds to reference i.
         references: one reference per line.
+        further: further references.
         baseline: name of the system that the others are compared with.
         samples: number of resampled test sets.
         seed: positive integer; for sacreBLEU, 0 means a different seed each time.
@@ -71,7 +73,8 @@ def paired_bootstrap(
         ValueError: if the baseline is unknown, a system differs in length from the references, there is no sentence,
             or `samples` or `seed` is not positive.
     """
-    _check_systems(systems, references, baseline)
+    for each in (references, *further):
+        _check_systems(systems, each, baseline)
     if seed < 1 or samples < 1:
         raise ValueError(f"seed ({seed}) and samples ({samples}) must be positive")
     from sacrebleu.significance import PairedTest
@@ -79,7 +82,7 @@ def paired_bootstrap(
     ordered = [(baseline, systems[baseline]), *((name, systems[name]) for name in systems if name != baseline)]
     made = {name: metric.make(tokenize, lowercase) for name, metric in METRICS.items()}
     with _sacrebleu_seed(seed):
-        test = PairedTest(ordered, made, [references], test_type="bs", n_samples=samples, n_jobs=1)
+        test = PairedTest(ordered, made, [references, *further], test_type="bs", n_samples=samples, n_jobs=1)
     signatures, results = test()
     systems_in_order = [name for name, _ in ordered]
     estimates, texts = {}, {}

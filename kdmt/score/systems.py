@@ -103,6 +103,7 @@ def _compare(base: SystemRun, run: SystemRun, test_set: TestSet, samples: int) -
     found = paired_bootstrap(
         {base.system.name: base.hypotheses, run.system.name: run.hypotheses},
         test_set.first.references,
+        further=test_set.first.further,
         baseline=base.system.name,
         samples=samples,
         tokenize=test_set.first.tokenize,

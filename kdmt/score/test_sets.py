@@ -20,11 +20,14 @@ class References:
     references: list[str]
     tokenize: str  # sacreBLEU's tokenizer
     lowercase: bool = False
+    further: Sequence[Sequence[str]] = ()  # further references, each with a line per sentence
 
     def score(self, hypotheses: Sequence[str], metrics: Mapping[str, Metric]) -> dict[str, MetricScore]:
         """Return the score of hypotheses in the same form for each metric."""
         return {
-            name: metric.score(hypotheses, self.references, tokenize=self.tokenize, lowercase=self.lowercase)
+            name: metric.score(
+                hypotheses, self.references, further=self.further, tokenize=self.tokenize, lowercase=self.lowercase
+            )
             for name, metric in metrics.items()
         }
 

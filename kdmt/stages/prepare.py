@@ -3,15 +3,18 @@
     prepare/
         train.<lang>, valid.<lang>, <test set>.<lang>   words: clean text in the form that the tokenizer reads
         valid.raw.<lang>, <test set>.raw.<lang>     held-out text before processing, for comparison with translations
+        <test set>.raw<n>.<target>                  further references of it, from raw1 on, if there are any
         tokenizer/, text.json, dict.<lang>.txt      files that are copied to every checkpoint
         monolingual.<source>                        clean text without translations, if there is any
         data-bin/                                   fairseq's files
         report.json                                 counts of the cleaning pass, of held-out lines that it would
                                                     change, of lines that do not survive processing and back, and
                                                     findings about problems of the corpora
+        report.html                                 page with these counts, examples and measurements of the text
 
-The stage writes to `prepare.partial` and renames it, so that a failure does not change an earlier `prepare`. This
-module plans; `kdmt.stages.prepare_work` does the work.
+The stage writes to `prepare.partial` and renames it, so that a failure does not change an earlier `prepare`. A run that
+was stopped goes on from there (`kdmt.stages.prepare_partial`). This module plans; `kdmt.stages.prepare_work` does the
+work.
 """
 
 from __future__ import annotations
@@ -21,9 +24,10 @@ from pathlib import Path
 
 from kdmt.checksum import known_sha256
 from kdmt.config import Prepare
-from kdmt.corpus.fetch import Places, token_companions
+from kdmt.corpus.fetch import Places
 from kdmt.corpus.given_text import text_sources
 from kdmt.corpus.indexed import bin_path, idx_path
+from kdmt.corpus.reading import token_companions
 from kdmt.errors import UserError
 from kdmt.flow.manifest import Plan, make_plan, recorded_plan
 from kdmt.flow.stage import Stage

@@ -34,7 +34,7 @@ from kdmt.score.systems import System, SystemRun, Way, compare_runs, file_name, 
 from kdmt.score.test_sets import References, TestSet
 from kdmt.score.translations import Decoded, Translations
 from kdmt.stages.measures import bleu_tokenizer, spaced_sides, tokenizer_note
-from kdmt.stages.references import join_words, read_references
+from kdmt.stages.references import join_words, read_further, read_references
 from kdmt.stages.workspace import Workspace
 
 _DECODED = "decoded"  # inside the stage's folder
@@ -86,7 +86,9 @@ def _text_file(workspace: Workspace, name: str) -> Path:
 
 def _test_set(workspace: Workspace, name: str) -> TestSet:
     tokenize, lowercase = bleu_tokenizer(workspace), workspace.config.scores_lowercased
-    return TestSet(References(read_references(workspace, name), tokenize, lowercase), _second_form(workspace, name))
+    further = read_further(workspace, name, as_words=not workspace.config.score.detokenized)
+    first = References(read_references(workspace, name), tokenize, lowercase, further)
+    return TestSet(first, _second_form(workspace, name))
 
 
 def _second_form(workspace: Workspace, name: str) -> References | None:
@@ -99,9 +101,11 @@ def _second_form(workspace: Workspace, name: str) -> References | None:
         return None  # the corpus has no raw text to compare with
     if workspace.config.score.detokenized:
         words = join_words(workspace, read_lines(workspace.prepare / f"{name}.{tgt}"))
-        return References(words, "none" if spaced_sides(workspace)[1] else bleu_tokenizer(workspace))
+        tokenize = "none" if spaced_sides(workspace)[1] else bleu_tokenizer(workspace)
+        return References(words, tokenize, further=read_further(workspace, name, as_words=True))
     raw = read_lines(workspace.prepare / f"{name}.raw.{tgt}")
-    return References(raw, bleu_tokenizer(workspace), text.lowercase)
+    further = read_further(workspace, name, as_words=False)
+    return References(raw, bleu_tokenizer(workspace), text.lowercase, further)
 
 
 # ----------------------------------------------------------------------------------------------------------- one system

@@ -8,10 +8,9 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Literal
 
-from kdmt.corpus.datasets.codes import same_code
 from kdmt.corpus.datasets.iwslt import iwslt_names
 from kdmt.corpus.datasets.mtdata_ids import mtdata_pairs, mtdata_texts
-from kdmt.corpus.datasets.opus import opus_dataset, pairs_of_release
+from kdmt.corpus.datasets.opus import best_pair, opus_dataset, pairs_of_release
 from kdmt.corpus.datasets.recorded_index import DatasetIndex, OpusRelease
 from kdmt.corpus.datasets.records import Dataset
 from kdmt.corpus.datasets.resolve import resolve
@@ -21,7 +20,7 @@ from kdmt.languages import Direction
 
 Use = Literal["train", "test", "monolingual"]
 
-_HELD_OUT = re.compile(r"test|dev(?!elop)|valid|tst", re.IGNORECASE)  # in names of mtdata, sacreBLEU and IWSLT
+_HELD_OUT = re.compile(r"test|dev|valid|tst|wmt24pp")  # in names of mtdata, sacreBLEU and IWSLT
 _NUMBER = re.compile(r"\d+")
 
 
@@ -61,20 +60,16 @@ def _of_opus(direction: Direction, index: DatasetIndex, all_versions: bool) -> I
     """Yield the data sets of OPUS, of each corpus the newest version that has the pair unless all are wanted."""
     newest: dict[str, list[Dataset]] = {}
     for release in sorted(index.opus_releases(), key=_age):
-        datasets = [
-            opus_dataset(pair, codes, value=_opus_name(release, codes, pair.codes, direction), index=index)
-            for pair, codes in pairs_of_release(release, direction, index)
-        ]
-        if datasets:
-            newest[release.name if all_versions else release.corpus] = datasets
+        found = list(pairs_of_release(release, direction, index))
+        best = best_pair(found, direction)
+        names = [release.name if each == best else f"{release.name}/{'-'.join(each[0].codes)}" for each in found]
+        if found:
+            newest[release.name if all_versions else release.corpus] = [
+                opus_dataset(pair, codes, value=name, index=index)
+                for name, (pair, codes) in zip(names, found, strict=True)
+            ]
     for datasets in newest.values():
         yield from datasets
-
-
-def _opus_name(release: OpusRelease, codes: tuple[str, str], file_codes: tuple[str, str], direction: Direction) -> str:
-    """Return the name of a data set of OPUS, with its codes where it is a regional variety."""
-    is_exact = all(map(same_code, direction.sides, codes))
-    return release.name if is_exact else f"{release.name}/{'-'.join(file_codes)}"
 
 
 def _age(release: OpusRelease) -> tuple[str, list[int], str]:

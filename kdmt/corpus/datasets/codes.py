@@ -23,6 +23,9 @@ _MACROLANGUAGES = {
 }
 
 
+_SAME_SCRIPT = {"Hang": "Kore"}  # `kor_Hang` is ordinary Korean
+
+
 @functools.lru_cache(maxsize=4096)
 def known_language(code: str) -> Language | None:
     """Return the language of a code with its script, None for codes of other standards."""
@@ -30,7 +33,7 @@ def known_language(code: str) -> Language | None:
         language = parse_language(code.replace("@", "-"))
     except ValueError:
         return None
-    script = language.written_in
+    script = _SAME_SCRIPT.get(language.written_in, language.written_in)
     return replace(language, language=_MACROLANGUAGES.get(language.language, language.language), script=script)
 
 
@@ -42,22 +45,35 @@ def same_code(wanted: str, code: str) -> bool:
 
 
 @functools.lru_cache(maxsize=65536)
+def covers_code(wanted: str, code: str) -> bool:
+    """Return whether a code means the same variety or the language in general: for `en_GB`, `en_GB` and `en` do."""
+    second = known_language(code)
+    return includes_code(wanted, code) and (same_code(wanted, code) or (second is not None and not second.region))
+
+
+@functools.lru_cache(maxsize=65536)
 def includes_code(wanted: str, code: str) -> bool:
-    """Return whether a code means the same language, or a regional variety of it: `en` includes `en_GB`."""
+    """Return whether a code means the same language and script, and no other region: `en` includes `en_GB`."""
     first, second = known_language(wanted), known_language(code)
     if first is None or second is None:
         return wanted == code
-    return first == (second if first.region else replace(second, region=None, rest=first.rest))
+    if first.region and second.region:
+        return first == second
+    return replace(first, region=None) == replace(second, region=None)
 
 
 def find_code(wanted: str, codes: Iterable[str]) -> str | None:
     """Return the code in an index that means a language.
 
-    It is the same code if the index has it, else an equivalent one, else that of the only regional variety.
+    It is the same code if the index has it, else an equivalent one, else that of the language in general, else that of
+    the only regional variety.
     """
     codes = list(codes)
     if wanted in codes:
         return wanted
-    regional = [code for code in codes if includes_code(wanted, code)]
-    same = [code for code in regional if same_code(wanted, code)]
-    return same[0] if same else regional[0] if len(regional) == 1 else None
+    known = [code for code in codes if includes_code(wanted, code)]
+    for matches in (same_code, covers_code):
+        found = [code for code in known if matches(wanted, code)]
+        if found:
+            return found[0]
+    return known[0] if len(known) == 1 else None

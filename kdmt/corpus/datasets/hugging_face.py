@@ -31,10 +31,10 @@ def resolve_hugging_face(value: str, direction: Direction) -> Dataset:
         UserError: if the value has another form.
     """
     match = _NAME.fullmatch(value)
-    path = match["path"].split("/")[1:] if match else []
+    path: list[str] = match["path"].split("/")[1:] if match else []
     if match is None or len(path) > len(_DEFAULTS):
         raise UserError(f"hf: {value}: expected OWNER/NAME, or OWNER/NAME/CONFIG/SPLIT, as wmt/wmt14/de-en/validation")
-    config, split, file = (*path, *_DEFAULTS[len(path) :])
+    config, split, file = [*path, *_DEFAULTS[len(path) :]]
     return Dataset(
         name=f"hf: {value}",
         entry={

@@ -14,11 +14,11 @@ from typing import Any, NamedTuple, TypeVar
 
 from kdmt.corpus.datasets.codes import includes_code
 from kdmt.corpus.datasets.hugging_face import file_url, parquet_url
-from kdmt.corpus.datasets.licences import WMT_LICENCE
 from kdmt.corpus.datasets.messages import unknown_name
 from kdmt.corpus.datasets.opus import opus_dataset
 from kdmt.corpus.datasets.recorded_index import DatasetIndex, OpusPair
 from kdmt.corpus.datasets.records import Dataset, in_archive, other_hosts, two_files
+from kdmt.corpus.datasets.terms import PACKAGING_LICENCE, WMT_LICENCE
 from kdmt.errors import UserError
 from kdmt.languages import Direction
 
@@ -29,7 +29,7 @@ _LICENCES = {
     "Facebook-wikimatrix": "CC-BY-SA-4.0",
     "Flores": "CC-BY-SA-4.0",
     "Microsoft-ntrex": "CC-BY-SA-4.0",
-    "ParaCrawl": "CC0-1.0 (packaging; the text belongs to its authors)",
+    "ParaCrawl": PACKAGING_LICENCE,
     "AllenAi-nllb": "ODC-By-1.0",
     "Tilde": "CC-BY-4.0",
     "Phontron-kftt": "CC-BY-SA-3.0",
@@ -37,13 +37,18 @@ _LICENCES = {
 }
 # group and name of an identifier -> known overlaps
 _OVERLAPS = {
-    "AllenAi-nllb": ("CCMatrix: NLLB contains it (en-is: 99.99% of its pairs)",),
-    "Neulab-tedtalks": ("TED2020, TED2013, IWSLT: the same talks, also those of the IWSLT test sets",),
+    "AllenAi-nllb": ("opus: NLLB/v1: made from it", "CCMatrix: NLLB contains it (en-is: 99.99% of its pairs)"),
+    "Facebook-wikimatrix": ("opus: WikiMatrix/v1: made from it",),
+    "ELRC": ("opus: ELRC corpora of the same name",),
+    "EU-ecdc": ("opus: ECDC/v2016-03-16: the same translation memory",),
+    "ParaCrawl-paracrawl": ("opus: ParaCrawl: the same pairs, if the version is the same",),
+    "OPUS-opus100": ("other corpora of OPUS: OPUS-100 is a sample of them; its test sets may be in them",),
+    "Neulab-tedtalks_": ("TED2020, TED2013, IWSLT: the same talks, also those of the IWSLT test sets",),
     "Statmt-backtrans": ("news crawl: one side is text of the monolingual news crawl",),
 }
 _TABLES = ("tsv", "tsv.gz", "tsv.xz")
 _TEXTS = ("txt", "txt.gz", "sgm")
-
+_LINES = ("txt", "txt.gz")
 
 Value = TypeVar("Value")
 
@@ -82,8 +87,10 @@ def resolve_mtdata(value: str, direction: Direction, index: DatasetIndex) -> Dat
             the format of the files.
     """
     name = parse_mtdata(value)
-    if len(name.codes) != 2:
+    if len(name.codes) != 2 and value in index.mtdata_records:
         raise UserError(f"mtdata: {value}: monolingual text; parallel text has two languages")
+    if len(name.codes) != 2:
+        raise _unknown(value, name, index)
     order = _order(value, name.codes, direction)
     if name.group == "OPUS" and value not in index.mtdata_records:
         pair = find_opus_pair(name, index)
@@ -109,7 +116,12 @@ def resolve_mtdata_monolingual(value: str, language: str, index: DatasetIndex) -
         raise _unknown(value, name, index)
     if len(name.codes) != 1 or not includes_code(language, name.codes[0]):
         raise UserError(f"mtdata: {value}: expected monolingual text in {language}, not in {'-'.join(name.codes)}")
-    if "columns" in record or not isinstance(record["url"], str) or len(record.get("members", ())) > 1:
+    if (
+        record["format"] not in _LINES
+        or "columns" in record
+        or not isinstance(record["url"], str)
+        or len(record.get("members", ())) > 1
+    ):
         raise _unreadable(value, "it is not a text file with a sentence in each line")
     return _dataset(value, name, record, _file(record, 0), index)
 

@@ -10,16 +10,16 @@ members `CORPUS.L1-L2.L1` and `CORPUS.L1-L2.L2`. The codes are those of OPUS, us
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
-from kdmt.corpus.datasets.codes import find_code, includes_code, same_code
-from kdmt.corpus.datasets.licences import OPUS_LICENCES, licence_of_opus
+from kdmt.corpus.datasets.codes import covers_code, find_code, includes_code, known_language, same_code
 from kdmt.corpus.datasets.messages import nearest_names, unknown_name
 from kdmt.corpus.datasets.overlaps import overlaps_of
 from kdmt.corpus.datasets.recorded_index import DatasetIndex, OpusPair, OpusRelease
 from kdmt.corpus.datasets.records import Dataset, in_archive, two_files
+from kdmt.corpus.datasets.terms import OPUS_LICENCES, licence_of_opus
 from kdmt.errors import UserError
 from kdmt.languages import Direction
 
@@ -157,6 +157,25 @@ def pairs_of_release(
                 break
 
 
+def best_pair(
+    found: Sequence[tuple[OpusPair, tuple[str, str]]], direction: Direction
+) -> tuple[OpusPair, tuple[str, str]] | None:
+    """Return the pair that a name without codes means, None if there are regional varieties alone.
+
+    Args:
+        found: pairs of a release, from `pairs_of_release`.
+        direction: languages of the pipeline.
+    """
+    usable = [each for each in found if all(map(covers_code, direction.sides, each[1]))]
+    return min(usable, key=lambda each: _difference(direction.sides, each[1]), default=None)
+
+
+def _difference(wanted: tuple[str, str], codes: tuple[str, str]) -> tuple[int, int]:
+    """Return the number of other varieties among two codes, and the number of other forms of a code."""
+    varieties = sum(not same_code(*each) for each in zip(wanted, codes, strict=True))
+    return varieties, sum(map(str.__ne__, wanted, codes))
+
+
 def _find_release(name: OpusName, index: DatasetIndex) -> OpusRelease:
     releases = index.opus_releases()
     for release in releases:
@@ -177,9 +196,9 @@ def _find_pair(
     if name.codes is not None:
         return _named_pair(value, name.codes, release, direction, index)
     found = list(pairs_of_release(release, direction, index))
-    exact = [each for each in found if all(map(same_code, direction.sides, each[1]))]
-    if exact:
-        return min(exact, key=lambda each: sum(map(str.__ne__, direction.sides, each[1])))
+    best = best_pair(found, direction)
+    if best is not None:
+        return best
     if found:
         names = ", ".join(f"{release.name}/{pair.source}-{pair.target}" for pair, _ in found[:_MANY])
         raise UserError(f"opus: {value}: no {direction} in the index, but regional varieties: write {names}")
@@ -194,15 +213,21 @@ def _named_pair(
     value: str, codes: tuple[str, str], release: OpusRelease, direction: Direction, index: DatasetIndex
 ) -> tuple[OpusPair, tuple[str, str]]:
     """Return the language pair with the codes of a name, in the order of the direction."""
-    for pair in index.opus_pairs(release):
-        if pair.codes in (codes, codes[::-1]):
-            is_swapped = includes_code(direction.source, pair.target) and not includes_code(
-                direction.source, pair.source
-            )
-            return pair, pair.codes[::-1] if is_swapped else pair.codes
-    known = (f"{pair.source}-{pair.target}" for pair in index.opus_pairs(release))
-    nearest = ", ".join(nearest_names("-".join(codes), known))
-    raise UserError(f"opus: {value}: no pair {'-'.join(codes)}" + (f"; the nearest are {nearest}" if nearest else ""))
+    pairs = {pair.codes: pair for pair in index.opus_pairs(release)}
+    pair = pairs.get(codes) or pairs.get(codes[::-1])
+    if pair is None:
+        nearest = ", ".join(nearest_names("-".join(codes), ("-".join(each) for each in pairs)))
+        advice = f"; the nearest are {nearest}" if nearest else ""
+        raise UserError(f"opus: {value}: no pair {'-'.join(codes)}{advice}")
+    for order in (pair.codes, (pair.target, pair.source)):
+        if all(map(_may_mean, direction.sides, order)):
+            return pair, order
+    raise UserError(f"opus: {value}: its languages are not those of the pipeline, {direction}")
+
+
+def _may_mean(wanted: str, code: str) -> bool:
+    """Return whether a code of OPUS may mean a language; codes of other standards, as `ze_zh`, may mean any."""
+    return known_language(code) is None or includes_code(wanted, code)
 
 
 def _listed(codes: list[str]) -> str:

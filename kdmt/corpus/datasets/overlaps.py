@@ -6,6 +6,8 @@ pair; a comment names the table. The other facts are from the descriptions of th
 
 from __future__ import annotations
 
+import re
+
 # corpus of OPUS -> overlaps
 _OVERLAPS = {
     # NLLB/v1/overlaps/en-is.tsv: 8,677,777 of 8,678,395 pairs
@@ -13,13 +15,17 @@ _OVERLAPS = {
     "CCMatrix": ("NLLB: contains CCMatrix (en-is: 99.99% of its pairs)", "ParaCrawl: both are mined from the web"),
     # ParaCrawl/v9/overlaps/de-en.tsv: 17,916,112 and 2,229,680 of 278,310,902 pairs
     "ParaCrawl": ("CCMatrix: 6.4% of ParaCrawl v9 (de-en)", "CCAligned: 0.8% of ParaCrawl v9 (de-en)"),
-    "MultiParaCrawl": ("ParaCrawl: pairs without English are pivoted from it, pairs with English are its pairs",),
-    "MultiHPLT": ("HPLT: pairs without English are pivoted from it, pairs with English are its pairs",),
-    "HPLT": ("MultiHPLT: repeats its pairs with English",),
-    "MultiMaCoCu": ("MaCoCu: pairs without English are pivoted from it, pairs with English are its pairs",),
-    "MaCoCu": ("MultiMaCoCu: repeats its pairs with English",),
-    "MultiCCAligned": ("CCAligned: pairs without English are pivoted from it, pairs with English are its pairs",),
-    "CCAligned": ("MultiCCAligned: repeats its pairs with English", "XLEnt: names mined from CCAligned"),
+    "MultiParaCrawl": ("ParaCrawl: the pairs are pivoted from its pairs with English",),
+    # NLLB/v1/overlaps/en-is.tsv: HPLT, MaCoCu and CCAligned have the same counts as their multilingual forms
+    "HPLT": ("MultiHPLT: repeats the pairs with English, and pivots others from them",),
+    "MultiHPLT": ("HPLT: has the same pairs with English; others are pivoted from them",),
+    "MaCoCu": ("MultiMaCoCu: repeats the pairs with English, and pivots others from them",),
+    "MultiMaCoCu": ("MaCoCu: has the same pairs with English; others are pivoted from them",),
+    "CCAligned": (
+        "MultiCCAligned: repeats the pairs with English, and pivots others from them",
+        "XLEnt: names in its pairs",
+    ),
+    "MultiCCAligned": ("CCAligned: has the same pairs with English; others are pivoted from them",),
     "XLEnt": ("CCAligned, CCMatrix, WikiMatrix: XLEnt is made of names in their pairs, without sentences",),
     "WMT-News": ("newstest: contains WMT test sets, as wmt14 and wmt19; not for training if they are test sets",),
     "News-Commentary": ("News-Commentary: each version contains the documents of the versions before",),
@@ -38,6 +44,11 @@ _OVERLAPS = {
 }
 
 
+_ELRC_PART = re.compile(r"ELRC-\d+-(.+)")
+
+
 def overlaps_of(corpus: str) -> tuple[str, ...]:
     """Return the known overlaps of a corpus of OPUS: the other data set, a colon and the reason."""
+    if part := _ELRC_PART.fullmatch(corpus):  # such as ELRC-2718-EMEA of ELRC-EMEA
+        return (f"ELRC-{part[1]}: contains it, if there is this corpus",)
     return _OVERLAPS.get(corpus, ())

@@ -10,6 +10,8 @@ from rapidfuzz.distance import Levenshtein
 from kdmt.config import rules as settings
 from kdmt.corpus.rules.pair_text import LanguagePair, PairText
 
+_ROUNDING = 1e-9  # more than the error of the product
+
 
 @dataclass(frozen=True)
 class Copy:
@@ -32,6 +34,7 @@ class NearCopy:
 
     def breaks(self, pair: PairText) -> bool:
         """Return whether the similarity of the sides is too large."""
-        limit = self.settings.max
-        similarity: float = Levenshtein.normalized_similarity(pair.source, pair.target, score_cutoff=limit)
-        return similarity >= limit  # the similarity is 0 if it is less than the cutoff
+        longer = max(len(pair.source), len(pair.target))
+        most = int((1.0 - self.settings.max) * longer + _ROUNDING)  # edits of a pair that is dropped
+        distance: int = Levenshtein.distance(pair.source, pair.target, score_cutoff=most)
+        return distance <= most  # a distance above the cutoff is returned as the cutoff plus 1

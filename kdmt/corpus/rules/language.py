@@ -118,7 +118,10 @@ class LanguageRule:
         if self.settings.sides not in ("both", ("source", "target")[side]):
             return np.zeros(len(lines), dtype=bool)
         least = self.settings.min_letters
-        return np.array([count_letters(line) >= least for line in lines], dtype=bool)
+        # the beginning of most lines has enough letters
+        return np.array(
+            [count_letters(line[: 2 * least]) >= least or count_letters(line) >= least for line in lines], dtype=bool
+        )
 
     def _least(self, side: int) -> float:
         return LEAST_IN_SCRIPT if self.sides[side].by_script else self.settings.min

@@ -14,7 +14,7 @@ from kdmt.languages import script_of
 # Final punctuation with closing quotes and brackets before a space or the end; that of scripts without spaces anywhere.
 _END = re.compile(
     "[.!?\u2026\u203c-\u2049\u0589\u061f\u06d4\u1362\u1367\u1368\u0964\u0965\u17d4\u17d5\u104b]"
-    "[\"'\u2019\u201d\u00bb\u203a)\\]]*(?: |$)|[\u3002\uff01\uff1f\uff61]+"
+    "[\"'\u2019\u201c\u201d\u00ab\u00bb\u2039\u203a)\\]]*(?: |$)|[\u3002\uff01\uff1f\uff61]+"
 )
 _WITHOUT_ENDS = frozenset(("Thai", "Laoo", "Tibt"))  # spaces and shad marks separate more than sentences
 

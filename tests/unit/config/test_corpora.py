@@ -13,7 +13,15 @@ from kdmt.config import Corpus, HeldOut, Source, split_login
     ("override", "expected"),
     [
         ("prepare.valid.tsv.path=x", "prepare.valid: give either 'tsv' or 'source' and 'target', not both"),
-        ("prepare.valid={source: {path: x}}", "prepare.valid: give 'source' and 'target', 'tsv', or one of 'mtdata'"),
+        ("prepare.valid={source: {path: x}}", "prepare.valid: give 'source' and 'target', or one of 'tsv'"),
+        (
+            "prepare.train=[{source: {path: x}, target: {path: y}, only_every: 2, except_every: 2}]",
+            "prepare.train.0: give either 'only_every' or 'except_every', not both",
+        ),
+        (
+            "prepare.valid={source: {path: x}, target: {path: y}, only_every: 2, raw_target: {path: z}}",
+            "prepare.valid: 'raw_target' has a line for each pair: leave out 'only_every' and 'except_every'",
+        ),
         ("prepare.valid.source={}", "prepare.valid.source: give either 'path' or 'url'"),
         ("prepare.valid.source={path: x, url: 'http://x/y'}", "prepare.valid.source: give either 'path' or 'url'"),
         ("prepare.valid={tsv: {path: x.zip}}", "prepare.valid.tsv: a zip archive needs 'member'"),
@@ -27,6 +35,41 @@ from kdmt.config import Corpus, HeldOut, Source, split_login
         ("prepare.valid.source.remove_bpe=letter", "prepare.valid.source: 'remove_bpe' has no effect unless 'path' is"),
         ("prepare.train.0.tag=<s>", "prepare.train.0.tag: is one of the special symbols <s> <pad> </s> <unk>"),
         ("prepare.train.0.tag='a b'", "prepare.train.0.tag: not in the form"),
+        ("prepare.valid={tsv: {path: x}, tmx: {path: y}}", "prepare.valid: give either 'tsv' or 'tmx', not both"),
+        ("prepare.valid.jsonl.path=x", "prepare.valid: give either 'jsonl' or 'source' and 'target', not both"),
+        ("prepare.valid={jsonl: {path: x}}", "prepare.valid: give both 'source_field' and 'target_field'"),
+        ("prepare.valid={parquet: {path: x}, source_field: a}", "prepare.valid: give both 'source_field' and"),
+        ("prepare.valid.source_field=x", "prepare.valid: 'source_field' and 'target_field' have no effect without"),
+        (
+            "prepare.valid={tmx: {path: x}, source_field: a, target_field: b}",
+            "prepare.valid: 'source_field' and 'target_field' have no effect without 'jsonl'",
+        ),
+        (
+            "prepare.valid={jsonl: {path: x}, source_field: a, target_field: a}",
+            "prepare.valid: 'source_field' and 'target_field' are the same",
+        ),
+        (
+            "prepare.valid={tsv: {path: x}, source_field: a, target_field: b}",
+            "prepare.valid: 'source_field' needs 'header: true'",
+        ),
+        (
+            "prepare.valid={tsv: {path: x}, source_field: a, target_field: b, header: true, target_column: 2}",
+            "prepare.valid: give either columns by index ('source_column') or by name ('source_field')",
+        ),
+        ("prepare.valid.source.part=target", "prepare.valid.source.part: not in the form"),
+        ("prepare.valid={tmx: {path: x, part: src}}", "prepare.valid: 'tmx.part' has no effect"),
+        ("prepare.valid={wmt_xml: {path: x, part: src}}", "prepare.valid: 'wmt_xml.part' selects a reference"),
+        ("prepare.train.0.quality={column: 1, min: 0}", "prepare.train.0: 'quality' has no effect without 'tsv'"),
+        ("prepare.train=[{wmt_xml: {path: x}, quality: {column: 1, min: 0}}]", "prepare.train.0: 'quality' has no"),
+        ("prepare.train=[{tmx: {path: x}, quality: {column: 1, min: 0}}]", "prepare.train.0: 'quality.column' has no"),
+        ("prepare.train=[{tsv: {path: x}, quality: {field: s, min: 0}}]", "prepare.train.0: 'quality.field' needs"),
+        ("prepare.train=[{tsv: {path: x}, quality: {min: 0}}]", "prepare.train.0.quality: give either 'column' or"),
+        ("prepare.train=[{tsv: {path: x}, quality: {column: 2}}]", "prepare.train.0.quality.min: missing"),
+        ("prepare.valid.quality={column: 1, min: 0}", "prepare.valid.quality: unknown"),
+        (
+            "prepare.valid={tsv: {path: x}, references: [{path: y}], malformed: drop}",
+            "prepare.valid: 'malformed: drop' would leave 'references' with lines that have no pair",
+        ),
         (
             "prepare.valid={tsv: {path: x}, raw_target: {path: y}, malformed: drop}",
             "prepare.valid: 'malformed: drop' would leave 'raw_target' with lines that have no pair",
@@ -57,6 +100,7 @@ def test_an_invalid_url_is_not_quoted(url: str) -> None:
     [
         (Source(path="a.de"), "a.de"),
         (Source(path="a.zip", member="b.de"), "a.zip:b.de"),
+        (Source(path="a.tgz", member="b.xml", part="ref:B"), "a.tgz:b.xml:ref:B"),
         (Source(url="http://x/y", sha256="0" * 64), "http://x/y"),
     ],
 )

@@ -18,7 +18,7 @@ VALUES = {
     "ntrex": True,
     "tatoeba": "2023-04-12",
     "hf": "owner/name",
-    "iwslt": 2014,
+    "iwslt": "2014/tst2012",
 }
 
 
@@ -30,6 +30,10 @@ def test_every_kind_has_a_value_in_these_tests() -> None:
 @pytest.mark.parametrize("kind", DATASET_KINDS)
 def test_a_name_is_enough(section: type[Corpus | HeldOut | Monolingual], kind: str) -> None:
     assert section(**{kind: VALUES[kind]}).dataset == (kind, VALUES[kind])
+
+
+def test_a_year_is_a_number_or_text() -> None:
+    assert Corpus(iwslt=2014).dataset == Corpus(iwslt="2014").dataset == ("iwslt", "2014")
 
 
 def test_a_text_with_files_has_no_name() -> None:
@@ -49,13 +53,14 @@ def test_a_text_with_files_has_no_name() -> None:
         ("prepare.valid={ntrex: true, quoted: true}", "prepare.valid: 'quoted' has no effect with 'ntrex'"),
         (
             "prepare.valid={ntrex: false}",
-            "prepare.valid: give 'source' and 'target', 'tsv', or one of 'mtdata', 'opus'",
+            "prepare.valid: give 'source' and 'target', or one of 'tsv'",
         ),
         ("prepare.train=[{opus: ParaCrawl}]", "prepare.train.0.opus: not in the form"),
         ("prepare.train=[{hf: x}]", "prepare.train.0.hf: not in the form"),
         ("prepare.train=[{mtdata: a b}]", "prepare.train.0.mtdata: not in the form"),
         ("prepare.test={x: {flores: test}}", "prepare.test.x.flores: should be 'dev' or 'devtest' (it is 'test')"),
-        ("prepare.test={x: {iwslt: 14}}", "prepare.test.x.iwslt: should be greater than or equal to 2004"),
+        ("prepare.test={x: {iwslt: 14}}", "prepare.test.x.iwslt: not in the form"),
+        ("prepare.test={x: {iwslt: true}}", "prepare.test.x.iwslt: should be a valid string (it is True)"),
         ("prepare.monolingual=[{}]", "prepare.monolingual.0: give one of 'path', 'url', 'mtdata', 'opus'"),
         ("prepare.monolingual=[{path: a, url: 'http://x/y'}]", "prepare.monolingual.0: give one of 'path', 'url'"),
         ("prepare.monolingual=[{path: a, mtdata: b}]", "prepare.monolingual.0: 'path' has no effect with 'mtdata'"),

@@ -65,7 +65,7 @@ def test_an_error_about_a_checksum_names_the_data_set_and_the_command(pipeline: 
     assert found.startswith(
         f"prepare.train.0 (opus: Tiny/v1): http://x/de: the sha256 of what came is {A}, expected {B}"
     )
-    assert found.endswith(f"'{provenance.lock_command} --update prepare.train.0' locks another version")
+    assert found.endswith(f"'{provenance.lock_command} --update prepare.train.0' locks the file again")
     assert provenance.lock_command == f"kdmt lock {pipeline} --set 'prepare.train.0={{opus: Tiny/v1, weight: 3}}'"
     other = f"http://x/de: the sha256 of what came is {B}, expected {'c' * 64}"
     assert provenance.explain(other) == other
@@ -97,6 +97,19 @@ def test_the_command_in_the_message_shows_no_login(pipeline: Path) -> None:
         load_pipeline(pipeline, ["prepare.train.0.source={url: 'http://me:s@cret@x/new'}"])
     assert "cret" not in str(caught.value)
     assert "run kdmt lock" in str(caught.value)
+
+
+def test_settings_for_scores_are_checked_when_the_files_are_known(pipeline: Path) -> None:
+    override = "prepare.train.0={opus: Tiny/v1, quality: {column: 2, min: 0.5}}"
+    assert load_unlocked_pipeline(pipeline, [override])
+    write_lock(pipeline)
+    with pytest.raises(UserError, match=r"prepare\.train\.0: 'quality' has no effect without 'tsv'"):
+        load_pipeline(pipeline, [override])
+    scored = LockedDataset("opus", "Tiny/v1", ("en", "de"), {"tsv": {"url": "http://x/en"}})
+    write_lock(pipeline, Lock((scored,), LOCK.files))
+    quality = load_pipeline(pipeline, [override]).prepare.train[0].quality
+    assert quality is not None
+    assert quality.column == 2
 
 
 def test_an_entry_that_contradicts_the_pipeline_is_located(pipeline: Path) -> None:

@@ -172,6 +172,12 @@ def test_a_url_is_found_without_its_login() -> None:
     assert "secret" not in str(made.missing)
 
 
+def test_each_member_of_an_archive_is_locked() -> None:
+    text = {"tsv": {"url": "https://x/t.tgz", "member": "other.sgm"}}
+    made = substitute(document(train=[text]), LOCK, SIDES)
+    assert made.missing == ["prepare.train.0 (https://x/t.tgz:other.sgm)"]
+
+
 def test_a_checksum_in_the_pipeline_file_counts() -> None:
     text = {"tsv": {"url": "https://x/europarl.tsv.gz", "sha256": B}}
     made = substitute(document(train=[text]), LOCK, SIDES)

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import bz2
 import gzip
 import io
-import lzma
 import os
 import random
 import re
@@ -20,11 +18,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kdmt.corpus.text_files import MAX_LINE_BYTES, TOO_LONG, Unreadable, bounded_lines, open_bounded_lines, open_lines
+from kdmt.corpus.text_files import bounded_lines, open_bounded_lines, open_lines
+from kdmt.corpus.unreadable import MAX_LINE_BYTES, TOO_LONG, Unreadable
 from kdmt.errors import UserError
 
 SENTENCES = "Ein Haus.\nZwei Häuser.\n"
-SGM = '<srcset setid="newstest2014" srclang="any">\n<doc docid="1">\n<seg id="1">A house.</seg>\n</doc>\n</srcset>\n'
 JAPANESE = "家がある。\n家が二つある。\n"
 
 
@@ -53,21 +51,22 @@ def zip_archive() -> bytes:
 
 
 OTHER_FORMATS = {
-    "tar": (tar(style=tarfile.GNU_FORMAT), "a tar archive"),
+    "tar": (
+        tar(style=tarfile.GNU_FORMAT),
+        "a tar archive, not plain text: name the file inside it as 'member'",
+    ),
     "posix tar": (tar(style=tarfile.PAX_FORMAT), "a tar archive"),
     "old tar": (old_tar(), "a tar archive"),
-    "zip": (zip_archive(), "a zip archive, not plain text: name the file inside it as 'member'"),
+    "zip": (
+        zip_archive(),
+        "a zip archive, not plain text: name the file inside it as 'member', or unpack it; it has train.de",
+    ),
     "empty zip": (b"PK\x05\x06" + bytes(18), "a zip archive"),
-    "xz": (lzma.compress(SENTENCES.encode()), "compressed with xz"),
-    "lzma": (lzma.compress(SENTENCES.encode(), format=lzma.FORMAT_ALONE), "compressed with lzma"),
-    "bz2": (bz2.compress(SENTENCES.encode()), "compressed with bzip2"),
-    "zstd": (bytes.fromhex("28b52ffd") + b"\x00\x58\x41\x00\x00" + SENTENCES.encode(), "compressed with zstd"),
-    "sgm": (SGM.encode(), "SGML or XML markup"),
-    "sgm behind a mark": (b"\xef\xbb\xbf\n" + SGM.encode(), "SGML or XML markup"),
-    "xml": (b'<?xml version="1.0" encoding="UTF-8"?>\n<mteval>\n', "SGML or XML markup"),
-    "iwslt": (b"<url>http://www.ted.com/talks/1</url>\n<keywords>talks</keywords>\nA house.\n", "SGML or XML markup"),
+    "lz4": (bytes.fromhex("04224d18") + bytes(20), "compressed with lz4"),
+    "xml": (b'<?xml version="1.0" encoding="UTF-8"?>\n<html>\n', "SGML or XML markup"),
+    "xliff": (b'<xliff version="1.2">\n', "SGML or XML markup"),
     "segments": (b"A house.\n<seg id=1>A house.</seg>\n", "SGML or XML markup"),
-    "tmx": (b'<tmx version="1.4">\n<body>\n', "SGML or XML markup"),
+    "tmx": (b'<?xml version="1.0" ?>\n<tmx version="1.4">\n<body>\n', "a TMX file, not plain text: of a corpus, give"),
     "html": (b"<!DOCTYPE html>\n<html><body>404</body></html>\n", "an HTML page"),
     "json": (b'{"translation": {"en": "A house.", "de": "Ein Haus."}}\n', "JSON"),
     "json, indented": (b'{\n "en": "A house."\n}\n', "JSON"),

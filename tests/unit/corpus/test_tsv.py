@@ -12,17 +12,23 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kdmt.config import Corpus, HeldOut, Source
-from kdmt.corpus.fetch import read_pairs
-from kdmt.corpus.text_files import MAX_LINE_BYTES, Malformed
-from kdmt.corpus.tsv import MalformedRow, read_rows
+from kdmt.corpus.reading import Skipped, read_pairs
+from kdmt.corpus.rows import MalformedRow
+from kdmt.corpus.text_files import Malformed
+from kdmt.corpus.tsv import read_rows
+from kdmt.corpus.unreadable import MAX_LINE_BYTES
 from kdmt.errors import UserError
+from kdmt.languages import Direction
 
+DIRECTION = Direction("en", "de")
 COLUMNS = "another number of columns than the first row"
 
 
 def pairs_of(path: Path, text: str, count: Malformed | None = None, **settings: Any) -> list[tuple[str, str]]:
     path.write_bytes(text.encode())
-    return list(read_pairs(Corpus(tsv=Source(path=str(path)), **settings), [path], count))
+    return list(
+        read_pairs(Corpus(tsv=Source(path=str(path)), **settings), [path], DIRECTION, Skipped(count or Malformed()))
+    )
 
 
 def test_rows_with_another_number_of_columns_are_dropped_and_counted(tmp_path: Path) -> None:
@@ -36,7 +42,7 @@ def test_rows_with_another_number_of_columns_are_dropped_and_counted(tmp_path: P
         pairs_of(path, text, malformed="error")
     held_out = HeldOut(tsv=Source(path=str(path)))  # no lines are dropped from held-out sets, which may be published
     with pytest.raises(UserError, match=rf"t\.tsv line 2: {COLUMNS}: 1, not 2"):
-        list(read_pairs(held_out, [path]))
+        list(read_pairs(held_out, [path], DIRECTION))
 
 
 def test_the_first_row_sets_the_number_of_columns(tmp_path: Path) -> None:
@@ -68,7 +74,7 @@ def test_rows_with_quotes_round_trip(rows: list[tuple[str, str, str]]) -> None:
     csv.writer(written, delimiter="\t", quoting=csv.QUOTE_MINIMAL, lineterminator="\n").writerows(rows)
     lines = iter(written.getvalue().removesuffix("\n").split("\n"))
     found = list(read_rows(lines, name="t", needed=2, header=False, quoted=True))
-    assert found == [[column.replace("\n", " ") for column in row] for row in rows]
+    assert [row for _, row in found] == [[column.replace("\n", " ") for column in row] for row in rows]
 
 
 def test_a_corpus_with_quotes(tmp_path: Path) -> None:
@@ -83,12 +89,12 @@ def test_an_unclosed_quote_affects_only_its_line() -> None:
     found = list(read_rows(iter(lines), name="t", needed=2, header=False, quoted=True))
     reason = "a quote that is not closed, or text behind one"
     assert found == [
-        ["a", "x"],
+        (1, ["a", "x"]),
         MalformedRow("t", 2, reason),
-        *([f"c{number}", "z"] for number in range(500)),
-        ['5" disk', "w"],
+        *((number + 3, [f"c{number}", "z"]) for number in range(500)),
+        (503, ['5" disk', "w"]),
         MalformedRow("t", 504, reason),
-        ["f", "u"],
+        (505, ["f", "u"]),
     ]
 
 
@@ -110,12 +116,12 @@ def test_the_pair_of_a_line_that_is_too_long_is_dropped(tmp_path: Path, side: st
     paths = [tmp_path / "source", tmp_path / "target"]
     sources = {name: Source(path=str(path)) for name, path in zip(files, paths, strict=True)}
     malformed = Malformed()
-    assert list(read_pairs(Corpus(**sources), paths, malformed)) == [("a", "x"), ("c", "z")]
+    assert list(read_pairs(Corpus(**sources), paths, DIRECTION, Skipped(malformed))) == [("a", "x"), ("c", "z")]
     assert malformed.as_dict() == {"longer than 1,000,000 bytes": {"rows": 1, "first": [f"{tmp_path / side} line 2"]}}
     with pytest.raises(UserError, match=rf"{side} line 2: longer than 1,000,000 bytes"):
-        list(read_pairs(Corpus(**sources, malformed="error"), paths))
+        list(read_pairs(Corpus(**sources, malformed="error"), paths, DIRECTION))
     with pytest.raises(UserError, match=rf"{side} line 2: longer than 1,000,000 bytes"):
-        list(read_pairs(HeldOut(**sources), paths))
+        list(read_pairs(HeldOut(**sources), paths, DIRECTION))
 
 
 def test_files_of_different_length_are_refused_despite_malformed_rows(tmp_path: Path) -> None:
@@ -124,4 +130,4 @@ def test_files_of_different_length_are_refused_despite_malformed_rows(tmp_path: 
     paths = [tmp_path / "source", tmp_path / "target"]
     corpus = Corpus(source=Source(path=str(paths[0])), target=Source(path=str(paths[1])))
     with pytest.raises(UserError, match=r"source has 3 lines, .*target has 2"):
-        list(read_pairs(corpus, paths))
+        list(read_pairs(corpus, paths, DIRECTION))

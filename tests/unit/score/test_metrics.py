@@ -6,6 +6,7 @@ import sys
 from typing import get_args
 
 import pytest
+import sacrebleu.metrics
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -129,3 +130,34 @@ def test_a_metric_of_errors_is_better_when_lower():
 
 def test_an_unknown_metric_keeps_its_name():
     assert metric_label("comet") == "comet"
+
+
+FURTHER = [
+    ["Der Hund rennt schnell durch das Gras.", "zwei Frauen lesen", "Ein Kind spielt im Sand ."],
+    ["", "Zwei Frauen lesen Bücher!", "Kinder spielen."],
+]
+
+
+@pytest.mark.parametrize("name", ["bleu", "chrf", "ter"])
+@pytest.mark.parametrize("lowercase", [False, True])
+@pytest.mark.parametrize("num_references", [2, 3])
+def test_several_references_are_scored_as_by_the_command_line(tmp_path, name, lowercase, num_references):
+    further = FURTHER[: num_references - 1]
+    for number, lines in enumerate([HYPOTHESES, REFERENCES, *further]):
+        (tmp_path / str(number)).write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+    references = [str(tmp_path / str(number)) for number in range(1, num_references + 1)]
+    case = {"bleu": ["-lc"], "chrf": ["--chrf-lowercase"], "ter": []}[name] if lowercase else []
+    command = [sys.executable, "-m", "sacrebleu", *references, "-i", str(tmp_path / "0"), "-m", name, "-w", "6", *case]
+    done = subprocess.run([*command, "--format", "text"], capture_output=True, text=True, check=True)
+    ter = Metric("TER", lambda _, __: sacrebleu.metrics.TER(), higher_is_better=False, range=(0.0, None))
+    metric = ter if name == "ter" else METRICS[name]
+    found = metric.score(HYPOTHESES, REFERENCES, further=further, lowercase=lowercase)
+    score, signature = parse(done.stdout.splitlines()[0])
+    assert found.value == pytest.approx(score, abs=1e-6)
+    assert found.signature == signature
+    assert signature.startswith(f"nrefs:{num_references}|")
+
+
+def test_further_references_have_as_many_lines():
+    with pytest.raises(ValueError, match="3 hypotheses against 2 references"):
+        METRICS["bleu"].score(HYPOTHESES, REFERENCES, further=[REFERENCES[:2]])

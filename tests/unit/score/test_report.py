@@ -229,3 +229,14 @@ def test_an_empty_report(tmp_path):
     with pytest.raises(ValueError, match="no scores"):
         write_html(tmp_path / "report.html", [])
     assert not (tmp_path / "report.html").exists()
+
+
+def test_several_references_are_in_the_title_of_a_test_set(tmp_path):
+    two = replace(ROW, scores={"bleu": MetricScore(50.0, BLEU_SIGNATURE.replace("nrefs:1", "nrefs:2"))})
+    other = replace(ROW, test_set="other")
+    shown = " ".join(render_table([two, other]).split())
+    assert "test_2016_flickr (2 references) system" in shown
+    assert "other" in shown
+    assert "other (" not in shown
+    write_html(tmp_path / "page.html", [two, other])
+    assert "<caption>test_2016_flickr (2 references)</caption>" in (tmp_path / "page.html").read_text(encoding="utf-8")

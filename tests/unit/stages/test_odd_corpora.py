@@ -91,8 +91,9 @@ def test_malformed_rows_are_left_out_counted_and_named() -> None:
 def test_settings_of_rows_missing_in_an_older_record_change_nothing() -> None:
     path = MADE / "manifest.json"
     record = json.loads(path.read_text(encoding="utf-8"))
-    new = [key for key in record["settings"] if key.endswith((".header", ".quoted", ".malformed"))]
-    assert len(new) == 9
+    names = ("header", "quoted", "malformed", "tmx", "jsonl", "parquet", "wmt_xml", "source_field", "target_field")
+    new = [key for key in record["settings"] if key.endswith(names) or key.endswith(("part", "references", "quality"))]
+    assert len(new) == 3 * (len(names) + 1) + 6
     for key in new:
         del record["settings"][key]
     path.write_text(json.dumps(record), encoding="utf-8")
@@ -129,15 +130,15 @@ def tar_gz(text: bytes) -> bytes:
     return archive.getvalue()
 
 
-def sgm(text: bytes) -> bytes:
+def xliff(text: bytes) -> bytes:
     lines = text.decode().splitlines()
-    segments = "".join(f'<seg id="{number}">{line}</seg>\n' for number, line in enumerate(lines, start=1))
-    return f'<refset setid="x" srclang="any" trglang="de">\n<doc docid="1">\n{segments}</doc>\n</refset>\n'.encode()
+    units = "".join(f'<unit id="{number}"><source>{line}</source></unit>\n' for number, line in enumerate(lines, 1))
+    return f'<?xml version="1.0"?>\n<xliff version="2.1">\n{units}</xliff>\n'.encode()
 
 
 DISGUISES: dict[str, tuple[Callable[[bytes], bytes], str]] = {
-    "tar.gz": (tar_gz, "a tar archive, not plain text: unpack it"),
-    "sgm": (sgm, "SGML or XML markup, not plain text: extract the text first"),
+    "tar.gz": (tar_gz, "a tar archive, not plain text: name the file inside it as 'member', or unpack it"),
+    "xliff": (xliff, "SGML or XML markup, not plain text: extract the text first"),
     "utf-16": (lambda text: text.decode().encode("utf-16"), "UTF-16 text, not plain text: convert it to UTF-8"),
     "returns": (lambda text: text.replace(b"\n", b"\r"), "carriage returns inside its lines"),
 }
@@ -398,6 +399,7 @@ def test_a_test_set_can_have_any_valid_file_name() -> None:
         ("monolingual", "is reserved"),
         ("dict", "is reserved"),
         ("test.raw", "is reserved"),
+        ("test.raw12", "is reserved"),
         ("TEST", "differ in case alone"),
     ],
 )

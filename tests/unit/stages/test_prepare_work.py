@@ -10,6 +10,8 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from bad_input import refused
+from corpus_formats import ONE_FILE, write_corpus
 from tiny_pipeline import (
     SIZES,
     WORDS,
@@ -380,3 +382,74 @@ def test_urls_are_replaced_by_a_mirror(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "up to date" in kdmt("prepare", "tiny.yaml").err
     change(clean="none", decontaminate=False)
     assert kdmt("prepare", "tiny.yaml").code == 0
+
+
+@pytest.mark.usefixtures("pipeline")
+def test_further_references_are_stored_and_excluded_from_training() -> None:
+    test, valid = read_lines(Path("text/test.de")), read_lines(Path("text/valid.de"))
+    write_lines(Path("text/one"), [f"{line} !" for line in test])
+    write_lines(Path("text/two"), ["rim rim rum", *test[1:]])
+    write_lines(Path("text/three"), valid[::-1])
+    pairs = [zip(["gi ge"], ["Rim, rim rum."], strict=True), make_pairs(40, seed=2)]
+    train = [pair for part in pairs for pair in part]
+    for side, lang in enumerate(("en", "de")):
+        write_lines(Path(f"text/train.{lang}"), [pair[side] for pair in train])
+    document = settings()["prepare"]
+    document["test"]["test"]["references"] = [{"path": "text/one"}, {"path": "text/two"}]
+    document["valid"]["references"] = [{"path": "text/three"}]
+    change(test=document["test"], valid=document["valid"])
+    run_stages("prepare", sets=["prepare.tokenizer.vocab_size=30", "prepare.clean.max_ratio=9.0"])
+    assert read_lines(MADE / "test.raw1.de") == read_lines(Path("text/one"))
+    assert read_lines(MADE / "test.raw2.de") == read_lines(Path("text/two"))
+    assert read_lines(MADE / "valid.raw1.de") == valid[::-1]
+    assert "Rim, rim rum." not in read_lines(MADE / "train.de")
+    assert report()["corpora"][0]["held_out_matches"]["test.target"] >= 1
+    write_lines(Path("text/two"), test[1:])
+    again = kdmt("prepare", "tiny.yaml")
+    assert (again.code, again.err.splitlines()[-1]) == (2, "kdmt: error: text/two has 4 lines, test has 5")
+
+
+@pytest.mark.usefixtures("pipeline")
+def test_pairs_with_a_low_score_in_the_file_are_a_rule_of_the_report() -> None:
+    pairs = make_pairs(60, seed=2)
+    rows = [f"{source}\t{target}\t{number / 60}" for number, (source, target) in enumerate(pairs)]
+    write_lines(Path("text/scored.tsv"), rows)
+    change(train=[{"tsv": {"path": "text/scored.tsv"}, "quality": {"column": 2, "min": 0.25}}])
+    result = run_stages("prepare", sets=["prepare.tokenizer.vocab_size=30", "prepare.clean.max_ratio=9.0"])[0]
+    made = report()
+    assert (made["pairs_in"], made["dropped"]["quality"]) == (60, 15)
+    assert made["corpora"][0]["dropped"]["quality"] == 15
+    assert made["pairs_out"] == made["pairs_in"] - sum(made["dropped"].values())
+    assert facts()["dropped"]["quality"] == 15
+    assert "60 pairs read" in result.err
+    assert "quality 15" in result.err
+
+
+@pytest.mark.usefixtures("pipeline")
+@pytest.mark.parametrize("form", [form for form in ONE_FILE if form != "tsv"])
+def test_a_truncated_corpus_ends_with_its_name(form: str) -> None:
+    pairs = list(zip(*(read_lines(Path(f"text/train.{lang}")) for lang in ("en", "de")), strict=True))
+    corpus, path = write_corpus(Path("text"), form, pairs, malformed="error")
+    change(train=[corpus.model_dump(exclude_defaults=True)])
+    assert kdmt("prepare", "tiny.yaml").code == 0
+    assert read_lines(MADE / "train.de") == [target for _, target in pairs]
+    content = path.read_bytes()
+    path.write_bytes(content[:-30])
+    message = refused("prepare", "tiny.yaml")
+    assert re.match(rf"{path}(:\w+)?(: truncated or damaged after (line|row) \d+: | line \d+: not JSON)", message)
+
+
+@pytest.mark.usefixtures("pipeline")
+def test_ngrams_of_further_references_are_looked_for() -> None:
+    words_of_reference = [*WORDS.values(), *WORDS.values()][:15]
+    write_lines(Path("text/one"), [*read_lines(Path("text/test.de"))[1:], " ".join(words_of_reference)])
+    train = [*make_pairs(40, seed=2), ("gi ge " * 8, " ".join(["olp", *words_of_reference[1:14], "olp"]))]
+    for side, lang in enumerate(("en", "de")):
+        write_lines(Path(f"text/train.{lang}"), [pair[side] for pair in train])
+    test = settings()["prepare"]["test"]
+    test["test"]["references"] = [{"path": "text/one"}]
+    change(test=test, decontaminate={"ngram": 13})
+    run_stages("prepare", sets=["prepare.tokenizer.vocab_size=30", "prepare.clean.max_ratio=9.0"])
+    last = str(len(read_lines(Path("text/one"))))
+    assert report()["corpora"][0]["held_out_overlaps"] == {"test.target": {last: 1}}
+    assert train[-1][1] not in read_lines(MADE / "train.de")

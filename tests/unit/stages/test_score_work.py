@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
-from tiny_pipeline import kdmt
+from tiny_pipeline import kdmt, read_lines, run_stages, settings, to_yaml, write_lines
 
 from kdmt.config import Score
 from kdmt.decode.engines.engine import Engine
@@ -82,3 +84,38 @@ def test_a_report_of_an_earlier_version_is_up_to_date_and_shown() -> None:
 
 def sha256(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
+
+
+@pytest.mark.usefixtures("finished")
+@pytest.mark.parametrize("moses", [False, True])
+def test_several_references_are_scored_as_by_sacrebleu(moses: bool) -> None:
+    """Compare with the command line of sacreBLEU; nothing but prepare and score is made again."""
+    document = settings()
+    if moses:  # a second form of the text, which has further references too
+        document["prepare"]["text"] = {"moses": True}
+        Path("tiny.yaml").write_text(to_yaml(document), encoding="utf-8")
+        run_stages("prepare", "teacher", "distill", "student", "score")
+    targets = read_lines(Path("text/test.de"))
+    write_lines(Path("text/other.de"), [f"{line} !" for line in targets[::-1]])
+    document["prepare"]["test"]["test"]["references"] = [{"path": "text/other.de"}]
+    Path("tiny.yaml").write_text(to_yaml(document), encoding="utf-8")
+    run_stages("prepare")
+    assert "up to date" in kdmt("teacher", "tiny.yaml").err
+    result = run_stages("score")[0]
+    assert "translated before, scored again" in result.err
+    assert "nrefs:2" in result.out
+    assert "test (2 references)" in result.out
+    rows = json.loads((TINY / "scores.json").read_text(encoding="utf-8"))
+    for row in rows:
+        name = f"{row['system']}.seed_{row['seed']}.test.beam{row['beam']}.de"
+        command = [sys.executable, "-m", "sacrebleu", "text/test.de", "text/other.de", "-i", str(TINY / "score" / name)]
+        done = subprocess.run([*command, "-m", "bleu", "chrf", "-w", "6"], capture_output=True, text=True, check=True)
+        for metric, found in zip(("bleu", "chrf"), json.loads(done.stdout), strict=True):
+            assert row["scores"][metric]["value"] == pytest.approx(found["score"], abs=1e-6)
+            assert (
+                row["scores"][metric]["signature"] == f"nrefs:{found['nrefs']}|" + found["signature"].split("|", 1)[1]
+            )
+        assert ("nrefs:2" in str(row["second_scores"])) == moses
+    comparisons = json.loads((TINY / "significance.json").read_text(encoding="utf-8"))
+    assert comparisons
+    assert all("nrefs:2" in each["p_values"]["bleu"]["signature"] for each in comparisons)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import random
+from collections import Counter
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -120,3 +123,59 @@ def test_share_of_a_script() -> None:
 
 def test_an_empty_chunk_has_no_verdicts() -> None:
     assert judge(("en", "de"), []) == []
+
+
+# -------------------------------------------------------------------------------------- clauses of the declaration
+
+
+UDHR = Path(__file__).parents[4] / "../shared/data/udhr"
+NEEDS_UDHR = pytest.mark.skipif(not UDHR.is_dir(), reason="../shared/data/udhr is not here")
+LANGUAGES = (
+    *("am", "ar", "bn", "bo", "cs", "de", "el", "fa", "fr", "he", "hi", "ja"),
+    *("ka", "km", "ko", "lo", "my", "ru", "ta", "th", "tr", "vi", "zh"),
+)
+
+
+def paragraphs(code: str) -> list[str]:
+    return (UDHR / f"udhr.{code}").read_text(encoding="utf-8").splitlines()
+
+
+def beginnings(code: str) -> list[str]:
+    """Return the first quarter of each paragraph: some 15 to 60 letters, often only a few words."""
+    return [line[: max(20, len(line) // 4)].strip() for line in paragraphs(code)]
+
+
+@NEEDS_UDHR
+@pytest.mark.parametrize("code", LANGUAGES)
+@pytest.mark.parametrize("read", [paragraphs, beginnings])
+def test_clean_text_is_kept(code: str, read: Callable[[str], list[str]]) -> None:
+    pairs = list(zip(read("en"), read(code), strict=True))
+    assert len(pairs) == 50
+    assert judge(("en", code), pairs).count("keep") >= 49
+
+
+def plant(code: str, other: str, rng: random.Random) -> tuple[list[tuple[str, str]], list[str]]:
+    """Return pairs of English and a language with planted faults, and the right verdict of each."""
+    pairs, verdicts = [], []
+    for english, target, wrong in zip(beginnings("en"), beginnings(code), beginnings(other), strict=True):
+        kind = rng.choice(["clean"] * 4 + ["source", "target", "swapped"])
+        pair = {"source": (wrong, target), "target": (english, wrong), "swapped": (target, english)}
+        pairs.append(pair.get(kind, (english, target)))
+        verdicts.append({"clean": "keep", "swapped": "swap"}.get(kind, "drop"))
+    return pairs, verdicts
+
+
+@NEEDS_UDHR
+def test_planted_languages_are_found() -> None:
+    rng, found = random.Random(1), Counter[tuple[str, str]]()
+    for code in ("ar", "cs", "de", "fa", "fr", "ja", "ru", "th", "tr", "vi", "zh"):
+        for other in {"de": ["fr", "cs"], "fr": ["de", "tr"], "ja": ["zh"], "fa": ["ar"]}.get(code, ["de", "ja", "ru"]):
+            if other != code:
+                pairs, right = plant(code, other, rng)
+                found.update(zip(right, judge(("en", code), pairs), strict=True))
+    assert sum(found.values()) >= 1000
+    for verdict, least in (("drop", 0.97), ("swap", 0.95), ("keep", 0.99)):
+        recall = found[verdict, verdict] / sum(count for (right, _), count in found.items() if right == verdict)
+        precision = found[verdict, verdict] / sum(count for (_, given), count in found.items() if given == verdict)
+        assert recall >= least, (verdict, found)
+        assert precision >= (0.95 if verdict == "keep" else 0.98), (verdict, found)

@@ -76,3 +76,37 @@ def test_zero_disables_a_limit() -> None:
 def test_longest_word(source: str, target: str, spaced: tuple[bool, bool], is_broken: bool) -> None:
     clean = Clean.model_validate({"rules": [{"longest_word": {"max": 4}}]})
     assert broken(source, target, clean, spaced=spaced) == ("longest_word" if is_broken else None)
+
+
+@pytest.mark.parametrize(
+    ("source", "target", "spaced", "is_broken"),
+    [
+        ("a bc", "def", (True, True), False),  # 1.5 characters per word
+        ("a b", "def", (True, True), True),
+        ("def", "a b", (True, True), True),
+        ("a b", "def", (False, True), False),
+        ("abcdef", "a bc", (True, True), False),
+        ("abcdefg", "a bc", (True, True), True),
+        ("አለ፡ገባ፡ወጣ", "a bc", (True, True), False),  # 2 characters per word between Ethiopic wordspaces
+    ],
+)
+def test_mean_word(source: str, target: str, spaced: tuple[bool, bool], is_broken: bool) -> None:
+    clean = Clean.model_validate({"rules": [{"mean_word": {"min": 1.5, "max": 6.0}}]})
+    assert broken(source, target, clean, spaced=spaced) == ("mean_word" if is_broken else None)
+
+
+@pytest.mark.parametrize(
+    ("settings", "spaced", "is_broken"),
+    [
+        ({"min": 0.5, "slack": 0}, (True, True), True),  # 2 of 5 words
+        ({"min": 0.4, "slack": 0}, (True, True), False),
+        ({"min": 0.5, "slack": 1}, (True, True), False),  # 3 of 6
+        ({"min": 0.5, "slack": 0}, (True, False), False),
+        ({"min": 0.5, "slack": 0, "unit": "characters"}, (True, False), False),  # 5 of 10 characters
+        ({"min": 0.51, "slack": 0, "unit": "characters"}, (False, False), True),
+    ],
+)
+def test_length_ratio(settings: dict[str, object], spaced: tuple[bool, bool], is_broken: bool) -> None:
+    clean = Clean.model_validate({"rules": [{"length_ratio": settings}]})
+    for source, target in (("ab cd", "a b c d ef"), ("a b c d ef", "ab cd")):
+        assert broken(source, target, clean, spaced=spaced) == ("length_ratio" if is_broken else None)

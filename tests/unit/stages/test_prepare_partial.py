@@ -1,0 +1,208 @@
+"""Tests of preparations that are killed and go on: the same files as without an interruption."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import random
+import shutil
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from tiny_pipeline import Finished, hash_tree, kdmt, make_pairs, settings, to_yaml, write_lines
+from tiny_prepare import MADE
+
+from kdmt.corpus import clean, first_pass
+from kdmt.stages import prepare_work
+
+PARTIAL = MADE.with_name("prepare.partial")
+GOES_ON = f"prepare: goes on with what a stopped run left in {PARTIAL}"
+
+
+@pytest.fixture
+def corpora(pipeline: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return the working folder with a pipeline of all kinds of corpora, cleaned in many chunks."""
+    monkeypatch.setattr(first_pass, "CHUNK_PAIRS", 40)
+    monkeypatch.setattr(prepare_work, "CHUNK_LINES", 40)
+    drawn = random.Random(5)
+    for number in range(2):
+        pairs = make_pairs(500, seed=10 + number)
+        rows = [f"{source}\t{target}" for source, target in pairs]
+        rows[7::50] = ["one column"] * len(rows[7::50])
+        rows[9::40] = [f"\u200b{row} " for row in rows[9::40]]
+        write_lines(Path(f"text/more{number}.tsv"), rows)
+    write_lines(Path("text/mono.en"), [" ".join(drawn.choices(["ba", "be", "da", "gi"], k=4)) for _ in range(250)])
+    document = settings()
+    document["prepare"] |= {
+        "train": [
+            {"tsv": {"path": "text/more0.tsv"}, "weight": 2},
+            *document["prepare"]["train"],
+            {"tsv": {"path": "text/more1.tsv"}, "tag": "<bt>"},
+        ],
+        "monolingual": [{"path": "text/mono.en"}],
+        "text": {"lowercase": True},
+        "tokenizer": {"type": "subword-nmt", "model": "bpe", "vocab_size": 40},
+    }
+    Path("tiny.yaml").write_text(to_yaml(document), encoding="utf-8")
+    return pipeline
+
+
+@pytest.fixture
+def undisturbed(corpora: Path) -> dict[str, str]:
+    """Return the hashes of the files of a run without interruption."""
+    assert kdmt("prepare", "tiny.yaml", "--runs", "undisturbed").code == 0
+    assert corpora.is_dir()
+    return hash_tree(Path("undisturbed") / MADE.relative_to("runs"))
+
+
+def _prepare_in_child() -> None:
+    os.setpgrp()
+    finished = kdmt("prepare", "tiny.yaml")
+    os._exit(finished.code)
+
+
+def kill_at(ready: Callable[[], bool], seconds: float) -> bool:
+    """Run prepare in a child process, and kill it some time after `ready` is true; return whether it was killed."""
+    child = multiprocessing.get_context("fork").Process(target=_prepare_in_child)
+    child.start()
+    assert child.pid is not None
+    while child.is_alive() and not ready():
+        time.sleep(0.001)
+    child.join(seconds)
+    is_killed = child.is_alive()
+    if is_killed:
+        os.kill(child.pid, signal.SIGKILL)
+    child.join()
+    assert is_killed or child.exitcode == 0
+    return is_killed
+
+
+@pytest.mark.parametrize("kills", [3, pytest.param(20, marks=pytest.mark.slow)])
+def test_a_killed_preparation_gives_the_same_files(undisturbed: dict[str, str], kills: int) -> None:
+    seed = time.time_ns() % 1_000_000
+    print(f"moments of seed {seed}")
+    moments = random.Random(seed)
+    started = time.monotonic()
+    assert kdmt("prepare", "tiny.yaml", "--runs", "timed").code == 0
+    duration = time.monotonic() - started
+    num_killed = 0
+    for _ in range(kills):
+        num_killed += kill_at((PARTIAL / "plan.json").exists, moments.uniform(0.0, 1.5 * duration / kills))
+        if MADE.exists():
+            assert hash_tree(MADE) == undisturbed
+            shutil.rmtree(MADE)
+    assert num_killed
+    assert kdmt("prepare", "tiny.yaml").code == 0
+    assert hash_tree(MADE) == undisturbed
+    assert not PARTIAL.exists()
+
+
+@pytest.fixture
+def steps() -> list[str]:
+    """Return the names of the records in the order in which they appear in `PARTIAL`."""
+    return ["train", "monolingual", "text.train.en", "text.monolingual.en", "text.train.de", "tokenizer"]
+
+
+def test_every_step_is_resumed_after_its_record(
+    undisturbed: dict[str, str], steps: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Kill the process at each record; finished steps are not repeated."""
+    for name in steps:
+        assert kill_at((PARTIAL / "work" / "steps" / f"{name}.json").exists, 0.0), name
+    for function in ("clean_corpora", "_process_file", "train_tokenizer"):
+        monkeypatch.setattr(prepare_work, function, _interrupt)  # they are not called any more
+    result = kdmt("prepare", "tiny.yaml")
+    assert GOES_ON in result.err
+    assert hash_tree(MADE) == undisturbed
+
+
+def test_finished_chunks_are_not_cleaned_again(undisturbed: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    real, num_cleaned = clean.clean_chunk, 0
+
+    def interrupted(chunk: first_pass.RawChunk, **values: object) -> first_pass.CleanedChunk:
+        nonlocal num_cleaned
+        num_cleaned += 1
+        if num_cleaned in (12, 20, 35):
+            raise KeyboardInterrupt
+        return real(chunk, **values)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(clean, "clean_chunk", interrupted)
+    for _ in range(3):
+        assert kdmt("prepare", "tiny.yaml").code == 130
+    assert kdmt("prepare", "tiny.yaml").code == 0
+    assert num_cleaned == 3 + 13 + 2 + 13 + 7  # each chunk once, and three that were interrupted
+    assert hash_tree(MADE) == undisturbed
+
+
+def interrupted_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave a folder with finished chunks."""
+    with monkeypatch.context() as patch:
+        patch.setattr(prepare_work, "_process_text", _interrupt)
+        assert kdmt("prepare", "tiny.yaml").code == 130
+    assert PARTIAL.is_dir()
+
+
+def _interrupt(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (["--set", "prepare.clean.max_words=5"], "as the setting prepare.clean changed"),
+        (["--set", "prepare.train.0.weight=1"], "as the setting prepare.train changed"),
+    ],
+)
+def test_work_of_other_settings_is_discarded(
+    corpora: Path, monkeypatch: pytest.MonkeyPatch, change: list[str], reason: str
+) -> None:
+    interrupted_run(monkeypatch)
+    result = kdmt("prepare", "tiny.yaml", *change)
+    assert f"begins again, {reason.rpartition(' ')[0]}" in result.err
+    assert f"what a stopped run left in {PARTIAL} is removed" in result.err
+    assert kdmt("prepare", "tiny.yaml", *change, "--runs", "afresh").code == 0
+    assert hash_tree(MADE) == hash_tree(Path("afresh/tiny/prepare"))
+    assert corpora.is_dir()
+
+
+def test_work_from_other_text_is_discarded(corpora: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    interrupted_run(monkeypatch)
+    with Path("text/more1.tsv").open("a") as file:
+        file.write("ba ba ba\tok ok ok\n")
+    result = kdmt("prepare", "tiny.yaml")
+    assert "begins again, as the input text/more1.tsv changed" in result.err
+    assert corpora.is_dir()
+
+
+def test_work_of_another_version_is_discarded(corpora: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    interrupted_run(monkeypatch)
+    path = PARTIAL / "work" / "versions.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"sentencepiece": "0.1"}))
+    assert "begins again, as the version of sentencepiece changed" in kdmt("prepare", "tiny.yaml").err
+    assert corpora.is_dir()
+
+
+@pytest.mark.parametrize("damage", ["{", "[]", None])
+def test_damaged_records_of_the_folder_do_no_harm(
+    undisturbed: dict[str, str], monkeypatch: pytest.MonkeyPatch, damage: str | None
+) -> None:
+    interrupted_run(monkeypatch)
+    path = PARTIAL / "work" / "versions.json"
+    path.write_text(damage) if damage is not None else path.unlink()
+    result = kdmt("prepare", "tiny.yaml")
+    assert f"begins again; what a stopped run left in {PARTIAL} is removed" in result.err
+    assert hash_tree(MADE) == undisturbed
+
+
+def test_a_complete_folder_is_only_renamed(undisturbed: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(prepare_work, "move_aside", _interrupt)
+        assert kdmt("prepare", "tiny.yaml").code == 130
+    monkeypatch.setattr(prepare_work, "_fill", _interrupt)
+    result: Finished = kdmt("prepare", "tiny.yaml")
+    assert result.code == 0
+    assert hash_tree(MADE) == undisturbed
