@@ -709,6 +709,6 @@ def test_ten_examples_of_each_rule_are_reported_and_three_shown(tmp_path: Path) 
     cleaned = clean_in(tmp_path, TrainingCorpus("x", pairs), clean=Clean(max_characters=350))
     examples = cleaned.report.dropped_examples()["x"]
     assert [source[:3].strip("w ") for source, _ in examples["max_characters"]] == [str(n) for n in range(10)]
-    assert all(len(source) == 303 and source.endswith("w...") for source, _ in examples["max_characters"])
+    assert all(len(source) == 203 and source.endswith("w...") for source, _ in examples["max_characters"])
     assert examples["duplicate"] == [("same x", "gleich x")] * 10
     assert sum(line.startswith("  max_characters") for line in cleaned.report.warnings()) == 3
