@@ -28,8 +28,9 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from bench_prepare import KDMT, generate, write_pipeline
+from bench_prepare import KDMT, write_pipeline
 from figures import Figure, report_figures
+from generated_text import generate
 from process_memory import run_measured
 
 from kdmt.config import load_pipeline

@@ -1,141 +1,218 @@
-"""Memory and speed of the prepare stage on 5 million generated pairs, compared with encoding by SentencePiece alone.
+"""Speed, memory and linearity of the prepare stage on generated pairs that it downloads from this machine.
 
-    make bench-prepare        (or: python benchmarks/bench_prepare.py [--pairs 5000000] [--workdir runs/bench-prepare])
+    make bench-prepare        (or: python benchmarks/bench_prepare.py [--pairs 2000000 20000000])
 
-`prepare_rss_gb` is the largest sum of the resident memory of the processes of the stage, with shared pages counted once
-(PSS), read every half second. `prepare_ratio_spm_encode` is the time of the whole stage (reading, cleaning,
-deduplication, learning the tokenizer, encoding, dictionaries, data-bin, checksums), divided by the time that
-SentencePiece alone needs to encode the cleaned text of both sides with the same number of threads in the same run.
+The stage downloads the text (gzip) from a server on this machine, cleans it with all default rules, drops duplicates
+and near-duplicates, removes pairs that share n-grams with held-out sets, trains a tokenizer and writes the data-bin.
+Figures for the largest number of pairs have no suffix. `prepare_rss_gb` is the largest sum of the resident memory of
+the processes of the stage, with shared pages counted once (PSS), read every half second. `prepare_linearity` is the
+time per pair of the largest number divided by that of the smallest. `prepare_ratio_spm_encode` is the time of the whole
+stage for the smallest number, divided by the time that SentencePiece alone needs to encode the cleaned text of both
+sides with the same number of threads in the same run.
 """
 
 from __future__ import annotations
 
 import argparse
+import functools
+import http.server
 import itertools
+import json
 import shutil
 import sys
 import sysconfig
+import threading
 import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import sentencepiece as spm
 import yaml
-from figures import Figure, report_figures
+from figures import RESULTS, Figure, report_figures
+from generated_text import COPIES, DUPLICATES, NEAR_DUPLICATES, OVERLAPS, generate
 from process_memory import run_measured
 
+from kdmt.checksum import file_sha256
 from kdmt.runtime import cores
+from kdmt.stages.prepare_partial import WORK
 
 KDMT = Path(sysconfig.get_path("scripts")) / "kdmt"
-VOCABULARY_WORDS = 200_000
+NAME = "bench-prepare"
 CHUNK_LINES = 50_000
-DUPLICATE_RATE, COPY_RATE = 0.05, 0.01
+STEPS = ("download", "first_pass", "second_pass", "write", "tokenizer", "binarize")
+
+
+@dataclass(frozen=True)
+class Run:
+    """Measurements of one number of pairs."""
+
+    pairs: int
+    kept: int
+    seconds: float
+    steps: Mapping[str, float]  # step -> seconds
+    pss_gb: float
+    text_gb: float
+    dropped: Mapping[str, int]
+    spm_seconds: float | None
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
-        "--pairs", type=int, default=5_000_000, help="Number of sentence pairs to generate (default: %(default)s)."
+        "--pairs",
+        type=int,
+        nargs="+",
+        default=[2_000_000, 20_000_000],
+        help="Numbers of sentence pairs to generate (default: 2000000 20000000).",
     )
     parser.add_argument(
         "--workdir", type=Path, default=Path("runs/bench-prepare"), help="Working folder (default: %(default)s)."
     )
+    parser.add_argument("--near-duplicates", type=float, default=0.8, help="Threshold; 0 to keep them (default: 0.8).")
+    parser.add_argument(
+        "--results", type=Path, default=RESULTS, help="Folder of the results (default: benchmarks/results)."
+    )
     options = parser.parse_args()
-
-    shutil.rmtree(options.workdir, ignore_errors=True)
-    options.workdir.mkdir(parents=True)
-    print(f"generating {options.pairs:,} pairs", file=sys.stderr, flush=True)
-    generate(options.workdir, options.pairs)
-    pipeline = write_pipeline(options.workdir)
-    measured = run_measured([str(KDMT), "prepare", str(pipeline), "--runs", str(options.workdir / "runs")])
-    seconds = measured.seconds
-    prepared = options.workdir / "runs" / "bench-prepare" / "prepare"
-    threads = cores()
-    bare = encode_seconds(prepared, threads)
-    figures = [
-        Figure("prepare_rss_gb", measured.peak_pss / 1e9, "GB"),
-        Figure("prepare_pairs_per_second", options.pairs / seconds, "pairs/s"),
-        Figure("prepare_ratio_spm_encode", seconds / bare, "ratio"),
-        Figure("prepare_seconds", seconds, "s"),
-        Figure("spm_encode_seconds", bare, "s"),
+    sizes = sorted(set(options.pairs))
+    runs = [
+        measure(options.workdir, size, near_duplicates=options.near_duplicates, encode=size == sizes[0])
+        for size in sizes
     ]
     settings = {
-        "pairs": options.pairs,
-        "text_gb": sum((options.workdir / f"train.{lang}").stat().st_size for lang in ("en", "de")) / 1e9,
-        "threads": threads,
+        "pairs": sizes,
+        "text_gb": [run.text_gb for run in runs],
+        "threads": cores(),
+        "rules": "default",
+        "near_duplicates": options.near_duplicates,
         "tokenizer": "SentencePiece unigram, 8000 pieces, joint",
-        "duplicate_rate": DUPLICATE_RATE,
-        "copy_rate": COPY_RATE,
+        "planted": {"duplicates": DUPLICATES, "near": NEAR_DUPLICATES, "copies": COPIES, "overlaps": OVERLAPS},
+        "dropped": [dict(run.dropped) for run in runs],
     }
-    report_figures("prepare", figures, settings=settings)
-    shutil.rmtree(options.workdir)
+    report_figures("prepare", list(figures_of(runs)), settings=settings, results_dir=options.results)
 
 
-# ---------------------------------------------------------------------------------------------------------- the text
+def figures_of(runs: Sequence[Run]) -> Iterator[Figure]:
+    """Yield the figures of runs in the order of their numbers of pairs."""
+    small, large = runs[0], runs[-1]
+    yield Figure("prepare_rss_gb", large.pss_gb, "GB")
+    yield Figure("prepare_pairs_per_second", large.pairs / large.seconds, "pairs/s")
+    yield Figure("prepare_seconds", large.seconds, "s")
+    yield from (Figure(f"prepare_{step}_seconds", large.steps[step], "s") for step in STEPS)
+    if len(runs) > 1:
+        yield Figure("prepare_rss_gb_small", small.pss_gb, "GB")
+        yield Figure("prepare_pairs_per_second_small", small.pairs / small.seconds, "pairs/s")
+        yield Figure("prepare_linearity", (large.seconds / large.pairs) / (small.seconds / small.pairs), "ratio")
+        yield from (Figure(f"prepare_{step}_seconds_small", small.steps[step], "s") for step in STEPS)
+    assert small.spm_seconds is not None
+    yield Figure("prepare_ratio_spm_encode", small.seconds / small.spm_seconds, "ratio")
+    yield Figure("spm_encode_seconds", small.spm_seconds, "s")
 
 
-def generate(folder: Path, pairs: int) -> None:
-    """Write parallel text of invented words with Zipf frequencies; some pairs are repeated, some targets are copies."""
-    rng = np.random.default_rng(1)
-    source_words, target_words = make_words(rng), make_words(rng)
-    frequencies = 1.0 / np.arange(1, VOCABULARY_WORDS + 1)
-    cumulative = np.cumsum(frequencies / frequencies.sum())
-    with (folder / "train.en").open("w") as source, (folder / "train.de").open("w") as target:
-        for start in range(0, pairs, CHUNK_LINES):
-            count = min(CHUNK_LINES, pairs - start)
-            write_chunk(rng, count, cumulative, (source_words, target_words), source, target)
-    for split in ("valid", "test"):
-        for lang, words in (("en", source_words), ("de", target_words)):
-            lines = (" ".join([split, *words[start : start + 8]]) for start in range(0, 8000, 8))
-            (folder / f"{split}.{lang}").write_text("\n".join(lines) + "\n")
+def measure(workdir: Path, pairs: int, *, near_duplicates: float, encode: bool) -> Run:
+    """Generate text, run the stage on it, and remove both.
+
+    Args:
+        encode: whether SentencePiece alone is measured too.
+    """
+    shutil.rmtree(workdir, ignore_errors=True)
+    workdir.mkdir(parents=True)
+    print(f"generating {pairs:,} pairs", file=sys.stderr, flush=True)
+    generate(workdir, pairs, compressed=True)
+    partial = workdir / "runs" / NAME / "prepare.partial"
+    chunks = partial / WORK / "train"
+    # paths that show that a step has ended
+    signs = {
+        "download": [chunks],
+        "first_pass": [chunks / "digests-pair.repeats"],
+        "second_pass": [partial / "train.en.part"],
+        "write": [partial / "text.json"],
+        "tokenizer": [partial / "data-bin"],
+    }
+    with serving(workdir) as address:
+        pipeline = write_download_pipeline(workdir, address, near_duplicates)
+        command = [str(KDMT), "prepare", str(pipeline), "--runs", str(workdir / "runs")]
+        measured = run_measured(command, signs=signs)
+    prepared = workdir / "runs" / NAME / "prepare"
+    ends = [*(measured.seen[step] for step in STEPS[:-1]), measured.seconds]
+    report = json.loads((prepared / "report.json").read_text())
+    run = Run(
+        pairs=pairs,
+        kept=report["pairs_out"],
+        seconds=measured.seconds,
+        steps=dict(zip(STEPS, (end - start for start, end in itertools.pairwise([0.0, *ends])), strict=True)),
+        pss_gb=measured.peak_pss / 1e9,
+        text_gb=sum((prepared / f"train.{lang}").stat().st_size for lang in ("en", "de")) / 1e9,
+        dropped=report["dropped"],
+        spm_seconds=encode_seconds(prepared, cores()) if encode else None,
+    )
+    print(
+        f"{pairs:,} pairs: {run.kept:,} kept, {pairs / run.seconds:,.0f} pairs/s, {run.pss_gb:.2f} GB; "
+        + ", ".join(f"{step} {seconds:.1f} s" for step, seconds in run.steps.items()),
+        file=sys.stderr,
+        flush=True,
+    )
+    shutil.rmtree(workdir)
+    return run
 
 
-def make_words(rng: np.random.Generator) -> list[str]:
-    """Return distinct words of two to four syllables; frequent words are shorter."""
-    syllables = ["".join(pair) for pair in itertools.product("bdfgklmnprstvw", "aeiouäöü")]
-    words: dict[str, None] = {}
-    while len(words) < VOCABULARY_WORDS:
-        length = 2 + (len(words) > 5_000) + (len(words) > 100_000)  # 112 syllables make 12,544 words of two
-        for row in rng.integers(len(syllables), size=(10_000, length)):
-            words["".join(syllables[i] for i in row)] = None
-    return list(words)[:VOCABULARY_WORDS]
+# ------------------------------------------------------------------------------------------------------- the pipeline
 
 
-def write_chunk(rng, count, cumulative, words, source, target) -> None:  # type: ignore[no-untyped-def]
-    """Write `count` pairs of 3 to 20 words; the target has the words with the same indices in reverse order."""
-    lengths = rng.integers(3, 21, size=count)
-    numbers = np.searchsorted(cumulative, rng.random(int(lengths.sum()))).clip(max=VOCABULARY_WORDS - 1)
-    ends = np.cumsum(lengths)
-    copies = rng.random(count) < COPY_RATE
-    repeats = rng.random(count) < DUPLICATE_RATE
-    previous = ("", "")
-    for start, end, copy, repeat in zip(ends - lengths, ends, copies, repeats, strict=True):
-        if not (repeat and previous[0]):
-            row = numbers[start:end].tolist()
-            left = " ".join([words[0][i] for i in row])
-            previous = (left, left if copy else " ".join([words[1][i] for i in reversed(row)]))
-        source.write(previous[0] + "\n")
-        target.write(previous[1] + "\n")
+class _QuietHandler(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, *_: object) -> None:
+        """Print nothing."""
+
+
+@contextmanager
+def serving(folder: Path) -> Iterator[str]:
+    """Serve the files of a folder on this machine, and provide the address."""
+    handler = functools.partial(_QuietHandler, directory=str(folder))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_address[1]}"
+        finally:
+            server.shutdown()
+            thread.join()
 
 
 def write_pipeline(folder: Path) -> Path:
-    def pair(split: str) -> dict[str, dict[str, str]]:
-        return {"source": {"path": str(folder / f"{split}.en")}, "target": {"path": str(folder / f"{split}.de")}}
+    """Write a pipeline for the text in a folder with default settings."""
+    return _write(folder, {"train": [_local(folder, "train")]})
 
+
+def write_download_pipeline(folder: Path, address: str, near_duplicates: float) -> Path:
+    """Write a pipeline that downloads the training text, with all default rules."""
+    train = {
+        side: {"url": f"{address}/train.{lang}.gz", "sha256": file_sha256(folder / f"train.{lang}.gz")}
+        for side, lang in (("source", "en"), ("target", "de"))
+    }
+    cleaning = {"rules": "default", "near_duplicates": near_duplicates}
+    return _write(folder, {"train": [train], "clean": cleaning, "decontaminate": {"ngram": 13}})
+
+
+def _write(folder: Path, prepare: Mapping[str, object]) -> Path:
     document = {
-        "name": "bench-prepare",
+        "name": NAME,
         "source_lang": "en",
         "target_lang": "de",
         "prepare": {
-            "train": [pair("train")],
-            "valid": pair("valid"),
-            "test": {"test": pair("test")},
+            **prepare,
+            "valid": _local(folder, "valid"),
+            "test": {"test": _local(folder, "test")},
             "tokenizer": {"vocab_size": 8000},
         },
     }
     path = folder / "pipeline.yaml"
     path.write_text(yaml.safe_dump(document))
     return path
+
+
+def _local(folder: Path, split: str) -> dict[str, dict[str, str]]:
+    return {"source": {"path": str(folder / f"{split}.en")}, "target": {"path": str(folder / f"{split}.de")}}
 
 
 # --------------------------------------------------------------------------------------------------------- measuring

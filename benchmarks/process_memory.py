@@ -6,8 +6,8 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 _INTERVAL_SECONDS = 0.5
@@ -20,17 +20,26 @@ class Measured:
     seconds: float
     peak_pss: int  # shared pages counted once
     peak_rss: int  # shared pages counted in each process that has them
+    seen: Mapping[str, float] = field(default_factory=dict)  # name -> seconds until one of its paths was there
 
 
-def run_measured(command: Sequence[str]) -> Measured:
-    """Run a command to its end, and exit if it fails."""
+def run_measured(command: Sequence[str], *, signs: Mapping[str, Sequence[Path]] | None = None) -> Measured:
+    """Run a command to its end, and exit if it fails.
+
+    Args:
+        signs: name -> paths, of which the first that is there shows that the command has come to a certain point.
+    """
     started = time.perf_counter()
     process = subprocess.Popen(command)
     peaks = [0, 0]
+    seen: dict[str, float] = {}
     done = threading.Event()
 
     def watch() -> None:
         while not done.wait(_INTERVAL_SECONDS):
+            for name, paths in (signs or {}).items():
+                if name not in seen and any(path.exists() for path in paths):
+                    seen[name] = time.perf_counter() - started
             totals = [sum(column) for column in zip(*map(_resident_bytes, _process_tree(process.pid)), strict=True)]
             peaks[:] = map(max, peaks, totals or [0, 0])
 
@@ -41,7 +50,7 @@ def run_measured(command: Sequence[str]) -> Measured:
     watcher.join()
     if code:
         sys.exit(f"{' '.join(command)} ended with {code}")
-    return Measured(time.perf_counter() - started, *peaks)
+    return Measured(time.perf_counter() - started, peaks[0], peaks[1], seen)
 
 
 def _process_tree(pid: int) -> Iterator[int]:

@@ -379,9 +379,16 @@ def _count_lines(path: str, text: _Text, fetched: Mapping[str, Fetched], directi
 
 
 def _changes(old: Lock, new: Lock) -> list[str]:
-    """Return a line for each data set and each file that is new, changed or gone."""
+    """Return a line for each data set and each file that is new, changed or gone, and for overlaps of new data sets."""
     datasets = _compared(old.datasets, new.datasets, _describe_dataset)
-    return [*datasets, *_compared(old.files, new.files, _describe_file)]
+    known = {each.key for each in old.datasets}
+    overlaps = [
+        f"overlap: {each.name}: {overlap}"
+        for each in new.datasets
+        if each.key not in known
+        for overlap in each.overlaps
+    ]
+    return [*datasets, *overlaps, *_compared(old.files, new.files, _describe_file)]
 
 
 _Locked = TypeVar("_Locked", LockedDataset, LockedFile)
@@ -402,11 +409,10 @@ def _compared(
 
 
 def _describe_dataset(dataset: LockedDataset) -> tuple[str, str]:
-    """Return the name of a data set, and its licence, overlaps and URLs."""
-    overlaps = f"; overlaps: {'; '.join(dataset.overlaps)}" if dataset.overlaps else ""
+    """Return the name of a data set, and its licence and URLs."""
     urls = ", ".join(dict.fromkeys(_urls(dataset.entry)))
     licence = "no licence known" if dataset.licence is None else f"licence {dataset.licence}"
-    return dataset.name, f"{licence}{overlaps}; {urls}"
+    return dataset.name, f"{licence}; {urls}"
 
 
 def _describe_file(file: LockedFile) -> tuple[str, str]:

@@ -39,7 +39,8 @@ class Source(Section):
     )
     member: str | None = Field(
         None,
-        description="Path of the file within a zip or tar archive; it goes on inside an archive within the archive",
+        description="Path of the file within a zip or tar archive; it goes on inside an archive within the archive. "
+        "'*' matches any characters",
     )
     part: str | None = later(
         None,
@@ -166,6 +167,18 @@ class ParallelText(NamedDataset):
     header: bool = later(False, description="Whether the first row of the TSV holds column names and is skipped")
     quoted: bool = later(False, description="Whether TSV columns may be in double quotes, as pandas writes them")
     malformed: OnMalformed = later("error", description=_MALFORMED)
+    only_every: int | None = later(
+        None, ge=2, description="Use only every n-th pair of the files, for a held-out set that is a part of a corpus"
+    )
+    except_every: int | None = later(
+        None, ge=2, description="Leave out every n-th pair of the files, which another entry has as 'only_every'"
+    )
+
+    @model_validator(mode="after")
+    def _one_selection(self) -> ParallelText:
+        if self.only_every is not None and self.except_every is not None:
+            raise ValueError("give either 'only_every' or 'except_every', not both")
+        return self
 
     @model_validator(mode="after")
     def _one_form(self) -> ParallelText:
@@ -265,14 +278,14 @@ class Corpus(ParallelText):
     clean: dict[str, Any] = Field(
         default_factory=dict,
         description="Changes of 'prepare.clean' for this corpus, by the name of a limit ('max_words: 100') or of a "
-        "rule ('numbers: false', 'longest_word: {max: 60}')",
+        "rule ('numbers: false', 'longest_word: {max: 60}'); 'rules: crawled' replaces the list of rules first",
     )
 
     quality: Quality | None = later(None, description="Minimum of a score that the file has for each pair")
 
     @model_validator(mode="after")
     def _scores(self) -> Corpus:
-        if self.quality is None:
+        if self.quality is None or self.dataset is not None:  # a name is checked when its files are known
             return self
         if self.form in (None, "wmt_xml"):
             raise ValueError("'quality' has no effect without 'tsv', 'tmx', 'jsonl' or 'parquet'")
@@ -306,4 +319,6 @@ class HeldOut(ParallelText):
         for name in ("raw_target", "references"):
             if getattr(self, name) and self.malformed == "drop":
                 raise ValueError(f"'malformed: drop' would leave '{name}' with lines that have no pair")
+            if getattr(self, name) and (self.only_every is not None or self.except_every is not None):
+                raise ValueError(f"'{name}' has a line for each pair: leave out 'only_every' and 'except_every'")
         return self

@@ -28,7 +28,7 @@ class NamedDataset(Section):
         None, pattern=r"^\S+$", description="Identifier of a data set of mtdata, as Statmt-europarl-10-deu-eng"
     )
     opus: str | None = later(
-        None, pattern=r"^[^\s/]+/[^\s/]+(/[^\s/]+)?$", description="Corpus and version of OPUS, as ParaCrawl/v9"
+        None, pattern=r"^[^\s/]+/[^\s/]+(/[^\s/]+){0,2}$", description="Corpus and version of OPUS, as ParaCrawl/v9"
     )
     sacrebleu: str | None = later(
         None, pattern=r"^[^\s/]+(/[^\s/]+)*$", description="Test set of sacreBLEU, as wmt14/full or wmt19/en-de"

@@ -6,35 +6,34 @@ from collections.abc import Iterator, Mapping, Sequence
 
 MUCH_OF_ALL = 0.2  # largest share of a corpus that all rules together may drop without a warning
 MUCH_OF_ONE = 0.1  # the same for a single rule
-NUM_EXAMPLES = 3  # per rule, in a message
-NUM_REPORTED = 10  # per rule, in a report
-_SHOWN = 60  # maximum number of characters of a line in a message
-REPORTED_CHARACTERS = 300  # of a line in a report
+NUM_EXAMPLES = 10  # per rule, for the data report
+_NUM_SHOWN = 3  # per rule, in a warning
+_LENGTH = 200  # maximum number of characters of a line of an example
+_LENGTH_SHOWN = 60  # maximum number of characters of a line in a message
 
 Texts = tuple[str, ...]  # a pair of lines
 Examples = dict[str, list[Texts]]  # rule -> the first pairs that it dropped
 
 
-def add_examples(examples: Examples, more: Mapping[str, Sequence[Texts]], most: int = NUM_EXAMPLES) -> None:
-    """Add examples to those of each rule, up to `most` per rule."""
+def add_examples(examples: Examples, more: Mapping[str, Sequence[Texts]]) -> None:
+    """Add examples to those of each rule, up to `NUM_EXAMPLES` per rule."""
     for rule, found in more.items():
         own = examples.setdefault(rule, [])
-        own += found[: most - len(own)]
+        own += found[: NUM_EXAMPLES - len(own)]
 
 
-def cut_texts(*lines: str, length: int = _SHOWN) -> Texts:
-    """Return lines truncated to the maximum length of an example, by default that of an example in a message."""
-    return tuple(line if len(line) <= length else f"{line[:length]}..." for line in lines)
+def cut_texts(*lines: str) -> Texts:
+    """Return lines truncated to the maximum length of an example."""
+    return tuple(_cut(line, _LENGTH) for line in lines)
 
 
-def for_message(examples: Mapping[str, Sequence[Texts]]) -> Examples:
-    """Return those of the examples of a report that are shown in a message, as a message shows them."""
-    return {rule: [cut_texts(*texts) for texts in found[:NUM_EXAMPLES]] for rule, found in examples.items()}
+def _cut(line: str, length: int) -> str:
+    return line if len(line) <= length else f"{line[:length]}..."
 
 
 def show_texts(texts: Texts) -> str:
     """Return a pair of lines as text for a message; two equal lines are shown once."""
-    return " -> ".join(map(repr, dict.fromkeys(texts)))
+    return " -> ".join(repr(_cut(text, _LENGTH_SHOWN)) for text in dict.fromkeys(texts))
 
 
 def lost_much(total: int, dropped: Mapping[str, int]) -> bool:
@@ -67,7 +66,7 @@ def warning_lines(
     worst = max(dropped.values())
     for rule, count in dropped.items():
         if count > MUCH_OF_ONE * total or count == worst:
-            for texts in examples.get(rule, ()):
+            for texts in examples.get(rule, ())[:_NUM_SHOWN]:
                 yield f"  {rule}: {show_texts(texts)}"
 
 

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import re
+
 from kdmt.config import Prepare, Provenance
 from kdmt.corpus.given_text import texts_by_path
+
+_ENTRY = re.compile(r"^(@\w+\s*\{\s*([^,\s]+).*?)(?=^@|\Z)", re.MULTILINE | re.DOTALL)  # of BibTeX, and its key
 
 
 def licences_of(settings: Prepare, provenance: Provenance) -> dict[str | None, list[str]]:
@@ -26,11 +30,20 @@ def describe_licences(licences: dict[str | None, list[str]]) -> list[str]:
 
 
 def bibtex(provenance: Provenance) -> str:
-    """Return the citations of the data sets of a pipeline as BibTeX, each once; comments name those without one."""
+    """Return the publications to cite for the data sets of a pipeline as BibTeX, each once.
+
+    A comment before an entry names the data sets that it is for; the last comments name those without an entry.
+    """
+    entries: dict[str, str] = {}  # key -> text
+    names: dict[str, list[str]] = {}  # key -> data sets
+    without = []
     datasets = {dataset.name: dataset for dataset in provenance.datasets.values()}
-    used: dict[str, list[str]] = {}
     for name, dataset in sorted(datasets.items()):
-        used.setdefault((dataset.citation or "").strip().expandtabs(2), []).append(name)
-    without = [f"% {name}: no citation known" for name in used.pop("", [])]
-    entries = ["\n".join([*(f"% {name}" for name in names), citation]) for citation, names in used.items()]
-    return "".join(f"{part}\n" for part in ("\n\n".join(entries), "\n".join(without)) if part)
+        found = _ENTRY.findall(dataset.citation or "")
+        for text, key in found:
+            entries.setdefault(key, text.strip().expandtabs(2))
+            names.setdefault(key, []).append(name)
+        if not found:
+            without.append(f"% {name}: no citation known\n")
+    shown = [f"% {', '.join(names[key])}\n{text}\n" for key, text in entries.items()]
+    return "\n".join([*shown, *(["".join(without)] if without else [])])

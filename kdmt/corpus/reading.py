@@ -123,7 +123,7 @@ def read_pairs(
     skipped = Skipped() if skipped is None else skipped
     malformed = skipped.malformed
     num_pairs = 0
-    for row in _rows(corpus, paths, direction):
+    for row in _selected(_rows(corpus, paths, direction), corpus):
         if isinstance(row, tuple):
             num_pairs += 1
             yield row
@@ -142,6 +142,16 @@ def read_pairs(
     if not num_pairs:
         lost = ", ".join(f"{reason} {count:,}" for reason, count in skipped.left_out.items())
         raise UserError(f"{names}: the corpus is empty" + (f"; rows left out: {lost}" if lost else ""))
+
+
+def _selected(rows: Iterator[Row], corpus: ParallelText) -> Iterator[Row]:
+    """Return the rows that `only_every` or `except_every` selects."""
+    if corpus.only_every is not None:
+        return itertools.islice(rows, corpus.only_every - 1, None, corpus.only_every)
+    if corpus.except_every is not None:
+        every = corpus.except_every
+        return (row for number, row in enumerate(rows, start=1) if number % every)
+    return rows
 
 
 def _rows(corpus: ParallelText, paths: Sequence[Path], direction: Direction) -> Iterator[Row]:

@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 from kdmt.config import Clean, Mixing
 from kdmt.corpus.decontaminate import comparison_key
-from kdmt.corpus.dropped import REPORTED_CHARACTERS, Texts, cut_texts
+from kdmt.corpus.dropped import Texts, cut_texts
 from kdmt.corpus.duplicates import Flags, find_either
 from kdmt.corpus.fingerprints import Finders
 from kdmt.corpus.first_pass import CHUNK_PAIRS, PassedCorpus, TrainingCorpus
@@ -232,4 +232,4 @@ def texts_at(one: PassedCorpus, positions: list[int]) -> list[Texts]:
     """Return the beginnings of the pairs at these indices, which must be ascending."""
     pairs = zip(iterate_lines(one.source), iterate_lines(one.target), strict=True)
     numbered = itertools.islice(enumerate(pairs), positions[-1] + 1)
-    return [cut_texts(*pair, length=REPORTED_CHARACTERS) for position, pair in numbered if position in positions]
+    return [cut_texts(*pair) for position, pair in numbered if position in positions]

@@ -50,12 +50,12 @@ def write_text(folder: Path) -> None:
 
 def overrides(name: str) -> Iterable[str]:
     yield "prepare.workers=1"
-    for side in ("source", "target"):
-        yield f"prepare.train.0.{side}.path=text/train.{side}"
-        yield f"prepare.valid.{side}.path=text/valid.{side}"
-        yield f"prepare.test.{'test' if name == 'iwslt14-de-en' else 'newstest2014'}.{side}.path=text/test.{side}"
-    if name == "iwslt14-de-en":
-        yield "prepare.tokenizer.vocab_size=100"
+    text = {split: f"source: {{path: text/{split}.source}}, target: {{path: text/{split}.target}}" for split in SIZES}
+    yield f"prepare.train=[{{{text['train']}}}]"
+    yield f"prepare.valid={{{text['valid']}}}"
+    yield f"prepare.test={{test: {{{text['test']}}}}}"
+    yield from ("prepare.clean=none", "prepare.decontaminate=false", "prepare.text={moses: false}")
+    yield "prepare.tokenizer.vocab_size=100"
     for path, changes in (
         *((f"students.{student}", ONE_LAYER) for student in STUDENTS),
         ("teacher", SMALL[name]),

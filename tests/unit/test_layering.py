@@ -23,7 +23,7 @@ ORDER = (
     *("decode.engines", "decode.search", "decode", "score", "interop", "models", "corpus", "losses"),
     *("config", "families", "training_sets", "recognition", "outputs", "streams", "runtime"),
     *("ranks", "rank_channel", "cuda_options", "spawn", "checksum"),
-    *("files", "types", "choices", "languages", "terminal", "log", "errors", "toy"),
+    *("html_page", "files", "types", "choices", "languages", "terminal", "log", "errors", "toy"),
 )
 # not allowed, although the order would allow it
 NEVER = {
@@ -48,7 +48,7 @@ WITHOUT_TORCH = {
     "families",
     "config",
     *("cli", "api", "spawn"),
-    *(f"commands.{name}" for name in ("clean", "lock", "new", "pipeline_file", "run", "schema", "status")),
+    *(f"commands.{name}" for name in ("clean", "find", "lock", "new", "pipeline_file", "run", "schema", "status")),
     *("score.metrics", "score.pareto", "score.score_files", "score.report", "score.significance", "score.systems"),
     *("score.test_sets", "score.translations", "stages.score"),
     *(f"models.{name}" for name in ("architecture", "average_record", "checkpoint_folder", "description")),
@@ -81,6 +81,7 @@ WITHOUT_TORCH = {
             "vocabulary",
         )
     ),
+    *("corpus.datasets.catalogue", "corpus.datasets.resolve"),
     *("decode.engines.ctranslate2", "decode.engines.engine", "decode.search.lengths"),
     *("interop.ctranslate2_folder", "interop.export_folder", "interop.exporters", "interop.onnx_folder"),
     *(

@@ -14,12 +14,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
-from kdmt.corpus.datasets.codes import covers_code, find_code, includes_code, same_code
-from kdmt.corpus.datasets.licences import OPUS_LICENCES, licence_of_opus
+from kdmt.corpus.datasets.codes import covers_code, find_code, includes_code, known_language, same_code
 from kdmt.corpus.datasets.messages import nearest_names, unknown_name
 from kdmt.corpus.datasets.overlaps import overlaps_of
 from kdmt.corpus.datasets.recorded_index import DatasetIndex, OpusPair, OpusRelease
 from kdmt.corpus.datasets.records import Dataset, in_archive, two_files
+from kdmt.corpus.datasets.terms import OPUS_LICENCES, licence_of_opus
 from kdmt.errors import UserError
 from kdmt.languages import Direction
 
@@ -215,12 +215,19 @@ def _named_pair(
     """Return the language pair with the codes of a name, in the order of the direction."""
     pairs = {pair.codes: pair for pair in index.opus_pairs(release)}
     pair = pairs.get(codes) or pairs.get(codes[::-1])
-    if pair is not None:
-        is_swapped = includes_code(direction.source, pair.target) and not includes_code(direction.source, pair.source)
-        return pair, pair.codes[::-1] if is_swapped else pair.codes
-    known = ("-".join(each) for each in pairs)
-    nearest = ", ".join(nearest_names("-".join(codes), known))
-    raise UserError(f"opus: {value}: no pair {'-'.join(codes)}" + (f"; the nearest are {nearest}" if nearest else ""))
+    if pair is None:
+        nearest = ", ".join(nearest_names("-".join(codes), ("-".join(each) for each in pairs)))
+        advice = f"; the nearest are {nearest}" if nearest else ""
+        raise UserError(f"opus: {value}: no pair {'-'.join(codes)}{advice}")
+    for order in (pair.codes, (pair.target, pair.source)):
+        if all(map(_may_mean, direction.sides, order)):
+            return pair, order
+    raise UserError(f"opus: {value}: its languages are not those of the pipeline, {direction}")
+
+
+def _may_mean(wanted: str, code: str) -> bool:
+    """Return whether a code of OPUS may mean a language; codes of other standards, as `ze_zh`, may mean any."""
+    return known_language(code) is None or includes_code(wanted, code)
 
 
 def _listed(codes: list[str]) -> str:

@@ -14,9 +14,9 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from kdmt.corpus.datasets.codes import same_code
-from kdmt.corpus.datasets.licences import WMT_LICENCE
 from kdmt.corpus.datasets.messages import unknown_name
 from kdmt.corpus.datasets.records import Dataset, in_archive, other_hosts, two_files
+from kdmt.corpus.datasets.terms import WMT_LICENCE
 from kdmt.errors import UserError
 from kdmt.languages import Direction
 

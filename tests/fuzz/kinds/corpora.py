@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from corpus_formats import ARCHIVE, COMPRESS, ONE_FILE
 
 from fuzz.case import Case, stage
 from fuzz.damage import ESCAPES, PWNED, damage_bytes, replace_path
@@ -24,7 +25,9 @@ def damage(rng: random.Random, folder: Path) -> Case:
     """Damage one file or one corpus of the pipeline; in half of the cases the earlier runs are kept."""
     if rng.random() < 0.5:
         shutil.rmtree(folder / "runs")
-    what = rng.choice([_text, _text, _text, _text, _bytes, _path, _gzip, _zip, _tsv, _tokens])(rng, folder)
+    what = rng.choice([_text, _text, _text, _text, _bytes, _path, _gzip, _zip, _tsv, _tokens, _form, _form])(
+        rng, folder
+    )
     sets = rng.choice(_SETS)
     later = [stage("teacher", *sets, *_SHORT), stage("score", *sets, *_SHORT, "students={}")]
     return Case(f"{what}; {', '.join(sets)}", (stage("prepare", *sets), *later), again=stage("prepare", *sets))
@@ -169,6 +172,30 @@ def _zip(rng: random.Random, folder: Path) -> str:
     members = {"a member outside": f"../../{PWNED}", "a member of control characters": ESCAPES}
     _edit(folder, tsv={"path": "text/train.zip", "member": members.get(name, member)})
     return f"train.zip: {name}"
+
+
+def _form(rng: random.Random, folder: Path) -> str:
+    """Write the pairs in a format with both sides, perhaps compressed or in an archive, and damage the file."""
+    pairs = [(source.decode(), target.decode()) for source, target in _rows(folder)]
+    form, path = rng.choice(list(ONE_FILE)), folder / "text/train.any"
+    write, settings = ONE_FILE[form]
+    content, what = write(pairs), form
+    if rng.random() < 0.6:
+        content, how = damage_bytes(rng, content)
+        what = f"{what}, {how}"
+    source: dict[str, Any] = {"path": "text/train.any"}
+    if rng.random() < 0.4:
+        archive = rng.choice(list(ARCHIVE))
+        content, source["member"] = ARCHIVE[archive]({"other": b"", "a/b": content}), "a/b"
+        what = f"{what}, in {archive}"
+    if rng.random() < 0.5:
+        compression = rng.choice(list(COMPRESS))
+        content, how = damage_bytes(rng, COMPRESS[compression](content))
+        what = f"{what}, {compression}, {how}"
+    path.write_bytes(content)
+    quality = {"quality": {"field": "score", "min": rng.choice([-1, 3])}} if form != "wmt_xml" else {}
+    _edit(folder, **{form: source}, **settings, **(quality if rng.random() < 0.3 else {}))
+    return f"train.any: {what}"
 
 
 def _rows(folder: Path) -> list[tuple[bytes, bytes]]:

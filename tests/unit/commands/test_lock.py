@@ -10,6 +10,7 @@ import io
 import json
 import subprocess
 import sys
+import tarfile
 import threading
 import time
 import zipfile
@@ -19,9 +20,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import tiny_pipeline
 import yaml
-from tiny_pipeline import kdmt, read_lines
+from tiny_pipeline import SIZES, kdmt, read_lines
 from tiny_prepare import MADE, change, report
 
 from kdmt.api import Pipeline, lock
@@ -172,9 +172,10 @@ def test_the_lock_file_has_the_entry_and_the_files_of_each_name(served: Server) 
     for key, file in files().items():
         data = served.files[key.split(":")[0]]
         assert (file["sha256"], file["size_bytes"]) == (sha256(data), len(data))
-        assert file["num_lines"] == tiny_pipeline.SIZES["valid" if "valid" in key else "train"]
+        assert file["num_lines"] == SIZES["valid" if "valid" in key else "train"]
         assert file["settings"] == ["prepare.valid" if "valid" in key else "prepare.train.0"]
-    assert "new: opus: Tiny/v1: licence CC0-1.0; overlaps: opus: More/v1: all; http://" in finished.out
+    assert f"new: opus: Tiny/v1: licence CC0-1.0; {archive}\n" in finished.out
+    assert "overlap: opus: Tiny/v1: opus: More/v1: all\n" in finished.out
     assert f"80 lines, {len(served.files['de-en.txt.zip']):,} bytes" in finished.out
     assert finished.out.endswith("tiny.lock.yaml: 1 data sets, 4 files\n")
 
@@ -318,7 +319,7 @@ def test_monolingual_text_is_resolved_for_the_source_language(served: Server) ->
     change(train=[{"opus": "Tiny/v1"}], valid=valid(served), monolingual=[{"opus": "News/v1"}])
     assert kdmt("lock", "tiny.yaml").code == 0
     assert [each["languages"] for each in content()["datasets"]] == [["en"], ["en", "de"]]
-    assert files()["more.en:"]["num_lines"] == tiny_pipeline.SIZES["train"]
+    assert files()["more.en:"]["num_lines"] == SIZES["train"]
     prepared = kdmt("prepare", "tiny.yaml")
     assert prepared.code == 0, prepared.err
     assert "licence CC-BY-4.0: prepare.monolingual.0 (opus: News/v1)" in prepared.err
@@ -357,6 +358,66 @@ def test_names_are_resolved_by_the_recorded_index() -> None:
     assert all(file["settings"] == ["prepare.train.0", "prepare.train.1"] for file in files().values())
     assert kdmt("prepare", "tiny.yaml", "--mirror", "mirror").code == 0
     assert read_lines(MADE / "train.en") == read_lines(Path("text/train.en"))
+
+
+def _sgm(kind: str, lines: list[str]) -> bytes:
+    segments = "".join(f'<seg id="{number}">{line}</seg>\n' for number, line in enumerate(lines, start=1))
+    return f'<{kind}set setid="x" srclang="any">\n<doc docid="a">\n{segments}</doc>\n</{kind}set>\n'.encode()
+
+
+def _write_tar(path: Path, members: Mapping[str, bytes]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tarfile.open(path, "w:gz") as archive:
+        for name, data in members.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            archive.addfile(info, io.BytesIO(data))
+
+
+@pytest.mark.usefixtures("pipeline")
+def test_names_of_several_kinds_are_locked_and_prepared_from_a_mirror() -> None:
+    """Check archives with the layout of Europarl v10, WMT14, FLORES-200 and NTREX-128."""
+    mirror = Path("mirror")
+    texts = {split: [read_lines(Path(f"text/{split}.{lang}")) for lang in ("en", "de")] for split in SIZES}
+    rows = "".join(f"{de}\t{en}\n" for en, de in zip(*texts["train"], strict=True))
+    europarl = mirror / "www.statmt.org/europarl/v10/training/europarl-v10.de-en.tsv.gz"
+    europarl.parent.mkdir(parents=True)
+    europarl.write_bytes(gzip.compress(rows.encode(), mtime=0))
+    wmt = {
+        f"test-full/newstest2014-deen-{kind}.sgm": lines
+        for kind, lines in zip(("src.en", "ref.de"), texts["test"], strict=True)
+    }
+    _write_tar(
+        mirror / "statmt.org/wmt14/test-full.tgz", {name: _sgm(name[-10:-7], text) for name, text in wmt.items()}
+    )
+    flores = {
+        f"flores200_dataset/dev/{code}.dev": texts["valid"][side] for side, code in enumerate(("eng_Latn", "deu_Latn"))
+    }
+    folder = mirror / "dl.fbaipublicfiles.com/nllb"
+    _write_tar(
+        folder / "flores200_dataset.tar.gz", {name: "\n".join([*text, ""]).encode() for name, text in flores.items()}
+    )
+    resolved = command.resolve("ntrex", True, Direction("en", "de")).entry
+    for side, lines in zip(("source", "target"), texts["test"], strict=True):
+        path = mirror / resolved[side]["url"].removeprefix("https://")  # type: ignore[index]
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("\n".join([*lines, ""]), encoding="utf-8")
+    change(
+        train=[{"mtdata": "Statmt-europarl-10-deu-eng"}],
+        valid={"flores": "dev"},
+        test={"newstest2014": {"sacrebleu": "wmt14/full"}, "ntrex": {"ntrex": True}},
+    )
+    locked = kdmt("lock", "tiny.yaml", "--mirror", "mirror")
+    assert locked.code == 0, locked.err
+    assert "test-full.tgz: the MD5 is" in locked.err
+    first = LOCK.read_bytes()
+    assert kdmt("lock", "tiny.yaml", "--mirror", "mirror", "--update").code == 0
+    assert LOCK.read_bytes() == first
+    prepared = kdmt("prepare", "tiny.yaml", "--mirror", "mirror")
+    assert prepared.code == 0, prepared.err
+    for split, source in {"train": "train", "valid": "valid", "newstest2014": "test", "ntrex": "test"}.items():
+        for side, lang in enumerate(("en", "de")):
+            assert read_lines(MADE / f"{split}.{lang}") == texts[source][side]
 
 
 def test_a_login_is_used_and_never_written(served: Server) -> None:
@@ -473,7 +534,7 @@ def test_citations_are_printed_once_each(served: Server) -> None:
     change(train=[{"opus": "Tiny/v1"}, {"opus": "Tiny/v1", "weight": 2}, {"opus": "More/v1"}], valid=valid(served))
     assert kdmt("lock", "tiny.yaml").code == 0
     printed = kdmt("lock", "tiny.yaml", "--bibtex")
-    assert printed.out == f"% opus: Tiny/v1\n{BIBTEX}\n% opus: More/v1: no citation known\n"
+    assert printed.out == f"% opus: Tiny/v1\n{BIBTEX}\n\n% opus: More/v1: no citation known\n"
 
 
 def test_citations_need_data_sets(pipeline: Path) -> None:

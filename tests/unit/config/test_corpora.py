@@ -14,6 +14,14 @@ from kdmt.config import Corpus, HeldOut, Source, split_login
     [
         ("prepare.valid.tsv.path=x", "prepare.valid: give either 'tsv' or 'source' and 'target', not both"),
         ("prepare.valid={source: {path: x}}", "prepare.valid: give 'source' and 'target', or one of 'tsv'"),
+        (
+            "prepare.train=[{source: {path: x}, target: {path: y}, only_every: 2, except_every: 2}]",
+            "prepare.train.0: give either 'only_every' or 'except_every', not both",
+        ),
+        (
+            "prepare.valid={source: {path: x}, target: {path: y}, only_every: 2, raw_target: {path: z}}",
+            "prepare.valid: 'raw_target' has a line for each pair: leave out 'only_every' and 'except_every'",
+        ),
         ("prepare.valid.source={}", "prepare.valid.source: give either 'path' or 'url'"),
         ("prepare.valid.source={path: x, url: 'http://x/y'}", "prepare.valid.source: give either 'path' or 'url'"),
         ("prepare.valid={tsv: {path: x.zip}}", "prepare.valid.tsv: a zip archive needs 'member'"),

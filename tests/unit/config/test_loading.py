@@ -99,6 +99,19 @@ def test_the_command_in_the_message_shows_no_login(pipeline: Path) -> None:
     assert "run kdmt lock" in str(caught.value)
 
 
+def test_settings_for_scores_are_checked_when_the_files_are_known(pipeline: Path) -> None:
+    override = "prepare.train.0={opus: Tiny/v1, quality: {column: 2, min: 0.5}}"
+    assert load_unlocked_pipeline(pipeline, [override])
+    write_lock(pipeline)
+    with pytest.raises(UserError, match=r"prepare\.train\.0: 'quality' has no effect without 'tsv'"):
+        load_pipeline(pipeline, [override])
+    scored = LockedDataset("opus", "Tiny/v1", ("en", "de"), {"tsv": {"url": "http://x/en"}})
+    write_lock(pipeline, Lock((scored,), LOCK.files))
+    quality = load_pipeline(pipeline, [override]).prepare.train[0].quality
+    assert quality is not None
+    assert quality.column == 2
+
+
 def test_an_entry_that_contradicts_the_pipeline_is_located(pipeline: Path) -> None:
     wrong = LockedDataset("opus", "Tiny/v1", ("en", "de"), {"source": {"url": "http://x/en"}})
     write_lock(pipeline, Lock((wrong,), LOCK.files))

@@ -101,6 +101,8 @@ def test_changes_of_a_corpus_add_to_the_settings_of_a_rule() -> None:
     clean = Clean.model_validate({"rules": [{"numbers": {"min": 0.5}}]})
     assert clean.with_changes({"numbers": {}}) == clean
     assert clean.with_changes({}) is clean
+    crawled = Clean.model_validate({"rules": ["crawled", {"numbers": False}]})
+    assert clean.with_changes({"rules": "crawled", "numbers": False}) == crawled
     assert Clean().with_changes({"numbers": True}) == Clean(rules=Rules(numbers=Numbers()))
 
 

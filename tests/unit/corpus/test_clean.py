@@ -300,6 +300,26 @@ def test_held_out_sentences_are_dropped_and_counted(tmp_path: Path) -> None:
     assert cleaned.report.dropped["held_out"] == 4
 
 
+def test_pairs_that_corpora_share_are_counted_where_they_occur_first(tmp_path: Path) -> None:
+    first, second = [("a", "1"), ("b", "2"), ("a", "1")], [("b", "2"), ("c", "3")]
+    third = [("c", "3"), ("b", "2"), ("d", "4")]
+    corpora = [TrainingCorpus(name, pairs) for name, pairs in (("x", first), ("y", second), ("z", third))]
+    assert clean_in(tmp_path, *corpora).report.shared_pairs == ((1, 0, 0), (1, 0, 0), (1, 1, 0))
+    assert clean_in(tmp_path, corpora[0]).report.shared_pairs is None
+    assert clean_in(tmp_path, *corpora, clean=Clean(drop_duplicates=False)).report.shared_pairs is None
+
+
+def test_the_beginnings_of_dropped_pairs_are_counted_over_all_chunks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("kdmt.corpus.first_pass.CHUNK_PAIRS", 7)
+    pairs = [(f"Page {number}", "") for number in range(30)] + [("a", "b")]
+    cleaned = clean_in(tmp_path, TrainingCorpus("x", pairs)).report
+    assert cleaned.corpora[0].patterns == {"empty": [("Page 0", "", 30)]}
+    assert CleaningReport.from_record(json.loads(json.dumps(cleaned.as_record()))) == cleaned
+    assert cleaned.corpora[0].examples["empty"] == [(f"Page {number}", "") for number in range(10)]
+
+
 def test_pairs_that_share_ngrams_with_held_out_sentences_are_dropped_and_reported(tmp_path: Path) -> None:
     held_out = [("b", "a"), ("one two three four five six", "eins zwei drei vier fünf sechs")]
     sides = (
@@ -610,7 +630,7 @@ def test_languages_are_judged_before_held_out_sentences_are_looked_for(tmp_path:
     )
     assert done.pairs == [(english[0], german[0]), (english[1], german[1])]
     (corpus,) = done.report.corpora
-    assert (corpus.dropped["language"], corpus.dropped["held_out"], corpus.lines_changed["swapped"]) == (1, 1, 2)
+    assert (corpus.dropped["language"], corpus.dropped["held_out"], corpus.lines_changed["swapped"]) == (1, 1, 1)
     assert corpus.examples["language"] == [(english[2], french)]
     assert corpus.pairs_in == corpus.pairs_kept + sum(corpus.dropped.values())
 
@@ -689,6 +709,6 @@ def test_ten_examples_of_each_rule_are_reported_and_three_shown(tmp_path: Path) 
     cleaned = clean_in(tmp_path, TrainingCorpus("x", pairs), clean=Clean(max_characters=350))
     examples = cleaned.report.dropped_examples()["x"]
     assert [source[:3].strip("w ") for source, _ in examples["max_characters"]] == [str(n) for n in range(10)]
-    assert all(len(source) == 303 and source.endswith("w...") for source, _ in examples["max_characters"])
+    assert all(len(source) == 203 and source.endswith("w...") for source, _ in examples["max_characters"])
     assert examples["duplicate"] == [("same x", "gleich x")] * 10
     assert sum(line.startswith("  max_characters") for line in cleaned.report.warnings()) == 3

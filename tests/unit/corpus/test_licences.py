@@ -22,7 +22,7 @@ PROVENANCE = Provenance(
         "prepare.train.1": dataset("B/v1", "MIT", "@misc{both,\n}\n"),
         "prepare.train.2": dataset("A/v1", None),
         "prepare.test.a": dataset("C/v1", "CC0-1.0", "@misc{both,\n}"),
-        "prepare.monolingual.0": dataset("D/v1", "MIT", "@misc{other,\n}"),
+        "prepare.monolingual.0": dataset("D/v1", "MIT", "@misc{other,\n\tyear = 2020,\n}\n\n@misc{both,\n}"),
     }
 )
 
@@ -41,8 +41,9 @@ def test_without_a_lock_file_no_licence_is_known() -> None:
 
 
 def test_a_citation_is_printed_once_for_all_data_sets_that_share_it() -> None:
-    expected = (
-        "% opus: B/v1\n% opus: C/v1\n@misc{both,\n}\n\n% opus: D/v1\n@misc{other,\n}\n% opus: A/v1: no citation known\n"
+    assert bibtex(PROVENANCE) == (
+        "% opus: B/v1, opus: C/v1, opus: D/v1\n@misc{both,\n}\n\n"
+        "% opus: D/v1\n@misc{other,\n  year = 2020,\n}\n\n"
+        "% opus: A/v1: no citation known\n"
     )
-    assert bibtex(PROVENANCE) == expected
     assert bibtex(NO_LOCK_FILE) == ""

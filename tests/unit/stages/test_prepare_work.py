@@ -440,6 +440,22 @@ def test_a_truncated_corpus_ends_with_its_name(form: str) -> None:
 
 
 @pytest.mark.usefixtures("pipeline")
+def test_ngrams_of_further_references_are_looked_for() -> None:
+    words_of_reference = [*WORDS.values(), *WORDS.values()][:15]
+    write_lines(Path("text/one"), [*read_lines(Path("text/test.de"))[1:], " ".join(words_of_reference)])
+    train = [*make_pairs(40, seed=2), ("gi ge " * 8, " ".join(["olp", *words_of_reference[1:14], "olp"]))]
+    for side, lang in enumerate(("en", "de")):
+        write_lines(Path(f"text/train.{lang}"), [pair[side] for pair in train])
+    test = settings()["prepare"]["test"]
+    test["test"]["references"] = [{"path": "text/one"}]
+    change(test=test, decontaminate={"ngram": 13})
+    run_stages("prepare", sets=["prepare.tokenizer.vocab_size=30", "prepare.clean.max_ratio=9.0"])
+    last = str(len(read_lines(Path("text/one"))))
+    assert report()["corpora"][0]["held_out_overlaps"] == {"test.target": {last: 1}}
+    assert train[-1][1] not in read_lines(MADE / "train.de")
+
+
+@pytest.mark.usefixtures("pipeline")
 def test_rules_and_their_changes_for_a_corpus_are_applied_and_counted() -> None:
     source, target = (read_lines(Path(f"text/train.{lang}")) for lang in ("en", "de"))
     write_lines(Path("text/train.en"), [f"{source[0]} 12", f"{source[1]} &amp; x", *source[2:]])

@@ -76,6 +76,7 @@ def test_a_regional_variety_is_used_only_by_name(tmp_path: Path) -> None:
         ("news/v2018", ("de", "en"), "no such release in the index; there is News/v2018, News/v2019"),
         ("Books/v1", ("de", "is"), "no text in is; there is de en zh_CN"),
         ("Books/v1", ("de", "zh_CN"), "no de-zh_CN in the index, although there are other pairs with both"),
+        ("Books/v1/de-en", ("en", "fr"), "its languages are not those of the pipeline, en-fr"),
         ("Books/v1/de-eng", ("de", "en"), "no pair de-eng; the nearest are de-en"),
     ],
 )

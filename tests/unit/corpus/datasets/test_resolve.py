@@ -8,6 +8,7 @@ import sys
 
 import pytest
 
+from kdmt.config.datasets import DATASET_KINDS
 from kdmt.corpus.datasets.resolve import KINDS, resolve, resolve_monolingual
 from kdmt.errors import UserError
 from kdmt.languages import Direction
@@ -40,6 +41,10 @@ def test_a_name_of_each_kind_is_resolved_without_a_network(kind: str) -> None:
     assert {"source", "tsv", "parquet"} & set(dataset.entry)
     assert "sha256" not in str(dataset.entry)
     assert (dataset.homepage or "").startswith("https://")
+
+
+def test_the_kinds_are_those_of_the_settings() -> None:
+    assert set(KINDS) == set(DATASET_KINDS)
 
 
 def test_an_unknown_kind_is_refused() -> None:

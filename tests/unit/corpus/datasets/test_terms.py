@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from kdmt.corpus.datasets.licences import OPUS_LICENCES, licence_of_opus
 from kdmt.corpus.datasets.recorded_index import recorded_index
+from kdmt.corpus.datasets.terms import OPUS_LICENCES, licence_of_opus
 
 
 def test_every_corpus_is_in_the_index() -> None:
