@@ -33,11 +33,13 @@ class NamedDataset(Section):
     sacrebleu: str | None = later(
         None, pattern=r"^[^\s/]+(/[^\s/]+)*$", description="Test set of sacreBLEU, as wmt14/full or wmt19/en-de"
     )
-    flores: Literal["dev", "devtest"] | None = later(None, description="Split of FLORES+ or FLORES-200")
+    flores: Literal["dev", "devtest"] | None = later(None, description="Split of FLORES-200")
     ntrex: bool = later(False, description="Whether the text is NTREX-128, translations of newstest2019")
     tatoeba: str | None = later(None, pattern=r"^\S+$", description="Version of Tatoeba on OPUS, as 2023-04-12")
     hf: str | None = later(
-        None, pattern=r"^[^\s/]+/\S+$", description="Data set of the Hugging Face hub, as OWNER/NAME, in Parquet files"
+        None,
+        pattern=r"^[^\s/]+/\S+$",
+        description="Parquet file of a data set of the Hugging Face hub, as wmt/wmt14/de-en/train",
     )
     iwslt: _Year | None = later(
         None,
