@@ -48,11 +48,14 @@ def table_html(caption: str, header: Sequence[str], lines: Iterable[Sequence[str
     """Return a table.
 
     Args:
-        header: headings of the columns.
+        caption: heading of the table; empty for none.
+        header: headings of the columns; all empty for none.
         lines: cells of each line.
         figures: whether each column has figures, which are aligned on the right.
     """
-    rows = [f"<table>\n<caption>{html.escape(caption)}</caption>", _row_html("th", header, figures)]
+    rows = [f"<table>\n<caption>{html.escape(caption)}</caption>" if caption else "<table>"]
+    if any(header):
+        rows.append(_row_html("th", header, figures))
     rows += [_row_html("td", cells, figures) for cells in lines]
     return "\n".join([*rows, "</table>"])
 

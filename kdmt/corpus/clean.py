@@ -16,6 +16,7 @@ import collections
 import dataclasses
 import errno
 import functools
+import itertools
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -26,6 +27,7 @@ from typing import Any, Literal
 import numpy as np
 
 from kdmt.config import Clean, Mixing
+from kdmt.corpus.data_report.patterns import ListedPatterns, PatternCounts, list_patterns, pattern_of, prune_chunk
 from kdmt.corpus.decontaminate import Forbidden
 from kdmt.corpus.dropped import (
     NUM_EXAMPLES,
@@ -48,10 +50,12 @@ from kdmt.corpus.first_pass import (
     remove_all_but_chunks,
     run_first_pass,
 )
+from kdmt.corpus.overlaps import count_overlaps
+from kdmt.corpus.pool import OpenMap, mapping_in_order
 from kdmt.corpus.rules.language import LanguageRule
 from kdmt.corpus.rules.pair_text import LanguagePair, PairText
 from kdmt.corpus.rules.rule import ChangingRule, DroppingRule
-from kdmt.corpus.rules.table import build_rules, changing_names, dropping_names
+from kdmt.corpus.rules.table import RuleSet, build_rules, changing_names, dropping_names
 from kdmt.corpus.rules.tidying import is_plain
 from kdmt.corpus.second_pass import (
     RULES,
@@ -87,6 +91,7 @@ class CorpusCounts:
     pairs_used: int | None  # part of pairs_kept by share or maximum number; None for all
     pairs_out: int  # used or kept pairs, times weight or in the proportions of a mixture
     examples: Examples  # beginnings of the first pairs that each rule dropped
+    patterns: ListedPatterns = field(default_factory=dict)  # frequent beginnings of pairs dropped in the first pass
 
 
 @dataclass(frozen=True)
@@ -95,6 +100,8 @@ class CleaningReport:
 
     corpora: tuple[CorpusCounts, ...]
     typical_ratio: float  # target over source characters: median of the pairs that pass the other rules
+    # number of pairs of corpus i that corpus j has first; None for one corpus, or if no duplicates are searched for
+    shared_pairs: tuple[tuple[int, ...], ...] | None = None
 
     @property
     def pairs_in(self) -> int:
@@ -114,9 +121,9 @@ class CleaningReport:
 
     def as_dict(self) -> dict[str, object]:
         """Return the report as plain JSON values."""
-        corpora = [dataclasses.asdict(corpus) for corpus in self.corpora]
+        corpora = [dataclasses.asdict(dataclasses.replace(corpus, examples={}, patterns={})) for corpus in self.corpora]
         for corpus in corpora:
-            del corpus["examples"]  # reports contain no text
+            del corpus["examples"], corpus["patterns"]  # report.json contains no text
             for name in ("held_out_overlaps", "pairs_used"):
                 if corpus[name] is None:
                     del corpus[name]
@@ -128,6 +135,10 @@ class CleaningReport:
             "corpora": corpora,
         }
 
+    def dropped_examples(self) -> dict[str, Examples]:
+        """Return the beginnings of the first pairs that each rule dropped, by corpus, as plain JSON values."""
+        return {corpus.name: dict(corpus.examples) for corpus in self.corpora}
+
     def as_record(self) -> dict[str, Any]:
         """Return all values as JSON values, for `from_record`."""
         return dataclasses.asdict(self)
@@ -138,8 +149,11 @@ class CleaningReport:
         corpora = []
         for values in record["corpora"]:
             examples = {rule: list(map(tuple, texts)) for rule, texts in values["examples"].items()}
-            corpora.append(CorpusCounts(**{**values, "examples": examples}))
-        return cls(**{**record, "corpora": tuple(corpora)})
+            patterns = {rule: list(map(tuple, listed)) for rule, listed in values["patterns"].items()}
+            corpora.append(CorpusCounts(**{**values, "examples": examples, "patterns": patterns}))
+        shared = record["shared_pairs"]
+        shared_pairs = None if shared is None else tuple(map(tuple, shared))
+        return cls(**{**record, "corpora": tuple(corpora), "shared_pairs": shared_pairs})
 
     @property
     def loses_much(self) -> bool:
@@ -159,7 +173,7 @@ class CleaningReport:
         """Return the first pair dropped by the rule that drops the most, as the end of a message; empty if none."""
         rule = max(self.dropped, key=self.dropped.__getitem__)
         pairs = [pair for corpus in self.corpora for pair in corpus.examples.get(rule, ())]
-        return f"; {rule} dropped {show_texts(pairs[0])}, for example" if pairs else ""
+        return f"; {rule} dropped {show_texts(cut_texts(*pairs[0]))}, for example" if pairs else ""
 
     def warnings(self, unit: str = "pairs") -> Iterator[str]:
         """Yield the lines of warnings about many dropped pairs: for each corpus, with examples, and for all."""
@@ -178,29 +192,26 @@ def clean_chunk(chunk: RawChunk, *, languages: LanguagePair, forbidden: Forbidde
     if chunk.clean == "none":
         return _keep_chunk(chunk.pairs)
     rules = build_rules(chunk.clean, languages)
-    of_source, of_target = rules.changing
-    keeps_plain = rules.keeps_plain
     dropped = _Dropped()
-    candidates: list[tuple[str, str, Pair]] = []
-    for pair in chunk.pairs:
-        source, target = pair
-        if not (keeps_plain and is_plain(source)):
-            source = clean_line(source, of_source, dropped.counts)
-        if not (keeps_plain and is_plain(target)):
-            target = clean_line(target, of_target, dropped.counts)
-        rule = broken_rule(PairText(source, target), rules.dropping)
-        if rule is None:
-            candidates.append((source, target, pair))
-        else:
-            dropped.add(rule, pair)
-    if rules.language is not None:
-        candidates = _judge_languages(candidates, rules.language, dropped)
     sources, targets = [], []
-    for source, target, pair in candidates:
-        if forbidden is not None and (matches := forbidden.matches(source, target)):
-            dropped.counts.update(matches)
-            dropped.add("held_out", pair)
+    lines = [_clean_pair(pair, rules, dropped.counts) for pair in chunk.pairs]
+    verdicts = _judge_languages(lines, rules.language)
+    for pair, (source, target), (is_foreign, is_swapped) in zip(chunk.pairs, lines, verdicts, strict=True):
+        if is_swapped:
+            source, target = target, source
+        rule = broken_rule(PairText(source, target), rules.dropping)
+        if rule is None and is_foreign:
+            rule = LanguageRule.name
+        if rule is None and forbidden is not None:
+            matches = forbidden.matches(source, target)
+            if matches:
+                rule = "held_out"
+                dropped.counts.update(matches)
+        if rule is not None:
+            dropped.add(rule, pair)
             continue
+        if is_swapped:
+            dropped.counts[LanguageRule.swapped] += 1
         sources.append(source)
         targets.append(target)
     overlaps: Overlaps = collections.Counter()
@@ -212,40 +223,41 @@ def clean_chunk(chunk: RawChunk, *, languages: LanguagePair, forbidden: Forbidde
             dropped.add("held_out_overlap", (sources[index], targets[index]))
         sources, targets = _without(sources, indices), _without(targets, indices)
     fingerprints = compute_fingerprints(sources, targets, chunk.clean)
-    return _make_chunk(sources, targets, fingerprints, len(chunk.pairs), dropped.counts, dropped.examples, overlaps)
+    return _make_chunk(sources, targets, fingerprints, len(chunk.pairs), dropped, overlaps)
 
 
 @dataclass(frozen=True)
 class _Dropped:
-    """Counts of a chunk, and the first pairs that each rule drops."""
+    """Counts of a chunk, and the first pairs and the patterns of pairs that each rule drops."""
 
     counts: collections.Counter[str] = field(default_factory=collections.Counter)
     examples: Examples = field(default_factory=dict)
+    patterns: PatternCounts = field(default_factory=dict)
 
     def add(self, rule: str, pair: Pair) -> None:
         """Count a dropped pair, given as it was read."""
         self.counts[rule] += 1
+        self.patterns.setdefault(rule, collections.Counter())[pattern_of(*pair)] += 1
         if self.counts[rule] <= NUM_EXAMPLES:
             self.examples.setdefault(rule, []).append(cut_texts(*pair))
 
 
-def _judge_languages(
-    candidates: Sequence[tuple[str, str, Pair]], rule: LanguageRule, dropped: _Dropped
-) -> list[tuple[str, str, Pair]]:
-    """Return the pairs that the rule for languages keeps, those with exchanged languages with their sides swapped."""
-    verdicts = rule.judge([source for source, _, _ in candidates], [target for _, target, _ in candidates])
-    kept = []
-    for (source, target, pair), is_dropped, is_swapped in zip(
-        candidates, verdicts.dropped_N.tolist(), verdicts.swapped_N.tolist(), strict=True
-    ):
-        if is_dropped:
-            dropped.add(rule.name, pair)
-        elif is_swapped:
-            dropped.counts[rule.swapped] += 1
-            kept.append((target, source, pair))
-        else:
-            kept.append((source, target, pair))
-    return kept
+def _clean_pair(pair: Pair, rules: RuleSet, counts: collections.Counter[str]) -> Pair:
+    """Return a pair after the rules that change lines."""
+    source, target = pair
+    if not (rules.keeps_plain and is_plain(source)):
+        source = clean_line(source, rules.changing[0], counts)
+    if not (rules.keeps_plain and is_plain(target)):
+        target = clean_line(target, rules.changing[1], counts)
+    return source, target
+
+
+def _judge_languages(pairs: Sequence[Pair], rule: LanguageRule | None) -> Iterable[tuple[bool, bool]]:
+    """Return for each pair whether the rule for languages drops it, and whether it swaps its sides."""
+    if rule is None:
+        return itertools.repeat((False, False), len(pairs))
+    verdicts = rule.judge([source for source, _ in pairs], [target for _, target in pairs])
+    return zip(verdicts.dropped_N.tolist(), verdicts.swapped_N.tolist(), strict=True)
 
 
 def _without(lines: list[str], indices: Sequence[int]) -> list[str]:
@@ -256,7 +268,7 @@ def _without(lines: list[str], indices: Sequence[int]) -> list[str]:
 def _keep_chunk(pairs: Sequence[Pair]) -> CleanedChunk:
     """Return a chunk with every line unchanged."""
     sources, targets = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
-    return _make_chunk(sources, targets, Fingerprints(), len(pairs), collections.Counter(), {}, collections.Counter())
+    return _make_chunk(sources, targets, Fingerprints(), len(pairs), _Dropped(), collections.Counter())
 
 
 def broken_rule(pair: PairText, rules: Iterable[DroppingRule]) -> str | None:
@@ -282,8 +294,7 @@ def _make_chunk(
     targets: list[str],
     fingerprints: Fingerprints,
     pairs_in: int,
-    counts: collections.Counter[str],
-    examples: Examples,
+    dropped: _Dropped,
     overlaps: Overlaps,
 ) -> CleanedChunk:
     return CleanedChunk(
@@ -292,10 +303,11 @@ def _make_chunk(
         fingerprints=fingerprints,
         pairs_in=pairs_in,
         num_pairs=len(sources),
-        counts=counts,
+        counts=dropped.counts,
         characters=(count_characters(sources), count_characters(targets)),
-        examples=examples,
+        examples=dropped.examples,
         overlaps=overlaps,
+        patterns=prune_chunk(dropped.patterns),
     )
 
 
@@ -317,6 +329,7 @@ def clean_corpora(
     workdir: Path,
     resume: bool = False,
     workers: int = 1,
+    open_map: OpenMap | None = None,
     spaced: tuple[bool, bool] = (True, True),
     languages: tuple[str, str] | None = None,
     filters: FilterContext | None = None,
@@ -342,6 +355,7 @@ def clean_corpora(
         resume: whether the chunks in `workdir` of an interrupted call with the same arguments are used. The caller
             removes the folder then; after an error this function does.
         workers: number of processes for the first pass; 1 for this process only.
+        open_map: where the rules of the first pass are applied, instead of `workers` processes.
         spaced: whether each side is written with spaces between words; limits on words apply only to such sides.
         languages: codes of both languages, for the rules that need them.
         filters: what the filters by scores need; None to leave them out.
@@ -354,12 +368,13 @@ def clean_corpora(
     """
     finals = [out_source, out_target, out_tags]
     asides = [path.with_name(path.name + ".part") for path in finals]
+    open_map = open_map or functools.partial(mapping_in_order, workers=workers)
     apply_rules = functools.partial(clean_chunk, languages=LanguagePair(spaced, languages), forbidden=forbidden)
     with _clearing_up(workdir, asides, resume=resume):
         rules = None if clean == "none" else clean
         finders = Finders(workdir, rules)
         median = RatioMedian()
-        passed = run_first_pass(workdir, corpora, clean, apply_rules, finders, median, workers)
+        passed = run_first_pass(workdir, corpora, clean, apply_rules, finders, median, open_map)
         typical = median.value()
         losses = find_losses(passed, finders, rules, typical=typical, workdir=workdir)
         if filters is not None:
@@ -367,7 +382,7 @@ def clean_corpora(
         checked = forbidden if clean != "none" else None
         sizes = choose_sizes(passed, losses, mixing)
         counted = [_count(*each, checked) for each in zip(passed, losses, sizes, strict=True)]
-        report = CleaningReport(tuple(counted), typical)
+        report = CleaningReport(tuple(counted), typical, _count_shared(passed, finders))
         _require_pairs(report)
         output = choose_output(passed, losses, sizes, seed=seed)
         write_output(output, *asides)
@@ -377,6 +392,13 @@ def clean_corpora(
             else:  # no corpus has a tag
                 final.unlink(missing_ok=True)
     return report
+
+
+def _count_shared(passed: Sequence[PassedCorpus], finders: Finders) -> tuple[tuple[int, ...], ...] | None:
+    if len(passed) < 2 or "pair" not in finders.exact:
+        return None
+    counts = count_overlaps(finders.exact["pair"].find_first(), [one.num_pairs for one in passed])
+    return tuple(map(tuple, counts.tolist()))
 
 
 def _add_filters(passed: Sequence[PassedCorpus], losses: Sequence[Losses], filters: FilterContext) -> list[Losses]:
@@ -450,6 +472,7 @@ def _count(one: PassedCorpus, losses: Losses, sizes: Sizes, forbidden: Forbidden
         pairs_used=sizes.used if one.corpus.share < 1.0 or one.corpus.max_pairs else None,
         pairs_out=sizes.output,
         examples=examples,
+        patterns=list_patterns(one.patterns),
     )
 
 

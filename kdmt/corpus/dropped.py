@@ -6,8 +6,10 @@ from collections.abc import Iterator, Mapping, Sequence
 
 MUCH_OF_ALL = 0.2  # largest share of a corpus that all rules together may drop without a warning
 MUCH_OF_ONE = 0.1  # the same for a single rule
-NUM_EXAMPLES = 3  # per rule
-_SHOWN = 60  # maximum number of characters of a line in an example
+NUM_EXAMPLES = 10  # per rule, for the data report
+_NUM_SHOWN = 3  # per rule, in a warning
+_LENGTH = 200  # maximum number of characters of a line of an example
+_LENGTH_SHOWN = 60  # maximum number of characters of a line in a message
 
 Texts = tuple[str, ...]  # a pair of lines
 Examples = dict[str, list[Texts]]  # rule -> the first pairs that it dropped
@@ -22,12 +24,16 @@ def add_examples(examples: Examples, more: Mapping[str, Sequence[Texts]]) -> Non
 
 def cut_texts(*lines: str) -> Texts:
     """Return lines truncated to the maximum length of an example."""
-    return tuple(line if len(line) <= _SHOWN else f"{line[:_SHOWN]}..." for line in lines)
+    return tuple(_cut(line, _LENGTH) for line in lines)
+
+
+def _cut(line: str, length: int) -> str:
+    return line if len(line) <= length else f"{line[:length]}..."
 
 
 def show_texts(texts: Texts) -> str:
     """Return a pair of lines as text for a message; two equal lines are shown once."""
-    return " -> ".join(map(repr, dict.fromkeys(texts)))
+    return " -> ".join(repr(_cut(text, _LENGTH_SHOWN)) for text in dict.fromkeys(texts))
 
 
 def lost_much(total: int, dropped: Mapping[str, int]) -> bool:
@@ -60,7 +66,7 @@ def warning_lines(
     worst = max(dropped.values())
     for rule, count in dropped.items():
         if count > MUCH_OF_ONE * total or count == worst:
-            for texts in examples.get(rule, ()):
+            for texts in examples.get(rule, ())[:_NUM_SHOWN]:
                 yield f"  {rule}: {show_texts(texts)}"
 
 

@@ -19,9 +19,10 @@ import numpy as np
 
 from kdmt.config import Clean
 from kdmt.corpus.chunk_log import ChunkLog
+from kdmt.corpus.data_report.patterns import PatternCounts, add_patterns
 from kdmt.corpus.dropped import Examples, add_examples
 from kdmt.corpus.fingerprints import Finders, Fingerprints
-from kdmt.corpus.pool import mapping_in_order
+from kdmt.corpus.pool import OpenMap
 from kdmt.corpus.sentence_lengths import Lengths, RatioMedian
 
 Pair = tuple[str, str]  # (source line, target line)
@@ -67,6 +68,7 @@ class CleanedChunk:
     characters: tuple[Lengths, Lengths]  # number of characters of each remaining line
     examples: Examples
     overlaps: Overlaps
+    patterns: PatternCounts  # beginnings of dropped pairs
 
 
 @dataclass(frozen=True)
@@ -83,6 +85,7 @@ class PassedCorpus:
     characters: Path  # file of the numbers of characters of both sides of each pair, uint32
     examples: Examples
     overlaps: Overlaps
+    patterns: PatternCounts
 
 
 def run_first_pass(
@@ -92,15 +95,16 @@ def run_first_pass(
     apply_rules: Callable[[RawChunk], CleanedChunk],
     finders: Finders,
     median: RatioMedian,
-    workers: int,
+    open_map: OpenMap,
 ) -> list[PassedCorpus]:
     """Run the first pass over all corpora.
 
     Args:
+        open_map: where the rules are applied.
         clean: settings of the rules for corpora without settings of their own.
     """
     passed = []
-    with mapping_in_order(apply_rules, workers) as map_in_order:
+    with open_map(apply_rules) as map_in_order:
         for number, corpus in enumerate(corpora):
             own = corpus.clean or clean
             paths = [workdir / f"{number}.{what}" for what in ("source", "target")]
@@ -152,6 +156,7 @@ def _sum_up(
     counts: collections.Counter[str] = collections.Counter()
     examples: Examples = {}
     overlaps: Overlaps = collections.Counter()
+    patterns: PatternCounts = {}
     with paths[2].open("wb") as characters:
         for chunk in chunks:
             characters.write(np.stack(chunk.characters, axis=1).tobytes())
@@ -162,7 +167,10 @@ def _sum_up(
             counts += chunk.counts
             add_examples(examples, chunk.examples)
             overlaps += chunk.overlaps
-    return PassedCorpus(corpus, clean, paths[0], paths[1], pairs_in, num_pairs, counts, paths[2], examples, overlaps)
+            add_patterns(patterns, chunk.patterns)
+    return PassedCorpus(
+        corpus, clean, paths[0], paths[1], pairs_in, num_pairs, counts, paths[2], examples, overlaps, patterns
+    )
 
 
 def _chunks(pairs: Iterable[Pair], clean: Clean | Literal["none"]) -> Iterator[RawChunk]:

@@ -17,6 +17,7 @@ from rich.table import Table
 from rich.text import Text  # brackets in Text are not interpreted as markup
 
 from kdmt.files import write_text
+from kdmt.html_page import page_html, table_html
 from kdmt.models.checkpoint_choice import describe_updates
 from kdmt.score.metrics import MAIN_METRIC, metric_label
 from kdmt.score.pareto import Point, pareto_svg
@@ -104,7 +105,7 @@ def write_html(
     """
     tables = "\n".join([*(_html_table(table) for table in _tables(rows, comparisons, missing)), *_pictures(rows)])
     notes = "\n".join(f"<p><code>{html.escape(note)}</code></p>" for note in _notes(rows, comparisons, missing))
-    write_text(path, _PAGE.format(title=html.escape(title), tables=tables, notes=notes))
+    write_text(path, page_html(title, f"{tables}\n{notes}"))
 
 
 # ------------------------------------------------------------------------------------------------------------ content
@@ -309,31 +310,6 @@ def _rich_table(content: _Table, *, ascii_only: bool) -> Table:
     return table
 
 
-_PAGE = """<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{title}</title>
-<style>
-:root {{ color-scheme: light dark; }}
-body {{ font: 16px/1.5 system-ui, sans-serif; max-width: 70rem; margin: 2rem auto; padding: 0 1rem; }}
-table {{ border-collapse: collapse; margin: 1rem 0 2rem; }}
-caption {{ text-align: left; font-weight: 600; padding: .3rem 0; }}
-th, td {{ padding: .3rem .8rem; border-bottom: 1px solid #8886; text-align: left; }}
-.figure {{ text-align: right; font-variant-numeric: tabular-nums; }}
-code {{ font-size: .85rem; overflow-wrap: anywhere; }}
-</style>
-</head>
-<body>
-<h1>{title}</h1>
-{tables}
-{notes}
-</body>
-</html>
-"""
-
-
 def _pictures(rows: Sequence[ScoreRow]) -> Iterator[str]:
     """Yield a plot for each test set: mean of the main metric over seeds against median speed over seeds."""
     for test_set in dict.fromkeys(row.test_set for row in rows):
@@ -356,13 +332,9 @@ def _pictures(rows: Sequence[ScoreRow]) -> Iterator[str]:
 
 
 def _html_table(table: _Table) -> str:
-    lines = [f"<table>\n<caption>{html.escape(table.title)}</caption>"]
-    lines.append(_html_line("th", table.columns, [column.header for column in table.columns]))
-    lines += [_html_line("td", table.columns, cells) for cells in table.lines()]
-    return "\n".join([*lines, "</table>"])
-
-
-def _html_line(tag: str, columns: Sequence[_Column], cells: Sequence[str]) -> str:
-    opening = [f'<{tag} class="figure">' if column.is_figure else f"<{tag}>" for column in columns]
-    inside = [f"{start}{html.escape(cell)}</{tag}>" for start, cell in zip(opening, cells, strict=True)]
-    return f"<tr>{''.join(inside)}</tr>"
+    return table_html(
+        table.title,
+        [column.header for column in table.columns],
+        table.lines(),
+        [column.is_figure for column in table.columns],
+    )

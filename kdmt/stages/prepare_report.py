@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
-
-import numpy as np
 
 from kdmt.config import ParallelText, Prepare, Provenance
 from kdmt.corpus.clean import CleaningReport, CorpusCounts
@@ -15,6 +13,7 @@ from kdmt.corpus.data_report.measurements import (
     PairSample,
     TokenStatistics,
     count_tokens,
+    find_languages,
     measure_sample,
     sample_pairs,
     vocabulary_use,
@@ -27,8 +26,10 @@ from kdmt.corpus.data_report.page import (
     ReportedText,
     render_page,
 )
+from kdmt.corpus.data_report.patterns import frequent_patterns
 from kdmt.corpus.given_text import sources_of, texts_by_path
 from kdmt.corpus.prepared import PreparedCorpus
+from kdmt.corpus.rules.language import build_language_rule
 from kdmt.corpus.vocabulary import Dictionary
 from kdmt.corpus.vocabulary_size import explain_suggestion
 from kdmt.files import write_text
@@ -74,8 +75,11 @@ def _gather(corpus: PreparedCorpus, settings: Prepare, collected: Collected) -> 
         count_tokens(corpus.prefix("train", lang), len(dictionary))
         for lang, dictionary in zip((src, tgt), dictionaries, strict=True)
     ]
+    languages = _languages(settings, (src, tgt), (sampled.source, sampled.target))
     sides = [
-        _side(lang, counts, dictionary, sample, number, spaced=corpus.spaced[number])
+        replace(
+            _side(lang, counts, dictionary, sample, number, spaced=corpus.spaced[number]), languages=languages[number]
+        )
         for number, (lang, counts, dictionary) in enumerate(zip((src, tgt), counted, dictionaries, strict=True))
     ]
     if settings.vocabulary.joined:
@@ -83,21 +87,20 @@ def _gather(corpus: PreparedCorpus, settings: Prepare, collected: Collected) -> 
         joined = [("symbols of the joined vocabulary that occur", f"{use.used:,} of {use.symbols:,}")]
     else:
         joined = []
+    reports = [cleaned] if collected.monolingual is None else [cleaned, collected.monolingual]
     return DataReport(
         title=collected.title,
         summary=[*_summary(cleaned), *joined],
         warnings=collected.warnings,
         texts=list(_texts(settings, collected)),
-        rules=[_rules(each) for each in cleaned.corpora],
-        patterns={},
+        rules=[_rules(each) for report in reports for each in report.corpora],
+        patterns=frequent_patterns(each.patterns for report in reports for each in report.corpora),
         sides=sides,
         splits=list(_splits(corpus, list(collected.held_out), counted)),
         ratios=histogram_of_ratios(sample.ratios),
         sampled_pairs=len(sample.tokens_N2),
         shared=_shared(cleaned),
-        held_out=_largest_first(
-            (each.name, side, count) for each in cleaned.corpora for side, count in each.held_out_matches.items()
-        ),
+        held_out=_largest_first(found for each in cleaned.corpora for found in _held_out(each)),
         held_out_shared=_largest_first(
             (split, other, count)
             for split, values in collected.held_out.items()
@@ -137,9 +140,22 @@ def _texts(settings: Prepare, collected: Collected) -> Iterator[ReportedText]:
             licence=None if dataset is None else dataset.licence,
             pairs=lines if own is None else own.pairs_in,
             kept=lines if own is None else own.pairs_kept,
-            copies=1 if own is None else own.weight,
+            used=lines if own is None else own.pairs_out,
             tag=None if own is None else own.tag,
         )
+
+
+def _languages(
+    settings: Prepare, codes: tuple[str, str], samples: tuple[Sequence[str], Sequence[str]]
+) -> list[dict[str, int]]:
+    """Return the languages that the identifier of the language rule finds on both sides; none without the rule."""
+    cleans = [settings.clean_of(corpus) for corpus in settings.train]
+    chosen = (clean.rules.language for clean in cleans if clean != "none" and clean.rules is not None)
+    language = next((each for each in chosen if each is not None), None)
+    rule = None if language is None else build_language_rule(language, codes)
+    if rule is None or rule.identifier is None:
+        return [{}, {}]
+    return [find_languages(lines, rule) for lines in samples]
 
 
 def _rules(counts: CorpusCounts) -> ReportedRules:
@@ -172,13 +188,23 @@ def _splits(
 
 
 def _shared(cleaned: CleaningReport) -> list[tuple[str, str, int]]:
-    if cleaned.overlaps is None:
+    if cleaned.shared_pairs is None:
         return []
     names = [each.name for each in cleaned.corpora]
-    own, earlier = np.nonzero(cleaned.overlaps)
     return _largest_first(
-        (names[i], names[j], int(cleaned.overlaps[i, j])) for i, j in zip(own.tolist(), earlier.tolist(), strict=True)
+        (own, earlier, count)
+        for own, counts in zip(names, cleaned.shared_pairs, strict=True)
+        for earlier, count in zip(names, counts, strict=True)
     )
+
+
+def _held_out(counts: CorpusCounts) -> Iterator[tuple[str, str, int]]:
+    """Yield the sides of held-out sets with whole sentences in a corpus, and the lines that share n-grams with it."""
+    for side, count in counts.held_out_matches.items():
+        yield counts.name, side, count
+    for side, lines in (counts.held_out_overlaps or {}).items():
+        for line, count in lines.items():
+            yield counts.name, f"{side}, n-grams of line {line}", count
 
 
 def _largest_first(lines: Iterator[tuple[str, str, int]]) -> list[tuple[str, str, int]]:

@@ -32,8 +32,8 @@ from kdmt.corpus.given_text import held_out_texts, sources_of, text_sources
 from kdmt.corpus.licences import describe_licences, licences_of
 from kdmt.corpus.lines import iterate_lines, spread_lines, write_lines
 from kdmt.corpus.ngram_overlap import NgramOverlaps, index_side
-from kdmt.corpus.pool import mapping_in_order
-from kdmt.corpus.prepared import PARTIAL_SUFFIX, REPORT, PreparedCorpus, reference_paths
+from kdmt.corpus.pool import OpenMap, mapping_in_order
+from kdmt.corpus.prepared import PARTIAL_SUFFIX, REPORT, REPORT_EXAMPLES, PreparedCorpus, reference_paths
 from kdmt.corpus.reading import Skipped, monolingual_lines, read_pairs, source_lines
 from kdmt.corpus.round_trip import SAMPLED_LINES, measure_round_trip
 from kdmt.corpus.steps import Steps
@@ -59,8 +59,11 @@ from kdmt.runtime import cores
 from kdmt.stages.cleaning import filter_context
 from kdmt.stages.prepare_data_bin import take_data_bin
 from kdmt.stages.prepare_partial import WORK, is_complete, open_partial
+from kdmt.stages.prepare_report import Collected, write_report
+from kdmt.workers.ray_map import mapping_on_ray
 
 CHUNK_LINES = 20_000  # per task of text processing
+_WARNING = "prepare: warning: "
 
 
 @dataclass(frozen=True)
@@ -129,18 +132,23 @@ def make(work: Preparation, folder: Path, plan: Plan, config: Mapping[str, objec
 def _complete(work: Preparation, partial: Path, plan: Plan, config: Mapping[str, object]) -> None:
     """Write all files to the folder, except those that a stopped run has finished, and the manifest."""
     steps = open_partial(partial, plan, config, resume=work.settings.data_bin is None, say=work.say)
-    facts = _fill(work, partial, steps)
+    title = f"Data report: {config['name']} ({work.direction})"
+    facts = _fill(work, partial, steps, title, plan.inputs)
     shutil.rmtree(partial / WORK)
     outputs = [path for path in partial.rglob("*") if path.is_file() and path.name not in ("plan.json", "config.json")]
     finish(partial, plan, outputs=outputs, facts=facts)
 
 
-def _fill(work: Preparation, folder: Path, steps: Steps) -> dict[str, object]:
+def _fill(work: Preparation, folder: Path, steps: Steps, title: str, hashes: Mapping[str, str]) -> dict[str, object]:
     """Write all files of the stage; return the facts of its manifest.
 
     Args:
         steps: finished steps of a stopped run, which are not repeated.
+        title: title of the data report.
+        hashes: name of each input -> its SHA-256.
     """
+    warnings: list[str] = []
+    work = replace(work, say=_recording(warnings, work.say))
     settings, direction = work.settings, work.direction
     if settings.data_bin is not None:
         return take_data_bin(settings, direction, folder, work.say)
@@ -166,11 +174,14 @@ def _fill(work: Preparation, folder: Path, steps: Steps) -> dict[str, object]:
     for line in report.sampling(mixed=settings.mixing is not None):
         work.say(f"prepare: {line}")
     _warn(work, report)
-    monolingual = {}
+    examples = report.dropped_examples()
+    monolingual = None
     if settings.monolingual:
         monolingual = _write_monolingual(work, folder, steps, forbidden, malformed, workers)
+        examples |= monolingual.dropped_examples()
+    write_json(folder / REPORT_EXAMPLES, examples)
     samples = [spread_lines(path, SAMPLED_LINES) for path in clean_text]
-    _process_text(work, folder, steps, processor, workers)
+    _process_text(work, folder, steps, processor)
     write_json(folder / TEXT_FILE, processor.to_dict())
     tokenizer_settings = _with_vocabulary_size(work, report)
     if steps.values("tokenizer") is None:
@@ -184,8 +195,26 @@ def _fill(work: Preparation, folder: Path, steps: Steps) -> dict[str, object]:
     measured = {"held_out_characters": foreign_forms, "round_trip": round_trips}
     write_json(folder / REPORT, report.as_dict() | measured | findings | _licences(work))
     pairs = {"pairs_in": report.pairs_in, "pairs_out": report.pairs_out, "dropped": report.dropped}
+    collected = Collected(title, hashes, report, monolingual, findings["held_out"], warnings, work.provenance)
+    write_report(PreparedCorpus(folder, direction, work.spaced), settings, collected)
     size = {"vocab_size": tokenizer_settings.vocab_size} if settings.tokenizer.vocab_size == "auto" else {}
-    return pairs | monolingual | counts | size
+    lines = {} if monolingual is None else {"monolingual": _line_counts(monolingual)}
+    return pairs | lines | counts | size
+
+
+def _recording(warnings: list[str], say: Callable[[str], None]) -> Callable[[str], None]:
+    """Return a function that prints a line for the user and appends it to `warnings` if it is a warning."""
+
+    def say_and_record(line: str) -> None:
+        if line.startswith(_WARNING):
+            warnings.append(line.removeprefix(_WARNING))
+        say(line)
+
+    return say_and_record
+
+
+def _line_counts(report: CleaningReport) -> dict[str, object]:
+    return {"lines_in": report.pairs_in, "lines_out": report.pairs_out, "dropped": report.dropped}
 
 
 def _fetch_all(work: Preparation) -> None:
@@ -210,6 +239,14 @@ def _licences(work: Preparation) -> dict[str, object]:
         work.say(f"prepare: {line}")
     without = licences.pop(None, [])
     return {"licences": {"known": licences, "unknown": without}}
+
+
+def _open_map(work: Preparation) -> OpenMap:
+    """Return where chunks of text are cleaned and processed."""
+    settings = work.settings
+    if settings.executor == "ray":
+        return partial(mapping_on_ray, workers=settings.workers)
+    return partial(mapping_in_order, workers=1 if settings.executor == "inline" else settings.workers or cores())
 
 
 def _clean_folder(work: Preparation, folder: Path) -> Path:
@@ -281,6 +318,7 @@ def _clean_training_text(
             workdir=chunks,
             resume=True,
             workers=workers,
+            open_map=_open_map(work),
             spaced=work.spaced,
             languages=work.direction.sides,
             filters=filter_context(
@@ -299,7 +337,7 @@ def _clean_training_text(
     return _clean_once(steps, "train", (source, target, tags), malformed, clean)
 
 
-def _process_text(work: Preparation, folder: Path, steps: Steps, processor: TextProcessor, workers: int) -> None:
+def _process_text(work: Preparation, folder: Path, steps: Steps, processor: TextProcessor) -> None:
     """Apply text processing to training and monolingual text, unless it changes nothing or was applied before."""
     if not _processes_text(work):
         return
@@ -312,7 +350,7 @@ def _process_text(work: Preparation, folder: Path, steps: Steps, processor: Text
     chunks.mkdir(exist_ok=True)
     for name, process in texts.items():
         if steps.values(f"text.{name}") is None:
-            _process_file(_clean_folder(work, folder) / name, folder / name, process, chunks, workers)
+            _process_file(_clean_folder(work, folder) / name, folder / name, process, chunks, _open_map(work))
             steps.finish(f"text.{name}", {}, [folder / name])
 
 
@@ -439,8 +477,8 @@ def _write_monolingual(
     forbidden: Forbidden | None,
     malformed: dict[str, Malformed],
     workers: int,
-) -> dict[str, object]:
-    """Write clean text of the source language; return its counts.
+) -> CleaningReport:
+    """Write clean text of the source language.
 
     The cleaning rules are those for pairs, with each line as its own translation.
     """
@@ -458,6 +496,7 @@ def _write_monolingual(
             workdir=chunks,
             resume=True,
             workers=workers,
+            open_map=_open_map(work),
             spaced=work.spaced[:1] * 2,
             languages=(work.direction.source, work.direction.source),
         )
@@ -467,8 +506,7 @@ def _write_monolingual(
         f"prepare: {report.pairs_in:,} monolingual lines read, {report.pairs_out:,} kept; {_dropped(report.dropped)}"
     )
     _warn(work, report, unit="lines")
-    counts = {"lines_in": report.pairs_in, "lines_out": report.pairs_out, "dropped": report.dropped}
-    return {"monolingual": counts}
+    return report
 
 
 def _monolingual_corpus(
@@ -551,7 +589,7 @@ def _held_out_pairs(work: Preparation, folder: Path, split: str) -> Iterator[tup
     return zip(*(iterate_lines(folder / f"{split}.{form}{lang}") for lang in work.direction.sides), strict=True)
 
 
-def _process_file(clean: Path, out: Path, process: Callable[[str], str], folder: Path, workers: int) -> None:
+def _process_file(clean: Path, out: Path, process: Callable[[str], str], folder: Path, open_map: OpenMap) -> None:
     """Apply text processing line by line, in bounded memory.
 
     Args:
@@ -560,7 +598,7 @@ def _process_file(clean: Path, out: Path, process: Callable[[str], str], folder:
     aside = folder / out.name
     with (
         ChunkLog(folder / f"{out.name}.log", [aside]) as log,
-        mapping_in_order(partial(_process_lines, process), workers) as map_in_order,
+        open_map(partial(_process_lines, process)) as map_in_order,
     ):
         num_done = sum(1 for _ in log.finished())
         for lines in map_in_order(itertools.islice(read_chunks(clean, CHUNK_LINES), num_done, None)):

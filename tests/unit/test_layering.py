@@ -23,7 +23,7 @@ ORDER = (
     *("decode.engines", "decode.search", "decode", "score", "interop", "models", "corpus", "losses"),
     *("config", "families", "training_sets", "recognition", "outputs", "streams", "runtime"),
     *("ranks", "rank_channel", "cuda_options", "spawn", "checksum"),
-    *("files", "types", "choices", "languages", "terminal", "log", "errors", "toy"),
+    *("html_page", "files", "types", "choices", "languages", "terminal", "log", "errors", "toy"),
 )
 # not allowed, although the order would allow it
 NEVER = {

@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 _WIDTH, _HEIGHT = 480, 180
-_LEFT, _RIGHT, _TOP, _BOTTOM = 8, 8, 8, 38  # margins
+_LEFT, _RIGHT, _TOP, _BOTTOM = 8, 8, 8, 44  # margins
 _NUM_BINS = 30
-_NUM_LABELS = 5
+_NUM_LABELS = 4
 _COVERED = 0.995  # share of the values in bins of the same width; the last bin has all larger ones
 
 
@@ -46,7 +46,7 @@ def histogram_of_sizes(counts: NDArray[np.int64]) -> Histogram:
     labels = [str(start) if width == 1 else f"{start}–{start + width - 1}" for start in starts]
     if rest := total - sum(found):
         found.append(rest)
-        labels.append(f"{starts[-1] + width} or more")
+        labels.append(f"{starts[-1] + width}+")
     return Histogram(tuple(labels), tuple(found))
 
 
@@ -55,7 +55,7 @@ def histogram_of_ratios(ratios: NDArray[np.float64]) -> Histogram:
     edges = 2.0 ** np.linspace(-2.0, 2.0, 25)
     bins = np.bincount(np.digitize(ratios, edges), minlength=len(edges) + 1)
     inner = [f"{low:.2f}–{high:.2f}" for low, high in itertools.pairwise(edges)]
-    return Histogram((f"less than {edges[0]:.2f}", *inner, f"{edges[-1]:.2f} or more"), tuple(bins.tolist()))
+    return Histogram((f"below {edges[0]:.2f}", *inner, f"{edges[-1]:.2f}+"), tuple(bins.tolist()))
 
 
 def histogram_svg(histogram: Histogram, title: str, unit: str) -> str:
@@ -78,11 +78,11 @@ def histogram_svg(histogram: Histogram, title: str, unit: str) -> str:
     return "\n".join(
         [
             f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" class="histogram" '
-            f'aria-label="{html.escape(title)}" font-size="11">',
+            f'aria-label="{html.escape(title)}" font-size="14">',
             *bars,
             f'<path d="M{_LEFT},{base + 0.5} H{_WIDTH - _RIGHT}" fill="none" stroke="currentColor"/>',
             *_axis_labels(histogram.labels, width, base),
-            f'<text x="{_WIDTH / 2:.0f}" y="{_HEIGHT - 6}" text-anchor="middle">{html.escape(unit)}</text>',
+            f'<text x="{_WIDTH / 2:.0f}" y="{_HEIGHT - 5}" text-anchor="middle">{html.escape(unit)}</text>',
             "</svg>",
         ]
     )
@@ -91,7 +91,7 @@ def histogram_svg(histogram: Histogram, title: str, unit: str) -> str:
 def _axis_labels(labels: Sequence[str], width: float, base: int) -> list[str]:
     step = max(1, -(-len(labels) // _NUM_LABELS))
     return [
-        f'<text x="{_LEFT + (number + 0.5) * width:.1f}" y="{base + 15}" text-anchor="middle">'
+        f'<text x="{_LEFT + (number + 0.5) * width:.1f}" y="{base + 17}" text-anchor="middle">'
         f"{html.escape(labels[number])}</text>"
         for number in range(step // 2, len(labels), step)
     ]

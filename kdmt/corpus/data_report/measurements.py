@@ -1,14 +1,15 @@
 """Measurements of prepared text for the data report.
 
 Tokens are counted in all sentences of a split. Characters and words are counted in a sample: blocks of consecutive
-pairs, evenly spaced over the training text.
+pairs, evenly spaced over the training text. Languages are searched for in fewer lines of it.
 
 Shape legend: N sentences, V symbols of a dictionary.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kdmt.corpus.indexed import IndexedDataset
+from kdmt.corpus.language_id import identify_batch
 from kdmt.corpus.lines import cut_lines
+from kdmt.corpus.rules.language import LanguageRule, count_letters
 from kdmt.corpus.vocabulary import Dictionary
 from kdmt.corpus.vocabulary_size import FREQUENT
 from kdmt.types import SPECIALS, UNK
@@ -24,6 +27,7 @@ from kdmt.types import SPECIALS, UNK
 SAMPLED_PAIRS = 50_000
 _BLOCK_PAIRS = 100
 _CHUNK_SENTENCES = 20_000
+_IDENTIFIED_LINES = 2_000  # per side
 _LONGEST = 10_000  # tokens; longer sentences count as this long
 
 
@@ -136,13 +140,13 @@ class SampledText:
 
 
 def sample_pairs(source: Path, target: Path, num_pairs: int) -> SampledText:
-    """Return at most about `SAMPLED_PAIRS` pairs of a training text, in evenly spaced blocks.
+    """Return at most `SAMPLED_PAIRS` pairs of a training text, in evenly spaced blocks.
 
     Args:
         source, target: files of both sides.
         num_pairs: number of their lines.
     """
-    step = max(1, num_pairs // SAMPLED_PAIRS)
+    step = max(1, -(-num_pairs // SAMPLED_PAIRS))
     found = SampledText([], [], [])
     for number, (of_source, of_target) in enumerate(cut_lines([source, target], _BLOCK_PAIRS)):
         if number % step == 0:
@@ -168,7 +172,15 @@ def measure_sample(sample: SampledText, prefixes: tuple[Path, Path]) -> PairSamp
     )
 
 
-def take_evenly(lines: list[str], limit: int) -> Iterator[str]:
-    """Yield at most `limit` evenly spaced lines."""
-    count = min(limit, len(lines))
-    return (lines[number * len(lines) // count] for number in range(count))
+def find_languages(lines: Sequence[str], rule: LanguageRule) -> dict[str, int]:
+    """Return the languages in a sample of lines, the most frequent first, with the number of lines of each.
+
+    Args:
+        rule: rule that has an identifier; lines that it does not judge are left out.
+    """
+    assert rule.identifier is not None
+    judged = [line for line in lines if count_letters(line) >= rule.settings.min_letters]
+    count = min(_IDENTIFIED_LINES, len(judged))
+    chosen = [judged[number * len(judged) // count] for number in range(count)]
+    found = Counter(language for language, _ in identify_batch(rule.identifier, chosen))
+    return dict(sorted(found.items(), key=lambda item: (-item[1], item[0])))

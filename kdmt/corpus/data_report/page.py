@@ -32,9 +32,9 @@ class ReportedText:
         files: names of its files.
         sha256: SHA-256 of each file; empty where it is not known.
         licence: name of the licence; None if it is not known.
-        pairs: number of pairs or lines that were read; None if it is not known.
-        kept: number of pairs or lines that are used, without repetitions.
-        copies: number of times that the corpus is in the training text.
+        pairs: number of pairs or lines that were read.
+        kept: number of pairs or lines that cleaning keeps.
+        used: number of pairs or lines in the prepared text: a part of them, or several times as many.
         tag: token before each source sentence.
     """
 
@@ -44,7 +44,7 @@ class ReportedText:
     licence: str | None
     pairs: int
     kept: int
-    copies: int = 1
+    used: int
     tag: str | None = None
 
 
@@ -113,8 +113,8 @@ class DataReport:
         splits: languages of the validation and test sets.
         ratios: histogram of the ratio of target to source characters.
         sampled_pairs: number of pairs in the sample of the figures about characters and words.
-        shared: (corpus, earlier corpus, number of pairs of the first that the second has).
-        held_out: (corpus, side of a held-out set, number of its pairs that were dropped for it).
+        shared: (corpus, corpus with their first occurrence, number of pairs); both may be the same corpus.
+        held_out: (corpus, side or line of a held-out set, number of its pairs that were dropped for it).
         held_out_shared: (held-out set, other one, number of common sentences or pairs).
         suggestion: sentence about the size of the vocabulary; empty for none.
     """
@@ -138,6 +138,7 @@ class DataReport:
 _STYLE = """h2 { margin-top: 2.5rem; border-bottom: 2px solid #8886; }
 .scroll { overflow-x: auto; }
 .scroll table { margin: .5rem 0 1rem; }
+.scroll td:not(.figure) { overflow-wrap: anywhere; min-width: 7rem; }
 .note { opacity: .75; font-size: .9rem; }
 .warnings { border-left: .3rem solid #d97706; padding-left: 1.2rem; overflow-wrap: anywhere; }
 .histogram { width: 100%; max-width: 30rem; fill: currentColor; }
@@ -148,6 +149,7 @@ figure { margin: 0; flex: 1 1 18rem; max-width: 30rem; }
 .bar span { display: block; height: 100%; background: #3b82f6; }
 td.text { overflow-wrap: anywhere; min-width: 12rem; unicode-bidi: plaintext; vertical-align: top; }
 summary { cursor: pointer; padding: .2rem 0; }
+@media (max-width: 40rem) { th, td { padding: .2rem .4rem; } .scroll table { font-size: .85rem; } }
 nav a { margin-right: .8rem; white-space: nowrap; }
 """
 
@@ -189,7 +191,7 @@ def _summary(report: DataReport) -> Iterator[str]:
 
 
 def _sources(report: DataReport) -> Iterator[str]:
-    header = ["text", "files", "sha256", "licence", "read", "kept", "share kept", "copies", "tag"]
+    header = ["text", "files", "sha256", "licence", "read", "kept", "share kept", "used", "tag"]
     lines = [
         [
             text.path,
@@ -199,7 +201,7 @@ def _sources(report: DataReport) -> Iterator[str]:
             f"{text.pairs:,}",
             f"{text.kept:,}",
             _share(text.kept, text.pairs),
-            str(text.copies),
+            f"{text.used:,}",
             text.tag or "",
         ]
         for text in report.texts[:MAX_LINES]
@@ -211,7 +213,7 @@ def _sources(report: DataReport) -> Iterator[str]:
 def _kept_and_dropped(report: DataReport) -> Iterator[str]:
     corpora = report.rules[:MAX_LINES]
     dropped = _rules_with_counts([each.dropped for each in corpora])
-    yield "<p>A pair counts for the first rule that drops it.</p>"
+    yield "<p>A pair counts for the first rule that drops it. In monolingual text, each line counts as a pair.</p>"
     yield from _bars(corpora)
     if dropped:
         yield _counts_table("dropped pairs", corpora, [each.dropped for each in corpora], dropped)
@@ -322,8 +324,8 @@ def _overlaps(report: DataReport) -> Iterator[str]:
     if report.shared:
         lines = [[_name(own), _name(other), f"{count:,}"] for own, other, count in report.shared[:MAX_LINES]]
         yield _table(
-            "pairs of a corpus that are in an earlier one",
-            ["corpus", "earlier corpus", "pairs"],
+            "pairs that occur before",
+            ["corpus", "first occurrence", "pairs"],
             lines,
             [False, False, True],
         )
@@ -331,8 +333,8 @@ def _overlaps(report: DataReport) -> Iterator[str]:
     if report.held_out:
         lines = [[_name(own), _name(side), f"{count:,}"] for own, side, count in report.held_out[:MAX_LINES]]
         yield _table(
-            "pairs with a sentence of a held-out set, which are dropped",
-            ["corpus", "set and side", "pairs"],
+            "dropped pairs with text of a held-out set",
+            ["corpus", "text of", "pairs"],
             lines,
             [False, False, True],
         )

@@ -9,11 +9,13 @@ from collections.abc import Iterable
 _LENGTH = 40  # characters of each side
 _MOST_IN_CHUNK = 500  # per rule
 _MOST_IN_CORPUS = 5_000  # per rule
+_MOST_LISTED = 500  # per rule of a corpus
 MOST_SHOWN = 10
 _NUMBER = re.compile(r"\d+")
 
 Pattern = tuple[str, str]  # beginning of the source and of the target, each number replaced by 0
 PatternCounts = dict[str, collections.Counter[Pattern]]  # rule -> pattern -> number of pairs that the rule dropped
+ListedPatterns = dict[str, list[tuple[str, str, int]]]  # rule -> patterns with their numbers, as JSON values
 
 
 def pattern_of(source: str, target: str) -> Pattern:
@@ -42,17 +44,26 @@ def add_patterns(patterns: PatternCounts, more: PatternCounts) -> None:
             patterns[rule] = _most_frequent(own, _MOST_IN_CORPUS)
 
 
-def frequent_patterns(corpora: Iterable[PatternCounts]) -> dict[str, list[tuple[Pattern, int]]]:
+def list_patterns(patterns: PatternCounts) -> ListedPatterns:
+    """Return the most frequent patterns of a corpus."""
+    return {
+        rule: [(*pattern, count) for pattern, count in _most_frequent(counts, _MOST_LISTED).items()]
+        for rule, counts in patterns.items()
+    }
+
+
+def frequent_patterns(corpora: Iterable[ListedPatterns]) -> dict[str, list[tuple[Pattern, int]]]:
     """Return the patterns of each rule that occur at least twice in all corpora together, the most frequent first."""
     total: PatternCounts = {}
     for patterns in corpora:
-        for rule, counts in patterns.items():
-            total.setdefault(rule, collections.Counter()).update(counts)
+        for rule, listed in patterns.items():
+            own = total.setdefault(rule, collections.Counter())
+            own.update({(source, target): count for source, target, count in listed})
     found = {rule: _most_frequent(counts, MOST_SHOWN) for rule, counts in total.items()}
-    listed = {
+    several = {
         rule: [(pattern, count) for pattern, count in counts.items() if count > 1] for rule, counts in found.items()
     }
-    return {rule: patterns for rule, patterns in listed.items() if patterns}
+    return {rule: patterns for rule, patterns in several.items() if patterns}
 
 
 def _most_frequent(counts: collections.Counter[Pattern], limit: int) -> collections.Counter[Pattern]:
