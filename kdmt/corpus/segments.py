@@ -22,16 +22,17 @@ _MAX_TAG = 100_000  # bytes of a tag or comment
 _MAX_DOCUMENT = 1_000_000  # sentences in all parts of a document of WMT XML, which is held in memory
 
 # before the first tag: XML declaration, document type, comments
-_PROLOG = rb"(?:<\?[^>]*>|<!--(?:(?!-->).)*-->|<![^>]*>|\s)*"
+_PROLOG = rb"(?:<\?[^>]*>|<!--(?:(?!-->).)*-->|<!(?!--)[^>]*>|\s)*"
 _SETS = re.compile(_PROLOG + rb"<(srcset|refset|tstset|mteval|dataset)[\s>]", re.IGNORECASE | re.DOTALL)
 _TAGGED = re.compile(rb"(<doc\s[^<>\n]*>\s*)?<(url|talkid|keywords|speaker)>[^<>\n]*</\2>", re.IGNORECASE)
 _METADATA = re.compile(r"</?(url|talkid|keywords|speaker|reviewer|translator|doc|transcript)\b", re.IGNORECASE)
 _TITLE = re.compile(r"</?(title|description)>", re.IGNORECASE)
 
 _TAG = re.compile(
-    rb"<!--.*?-->|<(/?)(mteval|srcset|refset|tstset|dataset|collection|doc|src|ref|hyp|seg)((?:\s[^<>]*)?)>",
+    rb"<!--|<(/?)(mteval|srcset|refset|tstset|dataset|collection|doc|src|ref|hyp|seg)((?:\s[^<>]*)?)>",
     re.IGNORECASE | re.DOTALL,
 )
+_COMMENT_END = b"-->"
 _ATTRIBUTE = re.compile(r"""([\w:]+)\s*=\s*(?:"([^"]*)"|'([^']*)'|([^\s"']+))""")
 _ENTITY = re.compile(r"&(amp|lt|gt|quot|apos|#[0-9]{1,7}|#x[0-9a-f]{1,6});", re.IGNORECASE)
 _ENTITIES = {"amp": "&", "lt": "<", "gt": ">", "quot": '"', "apos": "'"}
@@ -193,7 +194,7 @@ def _parse(file: IO[bytes]) -> Iterator[_Segment | _Document]:
     parser = _Parser()
     for text, tag in _tags(file):
         parser.add_text(text)
-        if tag is None or tag[2] is None:  # no tag, or a comment
+        if tag is None:
             continue
         name, attributes = tag[2].decode().lower(), tag[3].decode(errors="replace")
         found = None
@@ -207,26 +208,34 @@ def _parse(file: IO[bytes]) -> Iterator[_Segment | _Document]:
 
 
 def _tags(file: IO[bytes]) -> Iterator[tuple[bytes, re.Match[bytes] | None]]:
-    """Yield pieces of text, each with the tag or comment that follows it; None if the text goes on."""
+    """Yield pieces of text without comments, each with the tag that follows it; None if the text goes on."""
     rest = b""
     while block := file.read(_BLOCK_BYTES):
-        data, start = rest + block, 0
-        for tag in _TAG.finditer(data):
-            yield data[start : tag.start()], tag
-            start = tag.end()
-        stop = _start_of_incomplete(data, start)
+        data = rest + block
+        last_end = data.rfind(_COMMENT_END)
+        start = position = 0
+        while (tag := _TAG.search(data, position)) is not None:
+            if tag[2] is not None:
+                yield data[start : tag.start()], tag
+                start = position = tag.end()
+            elif tag.end() <= last_end:
+                yield data[start : tag.start()], None
+                start = position = data.index(_COMMENT_END, tag.end()) + len(_COMMENT_END)
+            elif len(data) - tag.start() <= _MAX_TAG:  # the comment goes on
+                break
+            else:  # no comment
+                position = tag.end()
+        stop = _start_of_incomplete(data, start) if tag is None else tag.start()
         yield data[start:stop], None
         rest = data[stop:]
     yield rest, None
 
 
 def _start_of_incomplete(data: bytes, start: int) -> int:
-    """Return the position of a tag or comment that is not complete; the length of the data if there is none."""
-    comment, last = data.find(b"<!--", start), data.rfind(b"<", start)
-    if comment < 0 and b">" in data[last:]:
-        return len(data)
-    position = last if comment < 0 else comment
-    return position if 0 <= len(data) - position <= _MAX_TAG and position >= 0 else len(data)
+    """Return the position of a tag that is not complete; the length of the data if there is none."""
+    last = data.rfind(b"<", start)
+    is_complete = last < 0 or b">" in data[last:] or len(data) - last > _MAX_TAG
+    return len(data) if is_complete else last
 
 
 class _Parser:

@@ -189,3 +189,12 @@ def test_tagged_text_is_that_of_the_script_of_fairseq(tmp_path: Path) -> None:
         *("A title", "Its description", "And we > you.", "", "R&D", "Next", "x <url> y"),
     ]
     assert not is_tagged(b"<url> is a site\n")
+
+
+def test_comments_are_left_out_and_hostile_ones_are_read_quickly() -> None:
+    body = '<!-- <seg id="8">x</seg> --><seg id="1">a<!-- b -->c<!-->d--></seg>'
+    assert segments(f'<srcset><doc docid="a">{body}</doc></srcset>') == ["ac"]
+    assert not has_segments(b"<!---->" * 580)
+    assert not has_segments(b"<!--" * 1000)
+    with pytest.raises(EOFError, match=r"</srcset> is missing"):
+        segments('<srcset><doc docid="a"><seg id="1">a</seg>' + "<!--" * 200_000 + "</doc></srcset>")

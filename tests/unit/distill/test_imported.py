@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from bad_input import refused, unharmed
+from corpus_formats import COMPRESS
 from distilled_pipeline import (
     IMPORTED,
     IMPORTING,
@@ -159,3 +160,13 @@ def test_translations_of_other_sources_are_refused() -> None:
             assert refused("distill", "tiny.yaml", sets=WITH_SOURCES) == f"theirs.tsv{message}"
     message = refused("distill", "tiny.yaml", sets=("distill.imported_sources=true",))
     assert message.endswith("'imported_sources' has no effect unless 'imported' is set")
+
+
+@pytest.mark.usefixtures("finished")
+@pytest.mark.parametrize("compression", ["xz", "zstd"])
+def test_translations_may_be_compressed(compression: str) -> None:
+    lines = theirs()
+    Path("theirs.tsv").write_bytes(COMPRESS[compression]("".join(f"{line}\n" for line in lines).encode()))
+    done(*IMPORTING)
+    expected = [line.partition("\t")[2].replace("  ", " ") for line in lines]
+    assert read_lines(IMPORTED / "distilled.de") == expected
