@@ -1,12 +1,12 @@
-"""Accuracy, usefulness as a filter, speed and memory of language identifiers on short lines of text.
+"""Accuracy, usefulness as a filter, and speed of language identifiers on short lines of text.
 
-    make bench-language-id        (or: python benchmarks/bench_language_id.py --data shared/data [--messages FOLDER])
+    make bench-language-id        (or: python benchmarks/bench_language_id.py --data shared/data [--messages WHEEL])
 
 It measures those of these packages that are installed: py3langid (through `kdmt.corpus.language_id`, which computes the
 same probabilities in batches, and by itself), lingua-language-detector, heliport.
 
 The text is the Universal Declaration of Human Rights in 24 languages, cut into clauses; captions of Multi30k in en, de,
-fr and cs; Tatoeba in en and de; and, if a folder is given, the translated messages of Django in closely related
+fr and cs; Tatoeba in en and de; and, if a wheel of Django is given, its translated messages in closely related
 languages. Lines are sorted into buckets of 1 to 3, 4 to 7 and 8 to 15 words, where two characters of Chinese and
 Japanese and five of Thai, Lao, Khmer, Burmese and Tibetan count as a word.
 
@@ -15,7 +15,7 @@ Japanese and five of Thai, Lao, Khmer, Burmese and Tibetan count as a word.
   related languages count as one (`kdmt.corpus.language_id.RELATED`). Mean over the languages.
 - `found`: share of the lines that it drops of lines in another language of the same text and script. Mean over pairs.
 - `found_at_1`: the same with the `min` that drops 1% of the lines in the right language, which differs by identifier.
-- `rss_mb`: memory of a process with the identifier; `microseconds`: processor time for a line of 4 to 15 words.
+- `microseconds`: processor time for a line of 4 to 15 words.
 """
 
 from __future__ import annotations
@@ -27,7 +27,6 @@ import itertools
 import json
 import random
 import re
-import resource
 import subprocess
 import sys
 import time
@@ -87,12 +86,13 @@ def main() -> None:
             figures.append(Figure(f"{name}_{figure}", value, _unit(figure)))
             print(figures[-1], file=sys.stderr, flush=True)
     counts = {"_".join(key): {b: len(lines) for b, lines in by.items()} for key, by in texts.items()}
-    settings = {"lines": counts, "versions": versions, "min": MIN_SHARE}
+    messages = None if options.messages is None else options.messages.name
+    settings = {"lines": counts, "messages": messages, "versions": versions, "min": MIN_SHARE}
     report_figures("language-id", figures, settings=settings)
 
 
 def _unit(figure: str) -> str:
-    return "us" if figure == "microseconds" else "MB" if figure == "rss_mb" else "s" if figure.endswith("_s") else "%"
+    return "us" if figure == "microseconds" else "s" if figure.endswith("_s") else "%"
 
 
 # ---------------------------------------------------------------------------------------------------------- the text
@@ -173,7 +173,6 @@ def measure(name: str, texts: Texts) -> dict[str, float]:
     started = time.process_time()
     TIMED[name](lines[:5000])
     figures["microseconds"] = (time.process_time() - started) / len(lines[:5000]) * 1e6
-    figures["rss_mb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     scored = {
         (*key, bucket): [_canonical(found) for found in score(lines)]
         for key, by in texts.items()

@@ -72,11 +72,11 @@ def open_identifier(model: Path | None) -> Identifier:
 
 # --------------------------------------------------------------------------------------------------- related languages
 
-# Languages that identifiers do not tell apart in short lines: a line of one of them counts as a line of the others.
+# Languages that identifiers do not tell apart in short lines, and names of identifiers for varieties of a language: a
+# line of one of them counts as a line of the others.
 RELATED = (
-    *("nb nn no da", "hr sr bs sh cnr", "cs sk", "id ms", "gl pt", "bg mk", "be uk ru", "ca oc", "nl af fy", "xh zu"),
-    *("az tr tk", "kk ky tt ba", "zh yue wuu", "fa tg prs", "ur pa pnb", "hi mr ne", "he yi hbo", "el grc", "bo dz"),
-    "ar ary arz apc ajp acm ars arb",
+    *("nb nn no da", "hr sr bs sh cnr", "cs sk", "id ms", "xh zu"),
+    *("zh yue wuu", "fa prs", "he yi hbo", "el grc", "bo dz", "ar ary arz apc ajp acm ars arb"),
 )
 
 

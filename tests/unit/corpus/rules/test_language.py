@@ -179,3 +179,10 @@ def test_planted_languages_are_found() -> None:
         precision = found[verdict, verdict] / sum(count for (_, given), count in found.items() if given == verdict)
         assert recall >= least, (verdict, found)
         assert precision >= (0.95 if verdict == "keep" else 0.98), (verdict, found)
+
+
+def test_russian_is_found_in_ukrainian_text() -> None:
+    ukrainian = "Комітет знову збереться наступного тижня у Брюсселі, щоб вирішити це питання."
+    russian = "Комитет снова соберется на следующей неделе в Брюсселе, чтобы решить этот вопрос."
+    assert judge(("en", "uk"), [(ENGLISH, ukrainian), (ENGLISH, russian)]) == ["keep", "drop"]
+    assert judge(("en", "ru"), [(ENGLISH, russian), (ENGLISH, ukrainian)]) == ["keep", "drop"]
