@@ -33,7 +33,7 @@ from kdmt.corpus.licences import describe_licences, licences_of
 from kdmt.corpus.lines import iterate_lines, spread_lines, write_lines
 from kdmt.corpus.ngram_overlap import NgramOverlaps, index_side
 from kdmt.corpus.pool import OpenMap, mapping_in_order
-from kdmt.corpus.prepared import PARTIAL_SUFFIX, REPORT, PreparedCorpus, reference_paths
+from kdmt.corpus.prepared import PARTIAL_SUFFIX, REPORT, REPORT_EXAMPLES, PreparedCorpus, reference_paths
 from kdmt.corpus.reading import Skipped, monolingual_lines, read_pairs, source_lines
 from kdmt.corpus.round_trip import SAMPLED_LINES, measure_round_trip
 from kdmt.corpus.steps import Steps
@@ -174,9 +174,12 @@ def _fill(work: Preparation, folder: Path, steps: Steps, title: str, hashes: Map
     for line in report.sampling(mixed=settings.mixing is not None):
         work.say(f"prepare: {line}")
     _warn(work, report)
+    examples = report.dropped_examples()
     monolingual = None
     if settings.monolingual:
         monolingual = _write_monolingual(work, folder, steps, forbidden, malformed, workers)
+        examples |= monolingual.dropped_examples()
+    write_json(folder / REPORT_EXAMPLES, examples)
     samples = [spread_lines(path, SAMPLED_LINES) for path in clean_text]
     _process_text(work, folder, steps, processor)
     write_json(folder / TEXT_FILE, processor.to_dict())
@@ -475,7 +478,7 @@ def _write_monolingual(
     malformed: dict[str, Malformed],
     workers: int,
 ) -> CleaningReport:
-    """Write clean text of the source language; return its counts.
+    """Write clean text of the source language.
 
     The cleaning rules are those for pairs, with each line as its own translation.
     """

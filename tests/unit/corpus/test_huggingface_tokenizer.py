@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -222,3 +223,11 @@ def test_text_that_a_model_cannot_cut_is_an_error_with_the_file(tmp_path: Path) 
     tokenizers.Tokenizer(models.WordPiece({"a": 0}, unk_token="[UNK]")).save(str(tmp_path / "t.json"))
     with pytest.raises(UserError, match=r"t\.json: the tokenizer cannot cut the text: .*UNK"):
         HuggingFaceModel(tmp_path / "t.json").encode_lines(["zz"])
+
+
+def test_without_the_library_the_message_names_the_extra(
+    files: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "tokenizers", None)
+    with pytest.raises(UserError, match=r"is not installed: pip install 'kdmt\[huggingface\]'"):
+        HuggingFaceModel(files["bpe"])
