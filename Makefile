@@ -12,7 +12,7 @@ CORPUS    = $(if $(filter toy-th,$(PIPELINE)),toy-th-corpus,$(if $(findstring to
 
 .DEFAULT_GOAL := help
 .PHONY: help setup setup-dev demo test test-slow fuzz check format docs docs-serve docs-images wheel-test run prepare teacher distill knowledge student score toy-corpus toy-th-corpus modes-corpus science-corpora bench-science-multi30k \
-        architecture fairseq-env fairseq-old-env parity parity-models bench-fairseq bench-import bench-prepare bench-language-id bench-train bench-train-quality bench-precision bench-memory bench-kd gpu bench-gpu-counters bench-toy \
+        architecture fairseq-env fairseq-old-env parity parity-models bench-fairseq bench-import bench-near-duplicates bench-prepare bench-rules bench-language-id bench-train bench-train-quality bench-precision bench-memory bench-kd gpu bench-gpu-counters bench-toy \
         bench-multi30k bench-kd-losses-toy bench-kd-losses-multi30k bench-objectives bench-nat-toy bench-nat-multi30k bench-modes bench-students bench-distill bench-distill-scale science results \
         clean-runs distclean
 
@@ -164,8 +164,14 @@ gpu: $(VENV)/installed-dev ## tests on a GPU, then training and decoding speed t
 bench-gpu-counters: $(VENV)/installed ## host waits and kernel launches of every objective, on a simulated GPU
 	PYTHONPATH=tests/gpu $(BIN)/python benchmarks/bench_gpu_counters.py
 
+bench-rules: $(VENV)/installed ## speed, precision and recall of each cleaning rule
+	$(BIN)/python benchmarks/bench_rules.py
+
 bench-prepare: $(VENV)/installed ## speed, memory and linearity of prepare on 2 and 20 million generated pairs (PAIRS="..." for others)
 	$(BIN)/python benchmarks/bench_prepare.py $(if $(PAIRS),--pairs $(PAIRS))
+
+bench-near-duplicates: $(VENV)/installed ## speed and recall of the search for near-duplicates, compared with datasketch and rensa if installed
+	$(BIN)/python benchmarks/bench_near_duplicates.py
 
 # MESSAGES=wheel of Django for closely related languages; lingua-language-detector and heliport are measured if installed
 bench-language-id: $(VENV)/installed-dev ## accuracy and speed of language identifiers on short lines (needs DATA)

@@ -168,6 +168,12 @@ def measure(name: str, texts: Texts) -> dict[str, float]:
     score = SCORES[name]
     next(iter(score(["one"])))
     figures = {"load_s": time.perf_counter() - started}
+    lines = [line for by in texts.values() for bucket in ("4_7", "8_15") for line in by[bucket]]
+    random.Random(1).shuffle(lines)
+    started = time.process_time()
+    TIMED[name](lines[:5000])
+    figures["microseconds"] = (time.process_time() - started) / len(lines[:5000]) * 1e6
+    figures["rss_mb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     scored = {
         (*key, bucket): [_canonical(found) for found in score(lines)]
         for key, by in texts.items()
@@ -177,12 +183,6 @@ def measure(name: str, texts: Texts) -> dict[str, float]:
     for bucket, text in itertools.product(BUCKETS, dict.fromkeys(text for text, _ in texts)):
         of = {lang: rows for (own, lang, b), rows in scored.items() if (own, b) == (text, bucket)}
         figures |= {f"{text}_{bucket}_{what}": 100 * value for what, value in _figures_of(of).items()}
-    lines = [line for by in texts.values() for bucket in ("4_7", "8_15") for line in by[bucket]]
-    random.Random(1).shuffle(lines)
-    started = time.process_time()
-    TIMED[name](lines[:5000])
-    figures["microseconds"] = (time.process_time() - started) / len(lines[:5000]) * 1e6
-    figures["rss_mb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     return figures
 
 

@@ -16,6 +16,7 @@ from __future__ import annotations
 from kdmt.config.bounds import check_bounds, largest
 from kdmt.config.corpora import Corpus, HeldOut, Monolingual, ParallelText, Quality, Source, split_login
 from kdmt.config.distill import Distill, Failures, ForeignTeacher, OnFailure, Reverse, Shortlist
+from kdmt.config.filters import AlignmentScore, CrossEntropyDifference, ExternalFilter, ReverseScore, ScoreLimit
 from kdmt.config.flattening import REQUIRED, Setting, flatten_settings, resolved
 from kdmt.config.knowledge import Knowledge
 from kdmt.config.loading import (
@@ -31,15 +32,7 @@ from kdmt.config.nat import NAT
 from kdmt.config.pipeline import Pipeline
 from kdmt.config.prepare import Clean, FairseqData, Mixing, Prepare, Text, Tokenizer, Vocabulary
 from kdmt.config.records import checked, read_record
-from kdmt.config.rules import (
-    AlignmentScore,
-    CrossEntropyDifference,
-    ExternalFilter,
-    Language,
-    ReverseScore,
-    Rules,
-    ScoreLimit,
-)
+from kdmt.config.rules import Language, Rules
 from kdmt.config.score import Score
 from kdmt.config.search import Decode, NATDecode, Sample
 from kdmt.config.section import KINDS, Section

@@ -39,7 +39,8 @@ class Source(Section):
     )
     member: str | None = Field(
         None,
-        description="Path of the file within a zip or tar archive; it goes on inside an archive within the archive",
+        description="Path of the file within a zip or tar archive; it goes on inside an archive within the archive. "
+        "'*' matches any characters",
     )
     part: str | None = later(
         None,

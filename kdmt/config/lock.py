@@ -33,6 +33,7 @@ from pydantic import Field
 
 from kdmt.config.corpora import Corpus, HeldOut, split_login
 from kdmt.config.datasets import DATASET_KINDS, DatasetKind, DatasetValue
+from kdmt.config.messages import LONGEST_QUOTE, quote, shorten
 from kdmt.config.records import read_record
 from kdmt.config.yaml_text import read_yaml, write_yaml
 from kdmt.errors import UserError
@@ -170,13 +171,13 @@ def read_lock(path: Path) -> Lock:
     if not (isinstance(content, dict) and content.keys() == {"version", "datasets", "files"}):
         raise UserError(f"{path}: not a lock file: expected the keys version, datasets and files")
     if content["version"] != _VERSION:
-        raise UserError(f"{path}: a lock file of version {content['version']}, which this version of kdmt cannot read")
+        raise UserError(f"{path}: a lock file of version {quote(content['version'])}, which this kdmt cannot read")
     return _checked_lock(path, content)
 
 
 def _checked_lock(path: Path, content: Mapping[str, Any]) -> Lock:
     for part in ("datasets", "files"):
-        if not (isinstance(content[part], list) and all(isinstance(each, dict) for each in content[part])):
+        if not (isinstance(content[part], list) and all(map(_is_mapping, content[part]))):
             raise UserError(f"{path}: {part}: expected a list of mappings")
     lock = Lock(
         tuple(_read_dataset(f"{path}: datasets.{index}", each) for index, each in enumerate(content["datasets"])),
@@ -193,6 +194,10 @@ def _checked_lock(path: Path, content: Mapping[str, Any]) -> Lock:
     return lock
 
 
+def _is_mapping(value: object) -> bool:
+    return isinstance(value, dict) and all(isinstance(key, str) for key in value)
+
+
 _Key = TypeVar("_Key", bound=Hashable)
 
 
@@ -206,7 +211,31 @@ def _read_dataset(where: str, values: Mapping[str, Any]) -> LockedDataset:
     if len(kinds) != 1:
         raise UserError(f"{where}: expected one of {', '.join(DATASET_KINDS)}")
     others = {key: value for key, value in values.items() if key != kinds[0]}
-    return read_record(LockedDataset, {"kind": kinds[0], "value": values[kinds[0]]} | others, where)
+    dataset = read_record(LockedDataset, {"kind": kinds[0], "value": values[kinds[0]]} | others, where)
+    _check_urls(dataset.entry, f"{where}: entry")
+    return dataset
+
+
+def _check_urls(value: object, where: str) -> None:
+    """Check the URLs in an entry, and the members of archives; the other settings are checked with the pipeline.
+
+    Raises:
+        UserError: if one is not valid.
+    """
+    if isinstance(value, list):
+        for each in value:
+            _check_urls(each, where)
+    if not isinstance(value, dict):
+        return
+    for key in ("url", "member"):
+        if not isinstance(value.get(key, ""), str):
+            raise UserError(f"{where}: {key}: should be text (it is {quote(value[key])})")
+    try:
+        split_login(value.get("url", ""))
+    except ValueError as error:
+        raise UserError(f"{where}: {error}") from None
+    for each in value.values():
+        _check_urls(each, where)
 
 
 def lock_text(lock: Lock) -> str:
@@ -309,7 +338,8 @@ def _with_sha256(value: Any, path: str, lock: Lock, made: Substitution) -> Any:
     url, _ = split_login(value["url"])
     file = lock.file(url, value.get("member"))
     if file is None:
-        made.missing.append(f"{path} ({url}{':' + value['member'] if value.get('member') else ''})")
+        name = ":".join(part for part in (url, value.get("member")) if part)
+        made.missing.append(f"{path} ({shorten(name, LONGEST_QUOTE)})")
         return value
     made.checksums.setdefault(file.sha256, path)
     return {**value, "sha256": file.sha256}

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 from annotated_types import Ge
 from pydantic import Discriminator, Field, Tag, model_validator
 
-from kdmt.choices import DuplicateKey, NormalizationRule, SubwordJoiner, UnicodeForm
+from kdmt.choices import DuplicateKey, ExecutorName, NormalizationRule, SubwordJoiner, UnicodeForm
 from kdmt.config.corpora import Corpus, HeldOut, Monolingual
 from kdmt.config.rules import RulesOrNone, change_rules, rules_for_lines
 from kdmt.config.section import Ratio, Section, changed, execution
@@ -408,6 +408,11 @@ class Prepare(Section):
     text: Text = Field(Text(), description="Text processing before the tokenizer")
     tokenizer: Tokenizer = Field(Tokenizer(), description="Tokenizer")
     vocabulary: Vocabulary = Field(Vocabulary(), description="Vocabulary")
+    executor: ExecutorName = execution(
+        "processes",
+        description="Execution of cleaning and text processing: 'processes' on this machine, 'inline' in the command, "
+        "'ray'",
+    )
     downloads: int = execution(4, ge=1, le=32, description="Maximum number of files that are downloaded at once")
     workers: int = execution(0, ge=0, description="Number of processes; 0 for one per core")
 

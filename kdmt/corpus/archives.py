@@ -7,6 +7,7 @@ random access and is copied to an unnamed temporary file.
 from __future__ import annotations
 
 import bz2
+import fnmatch
 import gzip
 import io
 import lzma
@@ -88,7 +89,7 @@ def open_content(path: Path, member: str | None, name: str, opened: ExitStack) -
     Args:
         path: file on disk.
         member: path within the archive. If a member of the archive is itself an archive, the path goes on inside it, as
-            in `texts/de-en.tgz/de-en/train.de`.
+            in `texts/de-en.tgz/de-en/train.de`. `*` matches any characters; the first file that matches is opened.
         name: name of the file for messages.
         opened: stack that closes what is opened.
 
@@ -331,7 +332,7 @@ def _member_of_zip(content: Content, member: str, name: str, opened: ExitStack) 
     archive = opened.enter_context(zipfile.ZipFile(seekable(content, opened)))
     names = [info.filename for info in archive.infolist() if not info.is_dir()]
     found = next((each for each in names if _own(each) == _own(member)), None)
-    found = found or next((each for each in names if _is_above(each, member)), None)
+    found = found or next((each for each in names if _is_member(each, member) or _is_above(each, member)), None)
     if found is None:
         raise _no_member(name, names)
     info = archive.getinfo(found)
@@ -348,7 +349,7 @@ def _member_of_tar(content: Content, member: str, name: str, opened: ExitStack) 
     archive = _open_tar(content, opened)
     names = []
     for info in _infos(archive):
-        if _own(info.name) == _own(member) or (info.isreg() and _is_above(info.name, member)):
+        if _is_member(info.name, member) or (info.isreg() and _is_above(info.name, member)):
             if info.issym() or info.islnk():
                 raise UserError(
                     f"{name}: {info.name} is a link: name the file that it points to ({info.linkname}) as 'member'"
@@ -401,10 +402,18 @@ def _own(member: str) -> str:
     return member.removeprefix("./")
 
 
+def _is_member(name: str, member: str) -> bool:
+    """Return whether a member has the wanted path, or is a file that matches it as a pattern."""
+    if _own(name) == _own(member):
+        return True
+    return "*" in member and not name.endswith("/") and fnmatch.fnmatchcase(_own(name), _own(member))
+
+
 def _is_above(name: str, member: str) -> bool:
     """Return whether a member may be an archive in which the wanted member is."""
     return _own(member).startswith(f"{_own(name)}/")
 
 
 def _rest(name: str, member: str) -> str | None:
-    return _own(member)[len(_own(name)) + 1 :] or None
+    """Return the part of a path that goes on inside a member; None if the member is the wanted file itself."""
+    return None if _is_member(name, member) else _own(member)[len(_own(name)) + 1 :] or None

@@ -16,6 +16,7 @@ import collections
 import dataclasses
 import errno
 import functools
+import itertools
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -50,10 +51,11 @@ from kdmt.corpus.first_pass import (
     run_first_pass,
 )
 from kdmt.corpus.overlaps import count_overlaps
+from kdmt.corpus.pool import OpenMap, mapping_in_order
 from kdmt.corpus.rules.language import LanguageRule
 from kdmt.corpus.rules.pair_text import LanguagePair, PairText
 from kdmt.corpus.rules.rule import ChangingRule, DroppingRule
-from kdmt.corpus.rules.table import build_rules, changing_names, dropping_names
+from kdmt.corpus.rules.table import RuleSet, build_rules, changing_names, dropping_names
 from kdmt.corpus.rules.tidying import is_plain
 from kdmt.corpus.second_pass import (
     RULES,
@@ -133,6 +135,10 @@ class CleaningReport:
             "corpora": corpora,
         }
 
+    def dropped_examples(self) -> dict[str, Examples]:
+        """Return the beginnings of the first pairs that each rule dropped, by corpus, as plain JSON values."""
+        return {corpus.name: dict(corpus.examples) for corpus in self.corpora}
+
     def as_record(self) -> dict[str, Any]:
         """Return all values as JSON values, for `from_record`."""
         return dataclasses.asdict(self)
@@ -167,7 +173,7 @@ class CleaningReport:
         """Return the first pair dropped by the rule that drops the most, as the end of a message; empty if none."""
         rule = max(self.dropped, key=self.dropped.__getitem__)
         pairs = [pair for corpus in self.corpora for pair in corpus.examples.get(rule, ())]
-        return f"; {rule} dropped {show_texts(pairs[0])}, for example" if pairs else ""
+        return f"; {rule} dropped {show_texts(cut_texts(*pairs[0]))}, for example" if pairs else ""
 
     def warnings(self, unit: str = "pairs") -> Iterator[str]:
         """Yield the lines of warnings about many dropped pairs: for each corpus, with examples, and for all."""
@@ -186,29 +192,26 @@ def clean_chunk(chunk: RawChunk, *, languages: LanguagePair, forbidden: Forbidde
     if chunk.clean == "none":
         return _keep_chunk(chunk.pairs)
     rules = build_rules(chunk.clean, languages)
-    of_source, of_target = rules.changing
-    keeps_plain = rules.keeps_plain
     dropped = _Dropped()
-    candidates: list[tuple[str, str, Pair]] = []
-    for pair in chunk.pairs:
-        source, target = pair
-        if not (keeps_plain and is_plain(source)):
-            source = clean_line(source, of_source, dropped.counts)
-        if not (keeps_plain and is_plain(target)):
-            target = clean_line(target, of_target, dropped.counts)
-        rule = broken_rule(PairText(source, target), rules.dropping)
-        if rule is None:
-            candidates.append((source, target, pair))
-        else:
-            dropped.add(rule, pair)
-    if rules.language is not None:
-        candidates = _judge_languages(candidates, rules.language, dropped)
     sources, targets = [], []
-    for source, target, pair in candidates:
-        if forbidden is not None and (matches := forbidden.matches(source, target)):
-            dropped.counts.update(matches)
-            dropped.add("held_out", pair)
+    lines = [_clean_pair(pair, rules, dropped.counts) for pair in chunk.pairs]
+    verdicts = _judge_languages(lines, rules.language)
+    for pair, (source, target), (is_foreign, is_swapped) in zip(chunk.pairs, lines, verdicts, strict=True):
+        if is_swapped:
+            source, target = target, source
+        rule = broken_rule(PairText(source, target), rules.dropping)
+        if rule is None and is_foreign:
+            rule = LanguageRule.name
+        if rule is None and forbidden is not None:
+            matches = forbidden.matches(source, target)
+            if matches:
+                rule = "held_out"
+                dropped.counts.update(matches)
+        if rule is not None:
+            dropped.add(rule, pair)
             continue
+        if is_swapped:
+            dropped.counts[LanguageRule.swapped] += 1
         sources.append(source)
         targets.append(target)
     overlaps: Overlaps = collections.Counter()
@@ -239,23 +242,22 @@ class _Dropped:
             self.examples.setdefault(rule, []).append(cut_texts(*pair))
 
 
-def _judge_languages(
-    candidates: Sequence[tuple[str, str, Pair]], rule: LanguageRule, dropped: _Dropped
-) -> list[tuple[str, str, Pair]]:
-    """Return the pairs that the rule for languages keeps, those with exchanged languages with their sides swapped."""
-    verdicts = rule.judge([source for source, _, _ in candidates], [target for _, target, _ in candidates])
-    kept = []
-    for (source, target, pair), is_dropped, is_swapped in zip(
-        candidates, verdicts.dropped_N.tolist(), verdicts.swapped_N.tolist(), strict=True
-    ):
-        if is_dropped:
-            dropped.add(rule.name, pair)
-        elif is_swapped:
-            dropped.counts[rule.swapped] += 1
-            kept.append((target, source, pair))
-        else:
-            kept.append((source, target, pair))
-    return kept
+def _clean_pair(pair: Pair, rules: RuleSet, counts: collections.Counter[str]) -> Pair:
+    """Return a pair after the rules that change lines."""
+    source, target = pair
+    if not (rules.keeps_plain and is_plain(source)):
+        source = clean_line(source, rules.changing[0], counts)
+    if not (rules.keeps_plain and is_plain(target)):
+        target = clean_line(target, rules.changing[1], counts)
+    return source, target
+
+
+def _judge_languages(pairs: Sequence[Pair], rule: LanguageRule | None) -> Iterable[tuple[bool, bool]]:
+    """Return for each pair whether the rule for languages drops it, and whether it swaps its sides."""
+    if rule is None:
+        return itertools.repeat((False, False), len(pairs))
+    verdicts = rule.judge([source for source, _ in pairs], [target for _, target in pairs])
+    return zip(verdicts.dropped_N.tolist(), verdicts.swapped_N.tolist(), strict=True)
 
 
 def _without(lines: list[str], indices: Sequence[int]) -> list[str]:
@@ -327,6 +329,7 @@ def clean_corpora(
     workdir: Path,
     resume: bool = False,
     workers: int = 1,
+    open_map: OpenMap | None = None,
     spaced: tuple[bool, bool] = (True, True),
     languages: tuple[str, str] | None = None,
     filters: FilterContext | None = None,
@@ -352,6 +355,7 @@ def clean_corpora(
         resume: whether the chunks in `workdir` of an interrupted call with the same arguments are used. The caller
             removes the folder then; after an error this function does.
         workers: number of processes for the first pass; 1 for this process only.
+        open_map: where the rules of the first pass are applied, instead of `workers` processes.
         spaced: whether each side is written with spaces between words; limits on words apply only to such sides.
         languages: codes of both languages, for the rules that need them.
         filters: what the filters by scores need; None to leave them out.
@@ -364,12 +368,13 @@ def clean_corpora(
     """
     finals = [out_source, out_target, out_tags]
     asides = [path.with_name(path.name + ".part") for path in finals]
+    open_map = open_map or functools.partial(mapping_in_order, workers=workers)
     apply_rules = functools.partial(clean_chunk, languages=LanguagePair(spaced, languages), forbidden=forbidden)
     with _clearing_up(workdir, asides, resume=resume):
         rules = None if clean == "none" else clean
         finders = Finders(workdir, rules)
         median = RatioMedian()
-        passed = run_first_pass(workdir, corpora, clean, apply_rules, finders, median, workers)
+        passed = run_first_pass(workdir, corpora, clean, apply_rules, finders, median, open_map)
         typical = median.value()
         losses = find_losses(passed, finders, rules, typical=typical, workdir=workdir)
         if filters is not None:

@@ -95,7 +95,7 @@ class Download:
         sha256: checksum of the file; None if it is unknown.
         progress: callback while bytes arrive.
         stop: signal that stops the download.
-        known: version of the file that is at hand; only another version is downloaded.
+        known: version of the file that is in the part file; only another version is downloaded.
         num_bytes: number of bytes that came from servers.
         reached: addresses whose server could be reached.
     """
@@ -122,7 +122,7 @@ def record_of(part: Path) -> Path:
 
 
 def download(job: Download) -> tuple[Address, Origin] | None:
-    """Download a file to its part file, and return where it came from; None if it is still the version at hand.
+    """Download a file to its part file, and return where it came from; None if the part file has this version already.
 
     The servers are tried in order. If a failure may be temporary, the server is tried again after the others, after a
     wait that grows or that the server asks for. A server that has sent a part of the file is asked for the rest first.

@@ -22,7 +22,7 @@ from kdmt.corpus.chunk_log import ChunkLog
 from kdmt.corpus.data_report.patterns import PatternCounts, add_patterns
 from kdmt.corpus.dropped import Examples, add_examples
 from kdmt.corpus.fingerprints import Finders, Fingerprints
-from kdmt.corpus.pool import mapping_in_order
+from kdmt.corpus.pool import OpenMap
 from kdmt.corpus.sentence_lengths import Lengths, RatioMedian
 
 Pair = tuple[str, str]  # (source line, target line)
@@ -95,15 +95,16 @@ def run_first_pass(
     apply_rules: Callable[[RawChunk], CleanedChunk],
     finders: Finders,
     median: RatioMedian,
-    workers: int,
+    open_map: OpenMap,
 ) -> list[PassedCorpus]:
     """Run the first pass over all corpora.
 
     Args:
+        open_map: where the rules are applied.
         clean: settings of the rules for corpora without settings of their own.
     """
     passed = []
-    with mapping_in_order(apply_rules, workers) as map_in_order:
+    with open_map(apply_rules) as map_in_order:
         for number, corpus in enumerate(corpora):
             own = corpus.clean or clean
             paths = [workdir / f"{number}.{what}" for what in ("source", "target")]

@@ -13,7 +13,8 @@ MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)
 def mix(values: Hashes) -> Hashes:
     """Return hashes of 64-bit numbers: the finaliser of SplitMix64 (Steele, Lea & Flood 2014)."""
     for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
-        values = (values ^ (values >> np.uint64(shift))) * np.uint64(factor)
+        values = values ^ (values >> np.uint64(shift))
+        values *= np.uint64(factor)
     return values ^ (values >> np.uint64(31))
 
 

@@ -36,6 +36,7 @@ NGRAM = 5
 NUM_BINS = 64
 _MIN_RECALL = 0.95  # least probability that two pairs of the threshold's similarity become candidates
 _MARGIN = 0.3  # three standard deviations of the estimate of a similarity of 0.8
+_HASHED_AT_ONCE = 500  # pairs whose arrays fit into the cache of a processor: twice as fast as 10,000
 _COMPARED_AT_ONCE = 5_000  # candidates whose text is in memory at the same time
 _PAD = "\n" * (NGRAM - 1)
 _EMPTY = np.uint32(0xFFFFFFFF)
@@ -68,10 +69,15 @@ def choose_bands(threshold: float) -> tuple[int, int]:
 
 def hash_pairs(keys: Keys, threshold: float) -> NearHashes:
     """Return the hashes of pairs for a search with a threshold of the similarity."""
-    signatures_BN, is_empty_N = compute_signatures(keys)
-    sketches_N = _pack_bits(signatures_BN) | np.uint64(1)
-    sketches_N[is_empty_N] = 0
-    return NearHashes(_hash_bands(signatures_BN, *choose_bands(threshold)), sketches_N)
+    bands, rows = choose_bands(threshold)
+    num_pairs = len(keys[0])
+    bands_KN, sketches_N = np.empty((bands, num_pairs), dtype=np.uint64), np.empty(num_pairs, dtype=np.uint64)
+    for start in range(0, num_pairs, _HASHED_AT_ONCE):
+        part = slice(start, start + _HASHED_AT_ONCE)
+        signatures_BN, is_empty_N = compute_signatures((keys[0][part], keys[1][part]))
+        bands_KN[:, part] = _hash_bands(signatures_BN, bands, rows)
+        sketches_N[part] = np.where(is_empty_N, np.uint64(0), _pack_bits(signatures_BN) | np.uint64(1))
+    return NearHashes(bands_KN, sketches_N)
 
 
 def compute_signatures(keys: Keys) -> tuple[npt.NDArray[np.uint32], Flags]:

@@ -195,19 +195,44 @@ def hash_units(text: str, *, by_character: bool) -> tuple[Hashes, Indices]:
         text = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
     else:
         text = text.lower()
-    codes_C = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), dtype="<u4")
-    line_C = np.cumsum(codes_C == ord("\n"))
+    # the newline at the end also ends the last word
+    codes_C = np.frombuffer(f"{text}\n".encode("utf-32-le", "surrogatepass"), dtype="<u4")
     is_word_C = _word_characters()[codes_C]
     if by_character:
-        return mix(codes_C[is_word_C].astype(np.uint64)), line_C[is_word_C]
-    # hash of the characters a to b: the sum of code · multiplier^index over them, divided by multiplier^a
-    powers_C = np.cumprod(np.full(len(codes_C), MULTIPLIER))
-    sums_C = np.cumsum(np.where(is_word_C, codes_C, 0).astype(np.uint64) * powers_C)
-    edges = np.diff(is_word_C.astype(np.int8), prepend=0, append=0)
-    starts, ends = np.flatnonzero(edges == 1), np.flatnonzero(edges == -1)
-    before = np.append(sums_C, np.uint64(0))[starts - 1]  # 0 at the start
-    inverses_C = np.cumprod(np.full(len(codes_C), _INVERSE))
-    return mix((sums_C[ends - 1] - before) * inverses_C[starts]), line_C[starts]
+        units = np.flatnonzero(is_word_C)
+        hashes_U = mix(codes_C[units].astype(np.uint64))
+    else:
+        bounds = np.flatnonzero(is_word_C[1:] != is_word_C[:-1]) + 1
+        if is_word_C[0]:
+            bounds = np.concatenate([np.zeros(1, dtype=np.int64), bounds])
+        units, ends = bounds[::2], bounds[1::2]
+        hashes_U = _hash_words(codes_C * is_word_C, units, ends)
+    return hashes_U, np.searchsorted(np.flatnonzero(codes_C == ord("\n")), units)
+
+
+def _hash_words(codes_C: npt.NDArray[np.uint32], starts: Indices, ends: Indices) -> Hashes:
+    """Return the hash of each word: the sum of code · multiplier^i over its characters, where i counts from its start.
+
+    Args:
+        codes_C: characters of a text, 0 for those that are not part of a word.
+        starts, ends: index of the first character of each word, and of the one after the last.
+    """
+    powers, inverses = _powers(1 << len(codes_C).bit_length())
+    sums_C = np.cumsum(codes_C * powers[: len(codes_C)])
+    sums_U = sums_C[ends - 1]
+    sums_U[1:] -= sums_U[:-1].copy()  # nothing is added between two words
+    return mix(sums_U * inverses[starts])
+
+
+@functools.lru_cache(maxsize=2)
+def _powers(count: int) -> tuple[Hashes, Hashes]:
+    """Return the powers of the multiplier from 0 to `count` - 1 and their inverses, modulo 2^64."""
+    found = []
+    for factor in (MULTIPLIER, _INVERSE):
+        factors = np.full(count, factor)
+        factors[0] = 1
+        found.append(np.cumprod(factors))
+    return found[0], found[1]
 
 
 @functools.cache

@@ -9,7 +9,7 @@ import os
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, Future, ProcessPoolExecutor
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from importlib import import_module
 from multiprocessing.connection import wait
 from typing import Any, TypeVar
@@ -18,6 +18,9 @@ from kdmt.spawn import spawn_context
 
 Chunk = TypeVar("Chunk")
 Result = TypeVar("Result")
+
+# function -> context in which a map with it, which keeps the order of the chunks, may be used
+OpenMap = Callable[[Callable[[Any], Any]], AbstractContextManager[Callable[[Iterable[Any]], Iterator[Any]]]]
 
 _CHUNKS_IN_FLIGHT = 3  # per worker, so that the next chunk is available when one is done
 

@@ -17,6 +17,7 @@ from kdmt.files import read_optional_json
 from kdmt.languages import Direction, writes_spaces
 
 REPORT = "report.json"
+REPORT_EXAMPLES = "report-examples.json"  # of dropped pairs
 PARTIAL_SUFFIX = ".partial"  # suffix of the folder's name until it is complete
 
 

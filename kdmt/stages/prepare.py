@@ -11,6 +11,7 @@
                                                     change, of lines that do not survive processing and back, and
                                                     findings about problems of the corpora
         report.html                                 page with these counts, examples and measurements of the text
+        report-examples.json                        beginnings of the first pairs that each rule dropped, by corpus
 
 The stage writes to `prepare.partial` and renames it, so that a failure does not change an earlier `prepare`. A run that
 was stopped goes on from there (`kdmt.stages.prepare_partial`). This module plans; `kdmt.stages.prepare_work` does the

@@ -32,8 +32,8 @@ from kdmt.corpus.given_text import held_out_texts, sources_of, text_sources
 from kdmt.corpus.licences import describe_licences, licences_of
 from kdmt.corpus.lines import iterate_lines, spread_lines, write_lines
 from kdmt.corpus.ngram_overlap import NgramOverlaps, index_side
-from kdmt.corpus.pool import mapping_in_order
-from kdmt.corpus.prepared import PARTIAL_SUFFIX, REPORT, PreparedCorpus, reference_paths
+from kdmt.corpus.pool import OpenMap, mapping_in_order
+from kdmt.corpus.prepared import PARTIAL_SUFFIX, REPORT, REPORT_EXAMPLES, PreparedCorpus, reference_paths
 from kdmt.corpus.reading import Skipped, monolingual_lines, read_pairs, source_lines
 from kdmt.corpus.round_trip import SAMPLED_LINES, measure_round_trip
 from kdmt.corpus.steps import Steps
@@ -60,6 +60,7 @@ from kdmt.stages.cleaning import filter_context
 from kdmt.stages.prepare_data_bin import take_data_bin
 from kdmt.stages.prepare_partial import WORK, is_complete, open_partial
 from kdmt.stages.prepare_report import Collected, write_report
+from kdmt.workers.ray_map import mapping_on_ray
 
 CHUNK_LINES = 20_000  # per task of text processing
 _WARNING = "prepare: warning: "
@@ -173,11 +174,14 @@ def _fill(work: Preparation, folder: Path, steps: Steps, title: str, hashes: Map
     for line in report.sampling(mixed=settings.mixing is not None):
         work.say(f"prepare: {line}")
     _warn(work, report)
+    examples = report.dropped_examples()
     monolingual = None
     if settings.monolingual:
         monolingual = _write_monolingual(work, folder, steps, forbidden, malformed, workers)
+        examples |= monolingual.dropped_examples()
+    write_json(folder / REPORT_EXAMPLES, examples)
     samples = [spread_lines(path, SAMPLED_LINES) for path in clean_text]
-    _process_text(work, folder, steps, processor, workers)
+    _process_text(work, folder, steps, processor)
     write_json(folder / TEXT_FILE, processor.to_dict())
     tokenizer_settings = _with_vocabulary_size(work, report)
     if steps.values("tokenizer") is None:
@@ -235,6 +239,14 @@ def _licences(work: Preparation) -> dict[str, object]:
         work.say(f"prepare: {line}")
     without = licences.pop(None, [])
     return {"licences": {"known": licences, "unknown": without}}
+
+
+def _open_map(work: Preparation) -> OpenMap:
+    """Return where chunks of text are cleaned and processed."""
+    settings = work.settings
+    if settings.executor == "ray":
+        return partial(mapping_on_ray, workers=settings.workers)
+    return partial(mapping_in_order, workers=1 if settings.executor == "inline" else settings.workers or cores())
 
 
 def _clean_folder(work: Preparation, folder: Path) -> Path:
@@ -306,6 +318,7 @@ def _clean_training_text(
             workdir=chunks,
             resume=True,
             workers=workers,
+            open_map=_open_map(work),
             spaced=work.spaced,
             languages=work.direction.sides,
             filters=filter_context(
@@ -324,7 +337,7 @@ def _clean_training_text(
     return _clean_once(steps, "train", (source, target, tags), malformed, clean)
 
 
-def _process_text(work: Preparation, folder: Path, steps: Steps, processor: TextProcessor, workers: int) -> None:
+def _process_text(work: Preparation, folder: Path, steps: Steps, processor: TextProcessor) -> None:
     """Apply text processing to training and monolingual text, unless it changes nothing or was applied before."""
     if not _processes_text(work):
         return
@@ -337,7 +350,7 @@ def _process_text(work: Preparation, folder: Path, steps: Steps, processor: Text
     chunks.mkdir(exist_ok=True)
     for name, process in texts.items():
         if steps.values(f"text.{name}") is None:
-            _process_file(_clean_folder(work, folder) / name, folder / name, process, chunks, workers)
+            _process_file(_clean_folder(work, folder) / name, folder / name, process, chunks, _open_map(work))
             steps.finish(f"text.{name}", {}, [folder / name])
 
 
@@ -465,7 +478,7 @@ def _write_monolingual(
     malformed: dict[str, Malformed],
     workers: int,
 ) -> CleaningReport:
-    """Write clean text of the source language; return its counts.
+    """Write clean text of the source language.
 
     The cleaning rules are those for pairs, with each line as its own translation.
     """
@@ -483,6 +496,7 @@ def _write_monolingual(
             workdir=chunks,
             resume=True,
             workers=workers,
+            open_map=_open_map(work),
             spaced=work.spaced[:1] * 2,
             languages=(work.direction.source, work.direction.source),
         )
@@ -575,7 +589,7 @@ def _held_out_pairs(work: Preparation, folder: Path, split: str) -> Iterator[tup
     return zip(*(iterate_lines(folder / f"{split}.{form}{lang}") for lang in work.direction.sides), strict=True)
 
 
-def _process_file(clean: Path, out: Path, process: Callable[[str], str], folder: Path, workers: int) -> None:
+def _process_file(clean: Path, out: Path, process: Callable[[str], str], folder: Path, open_map: OpenMap) -> None:
     """Apply text processing line by line, in bounded memory.
 
     Args:
@@ -584,7 +598,7 @@ def _process_file(clean: Path, out: Path, process: Callable[[str], str], folder:
     aside = folder / out.name
     with (
         ChunkLog(folder / f"{out.name}.log", [aside]) as log,
-        mapping_in_order(partial(_process_lines, process), workers) as map_in_order,
+        open_map(partial(_process_lines, process)) as map_in_order,
     ):
         num_done = sum(1 for _ in log.finished())
         for lines in map_in_order(itertools.islice(read_chunks(clean, CHUNK_LINES), num_done, None)):

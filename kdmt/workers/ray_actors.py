@@ -55,7 +55,7 @@ class RayActors:
             UserError: also if Ray is not installed, there is no cluster at the address, or no node has the resources
                 that a worker needs.
         """
-        ray = import_ray(starts=not (self.address or os.environ.get("RAY_ADDRESS") or _is_joined()))
+        ray = import_ray(starts=not (self.address or os.environ.get("RAY_ADDRESS") or is_joined()))
         if not tasks:
             return []
         folder = self.log_folder.resolve()  # actors have other working folders
@@ -63,7 +63,7 @@ class RayActors:
         with connected(ray, self.address):
             room = count_room(ray.nodes(), self.threads, self.gpus)
             if self.workers is None and not room:
-                raise UserError(_describe_lack(self.threads, self.gpus))
+                raise UserError(describe_lack(self.threads, self.gpus))
             size = min(room if self.workers is None else self.workers, len(tasks))
             device = "cuda:0" if self.gpus else "cpu"  # an actor sees only its own GPU
             specs = [WorkerSpec(i, self.threads, device, log_path(folder, i)) for i in range(size)]
@@ -78,7 +78,7 @@ class RayActors:
             )
 
 
-def _is_joined() -> bool:
+def is_joined() -> bool:
     """Return whether this process has joined a cluster already, whose authentication must not be changed."""
     ray = sys.modules.get("ray")
     return ray is not None and ray.is_initialized()
@@ -173,7 +173,7 @@ def count_room(nodes: Sequence[dict[str, Any]], threads: int, gpus: bool) -> int
     return room
 
 
-def _describe_lack(threads: int, gpus: bool) -> str:
+def describe_lack(threads: int, gpus: bool) -> str:
     return f"no node of the Ray cluster has {threads} CPUs{' and a GPU' if gpus else ''}"
 
 
@@ -340,7 +340,7 @@ class _ActorPool:
         elif now > self._hopeful_until:
             threads = self._specs[0].threads
             if not count_room(self._ray.nodes(), threads, self._gpus):
-                raise UserError(_describe_lack(threads, self._gpus))
+                raise UserError(describe_lack(threads, self._gpus))
             self._hopeful_until = now + _NO_NODE_SECONDS
 
 

@@ -18,7 +18,7 @@ from kdmt.corpus.datasets.messages import unknown_name
 from kdmt.corpus.datasets.opus import opus_dataset
 from kdmt.corpus.datasets.recorded_index import DatasetIndex, OpusPair
 from kdmt.corpus.datasets.records import Dataset, in_archive, other_hosts, two_files
-from kdmt.corpus.datasets.terms import WMT_LICENCE
+from kdmt.corpus.datasets.terms import PACKAGING_LICENCE, WMT_LICENCE
 from kdmt.errors import UserError
 from kdmt.languages import Direction
 
@@ -29,7 +29,7 @@ _LICENCES = {
     "Facebook-wikimatrix": "CC-BY-SA-4.0",
     "Flores": "CC-BY-SA-4.0",
     "Microsoft-ntrex": "CC-BY-SA-4.0",
-    "ParaCrawl": "CC0-1.0 (packaging; the text belongs to its authors)",
+    "ParaCrawl": PACKAGING_LICENCE,
     "AllenAi-nllb": "ODC-By-1.0",
     "Tilde": "CC-BY-4.0",
     "Phontron-kftt": "CC-BY-SA-3.0",
@@ -37,8 +37,8 @@ _LICENCES = {
 }
 # group and name of an identifier -> known overlaps
 _OVERLAPS = {
-    "AllenAi-nllb": ("opus: NLLB/v1: the same pairs", "CCMatrix: NLLB contains it (en-is: 99.99% of its pairs)"),
-    "Facebook-wikimatrix": ("opus: WikiMatrix/v1: the same pairs, above a threshold of the score",),
+    "AllenAi-nllb": ("opus: NLLB/v1: made from it", "CCMatrix: NLLB contains it (en-is: 99.99% of its pairs)"),
+    "Facebook-wikimatrix": ("opus: WikiMatrix/v1: made from it",),
     "ELRC": ("opus: ELRC corpora of the same name",),
     "EU-ecdc": ("opus: ECDC/v2016-03-16: the same translation memory",),
     "ParaCrawl-paracrawl": ("opus: ParaCrawl: the same pairs, if the version is the same",),
@@ -49,7 +49,6 @@ _OVERLAPS = {
 _TABLES = ("tsv", "tsv.gz", "tsv.xz")
 _TEXTS = ("txt", "txt.gz", "sgm")
 _LINES = ("txt", "txt.gz")
-
 
 Value = TypeVar("Value")
 

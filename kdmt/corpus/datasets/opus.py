@@ -215,14 +215,14 @@ def _named_pair(
     """Return the language pair with the codes of a name, in the order of the direction."""
     pairs = {pair.codes: pair for pair in index.opus_pairs(release)}
     pair = pairs.get(codes) or pairs.get(codes[::-1])
-    for order in (pair.codes, pair.codes[::-1]) if pair else ():
+    if pair is None:
+        nearest = ", ".join(nearest_names("-".join(codes), ("-".join(each) for each in pairs)))
+        advice = f"; the nearest are {nearest}" if nearest else ""
+        raise UserError(f"opus: {value}: no pair {'-'.join(codes)}{advice}")
+    for order in (pair.codes, (pair.target, pair.source)):
         if all(map(_may_mean, direction.sides, order)):
             return pair, order
-    if pair is not None:
-        raise UserError(f"opus: {value}: its languages are not those of the pipeline, {direction}")
-    known = ("-".join(each) for each in pairs)
-    nearest = ", ".join(nearest_names("-".join(codes), known))
-    raise UserError(f"opus: {value}: no pair {'-'.join(codes)}" + (f"; the nearest are {nearest}" if nearest else ""))
+    raise UserError(f"opus: {value}: its languages are not those of the pipeline, {direction}")
 
 
 def _may_mean(wanted: str, code: str) -> bool:

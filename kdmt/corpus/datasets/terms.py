@@ -22,21 +22,22 @@ class Terms:
     cite: tuple[str, ...] = ()
 
 
-_PACKAGING = "CC0-1.0 (packaging; the text belongs to its authors)"
+PACKAGING_LICENCE = "CC0-1.0 (packaging; the text belongs to its authors)"
 WMT_LICENCE = "free for research purposes (terms of the WMT shared tasks)"
+_PARACRAWL = Terms(PACKAGING_LICENCE, ("espla-etal-2019-paracrawl", "banon-etal-2020-paracrawl"))
 _TED = "TED Talks Usage Policy (CC-BY-NC-ND-4.0)"
 
 # corpus of OPUS -> terms; from corpus/CORPUS/info.yaml in github.com/Helsinki-NLP/OPUS unless a comment names a page
 OPUS_LICENCES = {
     "NLLB": Terms("ODC-By-1.0", ("schwenk-etal-2021-ccmatrix", "heffernan2022bitext", "nllb-2022")),
     "CCMatrix": Terms(None, ("schwenk-etal-2021-ccmatrix",)),
-    "ParaCrawl": Terms(_PACKAGING, ("espla-etal-2019-paracrawl", "banon-etal-2020-paracrawl")),  # paracrawl.eu
-    "ParaCrawl-Bonus": Terms(_PACKAGING, ("espla-etal-2019-paracrawl", "banon-etal-2020-paracrawl")),  # paracrawl.eu
-    "MultiParaCrawl": Terms(_PACKAGING, ("espla-etal-2019-paracrawl", "banon-etal-2020-paracrawl")),  # paracrawl.eu
-    "HPLT": Terms(_PACKAGING),  # hplt-project.org
-    "MultiHPLT": Terms(_PACKAGING),  # hplt-project.org
-    "MaCoCu": Terms(_PACKAGING),  # macocu.eu
-    "MultiMaCoCu": Terms(_PACKAGING),  # macocu.eu
+    "ParaCrawl": _PARACRAWL,  # paracrawl.eu
+    "ParaCrawl-Bonus": _PARACRAWL,  # paracrawl.eu
+    "MultiParaCrawl": _PARACRAWL,  # paracrawl.eu
+    "HPLT": Terms(PACKAGING_LICENCE),  # hplt-project.org
+    "MultiHPLT": Terms(PACKAGING_LICENCE),  # hplt-project.org
+    "MaCoCu": Terms(PACKAGING_LICENCE),  # macocu.eu
+    "MultiMaCoCu": Terms(PACKAGING_LICENCE),  # macocu.eu
     "WikiMatrix": Terms("CC-BY-SA-4.0", ("wikimatrix1",)),
     "Tatoeba": Terms("CC-BY-2.0-FR"),
     "TED2020": Terms(_TED),

@@ -10,7 +10,6 @@ Words that occur once in the sample are unknown and not counted, because such a 
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -19,9 +18,8 @@ from numpy.typing import NDArray
 
 from kdmt.config import AlignmentScore
 from kdmt.corpus.alignment import EMPTY_WORD_PROBABILITY, align
-from kdmt.corpus.filters.scored_filter import KeptText, Pair, Scores, sample_pairs
+from kdmt.corpus.filters.scored_filter import KeptText, Pair, Scores, sample_pairs, score_in_batches
 from kdmt.corpus.filters.words import Ids, WordIds, count_vocabulary
-from kdmt.corpus.pool import mapping_in_order
 
 ITERATIONS = 5
 MIN_COUNT = 2
@@ -72,9 +70,9 @@ class AlignmentModel:
         backward = self.backward.mean_log_probability(target, source)
         return (forward + backward) / 2
 
-    def score_batch(self, pairs: Sequence[Pair]) -> list[float]:
+    def score_batch(self, pairs: Sequence[Pair]) -> Scores:
         """Return the scores of pairs."""
-        return [self.score_pair(pair) for pair in pairs]
+        return np.array([self.score_pair(pair) for pair in pairs])
 
 
 def train_alignment(pairs: Sequence[Pair], spaced: tuple[bool, bool]) -> AlignmentModel | None:
@@ -119,10 +117,4 @@ class AlignmentFilter:
         """Return the score of each kept pair [K]; NaN for pairs without known words."""
         if self._model is None:
             return np.full(len(text), np.nan)
-        with mapping_in_order(functools.partial(_score_batch, self._model), self._workers) as map_in_order:
-            batches = list(map_in_order(text.batches(_BATCH_PAIRS)))
-        return np.array([score for batch in batches for score in batch], dtype=np.float64)
-
-
-def _score_batch(model: AlignmentModel, pairs: Sequence[Pair]) -> list[float]:
-    return model.score_batch(pairs)
+        return score_in_batches(self._model.score_batch, text, batch_pairs=_BATCH_PAIRS, workers=self._workers)

@@ -16,9 +16,8 @@ import numpy as np
 
 from kdmt.config import CrossEntropyDifference
 from kdmt.corpus.filters.ngram_model import NgramModel
-from kdmt.corpus.filters.scored_filter import KeptText, Pair, Scores, sample_pairs
+from kdmt.corpus.filters.scored_filter import KeptText, Pair, Scores, sample_pairs, score_in_batches
 from kdmt.corpus.filters.words import WordIds, count_vocabulary
-from kdmt.corpus.pool import mapping_in_order
 
 MIN_COUNT = 2
 MAX_VOCABULARY = 200_000  # the code of a trigram fits into 63 bits
@@ -90,11 +89,11 @@ class CrossEntropyFilter:
         """Return the score of each kept pair [K]."""
         sides = [side for side, name in enumerate(("source", "target")) if self._settings.sides in ("both", name)]
         score_batch = functools.partial(_score_batch, tuple(zip(sides, self._models, strict=True)))
-        with mapping_in_order(score_batch, self._workers) as map_in_order:
-            batches = list(map_in_order(text.batches(_BATCH_PAIRS)))
-        return np.array([score for batch in batches for score in batch], dtype=np.float64)
+        return score_in_batches(score_batch, text, batch_pairs=_BATCH_PAIRS, workers=self._workers)
 
 
-def _score_batch(models: tuple[tuple[int, SideModels], ...], pairs: Sequence[Pair]) -> list[float]:
+def _score_batch(models: tuple[tuple[int, SideModels], ...], pairs: Sequence[Pair]) -> Scores:
     """Return the scores of pairs, the first of which has an even index."""
-    return [sum(model.score(pair[side], index % 2) for side, model in models) for index, pair in enumerate(pairs)]
+    return np.array(
+        [sum(model.score(pair[side], index % 2) for side, model in models) for index, pair in enumerate(pairs)]
+    )

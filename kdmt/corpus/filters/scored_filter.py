@@ -6,7 +6,7 @@ Shape legend: N pairs of a corpus after the first pass of cleaning; K of them th
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from kdmt.config import ScoreLimit
 from kdmt.corpus.lines import iterate_lines
+from kdmt.corpus.pool import mapping_in_order
 
 Flags = NDArray[np.bool_]
 Scores = NDArray[np.float64]
@@ -42,7 +43,7 @@ class KeptText:
     def pairs(self) -> Iterator[Pair]:
         """Yield the kept pairs in order."""
         pairs = zip(iterate_lines(self.source), iterate_lines(self.target), strict=True)
-        return itertools.compress(pairs, self.kept_N.tolist())
+        return itertools.compress(pairs, self.kept_N.tobytes())  # a byte of 0 or 1 per pair
 
     def half(self, number: int) -> KeptText:
         """Return every second of the kept pairs, from the first on (0) or from the second on (1)."""
@@ -69,6 +70,14 @@ class ScoredFilter(Protocol):
         ...
 
 
+def score_in_batches(
+    score_batch: Callable[[list[Pair]], Scores], text: KeptText, *, batch_pairs: int, workers: int
+) -> Scores:
+    """Return the scores of a function for batches of pairs, which may be computed in several processes [K]."""
+    with mapping_in_order(score_batch, workers) as map_in_order:
+        return np.concatenate([np.zeros(0), *map_in_order(text.batches(batch_pairs))])
+
+
 def choose_dropped(scores_K: Scores, limit: ScoreLimit) -> Flags:
     """Return the mask of the pairs that are dropped for their scores [K].
 
@@ -93,4 +102,4 @@ def sample_pairs(texts: Sequence[KeptText], limit: int) -> list[Pair]:
     wanted = np.zeros(total, dtype=bool)
     wanted[[number * total // count for number in range(count)]] = True
     pairs = itertools.chain.from_iterable(text.pairs() for text in texts)
-    return list(itertools.compress(pairs, wanted.tolist()))
+    return list(itertools.compress(pairs, wanted.tobytes()))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import collections
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -49,8 +49,3 @@ def count_vocabulary(lines: Iterable[str], *, spaced: bool, min_count: int, max_
     counts = collections.Counter(word for line in lines for word in split_words(line, spaced=spaced))
     frequent = sorted((word for word, count in counts.items() if count >= min_count), key=lambda w: (-counts[w], w))
     return WordIds({word: index for index, word in enumerate(frequent[:max_words], start=1)}, spaced)
-
-
-def encode_lines(vocabulary: WordIds, lines: Sequence[str]) -> list[Ids]:
-    """Return the ids of the words of each line."""
-    return [vocabulary.encode(line) for line in lines]

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
 from kdmt.config import rules as settings
 from kdmt.corpus.rules.pair_text import LanguagePair, LineText, PairText
 
-_LONGEST_PERIOD = 50  # words, or characters of text without spaces, of a phrase that is looked for
+_LONGEST_PHRASE = 200  # characters of a phrase that is looked for
 
 
 @dataclass(frozen=True)
@@ -52,27 +52,47 @@ class RepeatedPhrases:
 
 def repeats_phrase(line: LineText, spaced: bool, wanted: settings.RepeatedPhrases) -> bool:
     """Return whether a phrase of words, or of characters of text without spaces, occurs several times in a row."""
-    times = wanted.times
-    if len(line.text) < times * wanted.min_length:
+    text, times = line.text, wanted.times
+    if len(text) < times * wanted.min_length:
         return False
-    units = line.words if spaced else line.text
-    if len(units) - len(set(units)) < times - 1:  # a phrase of n units adds n · (times - 1) repeated ones
+    units = line.words if spaced else text
+    # a phrase of n words adds n · (times - 1) repeated ones
+    if (spaced and len(units) - len(set(units)) < times - 1) or not _may_repeat(text, times, wanted.min_length):
         return False
-    for period in range(1, min(len(units) // times, _LONGEST_PERIOD) + 1):
-        start = _find_period(units, period, times)
-        if start is not None and _length(units[start : start + period], spaced) >= wanted.min_length:
-            return True
+    for period in range(1, min(len(units) // times, _LONGEST_PHRASE) + 1):
+        for start in _find_period(units, period, times):
+            if wanted.min_length <= _length(units[start : start + period], spaced) <= _LONGEST_PHRASE:
+                return True
     return False
 
 
-def _find_period(units: Sequence[str], period: int, times: int) -> int | None:
-    """Return the first index from which `times` equal sequences of `period` units follow each other."""
+def _may_repeat(text: str, times: int, length: int) -> bool:
+    """Return whether a phrase of at least `length` characters may occur several times in a row: a fast test.
+
+    A repeated phrase and the space after it make a period of p characters. `length` characters at one of the first
+    places of the repetition occur again p characters later, and so does the rest of it but the last p characters.
+    """
+    if times == 2:  # these characters may go beyond the repetition
+        return True
+    for place in range(0, len(text) - 2 * length + 1, length):
+        part, end = text[place : place + length], place + _LONGEST_PHRASE + 1 + length
+        found = text.find(part, place + 1, end)
+        while found >= 0:
+            period = found - place
+            rest = max(0, (times - 1) * period - length)
+            if text[place : place + rest] == text[found : found + rest]:
+                return True
+            found = text.find(part, found + 1, end)
+    return False
+
+
+def _find_period(units: Sequence[str], period: int, times: int) -> Iterator[int]:
+    """Yield the indices from which `times` equal sequences of `period` units follow each other."""
     needed, run = (times - 1) * period, 0
     for index, (unit, later) in enumerate(zip(units, units[period:], strict=False)):
         run = run + 1 if unit == later else 0
-        if run == needed:
-            return index - needed + 1
-    return None
+        if run >= needed:
+            yield index - needed + 1
 
 
 def _length(phrase: Sequence[str], spaced: bool) -> int:

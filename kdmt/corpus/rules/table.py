@@ -60,15 +60,14 @@ class RuleSet:
     Attributes:
         changing: rules that change lines of the source, and of the target.
         dropping: rules that drop pairs.
-        language: rule for the language of both sides, which judges many pairs at once, after the others; None if it is
-            not applied.
         keeps_plain: whether no rule changes a line for which `is_plain` is true.
+        language: rule for the language of both sides, which judges many pairs at once; None if it is not applied.
     """
 
     changing: tuple[tuple[ChangingRule, ...], tuple[ChangingRule, ...]]
     dropping: tuple[DroppingRule, ...]
     keeps_plain: bool
-    language: LanguageRule | None = None
+    language: LanguageRule | None
 
 
 def build_rules(clean: Clean, languages: LanguagePair) -> RuleSet:

@@ -374,34 +374,29 @@ def _write_tar(path: Path, members: Mapping[str, bytes]) -> None:
             archive.addfile(info, io.BytesIO(data))
 
 
-@pytest.mark.usefixtures("pipeline")
-def test_names_of_several_kinds_are_locked_and_prepared_from_a_mirror() -> None:
-    """Check archives with the layout of Europarl v10, WMT14, FLORES-200 and NTREX-128."""
-    mirror = Path("mirror")
-    texts = {split: [read_lines(Path(f"text/{split}.{lang}")) for lang in ("en", "de")] for split in SIZES}
+def _write_mirror(folder: Path, texts: Mapping[str, list[list[str]]]) -> None:
+    """Write the text of the tiny pipeline in the archives of Europarl v10, WMT14, FLORES-200 and NTREX-128."""
     rows = "".join(f"{de}\t{en}\n" for en, de in zip(*texts["train"], strict=True))
-    europarl = mirror / "www.statmt.org/europarl/v10/training/europarl-v10.de-en.tsv.gz"
+    europarl = folder / "www.statmt.org/europarl/v10/training/europarl-v10.de-en.tsv.gz"
     europarl.parent.mkdir(parents=True)
     europarl.write_bytes(gzip.compress(rows.encode(), mtime=0))
-    wmt = {
-        f"test-full/newstest2014-deen-{kind}.sgm": lines
-        for kind, lines in zip(("src.en", "ref.de"), texts["test"], strict=True)
-    }
-    _write_tar(
-        mirror / "statmt.org/wmt14/test-full.tgz", {name: _sgm(name[-10:-7], text) for name, text in wmt.items()}
-    )
-    flores = {
-        f"flores200_dataset/dev/{code}.dev": texts["valid"][side] for side, code in enumerate(("eng_Latn", "deu_Latn"))
-    }
-    folder = mirror / "dl.fbaipublicfiles.com/nllb"
-    _write_tar(
-        folder / "flores200_dataset.tar.gz", {name: "\n".join([*text, ""]).encode() for name, text in flores.items()}
-    )
-    resolved = command.resolve("ntrex", True, Direction("en", "de")).entry
+    (src, ref), (en, de) = (_sgm(*each) for each in zip(("src", "ref"), texts["test"], strict=True)), texts["valid"]
+    name = "test-full/newstest2014-deen"
+    _write_tar(folder / "statmt.org/wmt14/test-full.tgz", {f"{name}-src.en.sgm": src, f"{name}-ref.de.sgm": ref})
+    members = {"flores200_dataset/dev/eng_Latn.dev": en, "flores200_dataset/dev/deu_Latn.dev": de}
+    archive = folder / "dl.fbaipublicfiles.com/nllb/flores200_dataset.tar.gz"
+    _write_tar(archive, {name: "\n".join([*lines, ""]).encode() for name, lines in members.items()})
+    ntrex = command.resolve("ntrex", True, Direction("en", "de")).entry
     for side, lines in zip(("source", "target"), texts["test"], strict=True):
-        path = mirror / resolved[side]["url"].removeprefix("https://")  # type: ignore[index]
+        path = folder / ntrex[side]["url"].removeprefix("https://")  # type: ignore[index]
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("\n".join([*lines, ""]), encoding="utf-8")
+
+
+@pytest.mark.usefixtures("pipeline")
+def test_names_of_several_kinds_are_locked_and_prepared_from_a_mirror() -> None:
+    texts = {split: [read_lines(Path(f"text/{split}.{lang}")) for lang in ("en", "de")] for split in SIZES}
+    _write_mirror(Path("mirror"), texts)
     change(
         train=[{"mtdata": "Statmt-europarl-10-deu-eng"}],
         valid={"flores": "dev"},

@@ -89,12 +89,19 @@ def changed(part: str, index: int, **values: Any) -> str:
     [
         ("a: [", "not a lock file: while parsing"),
         ("name: x", "not a lock file: expected the keys version, datasets and files"),
-        ("{version: 2, datasets: [], files: []}", "a lock file of version 2, which this version of kdmt cannot read"),
+        ("{version: 2, datasets: [], files: []}", "a lock file of version 2, which this kdmt cannot read"),
         ("{version: 1, datasets: {}, files: []}", "datasets: expected a list of mappings"),
         ("{version: 1, datasets: [], files: [1]}", "files: expected a list of mappings"),
+        ("{version: 1, datasets: [], files: [{1: 2, a: b}]}", "files: expected a list of mappings"),
         ("{version: 1, datasets: [{}], files: []}", "datasets.0: expected one of mtdata, opus"),
         (changed("datasets", 0, opus="A/v1"), "datasets.0: expected one of mtdata"),
         (changed("datasets", 0, more=1), "datasets.0: more: unknown"),
+        (changed("datasets", 0, entry={"tsv": {"url": 5}}), "datasets.0: entry: url: should be text (it is 5)"),
+        (changed("datasets", 0, entry={"x": [{"url": "http://a", "member": []}]}), "datasets.0: entry: member: should"),
+        (
+            changed("datasets", 0, entry={"url": "http://me:secret@x:y/"}),
+            "datasets.0: entry: the host or port of 'url'",
+        ),
         (changed("files", 0, sha256="A" * 64), "files.0: sha256: not in the form"),
         (changed("files", 0, num_lines=-1), "files.0: num_lines: should be greater than or equal to 0"),
         (lock_text(Lock((EUROPARL, EUROPARL))), "mtdata: Statmt-europarl-10-deu-eng is given twice for en and de"),
@@ -108,6 +115,7 @@ def test_a_damaged_lock_file_is_refused(tmp_path: Path, text: str, problem: str)
     with pytest.raises(UserError) as caught:
         read_lock(path)
     assert str(caught.value).startswith(f"{path}: {problem}")
+    assert "secret" not in str(caught.value)
 
 
 def document(**prepare: Any) -> dict[str, Any]:

@@ -64,6 +64,18 @@ def test_archives_inside_archives_are_read(tmp_path: Path, outer: str, inner: st
 
 
 @pytest.mark.parametrize("kind", ARCHIVE)
+def test_a_pattern_opens_the_first_file_that_matches(tmp_path: Path, kind: str) -> None:
+    content = ARCHIVE[kind]({"NTREX-52b9/b.en": b"x\n", "NTREX-52b9/a.de": text(LINES), "other/a.de": b"y\n"})
+    assert read(tmp_path / "a", content, "*/a.de") == LINES
+    assert read(tmp_path / "a", content, "*.de") == LINES
+    assert read(tmp_path / "a", content, "other/*") == ["y"]
+    with pytest.raises(UserError, match=r"no such member; the archive holds NTREX-52b9/b\.en"):
+        read(tmp_path / "a", content, "*/a.fr")
+    literal = ARCHIVE[kind]({"a*": text(LINES), "ab": b"x\n"})
+    assert read(tmp_path / "a", literal, "a*") == LINES
+
+
+@pytest.mark.parametrize("kind", ARCHIVE)
 def test_a_missing_or_wrong_member_lists_the_members(tmp_path: Path, kind: str) -> None:
     path = tmp_path / "a"
     content = ARCHIVE[kind]({f"m{number:02}": b"x" for number in range(12)})

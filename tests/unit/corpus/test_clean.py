@@ -630,6 +630,85 @@ def test_languages_are_judged_before_held_out_sentences_are_looked_for(tmp_path:
     )
     assert done.pairs == [(english[0], german[0]), (english[1], german[1])]
     (corpus,) = done.report.corpora
-    assert (corpus.dropped["language"], corpus.dropped["held_out"], corpus.lines_changed["swapped"]) == (1, 1, 2)
+    assert (corpus.dropped["language"], corpus.dropped["held_out"], corpus.lines_changed["swapped"]) == (1, 1, 1)
     assert corpus.examples["language"] == [(english[2], french)]
     assert corpus.pairs_in == corpus.pairs_kept + sum(corpus.dropped.values())
+
+
+# ------------------------------------------------------------------------------------------------------ chosen rules
+
+
+def with_rules(rules: Any, **settings: Any) -> Clean:
+    return Clean.model_validate({"rules": rules, **settings})
+
+
+def test_chosen_rules_drop_pairs_and_are_counted(tmp_path: Path) -> None:
+    pairs = [("in 1990", "im Jahr 1990"), ("in 1990", "im Jahr 1991"), (f"a {'x' * 20} 1", "b 2"), ("c", "c")]
+    clean = with_rules([{"longest_word": {"max": 15}}, "numbers"])
+    cleaned = clean_in(tmp_path, TrainingCorpus("a", pairs), clean=clean)
+    assert cleaned.pairs == pairs[:1]
+    dropped = cleaned.report.dropped
+    assert {rule: count for rule, count in dropped.items() if count} == {"copy": 1, "longest_word": 1, "numbers": 1}
+    assert list(dropped) == [
+        *("empty", "min_words", "max_words", "max_characters", "copy", "longest_word", "numbers"),
+        *("held_out", "max_ratio", "duplicate"),
+    ]
+    examples = cleaned.report.dropped_examples()
+    assert examples["a"]["numbers"] == [pairs[1]]
+
+
+def test_chosen_rules_change_lines_and_are_counted(tmp_path: Path) -> None:
+    pairs = [("AT&amp;T  x", "<b>AT&T</b> x"), ("plain", "schÃ¶n"), ("a&nbsp;b", "c<br>d")]
+    clean = with_rules(["mojibake", "entities", "tags"])
+    cleaned = clean_in(tmp_path, TrainingCorpus("a", pairs), clean=clean)
+    assert cleaned.pairs == [("plain", "schön"), ("a b", "c d")]  # of the first pair, both sides are equal
+    changed = cleaned.report.corpora[0].lines_changed
+    assert changed == {"invisible": 0, "unicode": 0, "whitespace": 2, "mojibake": 1, "entities": 2, "tags": 2}
+
+
+def test_a_corpus_may_have_rules_of_its_own(tmp_path: Path) -> None:
+    pairs = [("a b 1", "c d 2"), ("e f g", "h i j"), ("k", "l " * 30 + "m")]
+    clean = with_rules(["numbers"], max_words=20)
+    own = clean.with_changes({"numbers": False, "max_words": 2, "max_ratio": 0.0})
+    corpora = [TrainingCorpus("a", pairs), TrainingCorpus("b", [(f"x {s}", f"x {t}") for s, t in pairs], clean=own)]
+    cleaned = clean_in(tmp_path, *corpora, clean=clean)
+    assert cleaned.pairs == pairs[1:2]
+    first, second = (counts.dropped for counts in cleaned.report.corpora)
+    assert (first["numbers"], first["max_words"]) == (1, 1)
+    assert "numbers" not in second
+    assert second["max_words"] == 3
+    own = clean.with_changes({"numbers": False, "max_words": 0, "max_ratio": 0.0})
+    corpora[1] = dataclasses.replace(corpora[1], clean=own)
+    cleaned = clean_in(tmp_path, *corpora, clean=clean)
+    assert len(cleaned.pairs) == 4
+    assert cleaned.report.dropped["numbers"] == 1
+
+
+def test_a_copy_is_not_dropped_from_text_of_one_language(tmp_path: Path) -> None:
+    lines = [("ab cd 1", "ab cd 1"), ("ef gh", "ef gh")]
+    clean = with_rules("default")
+    assert clean_in(tmp_path, TrainingCorpus("a", lines), clean=clean.for_lines()).pairs == lines
+    assert clean_in(tmp_path, TrainingCorpus("a", [*lines, ("ij", "kl")]), clean=clean).pairs == [("ij", "kl")]
+
+
+def test_chosen_rules_do_not_depend_on_the_number_of_workers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("kdmt.corpus.first_pass.CHUNK_PAIRS", 7)
+    pairs = [(f"word {n} &amp; {n % 7}", f"Wort {n + (n % 5 == 0)} & {n % 7} {'ö' * (n % 3)}") for n in range(60)]
+    languages = ("en", "de")
+    outputs = []
+    for workers in (1, 2):
+        corpora = [TrainingCorpus("a", pairs[:40]), TrainingCorpus("b", pairs[40:], clean=with_rules("crawled"))]
+        cleaned = clean_in(tmp_path, *corpora, clean=with_rules("default"), workers=workers, languages=languages)
+        outputs.append((cleaned.pairs, cleaned.report))
+    assert outputs[0] == outputs[1]
+    assert 0 < len(outputs[0][0]) < 60
+
+
+def test_ten_examples_of_each_rule_are_reported_and_three_shown(tmp_path: Path) -> None:
+    pairs = [*[(f"{n} {'w' * 400}", "c") for n in range(30)], *[("same x", "gleich x")] * 15, ("a", "b")]
+    cleaned = clean_in(tmp_path, TrainingCorpus("x", pairs), clean=Clean(max_characters=350))
+    examples = cleaned.report.dropped_examples()["x"]
+    assert [source[:3].strip("w ") for source, _ in examples["max_characters"]] == [str(n) for n in range(10)]
+    assert all(len(source) == 203 and source.endswith("w...") for source, _ in examples["max_characters"])
+    assert examples["duplicate"] == [("same x", "gleich x")] * 10
+    assert sum(line.startswith("  max_characters") for line in cleaned.report.warnings()) == 3

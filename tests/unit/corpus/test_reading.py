@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import hashlib
 import random
 import re
 import subprocess
@@ -14,7 +15,8 @@ from pathlib import Path
 import pyarrow
 import pyarrow.parquet
 import pytest
-from corpus_formats import ARCHIVE, COMPRESS, ONE_FILE, sgm, wmt_xml, write_corpus
+from corpus_formats import ARCHIVE, COMPRESS, ONE_FILE, sgm, wmt_xml, write_corpus, zip_file
+from fault_server import FaultServer
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -233,12 +235,19 @@ def test_columns_are_found_by_name(tmp_path: Path) -> None:
         list(read_pairs(Corpus.model_validate({"tsv": {"path": "t"}, "source_column": 5}), [path], DIRECTION))
 
 
-def test_two_members_of_one_archive_are_a_corpus(tmp_path: Path) -> None:
-    archive = write_zip(tmp_path / "moses.zip", **{"OPUS.de-en.en": b"a\nb\n", "OPUS.de-en.de": b"x\ny\n"})
-    sides = {"source": {"path": str(archive), "member": "OPUS.de-en.en"}}
-    sides["target"] = {"path": str(archive), "member": "OPUS.de-en.de"}
-    corpus = Corpus.model_validate(sides)
-    assert list(read_pairs(corpus, [archive, archive], DIRECTION)) == [("a", "x"), ("b", "y")]
+def test_two_members_of_one_archive_are_a_corpus_and_one_download(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("no_proxy", "*")
+    archive = zip_file({"OPUS.de-en.en": b"a\nb\n", "OPUS.de-en.de": b"x\ny\n"})
+    with FaultServer({"/moses.zip": archive}).serving() as server:
+        file = {"url": f"{server.url}/moses.zip", "sha256": hashlib.sha256(archive).hexdigest()}
+        corpus = Corpus.model_validate(
+            {"source": {**file, "member": "OPUS.de-en.en"}, "target": {**file, "member": "OPUS.de-en.de"}}
+        )
+        paths = fetch_corpus(corpus, Places(tmp_path / "downloads"))
+        assert list(read_pairs(corpus, paths, DIRECTION)) == [("a", "x"), ("b", "y")]
+        assert len(server.requests) == 1
 
 
 def test_sides_in_markup_must_have_the_same_sentences(tmp_path: Path) -> None:

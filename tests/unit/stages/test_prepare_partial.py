@@ -59,15 +59,14 @@ def undisturbed(corpora: Path) -> dict[str, str]:
     return hash_tree(Path("undisturbed") / MADE.relative_to("runs"))
 
 
-def _prepare_in_child() -> None:
-    os.setpgrp()
-    finished = kdmt("prepare", "tiny.yaml")
+def _prepare_in_child(arguments: tuple[str, ...]) -> None:
+    finished = kdmt("prepare", "tiny.yaml", *arguments)
     os._exit(finished.code)
 
 
-def kill_at(ready: Callable[[], bool], seconds: float) -> bool:
+def kill_at(ready: Callable[[], bool], seconds: float, arguments: tuple[str, ...] = ()) -> bool:
     """Run prepare in a child process, and kill it some time after `ready` is true; return whether it was killed."""
-    child = multiprocessing.get_context("fork").Process(target=_prepare_in_child)
+    child = multiprocessing.get_context("fork").Process(target=_prepare_in_child, args=(arguments,))
     child.start()
     assert child.pid is not None
     while child.is_alive() and not ready():
@@ -81,19 +80,24 @@ def kill_at(ready: Callable[[], bool], seconds: float) -> bool:
     return is_killed
 
 
-@pytest.mark.parametrize("kills", [3, pytest.param(20, marks=pytest.mark.slow)])
-def test_a_killed_preparation_gives_the_same_files(undisturbed: dict[str, str], kills: int) -> None:
+@pytest.mark.parametrize(
+    ("kills", "workers"),
+    [(3, 1), pytest.param(20, 1, marks=pytest.mark.slow), pytest.param(6, 2, marks=pytest.mark.slow)],
+)
+def test_a_killed_preparation_gives_the_same_files(undisturbed: dict[str, str], kills: int, workers: int) -> None:
     seed = time.time_ns() % 1_000_000
     print(f"moments of seed {seed}")
     moments = random.Random(seed)
     started = time.monotonic()
-    assert kdmt("prepare", "tiny.yaml", "--runs", "timed").code == 0
+    workers_set = ("--set", f"prepare.workers={workers}")
+    assert kdmt("prepare", "tiny.yaml", "--runs", "timed", *workers_set).code == 0
     duration = time.monotonic() - started
     num_killed = 0
     for _ in range(kills):
-        num_killed += kill_at((PARTIAL / "plan.json").exists, moments.uniform(0.0, 1.5 * duration / kills))
+        num_killed += kill_at((PARTIAL / "plan.json").exists, moments.uniform(0.0, 1.5 * duration / kills), workers_set)
         if MADE.exists():
-            assert hash_tree(MADE) == undisturbed
+            # config.json has the number of workers
+            assert hash_tree(MADE) | {"config.json": ""} == undisturbed | {"config.json": ""}
             shutil.rmtree(MADE)
     assert num_killed
     assert kdmt("prepare", "tiny.yaml").code == 0

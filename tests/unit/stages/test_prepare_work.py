@@ -441,23 +441,7 @@ def test_a_truncated_corpus_ends_with_its_name(form: str) -> None:
 
 @pytest.mark.usefixtures("pipeline")
 def test_ngrams_of_further_references_are_looked_for() -> None:
-    words_of_reference = [
-        "rim",
-        "rum",
-        "rom",
-        "olp",
-        "ulp",
-        "ilp",
-        "ok",
-        "uk",
-        "ik",
-        "rim",
-        "ok",
-        "rum",
-        "uk",
-        "rom",
-        "ik",
-    ]
+    words_of_reference = [*WORDS.values(), *WORDS.values()][:15]
     write_lines(Path("text/one"), [*read_lines(Path("text/test.de"))[1:], " ".join(words_of_reference)])
     train = [*make_pairs(40, seed=2), ("gi ge " * 8, " ".join(["olp", *words_of_reference[1:14], "olp"]))]
     for side, lang in enumerate(("en", "de")):
@@ -469,3 +453,33 @@ def test_ngrams_of_further_references_are_looked_for() -> None:
     last = str(len(read_lines(Path("text/one"))))
     assert report()["corpora"][0]["held_out_overlaps"] == {"test.target": {last: 1}}
     assert train[-1][1] not in read_lines(MADE / "train.de")
+
+
+@pytest.mark.usefixtures("pipeline")
+def test_rules_and_their_changes_for_a_corpus_are_applied_and_counted() -> None:
+    source, target = (read_lines(Path(f"text/train.{lang}")) for lang in ("en", "de"))
+    write_lines(Path("text/train.en"), [f"{source[0]} 12", f"{source[1]} &amp; x", *source[2:]])
+    write_lines(Path("text/train.de"), [f"{target[0]} 13", f"{target[1]} & x", *target[2:]])
+    rules = "prepare.clean.rules=[numbers, entities]"
+    run_stages("prepare", sets=[rules])
+    counts = report()
+    assert counts["dropped"]["numbers"] == 1
+    assert counts["corpora"][0]["lines_changed"]["entities"] == 1
+    assert f"{source[1]} & x" in read_lines(MADE / "train.en")
+    (examples,) = json.loads((MADE / "report-examples.json").read_text(encoding="utf-8")).values()
+    assert examples["numbers"] == [[f"{source[0]} 12", f"{target[0]} 13"]]
+    made = run_stages("prepare", sets=[rules, "prepare.train.0.clean={numbers: false}"])[0]
+    assert "the setting prepare.train.0.clean.numbers is new" in made.err
+    assert "numbers" not in report()["dropped"]
+    assert len(read_lines(MADE / "train.en")) == counts["pairs_out"] + 1
+
+
+@pytest.mark.usefixtures("pipeline")
+def test_a_folder_made_before_there_were_rules_is_up_to_date() -> None:
+    run_stages("prepare")
+    manifest = json.loads((MADE / "manifest.json").read_text(encoding="utf-8"))
+    del manifest["settings"]["prepare.clean.rules"]
+    (MADE / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
+    assert "up to date" in kdmt("prepare", "tiny.yaml").err
+    made = run_stages("prepare", sets=["prepare.clean.rules=default"])[0]
+    assert "prepare: rebuilt: the setting prepare.clean.rules" in made.err

@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 from small_index import small_index
 
+from kdmt.config import Source
+from kdmt.config.corpora import Corpus, HeldOut
 from kdmt.corpus.datasets.catalogue import find_datasets, find_monolingual
 from kdmt.corpus.datasets.recorded_index import recorded_index
 from kdmt.corpus.datasets.resolve import resolve
@@ -61,6 +63,21 @@ def test_every_name_can_be_pasted(direction: Direction) -> None:
     for each in found:
         kind, _, value = each.dataset.name.partition(": ")
         assert resolve(kind, True if value == "true" else value, direction).entry == each.dataset.entry
+
+
+@pytest.mark.parametrize("direction", [Direction("en", "is"), Direction("zh", "en"), Direction("de", "en")])
+def test_every_entry_is_valid_as_settings(direction: Direction) -> None:
+    for each in find_datasets(direction, recorded_index()):
+        section = HeldOut if each.use == "test" else Corpus
+        settings = section.model_validate(each.dataset.entry)
+        assert settings.files
+        assert all(source.url and source.sha256 is None for source in settings.files)
+
+
+@pytest.mark.parametrize("language", ["en", "de", "is"])
+def test_every_monolingual_entry_is_valid_as_settings(language: str) -> None:
+    for each in find_monolingual(language, recorded_index()):
+        assert Source.model_validate(each.dataset.entry).url
 
 
 def test_monolingual_text(tmp_path: Path) -> None:

@@ -90,7 +90,7 @@ def test_shuffled_captions_have_lower_scores(target: str) -> None:
     pairs, is_bad = shuffle_some(list(zip(*sides, strict=True)), 0.1)
     model = train_alignment(pairs, (True, True))
     assert model is not None
-    scores = np.array(model.score_batch(pairs))
+    scores = model.score_batch(pairs)
     scores = np.where(np.isnan(scores), np.inf, scores)
     assert area_under_curve(scores[~is_bad], scores[is_bad]) > 0.98
     assert is_bad[np.argsort(scores)[: is_bad.sum()]].mean() > 0.8  # precision among the lowest tenth

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kdmt.config import ScoreLimit
-from kdmt.corpus.filters.scored_filter import KeptText, choose_dropped, sample_pairs
+from kdmt.corpus.filters.scored_filter import KeptText, choose_dropped, sample_pairs, score_in_batches
 
 
 def make_text(folder: Path, name: str, kept: list[bool]) -> KeptText:
@@ -60,3 +60,15 @@ def test_a_sample_is_spread_over_all_corpora(tmp_path: Path) -> None:
     assert sample == ["a0", "a10", "a20", "b0", "b20", "b40"]
     assert len(sample_pairs(texts, 100)) == 60
     assert sample_pairs([], 5) == []
+
+
+def _lengths(pairs: list[tuple[str, str]]) -> np.ndarray:
+    return np.array([float(len(source)) for source, _ in pairs])
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_scores_of_batches_are_in_the_order_of_the_pairs(workers: int, tmp_path: Path) -> None:
+    text = make_text(tmp_path, "a", [number % 3 > 0 for number in range(200)])
+    scores = score_in_batches(_lengths, text, batch_pairs=9, workers=workers)
+    assert scores.tolist() == [len(source) for source, _ in text.pairs()]
+    assert score_in_batches(_lengths, make_text(tmp_path, "b", []), batch_pairs=9, workers=1).tolist() == []

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
+import time
 
 import pytest
 from hypothesis import given
+from hypothesis import settings as settings_of_tests
 from hypothesis import strategies as st
 
 from kdmt.config import rules as settings
@@ -44,6 +46,19 @@ def test_repeated_phrases_are_found_as_by_trying_all(words: list[str], times: in
     assert found is repeats(characters, times, min_length, "")
 
 
+around, phrases = st.text("ab ", max_size=12), st.text("abc", min_size=1, max_size=9)
+
+
+@settings_of_tests(max_examples=300)
+@given(around, phrases, st.integers(2, 5), around)
+def test_a_planted_repetition_is_found_as_by_trying_all(before: str, phrase: str, times: int, after: str) -> None:
+    wanted = settings.RepeatedPhrases(times=3, min_length=4)
+    text = " ".join(f"{before} {' '.join([phrase] * times)} {after}".split())
+    assert repeats_phrase(LineText(text), True, wanted) is repeats(text.split(" "), 3, 4, " ")
+    text = f"{before}{phrase * times}{after}".replace(" ", "")
+    assert repeats_phrase(LineText(text), False, wanted) is repeats(list(text), 3, 4, "")
+
+
 def test_repeated_phrases_of_either_side_break_the_rule() -> None:
     rule = RepeatedPhrases(settings.RepeatedPhrases(), LanguagePair((True, False)))
     assert rule.breaks(PairText("buy it now buy it now buy it now", "x"))
@@ -52,9 +67,20 @@ def test_repeated_phrases_of_either_side_break_the_rule() -> None:
 
 
 @pytest.mark.parametrize("spaced", [True, False])
-def test_phrases_longer_than_fifty_units_are_not_looked_for(spaced: bool) -> None:
-    units = [chr(0x4E00 + number) for number in range(51)]
+def test_phrases_longer_than_200_characters_are_not_looked_for(spaced: bool) -> None:
     wanted = settings.RepeatedPhrases()
-    for length, found in ((50, True), (51, False)):
-        text = (" " if spaced else "").join(units[:length] * 3)
+    for length, found in ((200, True), (201, False)):
+        units = [chr(0x4E00 + number) for number in range(length)]
+        phrase = (
+            " ".join(["".join(units[: length // 2]), "".join(units[length // 2 : -1])]) if spaced else "".join(units)
+        )
+        text = (" " if spaced else "").join([phrase] * 3)
         assert repeats_phrase(LineText(text), spaced, wanted) is found
+
+
+def test_long_lines_are_searched_quickly() -> None:
+    start = time.process_time()
+    for line in ("はい" * 5000, "".join(chr(0x4E00 + n % 997) for n in range(20_000)), "a" * 20_000):
+        repeats_phrase(LineText(line), False, settings.RepeatedPhrases(min_length=300))
+        repeats_phrase(LineText(line), True, settings.RepeatedPhrases())
+    assert time.process_time() - start < 5.0

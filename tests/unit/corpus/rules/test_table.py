@@ -24,7 +24,8 @@ LANGUAGES = LanguagePair((True, True), ("en", "de"))
 
 
 def test_every_rule_of_the_settings_is_in_the_table() -> None:
-    assert [*CHANGING_FIRST, *CHANGING_LATER, *DROPPING, LanguageRule.name, *FILTERS] == list(Rules.model_fields)
+    listed = [*CHANGING_FIRST, *CHANGING_LATER, *DROPPING, LanguageRule.name, *FILTERS]
+    assert listed == list(Rules.model_fields)
 
 
 def test_rules_that_change_lines_have_their_place() -> None:

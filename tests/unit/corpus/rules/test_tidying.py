@@ -9,12 +9,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from kdmt.config import Clean
 from kdmt.corpus.clean import clean_line
+from kdmt.corpus.rules.pair_text import LanguagePair
+from kdmt.corpus.rules.table import build_rules
 from kdmt.corpus.rules.tidying import (
     Invisible,
     Normalization,
     Whitespace,
     collapse_whitespace,
+    is_plain,
     normalize_unicode,
     remove_invisible,
 )
@@ -82,3 +86,23 @@ def test_unicode_forms() -> None:
     assert normalize_unicode("e\u0301 ﬁ ２", "NFC") == "\u00e9 ﬁ ２"
     assert normalize_unicode("e\u0301 ﬁ ２", "NFKC") == "\u00e9 fi 2"
     assert normalize_unicode("e\u0301 ﬁ ２", "none") == "e\u0301 ﬁ ２"
+
+
+@given(st.text(st.sampled_from("ab &<>;\u00e9\u00a0\t\x00\u200b"), max_size=8))
+def test_a_plain_line_is_changed_by_no_rule(line: str) -> None:
+    clean = Clean.model_validate({"rules": "default"})
+    rules = build_rules(clean, LanguagePair((True, True), ("en", "de")))
+    assert rules.keeps_plain
+    if is_plain(line):
+        assert [rule.edit(line) for rule in rules.changing[0]] == [line] * len(rules.changing[0])
+
+
+@pytest.mark.parametrize(
+    ("line", "plain"),
+    [
+        *[(line, True) for line in ("A plain line.", "")],
+        *[(line, False) for line in ("caf\u00e9", "a  b", " a", "a ", "a&b", "<", "a\tb")],
+    ],
+)
+def test_plain_lines(line: str, plain: bool) -> None:
+    assert is_plain(line) is plain
