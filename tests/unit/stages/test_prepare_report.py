@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import html
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from tiny_pipeline import WORDS, kdmt, make_pairs, read_lines, run_stages, settings, to_yaml, write_lines
 from tiny_prepare import MADE, change, facts, read_bin
 
-from kdmt.stages.prepare_report import PAGE
+from kdmt.config import Prepare, Provenance
+from kdmt.config.lock import LockedDataset
+from kdmt.corpus.prepared import PreparedCorpus
+from kdmt.stages import prepare_work
+from kdmt.stages.prepare_report import PAGE, Collected, write_report
 
 
 def page() -> str:
@@ -123,3 +128,17 @@ def test_languages_are_shown_if_the_language_rule_is_used() -> None:
         lines = cells(caption)
         assert sum(int(count) for _, count, _ in lines) <= int(re.findall(r"\d+", caption)[0])
         assert [int(count) for _, count, _ in lines] == sorted((int(count) for _, count, _ in lines), reverse=True)
+
+
+@pytest.mark.usefixtures("pipeline")
+def test_the_licence_of_a_locked_data_set_is_on_the_page(monkeypatch: pytest.MonkeyPatch) -> None:
+    dataset = LockedDataset("opus", "Tiny/v1", ("en", "de"), {}, licence="CC BY 2.0 <x>")
+
+    def write_with_lock(corpus: PreparedCorpus, settings: Prepare, collected: Collected) -> None:
+        write_report(corpus, settings, replace(collected, provenance=Provenance(datasets={"prepare.train.0": dataset})))
+
+    monkeypatch.setattr(prepare_work, "write_report", write_with_lock)
+    run_stages("prepare")
+    assert f"<td>train.0 ({dataset.name})</td>" in page()
+    assert "<td>CC BY 2.0 &lt;x&gt;</td>" in page()
+    assert page().count("<td>not known</td>") == 2  # valid and test
