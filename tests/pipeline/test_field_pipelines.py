@@ -10,7 +10,7 @@ import tiny_pipeline
 import yaml
 from huggingface_models import save_model
 from mirror.archives import ARCHIVES, write_mirror
-from tiny_pipeline import kdmt, read_lines
+from tiny_pipeline import hash_tree, kdmt, read_lines
 
 from kdmt.corpus.datasets.resolve import KINDS, resolve
 from kdmt.languages import Direction
@@ -92,15 +92,24 @@ def test_a_changed_archive_is_refused_by_its_name(folder: Path, tmp_path: Path) 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", PIPELINES)
-def test_every_stage_of_a_pipeline_runs_on_the_cut_down_archives(name: str, folder: Path) -> None:
+def test_a_pipeline_is_locked_and_prepared_twice_with_the_same_bytes_and_every_stage_runs(
+    name: str, folder: Path
+) -> None:
     pipeline, sets = copy_of(name, folder), small(name)
     if name == "low-resource-en-is":
         save_model("nllb", folder / "nllb")  # a tiny one, into German
         for change in (f"huggingface={folder / 'nllb'}", "target_code=deu_Latn", "other_languages=true"):
             sets += ["--set", f"distill.teachers.0.{change}"]
+    lock = pipeline.with_suffix(".lock.yaml")
     assert kdmt("lock", pipeline).code == 0
+    first = lock.read_bytes()
+    lock.unlink()
+    assert kdmt("lock", pipeline).code == 0
+    assert lock.read_bytes() == first
     result = kdmt("run", pipeline, *sets)
     assert result.code == 0, result.err
+    assert kdmt("prepare", pipeline, *sets, "--runs", folder / "again").code == 0
+    assert hash_tree(folder / "again" / name / "prepare") == hash_tree(folder / "runs" / name / "prepare")
     assert (folder / "runs" / name / "scores.json").is_file()
     again = kdmt("run", pipeline, *sets)
     assert "up to date" in again.err
