@@ -26,6 +26,7 @@ from typing import IO, Any, Protocol, cast
 
 from kdmt.corpus.formats import GZIP, HEAD_BYTES, ZIP, is_tar, recognize, recognize_markup
 from kdmt.errors import UserError
+from kdmt.files import explain_number
 
 BLOCK_BYTES = 1 << 20
 _NUM_SHOWN = 10  # names of members in a message
@@ -73,7 +74,7 @@ def naming_damage(name: str, position: Position) -> Iterator[None]:
     except OSError as error:
         if error.errno is None:  # raised by gzip, bzip2 or zstd
             raise _damaged(name, position, error) from None
-        raise UserError(f"{name}: {error.strerror}") from None
+        raise UserError(f"{name}: {explain_number(error.errno)}") from None
 
 
 def _damaged(name: str, position: Position, error: Exception) -> UserError:

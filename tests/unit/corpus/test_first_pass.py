@@ -1,4 +1,5 @@
 from collections import Counter
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,7 @@ from kdmt.config import Clean
 from kdmt.corpus.clean import clean_chunk
 from kdmt.corpus.fingerprints import Finders
 from kdmt.corpus.first_pass import CleanedChunk, RawChunk, TrainingCorpus, run_first_pass
+from kdmt.corpus.pool import mapping_in_order
 from kdmt.corpus.rules.pair_text import LanguagePair
 from kdmt.corpus.sentence_lengths import RatioMedian
 
@@ -27,7 +29,9 @@ def test_text_lengths_and_counts_of_each_corpus_are_those_of_all_its_chunks(
         TrainingCorpus("c", [("k", "l")], tag="<c>"),
     ]
     finders, median = Finders(tmp_path, Clean()), RatioMedian()
-    passed = run_first_pass(tmp_path, corpora, Clean(), apply_rules, finders, median, workers=1)
+    passed = run_first_pass(
+        tmp_path, corpora, Clean(), apply_rules, finders, median, partial(mapping_in_order, workers=1)
+    )
     assert [one.source.read_text(encoding="utf-8") for one in passed] == ["a b\nc\nc\n", "", "k\n"]
     assert [one.target.read_text(encoding="utf-8") for one in passed] == ["été\nd\nd\n", "", "l\n"]
     assert [(one.pairs_in, one.num_pairs) for one in passed] == [(4, 3), (1, 0), (1, 1)]
