@@ -238,8 +238,14 @@ RulesOrNone = Annotated[Rules | None, BeforeValidator(_rules_from_yaml, json_sch
 
 
 def rules_for_lines(rules: Rules | None) -> Rules | None:
-    """Return the rules that apply to text of one language, where each line is a pair with itself."""
-    return None if rules is None else rules.model_copy(update=dict.fromkeys(_FOR_PAIRS_ALONE))
+    """Return the rules that apply to text of the source language, where each line is a pair with itself."""
+    if rules is None:
+        return None
+    language = rules.language
+    if language is not None:  # the copy need not be judged, and there is nothing to swap
+        is_judged = language.sides != "target"
+        language = language.model_copy(update={"sides": "source", "swap": False}) if is_judged else None
+    return rules.model_copy(update={**dict.fromkeys(_FOR_PAIRS_ALONE), "language": language})
 
 
 def change_rules(rules: Rules | None, changes: Mapping[str, Any]) -> dict[str, Any] | None:

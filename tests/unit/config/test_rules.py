@@ -111,3 +111,12 @@ def test_changes_of_a_corpus_are_settings_of_its_record(load: Load) -> None:
     settings = flatten_settings(prepare, "result")
     assert settings["train.0.clean.numbers.min"].value == 0.5
     assert not [path for path in flatten_settings(load().prepare, "result") if path.startswith("train.0.clean")]
+
+
+@pytest.mark.parametrize(
+    ("sides", "expected"), [("both", {"sides": "source", "swap": False, "min": 0.7}), ("target", None)]
+)
+def test_text_of_one_language_is_judged_once_and_never_swapped(sides: str, expected: dict[str, Any] | None) -> None:
+    clean = Clean.model_validate({"rules": ["numbers", {"near_copy": {}}, {"language": {"min": 0.7, "sides": sides}}]})
+    rules = [{"numbers": {}}, *([] if expected is None else [{"language": expected}])]
+    assert clean.for_lines() == Clean.model_validate({"drop_copies": False, "rules": rules})
