@@ -120,7 +120,16 @@ class Language(Section):
     def _consistent(self) -> Language:
         if (self.identifier == "fasttext") != (self.model is not None):
             raise ValueError("'identifier: fasttext' needs 'model', the path of its file, and 'model' needs it")
+        if not self.swap and self.sides != "both":
+            raise ValueError(
+                f"'swap' has no effect with 'sides: {self.sides}': only pairs with two judged sides are swapped"
+            )
         return self
+
+    @property
+    def swaps(self) -> bool:
+        """Return whether pairs are swapped."""
+        return self.swap and self.sides == "both"
 
 
 class Rules(Section):
@@ -242,9 +251,8 @@ def rules_for_lines(rules: Rules | None) -> Rules | None:
     if rules is None:
         return None
     language = rules.language
-    if language is not None:  # the copy need not be judged, and there is nothing to swap
-        is_judged = language.sides != "target"
-        language = language.model_copy(update={"sides": "source", "swap": False}) if is_judged else None
+    if language is not None:  # the copy need not be judged
+        language = None if language.sides == "target" else language.model_copy(update={"sides": "source", "swap": True})
     return rules.model_copy(update={**dict.fromkeys(_FOR_PAIRS_ALONE), "language": language})
 
 
