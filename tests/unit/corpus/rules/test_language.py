@@ -189,6 +189,6 @@ def test_russian_is_found_in_ukrainian_text() -> None:
 
 
 def test_no_identifier_is_opened_for_a_side_that_is_not_judged() -> None:
-    rule = build_language_rule(Language(sides="target"), ("xx", "el"))
+    rule = build_language_rule(Language(sides="target"), ("tlh", "el"))
     assert rule.identifier is None
     assert not rule.judge([GREEK], [ENGLISH]).swapped_N.any()
