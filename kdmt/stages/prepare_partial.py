@@ -14,6 +14,7 @@ from __future__ import annotations
 import platform
 import shutil
 from collections.abc import Callable, Mapping
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from kdmt.corpus.steps import Steps
@@ -23,6 +24,8 @@ from kdmt.flow.manifest import Plan, begin, check_status, software_versions
 
 WORK = "work"
 _KEPT = ("plan.json", "config.json", WORK)
+# libraries of cleaning rules, besides those that all stages depend on
+_LIBRARIES = ("fasttext-predict", "ftfy", "py3langid", "rapidfuzz", "regex")
 
 
 def is_complete(partial: Path, plan: Plan) -> bool:
@@ -76,4 +79,12 @@ def _why_unusable(partial: Path, plan: Plan) -> str | None:
 
 
 def _versions() -> dict[str, str]:
-    return {"python": platform.python_version(), **software_versions()}
+    libraries = {name: _version(name) for name in _LIBRARIES}
+    return {"python": platform.python_version(), **software_versions(), **libraries}
+
+
+def _version(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:  # an extra
+        return "none"
