@@ -148,7 +148,9 @@ def new(
     target: Annotated[
         str | None, typer.Option(help="Target language, as cs or sr-Latn (default: that of the template).")
     ] = None,
-    template: Annotated[TemplateName, typer.Option(help="Template to start from.")] = "minimal",
+    template: Annotated[
+        TemplateName, typer.Option(help="Template to start from; opus names published corpora.")
+    ] = "minimal",
     name: Annotated[str | None, typer.Option(help="Name of the pipeline (default: the file's name).")] = None,
 ) -> None:
     """Write a commented pipeline file from a template."""
