@@ -241,9 +241,26 @@ def status(
 
 @app.command()
 def prepare(
-    pipeline: PipelineFile, set_: Overrides = None, runs: Runs = RUNS, mirror: Mirrors = None, rebuild: Rebuild = False
+    pipeline: PipelineFile,
+    shard: Annotated[
+        str | None,
+        typer.Option(
+            metavar="I/N",
+            help="Shard to clean: every N-th chunk of the text from chunk I on, I from 0 (default: all chunks, and all "
+            "other work).",
+        ),
+    ] = None,
+    set_: Overrides = None,
+    runs: Runs = RUNS,
+    mirror: Mirrors = None,
+    rebuild: Rebuild = False,
 ) -> None:
     """Clean, decontaminate, tokenise and binarise the corpora."""
+    if shard is not None:
+        from kdmt.stages.pipeline import run_prepare_shard
+
+        run_prepare_shard(_workspace(pipeline, set_, runs, mirror), *_parse_shard(shard), rebuild=rebuild)
+        return
     _run("prepare", pipeline, set_, runs, mirror, rebuild)
 
 

@@ -58,26 +58,12 @@ class ChunkLog:
         """Yield the values of each complete chunk of earlier calls."""
         files = (self._log, *self._texts)
         ends = [0] * len(files)
-        while (record := self._next_record()) is not None:
-            start = _TEXT.size * len(self._texts)
-            checks = _TEXT.iter_unpack(record[:start])
-            if not all(_has_text(file, *check) for file, check in zip(self._texts, checks, strict=True)):
-                break
-            values = _Unpickler(io.BytesIO(record[start:])).load()
+        while (chunk := _read_chunk(self._log, self._texts)) is not None:
             ends = [file.tell() for file in files]
-            yield values
+            yield _load(chunk[0])
         for file, end in zip(files, ends, strict=True):
             file.seek(end)
             file.truncate()
-
-    def _next_record(self) -> bytes | None:
-        header = self._log.read(_HEADER.size)
-        if len(header) < _HEADER.size:
-            return None
-        length, crc = _HEADER.unpack(header)
-        record = self._log.read(length)
-        # the CRC-32 of nothing is 0, as in a header of zeros
-        return record if record and len(record) == length and zlib.crc32(record) == crc else None
 
     def add(self, values: object, texts: Sequence[bytes]) -> None:
         """Append a chunk.
@@ -96,15 +82,67 @@ class ChunkLog:
         self._log.flush()
 
 
-def _has_text(file: IO[bytes], length: int, crc: int) -> bool:
-    """Read the next text of a file, and return whether it is complete."""
-    text = file.read(length)
-    return len(text) == length and zlib.crc32(text) == crc
+class FinishedChunks:
+    """Complete chunks of a log that no process writes to. The files are not changed.
+
+    Args:
+        path: file of the records; there are no chunks if it does not exist.
+        texts: text files.
+    """
+
+    def __init__(self, path: Path, texts: Sequence[Path]) -> None:
+        self._paths = (path, *texts)
+        self._starts: list[list[int]] = []  # positions of each chunk in the files
+        if not all(each.exists() for each in self._paths):
+            return
+        starts = [0] * len(self._paths)
+        with ExitStack() as files:
+            log, *sides = (files.enter_context(each.open("rb")) for each in self._paths)
+            while _read_chunk(log, sides) is not None:
+                self._starts.append(starts)
+                starts = [file.tell() for file in (log, *sides)]
+
+    def __len__(self) -> int:
+        return len(self._starts)
+
+    def read(self, index: int) -> tuple[Any, list[bytes]]:
+        """Return the values of a chunk, and its text in each text file."""
+        with ExitStack() as files:
+            log, *sides = (files.enter_context(each.open("rb")) for each in self._paths)
+            for file, start in zip((log, *sides), self._starts[index], strict=True):
+                file.seek(start)
+            chunk = _read_chunk(log, sides)
+        assert chunk is not None, f"{self._paths[0]} was changed"
+        return _load(chunk[0]), chunk[1]
 
 
 def _open(path: Path) -> IO[bytes]:
     path.touch()
     return path.open("r+b")
+
+
+def _read_chunk(log: IO[bytes], texts: Sequence[IO[bytes]]) -> tuple[bytes, list[bytes]] | None:
+    """Read the next chunk: its pickled values, and its text in each text file; None if no complete one follows."""
+    header = log.read(_HEADER.size)
+    if len(header) < _HEADER.size:
+        return None
+    length, crc = _HEADER.unpack(header)
+    record = log.read(length)
+    # the CRC-32 of nothing is 0, as in a header of zeros
+    if not record or len(record) != length or zlib.crc32(record) != crc:
+        return None
+    start = _TEXT.size * len(texts)
+    found = []
+    for file, (size, text_crc) in zip(texts, _TEXT.iter_unpack(record[:start]), strict=True):
+        text = file.read(size)
+        if len(text) != size or zlib.crc32(text) != text_crc:
+            return None
+        found.append(text)
+    return record[start:], found
+
+
+def _load(pickled: bytes) -> Any:
+    return _Unpickler(io.BytesIO(pickled)).load()
 
 
 class _Unpickler(pickle.Unpickler):

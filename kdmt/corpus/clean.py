@@ -28,6 +28,7 @@ from typing import Any, Literal
 import numpy as np
 
 from kdmt.config import Clean, Mixing
+from kdmt.corpus.chunk_shards import ChunkShards
 from kdmt.corpus.data_report.patterns import ListedPatterns, PatternCounts, list_patterns, pattern_of, prune_chunk
 from kdmt.corpus.decontaminate import Forbidden
 from kdmt.corpus.dropped import (
@@ -50,6 +51,7 @@ from kdmt.corpus.first_pass import (
     TrainingCorpus,
     remove_all_but_chunks,
     run_first_pass,
+    run_shard,
 )
 from kdmt.corpus.overlaps import count_overlaps
 from kdmt.corpus.pool import OpenMap, mapping_in_order
@@ -71,6 +73,8 @@ from kdmt.corpus.second_pass import (
 from kdmt.corpus.sentence_lengths import RatioMedian, count_characters
 from kdmt.errors import UserError
 from kdmt.files import naming
+
+_DISK_IS_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 @dataclass(frozen=True)
@@ -338,6 +342,7 @@ def clean_corpora(
     filters: FilterContext | None = None,
     mixing: Mixing | None = None,
     seed: int = 1,
+    shards: ChunkShards | None = None,
 ) -> CleaningReport:
     """Clean training corpora and write them to one text file per side.
 
@@ -364,6 +369,7 @@ def clean_corpora(
         filters: what the filters by scores need; None to leave them out.
         mixing: numbers of pairs of the corpora by temperature, instead of their weights.
         seed: seed of the choice of pairs, where a corpus is not used as a whole.
+        shards: shards whose finished chunks are used (see `clean_shard`); the caller removes their folder.
 
     Raises:
         UserError: if no pair is left or the disk is full. Errors of reading the pairs are raised too. After an error,
@@ -377,7 +383,7 @@ def clean_corpora(
         rules = None if clean == "none" else clean
         finders = Finders(workdir, rules)
         median = RatioMedian()
-        passed = run_first_pass(workdir, corpora, clean, apply_rules, finders, median, open_map)
+        passed = run_first_pass(workdir, corpora, clean, apply_rules, finders, median, open_map, shards)
         typical = median.value()
         losses = find_losses(passed, finders, rules, typical=typical, workdir=workdir)
         if filters is not None:
@@ -395,6 +401,41 @@ def clean_corpora(
             else:  # no corpus has a tag
                 final.unlink(missing_ok=True)
     return report
+
+
+def clean_shard(
+    corpora: Iterable[TrainingCorpus],
+    shards: ChunkShards,
+    shard: int,
+    *,
+    clean: Clean | Literal["none"],
+    forbidden: Forbidden | None,
+    open_map: OpenMap,
+    spaced: tuple[bool, bool] = (True, True),
+    languages: tuple[str, str] | None = None,
+) -> int:
+    """Apply the rules for single pairs to the chunks of one shard, for a later call of `clean_corpora`.
+
+    Chunks that an interrupted call has finished are kept. The arguments are those of `clean_corpora`.
+
+    Args:
+        shards: shards of the first pass.
+        shard: number of the shard, from 0.
+
+    Returns:
+        The number of finished chunks of the shard.
+
+    Raises:
+        UserError: if the disk is full; the finished chunks are kept.
+    """
+    apply_rules = functools.partial(clean_chunk, languages=LanguagePair(spaced, languages), forbidden=forbidden)
+    try:
+        with naming(shards.folder):
+            return run_shard(shards, shard, corpora, clean, apply_rules, open_map)
+    except OSError as error:
+        if error.errno not in _DISK_IS_FULL:
+            raise
+        raise UserError(f"{shards.folder}: the disk is full; finished chunks are kept") from error
 
 
 def _count_shared(passed: Sequence[PassedCorpus], finders: Finders) -> tuple[tuple[int, ...], ...] | None:
@@ -432,7 +473,7 @@ def _clearing_up(workdir: Path, asides: Sequence[Path], *, resume: bool) -> Iter
             yield
     except Exception as error:
         is_kept = False
-        if not isinstance(error, OSError) or error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        if not isinstance(error, OSError) or error.errno not in _DISK_IS_FULL:
             raise
         raise UserError(f"{error.filename or workdir}: the disk is full; nothing was written") from error
     finally:

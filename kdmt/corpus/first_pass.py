@@ -19,6 +19,7 @@ import numpy as np
 
 from kdmt.config import Clean
 from kdmt.corpus.chunk_log import ChunkLog
+from kdmt.corpus.chunk_shards import ChunkShards, FoundChunks
 from kdmt.corpus.data_report.patterns import PatternCounts, add_patterns
 from kdmt.corpus.dropped import Examples, add_examples
 from kdmt.corpus.fingerprints import Finders, Fingerprints
@@ -96,22 +97,62 @@ def run_first_pass(
     finders: Finders,
     median: RatioMedian,
     open_map: OpenMap,
+    shards: ChunkShards | None = None,
 ) -> list[PassedCorpus]:
     """Run the first pass over all corpora.
 
     Args:
         open_map: where the rules are applied.
         clean: settings of the rules for corpora without settings of their own.
+        shards: shards of the pass, whose finished chunks are used.
     """
-    passed = []
+    passed: list[PassedCorpus] = []
+    num_chunks = 0
     with open_map(apply_rules) as map_in_order:
         for number, corpus in enumerate(corpora):
             own = corpus.clean or clean
             paths = [workdir / f"{number}.{what}" for what in ("source", "target")]
+            found = None if shards is None else shards.find(number, first_chunk=num_chunks)
             with ChunkLog(workdir / f"{number}.log", paths) as log:
-                chunks = _clean_rest(corpus, own, log, map_in_order)
+                chunks = _clean_rest(corpus, own, log, map_in_order, found)
                 passed.append(_sum_up(corpus, own, chunks, finders, median, workdir, number))
+            num_chunks += _count_chunks(passed[-1].pairs_in)
     return passed
+
+
+def run_shard(
+    shards: ChunkShards,
+    shard: int,
+    corpora: Iterable[TrainingCorpus],
+    clean: Clean | Literal["none"],
+    apply_rules: Callable[[RawChunk], CleanedChunk],
+    open_map: OpenMap,
+) -> int:
+    """Clean the chunks of one shard over all corpora, and return their number. All text is read.
+
+    Args:
+        shards: shards of the pass.
+        shard: number of the shard, from 0.
+        clean: settings of the rules for corpora without settings of their own.
+        open_map: where the rules are applied.
+    """
+    numbers = itertools.count()  # of the chunks of all corpora
+    num_own = 0
+    with open_map(apply_rules) as map_in_order:
+        for number, corpus in enumerate(corpora):
+            with shards.open_log(shard, number) as log:
+                num_done = sum(1 for _ in log.finished())
+                chunks = _chunks(iter(corpus.pairs), corpus.clean or clean)
+                own = (chunk for chunk in chunks if next(numbers) % shards.num_shards == shard)
+                num_own += num_done
+                for chunk in map_in_order(itertools.islice(own, num_done, None)):
+                    log.add(*_split_text(chunk))
+                    num_own += 1
+    return num_own
+
+
+def _count_chunks(num_pairs: int) -> int:
+    return -(-num_pairs // CHUNK_PAIRS)
 
 
 def remove_all_but_chunks(workdir: Path) -> None:
@@ -126,20 +167,54 @@ def _clean_rest(
     clean: Clean | Literal["none"],
     log: ChunkLog,
     map_in_order: Callable[[Iterable[RawChunk]], Iterator[CleanedChunk]],
+    found: FoundChunks | None,
 ) -> Iterator[CleanedChunk]:
     """Yield the chunks of a corpus without their text, which is written to the text files.
 
     The chunks that an interrupted call has finished are read from the log; their pairs are only counted.
+
+    Args:
+        found: chunks that shards have finished, which are copied to the log.
     """
-    pairs, num_done = iter(corpus.pairs), 0
+    pairs, num_done, num_pairs = iter(corpus.pairs), 0, 0
     for chunk in log.finished():
-        num_done += chunk.pairs_in
+        num_done += 1
+        num_pairs += chunk.pairs_in
         yield chunk
-    collections.deque(itertools.islice(pairs, num_done), maxlen=0)
-    for chunk in map_in_order(_chunks(pairs, clean)):
-        bare = replace(chunk, source=b"", target=b"")
-        log.add(bare, (chunk.source, chunk.target))
+    collections.deque(itertools.islice(pairs, num_pairs), maxlen=0)
+    rest = _chunks(pairs, clean)
+    for chunk in map_in_order(rest) if found is None else _fill_in(rest, num_done, found, map_in_order):
+        bare, texts = _split_text(chunk)
+        log.add(bare, texts)
         yield bare
+
+
+def _fill_in(
+    chunks: Iterable[RawChunk],
+    first: int,
+    found: FoundChunks,
+    map_in_order: Callable[[Iterable[RawChunk]], Iterator[CleanedChunk]],
+) -> Iterator[CleanedChunk]:
+    """Yield the chunks that shards have finished, and clean the others, in order.
+
+    Args:
+        first: index of the first chunk in its corpus.
+    """
+    missing = (chunk for index, chunk in enumerate(chunks, start=first) if index not in found)
+    cleaned = map_in_order(missing)
+    for index in itertools.count(first):
+        if index in found:
+            bare, (source, target) = found.read(index)
+            yield replace(bare, source=source, target=target)
+        elif (chunk := next(cleaned, None)) is not None:
+            yield chunk
+        else:
+            return
+
+
+def _split_text(chunk: CleanedChunk) -> tuple[CleanedChunk, tuple[bytes, bytes]]:
+    """Return a chunk without its text, and its text of both sides."""
+    return replace(chunk, source=b"", target=b""), (chunk.source, chunk.target)
 
 
 def _sum_up(

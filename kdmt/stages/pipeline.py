@@ -16,7 +16,7 @@ from kdmt.stages.distill import TextStage, text_stages
 from kdmt.stages.followers import Followers, join_stages
 from kdmt.stages.given_checkpoints import RUN_INPUTS, given_checkpoints
 from kdmt.stages.knowledge import knowledge_stages
-from kdmt.stages.prepare import prepare_stage
+from kdmt.stages.prepare import prepare_shards, prepare_stage
 from kdmt.stages.score import check_language_model, score_stage
 from kdmt.stages.training import student_stages, teacher_stage
 from kdmt.stages.workspace import Workspace
@@ -103,12 +103,28 @@ def run_shards(workspace: Workspace, shard: int, shards: int, *, rebuild: bool) 
     Raises:
         UserError: if there is no such shard; see also `run_command`.
     """
-    if not 0 <= shard < shards:
-        raise UserError(f"--shard {shard}/{shards}: expected a shard from 0 on and less than their number")
+    _check_shard(shard, shards)
     check_architectures(workspace.config)
     for made in checked_stages(workspace).texts.values():
         if made.shards is not None:
             run_shard(made.stage, made.shards, shard, shards, rebuild=rebuild, say=workspace.say)
+
+
+def run_prepare_shard(workspace: Workspace, shard: int, shards: int, *, rebuild: bool) -> None:
+    """Make one shard of the cleaning pass of the prepare stage.
+
+    Raises:
+        UserError: if there is no such shard; see also `run_command`.
+    """
+    _check_shard(shard, shards)
+    check_architectures(workspace.config)
+    (stage,) = checked_stages(workspace).groups["prepare"]
+    run_shard(stage, prepare_shards(workspace), shard, shards, rebuild=rebuild, say=workspace.say)
+
+
+def _check_shard(shard: int, shards: int) -> None:
+    if not 0 <= shard < shards:
+        raise UserError(f"--shard {shard}/{shards}: expected a shard from 0 on and less than their number")
 
 
 def run_verification(workspace: Workspace, *, blocks: int, seed: int | None) -> None:

@@ -14,14 +14,15 @@
         report-examples.json                        beginnings of the first pairs that each rule dropped, by corpus
 
 The stage writes to `prepare.partial` and renames it, so that a failure does not change an earlier `prepare`. A run that
-was stopped goes on from there (`kdmt.stages.prepare_partial`). This module plans; `kdmt.stages.prepare_work` does the
-work.
+was stopped goes on from there, and shards of the cleaning pass write their chunks there
+(`kdmt.stages.prepare_partial`). This module plans; `kdmt.stages.prepare_work` does the work.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from kdmt.checksum import known_sha256
 from kdmt.config import Prepare
@@ -31,12 +32,17 @@ from kdmt.corpus.indexed import bin_path, idx_path
 from kdmt.corpus.reading import token_companions
 from kdmt.errors import UserError
 from kdmt.flow.manifest import Plan, make_plan, recorded_plan
+from kdmt.flow.shards import Shards
 from kdmt.flow.stage import Stage
 from kdmt.interop.fairseq.data_bin import DataBin
 from kdmt.languages import Direction
 from kdmt.stages.cleaning import rule_inputs
 from kdmt.stages.measures import spaced_sides
+from kdmt.stages.prepare_partial import is_begun_for_shards, partial_of
 from kdmt.stages.workspace import Workspace
+
+if TYPE_CHECKING:
+    from kdmt.stages.prepare_work import Preparation
 
 
 def prepare_stage(workspace: Workspace) -> Stage:
@@ -46,12 +52,34 @@ def prepare_stage(workspace: Workspace) -> Stage:
     )
 
 
+def prepare_shards(workspace: Workspace) -> Shards:
+    """Return the functions that clean the corpora in shards."""
+
+    def begin(plan: Plan) -> None:
+        from kdmt.stages.prepare_work import begin_shards
+
+        begin_shards(_preparation(workspace), workspace.prepare, plan, workspace.resolved_config())
+
+    def make(plan: Plan, shard: int, num_shards: int) -> None:
+        from kdmt.stages.prepare_work import make_shard
+
+        make_shard(_preparation(workspace), workspace.prepare, plan, shard, num_shards)
+
+    return Shards(begin, make, lambda plan: is_begun_for_shards(partial_of(workspace.prepare), plan))
+
+
 def _make(workspace: Workspace, plan: Plan) -> None:
-    from kdmt.stages.prepare_work import Locations, Preparation, make
+    from kdmt.stages.prepare_work import make
+
+    make(_preparation(workspace), workspace.prepare, plan, workspace.resolved_config())
+
+
+def _preparation(workspace: Workspace) -> Preparation:
+    from kdmt.stages.prepare_work import Locations, Preparation
 
     alternatives = workspace.provenance.alternatives
     places = Places(workspace.layout.downloads, workspace.mirrors, alternatives=alternatives)
-    preparation = Preparation(
+    return Preparation(
         settings=workspace.config.prepare,
         direction=workspace.direction,
         spaced=spaced_sides(workspace),
@@ -59,7 +87,6 @@ def _make(workspace: Workspace, plan: Plan) -> None:
         say=workspace.say,
         provenance=workspace.provenance,
     )
-    make(preparation, workspace.prepare, plan, workspace.resolved_config())
 
 
 def _plan(workspace: Workspace) -> Plan:

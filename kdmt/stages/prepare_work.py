@@ -8,8 +8,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Literal
 
-from kdmt.config import NO_LOCK_FILE, Corpus, HeldOut, ParallelText, Prepare, Provenance, Source, Tokenizer
+from kdmt.config import NO_LOCK_FILE, Clean, Corpus, HeldOut, ParallelText, Prepare, Provenance, Source, Tokenizer
 from kdmt.corpus.binarize import (
     BinarizedPair,
     TextPair,
@@ -21,7 +22,7 @@ from kdmt.corpus.binarize import (
 from kdmt.corpus.characters import find_foreign_forms
 from kdmt.corpus.checks import check_held_out, check_malformed, check_sides, check_specials, report_findings
 from kdmt.corpus.chunk_log import ChunkLog
-from kdmt.corpus.clean import CleaningReport, clean_corpora
+from kdmt.corpus.clean import CleaningReport, clean_corpora, clean_shard
 from kdmt.corpus.codec import TEXT_FILE
 from kdmt.corpus.decontaminate import Forbidden, collect_forbidden
 from kdmt.corpus.dropped import describe_dropped
@@ -33,7 +34,7 @@ from kdmt.corpus.licences import describe_licences, licences_of
 from kdmt.corpus.lines import iterate_lines, spread_lines, write_lines
 from kdmt.corpus.ngram_overlap import NgramOverlaps, index_side
 from kdmt.corpus.pool import OpenMap, mapping_in_order
-from kdmt.corpus.prepared import PARTIAL_SUFFIX, REPORT, REPORT_EXAMPLES, PreparedCorpus, reference_paths
+from kdmt.corpus.prepared import REPORT, REPORT_EXAMPLES, PreparedCorpus, reference_paths
 from kdmt.corpus.reading import Skipped, monolingual_lines, read_pairs, source_lines
 from kdmt.corpus.round_trip import SAMPLED_LINES, measure_round_trip
 from kdmt.corpus.steps import Steps
@@ -54,11 +55,21 @@ from kdmt.files import write_json
 from kdmt.flow.folders import move_aside, real_folder
 from kdmt.flow.manifest import Plan, finish
 from kdmt.flow.progress import count_pairs, download_progress
+from kdmt.flow.stage import setting_up
 from kdmt.languages import Direction, characters_per_word
+from kdmt.outputs import open_lock, take
 from kdmt.runtime import cores
 from kdmt.stages.cleaning import filter_context
 from kdmt.stages.prepare_data_bin import take_data_bin
-from kdmt.stages.prepare_partial import WORK, is_complete, open_partial
+from kdmt.stages.prepare_partial import (
+    SHARDS,
+    WORK,
+    is_complete,
+    open_partial,
+    partial_of,
+    require_num_shards,
+    shards_of,
+)
 from kdmt.stages.prepare_report import Collected, write_report
 from kdmt.workers.ray_map import mapping_on_ray
 
@@ -121,12 +132,11 @@ def make(work: Preparation, folder: Path, plan: Plan, config: Mapping[str, objec
         folder: folder of the stage.
         config: all settings of the pipeline, for the folder's `config.json`.
     """
-    final = real_folder(folder)  # if it is a symbolic link, all files are written to the disk of its target
-    partial = final.with_name(f"{final.name}{PARTIAL_SUFFIX}")
-    if not is_complete(partial, plan):
-        _complete(work, partial, plan, config)
-    move_aside(final)
-    partial.rename(final)
+    place = partial_of(folder)
+    if not is_complete(place, plan):
+        _complete(work, place, plan, config)
+    move_aside(real_folder(folder))
+    place.rename(real_folder(folder))
 
 
 def _complete(work: Preparation, partial: Path, plan: Plan, config: Mapping[str, object]) -> None:
@@ -137,6 +147,95 @@ def _complete(work: Preparation, partial: Path, plan: Plan, config: Mapping[str,
     shutil.rmtree(partial / WORK)
     outputs = [path for path in partial.rglob("*") if path.is_file() and path.name not in ("plan.json", "config.json")]
     finish(partial, plan, outputs=outputs, facts=facts)
+
+
+# -------------------------------------------------------------------------------------------------------------- shards
+
+
+def begin_shards(work: Preparation, folder: Path, plan: Plan, config: Mapping[str, object]) -> None:
+    """Open the folder for the shards of the cleaning pass.
+
+    Args:
+        folder: folder of the stage.
+        config: all settings of the pipeline, for the folder's `config.json`.
+
+    Raises:
+        UserError: if the settings leave nothing to clean.
+    """
+    if work.settings.data_bin is not None:
+        raise UserError("--shard has no effect with prepare.data_bin: its text is not cleaned")
+    open_partial(partial_of(folder), plan, config, resume=True, say=work.say)
+
+
+def make_shard(work: Preparation, folder: Path, plan: Plan, shard: int, num_shards: int) -> None:
+    """Clean every `num_shards`-th chunk of training and monolingual text, beginning with chunk `shard`.
+
+    Args:
+        folder: folder of the stage.
+
+    Raises:
+        UserError: if the folder is divided into another number of shards, or another process makes this one.
+    """
+    place = partial_of(folder)
+    if is_complete(place, plan) or not _unfinished_passes(work, place):
+        work.say("prepare: everything is cleaned; without --shard the same command completes the stage")
+        return
+    scratch = place / WORK / SHARDS / f"held-out-{shard}"
+    with setting_up(folder):
+        require_num_shards(place, num_shards)
+        scratch.mkdir(parents=True, exist_ok=True)
+    with open_lock(scratch) as lock:
+        if not take(lock):
+            raise UserError(f"--shard {shard}/{num_shards}: another process makes this shard")
+        num_chunks = _clean_shard(work, place, scratch, shard)
+        shutil.rmtree(scratch)
+    work.say(
+        f"prepare: the {num_chunks:,} chunks of shard {shard} of {num_shards} are there; "
+        "without --shard the same command puts the shards together"
+    )
+
+
+def _unfinished_passes(work: Preparation, place: Path) -> list[str]:
+    """Return the steps of the cleaning pass that are not finished."""
+    steps = Steps(place, place / WORK / "steps")
+    names = ["train", "monolingual"] if work.settings.monolingual else ["train"]
+    return [name for name in names if steps.values(name) is None]
+
+
+def _clean_shard(work: Preparation, place: Path, scratch: Path, shard: int) -> int:
+    """Clean the chunks of a shard, and return their number.
+
+    Args:
+        place: folder in which the stage is written.
+        scratch: folder for the held-out text.
+    """
+    _fetch_all(work)
+    forbidden = None
+    if work.settings.decontaminate:
+        processor = TextProcessor(work.settings.text, *work.direction.sides)
+        held_out = held_out_texts(work.settings)
+        for split, corpus in held_out.items():
+            _write_held_out(work, scratch, split, corpus, processor)
+        forbidden = _forbidden(work, scratch, held_out)
+    num_chunks = 0
+    for name in _unfinished_passes(work, place):
+        shards = shards_of(place, name)
+        assert shards is not None
+        one = (_training_pass if name == "train" else _monolingual_pass)(work, forbidden, {})
+        num_chunks += clean_shard(
+            one.corpora,
+            shards,
+            shard,
+            clean=one.clean,
+            forbidden=one.forbidden,
+            open_map=_open_map(work),
+            spaced=one.spaced,
+            languages=one.languages,
+        )
+    return num_chunks
+
+
+# -------------------------------------------------------------------------------------------------------- whole stage
 
 
 def _fill(work: Preparation, folder: Path, steps: Steps, title: str, hashes: Mapping[str, str]) -> dict[str, object]:
@@ -289,7 +388,37 @@ def _clean_once(
         report = CleaningReport.from_record(done["report"])
         malformed |= {corpus: Malformed(**values) for corpus, values in done["malformed"].items()}
     shutil.rmtree(chunks, ignore_errors=True)
+    shutil.rmtree(steps.folder / WORK / SHARDS / name, ignore_errors=True)
     return report
+
+
+@dataclass(frozen=True)
+class _CleaningPass:
+    """The arguments of a cleaning pass, of a whole run and of shards; see `clean_corpora`."""
+
+    corpora: Iterable[TrainingCorpus]
+    clean: Clean | Literal["none"]
+    forbidden: Forbidden | None
+    spaced: tuple[bool, bool]
+    languages: tuple[str, str]
+
+
+def _training_pass(work: Preparation, forbidden: Forbidden | None, malformed: dict[str, Malformed]) -> _CleaningPass:
+    settings = work.settings
+    corpora = (_training_corpus(work, index, corpus, malformed) for index, corpus in enumerate(settings.train))
+    return _CleaningPass(corpora, settings.clean, forbidden, work.spaced, work.direction.sides)
+
+
+def _monolingual_pass(work: Preparation, forbidden: Forbidden | None, malformed: dict[str, Malformed]) -> _CleaningPass:
+    """Return the pass over monolingual text, with each line as its own translation."""
+    settings = work.settings
+    return _CleaningPass(
+        (_monolingual_corpus(work, index, source, malformed) for index, source in enumerate(settings.monolingual)),
+        settings.clean if settings.clean == "none" else settings.clean.for_lines(),
+        None if forbidden is None else forbidden.of_copies(),
+        work.spaced[:1] * 2,
+        (work.direction.source, work.direction.source),
+    )
 
 
 def _clean_training_text(
@@ -311,19 +440,21 @@ def _clean_training_text(
     tags = folder / "train.tags"
     source.parent.mkdir(exist_ok=True)
 
+    one = _training_pass(work, forbidden, malformed)
+
     def clean(chunks: Path) -> CleaningReport:
         return clean_corpora(
-            (_training_corpus(work, index, corpus, malformed) for index, corpus in enumerate(settings.train)),
-            clean=settings.clean,
-            forbidden=forbidden,
+            one.corpora,
+            clean=one.clean,
+            forbidden=one.forbidden,
             out_source=source,
             out_target=target,
             out_tags=tags,
             workdir=chunks,
             resume=True,
             open_map=_open_map(work),
-            spaced=work.spaced,
-            languages=work.direction.sides,
+            spaced=one.spaced,
+            languages=one.languages,
             filters=filter_context(
                 settings,
                 direction=work.direction,
@@ -335,6 +466,7 @@ def _clean_training_text(
             ),
             mixing=settings.mixing,
             seed=settings.sampling_seed,
+            shards=shards_of(folder, "train"),
         )
 
     return _clean_once(steps, "train", (source, target, tags), malformed, clean)
@@ -480,26 +612,24 @@ def _write_monolingual(
     forbidden: Forbidden | None,
     malformed: dict[str, Malformed],
 ) -> CleaningReport:
-    """Write clean text of the source language.
-
-    The cleaning rules are those for pairs, with each line as its own translation.
-    """
-    settings, place = work.settings, _clean_folder(work, folder) / f"monolingual.{work.direction.source}"
-    rules = settings.clean if settings.clean == "none" else settings.clean.for_lines()
+    """Write clean text of the source language."""
+    place = _clean_folder(work, folder) / f"monolingual.{work.direction.source}"
+    one = _monolingual_pass(work, forbidden, malformed)
 
     def clean(chunks: Path) -> CleaningReport:
         return clean_corpora(
-            (_monolingual_corpus(work, index, source, malformed) for index, source in enumerate(settings.monolingual)),
-            clean=rules,
-            forbidden=None if forbidden is None else forbidden.of_copies(),
+            one.corpora,
+            clean=one.clean,
+            forbidden=one.forbidden,
             out_source=place,
             out_target=chunks / "copy",
             out_tags=chunks / "tags",
             workdir=chunks,
             resume=True,
             open_map=_open_map(work),
-            spaced=work.spaced[:1] * 2,
-            languages=(work.direction.source, work.direction.source),
+            spaced=one.spaced,
+            languages=one.languages,
+            shards=shards_of(folder, "monolingual"),
         )
 
     report = _clean_once(steps, "monolingual", [place], malformed, clean)

@@ -96,6 +96,7 @@ def test_control_characters_in_messages_are_escaped(pipeline: Path) -> None:
         (["nope"], "nope"),
         (["run"], "PIPELINE.yaml"),
         (["status", "tiny.yaml", "--nope"], "--nope"),
+        (["prepare", "tiny.yaml", "--shard", "1-3"], "--shard '1-3': expected I/N"),
         (["distill", "tiny.yaml", "--shard", "1"], "--shard '1': expected I/N"),
         (["run", "missing.yaml"], "missing.yaml: there is no such pipeline file"),
     ],

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from kdmt.corpus.chunk_log import ChunkLog
+from kdmt.corpus.chunk_log import ChunkLog, FinishedChunks
 
 CHUNKS = [
     ({"number": number, "counts": collections.Counter({"a": number})}, b"s" * number, b"t%d\n" % number)
@@ -73,6 +73,27 @@ def test_zeros_in_place_of_bytes_are_noticed(tmp_path: Path, name: str) -> None:
         (folder / name).write_bytes(content[:length] + bytes(len(content) - length))
         write(folder)
         assert contents(folder) == expected
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_finished_chunks_are_read_without_changing_the_files(tmp_path: Path, name: str) -> None:
+    """Cut one of the files at every byte; the complete chunks are read in any order."""
+    write(tmp_path / "whole")
+    for length in range((tmp_path / "whole" / name).stat().st_size + 1):
+        folder = tmp_path / f"{name}{length}"
+        write(folder)
+        os.truncate(folder / name, length)
+        before = contents(folder)
+        found = FinishedChunks(folder / "log", [folder / "source", folder / "target"])
+        read = {index: found.read(index) for index in reversed(range(len(found)))}
+        assert contents(folder) == before
+        assert len(found) == len(write(folder))
+        assert read == {index: (CHUNKS[index][0], list(CHUNKS[index][1:])) for index in range(len(found))}
+
+
+def test_a_missing_log_has_no_chunks(tmp_path: Path) -> None:
+    assert len(FinishedChunks(tmp_path / "log", [tmp_path / "source"])) == 0
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_arrays_are_restored_bit_for_bit(tmp_path: Path) -> None:

@@ -118,3 +118,18 @@ def test_upstream_stages_must_be_up_to_date(text: Text, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="text is not up to date: it was never made"):
         run_shard(stage, Shards(text.begin, text.make_shard), 0, 2, rebuild=False, say=text.messages.append)
     assert not text.folder.exists()
+
+
+def test_a_stage_whose_shards_are_in_another_folder_is_begun_once(text: Text) -> None:
+    begun: list[Plan] = []
+    shards = Shards(begun.append, text.make_shard, lambda plan: plan in begun)
+    text.folder.mkdir()
+    for shard in range(2):
+        run_shard(text.stage, shards, shard, 2, rebuild=False, say=text.messages.append)
+    assert begun == [text.plan()]
+    assert text.messages == ["text: starting"]
+    run_stage(text.stage, rebuild=False, say=text.messages.append)
+    begun.clear()
+    run_shard(text.stage, shards, 0, 2, rebuild=False, say=text.messages.append)
+    assert begun == []
+    assert text.messages[-1] == "text: up to date, nothing to do"

@@ -10,7 +10,14 @@ from tiny_pipeline import settings, write_text
 
 from kdmt.config import Pipeline
 from kdmt.errors import UserError
-from kdmt.stages.pipeline import build_stages, chosen_students, run_command, run_shards, run_verification
+from kdmt.stages.pipeline import (
+    build_stages,
+    chosen_students,
+    run_command,
+    run_prepare_shard,
+    run_shards,
+    run_verification,
+)
 from kdmt.stages.workspace import Workspace
 
 
@@ -128,6 +135,8 @@ def test_students_are_chosen_by_name() -> None:
 def test_a_shard_that_does_not_exist_is_refused(shard: int, shards: int) -> None:
     with pytest.raises(UserError, match=f"--shard {shard}/{shards}: expected a shard from 0 on"):
         run_shards(workspace("mixed"), shard, shards, rebuild=False)
+    with pytest.raises(UserError, match=f"--shard {shard}/{shards}: expected a shard from 0 on"):
+        run_prepare_shard(workspace("mixed"), shard, shards, rebuild=False)
 
 
 def test_a_command_needs_the_stages_before_it() -> None:

@@ -13,11 +13,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import yaml
 from tiny_pipeline import Finished, hash_tree, kdmt, make_pairs, settings, to_yaml, write_lines
 from tiny_prepare import MADE
 
 from kdmt.corpus import clean, first_pass
-from kdmt.stages import prepare_work
+from kdmt.stages import prepare_partial, prepare_work
 
 PARTIAL = MADE.with_name("prepare.partial")
 GOES_ON = f"prepare: goes on with what a stopped run left in {PARTIAL}"
@@ -211,3 +212,133 @@ def test_a_complete_folder_is_only_renamed(undisturbed: dict[str, str], monkeypa
     result: Finished = kdmt("prepare", "tiny.yaml")
     assert result.code == 0
     assert hash_tree(MADE) == undisturbed
+
+
+# -------------------------------------------------------------------------------------------------------------- shards
+
+
+def shard(number: int, count: int = 3, *arguments: str) -> Finished:
+    return kdmt("prepare", "tiny.yaml", "--shard", f"{number}/{count}", *arguments)
+
+
+def test_shards_in_any_order_and_an_interruption_give_the_same_files(
+    undisturbed: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, num_cleaned = clean.clean_chunk, 0
+
+    def interrupted(chunk: first_pass.RawChunk, **values: object) -> first_pass.CleanedChunk:
+        nonlocal num_cleaned
+        num_cleaned += 1
+        if num_cleaned == 15:
+            raise KeyboardInterrupt
+        return real(chunk, **values)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(clean, "clean_chunk", interrupted)
+    first = shard(2)
+    assert first.code == 0, first.err
+    assert "prepare: starting" in first.err
+    # 28 and 7 chunks of 40 lines
+    assert "prepare: the 11 chunks of shard 2 of 3 are there; without --shard" in first.err
+    assert shard(0).code == 130
+    assert not MADE.exists()
+    second = shard(0)
+    assert "the 13 chunks of shard 0 of 3 are there" in second.err
+    assert "starting" not in second.err
+    assert num_cleaned == 11 + 13 + 1
+    assert kdmt("prepare", "tiny.yaml").code == 0
+    assert num_cleaned == 11 + 13 + 1 + 11
+    assert hash_tree(MADE) == undisturbed
+    assert not PARTIAL.exists()
+    assert "prepare: up to date, nothing to do" in shard(1).err
+
+
+def test_a_shard_after_the_cleaning_pass_does_nothing(undisturbed: dict[str, str]) -> None:
+    assert shard(0).code == 0
+    assert kill_at((PARTIAL / "work/steps/text.train.en.json").exists, 0.0)
+    assert not (PARTIAL / "work/shards/train").exists()
+    assert "prepare: everything is cleaned; without --shard the same command" in shard(1).err
+    assert kdmt("prepare", "tiny.yaml").code == 0
+    assert hash_tree(MADE) == undisturbed
+
+
+@pytest.mark.usefixtures("corpora")
+def test_a_shard_that_does_not_fit_the_others_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert shard(0).code == 0
+    before = hash_tree(PARTIAL)
+    for refused, message in (
+        (shard(1, 4), f"--shard: the chunks in {PARTIAL} are divided into 3 shards, not 4"),
+        (shard(1, 3, "--set", "prepare.decontaminate=false"), "as the setting prepare.decontaminate changed"),
+        (shard(1, 3, "--set", "prepare.clean.max_words=5"), "as the setting prepare.clean.max_words changed"),
+    ):
+        assert refused.code == 2
+        assert message in refused.err
+    monkeypatch.setattr(prepare_partial, "software_versions", lambda: {"sentencepiece": "0.1"})
+    refused = shard(1)
+    assert refused.code == 2
+    assert f"{PARTIAL}: unfinished work that this shard cannot use, as the version of sentencepiece" in refused.err
+    assert hash_tree(PARTIAL) == before
+    assert kdmt("clean", "tiny.yaml", "prepare.partial", "--yes").code == 0
+    assert shard(1, 4).code == 0
+
+
+@pytest.mark.usefixtures("corpora")
+def test_two_processes_do_not_make_the_same_shard(monkeypatch: pytest.MonkeyPatch) -> None:
+    inner: list[Finished] = []
+    real = prepare_work._fetch_all
+
+    def start_others(work: prepare_work.Preparation) -> None:
+        monkeypatch.setattr(prepare_work, "_fetch_all", real)
+        inner.extend([shard(1), kdmt("prepare", "tiny.yaml"), shard(2)])
+        real(work)
+
+    monkeypatch.setattr(prepare_work, "_fetch_all", start_others)
+    assert shard(1).code == 0
+    assert [each.code for each in inner] == [2, 2, 0]
+    assert "--shard 1/3: another process makes this shard" in inner[0].err
+    assert "another process is at work on it" in inner[1].err
+
+
+def _clean_shard_in_child(number: int, delay: float, arguments: tuple[str, ...]) -> None:
+    time.sleep(delay)
+    os._exit(shard(number, 3, *arguments).code)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", [1, 2])
+def test_shards_at_once_and_killed_give_the_same_files(corpora: Path, workers: int) -> None:
+    """Clean with rules, language identification and a filter; kill one of the shards, and restart another."""
+    pytest.importorskip("py3langid")
+    document = yaml.safe_load(Path("tiny.yaml").read_text(encoding="utf-8"))
+    document["prepare"]["clean"] = {
+        "rules": ["default", {"language": {"min": 0.01}}, {"alignment": {"drop_percent": 5}}],
+        "near_duplicates": 0.9,
+    }
+    Path("tiny.yaml").write_text(to_yaml(document), encoding="utf-8")
+    assert kdmt("prepare", "tiny.yaml", "--runs", "undisturbed").code == 0
+    undisturbed = hash_tree(Path("undisturbed/tiny/prepare"))
+    dropped = json.loads(Path("undisturbed/tiny/prepare/report.json").read_text())["dropped"]
+    assert dropped["language"]
+    assert dropped["alignment"]
+    seed = time.time_ns() % 1_000_000
+    print(f"moments of seed {seed}")
+    drawn = random.Random(seed)
+    workers_set = ("--set", f"prepare.workers={workers}")
+    context = multiprocessing.get_context("fork")
+    for _ in range(3):
+        children = [
+            context.Process(target=_clean_shard_in_child, args=(number, drawn.uniform(0.0, 0.3), workers_set))
+            for number in range(3)
+        ]
+        for child in children:
+            child.start()
+        victim = children[drawn.randrange(3)]
+        time.sleep(drawn.uniform(0.2, 2.0))
+        victim.kill()
+        for child in children:
+            child.join()
+        assert {child.exitcode for child in children} <= {0, -signal.SIGKILL}
+        result = kdmt("prepare", "tiny.yaml")
+        assert result.code == 0, result.err
+        assert hash_tree(MADE) == undisturbed
+        shutil.rmtree(MADE)
+    assert corpora.is_dir()
