@@ -45,8 +45,10 @@ class Provenance:
         path = next((path for sha256, path in self.checksums.items() if f"expected {sha256}" in message), None)
         if path is None:
             return message
-        command = f"{self.lock_command} --update {path}"
-        return f"{self.describe(path)}: {message}; the lock file has the other sha256: '{command}' locks the file again"
+        where = self.describe(path)  # a URL if `kdmt lock` checks a file that is locked
+        shown = message if message.startswith(f"{where}: ") else f"{where}: {message}"
+        command = f"{self.lock_command} --update {shlex.quote(path)}"
+        return f"{shown}; the lock file has the other sha256. To lock the file again: {command}"
 
 
 NO_LOCK_FILE = Provenance()

@@ -194,7 +194,7 @@ def _mismatch(address: Address, job: Download, found: str | None) -> _Failed:
     job.record.unlink(missing_ok=True)
     return _Failed(
         f"{address.url}: the sha256 of what came is {found}, expected {job.sha256}; it is kept as {kept_at}, "
-        "where a sha256 that is put right finds it",
+        "where it is found if you correct the sha256",
         is_passing=False,
     )
 

@@ -172,8 +172,8 @@ def test_a_download_with_other_content_is_refused(monkeypatch: pytest.MonkeyPatc
     found = hashlib.sha256(page).hexdigest()
     kept = Path(f"runs/downloads/{found[:16]}-train.en.gz")
     assert message == (
-        f"{url}: the sha256 of what came is {found}, expected {'0' * 64}; it is kept as {kept}, where a sha256 that is "
-        "put right finds it"
+        f"{url}: the sha256 of what came is {found}, expected {'0' * 64}; it is kept as {kept}, where it is "
+        "found if you correct the sha256"
     )
     assert list(Path("runs/downloads").iterdir()) == [kept]
 

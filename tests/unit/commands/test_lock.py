@@ -252,7 +252,7 @@ def test_a_changed_file_is_refused_by_name_with_both_checksums(served: Server) -
     assert (
         f"prepare.valid: {served.url}valid.de.gz: the sha256 of what came is {found}, expected {locked}" in refused.err
     )
-    assert "'kdmt lock tiny.yaml --update prepare.valid' locks the file again" in refused.err
+    assert "To lock the file again: kdmt lock tiny.yaml --update prepare.valid\n" in refused.err
 
 
 def test_another_text_in_a_changed_archive_is_refused(served: Server) -> None:
@@ -263,8 +263,9 @@ def test_another_text_in_a_changed_archive_is_refused(served: Server) -> None:
     other = f"prepare.train.0={{source: {{url: '{url}', member: x}}, target: {{path: text/train.de}}}}"
     refused = kdmt("lock", "tiny.yaml", "--set", other, "--runs", "elsewhere")
     assert refused.code == 2
-    assert f"{url}: the sha256 of what came is {found}, expected {locked}" in refused.err
-    assert f"--update {url}' locks the file again" in refused.err
+    assert refused.err.startswith(f"kdmt: error: {url}: the sha256 of what came is {found}, expected {locked}; ")
+    assert "To lock the file again: kdmt lock tiny.yaml --set " in refused.err
+    assert refused.err.endswith(f" --update {url}\n")
     assert LOCK.read_bytes() == before
 
 

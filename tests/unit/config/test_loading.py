@@ -65,7 +65,7 @@ def test_an_error_about_a_checksum_names_the_data_set_and_the_command(pipeline: 
     assert found.startswith(
         f"prepare.train.0 (opus: Tiny/v1): http://x/de: the sha256 of what came is {A}, expected {B}"
     )
-    assert found.endswith(f"'{provenance.lock_command} --update prepare.train.0' locks the file again")
+    assert found.endswith(f". To lock the file again: {provenance.lock_command} --update prepare.train.0")
     assert provenance.lock_command == f"kdmt lock {pipeline} --set 'prepare.train.0={{opus: Tiny/v1, weight: 3}}'"
     other = f"http://x/de: the sha256 of what came is {B}, expected {'c' * 64}"
     assert provenance.explain(other) == other

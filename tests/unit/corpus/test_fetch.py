@@ -264,8 +264,8 @@ def test_a_corrected_sha256_finds_the_earlier_download(
         get(Source(url=server.url, sha256=OTHER))
     kept = tmp_path / "downloads" / f"{SHA256[:16]}-file name.bin"
     assert str(caught.value) == (
-        f"{server.url}: the sha256 of what came is {SHA256}, expected {OTHER}; it is kept as {kept}, where a sha256 "
-        "that is put right finds it"
+        f"{server.url}: the sha256 of what came is {SHA256}, expected {OTHER}; it is kept as {kept}, where it is "
+        "found if you correct the sha256"
     )
     assert get(Source(url=server.url, sha256=SHA256)) == kept
     assert len(server.range_headers) == 1
