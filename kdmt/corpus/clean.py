@@ -98,6 +98,11 @@ class CorpusCounts:
     examples: Examples  # beginnings of the first pairs that each rule dropped
     patterns: ListedPatterns = field(default_factory=dict)  # frequent beginnings of pairs dropped in the first pass
 
+    @property
+    def used(self) -> int:
+        """Number of pairs that are used, each counted once."""
+        return self.pairs_kept if self.pairs_used is None else self.pairs_used
+
 
 @dataclass(frozen=True)
 class CleaningReport:
@@ -115,6 +120,11 @@ class CleaningReport:
     @property
     def pairs_out(self) -> int:
         return sum(corpus.pairs_out for corpus in self.corpora)
+
+    @property
+    def pairs_without_copies(self) -> int:
+        """Number of pairs of the output, each counted once."""
+        return sum(min(corpus.used, corpus.pairs_out) for corpus in self.corpora)
 
     @property
     def dropped(self) -> dict[str, int]:
@@ -168,7 +178,7 @@ class CleaningReport:
     def sampling(self, *, mixed: bool) -> Iterator[str]:
         """Yield a line for each corpus of which the output has another number of pairs than `weight` alone gives."""
         for corpus in self.corpora:
-            used = corpus.pairs_kept if corpus.pairs_used is None else corpus.pairs_used
+            used = corpus.used
             if corpus.pairs_used is not None:
                 yield f"{corpus.name}: {used:,} of {corpus.pairs_kept:,} pairs are used"
             if mixed and used:

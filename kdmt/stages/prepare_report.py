@@ -108,7 +108,7 @@ def _gather(corpus: PreparedCorpus, settings: Prepare, collected: Collected) -> 
             for split, values in collected.held_out.items()
             for other, count in values.get("shared", {}).items()
         ),
-        suggestion=explain_suggestion(cleaned.pairs_out) + "." if settings.tokenizer.is_learnt else "",
+        suggestion=explain_suggestion(cleaned.pairs_without_copies) + "." if settings.tokenizer.is_learnt else "",
     )
 
 

@@ -548,18 +548,19 @@ def _warn(work: Preparation, report: CleaningReport, *, unit: str = "pairs") -> 
 def _with_vocabulary_size(work: Preparation, report: CleaningReport) -> Tokenizer:
     """Return the settings of the tokenizer with a number in place of `vocab_size: auto`, and show the suggested size.
 
-    The size depends on the number of training pairs alone. Where the text allows fewer pieces, a model of
-    SentencePiece gets as many as possible.
+    The size depends on the number of training pairs alone, without copies by `weight` or `mixing`. Where the text
+    allows fewer pieces, a model of SentencePiece gets as many as possible.
     """
     settings = work.settings.tokenizer
     if not settings.is_learnt:
         return settings
-    explained = explain_suggestion(report.pairs_out)
+    num_pairs = report.pairs_without_copies  # copies have no further words
+    explained = explain_suggestion(num_pairs)
     if settings.vocab_size == "auto":
-        size = suggest_size(report.pairs_out)
+        size = suggest_size(num_pairs)
         work.say(f"prepare: tokenizer.vocab_size: auto is {size:,}: {explained}")
         return settings.model_copy(update={"vocab_size": size, "hard_vocab_limit": False})
-    if is_far_off(settings.vocab_size, report.pairs_out):
+    if is_far_off(settings.vocab_size, num_pairs):
         work.say(f"prepare: tokenizer.vocab_size is {settings.vocab_size:,}; {explained} ('auto' chooses this size)")
     return settings
 

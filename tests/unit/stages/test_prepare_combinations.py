@@ -21,7 +21,7 @@ from kdmt.corpus.chunk_log import ChunkLog
 from kdmt.stages import prepare_work
 
 SCORE = "import sys\nfor line in sys.stdin: print(line.count('b'))\n"
-SEEDS = [*range(4), *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(4, 40))]
+SEEDS = [*range(2), *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(2, 40))]
 
 
 def damage(pair: tuple[str, str], draw: random.Random) -> tuple[str, str]:
@@ -149,7 +149,7 @@ def check_counts(document: dict[str, Any]) -> None:
 
 
 def check_examples() -> None:
-    """Check that there are examples of each rule that drops pairs read by rules, and that the page shows them all."""
+    """Check that there are ten examples of each rule, or fewer if it drops fewer, and that the page shows them all."""
     page = (MADE / "report.html").read_text(encoding="utf-8")
     examples = json.loads((MADE / "report-examples.json").read_text(encoding="utf-8"))
     for corpus in report()["corpora"]:
@@ -162,7 +162,7 @@ def check_examples() -> None:
             assert html.escape(visible) in page
 
 
-def run_and_die(moment: int, arguments: tuple[str, ...]) -> None:
+def run_and_die(moment: int) -> None:
     """Prepare in this process, which ends at once when a number of chunks is logged."""
     real, num_chunks = ChunkLog.add, 0
 
@@ -174,7 +174,7 @@ def run_and_die(moment: int, arguments: tuple[str, ...]) -> None:
         real(self, *values)
 
     ChunkLog.add = add  # type: ignore[method-assign]
-    os._exit(kdmt("prepare", "tiny.yaml", *arguments).code)
+    os._exit(kdmt("prepare", "tiny.yaml").code)
 
 
 @pytest.mark.parametrize("seed", SEEDS)
@@ -199,7 +199,7 @@ def test_counts_add_up_and_no_way_of_running_changes_the_files(seed: int, monkey
     shutil.rmtree(MADE)
     moment = random.Random(seed).randint(1, 12)
     for _ in range(2):
-        child = multiprocessing.get_context("fork").Process(target=run_and_die, args=(moment, ()))
+        child = multiprocessing.get_context("fork").Process(target=run_and_die, args=(moment,))
         child.start()
         child.join()
         assert child.exitcode in (0, 137)

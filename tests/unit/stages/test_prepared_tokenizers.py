@@ -50,7 +50,8 @@ def test_case_folding_by_the_tokenizer_is_no_warning() -> None:
 
 @pytest.mark.usefixtures("pipeline")
 def test_the_size_of_the_vocabulary_can_be_chosen_by_the_number_of_pairs() -> None:
-    change(tokenizer={"vocab_size": "auto"})
+    train = [{**settings()["prepare"]["train"][0], "weight": 3}]  # copies do not count
+    change(train=train, tokenizer={"vocab_size": "auto"})
     [prepared] = run_stages("prepare")
     assert f"vocab_size: auto is 1,000: 1,000 pieces suit {SIZES['train']} pairs" in prepared.err
     assert facts()["vocab_size"] == 1000
