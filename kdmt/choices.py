@@ -81,7 +81,7 @@ DagSearch = Literal["greedy", "lookahead", "viterbi"]
 
 # commands
 StageName = Literal["prepare", "teacher", "distill", "knowledge", "student", "score"]
-TemplateName = Literal["minimal", "word-kd", "nat", "multi30k", "toy"]  # of `kdmt new`: files in kdmt/templates
+TemplateName = Literal["minimal", "opus", "word-kd", "nat", "multi30k", "toy"]  # of `kdmt new`: files in kdmt/templates
 
 
 def names(choices: object) -> tuple[str, ...]:

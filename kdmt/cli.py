@@ -104,6 +104,42 @@ def _root(
 
 
 @app.command()
+def find(
+    source: Annotated[str, typer.Argument(help="Source language, as en.")],
+    target: Annotated[
+        str | None, typer.Argument(help="Target language, as is (default: monolingual text in the source language).")
+    ] = None,
+    test: Annotated[
+        bool, typer.Option("--test", help="Whether to list test and development sets only (default: no).")
+    ] = False,
+    min_pairs: Annotated[
+        int, typer.Option(min=0, help="Smallest number of pairs; above 0, data sets of unknown size are left out.")
+    ] = 0,
+    max_pairs: Annotated[
+        int | None, typer.Option(min=1, help="Largest number of pairs of training text (default: no limit).")
+    ] = None,
+    all_versions: Annotated[
+        bool, typer.Option("--all-versions", help="Whether to list old versions of corpora as well (default: no).")
+    ] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Whether to print JSON instead of YAML (default: no).")
+    ] = False,
+) -> None:
+    """List the published data sets of a language pair by name, with sizes, licences and known overlaps.
+
+    The list comes with kdmt; no network is needed.
+    """
+    from kdmt.commands import find as command
+
+    found = command.find(source, target, test=test, min_pairs=min_pairs, max_pairs=max_pairs, all_versions=all_versions)
+    if as_json:
+        print(command.find_json(found))
+        return
+    for line in command.find_lines(found):
+        print(printable(line))
+
+
+@app.command()
 def new(
     pipeline: Annotated[Path, typer.Argument(metavar="PIPELINE.yaml", help="New pipeline file.")],
     source: Annotated[
@@ -112,7 +148,9 @@ def new(
     target: Annotated[
         str | None, typer.Option(help="Target language, as cs or sr-Latn (default: that of the template).")
     ] = None,
-    template: Annotated[TemplateName, typer.Option(help="Template to start from.")] = "minimal",
+    template: Annotated[
+        TemplateName, typer.Option(help="Template to start from; opus names published corpora.")
+    ] = "minimal",
     name: Annotated[str | None, typer.Option(help="Name of the pipeline (default: the file's name).")] = None,
 ) -> None:
     """Write a commented pipeline file from a template."""
@@ -224,40 +262,6 @@ def prepare(
         run_prepare_shard(_workspace(pipeline, set_, runs, mirror), *_parse_shard(shard), rebuild=rebuild)
         return
     _run("prepare", pipeline, set_, runs, mirror, rebuild)
-
-
-@app.command()
-def find(
-    source: Annotated[str, typer.Argument(help="Source language, as en.")],
-    target: Annotated[
-        str | None, typer.Argument(help="Target language, as is (default: monolingual text in the source language).")
-    ] = None,
-    test: Annotated[
-        bool, typer.Option("--test", help="Whether to list test and development sets only (default: no).")
-    ] = False,
-    min_pairs: Annotated[int, typer.Option(min=0, help="Smallest number of pairs.")] = 0,
-    max_pairs: Annotated[
-        int | None, typer.Option(min=1, help="Largest number of pairs of training text (default: no limit).")
-    ] = None,
-    all_versions: Annotated[
-        bool, typer.Option("--all-versions", help="Whether to list old versions of corpora as well (default: no).")
-    ] = False,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Whether to print JSON instead of YAML (default: no).")
-    ] = False,
-) -> None:
-    """List the published data sets of a language pair by name, with sizes, licences and known overlaps.
-
-    The list comes with kdmt; no network is needed.
-    """
-    from kdmt.commands import find as command
-
-    found = command.find(source, target, test=test, min_pairs=min_pairs, max_pairs=max_pairs, all_versions=all_versions)
-    if as_json:
-        print(command.find_json(found))
-        return
-    for line in command.find_lines(found):
-        print(printable(line))
 
 
 @app.command("import-fairseq")

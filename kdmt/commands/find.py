@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 
 from kdmt.corpus.datasets.catalogue import Found, find_datasets, find_monolingual
 from kdmt.corpus.datasets.recorded_index import recorded_index
+from kdmt.corpus.datasets.records import Dataset
 from kdmt.errors import UserError
 from kdmt.languages import Direction, parse_language
 
@@ -87,13 +88,16 @@ def _key(found: Found) -> str:
 
 def _facts(found: Found) -> Iterator[str]:
     """Yield what is known about a data set: size, licence, overlaps."""
-    dataset = found.dataset
+    yield size_and_licence(found.dataset)
+    if found.dataset.overlaps:
+        yield "overlaps with " + "; ".join(found.dataset.overlaps)
+
+
+def size_and_licence(dataset: Dataset) -> str:
+    """Return the number of pairs, the size of the download and the licence of a data set, for a comment."""
     sizes = [f"{dataset.num_pairs:,} pairs"] if dataset.num_pairs else []
     sizes += [_size(dataset.size_bytes)] if dataset.size_bytes else []
-    yield ", ".join(sizes) or "size unknown"
-    yield dataset.licence or "licence unknown"
-    if dataset.overlaps:
-        yield "overlaps with " + "; ".join(dataset.overlaps)
+    return f"{', '.join(sizes) or 'size unknown'}; {dataset.licence or 'licence unknown'}"
 
 
 def _size(num_bytes: int) -> str:

@@ -361,12 +361,15 @@ def _check_md5(fetched: Mapping[str, Fetched], resolved: Sequence[Dataset]) -> N
 
 
 def _count_lines(path: str, text: _Text, fetched: Mapping[str, Fetched], direction: Direction) -> dict[Source, int]:
-    """Read a text as `prepare` reads it, and return the number of lines or pairs in each of its files."""
+    """Read a text as `prepare` reads it, and return the number of lines or pairs in each of its files.
+
+    All lines count, also those that `only_every` and `except_every` leave out.
+    """
     counts: dict[Source, int] = {}
     if isinstance(text, ParallelText):
-        skipped = Skipped()
+        skipped, whole = Skipped(), text.model_copy(update={"only_every": None, "except_every": None})
         paths = [fetched[source.url or source.path or ""].path for source in text.files]
-        num_pairs = sum(1 for _ in count_pairs(f"lock: {path}", read_pairs(text, paths, direction, skipped)))
+        num_pairs = sum(1 for _ in count_pairs(f"lock: {path}", read_pairs(whole, paths, direction, skipped)))
         num_left_out = skipped.malformed.total + skipped.left_out.total()
         counts = dict.fromkeys(text.files, num_pairs + num_left_out)
     others = [source for source in _sources(text) if source not in counts]

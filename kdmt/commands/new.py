@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from string import Template
 
 from kdmt.choices import TemplateName, names
+from kdmt.commands.find import find, size_and_licence
 from kdmt.commands.pipeline_file import write_pipeline_file
 from kdmt.errors import UserError
 from kdmt.languages import parse_language
@@ -18,6 +19,17 @@ CORPUS_FOLDER = "toy-corpus"  # for the template `toy`, in the folder of the pip
 
 _FOLDER = Path(__file__).parent.parent / "templates"
 _TOY_SEED = 1
+_MOST_CORPORA = 3  # in the template `opus`
+_MOST_PAIRS = 5_000_000  # of such a corpus, so that the first download is small
+_CRAWLED = (
+    "CCAligned",
+    "CCMatrix",
+    "HPLT",
+    "MaCoCu",
+    "NLLB",
+    "ParaCrawl",
+    "WikiMatrix",
+)  # of text from the web
 _FIXED = {"toy": (("en", "de"),), "multi30k": (("en", "de"), ("en", "fr"), ("en", "cs"))}  # template -> language pairs
 _MULTI30K = {
     "en": {
@@ -76,7 +88,8 @@ def new_pipeline(
 
     Raises:
         UserError: if the file or the corpus folder exists, the template does not exist, a language is missing or not
-            in the corpus of the template, or a value is not valid in a pipeline.
+            in the corpus of the template, OPUS has no corpus for the template `opus`, or a value is not valid in a
+            pipeline.
     """
     if template not in names(TemplateName):
         raise UserError(f"there is no template {template!r}: expected one of {', '.join(names(TemplateName))}")
@@ -139,10 +152,25 @@ def _values(request: _Request) -> Mapping[str, str]:
     }
     if request.template == "toy":
         values["corpus"] = json.dumps(str(_corpus(request)), ensure_ascii=False)[1:-1]  # within double quotes
+    if request.template == "opus":
+        values["corpora"] = "\n".join(_opus_entries(request.source, request.target))
     if request.template == "multi30k":
         for side, lang in (("source", request.source), ("target", request.target)):
             values |= {f"{file}_{side}": sha256 for file, sha256 in _MULTI30K[lang].items()}
     return values
+
+
+def _opus_entries(source: str, target: str) -> Iterator[str]:
+    """Yield items of `prepare.train`: the largest corpora of OPUS that have a known licence and are not too large."""
+    datasets = [each.dataset for each in find(source, target, max_pairs=_MOST_PAIRS) if each.use == "train"]
+    of_opus = [each for each in datasets if each.name.startswith("opus: ") and each.licence and each.num_pairs]
+    if not of_opus:
+        command = f"kdmt find {source} {target}"
+        raise UserError(f"the list of data sets has no corpus of OPUS with a known licence; '{command}' lists others")
+    for dataset in of_opus[:_MOST_CORPORA]:
+        yield f"    - {dataset.name} # {size_and_licence(dataset)}"
+        if dataset.name.removeprefix("opus: ").startswith(tuple(f"{corpus}/" for corpus in _CRAWLED)):
+            yield "      clean: {rules: crawled} # stricter rules, for text from the web"
 
 
 def _scalar(text: str) -> str:

@@ -188,7 +188,9 @@ def _checked_lock(path: Path, content: Mapping[str, Any]) -> Lock:
     if twice_file := _first_repeated([each.key for each in lock.files]):
         raise UserError(f"{path}: {' '.join(twice_file).strip()} is given twice")
     sha256_of = dict(reversed([(each.url, each.sha256) for each in lock.files]))
-    for each in lock.files:
+    for index, each in enumerate(lock.files):
+        for url in (each.url, *each.alternatives):
+            _check_urls({"url": url}, f"{path}: files.{index}")
         if each.sha256 != sha256_of[each.url]:
             raise UserError(f"{path}: {each.url} has two different sha256")
     return lock

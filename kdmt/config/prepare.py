@@ -15,6 +15,8 @@ from kdmt.config.rules import RulesOrNone, change_rules, rules_for_lines
 from kdmt.config.section import Ratio, Section, changed, execution
 from kdmt.types import SPECIALS
 
+# settings that are refused with a data-bin; the others were accepted before and are ignored
+_OF_CORPORA_ALONE = ("duplicates", "max_duplicates", "near_duplicates", "rules")
 _CHANGED_FOR_A_CORPUS = ("min_words", "max_words", "max_characters", "max_ratio", "drop_copies")
 
 
@@ -331,6 +333,12 @@ class Decontaminate(Section):
         "which a training pair that has them is dropped",
     )
 
+    @model_validator(mode="after")
+    def _have_effect(self) -> Decontaminate:
+        if self.ngram == 5 and "overlap" in changed(self):
+            raise ValueError("'overlap' has no effect with 'ngram: 5': no compared sentence is shorter")
+        return self
+
 
 SWITCH_BRANCH, OVERLAP_BRANCH = "<exact matches>", "<n-grams>"
 BoolOrOverlap = Annotated[
@@ -437,7 +445,15 @@ class Prepare(Section):
             )
         if self.vocabulary.source_path is not None:
             raise ValueError("'data_bin' has its own dictionaries: leave out 'vocabulary.source_path'")
+        if unused := self._cleaning_of_corpora():
+            raise ValueError(f"'{unused[0]}' has no effect with 'data_bin', which is used as it is")
         return self
+
+    def _cleaning_of_corpora(self) -> list[str]:
+        """Return the settings of duplicates, rules and n-grams that differ from their defaults."""
+        clean = [] if self.clean == "none" else changed(self.clean)
+        names = [f"clean.{name}" for name in clean if name in _OF_CORPORA_ALONE]
+        return [*names, *(["decontaminate"] if isinstance(self.decontaminate, Decontaminate) else [])]
 
     @model_validator(mode="after")
     def _samples(self) -> Prepare:

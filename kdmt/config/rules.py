@@ -120,7 +120,16 @@ class Language(Section):
     def _consistent(self) -> Language:
         if (self.identifier == "fasttext") != (self.model is not None):
             raise ValueError("'identifier: fasttext' needs 'model', the path of its file, and 'model' needs it")
+        if not self.swap and self.sides != "both":
+            raise ValueError(
+                f"'swap' has no effect with 'sides: {self.sides}': only pairs with two judged sides are swapped"
+            )
         return self
+
+    @property
+    def swaps(self) -> bool:
+        """Return whether pairs are swapped."""
+        return self.swap and self.sides == "both"
 
 
 class Rules(Section):
@@ -238,8 +247,13 @@ RulesOrNone = Annotated[Rules | None, BeforeValidator(_rules_from_yaml, json_sch
 
 
 def rules_for_lines(rules: Rules | None) -> Rules | None:
-    """Return the rules that apply to text of one language, where each line is a pair with itself."""
-    return None if rules is None else rules.model_copy(update=dict.fromkeys(_FOR_PAIRS_ALONE))
+    """Return the rules that apply to text of the source language, where each line is a pair with itself."""
+    if rules is None:
+        return None
+    language = rules.language
+    if language is not None:  # the copy need not be judged
+        language = None if language.sides == "target" else language.model_copy(update={"sides": "source", "swap": True})
+    return rules.model_copy(update={**dict.fromkeys(_FOR_PAIRS_ALONE), "language": language})
 
 
 def change_rules(rules: Rules | None, changes: Mapping[str, Any]) -> dict[str, Any] | None:

@@ -24,11 +24,19 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import IO, Any, Protocol, cast
 
+from kdmt.config.messages import shorten
 from kdmt.corpus.formats import GZIP, HEAD_BYTES, ZIP, is_tar, recognize, recognize_markup
 from kdmt.errors import UserError
+from kdmt.files import explain_number
 
 BLOCK_BYTES = 1 << 20
 _NUM_SHOWN = 10  # names of members in a message
+_LONGEST_SHOWN = 100  # characters of a name in a message
+_MAX_TAR_RECORD = 1 << 20  # bytes of a long name or extended header, which tarfile holds in memory
+_TAR_RECORDS = (
+    *(tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE),
+    *(tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK),
+)
 _LZMA_MEMORY = 1 << 30  # bytes; the presets of xz need up to 65 MiB
 _XZ, _LZMA, _BZIP2, _ZSTD = b"\xfd7zXZ\x00", b"]\x00\x00", b"BZh", b"\x28\xb5\x2f\xfd"
 _BZIP2_BLOCK = slice(4, 10)
@@ -73,7 +81,7 @@ def naming_damage(name: str, position: Position) -> Iterator[None]:
     except OSError as error:
         if error.errno is None:  # raised by gzip, bzip2 or zstd
             raise _damaged(name, position, error) from None
-        raise UserError(f"{name}: {error.strerror}") from None
+        raise UserError(f"{name}: {explain_number(error.errno)}") from None
 
 
 def _damaged(name: str, position: Position, error: Exception) -> UserError:
@@ -329,7 +337,7 @@ def _open_member(content: Content, member: str, name: str, opened: ExitStack) ->
 
 def _member_of_zip(content: Content, member: str, name: str, opened: ExitStack) -> tuple[IO[bytes], str, str | None]:
     """Return a member as a stream, its name, and the rest of the path behind it."""
-    archive = opened.enter_context(zipfile.ZipFile(seekable(content, opened)))
+    archive = _open_zip(content, opened)
     names = [info.filename for info in archive.infolist() if not info.is_dir()]
     found = next((each for each in names if _own(each) == _own(member)), None)
     found = found or next((each for each in names if _is_member(each, member) or _is_above(each, member)), None)
@@ -337,7 +345,7 @@ def _member_of_zip(content: Content, member: str, name: str, opened: ExitStack) 
         raise _no_member(name, names)
     info = archive.getinfo(found)
     if stat.S_ISLNK(info.external_attr >> 16):
-        raise UserError(f"{name}: {found} is a symbolic link: name the file that it points to as 'member'")
+        raise UserError(f"{name}: {_shown(found)} is a symbolic link: name the file that it points to as 'member'")
     try:
         return opened.enter_context(archive.open(info)), found, _rest(found, member)
     except (RuntimeError, NotImplementedError) as error:  # encrypted, or a compression that Python does not have
@@ -352,7 +360,8 @@ def _member_of_tar(content: Content, member: str, name: str, opened: ExitStack) 
         if _is_member(info.name, member) or (info.isreg() and _is_above(info.name, member)):
             if info.issym() or info.islnk():
                 raise UserError(
-                    f"{name}: {info.name} is a link: name the file that it points to ({info.linkname}) as 'member'"
+                    f"{name}: {_shown(info.name)} is a link: name the file that it points to "
+                    f"({_shown(info.linkname)}) as 'member'"
                 )
             file = archive.extractfile(info)
             if file is not None:  # None for a folder
@@ -365,8 +374,26 @@ def _member_of_tar(content: Content, member: str, name: str, opened: ExitStack) 
 _MEMBER_OF = {"zip": _member_of_zip, "tar": _member_of_tar}
 
 
+def _open_zip(content: Content, opened: ExitStack) -> zipfile.ZipFile:
+    try:
+        return opened.enter_context(zipfile.ZipFile(seekable(content, opened)))
+    except UnicodeDecodeError:
+        raise zipfile.BadZipFile("a name in the archive is not UTF-8") from None
+
+
+class _Header(tarfile.TarInfo):
+    """Header of a member. Long names and extended headers have a limit, since tarfile reads them into memory."""
+
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> _Header:
+        header = super().frombuf(buf, encoding, errors)
+        if header.type in _TAR_RECORDS and header.size > _MAX_TAR_RECORD:
+            raise tarfile.TarError(f"a name or extended header of {header.size:,} bytes")
+        return header
+
+
 def _open_tar(content: Content, opened: ExitStack) -> tarfile.TarFile:
-    return opened.enter_context(tarfile.open(fileobj=content.file, mode="r|", bufsize=BLOCK_BYTES))
+    return opened.enter_context(tarfile.open(fileobj=content.file, mode="r|", bufsize=BLOCK_BYTES, tarinfo=_Header))
 
 
 def _infos(archive: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
@@ -378,7 +405,7 @@ def _infos(archive: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
 def _names(content: Content, kind: str, opened: ExitStack) -> Iterable[str]:
     """Return the names of the files in an archive."""
     if kind == "zip":
-        archive = opened.enter_context(zipfile.ZipFile(seekable(content, opened)))
+        archive = _open_zip(content, opened)
         return [info.filename for info in archive.infolist() if not info.is_dir()]
     return (info.name for info in _infos(_open_tar(content, opened)) if info.isreg())
 
@@ -393,8 +420,13 @@ def _list_names(names: Iterable[str]) -> str:
     for each in names:
         if len(shown) == _NUM_SHOWN:
             return f"{', '.join(shown)} and others"
-        shown.append(each)
+        shown.append(_shown(each))
     return ", ".join(shown) or "no file"
+
+
+def _shown(name: str) -> str:
+    """Return a name as a message shows it; tarfile has surrogates for bytes that are not UTF-8."""
+    return shorten(name.encode(errors="replace").decode(), _LONGEST_SHOWN)
 
 
 def _own(member: str) -> str:

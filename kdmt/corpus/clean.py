@@ -2,9 +2,10 @@
 
 The rules apply in this order. Some change a line: they remove invisible characters, normalise Unicode and collapse
 whitespace, and do more if `prepare.clean.rules` has rules for it. The others drop a pair: an empty side, too few or too
-many words, too many characters, a copy, the rules of `prepare.clean.rules`, a sentence of a validation or test set, a
-mismatch of the lengths of both sides, or an exact duplicate of an earlier pair of any corpus (of a pair in a tagged and
-an untagged corpus, the untagged one is kept, whichever comes first). The rules for single pairs are in `rules/`.
+many words, too many characters, a copy, the rules of `prepare.clean.rules`, a sentence of a validation or test set or
+n-grams of one, a mismatch of the lengths of both sides, a duplicate or near-duplicate of an earlier pair of any corpus
+(of a pair in a tagged and an untagged corpus, the untagged one is kept, whichever comes first), or a low score. The
+rules for single pairs are in `rules/`, those by scores in `filters/`.
 
 The pairs are streamed in two passes: the first (`first_pass.py`), which may run in several worker processes, applies
 the rules that look at one pair at a time, the second (`second_pass.py`) those that need the pairs of all corpora.
@@ -197,6 +198,7 @@ def clean_chunk(chunk: RawChunk, *, languages: LanguagePair, forbidden: Forbidde
         return _keep_chunk(chunk.pairs)
     rules = build_rules(chunk.clean, languages)
     dropped = _Dropped()
+    read: list[Pair] = []  # the kept pairs as they were read
     sources, targets = [], []
     lines = [_clean_pair(pair, rules, dropped.counts) for pair in chunk.pairs]
     verdicts = _judge_languages(lines, rules.language)
@@ -216,6 +218,7 @@ def clean_chunk(chunk: RawChunk, *, languages: LanguagePair, forbidden: Forbidde
             continue
         if is_swapped:
             dropped.counts[LanguageRule.swapped] += 1
+        read.append(pair)
         sources.append(source)
         targets.append(target)
     overlaps: Overlaps = collections.Counter()
@@ -224,7 +227,7 @@ def clean_chunk(chunk: RawChunk, *, languages: LanguagePair, forbidden: Forbidde
         overlaps.update((each.side, each.line) for each in found)
         indices = sorted({each.index for each in found})
         for index in indices:
-            dropped.add("held_out_overlap", (sources[index], targets[index]))
+            dropped.add("held_out_overlap", read[index])
         sources, targets = _without(sources, indices), _without(targets, indices)
     fingerprints = compute_fingerprints(sources, targets, chunk.clean)
     return _make_chunk(sources, targets, fingerprints, len(chunk.pairs), dropped, overlaps)

@@ -24,7 +24,8 @@ from kdmt.outputs import Locked, writing
 
 _logger = logging.getLogger(__name__)
 
-_MAX_NAME = 60  # maximum number of characters, each of at most four bytes
+_MAX_NAME = 60  # characters
+_MAX_NAME_BYTES = 180  # so that the names of part files and locks stay below the limit of file systems
 _POLL_SECONDS = 0.2  # time between two looks at a lock
 _VERSION_KEYS: Mapping[str, JsonType] = {
     **{"sha256": str, "url": str},
@@ -272,4 +273,5 @@ def _local_file(source: Source, base: Path) -> Fetched:
 
 def _file_name(url: str) -> str:
     """Return the file name in a URL, without characters that are not allowed in file names, and not too long."""
-    return re.sub(r"[\x00-\x1f\x7f-\x9f/]", "_", url_path(url).name)[-_MAX_NAME:] or "download"
+    name = re.sub(r"[\x00-\x1f\x7f-\x9f/]", "_", url_path(url).name)[-_MAX_NAME:]
+    return name.encode()[-_MAX_NAME_BYTES:].decode(errors="ignore") or "download"

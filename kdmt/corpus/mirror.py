@@ -6,6 +6,7 @@ A mirror is a folder or the base of URLs. A mirror server holds the file of `htt
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 import urllib.parse
@@ -46,13 +47,18 @@ def split_mirrors(text: str) -> tuple[str, ...]:
 
 
 def check_mirrors(mirrors: Sequence[str]) -> None:
-    """Check that every mirror is an existing folder or the base of URLs.
+    """Check that every mirror is an existing folder or a valid base of URLs.
 
     Raises:
         UserError: if one is not.
     """
     for mirror in mirrors:
-        if not is_server(mirror) and not Path(mirror).is_dir():
+        if is_server(mirror):
+            try:
+                split_login(mirror)
+            except ValueError as error:  # its message does not quote the login
+                raise UserError(f"a mirror is not valid: {error}") from None
+        elif not Path(mirror).is_dir():
             raise UserError(f"{mirror}: the mirror is not a folder")
 
 
@@ -60,20 +66,24 @@ def check_mirrors(mirrors: Sequence[str]) -> None:
 
 
 def find_verified(url: str, sha256: str, mirrors: Sequence[str]) -> tuple[Path, str] | None:
-    """Return the first file with this SHA-256 in the mirror folders, and its mirror; None if there are no candidates.
+    """Return the first file with this SHA-256 in the mirror folders, and its mirror; None if they do not have it.
 
     Raises:
-        UserError: if there are candidates and none has this SHA-256.
+        UserError: if there are files at the path of the URL and none has this SHA-256. Files of the same name in other
+            folders may be of other data sets: all archives of OPUS for a language pair have the same name.
     """
     refused: dict[Path, str] = {}
     for mirror in mirrors:
-        for candidate in () if is_server(mirror) else _candidates(url, Path(mirror)):
+        named = [] if is_server(mirror) else _named(url, Path(mirror))
+        others = _of_same_name(url, Path(mirror)) if named else ()
+        for candidate in itertools.chain(named, others):
             if candidate in refused or not candidate.is_file():
                 continue
             found = known_sha256(candidate)
             if found == sha256:
                 return candidate, mirror
-            refused[candidate] = found
+            if candidate in named:
+                refused[candidate] = found
     if refused:
         path, found = next(iter(refused.items()))
         raise UserError(f"{path}: the sha256 is {found}, expected {sha256} for {url}")
@@ -90,16 +100,17 @@ def find_by_path(url: str, mirrors: Sequence[str]) -> tuple[Path, str] | None:
     return None
 
 
-def _candidates(url: str, mirror: Path) -> Iterator[Path]:
-    """Yield candidates, the most specific first: host and path, each suffix of the path, the file name anywhere."""
+def _named(url: str, mirror: Path) -> list[Path]:
+    """Return the paths of a URL in a mirror, the most specific first: host and path, then each suffix of the path."""
     name = _name_in_mirror(url)
     if name is None:
-        return
-    yield mirror / name
+        return []
     parts = _without_query(url).parts
-    for start in range(len(parts)):
-        yield mirror.joinpath(*parts[start:])
-    yield from sorted(path for path in mirror.rglob("*") if path.name == parts[-1])
+    return [mirror / name, *(mirror.joinpath(*parts[start:]) for start in range(len(parts)))]
+
+
+def _of_same_name(url: str, mirror: Path) -> Iterator[Path]:
+    yield from sorted(path for path in mirror.rglob("*") if path.name == url_path(url).name)
 
 
 def url_path(url: str) -> PurePosixPath:

@@ -42,7 +42,7 @@ def read_table(
             for row in zip(*values, strict=True):
                 position.number += 1
                 yield _row(row, texts, name, position.number)
-    except pyarrow.ArrowException as error:
+    except (pyarrow.ArrowException, UnicodeDecodeError) as error:  # UnicodeDecodeError: of the name of a column
         raise EOFError(" ".join(str(error).split())) from None
 
 

@@ -19,7 +19,9 @@ from kdmt.errors import UserError
 
 _BLOCK_BYTES = 1 << 16
 _MAX_TAG = 100_000  # bytes of a tag or comment
-_MAX_DOCUMENT = 1_000_000  # sentences in all parts of a document of WMT XML, which is held in memory
+_MAX_DOCUMENT_BYTES = 256 << 20  # of a document of WMT XML, which is held in memory
+_SENTENCE_BYTES = 200  # memory of a sentence or part in addition to its text
+_MAX_OPEN = 100  # sets that are open at once
 
 # before the first tag: XML declaration, document type, comments
 _PROLOG = rb"(?:<\?[^>]*>|<!--(?:(?!-->).)*-->|<!(?!--)[^>]*>|\s)*"
@@ -250,6 +252,7 @@ class _Parser:
         self._number: str | None = None  # of the sentence that is open
         self._pieces: list[bytes] = []
         self._size = self._num_segments = 0
+        self._document_bytes = 0  # of the sentences and parts of the document of WMT XML
 
     def add_text(self, text: bytes) -> None:
         """Add text to the sentence that is open; of a sentence that is too long, only the size is kept."""
@@ -263,15 +266,18 @@ class _Parser:
         """Process the start of an element."""
         if tag in _ROOTS:
             self._roots.append(tag)
+            if len(self._roots) > _MAX_OPEN:
+                raise EOFError(f"more than {_MAX_OPEN} sets are open")
         if tag in ("srcset", "refset", "tstset"):
             self._set = (_KINDS[tag], attributes.get("refid") or attributes.get("sysid") or "")
         elif tag == "doc":
             name = attributes.get("docid") or attributes.get("id") or ""
             self._document = _Document(name, "testsuite" in attributes)
-            self._system, self._num_segments = attributes.get("sysid", ""), 0
+            self._system, self._num_segments, self._document_bytes = attributes.get("sysid", ""), 0, 0
         elif tag in ("src", "ref", "hyp") and self._document is not None:
             self._part = _part_name(tag, attributes.get("translator") or attributes.get("system") or "")
             self._document.parts.setdefault(self._part, {})
+            self._add_to_document(self._document, len(self._part))
             self._num_segments = 0
         elif tag == "seg":
             if self._number is not None:
@@ -302,9 +308,14 @@ class _Parser:
             return _Segment(_part_name(kind or "src", label or self._system), document, number, text)
         assert self._document is not None, "a part is opened inside a document only"
         self._document.parts[self._part][number] = text
-        if sum(map(len, self._document.parts.values())) > _MAX_DOCUMENT:
-            raise EOFError(f"document {self._document.name} has more than {_MAX_DOCUMENT:,} sentences")
+        self._add_to_document(self._document, self._size)
         return None
+
+    def _add_to_document(self, document: _Document, num_bytes: int) -> None:
+        """Count the memory of a sentence or part, and check the limit."""
+        self._document_bytes += num_bytes + _SENTENCE_BYTES
+        if self._document_bytes > _MAX_DOCUMENT_BYTES:
+            raise EOFError(f"document {document.name[:60]} needs more than {_MAX_DOCUMENT_BYTES >> 20} MiB")
 
     def close(self) -> None:
         """Check that the file is complete."""

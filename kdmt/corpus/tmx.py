@@ -23,6 +23,7 @@ from kdmt.languages import Direction, Language, parse_language
 _BLOCK_BYTES = 1 << 16
 _MAX_TAG = 4 << 20  # bytes without the end of a tag
 _MAX_CODES = 100  # languages for a message
+_MAX_DEPTH = 1000  # open elements, which the parser holds in memory
 _BREAK = re.compile(r"[ \t]*\n[ \t\n]*")
 _CODES = frozenset(("bpt", "ept", "it", "ph", "ut"))
 
@@ -33,13 +34,13 @@ class _Unit:
 
     Attributes:
         line: line at which it begins.
-        props: values of its `<prop>`, also of those in its `<tuv>`, by type; the first of a type counts.
+        score: value of its first `<prop>` with the score, or of the first in its `<tuv>`; None if there is none.
         texts: for the source and the target side, how well the language matches (0: exactly) and the text.
         problem: reason why it is malformed, None if it is not.
     """
 
     line: int
-    props: dict[str, str] = field(default_factory=dict)
+    score: str | None = None
     texts: list[tuple[int, str] | None] = field(default_factory=lambda: [None, None])
     problem: str | None = None
 
@@ -95,8 +96,9 @@ class _Reader:
         self._code: str | None = None  # language of the variant that is open
         self._pieces: list[str] | None = None  # text of the `<seg>` or `<prop>` that is open
         self._size = 0
-        self._prop_type = ""
+        self._depth = 0  # number of elements that are open
         self._in_segment = False
+        self._is_score = False  # whether the `<prop>` that is open contains the score
         self._num_codes = 0  # number of elements with codes that are open
         self.parser = expat.ParserCreate()
         self.parser.buffer_text = True
@@ -115,6 +117,10 @@ class _Reader:
             if not self._has_root:
                 raise UserError(f"{self._name}: not a TMX file: line {error.lineno}: {what}") from None
             raise UserError(f"{self._name}: truncated or damaged after line {error.lineno}: {what}") from None
+        except (LookupError, ValueError):  # raised for the encoding in the XML declaration
+            if self._has_root:
+                raise
+            raise UserError(f"{self._name}: its encoding cannot be read: convert it to UTF-8") from None
 
     def take(self) -> list[tuple[int, ScoredPair] | MalformedRow | LeftOut]:
         """Return the rows that are complete."""
@@ -125,6 +131,9 @@ class _Reader:
         if not self._has_root and tag != "tmx":
             raise UserError(f"{self._name}: not a TMX file: its first element is <{tag[:60]}>, not <tmx>")
         self._has_root = True
+        self._depth += 1
+        if self._depth > _MAX_DEPTH:
+            raise UserError(f"{self._name} line {self.parser.CurrentLineNumber}: more than {_MAX_DEPTH} open elements")
         if self._in_segment:
             self._num_codes += tag in _CODES
         elif tag == "tu":
@@ -140,9 +149,10 @@ class _Reader:
         elif tag in ("seg", "prop"):
             self._pieces, self._size = [], 0
             self._in_segment = tag == "seg"
-            self._prop_type = attributes.get("type", "")
+            self._is_score = tag == "prop" and attributes.get("type", "") == self._prop
 
     def _end(self, tag: str) -> None:
+        self._depth -= 1
         if self._in_segment:
             if tag == "seg":
                 self._end_segment()
@@ -154,7 +164,8 @@ class _Reader:
         elif tag == "tuv":
             self._code = None
         elif tag == "prop" and self._unit is not None and self._pieces is not None:
-            self._unit.props.setdefault(self._prop_type, "".join(self._pieces))
+            if self._is_score and self._unit.score is None:
+                self._unit.score = "".join(self._pieces)
             self._pieces = None
 
     def _text(self, text: str) -> None:
@@ -186,8 +197,7 @@ class _Reader:
             return MalformedRow(self._name, unit.line, unit.problem)
         if source is None or target is None:
             return LeftOut(OTHER_LANGUAGES)
-        score = None if self._prop is None else unit.props.get(self._prop)
-        return unit.line, ScoredPair(source[1], target[1], score)
+        return unit.line, ScoredPair(source[1], target[1], unit.score)
 
     def _refuse_entity(self, entity: str, *_: object) -> None:
         raise UserError(

@@ -352,8 +352,8 @@ def _learn_sentencepiece(
     if "too high" in reason:
         largest = _largest_size(settings, reason, read)
         raise TooLittleText(
-            f"{where}: too large for this text, which allows at most {largest} pieces: set at most {largest}, or "
-            "'hard_vocab_limit: false'"
+            f"{where}: too large for this text, which allows at most {largest} pieces: set at most {largest}, "
+            "'hard_vocab_limit: false', or 'vocab_size: auto'"
         )
     raise UserError(f"{where}: {reason}")
 

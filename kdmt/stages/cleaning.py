@@ -22,10 +22,12 @@ CACHE = "filter-scores"  # folder in that of the pipeline, with scores that a la
 
 
 def distinct_rules(settings: Prepare) -> Iterator[Rules]:
-    """Yield the rules of the training corpora, equal ones once."""
+    """Yield the rules of the corpora for training and of monolingual text, equal ones once."""
+    cleans = [settings.clean_of(corpus) for corpus in settings.train]
+    if settings.monolingual and settings.clean != "none":
+        cleans.append(settings.clean.for_lines())
     found: list[Rules] = []
-    for corpus in settings.train:
-        clean = settings.clean_of(corpus)
+    for clean in cleans:
         if clean != "none" and clean.rules is not None and clean.rules not in found:
             found.append(clean.rules)
             yield clean.rules

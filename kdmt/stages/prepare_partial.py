@@ -16,6 +16,7 @@ from __future__ import annotations
 import platform
 import shutil
 from collections.abc import Callable, Mapping
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from kdmt.corpus.chunk_shards import ChunkShards
@@ -30,6 +31,8 @@ WORK = "work"
 SHARDS = "shards"
 _NUM_SHARDS = "shards.json"
 _KEPT = ("plan.json", "config.json", WORK)
+# libraries of cleaning rules, besides those that all stages depend on
+_LIBRARIES = ("fasttext-predict", "ftfy", "py3langid", "rapidfuzz", "regex")
 
 
 def partial_of(folder: Path) -> Path:
@@ -140,4 +143,12 @@ def _why_unusable(partial: Path, plan: Plan) -> str | None:
 
 
 def _versions() -> dict[str, str]:
-    return {"python": platform.python_version(), **software_versions()}
+    libraries = {name: _version(name) for name in _LIBRARIES}
+    return {"python": platform.python_version(), **software_versions(), **libraries}
+
+
+def _version(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:  # an extra
+        return "none"

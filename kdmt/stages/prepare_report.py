@@ -67,7 +67,7 @@ def write_report(corpus: PreparedCorpus, settings: Prepare, collected: Collected
 
 def _gather(corpus: PreparedCorpus, settings: Prepare, collected: Collected) -> DataReport:
     src, tgt = corpus.direction.sides
-    cleaned = collected.cleaned
+    cleaned = _named(collected.cleaned, "train", collected.provenance)
     sampled = sample_pairs(corpus.text("train", src), corpus.text("train", tgt), cleaned.pairs_out)
     sample = measure_sample(sampled, (corpus.prefix("train", src), corpus.prefix("train", tgt)))
     dictionaries = [Dictionary.load(corpus.dictionary(lang)) for lang in (src, tgt)]
@@ -87,7 +87,9 @@ def _gather(corpus: PreparedCorpus, settings: Prepare, collected: Collected) -> 
         joined = [("symbols of the joined vocabulary that occur", f"{use.used:,} of {use.symbols:,}")]
     else:
         joined = []
-    reports = [cleaned] if collected.monolingual is None else [cleaned, collected.monolingual]
+    reports = [cleaned]
+    if collected.monolingual is not None:
+        reports.append(_named(collected.monolingual, "monolingual", collected.provenance))
     return DataReport(
         title=collected.title,
         summary=[*_summary(cleaned), *joined],
@@ -108,6 +110,16 @@ def _gather(corpus: PreparedCorpus, settings: Prepare, collected: Collected) -> 
         ),
         suggestion=explain_suggestion(cleaned.pairs_out) + "." if settings.tokenizer.is_learnt else "",
     )
+
+
+def _named(report: CleaningReport, section: str, provenance: Provenance) -> CleaningReport:
+    """Return a report in which the corpora that the settings name as data sets have these names, not their URLs."""
+    corpora = list(report.corpora)
+    for number, counts in enumerate(corpora):
+        path = f"{section}.{number}"
+        if dataset := provenance.datasets.get(f"prepare.{path}"):
+            corpora[number] = replace(counts, name=f"{path} ({dataset.name})")
+    return replace(report, corpora=tuple(corpora))
 
 
 def _summary(cleaned: CleaningReport) -> list[tuple[str, str]]:

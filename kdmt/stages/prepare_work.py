@@ -261,7 +261,7 @@ def _fill(work: Preparation, folder: Path, steps: Steps, title: str, hashes: Map
     foreign_forms = _foreign_forms(work, folder, held_out, processor)
     forbidden = _forbidden(work, folder, held_out) if settings.decontaminate else None
     malformed: dict[str, Malformed] = {}
-    report = _clean_training_text(work, folder, steps, forbidden, malformed, workers)
+    report = _clean_training_text(work, folder, steps, forbidden, malformed)
     clean_text, train_text = (
         (place / f"train.{direction.source}", place / f"train.{direction.target}")
         for place in (_clean_folder(work, folder), folder)
@@ -276,7 +276,7 @@ def _fill(work: Preparation, folder: Path, steps: Steps, title: str, hashes: Map
     examples = report.dropped_examples()
     monolingual = None
     if settings.monolingual:
-        monolingual = _write_monolingual(work, folder, steps, forbidden, malformed, workers)
+        monolingual = _write_monolingual(work, folder, steps, forbidden, malformed)
         examples |= monolingual.dropped_examples()
     write_json(folder / REPORT_EXAMPLES, examples)
     samples = [spread_lines(path, SAMPLED_LINES) for path in clean_text]
@@ -345,7 +345,12 @@ def _open_map(work: Preparation) -> OpenMap:
     settings = work.settings
     if settings.executor == "ray":
         return partial(mapping_on_ray, workers=settings.workers)
-    return partial(mapping_in_order, workers=1 if settings.executor == "inline" else settings.workers or cores())
+    return partial(mapping_in_order, workers=_num_processes(settings))
+
+
+def _num_processes(settings: Prepare) -> int:
+    """Return the number of processes of this machine that clean text."""
+    return 1 if settings.executor == "inline" else settings.workers or cores()
 
 
 def _clean_folder(work: Preparation, folder: Path) -> Path:
@@ -422,7 +427,6 @@ def _clean_training_text(
     steps: Steps,
     forbidden: Forbidden | None,
     malformed: dict[str, Malformed],
-    workers: int,
 ) -> CleaningReport:
     """Write the clean training text.
 
@@ -448,7 +452,6 @@ def _clean_training_text(
             out_tags=tags,
             workdir=chunks,
             resume=True,
-            workers=workers,
             open_map=_open_map(work),
             spaced=one.spaced,
             languages=one.languages,
@@ -458,7 +461,7 @@ def _clean_training_text(
                 spaced=work.spaced,
                 valid=_held_out_pairs(work, folder, "valid"),
                 folder=folder,
-                workers=workers,
+                workers=_num_processes(settings),
                 say=work.say,
             ),
             mixing=settings.mixing,
@@ -608,7 +611,6 @@ def _write_monolingual(
     steps: Steps,
     forbidden: Forbidden | None,
     malformed: dict[str, Malformed],
-    workers: int,
 ) -> CleaningReport:
     """Write clean text of the source language."""
     place = _clean_folder(work, folder) / f"monolingual.{work.direction.source}"
@@ -624,7 +626,6 @@ def _write_monolingual(
             out_tags=chunks / "tags",
             workdir=chunks,
             resume=True,
-            workers=workers,
             open_map=_open_map(work),
             spaced=one.spaced,
             languages=one.languages,

@@ -208,6 +208,7 @@ ARCHIVES: Mapping[str, Callable[[], bytes]] = {
     "https://object.pouta.csc.fi/OPUS-ParaCrawl/v9/moses/en-is.txt.zip": lambda: _opus("ParaCrawl", 0, "en", "is"),
     "https://object.pouta.csc.fi/OPUS-ParIce/v1/moses/en-is.txt.zip": lambda: _opus("ParIce", 400, "en", "is"),
     "https://object.pouta.csc.fi/OPUS-TED2020/v1/moses/en-is.txt.zip": lambda: _opus("TED2020", 800, "en", "is"),
+    "https://object.pouta.csc.fi/OPUS-ELRC-EMEA/v1/moses/en-is.txt.zip": lambda: _opus("ELRC-EMEA", 1200, "en", "is"),
     "https://object.pouta.csc.fi/OPUS-MultiUN/v1/moses/en-zh.txt.zip": lambda: _opus("MultiUN", 1200, "en", "zh"),
     "https://dl.fbaipublicfiles.com/nllb/flores200_dataset.tar.gz": _flores200,
     "http://www.phontron.com/kftt/download/kftt-data-1.0.tar.gz": _kftt,

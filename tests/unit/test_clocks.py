@@ -23,6 +23,7 @@ READERS = {
     "commands/arrivals.py": "how long translate waits for more lines; a translation does not depend on its batch",
     # when to save, to give up or to try again; the outputs are the same
     "train/loop.py": "save_interval_minutes: a checkpoint more, which counts for no average",
+    "corpus/connection.py": "how long a server may be silent",
     "rank_channel.py": "how long ranks wait for one another",
     "workers/scheduler.py": "workers that are silent for too long; their blocks are decoded again",
     "workers/processes.py": "the same",

@@ -6,6 +6,7 @@ import errno
 import json
 import os
 import pickle
+import re
 import shutil
 import socket
 import subprocess
@@ -480,10 +481,11 @@ def test_the_limit_on_file_sizes_is_a_clear_error() -> None:
 
 @pytest.mark.usefixtures("finished")
 def test_too_many_open_files_are_a_clear_error() -> None:
-    ((code, line),) = run_limited("files:24", [["prepare", "tiny.yaml", "--runs", "out"]])
-    assert code == 2
-    assert line.startswith("kdmt: error: out/tiny/")
-    assert line.endswith(": too many open files: raise the limit ('ulimit -n')")
+    for limit in (5, 7, 9):
+        ((code, line),) = run_limited(f"files:{limit}", [["prepare", "tiny.yaml", "--runs", f"out{limit}"]])
+        assert code == 2
+        assert re.match(rf"kdmt: error: (out{limit}/tiny/|text/)", line)
+        assert line.endswith(": too many open files: raise the limit ('ulimit -n')")
 
 
 @pytest.mark.usefixtures("pipeline")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -54,12 +55,13 @@ class ReverseFilter:
         """Return the mean log-probability of the source tokens of each kept pair [K]."""
         if self._context.score_files is None:
             raise ValueError("the filter 'reverse' needs a function that scores files")
-        paths = [self._context.workdir / f"reverse.{side}" for side in ("source", "target")]
-        with paths[0].open("w", encoding="utf-8") as source, paths[1].open("w", encoding="utf-8") as target:
-            for pair in text.pairs():
-                source.write(f"{pair[0]}\n")
-                target.write(f"{pair[1]}\n")
-        return self._context.score_files(self._settings, paths[0], paths[1])
+        with TemporaryDirectory(dir=self._context.workdir) as folder:
+            paths = Path(folder, "source"), Path(folder, "target")
+            with paths[0].open("w", encoding="utf-8") as source, paths[1].open("w", encoding="utf-8") as target:
+                for pair in text.pairs():
+                    source.write(f"{pair[0]}\n")
+                    target.write(f"{pair[1]}\n")
+            return self._context.score_files(self._settings, *paths)
 
 
 def _open_alignment(settings: AlignmentScore, context: FilterContext) -> ScoredFilter:

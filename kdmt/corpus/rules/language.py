@@ -109,7 +109,7 @@ class LanguageRule:
         target_N = self._shares(targets, self.sides[1], judged[1])
         wrong = (source_N < self._least(0), target_N < self._least(1))
         swapped_N = np.zeros(len(sources), dtype=bool)
-        if self.settings.swap:
+        if self.settings.swaps:
             candidates = np.flatnonzero(wrong[0] & wrong[1])
             swapped_N[candidates[self._fit_swapped(sources, targets, candidates)]] = True
         return Verdicts((wrong[0] | wrong[1]) & ~swapped_N, swapped_N)
@@ -157,7 +157,7 @@ def build_language_rule(settings: Language, codes: tuple[str, str]) -> LanguageR
     """
     sides = (_expect(codes[0]), _expect(codes[1]))
     judged = [side for side, name in zip(sides, ("source", "target"), strict=True) if settings.sides in ("both", name)]
-    if all(side.by_script for side in (sides if settings.swap else judged)):
+    if all(side.by_script for side in judged):
         return LanguageRule(settings, sides, None)
     identifier = open_identifier(None if settings.model is None else Path(settings.model))
     for side in judged:

@@ -131,7 +131,7 @@ def _language_settings(clean: Clean | Literal["none"]) -> Language | None:
 def changing_names(clean: Clean | Literal["none"]) -> tuple[str, ...]:
     """Return the names of the rules that change lines, for counts."""
     language = _language_settings(clean)
-    swapped = (LanguageRule.swapped,) if language is not None and language.swap else ()
+    swapped = (LanguageRule.swapped,) if language is not None and language.swaps else ()
     return (*CHANGING_RULES, *_chosen(clean, (*CHANGING_FIRST, *CHANGING_LATER)), *swapped)
 
 

@@ -300,6 +300,13 @@ def test_what_is_new_is_added_and_what_is_locked_is_kept(served: Server) -> None
     assert {key: files()[key] for key in before} == before
 
 
+def test_all_lines_of_a_file_count_also_if_another_text_has_a_part_of_them(served: Server) -> None:
+    named = {side: {"url": f"{served.url}more.{lang}"} for side, lang in (("source", "en"), ("target", "de"))}
+    change(train=[named | {"except_every": 4}], valid=named | {"only_every": 4})
+    assert kdmt("lock", "tiny.yaml").code == 0
+    assert {key: file["num_lines"] for key, file in files().items()} == {"more.en:": 80, "more.de:": 80}
+
+
 def test_an_override_adds_to_the_lock(served: Server) -> None:
     more = ["--set", "prepare.train.0={opus: More/v1}"]
     assert kdmt("lock", "tiny.yaml").code == 0

@@ -5,13 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import yaml
 from bad_input import message_of
 from tiny_pipeline import hash_tree, kdmt
 
 import kdmt.commands.new as new_module
 from kdmt.choices import TemplateName, names
 from kdmt.commands.new import CORPUS_FOLDER, new_pipeline, template_text
-from kdmt.config import load_pipeline
+from kdmt.config import load_pipeline, load_unlocked_pipeline
 from kdmt.errors import UserError
 from kdmt.toy.corpus_files import COUNTS, write_corpus
 
@@ -32,7 +33,7 @@ def test_each_template_gives_a_valid_pipeline_with_comments(template: TemplateNa
     written = new_pipeline(
         Path("x.yaml"), source="en", target="de" if fixed else "cs", template=template, name=f"my-{template}"
     )
-    config = load_pipeline(written[0])
+    config = load_unlocked_pipeline(written[0])
     assert (config.name, config.source_lang, config.target_lang) == (f"my-{template}", "en", "de" if fixed else "cs")
     assert config.students
     text = written[0].read_text(encoding="utf-8")
@@ -74,6 +75,32 @@ def test_multi30k_has_the_checksums_of_the_pipelines_of_the_repository(target: s
     assert ours.prepare.train == theirs.prepare.train
     assert ours.prepare.valid == theirs.prepare.valid
     assert ours.prepare.test["test_2016_flickr"] == theirs.prepare.test["test_2016_flickr"]
+
+
+def entries_of_opus(source: str, target: str) -> list[dict[str, object]]:
+    new_pipeline(Path(f"{target}.yaml"), source=source, target=target, template="opus")
+    return yaml.safe_load(Path(f"{target}.yaml").read_text(encoding="utf-8"))["prepare"]["train"]
+
+
+def test_opus_names_the_three_largest_corpora_with_a_known_licence_up_to_five_million_pairs() -> None:
+    crawled = {"rules": "crawled"}
+    assert entries_of_opus("en", "is") == [  # not CCMatrix, CCAligned and XLEnt, whose licences are not known
+        {"opus": "ParaCrawl/v9", "clean": crawled},  # 2,967,579 pairs
+        {"opus": "ParIce/v1"},  # 2,097,022
+        {"opus": "ELRC-EMEA/v1"},  # 542,624
+    ]
+    assert entries_of_opus("en", "fr") == [  # not ParaCrawl with 216 million pairs
+        {"opus": "WikiMatrix/v1", "clean": crawled},
+        {"opus": "Europarl/v8"},
+        {"opus": "QED/v2.0a"},
+    ]
+
+
+def test_opus_is_refused_for_a_pair_without_such_corpora() -> None:
+    message = message_of(kdmt("new", "x.yaml", "--source", "tlh", "--target", "chr", "--template", "opus"))
+    assert "no corpus of OPUS" in message
+    assert "kdmt find tlh chr" in message
+    assert list(Path().iterdir()) == []
 
 
 @pytest.mark.parametrize(

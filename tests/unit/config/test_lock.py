@@ -104,6 +104,8 @@ def changed(part: str, index: int, **values: Any) -> str:
         ),
         (changed("files", 0, sha256="A" * 64), "files.0: sha256: not in the form"),
         (changed("files", 0, num_lines=-1), "files.0: num_lines: should be greater than or equal to 0"),
+        (changed("files", 0, url="https://u:secret@h:port/a"), "files.0: the host or port of 'url' is not valid"),
+        (changed("files", 0, alternatives=["https://[h/a"]), "files.0: the host or port of 'url' is not valid"),
         (lock_text(Lock((EUROPARL, EUROPARL))), "mtdata: Statmt-europarl-10-deu-eng is given twice for en and de"),
         (lock_text(Lock((), (*FILES, FILES[1]))), "https://x/t.tgz src.sgm is given twice"),
         (lock_text(Lock((), (FILES[1], replace(FILES[2], sha256=A)))), "https://x/t.tgz has two different sha256"),

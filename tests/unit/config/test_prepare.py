@@ -41,6 +41,10 @@ Load = Callable[..., Pipeline]
         ),
         ("prepare.clean.duplicates=both", "prepare.clean.duplicates: should be 'pair', 'source', 'target' or 'either'"),
         ("prepare.decontaminate={ngram: 3}", "prepare.decontaminate.ngram: should be greater than or equal to 5"),
+        (
+            "prepare.decontaminate={ngram: 5, overlap: 0.5}",
+            "prepare.decontaminate: 'overlap' has no effect with 'ngram: 5'",
+        ),
         ("prepare.decontaminate={overlap: 0.0}", "prepare.decontaminate.overlap: should be greater than 0"),
         ("prepare.tokenizer.type=subword-nmt", "prepare.tokenizer: subword-nmt learns BPE only: set 'model: bpe'"),
         ("prepare.tokenizer.target_path=x", "prepare.tokenizer: 'target_path' is given without 'source_path'"),
@@ -125,6 +129,14 @@ Load = Callable[..., Pipeline]
         (
             "prepare={data_bin: {path: x}, tokenizer: {type: words}, vocabulary: {source_path: d}}",
             "prepare: 'data_bin' has its own dictionaries",
+        ),
+        (
+            "prepare={data_bin: {path: x}, tokenizer: {type: words}, clean: {rules: default}}",
+            "prepare: 'clean.rules' has no effect with 'data_bin'",
+        ),
+        (
+            "prepare={data_bin: {path: x}, tokenizer: {type: words}, decontaminate: {ngram: 13}}",
+            "prepare: 'decontaminate' has no effect with 'data_bin'",
         ),
     ],
 )

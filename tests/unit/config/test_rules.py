@@ -67,6 +67,10 @@ def test_rules_of_a_record_have_their_settings_by_path() -> None:
         ("prepare.clean.rules=[{numbers: {max: 1}}]", "prepare.clean.rules.numbers.max: unknown setting"),
         ("prepare.clean.rules=[{longest_word: {max: 0}}]", "prepare.clean.rules.longest_word.max: should be greater"),
         ("prepare.clean.rules=[{numbers: 3}]", "prepare.clean.rules.numbers: expected a mapping of settings"),
+        (
+            "prepare.clean.rules=[{language: {sides: source, swap: false}}]",
+            "prepare.clean.rules.language: 'swap' has no effect with 'sides: source'",
+        ),
         ("prepare.clean.rules=3", "prepare.clean.rules: expected a mapping of settings"),
         ("prepare.train.0.clean={number: 1}", "'prepare.train.0.clean': 'number' is no rule"),
         ("prepare.train.0.clean={numbers: false}", "'prepare.train.0.clean': 'numbers: false' has no effect"),
@@ -111,3 +115,10 @@ def test_changes_of_a_corpus_are_settings_of_its_record(load: Load) -> None:
     settings = flatten_settings(prepare, "result")
     assert settings["train.0.clean.numbers.min"].value == 0.5
     assert not [path for path in flatten_settings(load().prepare, "result") if path.startswith("train.0.clean")]
+
+
+@pytest.mark.parametrize(("sides", "expected"), [("both", {"sides": "source", "min": 0.7}), ("target", None)])
+def test_text_of_one_language_is_judged_once_and_never_swapped(sides: str, expected: dict[str, Any] | None) -> None:
+    clean = Clean.model_validate({"rules": ["numbers", {"near_copy": {}}, {"language": {"min": 0.7, "sides": sides}}]})
+    rules = [{"numbers": {}}, *([] if expected is None else [{"language": expected}])]
+    assert clean.for_lines() == Clean.model_validate({"drop_copies": False, "rules": rules})

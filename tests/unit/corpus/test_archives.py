@@ -114,6 +114,33 @@ def test_links_in_archives_are_refused(tmp_path: Path) -> None:
         read(tmp_path / "a", archive.getvalue(), "soft")
 
 
+@pytest.mark.parametrize("kind", [tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.GNUTYPE_LONGNAME])
+def test_extended_headers_of_tar_have_a_limit(tmp_path: Path, kind: bytes) -> None:
+    """The header says that a record of 8 GB follows, which tarfile would read into memory at once."""
+    record = tarfile.TarInfo("x")
+    record.type, record.size = kind, 8 << 30
+    archive = record.tobuf(tarfile.GNU_FORMAT) + bytes(4096)
+    with pytest.raises(
+        UserError, match=r"a:m: truncated or damaged .*: a name or extended header of 8,589,934,592 bytes"
+    ):
+        read(tmp_path / "a", archive, "m")
+
+
+def test_names_of_members_that_are_not_utf8_are_shown_or_refused(tmp_path: Path) -> None:
+    archive = io.BytesIO()
+    with zipfile.ZipFile(archive, "w") as zipped:
+        zipped.writestr("ü.txt", "a\n")
+    damaged = archive.getvalue().replace("ü".encode(), b"\xff\xff")
+    with pytest.raises(UserError, match=r"truncated or damaged .*: a name in the archive is not UTF-8"):
+        read(tmp_path / "a", damaged, "ü.txt")
+    archive = io.BytesIO()
+    with tarfile.open(fileobj=archive, mode="w", encoding="latin-1", format=tarfile.GNU_FORMAT) as file:
+        file.addfile(tarfile.TarInfo("ü" * 150))
+    with pytest.raises(UserError) as caught:
+        read(tmp_path / "a", archive.getvalue(), "m")
+    assert str(caught.value).endswith(f"the archive holds {'?' * 100}...")
+
+
 @pytest.mark.parametrize("compression", COMPRESS)
 def test_several_streams_and_padding_are_read_as_one(tmp_path: Path, compression: str) -> None:
     compress = COMPRESS[compression]

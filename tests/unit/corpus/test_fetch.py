@@ -520,7 +520,9 @@ def test_a_very_slow_download_is_stopped(
 
 
 @pytest.mark.usefixtures("_direct")
-@pytest.mark.parametrize("path", ["gr%C3%BCn", "grün", "a b", "%00", "a%1b[31m", "x" * 300, "a%2Fb", ""])
+@pytest.mark.parametrize(
+    "path", ["gr%C3%BCn", "grün", "a b", "%00", "a%1b[31m", "x" * 300, "a%2Fb", "", "\N{GRINNING FACE}" * 99]
+)
 def test_any_path_of_a_url_gives_a_file_name(get: Callable[..., Path], path: str, tmp_path: Path) -> None:
     heads: list[bytes] = []
 

@@ -39,6 +39,10 @@ def test_a_mirror_is_a_folder_or_a_base_of_urls(tmp_path: Path) -> None:
     check_mirrors([str(tmp_path), "http://127.0.0.1:1/x", "https://example.org"])
     with pytest.raises(UserError, match=r"ftp://example.org: the mirror is not a folder"):
         check_mirrors([str(tmp_path), "ftp://example.org"])
+    for wrong in ("http://", "https://user:secret@h:port/x", "http://h:99999", "http://[h"):
+        with pytest.raises(UserError, match="a mirror is not valid: the host or port") as caught:
+            check_mirrors([wrong])
+        assert "secret" not in str(caught.value)
 
 
 def test_the_query_of_a_url_is_part_of_the_name_as_for_wget(tmp_path: Path) -> None:
@@ -70,6 +74,20 @@ def test_the_first_folder_with_the_right_file_is_used(tmp_path: Path) -> None:
         expected,
         str(tmp_path / "two"),
     )
+
+
+def test_a_file_of_another_data_set_with_the_same_name_is_ignored(tmp_path: Path) -> None:
+    """All archives of OPUS for a language pair have the same name."""
+    other = tmp_path / "object.pouta.csc.fi/OPUS-CCAligned/v1/moses/en-is.txt.zip"
+    other.parent.mkdir(parents=True)
+    other.write_bytes(b"CCAligned")
+    sha256 = hashlib.sha256(b"ParaCrawl").hexdigest()
+    assert find_verified(STORED, sha256, [str(tmp_path)]) is None
+    own = tmp_path / "OPUS-ParaCrawl/v9/moses/en-is.txt.zip"
+    own.parent.mkdir(parents=True)
+    own.write_bytes(b"changed")
+    with pytest.raises(UserError, match=f"{own}: the sha256 is"):
+        find_verified(STORED, sha256, [str(tmp_path)])
 
 
 @pytest.mark.parametrize("url", ["https://example.org/../../etc/x", "https://example.org/a/%2e%2e/%2e%2e/x"])

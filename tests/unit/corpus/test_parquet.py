@@ -85,3 +85,9 @@ def test_a_damaged_table_is_refused() -> None:
     for damaged in (content[:-1], content[:100], content[:-8] + b"\xff\xff\xff\x7fPAR1"):
         with pytest.raises((EOFError, OSError)):
             rows(damaged)
+
+
+def test_a_name_of_a_column_that_is_not_utf8_is_damage() -> None:
+    content = table(en=["a"], de=["b"], ümlaut=["c"]).replace("ümlaut".encode(), b"\xff\xffmlaut")
+    with pytest.raises(EOFError):
+        rows(content, ("en", "de"))

@@ -27,7 +27,8 @@ def pass_corpus(folder: Path, name: str, pairs: Pairs, clean: Clean, **options: 
         path.write_bytes("".join(f"{pair[side]}\n" for pair in pairs).encode())
     np.array([[len(line) for line in pair] for pair in pairs], dtype=np.uint32).tofile(paths[2])
     corpus = TrainingCorpus(name, [], **options)  # type: ignore[arg-type]
-    return PassedCorpus(corpus, clean, paths[0], paths[1], len(pairs), len(pairs), Counter(), paths[2], {}, Counter())
+    num_pairs = len(pairs)
+    return PassedCorpus(corpus, clean, paths[0], paths[1], num_pairs, num_pairs, Counter(), paths[2], {}, Counter(), {})
 
 
 def test_a_rule_looks_at_the_pairs_that_earlier_rules_keep(tmp_path: Path) -> None:

@@ -191,6 +191,18 @@ def test_tagged_text_is_that_of_the_script_of_fairseq(tmp_path: Path) -> None:
     assert not is_tagged(b"<url> is a site\n")
 
 
+def test_the_memory_of_a_document_and_the_number_of_open_sets_have_limits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("kdmt.corpus.segments._MAX_DOCUMENT_BYTES", 2_000)
+    sentence = '<seg id="1">' + "a" * 1_000 + "</seg>"
+    documents = [f'<doc id="{number}"><src>{sentence}</src></doc>' for number in "ab"]
+    assert segments(f"<dataset>{''.join(documents)}</dataset>", "src") == ["a" * 1_000] * 2
+    for content in (f"<src>{sentence}{sentence}", "".join(f'<ref translator="{number}">' for number in range(20))):
+        with pytest.raises(EOFError, match="document c needs more than 0 MiB"):
+            segments(f'<dataset><doc id="c">{content}')
+    with pytest.raises(EOFError, match="more than 100 sets are open"):
+        segments("<srcset>" * 101)
+
+
 def test_comments_are_left_out_and_hostile_ones_are_read_quickly() -> None:
     body = '<!-- <seg id="8">x</seg> --><seg id="1">a<!-- b -->c<!-->d--></seg>'
     assert segments(f'<srcset><doc docid="a">{body}</doc></srcset>') == ["ac"]

@@ -87,6 +87,8 @@ def test_scores_are_properties_of_units_or_variants() -> None:
     assert rows(content, prop="score-bicleaner") == [(5, ScoredPair("a", "b", "0.71"))]
     assert rows(content, prop="own") == [(5, ScoredPair("a", "b", "3"))]
     assert rows(content, prop="other") == [(5, ScoredPair("a", "b", None))]
+    twice = HEAD + unit(("en", segment("a")), ("de", segment("b")), before=before + before.replace("0.71", "0.8")) + END
+    assert rows(twice, prop="score-bicleaner") == [(5, ScoredPair("a", "b", "0.71"))]
 
 
 def test_malformed_units_are_marked_with_their_line() -> None:
@@ -130,6 +132,10 @@ BOMB = '<!DOCTYPE tmx [<!ENTITY a "aaaaaaaaaa"><!ENTITY b "&a;&a;&a;&a;">]>'
         ("plain text\n", "not a TMX file: line 1: syntax error"),
         ("<xliff></xliff>", "not a TMX file: its first element is <xliff>, not <tmx>"),
         (HEAD.replace(">", "\xff>").encode("latin-1"), "not a TMX file: line 1"),
+        (HEAD.replace("utf-8", "shift_jis") + END, "its encoding cannot be read: convert it to UTF-8"),
+        (HEAD.replace("utf-8", "unknown") + END, "its encoding cannot be read: convert it to UTF-8"),
+        (HEAD.replace("utf-8", "punycode") + END, "its encoding cannot be read: convert it to UTF-8"),
+        (HEAD + "<a>" * 1000, "line 5: more than 1000 open elements"),
     ],
 )
 def test_damaged_and_dangerous_files_are_refused(content: str | bytes, message: str) -> None:

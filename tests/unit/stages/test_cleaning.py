@@ -16,7 +16,8 @@ from kdmt.corpus.codec import TextCodec
 from kdmt.decode.engines.pytorch import TorchEngine
 from kdmt.models.checkpoint import load_model
 from kdmt.models.checkpoint_folder import resolve_checkpoint
-from kdmt.stages.cleaning import CACHE, distinct_rules
+from kdmt.stages import prepare_work
+from kdmt.stages.cleaning import CACHE, distinct_rules, rule_inputs
 
 LENGTH = "import sys\nopen('log', 'a').write('run ')\nfor line in sys.stdin: print(line.count(' '))\n"
 
@@ -167,3 +168,27 @@ def test_settings_that_contradict_are_refused(rule: dict[str, object], problem: 
     refused = kdmt("prepare", "tiny.yaml")
     assert refused.code == 2
     assert problem in refused.err
+
+
+@pytest.mark.usefixtures("pipeline")
+def test_a_model_that_only_monolingual_text_needs_is_an_input() -> None:
+    document = settings()
+    document["prepare"]["clean"] = {"rules": [{"language": {"identifier": "fasttext", "model": "lid.bin"}}]}
+    document["prepare"]["train"][0]["clean"] = {"language": False}
+    document["prepare"]["monolingual"] = [{"path": "text/train.en"}]
+    Path("tiny.yaml").write_text(to_yaml(document), encoding="utf-8")
+    Path("lid.bin").write_bytes(b"a model")
+    assert list(rule_inputs(load_pipeline(Path("tiny.yaml")).prepare, {})) == ["lid.bin"]
+
+
+@pytest.mark.usefixtures("pipeline")
+def test_filters_run_in_the_command_with_the_inline_executor(monkeypatch: pytest.MonkeyPatch) -> None:
+    counted = []
+    real = prepare_work.filter_context
+    monkeypatch.setattr(
+        prepare_work, "filter_context", lambda *args, **named: counted.append(named["workers"]) or real(*args, **named)
+    )
+    use_rules({"alignment": {"drop_percent": 10}})
+    run_stages("prepare", sets=["prepare.executor=inline", "prepare.workers=2"])
+    run_stages("prepare", sets=["prepare.clean.max_words=50", "prepare.workers=2"])
+    assert counted == [1, 2]

@@ -84,7 +84,7 @@ def test_a_changed_input_or_setting_is_named_and_the_last_state_kept() -> None:
     [
         ("test.de", "text/test.en has 5 lines, text/test.de has 4"),  # read first
         ("train.de", "text/train.en has 80 lines, text/train.de has 79"),  # while cleaning
-        ("vocab_size", "vocab_size 4000: Vocabulary size too high"),  # after cleaning
+        ("vocab_size", "vocab_size 4000: too large for this text"),  # after cleaning
     ],
 )
 def test_a_failure_leaves_an_earlier_state_unchanged(broken: str, message: str) -> None:

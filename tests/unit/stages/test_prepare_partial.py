@@ -183,11 +183,12 @@ def test_work_from_other_text_is_discarded(corpora: Path, monkeypatch: pytest.Mo
     assert corpora.is_dir()
 
 
-def test_work_of_another_version_is_discarded(corpora: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("library", ["sentencepiece", "ftfy"])
+def test_work_of_another_version_is_discarded(corpora: Path, monkeypatch: pytest.MonkeyPatch, library: str) -> None:
     interrupted_run(monkeypatch)
     path = PARTIAL / "work" / "versions.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"sentencepiece": "0.1"}))
-    assert "begins again, as the version of sentencepiece changed" in kdmt("prepare", "tiny.yaml").err
+    path.write_text(json.dumps(json.loads(path.read_text()) | {library: "0.1"}))
+    assert f"begins again, as the version of {library} changed" in kdmt("prepare", "tiny.yaml").err
     assert corpora.is_dir()
 
 

@@ -131,7 +131,7 @@ def test_languages_are_shown_if_the_language_rule_is_used() -> None:
 
 
 @pytest.mark.usefixtures("pipeline")
-def test_the_licence_of_a_locked_data_set_is_on_the_page(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_name_and_licence_of_a_locked_data_set_are_on_the_page(monkeypatch: pytest.MonkeyPatch) -> None:
     dataset = LockedDataset("opus", "Tiny/v1", ("en", "de"), {}, licence="CC BY 2.0 <x>")
 
     def write_with_lock(corpus: PreparedCorpus, settings: Prepare, collected: Collected) -> None:
@@ -139,6 +139,6 @@ def test_the_licence_of_a_locked_data_set_is_on_the_page(monkeypatch: pytest.Mon
 
     monkeypatch.setattr(prepare_work, "write_report", write_with_lock)
     run_stages("prepare")
-    assert f"<td>train.0 ({dataset.name})</td>" in page()
+    assert page().count(f"<td>train.0 ({dataset.name})</td>") == 2  # in the tables of sources and of kept pairs
     assert "<td>CC BY 2.0 &lt;x&gt;</td>" in page()
     assert page().count("<td>not known</td>") == 2  # valid and test

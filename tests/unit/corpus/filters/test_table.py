@@ -54,6 +54,8 @@ def test_a_filter_sees_what_earlier_rules_keep_and_drops_by_the_limits_of_the_co
     assert scored == [["a 1", "a 2", "a 3", "a 4"]]
     dropped = [{name: np.flatnonzero(mask).tolist() for name, mask in own.items()} for own in masks]
     assert dropped == [{"reverse": [1, 2], "filter": []}, {"filter": [0, 1]}, {}]
+    left = {path.name for path in tmp_path.iterdir()}
+    assert left == {f"{name}.{side}" for name in "abc" for side in ("source", "target")} | {"cache"}
 
 
 def test_a_reverse_model_needs_its_function(tmp_path: Path) -> None:

@@ -98,7 +98,7 @@ def test_a_script_decides_without_an_identifier(code: str, line: str, monkeypatc
 
     monkeypatch.setattr(language, "open_identifier", refuse)
     pairs = [(ENGLISH, line), (ENGLISH, ENGLISH), (ENGLISH, f"{line} Windows 11")]
-    assert judge(("en", code), pairs, sides="target", swap=False) == ["keep", "drop", "keep"]
+    assert judge(("en", code), pairs, sides="target") == ["keep", "drop", "keep"]
 
 
 def test_a_language_that_the_identifier_does_not_know_is_refused() -> None:
@@ -186,3 +186,9 @@ def test_russian_is_found_in_ukrainian_text() -> None:
     russian = "Комитет снова соберется на следующей неделе в Брюсселе, чтобы решить этот вопрос."
     assert judge(("en", "uk"), [(ENGLISH, ukrainian), (ENGLISH, russian)]) == ["keep", "drop"]
     assert judge(("en", "ru"), [(ENGLISH, russian), (ENGLISH, ukrainian)]) == ["keep", "drop"]
+
+
+def test_no_identifier_is_opened_for_a_side_that_is_not_judged() -> None:
+    rule = build_language_rule(Language(sides="target"), ("tlh", "el"))
+    assert rule.identifier is None
+    assert not rule.judge([GREEK], [ENGLISH]).swapped_N.any()
