@@ -203,7 +203,7 @@ def clean_chunk(chunk: RawChunk, *, languages: LanguagePair, forbidden: Forbidde
     has_keys = forbidden is not None or clean.near_duplicates > 0
     kept = _Kept()
     for index, (source, target) in enumerate(lines):
-        rule = broken_rule(PairText(source, target), suspected[index])
+        rule = broken_rule(PairText(source, target), suspected[index]) if suspected[index] else None
         if rule is None and index in foreign:
             rule = LanguageRule.name
         keys = (comparison_key(source), comparison_key(target)) if rule is None and has_keys else _NO_KEYS
