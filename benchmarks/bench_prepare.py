@@ -2,8 +2,9 @@
 
     make bench-prepare        (or: python benchmarks/bench_prepare.py [--pairs 2000000 20000000])
 
-The stage downloads the text (gzip) from a server on this machine, cleans it with all default rules, drops duplicates
-and near-duplicates, removes pairs that share n-grams with held-out sets, trains a tokenizer and writes the data-bin.
+The stage downloads the text (gzip) from a server on this machine, cleans it with all default rules and language
+identification, drops duplicates and near-duplicates, removes pairs that share n-grams with held-out sets, trains a
+tokenizer and writes the data-bin.
 Figures for the largest number of pairs have no suffix. `prepare_rss_gb` is the largest sum of the resident memory of
 the processes of the stage, with shared pages counted once (PSS), read every half second. `prepare_linearity` is the
 time per pair of the largest number divided by that of the smallest. `prepare_ratio_spm_encode` is the time of the whole
@@ -41,6 +42,7 @@ from kdmt.stages.prepare_partial import WORK
 KDMT = Path(sysconfig.get_path("scripts")) / "kdmt"
 NAME = "bench-prepare"
 CHUNK_LINES = 50_000
+RULES = ["default", "language"]
 STEPS = ("download", "first_pass", "second_pass", "write", "tokenizer", "binarize")
 
 
@@ -84,7 +86,7 @@ def main() -> None:
         "pairs": sizes,
         "text_gb": [run.text_gb for run in runs],
         "threads": cores(),
-        "rules": "default",
+        "rules": RULES,
         "near_duplicates": options.near_duplicates,
         "tokenizer": "SentencePiece unigram, 8000 pieces, joint",
         "planted": {"duplicates": DUPLICATES, "near": NEAR_DUPLICATES, "copies": COPIES, "overlaps": OVERLAPS},
@@ -185,12 +187,12 @@ def write_pipeline(folder: Path) -> Path:
 
 
 def write_download_pipeline(folder: Path, address: str, near_duplicates: float) -> Path:
-    """Write a pipeline that downloads the training text, with all default rules."""
+    """Write a pipeline that downloads the training text, with all default rules and that for languages."""
     train = {
         side: {"url": f"{address}/train.{lang}.gz", "sha256": file_sha256(folder / f"train.{lang}.gz")}
         for side, lang in (("source", "en"), ("target", "de"))
     }
-    cleaning = {"rules": "default", "near_duplicates": near_duplicates}
+    cleaning = {"rules": RULES, "near_duplicates": near_duplicates}
     return _write(folder, {"train": [train], "clean": cleaning, "decontaminate": {"ngram": 13}})
 
 

@@ -30,7 +30,7 @@ import numpy as np
 from kdmt.config import Clean, Mixing
 from kdmt.corpus.chunk_shards import ChunkShards
 from kdmt.corpus.data_report.patterns import ListedPatterns, PatternCounts, list_patterns, pattern_of, prune_chunk
-from kdmt.corpus.decontaminate import Forbidden
+from kdmt.corpus.decontaminate import Forbidden, comparison_key
 from kdmt.corpus.dropped import (
     NUM_EXAMPLES,
     Examples,
@@ -58,6 +58,7 @@ from kdmt.corpus.pool import OpenMap, mapping_in_order
 from kdmt.corpus.rules.language import LanguageRule
 from kdmt.corpus.rules.pair_text import LanguagePair, PairText
 from kdmt.corpus.rules.rule import ChangingRule, DroppingRule
+from kdmt.corpus.rules.screening import suspected_rules
 from kdmt.corpus.rules.table import RuleSet, build_rules, changing_names, dropping_names
 from kdmt.corpus.rules.tidying import is_plain
 from kdmt.corpus.second_pass import (
@@ -206,41 +207,73 @@ def clean_chunk(chunk: RawChunk, *, languages: LanguagePair, forbidden: Forbidde
     """Apply the rules for single pairs to each pair of a chunk; with "none" keep every line unchanged."""
     if chunk.clean == "none":
         return _keep_chunk(chunk.pairs)
-    rules = build_rules(chunk.clean, languages)
+    clean = chunk.clean
+    rules = build_rules(clean, languages)
     dropped = _Dropped()
     read: list[Pair] = []  # the kept pairs as they were read
-    sources, targets = [], []
     lines = [_clean_pair(pair, rules, dropped.counts) for pair in chunk.pairs]
-    verdicts = _judge_languages(lines, rules.language)
-    for pair, (source, target), (is_foreign, is_swapped) in zip(chunk.pairs, lines, verdicts, strict=True):
-        if is_swapped:
-            source, target = target, source
-        rule = broken_rule(PairText(source, target), rules.dropping)
-        if rule is None and is_foreign:
+    foreign, swapped = _judge_languages(lines, rules.language)
+    for index in swapped:
+        lines[index] = lines[index][1], lines[index][0]
+    suspected = suspected_rules(rules.dropping, [source for source, _ in lines], [target for _, target in lines])
+    has_keys = forbidden is not None or clean.near_duplicates > 0
+    kept = _Kept()
+    for index, (source, target) in enumerate(lines):
+        rule = broken_rule(PairText(source, target), suspected[index]) if suspected[index] else None
+        if rule is None and index in foreign:
             rule = LanguageRule.name
+        keys = (comparison_key(source), comparison_key(target)) if rule is None and has_keys else _NO_KEYS
         if rule is None and forbidden is not None:
-            matches = forbidden.matches(source, target)
+            matches = forbidden.matches(*keys)
             if matches:
                 rule = "held_out"
                 dropped.counts.update(matches)
         if rule is not None:
-            dropped.add(rule, pair)
+            dropped.add(rule, chunk.pairs[index])
             continue
-        if is_swapped:
+        if index in swapped:
             dropped.counts[LanguageRule.swapped] += 1
-        read.append(pair)
-        sources.append(source)
-        targets.append(target)
+        read.append(chunk.pairs[index])
+        kept.add((source, target), keys)
     overlaps: Overlaps = collections.Counter()
     if forbidden is not None and forbidden.overlaps is not None:
-        found = forbidden.overlaps.find((sources, targets))
+        found = forbidden.overlaps.find((kept.sources, kept.targets))
         overlaps.update((each.side, each.line) for each in found)
         indices = sorted({each.index for each in found})
         for index in indices:
             dropped.add("held_out_overlap", read[index])
-        sources, targets = _without(sources, indices), _without(targets, indices)
-    fingerprints = compute_fingerprints(sources, targets, chunk.clean)
-    return _make_chunk(sources, targets, fingerprints, len(chunk.pairs), dropped, overlaps)
+        kept = kept.without(indices)
+    fingerprints = compute_fingerprints(kept.sources, kept.targets, clean, keys=(kept.source_keys, kept.target_keys))
+    return _make_chunk(kept.sources, kept.targets, fingerprints, len(chunk.pairs), dropped, overlaps)
+
+
+@dataclass(frozen=True)
+class _Kept:
+    """Lines of the pairs of a chunk that are kept, with their comparison keys if these are needed."""
+
+    sources: list[str] = field(default_factory=list)
+    targets: list[str] = field(default_factory=list)
+    source_keys: list[bytes] = field(default_factory=list)
+    target_keys: list[bytes] = field(default_factory=list)
+
+    def add(self, pair: Pair, keys: tuple[bytes, bytes]) -> None:
+        """Append a pair."""
+        self.sources.append(pair[0])
+        self.targets.append(pair[1])
+        self.source_keys.append(keys[0])
+        self.target_keys.append(keys[1])
+
+    def without(self, indices: Sequence[int]) -> _Kept:
+        """Return all pairs except those at these indices."""
+        if not indices:
+            return self
+        dropped = set(indices)
+        is_kept = [index not in dropped for index in range(len(self.sources))]
+        sources, targets = (list(itertools.compress(lines, is_kept)) for lines in (self.sources, self.targets))
+        source_keys, target_keys = (
+            list(itertools.compress(keys, is_kept)) for keys in (self.source_keys, self.target_keys)
+        )
+        return _Kept(sources, targets, source_keys, target_keys)
 
 
 @dataclass(frozen=True)
@@ -259,6 +292,9 @@ class _Dropped:
             self.examples.setdefault(rule, []).append(cut_texts(*pair))
 
 
+_NO_KEYS = (b"", b"")
+
+
 def _clean_pair(pair: Pair, rules: RuleSet, counts: collections.Counter[str]) -> Pair:
     """Return a pair after the rules that change lines."""
     source, target = pair
@@ -269,17 +305,13 @@ def _clean_pair(pair: Pair, rules: RuleSet, counts: collections.Counter[str]) ->
     return source, target
 
 
-def _judge_languages(pairs: Sequence[Pair], rule: LanguageRule | None) -> Iterable[tuple[bool, bool]]:
-    """Return for each pair whether the rule for languages drops it, and whether it swaps its sides."""
+def _judge_languages(pairs: Sequence[Pair], rule: LanguageRule | None) -> tuple[set[int], set[int]]:
+    """Return the indices of the pairs that the rule for languages drops, and of those whose sides it swaps."""
     if rule is None:
-        return itertools.repeat((False, False), len(pairs))
+        return set(), set()
     verdicts = rule.judge([source for source, _ in pairs], [target for _, target in pairs])
-    return zip(verdicts.dropped_N.tolist(), verdicts.swapped_N.tolist(), strict=True)
-
-
-def _without(lines: list[str], indices: Sequence[int]) -> list[str]:
-    dropped = set(indices)
-    return [line for index, line in enumerate(lines) if index not in dropped] if dropped else lines
+    foreign, swapped = (np.flatnonzero(mask_N).tolist() for mask_N in (verdicts.dropped_N, verdicts.swapped_N))
+    return set(foreign), set(swapped)
 
 
 def _keep_chunk(pairs: Sequence[Pair]) -> CleanedChunk:

@@ -59,9 +59,13 @@ class Forbidden:
             return self
         return replace(self, overlaps=NgramOverlaps(self.overlaps.source, index_side((), ngram=0, overlap=1.0)))
 
-    def matches(self, source: str, target: str) -> tuple[str, ...]:
-        """Return the held-out sides that contain a side of this pair, such as "test_2016.source"; empty if clean."""
-        return self.source.get(comparison_key(source), ()) + self.target.get(comparison_key(target), ())
+    def matches(self, source_key: bytes, target_key: bytes) -> tuple[str, ...]:
+        """Return the held-out sides that contain a side of a pair, such as "test_2016.source"; empty if clean.
+
+        Args:
+            source_key, target_key: comparison keys of both sides.
+        """
+        return self.source.get(source_key, ()) + self.target.get(target_key, ())
 
 
 def collect_forbidden(held_out: Iterable[tuple[str, Iterable[tuple[str, str]]]]) -> Forbidden:

@@ -10,7 +10,7 @@ from pathlib import Path
 from kdmt.config import Clean
 from kdmt.corpus.decontaminate import comparison_key
 from kdmt.corpus.duplicates import DIGEST_BYTES, DuplicateFinder
-from kdmt.corpus.near_duplicates import NearDuplicateFinder, NearHashes, hash_pairs
+from kdmt.corpus.near_duplicates import Keys, NearDuplicateFinder, NearHashes, hash_pairs
 
 
 @dataclass(frozen=True)
@@ -35,14 +35,21 @@ def digest_kinds(clean: Clean) -> tuple[str, ...]:
     return sides if sides and clean.max_duplicates == 1 else ("pair", *sides)
 
 
-def compute_fingerprints(sources: Sequence[str], targets: Sequence[str], clean: Clean) -> Fingerprints:
-    """Return the fingerprints of pairs that the settings need."""
+def compute_fingerprints(
+    sources: Sequence[str], targets: Sequence[str], clean: Clean, *, keys: Keys | None = None
+) -> Fingerprints:
+    """Return the fingerprints of pairs that the settings need.
+
+    Args:
+        keys: comparison keys of both sides if they are known.
+    """
     # no line contains a newline, so different pairs give different text
     texts = {"pair": map("\n".join, zip(sources, targets, strict=True)), "source": sources, "target": targets}
     digests = {kind: b"".join(map(_digest, texts[kind])) for kind in digest_kinds(clean)}
     near = None
     if clean.near_duplicates:
-        keys = [comparison_key(line) for line in sources], [comparison_key(line) for line in targets]
+        if keys is None:
+            keys = [comparison_key(line) for line in sources], [comparison_key(line) for line in targets]
         near = hash_pairs(keys, clean.near_duplicates)
     return Fingerprints(digests, near)
 

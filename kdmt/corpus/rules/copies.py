@@ -10,7 +10,7 @@ from rapidfuzz.distance import Levenshtein
 from kdmt.config import rules as settings
 from kdmt.corpus.rules.pair_text import LanguagePair, PairText
 
-_ROUNDING = 1e-9  # more than the error of the product
+ROUNDING = 1e-9  # more than the error of the product
 
 
 @dataclass(frozen=True)
@@ -35,6 +35,6 @@ class NearCopy:
     def breaks(self, pair: PairText) -> bool:
         """Return whether the similarity of the sides is too large."""
         longer = max(len(pair.source), len(pair.target))
-        most = int((1.0 - self.settings.max) * longer + _ROUNDING)  # edits of a pair that is dropped
+        most = int((1.0 - self.settings.max) * longer + ROUNDING)  # edits of a pair that is dropped
         distance: int = Levenshtein.distance(pair.source, pair.target, score_cutoff=most)
         return distance <= most  # a distance above the cutoff is returned as the cutoff plus 1

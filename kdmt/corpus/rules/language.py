@@ -118,10 +118,7 @@ class LanguageRule:
         if self.settings.sides not in ("both", ("source", "target")[side]):
             return np.zeros(len(lines), dtype=bool)
         least = self.settings.min_letters
-        # the beginning of most lines has enough letters
-        return np.array(
-            [count_letters(line[: 2 * least]) >= least or count_letters(line) >= least for line in lines], dtype=bool
-        )
+        return np.array([has_letters(line, least) for line in lines], dtype=bool)
 
     def _least(self, side: int) -> float:
         return LEAST_IN_SCRIPT if self.sides[side].by_script else self.settings.min
@@ -180,6 +177,14 @@ def count_letters(line: str) -> int:
     if line.isascii():
         return letters
     return letters + (LETTERS_OF_IDEOGRAPH - 1) * sum(map(len, _IDEOGRAPHS.findall(line)))
+
+
+def has_letters(line: str, least: int) -> bool:
+    """Return whether a line has at least `least` letters, counted as `count_letters` does."""
+    begin = line[: 2 * least].replace(" ", "")
+    if len(begin) >= least and begin.isalpha():  # as most lines begin
+        return True
+    return count_letters(begin) >= least or count_letters(line) >= least
 
 
 def script_share(line: str, script: str) -> float:

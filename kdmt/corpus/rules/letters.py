@@ -71,14 +71,15 @@ class Script:
     name: ClassVar[str] = "script"
 
     @functools.cached_property
-    def _scripts(self) -> tuple[CharacterClass | None, CharacterClass | None]:
+    def scripts(self) -> tuple[CharacterClass | None, CharacterClass | None]:
+        """Characters of the scripts of both languages; None for a language or script that is not known."""
         source, target = self.languages.codes or (None, None)
         return _script_of(source), _script_of(target)
 
     def breaks(self, pair: PairText) -> bool:
         """Return whether the share of letters of the language's script is too small on a side."""
         source, target = pair.lines
-        of_source, of_target = self._scripts
+        of_source, of_target = self.scripts
         return self._is_foreign(source, of_source) or self._is_foreign(target, of_target)
 
     def _is_foreign(self, line: LineText, script: CharacterClass | None) -> bool:

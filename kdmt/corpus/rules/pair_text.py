@@ -22,9 +22,9 @@ _LETTERS = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 # Bytes of UTF-8 that few rules look for: ASCII letters, space, frequent punctuation, and all bytes of characters up to
 # U+057F, which are neither digits nor lost text, with the bytes that continue other characters.
 _FREQUENT = _LETTERS + b" .,;:!?'\"()-" + bytes(range(0x80, 0xD6))
-_LETTER, _SIGN = b"aS"
+LETTER, SIGN = b"aS"
 # Byte -> letter, space for another frequent byte, or sign: translation by a table is fast, that with deletion is slow.
-_KINDS = bytes(_LETTER if byte in _LETTERS else ord(" ") if byte in _FREQUENT else _SIGN for byte in range(256))
+KINDS = bytes(LETTER if byte in _LETTERS else ord(" ") if byte in _FREQUENT else SIGN for byte in range(256))
 WORD_SPACE = "\u1361"  # Ethiopic wordspace, between the words of older Amharic and Tigrinya text
 
 
@@ -43,9 +43,9 @@ class LineText:
     def __init__(self, text: str) -> None:
         self.text = text
         data = text.encode()
-        kinds = data.translate(_KINDS)
-        self.ascii_letters = kinds.count(_LETTER)
-        self.signs = data.translate(None, _FREQUENT) if _SIGN in kinds else b""
+        kinds = data.translate(KINDS)
+        self.ascii_letters = kinds.count(LETTER)
+        self.signs = data.translate(None, _FREQUENT) if SIGN in kinds else b""
         self._words: list[str] | None = None
         self._characters: frozenset[str] | None = None
 

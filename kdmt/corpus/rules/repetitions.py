@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -55,15 +56,55 @@ def repeats_phrase(line: LineText, spaced: bool, wanted: settings.RepeatedPhrase
     text, times = line.text, wanted.times
     if len(text) < times * wanted.min_length:
         return False
-    units = line.words if spaced else text
-    # a phrase of n words adds n · (times - 1) repeated ones
-    if (spaced and len(units) - len(set(units)) < times - 1) or not _may_repeat(text, times, wanted.min_length):
+    if spaced:
+        return _repeats_words(line.words, wanted)
+    if not _may_repeat(text, times, wanted.min_length):
         return False
-    for period in range(1, min(len(units) // times, _LONGEST_PHRASE) + 1):
-        for start in _find_period(units, period, times):
-            if wanted.min_length <= _length(units[start : start + period], spaced) <= _LONGEST_PHRASE:
-                return True
+    periods = range(wanted.min_length, min(len(text) // times, _LONGEST_PHRASE) + 1)
+    return any(_has_period(text, period, times) for period in periods)
+
+
+def frequent_words(words: Sequence[str], times: int) -> set[str]:
+    """Return the words that occur at least `times` times."""
+    if len(words) - len(set(words)) < times - 1:
+        return set()
+    ordered = sorted(words)
+    return {word for word, later in zip(ordered, ordered[times - 1 :], strict=False) if word == later}
+
+
+def _repeats_words(words: Sequence[str], wanted: settings.RepeatedPhrases) -> bool:
+    """Return whether a phrase of words occurs several times in a row."""
+    times = wanted.times
+    frequent = frequent_words(words, times)
+    if not frequent:
+        return False
+    places: dict[str, list[int]] = {word: [] for word in frequent}
+    for place, word in enumerate(words):
+        if word in frequent:
+            places[word].append(place)
+    # the first word of a phrase of n words occurs again n words later
+    for same in places.values():
+        for number, start in enumerate(same):
+            longest = min((len(words) - start) // times, _LONGEST_PHRASE)
+            for later in itertools.islice(same, number + 1, None):
+                period = later - start
+                if period > longest:
+                    break
+                if _is_repeated(words, start, period, wanted):
+                    return True
     return False
+
+
+def _is_repeated(words: Sequence[str], start: int, period: int, wanted: settings.RepeatedPhrases) -> bool:
+    """Return whether a phrase of words that begins at an index is repeated, and its length is within the limits."""
+    needed = (wanted.times - 1) * period
+    phrase_end = start + period
+    if words[phrase_end - 1] != words[phrase_end - 1 + period]:  # a fast test
+        return False
+    return (
+        words[start : start + needed] == words[phrase_end : phrase_end + needed]
+        and wanted.min_length <= len(" ".join(words[start:phrase_end])) <= _LONGEST_PHRASE
+    )
 
 
 def _may_repeat(text: str, times: int, length: int) -> bool:
@@ -86,15 +127,11 @@ def _may_repeat(text: str, times: int, length: int) -> bool:
     return False
 
 
-def _find_period(units: Sequence[str], period: int, times: int) -> Iterator[int]:
-    """Yield the indices from which `times` equal sequences of `period` units follow each other."""
+def _has_period(text: str, period: int, times: int) -> bool:
+    """Return whether `times` equal sequences of `period` characters follow each other."""
     needed, run = (times - 1) * period, 0
-    for index, (unit, later) in enumerate(zip(units, units[period:], strict=False)):
-        run = run + 1 if unit == later else 0
+    for character, later in zip(text, text[period:], strict=False):
+        run = run + 1 if character == later else 0
         if run >= needed:
-            yield index - needed + 1
-
-
-def _length(phrase: Sequence[str], spaced: bool) -> int:
-    """Return the number of characters of a phrase."""
-    return len(" ".join(phrase)) if spaced else len(phrase)
+            return True
+    return False

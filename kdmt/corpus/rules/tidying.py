@@ -39,16 +39,23 @@ _UNSPACED = "".join(filter(_is_of_word, (chr(code) for a, b in _UNSPACED_BLOCKS 
 _BOUNDARY = re.compile(f"(?<=[{_UNSPACED}])\u200b(?=[{_UNSPACED}])")  # the most frequent case by far
 
 
+# ASCII without control characters, and single letters of Latin-1 between them: no two in a row, which may be text in a
+# wrong encoding. Such text is in NFC and NFKC.
+_LATIN = re.compile("[ -~]*(?:[\u00c0-\u00ff][ -~]+)*[\u00c0-\u00ff]?")
+
+
 def is_plain(line: str) -> bool:
-    """Return whether a fast test shows that a line needs no change: ASCII text without markup and single spaces."""
+    """Return whether a fast test shows that a line needs no change: Latin text without markup and with single spaces.
+
+    Two letters in a row that are not in ASCII make it false.
+    """
     return (
-        line.isascii()
-        and line.isprintable()
-        and "&" not in line
+        "&" not in line
         and "<" not in line
         and "  " not in line
         and line[:1] != " "
         and line[-1:] != " "
+        and ((line.isascii() and line.isprintable()) or _LATIN.fullmatch(line) is not None)
     )
 
 

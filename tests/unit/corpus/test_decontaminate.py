@@ -59,10 +59,23 @@ def test_matches_name_the_held_out_sides() -> None:
         ]
     )
     assert forbidden.sides == ("valid.source", "valid.target", "test_2016.source", "test_2016.target")
-    assert forbidden.matches("A dog, runs", "Irgendwas") == ("valid.source", "test_2016.source")
-    assert forbidden.matches("Something", "der hund läuft") == ("test_2016.target",)
-    assert forbidden.matches("A dog runs", "Ein Hund rennt") == ("valid.source", "test_2016.source", "valid.target")
-    assert forbidden.matches("YES", "Na klar") == ("valid.source",)  # short sentences count too
-    assert forbidden.matches("Ein Hund rennt.", "A dog runs.") == ()  # only sentences of the same side match
-    assert forbidden.matches("A dog runs fast.", "Ein Hund rennt schnell.") == ()  # only whole sentences match
-    assert forbidden.matches("?!", "…") == ()  # only punctuation
+    assert forbidden.matches(comparison_key("A dog, runs"), comparison_key("Irgendwas")) == (
+        "valid.source",
+        "test_2016.source",
+    )
+    assert forbidden.matches(comparison_key("Something"), comparison_key("der hund läuft")) == ("test_2016.target",)
+    assert forbidden.matches(comparison_key("A dog runs"), comparison_key("Ein Hund rennt")) == (
+        "valid.source",
+        "test_2016.source",
+        "valid.target",
+    )
+    assert forbidden.matches(comparison_key("YES"), comparison_key("Na klar")) == (
+        "valid.source",
+    )  # short sentences count too
+    assert (
+        forbidden.matches(comparison_key("Ein Hund rennt."), comparison_key("A dog runs.")) == ()
+    )  # only sentences of the same side match
+    assert (
+        forbidden.matches(comparison_key("A dog runs fast."), comparison_key("Ein Hund rennt schnell.")) == ()
+    )  # only whole sentences match
+    assert forbidden.matches(comparison_key("?!"), comparison_key("…")) == ()  # only punctuation

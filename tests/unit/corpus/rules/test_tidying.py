@@ -100,9 +100,35 @@ def test_a_plain_line_is_changed_by_no_rule(line: str) -> None:
 @pytest.mark.parametrize(
     ("line", "plain"),
     [
-        *[(line, True) for line in ("A plain line.", "")],
-        *[(line, False) for line in ("caf\u00e9", "a  b", " a", "a ", "a&b", "<", "a\tb")],
+        *[(line, True) for line in ("A plain line.", "", "caf\u00e9", "\u00dcber \u00d6l")],
+        *[
+            (line, False)
+            for line in (
+                "cr\u00e9\u00e9",
+                "cafe\u0301",
+                "\u0434\u0430",
+                "\u00b5",
+                "a  b",
+                " a",
+                "a ",
+                "a&b",
+                "<",
+                "a\tb",
+            )
+        ],
     ],
 )
 def test_plain_lines(line: str, plain: bool) -> None:
     assert is_plain(line) is plain
+
+
+@pytest.mark.parametrize("form", ["NFC", "NFKC"])
+def test_no_rule_changes_a_plain_line(form: str) -> None:
+    clean = Clean.model_validate({"rules": "default", "unicode_form": form})
+    rules = build_rules(clean, LanguagePair(codes=("en", "de"))).changing[0]
+    characters = [chr(code) for code in range(0x180)]
+    lines = [f"{one}{other}" for one in characters for other in characters]
+    lines += [f"{one} {other} a" for one in characters for other in characters]
+    plain = [line for line in lines if is_plain(line)]
+    assert len(plain) > 20_000
+    assert all(rule.edit(line) == line for line in plain for rule in rules)

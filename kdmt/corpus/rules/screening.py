@@ -1,0 +1,284 @@
+"""Fast tests of many pairs at once, which show that most pairs do not break most rules.
+
+A rule is applied only to the pairs that its test leaves over. A test may leave over pairs that do not break the rule,
+but never excludes one that does, so that the tests change nothing but the speed.
+
+Shape legend: N pairs, M places in the text of all lines of a side.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kdmt.corpus.rules.copies import ROUNDING, Copy, NearCopy
+from kdmt.corpus.rules.lengths import Empty, LongestWord, MaxCharacters, MaxWords, MeanWord, MinWords
+from kdmt.corpus.rules.letters import BrokenCharacters, Letters, Script
+from kdmt.corpus.rules.links import Links
+from kdmt.corpus.rules.markup import Markup
+from kdmt.corpus.rules.numbers import Numbers
+from kdmt.corpus.rules.pair_text import KINDS, LETTER, SIGN, WORD_SPACE
+from kdmt.corpus.rules.repetitions import RepeatedCharacters, RepeatedPhrases, frequent_words
+from kdmt.corpus.rules.rule import DroppingRule
+from kdmt.corpus.rules.sentences import Sentences
+
+Flags = NDArray[np.bool_]
+Counts = NDArray[np.int64]
+
+_PAIRS_AT_ONCE = 1_000  # whose arrays fit into the cache of a processor
+_SPACE, _NEWLINE, _DOT, _SLASH = b" \n./"
+_LEAST_WITH_BLOCKS = 4  # equal characters in a row that are searched for at every second place or more
+
+
+def suspected_rules(
+    rules: Sequence[DroppingRule], sources: Sequence[str], targets: Sequence[str]
+) -> list[tuple[DroppingRule, ...]]:
+    """Return for each pair the rules that it may break, in their order."""
+    found: list[tuple[DroppingRule, ...]] = []
+    for start in range(0, len(sources), _PAIRS_AT_ONCE):
+        part = slice(start, start + _PAIRS_AT_ONCE)
+        found += _suspected(rules, sources[part], targets[part])
+    return found
+
+
+def _suspected(
+    rules: Sequence[DroppingRule], sources: Sequence[str], targets: Sequence[str]
+) -> list[tuple[DroppingRule, ...]]:
+    pairs = _Pairs(_Side(sources), _Side(targets))
+    found: list[tuple[DroppingRule, ...]] = [()] * len(sources)
+    for rule in rules:
+        test = _TESTS.get(type(rule))
+        indices = range(len(sources)) if test is None else np.flatnonzero(test(rule, pairs)).tolist()
+        for index in indices:
+            found[index] += (rule,)
+    return found
+
+
+class _Side:
+    """The lines of one side, and counts of their characters.
+
+    Attributes:
+        lines: the lines.
+        text: all lines, each with a newline at its end.
+    """
+
+    def __init__(self, lines: Sequence[str]) -> None:
+        self.lines = lines
+        self.text = "\n".join([*lines, ""])
+        self._bytes = self.text.encode()
+        self._bytes_M = np.frombuffer(self._bytes, dtype=np.uint8)
+        self._kinds_M = np.frombuffer(self._bytes.translate(KINDS), dtype=np.uint8)
+        self.ends_N = np.flatnonzero(self._bytes_M == _NEWLINE)  # index of the newline of each line, in bytes
+
+    def has(self, places_M: Counts) -> Flags:
+        """Return whether each line has one of the places (indices of bytes)."""
+        flags_N = np.zeros(len(self.lines), dtype=bool)
+        flags_N[np.searchsorted(self.ends_N, places_M)] = True
+        return flags_N
+
+    def _count(self, places_M: Counts) -> Counts:
+        return np.diff(np.searchsorted(places_M, self.ends_N), prepend=0)
+
+    @cached_property
+    def lengths_N(self) -> Counts:
+        """Number of characters."""
+        return np.fromiter(map(len, self.lines), dtype=np.int64, count=len(self.lines))
+
+    @cached_property
+    def _breaks_M(self) -> Counts:
+        """Places of spaces and newlines."""
+        return np.flatnonzero((self._bytes_M == _SPACE) | (self._bytes_M == _NEWLINE))
+
+    @cached_property
+    def spaces_N(self) -> Counts:
+        """Number of spaces."""
+        return self._count(self._breaks_M) - np.arange(len(self.lines)).clip(max=1)  # without the newline before
+
+    @cached_property
+    def ascii_letters_N(self) -> Counts:
+        """Number of ASCII letters."""
+        return self._count(np.flatnonzero(self._kinds_M == LETTER))
+
+    @cached_property
+    def _signs_M(self) -> Counts:
+        """Places of the bytes that are in `LineText.signs`."""
+        return np.flatnonzero((self._kinds_M == SIGN) & (self._bytes_M != _NEWLINE))
+
+    @cached_property
+    def num_signs_N(self) -> Counts:
+        """Number of the bytes that are in `LineText.signs`."""
+        return self._count(self._signs_M)
+
+    def has_sign(self, is_sign: NDArray[np.bool_]) -> Flags:
+        """Return whether each line has a byte of a class.
+
+        Args:
+            is_sign: whether each byte [256] is in the class, all of which count as signs.
+        """
+        return self.has(self._signs_M[is_sign[self._bytes_M[self._signs_M]]])
+
+    @cached_property
+    def has_word_space(self) -> bool:
+        """Whether a line has an Ethiopic wordspace."""
+        return WORD_SPACE in self.text
+
+    def has_long_word(self, limit: int) -> Flags:
+        """Return whether each line has more than `limit` bytes between two spaces."""
+        lengths_M = np.diff(self._breaks_M, prepend=-1) - 1
+        return self.has(self._breaks_M[lengths_M > limit])
+
+    def may_have_link(self) -> Flags:
+        """Return whether each line has a dot before its last two characters, or `://`."""
+        dots_M = np.flatnonzero(self._bytes_M == _DOT)
+        ends_M = self.ends_N[np.searchsorted(self.ends_N, dots_M)]
+        flags_N = self.has(dots_M[dots_M < ends_M - 2])
+        if "://" in self.text:
+            flags_N |= self.has(np.flatnonzero(self._bytes_M == _SLASH))
+        return flags_N
+
+    def count_sentence_ends(self) -> Counts:
+        """Return the number of final punctuation marks of ASCII and of signs."""
+        return self._count(np.flatnonzero(_IS_END[self._bytes_M])) + self.num_signs_N
+
+    def may_have_run(self, times: int) -> Flags:
+        """Return whether each line may have a character `times` times in a row.
+
+        Such a run has three equal characters in a row of which the first is at a multiple of `times // 2`, and the
+        same character at the next multiple.
+        """
+        step = times // 2
+        codes_M = np.frombuffer(self.text.encode("utf-32-le"), dtype="<u4")
+        first_M = codes_M[:-step:step]
+        starts_M = np.flatnonzero(first_M == codes_M[step::step]) * step
+        starts_M = starts_M[codes_M[starts_M] == codes_M[starts_M + 1]]
+        flags_N = np.zeros(len(self.lines), dtype=bool)
+        flags_N[np.searchsorted(np.cumsum(self.lengths_N + 1), starts_M, side="right")] = True
+        return flags_N
+
+
+@dataclass(frozen=True)
+class _Pairs:
+    """Both sides of pairs."""
+
+    source: _Side
+    target: _Side
+
+    def either(self, test: Callable[[_Side], Flags]) -> Flags:
+        """Return whether a test is true for a side of each pair."""
+        return test(self.source) | test(self.target)
+
+    def either_spaced(self, spaced: tuple[bool, bool], test: Callable[[_Side], Flags]) -> Flags:
+        """Return whether a test is true for a side of each pair that has spaces between words."""
+        flags_N = np.zeros(len(self.source.lines), dtype=bool)
+        for is_spaced, side in zip(spaced, (self.source, self.target), strict=True):
+            if is_spaced:
+                flags_N |= test(side)
+        return flags_N
+
+    @property
+    def everything_N(self) -> Flags:
+        """Mask of all pairs."""
+        return np.ones(len(self.source.lines), dtype=bool)
+
+
+def _class(bytes_of_class: bytes) -> NDArray[np.bool_]:
+    return np.isin(np.arange(256), np.frombuffer(bytes_of_class, dtype=np.uint8))
+
+
+_IS_END = _class(b".!?")
+_IS_MARK = _class(b"{}[]<>")
+_IS_DIGIT = _class(b"0123456789" + bytes(range(0xD9, 0x100)))  # or the first byte of one of another script
+_IS_LOST = _class(bytes(range(0xEE, 0x100)))  # first bytes of characters of lost text
+
+
+# ------------------------------------------------------------------------------------------------------ tests of rules
+
+
+def _test_min_words(rule: MinWords, pairs: _Pairs) -> Flags:
+    return pairs.either_spaced(rule.spaced, lambda side: side.spaces_N + 1 < rule.limit)
+
+
+def _test_max_words(rule: MaxWords, pairs: _Pairs) -> Flags:
+    return pairs.either_spaced(rule.spaced, lambda side: side.spaces_N >= rule.limit)
+
+
+def _test_mean_word(rule: MeanWord, pairs: _Pairs) -> Flags:
+    def test(side: _Side) -> Flags:
+        if side.has_word_space:
+            return pairs.everything_N
+        means_N = (side.lengths_N - side.spaces_N) / (side.spaces_N + 1)
+        return (means_N < rule.settings.min) | (means_N > rule.settings.max)
+
+    return pairs.either_spaced(rule.languages.spaced, test)
+
+
+def _has_few_letters(side: _Side, share: float) -> Flags:
+    """Return whether ASCII letters alone are less than a share of the characters that are not spaces."""
+    return side.ascii_letters_N < share * (side.lengths_N - side.spaces_N)
+
+
+def _test_script(rule: Script, pairs: _Pairs) -> Flags:
+    flags_N = np.zeros(len(pairs.source.lines), dtype=bool)
+    for script, side in zip(rule.scripts, (pairs.source, pairs.target), strict=True):
+        if script is not None:
+            flags_N |= _has_few_letters(side, rule.settings.min) if script.has_ascii_letters else pairs.everything_N
+    return flags_N
+
+
+def _test_repeated_characters(rule: RepeatedCharacters, pairs: _Pairs) -> Flags:
+    times = rule.settings.max + 1
+    if times < _LEAST_WITH_BLOCKS:
+        return pairs.everything_N
+    return pairs.either(lambda side: side.may_have_run(times))
+
+
+def _test_repeated_phrases(rule: RepeatedPhrases, pairs: _Pairs) -> Flags:
+    times, least = rule.settings.times, rule.settings.times * rule.settings.min_length
+    flags_N = np.zeros(len(pairs.source.lines), dtype=bool)
+    for spaced, side in zip(rule.languages.spaced, (pairs.source, pairs.target), strict=True):
+        is_long_N = side.lengths_N >= least
+        if spaced and not side.has_word_space:
+            # each word of the phrase occurs that many times
+            is_long_N &= np.array([bool(frequent_words(line.split(" "), times)) for line in side.lines], dtype=bool)
+        flags_N |= is_long_N
+    return flags_N
+
+
+def _test_near_copy(rule: NearCopy, pairs: _Pairs) -> Flags:
+    lengths_N2 = np.stack([pairs.source.lengths_N, pairs.target.lengths_N], axis=1)
+    most_N = ((1.0 - rule.settings.max) * lengths_N2.max(axis=1) + ROUNDING).astype(np.int64)
+    letters_N = pairs.source.ascii_letters_N - pairs.target.ascii_letters_N
+    # the edit distance is at least the difference of the lengths, and of the numbers of letters
+    return (np.abs(lengths_N2[:, 0] - lengths_N2[:, 1]) <= most_N) & (np.abs(letters_N) <= most_N)
+
+
+def _test_sentences(rule: Sentences, pairs: _Pairs) -> Flags:
+    return pairs.either(lambda side: side.count_sentence_ends() > rule.settings.max_difference + 1)
+
+
+_TESTS: Mapping[type, Callable[[Any, _Pairs], Flags]] = {
+    Empty: lambda _, pairs: pairs.either(lambda side: side.lengths_N == 0),
+    MinWords: _test_min_words,
+    MaxWords: _test_max_words,
+    MaxCharacters: lambda rule, pairs: pairs.either(lambda side: side.lengths_N > rule.limit),
+    Copy: lambda _, pairs: np.array(list(map(str.__eq__, pairs.source.lines, pairs.target.lines)), dtype=bool),
+    LongestWord: lambda rule, pairs: pairs.either_spaced(
+        rule.languages.spaced, lambda side: side.has_long_word(rule.settings.max)
+    ),
+    MeanWord: _test_mean_word,
+    BrokenCharacters: lambda _, pairs: pairs.either(lambda side: side.has_sign(_IS_LOST)),
+    Markup: lambda _, pairs: pairs.either(lambda side: side.has_sign(_IS_MARK)),
+    Letters: lambda rule, pairs: pairs.either(lambda side: _has_few_letters(side, rule.settings.min)),
+    Script: _test_script,
+    RepeatedCharacters: _test_repeated_characters,
+    RepeatedPhrases: _test_repeated_phrases,
+    Numbers: lambda _, pairs: pairs.either(lambda side: side.has_sign(_IS_DIGIT)),
+    Links: lambda _, pairs: pairs.either(_Side.may_have_link),
+    NearCopy: _test_near_copy,
+    Sentences: _test_sentences,
+}
