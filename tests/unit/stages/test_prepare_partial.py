@@ -252,9 +252,11 @@ def test_shards_in_any_order_and_an_interruption_give_the_same_files(
     assert "prepare: up to date, nothing to do" in shard(1).err
 
 
-def test_a_shard_after_the_cleaning_pass_does_nothing(undisturbed: dict[str, str]) -> None:
+def test_a_shard_after_the_cleaning_pass_does_nothing(
+    undisturbed: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert shard(0).code == 0
-    assert kill_at((PARTIAL / "work/steps/text.train.en.json").exists, 0.0)
+    interrupted_run(monkeypatch)
     assert not (PARTIAL / "work/shards/train").exists()
     assert "prepare: everything is cleaned; without --shard the same command" in shard(1).err
     assert kdmt("prepare", "tiny.yaml").code == 0
