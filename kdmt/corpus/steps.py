@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from kdmt.files import read_json_object, write_json
+from kdmt.files import PARTIAL, read_json_object, write_json
 
 
 @dataclass(frozen=True)
@@ -50,6 +50,9 @@ class Steps:
         """
         kept = {*keep, self.records}
         for path in self.records.glob("*.json") if self.records.is_dir() else ():
+            if path.name.startswith(PARTIAL):  # a record that was being written when the process was killed
+                path.unlink()
+                continue
             kept.update(self.folder / name for name in read_json_object(path, required={"files": list})["files"])
         for path in self.folder.iterdir():
             if path not in kept:

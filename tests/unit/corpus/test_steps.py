@@ -29,3 +29,13 @@ def test_without_records_everything_is_removed(tmp_path: Path) -> None:
     (tmp_path / "half").touch()
     Steps(tmp_path, tmp_path / "steps").remove_unfinished([])
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_record_that_was_being_written_is_removed(tmp_path: Path) -> None:
+    steps = Steps(tmp_path, tmp_path / "steps")
+    (tmp_path / "a").touch()
+    steps.finish("a", {}, [tmp_path / "a"])
+    (tmp_path / "steps" / ".partial-b.json").write_text('{"values"')
+    steps.remove_unfinished([])
+    assert sorted(path.name for path in steps.records.iterdir()) == ["a.json"]
+    assert (tmp_path / "a").exists()
