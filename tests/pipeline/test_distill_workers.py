@@ -167,6 +167,7 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
         cluster.shutdown()
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("cluster")
 def test_actors_of_a_ray_cluster_make_the_same_bytes(taught: Path, inline: dict[str, str]) -> None:
     _, err = run(taught, "distill", "tiny.yaml", sets=(*SETS, "distill.executor=ray"))
@@ -249,6 +250,7 @@ def test_distilling_by_processes_killed_many_times(
     assert take_away(taught) == inline
 
 
+@pytest.mark.slow
 def test_a_cluster_started_by_kdmt_cannot_be_joined_without_its_token(tmp_path: Path) -> None:
     """Start Ray in one process as the executor does, and try to connect from another process without its token."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}

@@ -145,6 +145,7 @@ def start_on_terminal(folder: Path) -> tuple[int, int]:
     return pid, terminal
 
 
+@pytest.mark.slow
 def test_training_on_a_closed_terminal_resumes_exactly(prepared: Path, undisturbed: dict[str, str]) -> None:
     """Check that training saves although it can no longer write to the terminal, which also has a progress bar."""
     teacher = prepared / "runs/tiny/teacher"
@@ -186,7 +187,8 @@ ONLINE = {
 }
 
 
-@pytest.mark.parametrize("kind", ["ema", *(pytest.param(kind, marks=pytest.mark.slow) for kind in list(ONLINE)[1:])])
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", list(ONLINE))
 def test_a_killed_student_with_a_teacher_resumes_exactly(prepared: Path, moments: random.Random, kind: str) -> None:
     """Check that the moving teacher, the memory and the random numbers are resumed too."""
     folder = prepared / "runs/tiny/students/raw/seed_1"

@@ -75,6 +75,7 @@ def test_two_ranks_run_a_whole_pipeline(tmp_path: Path) -> None:
     assert again.count(": up to date, nothing to do\n") == 6
 
 
+@pytest.mark.slow
 def test_two_ranks_train_all_stages_of_a_student(prepared: Path) -> None:
     run(prepared, "prepare", "tiny.yaml")
     raw = tiny_pipeline.settings()["students"]["raw"]
@@ -86,6 +87,7 @@ def test_two_ranks_train_all_stages_of_a_student(prepared: Path) -> None:
     assert (prepared / "runs/tiny/students/staged/seed_1/last").read_text() == "stage_2\n"
 
 
+@pytest.mark.slow
 def test_an_error_on_the_first_rank_ends_all_ranks(prepared: Path) -> None:
     stderr = run_ranks(prepared, "teacher", "tiny.yaml", "--set", "teacher.model.encoder_attention_heads=3", code=1)
     assert stderr.count("kdmt: error: ") >= 1

@@ -21,7 +21,7 @@ from kdmt.corpus.chunk_log import ChunkLog
 from kdmt.stages import prepare_work
 
 SCORE = "import sys\nfor line in sys.stdin: print(line.count('b'))\n"
-SEEDS = [*range(2), *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(2, 40))]
+SEEDS = [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(1, 40))]
 
 
 def damage(pair: tuple[str, str], draw: random.Random) -> tuple[str, str]:

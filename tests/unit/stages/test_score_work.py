@@ -87,7 +87,7 @@ def sha256(data: bytes) -> str:
 
 
 @pytest.mark.usefixtures("finished")
-@pytest.mark.parametrize("moses", [False, True])
+@pytest.mark.parametrize("moses", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_several_references_are_scored_as_by_sacrebleu(moses: bool) -> None:
     """Compare with the command line of sacreBLEU; nothing but prepare and score is made again."""
     document = settings()

@@ -56,7 +56,14 @@ def test_newest_versions_follow_from_numbers_and_dates() -> None:
     assert not {"opus: ParaCrawl/v8", "opus: ParaCrawl/v7.1", "opus: Tatoeba/v20190709", "opus: Tatoeba/v2"} & found
 
 
-@pytest.mark.parametrize("direction", [Direction("en", "is"), Direction("zh", "en"), Direction("pt_BR", "de")])
+@pytest.mark.parametrize(
+    "direction",
+    [
+        Direction("en", "is"),
+        pytest.param(Direction("zh", "en"), marks=pytest.mark.slow),
+        pytest.param(Direction("pt_BR", "de"), marks=pytest.mark.slow),
+    ],
+)
 def test_every_name_can_be_pasted(direction: Direction) -> None:
     found = find_datasets(direction, recorded_index(), all_versions=True)
     assert found
