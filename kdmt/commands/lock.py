@@ -32,7 +32,7 @@ from kdmt.config.lock import (
     read_lock,
     substitute,
 )
-from kdmt.corpus.datasets.records import Dataset
+from kdmt.corpus.datasets.records import Dataset, urls_of
 from kdmt.corpus.datasets.resolve import resolve, resolve_monolingual
 from kdmt.corpus.fetch import Fetched, Places
 from kdmt.corpus.fetch_queue import describe_fetched, fetch_all
@@ -179,7 +179,7 @@ def _without(lock: Lock, request: _Request, names: Sequence[str]) -> Lock:
         datasets |= {key for key in found if isinstance(key, tuple)}
         urls |= {key for key in found if isinstance(key, str)}
     left = [each for each in lock.datasets if each.key not in datasets]
-    urls |= {url for each in lock.datasets if each.key in datasets for url in _urls(each.entry)}
+    urls |= {url for each in lock.datasets if each.key in datasets for url in urls_of(each.entry)}
     return Lock(tuple(left), tuple(each for each in lock.files if each.url not in urls))
 
 
@@ -199,22 +199,13 @@ def _aliases(request: _Request, lock: Lock) -> dict[_Key, set[str]]:
             if source.url is not None and source.sha256 is None:
                 aliases.setdefault(source.url, set()).update(places, {source.url})
     for dataset in lock.datasets:
-        for url in _urls(dataset.entry) if dataset.key in aliases else ():
+        for url in urls_of(dataset.entry) if dataset.key in aliases else ():
             aliases.setdefault(url, {url})
     return aliases
 
 
 def _sources(text: _Text) -> list[Source]:
     return [text] if isinstance(text, Monolingual) else sources_of(text)
-
-
-def _urls(value: object) -> Iterator[str]:
-    """Yield the URLs in an entry."""
-    if isinstance(value, Mapping):
-        yield from (url for key, url in value.items() if key == "url")
-    if isinstance(value, Mapping | list):
-        for each in value.values() if isinstance(value, Mapping) else value:
-            yield from _urls(each)
 
 
 # ---------------------------------------------------------------------------------------------------------- locking
@@ -413,7 +404,7 @@ def _compared(
 
 def _describe_dataset(dataset: LockedDataset) -> tuple[str, str]:
     """Return the name of a data set, and its licence and URLs."""
-    urls = ", ".join(dict.fromkeys(_urls(dataset.entry)))
+    urls = ", ".join(dict.fromkeys(urls_of(dataset.entry)))
     licence = "no licence known" if dataset.licence is None else f"licence {dataset.licence}"
     return dataset.name, f"{licence}; {urls}"
 

@@ -437,12 +437,17 @@ def clean_corpora(
         _require_pairs(report)
         output = choose_output(passed, losses, sizes, seed=seed)
         write_output(output, *asides)
-        for aside, final in zip(asides, finals, strict=True):
-            if aside.exists():
-                aside.replace(final)
-            else:  # no corpus has a tag
-                final.unlink(missing_ok=True)
+        _publish(asides, finals)
     return report
+
+
+def _publish(asides: Sequence[Path], finals: Sequence[Path]) -> None:
+    """Rename finished files; remove the final file of a part that was not written, because no corpus has a tag."""
+    for aside, final in zip(asides, finals, strict=True):
+        if aside.exists():
+            aside.replace(final)
+        else:
+            final.unlink(missing_ok=True)
 
 
 def clean_shard(

@@ -269,10 +269,7 @@ def _fill(work: Preparation, folder: Path, steps: Steps, title: str, hashes: Map
     pairs_of = {split: list(_held_out_pairs(work, folder, split)) for split in held_out}
     parts = {corpus.name: corpus.pairs_out for corpus in report.corpora}
     checks = {"held_out": check_held_out(pairs_of), "sides": check_sides(clean_text, parts, pairs_of)}
-    work.say(f"prepare: {report.pairs_in:,} pairs read, {report.pairs_out:,} for training; {_dropped(report.dropped)}")
-    for line in report.sampling(mixed=settings.mixing is not None):
-        work.say(f"prepare: {line}")
-    _warn(work, report)
+    _say_cleaned(work, report)
     examples = report.dropped_examples()
     monolingual = None
     if settings.monolingual:
@@ -299,6 +296,14 @@ def _fill(work: Preparation, folder: Path, steps: Steps, title: str, hashes: Map
     size = {"vocab_size": tokenizer_settings.vocab_size} if settings.tokenizer.vocab_size == "auto" else {}
     lines = {} if monolingual is None else {"monolingual": _line_counts(monolingual)}
     return pairs | lines | counts | size
+
+
+def _say_cleaned(work: Preparation, report: CleaningReport) -> None:
+    """Print what cleaning did to the training text."""
+    work.say(f"prepare: {report.pairs_in:,} pairs read, {report.pairs_out:,} for training; {_dropped(report.dropped)}")
+    for line in report.sampling(mixed=work.settings.mixing is not None):
+        work.say(f"prepare: {line}")
+    _warn(work, report)
 
 
 def _recording(warnings: list[str], say: Callable[[str], None]) -> Callable[[str], None]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
@@ -55,3 +55,14 @@ def other_hosts(url: str) -> tuple[str, ...]:
     """Return the URLs under which other hosts serve the same file."""
     parts = urlsplit(url)
     return tuple(parts._replace(netloc=host).geturl() for host in _SAME_FILES.get(parts.netloc, ()))
+
+
+def urls_of(value: object) -> Iterator[str]:
+    """Yield the URLs in an entry."""
+    if isinstance(value, Mapping):
+        if isinstance(value.get("url"), str):
+            yield value["url"]
+        value = list(value.values())
+    if isinstance(value, list):
+        for each in value:
+            yield from urls_of(each)

@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 from kdmt.corpus.datasets.codes import same_code
 from kdmt.corpus.datasets.messages import unknown_name
-from kdmt.corpus.datasets.records import Dataset, in_archive, other_hosts, two_files
+from kdmt.corpus.datasets.records import Dataset, in_archive, other_hosts, two_files, urls_of
 from kdmt.corpus.datasets.terms import WMT_LICENCE
 from kdmt.errors import UserError
 from kdmt.languages import Direction
@@ -68,7 +68,7 @@ def _is_pair(pair: str, direction: Direction) -> bool:
 def _dataset(name: str, test_set: Any, pair: str) -> Dataset:
     md5 = dict(zip(test_set.data, test_set.md5 or (), strict=False))
     entry = _entry(test_set, pair)
-    used = set(_urls(entry))
+    used = set(urls_of(entry))
     return Dataset(
         name=f"sacrebleu: {name}",
         entry=entry,
@@ -126,14 +126,3 @@ def _file(test_set: Any, member: str) -> dict[str, object]:
 def _stem(url: str) -> str:
     name = urlsplit(url).path.rpartition("/")[2]
     return next((name.removesuffix(suffix) for suffix in _TAR_SUFFIXES if name.endswith(suffix)), name)
-
-
-def _urls(value: object) -> Iterator[str]:
-    """Yield the URLs in an entry."""
-    if isinstance(value, Mapping):
-        if isinstance(value.get("url"), str):
-            yield value["url"]
-        value = list(value.values())
-    if isinstance(value, list):
-        for each in value:
-            yield from _urls(each)
