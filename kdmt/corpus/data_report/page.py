@@ -321,24 +321,14 @@ def _languages(report: DataReport) -> Iterator[str]:
 
 
 def _overlaps(report: DataReport) -> Iterator[str]:
-    if report.shared:
-        lines = [[_name(own), _name(other), f"{count:,}"] for own, other, count in report.shared[:MAX_LINES]]
-        yield _table(
-            "pairs that occur before",
-            ["corpus", "first occurrence", "pairs"],
-            lines,
-            [False, False, True],
-        )
-        yield from _left_out(len(report.shared))
-    if report.held_out:
-        lines = [[_name(own), _name(side), f"{count:,}"] for own, side, count in report.held_out[:MAX_LINES]]
-        yield _table(
-            "dropped pairs with text of a held-out set",
-            ["corpus", "text of", "pairs"],
-            lines,
-            [False, False, True],
-        )
-        yield from _left_out(len(report.held_out))
+    for title, header, found in (
+        ("pairs that occur before", ["corpus", "first occurrence", "pairs"], report.shared),
+        ("dropped pairs with text of a held-out set", ["corpus", "text of", "pairs"], report.held_out),
+    ):
+        if found:
+            lines = [[_name(own), _name(other), f"{count:,}"] for own, other, count in found[:MAX_LINES]]
+            yield _table(title, header, lines, [False, False, True])
+            yield from _left_out(len(found))
     if report.held_out_shared:
         lines = [[own, other, f"{count:,}"] for own, other, count in report.held_out_shared[:MAX_LINES]]
         yield _table(
