@@ -77,6 +77,8 @@ ExecutorName = Literal["processes", "inline", "ray"]
 Failure = Literal["empty", "too_long", "repetition", "unk", "ratio", "copied", "script"]
 OnFailure = Literal["keep", "reference", "drop"]
 SimilarityName = Literal["sentence_bleu", "chrf"]
+MbrUtility = Literal["chrf", "bleu"]
+MbrWeights = Literal["equal", "count", "probability"]  # of the candidates as references
 DagSearch = Literal["greedy", "lookahead", "viterbi"]
 
 # commands

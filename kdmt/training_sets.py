@@ -46,7 +46,7 @@ TRAINING_SETS = {
     "raw": TrainingSet("corpus", "prepare"),
     "distilled": TrainingSet("search", "distill"),
     "interpolated": TrainingSet("choice", "interpolated", settings=("interpolate",)),
-    "mbr": TrainingSet("choice", "mbr"),
+    "mbr": TrainingSet("choice", "mbr", settings=("mbr",)),
     "scored": TrainingSet("choice", "scored", file="scores"),
     "nbest": TrainingSet("choice", "nbest", has_weights=True),
     "sampled": TrainingSet("sampling", "sampled", settings=("sample",)),

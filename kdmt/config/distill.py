@@ -13,6 +13,8 @@ from kdmt.choices import (
     ComputeType,
     DistillEngine,
     ExecutorName,
+    MbrUtility,
+    MbrWeights,
     OnFailure,
     SimilarityName,
     StageComputeType,
@@ -94,6 +96,36 @@ class Reverse(Section):
     compute_type: ComputeType = Field("float32", description="Number type of CTranslate2's computation")
 
 
+class Mbr(Section):
+    """Minimum Bayes risk: choice of the candidates with the highest expected utility, for `data: mbr`."""
+
+    utility: MbrUtility = Field("chrf", description="Similarity of two candidates: chrF2, or smoothed sentence BLEU")
+    weights: MbrWeights = Field(
+        "equal",
+        description="Weights of the candidates as references: equal, the number of times that a text was drawn, or the "
+        "teacher's probability",
+    )
+    top: int = Field(1, ge=1, description="Number of targets of a sentence: the candidates with the highest utility")
+    aggregate: bool = Field(
+        False,
+        description="Whether candidates are compared with the mean n-gram counts of all candidates, in linear time",
+    )
+    prune: int = Field(
+        0,
+        ge=0,
+        description="Number of candidates with the highest utility by 'aggregate' that are compared with every "
+        "candidate; 0 for all",
+    )
+
+    @model_validator(mode="after")
+    def _prunes(self) -> Mbr:
+        if self.prune and self.aggregate:
+            raise ValueError("'prune' has no effect with 'aggregate: true', which compares no pair of candidates")
+        if 0 < self.prune < self.top:
+            raise ValueError(f"'prune' ({self.prune}) leaves fewer candidates than 'top' ({self.top})")
+        return self
+
+
 class ForeignTeacher(Section):
     """A Marian, mBART-50, M2M-100 or NLLB model of Hugging Face Transformers, with its own tokenizer."""
 
@@ -151,6 +183,7 @@ class Distill(Section):
     interpolate: SimilarityName = Field(
         "sentence_bleu", description="Similarity to the reference by which 'data: interpolated' chooses a hypothesis"
     )
+    mbr: Mbr = Field(Mbr(), description="Minimum Bayes risk, for 'data: mbr'")
     scores: str | None = Field(
         None, description="Path of a file with a score for each hypothesis of the n-best lists, for 'data: scored'"
     )

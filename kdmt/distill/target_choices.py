@@ -8,8 +8,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from kdmt.choices import MbrUtility
 from kdmt.config import Distill
-from kdmt.distill.mbr import by_expected_chrf
+from kdmt.distill.mbr import CHRF, ExpectedUtility, Utility, bleu_utility, by_expected_utility
 from kdmt.distill.selection import HIGHEST_GIVEN, Selector, interpolated, weighted
 from kdmt.distill.similarity import bleu_nearness, chrf_nearness
 
@@ -36,11 +37,24 @@ def _nearest_to_reference(settings: Distill, tokenize: str) -> Selector:
     return interpolated(nearness)
 
 
+# name in `distill.mbr.utility` -> function of the name of sacreBLEU's tokenizer
+UTILITIES: dict[MbrUtility, Callable[[str], Utility]] = {"chrf": lambda _: CHRF, "bleu": bleu_utility}
+
+
+def expected_utility(settings: Distill, tokenize: str) -> ExpectedUtility:
+    """Return the expected utility that the section `distill.mbr` describes."""
+    return ExpectedUtility.of(settings.mbr, UTILITIES[settings.mbr.utility](tokenize), settings.decode.lenpen)
+
+
+def _highest_utility(settings: Distill, tokenize: str) -> Selector:
+    return by_expected_utility(expected_utility(settings, tokenize), top=settings.mbr.top)
+
+
 CHOICES = {
     # the hypothesis most similar to the reference (Kim & Rush 2016, sequence-level interpolation)
     "interpolated": Choice(_nearest_to_reference, lambda settings: settings.interpolate == "sentence_bleu"),
-    # the hypothesis most similar to the others (minimum Bayes risk, with chrF)
-    "mbr": Choice(lambda _, __: by_expected_chrf()),
+    # the hypotheses most similar to the others (minimum Bayes risk)
+    "mbr": Choice(_highest_utility, lambda settings: settings.mbr.utility == "bleu"),
     # the hypothesis with the highest score in a file
     "scored": Choice(lambda _, __: HIGHEST_GIVEN),
     # all hypotheses, weighted by their probabilities

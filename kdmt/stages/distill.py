@@ -120,9 +120,10 @@ def _work(workspace: Workspace, name: str) -> Decoding | Choosing | Importing:
     job = distill_work.Job(writer, config.prepare.text, workspace.resolved_config())
     file = _file_of(config.distill, name)
     if made.origin == "choice":
+        scores = () if file is None else (file,)
         tokenizer = partial(recorded_tokenizer, writer.folder, config.prepare.text)
         candidates = workspace.training_set("distilled")
-        return distill_work.Choosing(job, name, candidates=candidates, scores=file, tokenizer=tokenizer)
+        return distill_work.Choosing(job, name, candidates=candidates, scores=scores, tokenizer=tokenizer)
     if made.origin == "file":
         assert file is not None
         return distill_work.Importing(job, file)
@@ -234,8 +235,12 @@ def _choosing_plan(workspace: Workspace, name: str) -> Plan:
     inputs |= reverse_inputs(settings.reverse)
     if (path := _file_of(settings, name)) is not None:
         inputs[str(path)] = file_input(path)
-    extra = {f"distill.{field}": getattr(settings, field) for field in TRAINING_SETS[name].settings}
-    plan = with_ratio(make_plan(_choice_sections(settings), extra, inputs), settings, prepared_corpus(workspace))
+    sections = _choice_sections(settings)
+    extra: dict[str, object] = {}
+    for field in TRAINING_SETS[name].settings:
+        value = getattr(settings, field)
+        (sections if isinstance(value, Section) else extra)[f"distill.{field}"] = value
+    plan = with_ratio(make_plan(sections, extra, inputs), settings, prepared_corpus(workspace))
     if not CHOICES[name].uses_bleu(settings):
         return plan
     return with_tokenizer(

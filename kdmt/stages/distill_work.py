@@ -42,7 +42,7 @@ from kdmt.distill.verification import SCRATCH, choose_blocks, decode_again, veri
 from kdmt.errors import UserError
 from kdmt.files import PARTIAL, atomic_file, naming
 from kdmt.flow.folders import earlier_states, real_folder
-from kdmt.flow.manifest import Plan, begin, check_status, finish
+from kdmt.flow.manifest import Plan, begin, check_status, finish, recorded_outputs
 from kdmt.flow.stage import setting_up
 from kdmt.workers.open import LOGS, decodes_on_gpus, num_helpers, open_executor
 from kdmt.workers.progress import block_progress
@@ -183,7 +183,7 @@ class Decoding:
         if again:
             numbers = ", ".join(str(task.number) for task in again)
             self.job.say(f"decoded again, the same: blocks {numbers} (--verify-seed {seed})")
-        verify_text(self.job.writer, self.targets)
+        verify_text(self.job.writer, self.targets, recorded_outputs(self.job.folder))
 
     def sources(self) -> Sources:
         """Find the distinct sentences and their lines."""
@@ -314,14 +314,14 @@ class Choosing:
     Attributes:
         name: name of the training set in `CHOICES`.
         candidates: folder of `distilled`.
-        scores: file of scores that the rule uses; None if it uses none.
+        scores: files of scores that the rule uses.
         tokenizer: function that returns sacreBLEU's tokenizer from the recorded plan, once the folder is open for work.
     """
 
     job: Job
     name: str
     candidates: Path
-    scores: Path | None
+    scores: tuple[Path, ...]
     tokenizer: Callable[[], str]
 
     @property
@@ -339,15 +339,15 @@ class Choosing:
     def verify(self, plan: Plan, blocks: int, seed: int | None) -> None:
         """See `TextWork.verify`; nothing is decoded."""
         del plan, blocks, seed
-        verify_text(self.job.writer, self.targets)
+        verify_text(self.job.writer, self.targets, recorded_outputs(self.job.folder))
 
     def _rule(self) -> Selector:
         choice = CHOICES[self.name]
         return choice.select(self.job.settings, self.tokenizer() if choice.uses_bleu(self.job.settings) else "")
 
     def _check_scores(self) -> None:
-        """Check the file of scores before any folder is changed."""
-        if self.scores is not None:
+        """Check the files of scores before any folder is changed."""
+        if self.scores:
             with TemporaryDirectory() as scratch:
                 read_scores(self.scores, self.candidates / NBEST, self.candidates / OFFSETS, Path(scratch))
 
@@ -394,4 +394,4 @@ class Importing:
     def verify(self, plan: Plan, blocks: int, seed: int | None) -> None:
         """See `TextWork.verify`; nothing is decoded."""
         del plan, blocks, seed
-        verify_text(self.job.writer, self.targets)
+        verify_text(self.job.writer, self.targets, recorded_outputs(self.job.folder))
