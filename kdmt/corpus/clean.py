@@ -214,7 +214,7 @@ def clean_chunk(chunk: RawChunk, *, languages: LanguagePair, forbidden: Forbidde
     lines = [_clean_pair(pair, rules, dropped.counts) for pair in chunk.pairs]
     foreign, swapped = _judge_languages(lines, rules.language)
     for index in swapped:
-        lines[index] = lines[index][1], lines[index][0]
+        lines[index] = _swap_sides(chunk.pairs[index], lines[index], rules, dropped.counts)
     suspected = suspected_rules(rules.dropping, [source for source, _ in lines], [target for _, target in lines])
     has_keys = forbidden is not None or clean.near_duplicates > 0
     kept = _Kept()
@@ -303,6 +303,16 @@ def _clean_pair(pair: Pair, rules: RuleSet, counts: collections.Counter[str]) ->
     if not (rules.keeps_plain and is_plain(target)):
         target = clean_line(target, rules.changing[1], counts)
     return source, target
+
+
+def _swap_sides(raw: Pair, cleaned: Pair, rules: RuleSet, counts: collections.Counter[str]) -> Pair:
+    """Return a pair with its sides swapped, each after the rules of its new side, and correct the counts."""
+    if rules.changing[0] == rules.changing[1]:
+        return cleaned[1], cleaned[0]
+    before: collections.Counter[str] = collections.Counter()
+    _clean_pair(raw, rules, before)
+    counts.subtract(before)
+    return _clean_pair((raw[1], raw[0]), rules, counts)
 
 
 def _judge_languages(pairs: Sequence[Pair], rule: LanguageRule | None) -> tuple[set[int], set[int]]:

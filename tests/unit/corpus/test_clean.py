@@ -635,6 +635,24 @@ def test_languages_are_judged_before_held_out_sentences_are_looked_for(tmp_path:
     assert corpus.pairs_in == corpus.pairs_kept + sum(corpus.dropped.values())
 
 
+def test_swapped_sides_are_normalised_in_their_own_languages(tmp_path: Path) -> None:
+    pytest.importorskip("py3langid", reason="an extra")
+    # Moses puts a comma before the closing quotation mark in English, and after it in German
+    english = 'The chairman said "we agree", and then the committee went home.'
+    german = 'Der Vorsitzende sagte "wir stimmen zu," und dann ging der Ausschuss nach Hause.'
+    expected = (english.replace('",', ',"'), german.replace(',"', '",'))
+    for rules in (["punctuation", "language"], ["language"]):
+        clean = Clean.model_validate({"rules": rules, "min_words": 1})
+        done, swapped = (
+            clean_in(tmp_path, TrainingCorpus("a", [pair]), clean=clean, languages=("en", "de"))
+            for pair in ((english, german), (german, english))
+        )
+        assert done.pairs == swapped.pairs == [expected if "punctuation" in rules else (english, german)]
+        changed, of_swapped = (each.report.corpora[0].lines_changed for each in (done, swapped))
+        assert of_swapped == {**changed, "swapped": 1}
+        assert changed.get("punctuation", 0) == (2 if "punctuation" in rules else 0)
+
+
 # ------------------------------------------------------------------------------------------------------ chosen rules
 
 
