@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 from kdmt.config import NO_LOCK_FILE, Clean, Corpus, HeldOut, ParallelText, Prepare, Provenance, Source, Tokenizer
 from kdmt.corpus.binarize import (
@@ -59,7 +59,7 @@ from kdmt.flow.stage import setting_up
 from kdmt.languages import Direction, characters_per_word
 from kdmt.outputs import open_lock, take
 from kdmt.runtime import cores
-from kdmt.stages.cleaning import filter_context
+from kdmt.stages.cleaning import filter_context, naming_setting
 from kdmt.stages.prepare_data_bin import take_data_bin
 from kdmt.stages.prepare_partial import (
     SHARDS,
@@ -462,7 +462,6 @@ def _clean_training_text(
             languages=one.languages,
             filters=filter_context(
                 settings,
-                direction=work.direction,
                 spaced=work.spaced,
                 valid=_held_out_pairs(work, folder, "valid"),
                 folder=folder,
@@ -593,11 +592,21 @@ def _train_tokenizer(
         ) from error
 
 
+_Read = TypeVar("_Read")
+
+
+def _naming_text(work: Preparation, path: str, read: Iterator[_Read]) -> Iterator[_Read]:
+    """Yield what is read, and put the YAML path of the text and the name of its data set before an error's message."""
+    with naming_setting(work.provenance.describe(path)):
+        yield from read
+
+
 def _training_corpus(work: Preparation, index: int, corpus: Corpus, malformed: dict[str, Malformed]) -> TrainingCorpus:
     paths, name = work.locations.fetch_corpus(corpus), f"train.{index} {sources_of(corpus)[0].name}"
     skipped = Skipped()
     malformed[name] = skipped.malformed
-    pairs = count_pairs(f"prepare: train.{index}", read_pairs(corpus, paths, work.direction, skipped))
+    read = _naming_text(work, f"prepare.train.{index}", read_pairs(corpus, paths, work.direction, skipped))
+    pairs = count_pairs(f"prepare: train.{index}", read)
     clean = work.settings.clean_of(corpus)
     return TrainingCorpus(
         name,
@@ -651,14 +660,16 @@ def _monolingual_corpus(
 ) -> TrainingCorpus:
     path, name = work.locations.fetch(source), f"monolingual.{index} {source.name}"
     malformed[name] = Malformed()
-    lines = ((line, line) for line in monolingual_lines(source, path, malformed[name]))
+    read = _naming_text(work, f"prepare.monolingual.{index}", monolingual_lines(source, path, malformed[name]))
+    lines = ((line, line) for line in read)
     return TrainingCorpus(name, count_pairs(f"prepare: monolingual.{index}", lines))
 
 
 def _write_held_out(work: Preparation, folder: Path, split: str, text: HeldOut, processor: TextProcessor) -> None:
     """Write validation or test text unchanged (`raw`), and in the form that the tokenizer reads."""
     paths = work.locations.fetch_corpus(text)
-    pairs = list(read_pairs(text, paths, work.direction))
+    setting = "prepare.valid" if text is work.settings.valid else f"prepare.test.{split}"
+    pairs = list(_naming_text(work, setting, read_pairs(text, paths, work.direction)))
     if processor.text.already_applied:
         processes = [processor.tidy, processor.tidy]
     else:
