@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from kdmt.corpus.filters.scored_filter import Scores
 from kdmt.corpus.filters.table import FILTERS, FilterContext
 from kdmt.corpus.rules.language import check_language_rule
 from kdmt.distill.pair_scores import open_scorer, pair_tasks, read_pair_scores
-from kdmt.errors import UserError
+from kdmt.errors import UserError, naming
 from kdmt.languages import Direction
 from kdmt.models.checkpoint_folder import checkpoint_sha256, resolve_checkpoint
 from kdmt.workers.open import open_processes
@@ -80,17 +79,8 @@ def check_rules(settings: Prepare, direction: Direction) -> None:
         for name, check in _CHECKS.items():
             rule = getattr(one.rules, name)
             if rule is not None:
-                with naming_setting(one.path_of(name)):
+                with naming(one.path_of(name)):
                     check(rule, wanted)
-
-
-@contextmanager
-def naming_setting(path: str) -> Iterator[None]:
-    """Put the YAML path of a setting before the message of an error."""
-    try:
-        yield
-    except UserError as error:
-        raise UserError(f"{path}: {error}") from None
 
 
 def _check_language(rule: Language, direction: Direction) -> None:
@@ -131,10 +121,10 @@ def rule_inputs(settings: Prepare, known: Mapping[str, str]) -> dict[str, str]:
     for one in _rules_of_corpora(settings):
         language, reverse = one.rules.language, one.rules.reverse
         if language is not None and language.model is not None:
-            with naming_setting(one.path_of("language")):
+            with naming(one.path_of("language")):
                 hashes[language.model] = _hash(language.model, known, lambda path: known_sha256(Path(path)))
         if reverse is not None:
-            with naming_setting(one.path_of("reverse")):
+            with naming(one.path_of("reverse")):
                 hashes[reverse.checkpoint] = _hash(
                     reverse.checkpoint, known, lambda path: checkpoint_sha256(resolve_checkpoint(Path(path)))
                 )

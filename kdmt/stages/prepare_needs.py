@@ -7,9 +7,9 @@ from pathlib import Path
 from kdmt.config import Monolingual, Prepare, Source
 from kdmt.corpus.given_text import sources_of, texts_by_path
 from kdmt.corpus.reading import check_first_row
-from kdmt.errors import UserError
+from kdmt.errors import UserError, naming
 from kdmt.languages import Direction, is_installed
-from kdmt.stages.cleaning import check_rules, naming_setting
+from kdmt.stages.cleaning import check_rules
 
 _ZSTD_MODULES = ("compression.zstd", "backports.zstd")  # of Python 3.14, and its backport; one of them is enough
 
@@ -42,8 +42,7 @@ def _check_formats(settings: Prepare) -> None:
     for path, text in texts_by_path(settings).items():
         if not isinstance(text, Monolingual) and text.parquet is not None:
             _require(f"{path}.parquet: pyarrow", "pyarrow", "parquet")
-        sources: list[Source] = [text] if isinstance(text, Monolingual) else sources_of(text)
-        for source in sources:
+        for source in sources_of(text):
             if _is_zstd(source) and not any(map(is_installed, _ZSTD_MODULES)):
                 raise UserError(f"{path}: {source.name}: zstd is not installed: pip install 'kdmt[zstd]'")
 
@@ -57,5 +56,5 @@ def _check_local_text(settings: Prepare, direction: Direction) -> None:
     for index, corpus in enumerate(settings.train):
         is_local = all(source.path is not None and Path(source.path).is_file() for source in corpus.files)
         if is_local and all(source.member is None for source in corpus.files):
-            with naming_setting(f"prepare.train.{index}"):
+            with naming(f"prepare.train.{index}"):
                 check_first_row(corpus, [Path(source.path or "") for source in corpus.files], direction)

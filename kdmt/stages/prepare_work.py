@@ -29,7 +29,7 @@ from kdmt.corpus.dropped import describe_dropped
 from kdmt.corpus.fetch import Places, fetch, fetch_corpus
 from kdmt.corpus.fetch_queue import describe_fetched, fetch_all
 from kdmt.corpus.first_pass import TrainingCorpus
-from kdmt.corpus.given_text import held_out_texts, sources_of, text_sources
+from kdmt.corpus.given_text import held_out_texts, sources_by_path, sources_of
 from kdmt.corpus.licences import describe_licences, licences_of
 from kdmt.corpus.lines import iterate_lines, spread_lines, write_lines
 from kdmt.corpus.ngram_overlap import NgramOverlaps, index_side
@@ -50,7 +50,7 @@ from kdmt.corpus.tokenizer import (
 )
 from kdmt.corpus.vocabulary import Dictionary
 from kdmt.corpus.vocabulary_size import explain_suggestion, is_far_off, suggest_size
-from kdmt.errors import UserError
+from kdmt.errors import UserError, naming
 from kdmt.files import write_json
 from kdmt.flow.folders import move_aside, real_folder
 from kdmt.flow.manifest import Plan, finish
@@ -59,7 +59,7 @@ from kdmt.flow.stage import setting_up
 from kdmt.languages import Direction, characters_per_word
 from kdmt.outputs import open_lock, take
 from kdmt.runtime import cores
-from kdmt.stages.cleaning import filter_context, naming_setting
+from kdmt.stages.cleaning import filter_context
 from kdmt.stages.prepare_data_bin import take_data_bin
 from kdmt.stages.prepare_partial import (
     SHARDS,
@@ -87,9 +87,9 @@ class Locations:
 
     places: Places
 
-    def fetch_all(self, sources: Sequence[Source], *, at_once: int, say: Callable[[str], None]) -> None:
-        """Download the files of sources that are not there yet."""
-        if all(source.url is None for source in sources):
+    def fetch_all(self, sources: Sequence[tuple[str, Source]], *, at_once: int, say: Callable[[str], None]) -> None:
+        """Download the files of named sources that are not there yet."""
+        if all(source.url is None for _, source in sources):
             return
         with download_progress(say) as progress:
             fetched = fetch_all(sources, self.places, at_once=at_once, progress=progress)
@@ -327,9 +327,10 @@ def _fetch_all(work: Preparation) -> None:
     Raises:
         UserError: if a download fails; if its file is not the one in the lock file, the message names the data set.
     """
-    settings = work.settings
+    settings, describe = work.settings, work.provenance.describe
+    sources = [(describe(path), source) for path, source in sources_by_path(settings)]
     try:
-        work.locations.fetch_all(text_sources(settings), at_once=settings.downloads, say=work.say)
+        work.locations.fetch_all(sources, at_once=settings.downloads, say=work.say)
     except UserError as error:
         raise UserError(work.provenance.explain(str(error))) from None
 
@@ -597,7 +598,7 @@ _Read = TypeVar("_Read")
 
 def _naming_text(work: Preparation, path: str, read: Iterator[_Read]) -> Iterator[_Read]:
     """Yield what is read, and put the YAML path of the text and the name of its data set before an error's message."""
-    with naming_setting(work.provenance.describe(path)):
+    with naming(work.provenance.describe(path)):
         yield from read
 
 

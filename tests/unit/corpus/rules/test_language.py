@@ -13,7 +13,13 @@ import pytest
 
 from kdmt.config import Language
 from kdmt.corpus.rules import language
-from kdmt.corpus.rules.language import LanguageRule, build_language_rule, check_language_rule, count_letters, script_share
+from kdmt.corpus.rules.language import (
+    LanguageRule,
+    build_language_rule,
+    check_language_rule,
+    count_letters,
+    script_share,
+)
 from kdmt.errors import UserError
 
 ENGLISH = "The committee will meet again next week in Brussels."
