@@ -86,6 +86,9 @@ OnFailure = Literal["keep", "reference", "drop"]
 SimilarityName = Literal["sentence_bleu", "chrf"]
 MbrUtility = Literal["chrf", "bleu"]
 MbrWeights = Literal["equal", "count", "probability"]  # of the candidates as references
+FeatureName = Literal["score", "log_prob", "length", "ratio", "count", "mbr", "language_model"]  # of a candidate
+TuningMetric = Literal["bleu", "chrf"]
+DiverseQuality = Literal["utility", "probability"]
 DagSearch = Literal["greedy", "lookahead", "viterbi"]
 
 # commands

@@ -47,6 +47,8 @@ TRAINING_SETS = {
     "distilled": TrainingSet("search", "distill"),
     "interpolated": TrainingSet("choice", "interpolated", settings=("interpolate",)),
     "mbr": TrainingSet("choice", "mbr", settings=("mbr",)),
+    "reranked": TrainingSet("choice", "reranked", settings=("rerank",)),
+    "diverse": TrainingSet("choice", "diverse", settings=("diverse",)),
     "scored": TrainingSet("choice", "scored", file="scores"),
     "nbest": TrainingSet("choice", "nbest", has_weights=True),
     "sampled": TrainingSet("sampling", "sampled", settings=("sample",)),

@@ -27,7 +27,7 @@ from kdmt.corpus.pool import mapping_in_order
 from kdmt.corpus.tokenizer import count_lines
 from kdmt.distill.candidates import NO_FAILURE, Candidates, GivenScores
 from kdmt.distill.failures import FAILURES, find_text_failures
-from kdmt.distill.selection import BEST, Candidate, Choice, Line, Selector
+from kdmt.distill.selection import ALL, BEST, Candidate, Choice, Line, Selector
 from kdmt.errors import UserError
 from kdmt.files import naming
 
@@ -168,6 +168,24 @@ def merge_candidates(
     return report
 
 
+def usable_candidates(
+    texts: Sequence[TrainingText],
+    numbers_L: NDArray[np.int64],
+    *,
+    nbest: Path,
+    offsets: Path,
+    settings: Failures,
+    typical_ratio: float,
+    given: GivenScores | None = None,
+) -> Iterator[tuple[Line, list[Candidate]]]:
+    """Yield each line with its candidates without a failure. For the arguments, see `merge_candidates`."""
+    for chunk in _chunks(texts, numbers_L, np.load(offsets, mmap_mode="r"), given):
+        read = _read_chunk(nbest, ALL, settings, typical_ratio, chunk)
+        references = [""] * len(read.sources) if read.references is None else read.references
+        for source, reference, found in zip(read.sources, references, read.found, strict=True):
+            yield Line(source, reference), [candidate for candidate, failure in found if failure == NO_FAILURE]
+
+
 # ------------------------------------------------------------------------------------------------------------- chunks
 
 
@@ -216,21 +234,35 @@ class _Target:
         return "\t".join((str(index), str(self.rank), candidate, str(self.usable), self.reason, *values)) + "\n"
 
 
-def _choose_chunk(nbest: Path, settings: Failures, select: Selector, typical_ratio: float, chunk: _Chunk) -> _Chosen:
-    count = len(chunk.starts_N)
+@dataclass(frozen=True)
+class _Read:
+    """The text of a chunk, and the candidates of each line with their failures."""
+
+    sources: list[str]
+    references: list[str] | None
+    tags: list[str] | None
+    found: list[Nbest]
+
+
+def _read_chunk(nbest: Path, depth: int, settings: Failures, typical_ratio: float, chunk: _Chunk) -> _Read:
     references, tags = (None if path is None else chunk.pieces[path].read() for path in chunk.text.paths()[1:])
     sources = chunk.pieces[chunk.text.source].read()
     candidates = Candidates(nbest)
     try:
-        found = candidates.read(chunk.starts_N, chunk.stops_N, depth=select.depth)
+        found = candidates.read(chunk.starts_N, chunk.stops_N, depth=depth)
     finally:
         candidates.close()
     if chunk.given is not None:
         found = _with_scores(found, *chunk.given)
-    found = _with_text_failures(found, sources, settings, typical_ratio)
+    return _Read(sources, references, tags, _with_text_failures(found, sources, settings, typical_ratio))
+
+
+def _choose_chunk(nbest: Path, settings: Failures, select: Selector, typical_ratio: float, chunk: _Chunk) -> _Chosen:
+    read = _read_chunk(nbest, select.depth, settings, typical_ratio, chunk)
+    sources, references, tags = read.sources, read.references, read.tags
     report = MergeReport()
     out: dict[str, list[str]] = {name: [] for name in _FILES}
-    for place, own in enumerate(found):
+    for place, own in enumerate(read.found):
         reference = None if references is None else references[place]
         index = chunk.first + place
         targets, rejection = _choose(own, sources[place], reference, settings, select, report)
@@ -249,7 +281,7 @@ def _choose_chunk(nbest: Path, settings: Failures, select: Selector, typical_rat
                 out["choices"].append(target.row(index, len(select.columns)))
             if select.weighs:
                 report.weights.append(target.weight)
-    report.num_sentences, report.num_lines = count, len(report.indices)
+    report.num_sentences, report.num_lines = len(sources), len(report.indices)
     return _Chosen({name: "".join(lines).encode() for name, lines in out.items()}, report)
 
 
