@@ -37,6 +37,27 @@ Load = Callable[..., Pipeline]
         ("distill.mbr={prune: 8, aggregate: true}", "distill.mbr: 'prune' has no effect with 'aggregate: true'"),
         ("distill.mbr={prune: 2, top: 3}", "distill.mbr: 'prune' (2) leaves fewer candidates than 'top' (3)"),
         ("distill.mbr.top=0", "distill.mbr.top: should be greater than or equal to 1 (it is 0)"),
+        ("distill.rerank.features=[]", "distill.rerank: there is no feature: set 'features' or 'files'"),
+        ("distill.rerank.features=[mbr, mbr]", "distill.rerank: 'features' has 'mbr' twice"),
+        ("distill.rerank.files={mbr: {train: x}}", "distill.rerank: 'files.mbr': this is the name of a feature"),
+        ("distill.rerank.files={A b: {train: x}}", "distill.rerank.files.A b: not in the form"),
+        ("distill.rerank.features=[language_model]", "distill.rerank: the feature 'language_model' needs the setting"),
+        ("distill.rerank.language_model=x", "distill.rerank: 'language_model' has no effect unless 'features' has it"),
+        ("distill.rerank.weights={x: 1.0}", "distill.rerank: 'weights.x': there is no such feature"),
+        (
+            "distill.rerank={features: [length, mbr], weights: {mbr: 1.0}}",
+            "distill.rerank: 'weights' has none for the feature 'length'",
+        ),
+        (
+            "distill.rerank={features: [mbr], weights: {mbr: 1.0}, seed: 2}",
+            "distill.rerank: 'seed' has no effect with 'weights', which are not tuned",
+        ),
+        (
+            "distill.rerank={features: [], files: {a: {train: x, valid: y}}, weights: {a: 1.0}}",
+            "distill.rerank: 'files.a.valid' has no effect with 'weights', which are not tuned",
+        ),
+        ("distill.diverse.targets=1", "distill.diverse.targets: should be greater than or equal to 2 (it is 1)"),
+        ("distill.diverse.balance=1.5", "distill.diverse.balance: should be less than or equal to 1 (it is 1.5)"),
         ("distill.mbr.utility=comet", "distill.mbr.utility: should be 'chrf' or 'bleu' (it is 'comet')"),
     ],
 )
