@@ -132,7 +132,7 @@ def measure(workdir: Path, pairs: int, *, near_duplicates: float, encode: bool) 
     signs = {
         "download": [chunks],
         "first_pass": [chunks / "digests-pair.repeats"],
-        "second_pass": [partial / "train.en.part"],
+        "second_pass": [partial / "train.en.part", partial / "train.en"],  # the first may be there for a moment only
         "write": [partial / "text.json"],
         "tokenizer": [partial / "data-bin"],
     }
