@@ -466,6 +466,7 @@ def _clean_training_text(
                 spaced=work.spaced,
                 valid=_held_out_pairs(work, folder, "valid"),
                 folder=folder,
+                open_map=_open_map(work),
                 workers=_num_processes(settings),
                 say=work.say,
             ),
