@@ -19,6 +19,7 @@ from kdmt.config.distill import Distill, Failures, ForeignTeacher, OnFailure, Re
 from kdmt.config.filters import AlignmentScore, CrossEntropyDifference, ExternalFilter, ReverseScore, ScoreLimit
 from kdmt.config.flattening import REQUIRED, Setting, flatten_settings, resolved
 from kdmt.config.knowledge import Knowledge
+from kdmt.config.language_models import EndpointTeacher, Prompted
 from kdmt.config.loading import (
     NO_LOCK_FILE,
     LockedPipeline,
@@ -64,6 +65,7 @@ __all__ = [
     "CrossEntropyDifference",
     "Decode",
     "Distill",
+    "EndpointTeacher",
     "ExternalFilter",
     "Failures",
     "FairseqData",
@@ -84,6 +86,7 @@ __all__ = [
     "ParallelText",
     "Pipeline",
     "Prepare",
+    "Prompted",
     "Provenance",
     "Quality",
     "Reverse",
