@@ -56,6 +56,7 @@ from kdmt.corpus.text_files import Malformed
 from kdmt.corpus.tokenizer import (
     Tokenizers,
     TooLittleText,
+    learnt_size,
     load_tokenizer,
     read_chunks,
     required_symbols,
@@ -544,6 +545,7 @@ def _clean_training_text(
             spaced=work.spaced,
             valid=_held_out_pairs(work, folder, "valid"),
             folder=folder,
+            open_map=_open_map(work),
             workers=_num_processes(settings),
             say=work.say,
         )
@@ -628,7 +630,7 @@ def _warn(work: Preparation, report: CleaningReport, *, unit: str = "pairs") -> 
 
 
 def _with_vocabulary_size(work: Preparation, report: CleaningReport) -> Tokenizer:
-    """Return the settings of the tokenizer with a number in place of `vocab_size: auto`, and show the suggested size.
+    """Return the settings of the tokenizer with a number in place of `vocab_size: auto`.
 
     The size depends on the number of training pairs alone, without copies by `weight` or `mixing`. Where the text
     allows fewer pieces, a model of SentencePiece gets as many as possible.
@@ -637,14 +639,29 @@ def _with_vocabulary_size(work: Preparation, report: CleaningReport) -> Tokenize
     if not settings.is_learnt:
         return settings
     num_pairs = report.pairs_without_copies  # copies have no further words
-    explained = explain_suggestion(num_pairs)
     if settings.vocab_size == "auto":
-        size = suggest_size(num_pairs)
-        work.say(f"prepare: tokenizer.vocab_size: auto is {size:,}: {explained}")
-        return settings.model_copy(update={"vocab_size": size, "hard_vocab_limit": False})
+        return settings.model_copy(update={"vocab_size": suggest_size(num_pairs), "hard_vocab_limit": False})
     if is_far_off(settings.vocab_size, num_pairs):
+        explained = explain_suggestion(num_pairs)
         work.say(f"prepare: tokenizer.vocab_size is {settings.vocab_size:,}; {explained} ('auto' chooses this size)")
     return settings
+
+
+def _say_vocabulary_size(work: Preparation, settings: Tokenizer, learnt: Tokenizers, report: CleaningReport) -> None:
+    """Print the size of the vocabulary that `vocab_size: auto` has led to, which may be smaller than the suggested one.
+
+    Args:
+        settings: settings with the suggested size.
+    """
+    if work.settings.tokenizer.vocab_size != "auto":
+        return
+    assert settings.vocab_size != "auto", "the size is chosen by the number of pairs"
+    sizes = dict.fromkeys(learnt_size(model) for model in (learnt.source, learnt.target))
+    allowed = ", as many as the text allows" if min(sizes) < settings.vocab_size else ""
+    work.say(
+        f"prepare: tokenizer.vocab_size: auto is {' and '.join(f'{size:,}' for size in sizes)}{allowed}: "
+        f"{explain_suggestion(report.pairs_without_copies)}"
+    )
 
 
 def _make_tokenizer(work: Preparation, folder: Path, steps: Steps, report: CleaningReport) -> Tokenizer:
@@ -670,6 +687,7 @@ def _make_tokenizer(work: Preparation, folder: Path, steps: Steps, report: Clean
                 f"tokenizer from; dropped: {describe_dropped(report.pairs_in, report.dropped)}{report.example()}"
             ) from error
         steps.finish("tokenizer", {}, [folder / "tokenizer"])
+    _say_vocabulary_size(work, settings, load_tokenizer(folder / "tokenizer"), report)
     return settings
 
 
