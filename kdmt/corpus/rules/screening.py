@@ -28,12 +28,25 @@ from kdmt.corpus.rules.pair_text import KINDS, LETTER, SIGN, WORD_SPACE
 from kdmt.corpus.rules.repetitions import LONGEST_PHRASE, RepeatedCharacters, RepeatedPhrases
 from kdmt.corpus.rules.rule import DroppingRule
 from kdmt.corpus.rules.sentences import Sentences
+from kdmt.corpus.rules.tidying import is_plain
 
 Flags = NDArray[np.bool_]
 Counts = NDArray[np.int64]
 
 _PAIRS_AT_ONCE = 1_000  # whose arrays fit into the cache of a processor
 _SPACE, _NEWLINE, _DOT, _SLASH = b" \n./"
+_LATIN, _OTHER = b"L", b"O"
+# Byte -> first byte of the letters of Latin-1, space, newline, byte that no plain line has, or another one.
+_PLAIN_KINDS = bytes(
+    byte
+    if byte in b" \n"
+    else _LATIN[0]
+    if byte == 0xC3
+    else _OTHER[0]
+    if byte < 0x20 or byte == 0x7F or byte > 0xBF or byte in b"&<"
+    else ord("a")
+    for byte in range(256)
+)
 _LEAST_WITH_BLOCKS = 4  # equal characters in a row that are searched for at every second place or more
 
 
@@ -59,6 +72,28 @@ def _suspected(
         for index in indices:
             found[index] += (rule,)
     return found
+
+
+def plain_lines(lines: Sequence[str]) -> Flags:
+    """Return for which lines `is_plain` is true [N]."""
+    parts = [_are_plain(lines[start : start + _PAIRS_AT_ONCE]) for start in range(0, len(lines), _PAIRS_AT_ONCE)]
+    return np.concatenate(parts) if parts else np.zeros(0, dtype=bool)
+
+
+def _are_plain(lines: Sequence[str]) -> Flags:
+    data = "\n".join([*lines, ""]).encode("utf-8", "surrogatepass")
+    if data.count(b"\n") > len(lines):  # a line contains a newline
+        return np.array(list(map(is_plain, lines)), dtype=bool)
+    kinds_M = np.frombuffer(data.translate(_PLAIN_KINDS), dtype=np.uint8)
+    spaces_M, ends_M, latin_M = (kinds_M == ord(kind) for kind in (b" ", b"\n", _LATIN))
+    other_M = kinds_M == ord(_OTHER)
+    other_M[:-2] |= latin_M[:-2] & latin_M[2:]  # two letters in a row, each of which has two bytes
+    other_M[:-1] |= spaces_M[:-1] & (spaces_M | ends_M)[1:]
+    other_M[1:] |= spaces_M[1:] & ends_M[:-1]
+    other_M[0] |= spaces_M[0]
+    flags_N = np.ones(len(lines), dtype=bool)
+    flags_N[np.searchsorted(np.flatnonzero(ends_M), np.flatnonzero(other_M))] = False
+    return flags_N
 
 
 class _Side:
