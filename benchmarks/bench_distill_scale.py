@@ -56,6 +56,7 @@ class CopyTeacher:
     max_source_tokens: int = 1024
     max_target_tokens: int = 1024
     vocab_size: int = 65_000
+    limits_lengths: bool = True
     nbest: int = 1
 
     def open(self, _: Any, __: Any) -> Callable[..., list[list[Hypothesis]]]:

@@ -9,6 +9,7 @@ import regex
 from pydantic import AfterValidator, Discriminator, Field, Tag, model_validator
 
 from kdmt.choices import (
+    AnswerFailure,
     CheckpointName,
     ComputeType,
     DistillEngine,
@@ -16,9 +17,11 @@ from kdmt.choices import (
     OnFailure,
     SimilarityName,
     StageComputeType,
+    names,
 )
+from kdmt.config.language_models import EndpointTeacher
 from kdmt.config.search import Decode, NATDecode, Sample
-from kdmt.config.section import LanguageCode, Ratio, RepetitionTimes, Section, execution
+from kdmt.config.section import LanguageCode, Ratio, RepetitionTimes, Section, changed, execution
 
 
 def _script(name: str) -> str:
@@ -58,6 +61,22 @@ class Failures(Section):
         description="Action for a hypothesis that has a letter and equals the source, except for case and spaces",
     )
     script: OnFailure = Field("reference", description="Action for a hypothesis in another script than 'scripts'")
+    no_answer: OnFailure = Field(
+        "reference", description="Action for a sentence that a language model's server did not answer"
+    )
+    refusal: OnFailure = Field("reference", description="Action for an answer that refuses to translate")
+    truncated: OnFailure = Field("reference", description="Action for an answer that reached the limit of its tokens")
+    chatter: OnFailure = Field(
+        "reference", description="Action for an answer with text about the translation that cannot be removed"
+    )
+    several_lines: OnFailure = Field("reference", description="Action for an answer with several lines")
+    quotes: OnFailure = Field(
+        "reference", description="Action for an answer with an unpaired quotation mark that the source does not have"
+    )
+    echoed: OnFailure = Field("reference", description="Action for an answer that contains the source and more text")
+    wrong_language: OnFailure = Field(
+        "reference", description="Action for an answer that is not in the target language"
+    )
     repetition_times: RepetitionTimes = Field(
         4, ge=0, description="Number of occurrences in a row from which 'repetition' applies; 0 for no limit"
     )
@@ -114,11 +133,30 @@ class ForeignTeacher(Section):
     )
 
 
-CHECKPOINT_BRANCH, FOREIGN_BRANCH = TEACHER_BRANCHES = "<a checkpoint>", "<a foreign model>"
+CHECKPOINT_BRANCH, FOREIGN_BRANCH = "<a checkpoint>", "<a foreign model>"
+ENDPOINT_BRANCH = "<an endpoint>"
+TEACHER_BRANCHES = (CHECKPOINT_BRANCH, FOREIGN_BRANCH, ENDPOINT_BRANCH)
+# setting that distinguishes a section of `teachers` from the others -> tag of the section
+_BRANCH_OF = {"endpoint": ENDPOINT_BRANCH}
+
+
+def _teacher_branch(value: object) -> str:
+    """Return the tag of the type that an item of `teachers` has."""
+    if isinstance(value, Section):
+        value = dict.fromkeys(type(value).model_fields)
+    if not isinstance(value, dict):
+        return CHECKPOINT_BRANCH
+    return next((branch for name, branch in _BRANCH_OF.items() if name in value), FOREIGN_BRANCH)
+
+
 TeacherName = Annotated[
-    Annotated[str, Tag(CHECKPOINT_BRANCH)] | Annotated[ForeignTeacher, Tag(FOREIGN_BRANCH)],
-    Discriminator(lambda value: FOREIGN_BRANCH if isinstance(value, (dict, ForeignTeacher)) else CHECKPOINT_BRANCH),
+    Annotated[str, Tag(CHECKPOINT_BRANCH)]
+    | Annotated[ForeignTeacher, Tag(FOREIGN_BRANCH)]
+    | Annotated[EndpointTeacher, Tag(ENDPOINT_BRANCH)],
+    Discriminator(_teacher_branch),
 ]
+# settings of `distill` without an effect on a teacher that answers with text
+_NOT_OF_TEXT = ("engine", "compute_type", "decode", "nat", "iterations", "shortlist", "sample")
 
 
 class Distill(Section):
@@ -129,8 +167,8 @@ class Distill(Section):
     )
     teachers: list[TeacherName] = Field(
         default_factory=list,
-        description="Checkpoints that translate as an ensemble, or one Hugging Face model; empty for the pipeline's "
-        "teacher",
+        description="Checkpoints that translate as an ensemble, one Hugging Face model or one large language model; "
+        "empty for the pipeline's teacher",
     )
     engine: DistillEngine = Field(
         "auto", description="Decoding engine; 'auto' is CTranslate2 for models that it supports"
@@ -209,6 +247,25 @@ class Distill(Section):
         if self.shortlist is not None:
             raise ValueError("'shortlist' is learnt in the vocabulary of the data, and the teacher has another")
         return self
+
+    @model_validator(mode="after")
+    def _text_alone(self) -> Distill:
+        if self.of_text is None:
+            for name in names(AnswerFailure):
+                if name in changed(self.failures):
+                    raise ValueError(f"'failures.{name}' has no effect unless a teacher is a large language model")
+            return self
+        if len(self.teachers) > 1:
+            raise ValueError("'teachers': a large language model translates alone")
+        for name in _NOT_OF_TEXT:
+            if name in changed(self):
+                raise ValueError(f"'{name}' has no effect on a large language model in 'teachers'")
+        return self
+
+    @property
+    def of_text(self) -> EndpointTeacher | None:
+        """Return the teacher that answers with text, None if there is none."""
+        return next((teacher for teacher in self.teachers if isinstance(teacher, EndpointTeacher)), None)
 
     @property
     def foreign(self) -> ForeignTeacher | None:

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from kdmt.errors import UserError
 from kdmt.files import check_file
-from kdmt.languages import parse_language
+from kdmt.languages import is_installed, parse_language
 
 EXTRA = "language-id"
 _BATCH_LINES = 1000  # lines that are walked together
@@ -35,6 +35,8 @@ _MAGIC = 793712314  # first number of a model in fastText's format
 # dictionary, and two counts that are not used here
 _HEADER = struct.Struct("<8x 48x 8x 4x 2i 16x")
 _ENTRY_BYTES = 9  # count and kind, after the text of an entry
+_NO_BUILT_IN = f"py3langid is not installed: pip install 'kdmt[{EXTRA}]'"
+_NO_FASTTEXT = "fasttext-predict is not installed: pip install 'kdmt[fasttext]'"
 _LABEL = "__label__"  # prefix of a language in fastText's models
 _FASTTEXT_GUESSES = 20  # languages of a line that are asked for; all others have a probability near 0
 
@@ -71,6 +73,25 @@ def open_identifier(model: Path | None) -> Identifier:
     return open_built_in() if model is None else open_fasttext(model)
 
 
+def knows_language(model: Path | None, language: str) -> bool:
+    """Return whether an identifier knows a language or a related one, as cheaply as possible.
+
+    The labels of a model file are read without its weights; the built-in identifier is opened only if the table of its
+    languages lacks the language.
+
+    Raises:
+        UserError: as `open_identifier`.
+    """
+    group = group_of(language)
+    if model is not None:
+        if not is_installed("fasttext"):
+            raise UserError(_NO_FASTTEXT)
+        return not group.isdisjoint(_languages_by_label(model).values())
+    if not is_installed("py3langid"):
+        raise UserError(_NO_BUILT_IN)
+    return not group.isdisjoint(BUILT_IN_LANGUAGES) or not group.isdisjoint(open_built_in().languages)
+
+
 # --------------------------------------------------------------------------------------------------- related languages
 
 # Languages that identifiers do not tell apart in short lines, and names of identifiers for varieties of a language: a
@@ -104,6 +125,16 @@ def share_of(identifier: Identifier, probabilities_NL: Probabilities, language: 
 
 
 # -------------------------------------------------------------------------------------------------------- built-in one
+
+# languages of the model of py3langid 0.4, which are known without opening it
+_BUILT_IN = (
+    "ace af am an ar ary arz as az ba bcl be bg bn br bs ca crh cs cy da de dz el en eo es et eu ext",
+    "fa fi fo fr fuv fy ga gcf gcr gd gl gom grc gu gug guw ha hbo he hi hr ht hu hy id ig is it ja jv",
+    "ka kab kik kk km kn ko ku ky la lb lg lij ln lo lt ltg lv mg mk ml mn mr ms mt my ne nl nn no nso",
+    "oc om or pa pcm pl ps pt qu ro ru rw sa sdh se si sk sl sn so sq sr st sv sw ta te tg th tk tl tr",
+    "tt ug uk ur uz uzs vec vi vo wa wuu xh yo yue zh zu zxx",
+)
+BUILT_IN_LANGUAGES = frozenset(language for line in _BUILT_IN for language in line.split())
 
 
 @dataclass(frozen=True)
@@ -209,7 +240,7 @@ def open_built_in() -> NaiveBayes:
     try:
         from py3langid.langid import MODEL_FILE, LanguageIdentifier
     except ImportError:
-        raise UserError(f"py3langid is not installed: pip install 'kdmt[{EXTRA}]'") from None
+        raise UserError(_NO_BUILT_IN) from None
     model = LanguageIdentifier.from_model_file(MODEL_FILE)
     languages = tuple(dict.fromkeys(model.nb_classes))
     return NaiveBayes(
@@ -253,15 +284,23 @@ def open_fasttext(path: Path) -> FastText:
     try:
         import fasttext
     except ImportError:
-        raise UserError("fasttext-predict is not installed: pip install 'kdmt[fasttext]'") from None
-    check_file(path, missing="there is no such fastText model")
+        raise UserError(_NO_FASTTEXT) from None
+    codes = _languages_by_label(path)
     try:
-        codes = {label: _language_of(label) for label in read_labels(path)}
         model = fasttext.load_model(str(path))
     except (RuntimeError, ValueError) as error:
         raise UserError(f"{path}: fastText cannot read it: {error}") from None
     languages = tuple(dict.fromkeys(codes.values()))
     return FastText(languages, {label: languages.index(code) for label, code in codes.items()}, model)
+
+
+def _languages_by_label(path: Path) -> dict[str, str]:
+    """Return the language of each label of a model file."""
+    check_file(path, missing="there is no such fastText model")
+    try:
+        return {label: _language_of(label) for label in read_labels(path)}
+    except ValueError as error:
+        raise UserError(f"{path}: fastText cannot read it: {error}") from None
 
 
 def read_labels(path: Path) -> list[str]:

@@ -26,7 +26,7 @@ from kdmt.corpus.pool import mapping_in_order
 from kdmt.corpus.text_files import open_lines
 from kdmt.distill.blocks import read_block
 from kdmt.distill.decoding import BlockTask
-from kdmt.distill.failures import FAILURES, find_token_failures
+from kdmt.distill.failures import FAILURES, Codes, Flags, find_token_failures
 from kdmt.distill.selection import Candidate
 from kdmt.errors import UserError
 from kdmt.files import naming
@@ -36,6 +36,8 @@ _NAMES = (NO_FAILURE, *FAILURES)
 
 # (concatenated target ids of hypotheses, number of tokens of each) -> words of each hypothesis
 ToWords = Callable[[NDArray[np.integer], NDArray[np.int32]], list[str]]
+# (concatenated ids, number of tokens of each hypothesis, flags of the maximum length, settings) -> codes of failures
+FindFailures = Callable[[NDArray[np.integer], NDArray[np.integer], Flags, Failures], Codes]
 
 
 @dataclass(frozen=True)
@@ -71,6 +73,13 @@ class _Spelled:
     lengths_B: NDArray[np.int32]
 
 
+def find_failures_of_tokens(
+    tokens: NDArray[np.integer], sizes: NDArray[np.integer], at_limit: Flags, settings: Failures
+) -> Codes:
+    """Return the failures that ids of a vocabulary show; see `find_token_failures`."""
+    return find_token_failures(tokens, sizes, at_limit, repetition_times=settings.repetition_times)
+
+
 def write_candidates(
     tasks: Sequence[BlockTask],
     blocks: Path,
@@ -82,6 +91,7 @@ def write_candidates(
     out_offsets: Path,
     workers: int,
     vocab_size: int | None = None,
+    find_failures: FindFailures = find_failures_of_tokens,
 ) -> Written:
     """Write `nbest` and its offsets from all blocks, after a check of each block.
 
@@ -90,6 +100,7 @@ def write_candidates(
         out, out_offsets: paths of the new files.
         workers: number of processes.
         vocab_size: size of the target dictionary; if given, all ids must be smaller.
+        find_failures: function that finds the failures that ids show; it can be sent to other processes.
 
     Raises:
         UserError: if a block is missing, damaged or made from something else.
@@ -97,7 +108,7 @@ def write_candidates(
     offsets = np.zeros(1 + sum(task.count for task in tasks), dtype="<i8")
     found: list[_Spelled] = []
     first = 1
-    spell = partial(_spell_block, blocks, made_from, to_words, settings, vocab_size)
+    spell = partial(_spell_block, blocks, made_from, to_words, settings, vocab_size, find_failures)
     with naming(out), out.open("wb") as file, mapping_in_order(spell, workers) as map_in_order:
         for task, spelled in zip(tasks, map_in_order(tasks), strict=True):
             file.write(spelled.text)
@@ -120,12 +131,11 @@ def _spell_block(
     to_words: ToWords,
     settings: Failures,
     vocab_size: int | None,
+    find_failures: FindFailures,
     task: BlockTask,
 ) -> _Spelled:
     header, decoded = read_block(blocks, task.block, made_from=made_from, hashes_N=task.hashes_N, vocab_size=vocab_size)
-    codes_H = find_token_failures(
-        decoded.tokens_T, decoded.sizes_H, decoded.at_limit_H > 0, repetition_times=settings.repetition_times
-    )
+    codes_H = find_failures(decoded.tokens_T, decoded.sizes_H, decoded.at_limit_H > 0, settings)
     numbers_H = np.repeat(np.arange(task.block.first, task.block.first + task.count), decoded.counts_N)
     rows = zip(
         numbers_H.tolist(),

@@ -177,10 +177,17 @@ class Decoding:
                 raise UserError(f"{self.folder / NBEST}: does not follow from the blocks")
             self.job.say(f"{len(tasks):,} blocks are whole, and {NBEST} follows from them")
             seed = secrets.randbits(31) if seed is None else seed
-            again = choose_blocks(tasks, blocks, seed)
+            # it costs little to make all blocks again from stored answers
+            again = choose_blocks(tasks, blocks, seed) if self.teacher.is_reproducible else tasks
             executor = open_executor(self.job.settings, self.folder)
-            decode_again(self.blocks, self.decoder(plan, Path(scratch)), again, executor, self.job.writer.say)
-        if again:
+            decoder = self.decoder(plan, Path(scratch), verifying=True)
+            decode_again(self.blocks, decoder, again, executor, self.job.writer.say)
+        if not self.teacher.is_reproducible:
+            self.job.say(
+                "made again from the stored answers, the same: all blocks; nothing is requested again, since the "
+                "teacher need not give the same answers"
+            )
+        elif again:
             numbers = ", ".join(str(task.number) for task in again)
             self.job.say(f"decoded again, the same: blocks {numbers} (--verify-seed {seed})")
         verify_text(self.job.writer, self.targets)
@@ -194,10 +201,10 @@ class Decoding:
         """Return a task for each block."""
         return plan_tasks(sources, block_size_of(self.folder, self.job.settings.block_size))
 
-    def decoder(self, plan: Plan, folder: Path) -> BlockDecoder:
+    def decoder(self, plan: Plan, folder: Path, *, verifying: bool = False) -> BlockDecoder:
         """Return the opener of a worker that writes blocks to a folder."""
         return BlockDecoder(
-            teacher=self.teacher.open(self.folder, self.sample),
+            teacher=self.teacher.open(self.folder, self.sample, verifying=verifying),
             settings=self.job.settings.decode,
             open_text=self.teacher.opens_text(),
             folder=folder,
@@ -220,6 +227,7 @@ class Decoding:
             made_from=made_from,
             to_words=self.teacher.to_words(),
             vocab_size=self.teacher.vocab_size,
+            find_failures=self.teacher.find_failures(),
             settings=self.job.settings.failures,
             out=out / NBEST,
             out_offsets=out / OFFSETS,
