@@ -66,8 +66,10 @@ Rebuild = Annotated[
         "--rebuild", help="Whether to run the stages before this one too, if they are not up to date (default: no)."
     ),
 ]
-ModelPath = Annotated[Path, typer.Argument(help="Checkpoint folder, run, or folder written by 'kdmt export'.")]
-Checkpoint = Annotated[Path, typer.Argument(help="Checkpoint folder or run.")]
+ModelPath = Annotated[
+    Path, typer.Argument(help="Checkpoint folder, run (its chosen checkpoint), or folder written by 'kdmt export'.")
+]
+Checkpoint = Annotated[Path, typer.Argument(help="Checkpoint folder or run (its chosen checkpoint).")]
 Device = Annotated[str, typer.Option(help="Device: auto, cpu, cuda or cuda:N; auto is the first GPU, or the CPU.")]
 SourceLang = Annotated[
     str | None, typer.Option("--source-lang", "-s", help="Source language (default: as in the data).")
@@ -479,7 +481,10 @@ def fairseq_plugin() -> None:
 @app.command()
 def rescore(
     checkpoint: Annotated[
-        Path, typer.Argument(help="Checkpoint folder, run, or folder written by 'kdmt export --to ctranslate2'.")
+        Path,
+        typer.Argument(
+            help="Checkpoint folder, run (its chosen checkpoint), or folder written by 'kdmt export --to ctranslate2'."
+        ),
     ],
     source: Annotated[Path, typer.Argument(help="Raw text in the source language, one sentence per line.")],
     target: Annotated[Path, typer.Argument(help="Raw text in the target language, one translation per line.")],

@@ -145,7 +145,10 @@ def _handler(server: ChatServer) -> type[http.server.BaseHTTPRequestHandler]:
         protocol_version = "HTTP/1.1"
 
         def do_POST(self) -> None:
-            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            data = self.rfile.read(int(self.headers["Content-Length"]))
+            if self._is_gone():  # killed while it sent the request
+                return
+            body = json.loads(data)
             with server.lock:
                 server.requests.append(body)
                 server.at_once += 1

@@ -14,7 +14,7 @@ Every setting has one of three kinds, which `flatten_settings` reads:
 from __future__ import annotations
 
 from kdmt.config.bounds import check_bounds, largest
-from kdmt.config.corpora import Corpus, HeldOut, Monolingual, ParallelText, Quality, Source, split_login
+from kdmt.config.corpora import SCHEMES, Corpus, HeldOut, Monolingual, ParallelText, Quality, Source, split_login
 from kdmt.config.distill import Distill, Failures, ForeignTeacher, OnFailure, Reverse, Shortlist
 from kdmt.config.filters import AlignmentScore, CrossEntropyDifference, ExternalFilter, ReverseScore, ScoreLimit
 from kdmt.config.flattening import REQUIRED, Setting, flatten_settings, resolved
@@ -56,6 +56,7 @@ __all__ = [
     "NAT",
     "NO_LOCK_FILE",
     "REQUIRED",
+    "SCHEMES",
     "AlignmentScore",
     "AttentionKD",
     "Clean",

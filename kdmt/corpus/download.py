@@ -23,8 +23,9 @@ from pathlib import Path
 from typing import IO, TypeGuard
 
 from kdmt.checksum import file_sha256
+from kdmt.config import SCHEMES
 from kdmt.corpus import connection
-from kdmt.corpus.connection import SCHEMES, Address, Connection, RedirectRefused
+from kdmt.corpus.connection import Address, Connection, RedirectRefused
 from kdmt.errors import UserError
 from kdmt.files import read_optional_json, write_json
 

@@ -21,12 +21,16 @@ class Candidate:
         score: natural logarithm of its probability, divided by length ** lenpen.
         length: number of tokens, including </s>.
         given: score from a file of the user, higher is better; NaN if there is none.
+        count: number of times that the text was drawn from the teacher.
+        system: index of the system that made it; 0 is the teacher.
     """
 
     words: str
     score: float
     length: int
     given: float = math.nan
+    count: int = 1
+    system: int = 0
 
 
 Choice = tuple[Candidate, float]  # a candidate and its weight as a target

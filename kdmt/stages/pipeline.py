@@ -11,7 +11,7 @@ from kdmt.flow.circles import check_circles
 from kdmt.flow.manifest import check_outputs
 from kdmt.flow.shards import run_shard
 from kdmt.flow.stage import Stage, require_upstream, run_stage
-from kdmt.objectives.model_checks import check_architectures
+from kdmt.objectives.model_checks import check_architectures, untrained_fine_tuning
 from kdmt.stages.distill import TextStage, text_stages
 from kdmt.stages.followers import Followers, join_stages
 from kdmt.stages.given_checkpoints import RUN_INPUTS, given_checkpoints
@@ -67,9 +67,13 @@ def build_stages(workspace: Workspace) -> Stages:
 def checked_stages(workspace: Workspace) -> Stages:
     """Return the stages of a pipeline, after a check that none would be made from itself.
 
+    A warning is logged for each student that is fine-tuned without being trained before.
+
     Raises:
         UserError: if one would.
     """
+    for warning in untrained_fine_tuning(workspace.config):
+        workspace.say(f"warning: {warning}")
     stages = build_stages(workspace)
     owners: list[tuple[str, list[Stage]]] = [
         ("teacher.", stages.groups["teacher"]),

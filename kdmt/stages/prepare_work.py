@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 from kdmt.config import NO_LOCK_FILE, Clean, Corpus, HeldOut, ParallelText, Prepare, Provenance, Source, Tokenizer
 from kdmt.corpus.binarize import (
@@ -29,7 +29,7 @@ from kdmt.corpus.dropped import describe_dropped
 from kdmt.corpus.fetch import Places, fetch, fetch_corpus
 from kdmt.corpus.fetch_queue import describe_fetched, fetch_all
 from kdmt.corpus.first_pass import TrainingCorpus
-from kdmt.corpus.given_text import held_out_texts, sources_of, text_sources
+from kdmt.corpus.given_text import held_out_texts, sources_by_path, sources_of
 from kdmt.corpus.licences import describe_licences, licences_of
 from kdmt.corpus.lines import iterate_lines, spread_lines, write_lines
 from kdmt.corpus.ngram_overlap import NgramOverlaps, index_side
@@ -50,7 +50,7 @@ from kdmt.corpus.tokenizer import (
 )
 from kdmt.corpus.vocabulary import Dictionary
 from kdmt.corpus.vocabulary_size import explain_suggestion, is_far_off, suggest_size
-from kdmt.errors import UserError
+from kdmt.errors import UserError, naming
 from kdmt.files import write_json
 from kdmt.flow.folders import move_aside, real_folder
 from kdmt.flow.manifest import Plan, finish
@@ -87,9 +87,9 @@ class Locations:
 
     places: Places
 
-    def fetch_all(self, sources: Sequence[Source], *, at_once: int, say: Callable[[str], None]) -> None:
-        """Download the files of sources that are not there yet."""
-        if all(source.url is None for source in sources):
+    def fetch_all(self, sources: Sequence[tuple[str, Source]], *, at_once: int, say: Callable[[str], None]) -> None:
+        """Download the files of named sources that are not there yet."""
+        if all(source.url is None for _, source in sources):
             return
         with download_progress(say) as progress:
             fetched = fetch_all(sources, self.places, at_once=at_once, progress=progress)
@@ -327,9 +327,10 @@ def _fetch_all(work: Preparation) -> None:
     Raises:
         UserError: if a download fails; if its file is not the one in the lock file, the message names the data set.
     """
-    settings = work.settings
+    settings, describe = work.settings, work.provenance.describe
+    sources = [(describe(path), source) for path, source in sources_by_path(settings)]
     try:
-        work.locations.fetch_all(text_sources(settings), at_once=settings.downloads, say=work.say)
+        work.locations.fetch_all(sources, at_once=settings.downloads, say=work.say)
     except UserError as error:
         raise UserError(work.provenance.explain(str(error))) from None
 
@@ -462,7 +463,6 @@ def _clean_training_text(
             languages=one.languages,
             filters=filter_context(
                 settings,
-                direction=work.direction,
                 spaced=work.spaced,
                 valid=_held_out_pairs(work, folder, "valid"),
                 folder=folder,
@@ -593,11 +593,21 @@ def _train_tokenizer(
         ) from error
 
 
+_Read = TypeVar("_Read")
+
+
+def _naming_text(work: Preparation, path: str, read: Iterator[_Read]) -> Iterator[_Read]:
+    """Yield what is read, and put the YAML path of the text and the name of its data set before an error's message."""
+    with naming(work.provenance.describe(path)):
+        yield from read
+
+
 def _training_corpus(work: Preparation, index: int, corpus: Corpus, malformed: dict[str, Malformed]) -> TrainingCorpus:
     paths, name = work.locations.fetch_corpus(corpus), f"train.{index} {sources_of(corpus)[0].name}"
     skipped = Skipped()
     malformed[name] = skipped.malformed
-    pairs = count_pairs(f"prepare: train.{index}", read_pairs(corpus, paths, work.direction, skipped))
+    read = _naming_text(work, f"prepare.train.{index}", read_pairs(corpus, paths, work.direction, skipped))
+    pairs = count_pairs(f"prepare: train.{index}", read)
     clean = work.settings.clean_of(corpus)
     return TrainingCorpus(
         name,
@@ -651,14 +661,16 @@ def _monolingual_corpus(
 ) -> TrainingCorpus:
     path, name = work.locations.fetch(source), f"monolingual.{index} {source.name}"
     malformed[name] = Malformed()
-    lines = ((line, line) for line in monolingual_lines(source, path, malformed[name]))
+    read = _naming_text(work, f"prepare.monolingual.{index}", monolingual_lines(source, path, malformed[name]))
+    lines = ((line, line) for line in read)
     return TrainingCorpus(name, count_pairs(f"prepare: monolingual.{index}", lines))
 
 
 def _write_held_out(work: Preparation, folder: Path, split: str, text: HeldOut, processor: TextProcessor) -> None:
     """Write validation or test text unchanged (`raw`), and in the form that the tokenizer reads."""
     paths = work.locations.fetch_corpus(text)
-    pairs = list(read_pairs(text, paths, work.direction))
+    setting = "prepare.valid" if text is work.settings.valid else f"prepare.test.{split}"
+    pairs = list(_naming_text(work, setting, read_pairs(text, paths, work.direction)))
     if processor.text.already_applied:
         processes = [processor.tidy, processor.tidy]
     else:

@@ -67,7 +67,7 @@ def translated(source: str, *_: object) -> str:
 def document(url: str, executor: str) -> dict[str, Any]:
     made = settings()
     teacher = {"endpoint": url, "model": MODEL, "prompt": "prompt.txt", "max_wait": 0.01, "timeout": 0.4, "retries": 9}
-    failures = {"no_answer": "drop", "max_ratio": 0.0, "repetition": "keep"}
+    failures = {"no_answer": "drop", "max_ratio": 0.0, "repetition_times": 0}
     made["distill"] = {"teachers": [teacher], "executor": executor, "block_size": 30, "failures": failures}
     if executor == "processes":
         made["distill"] |= {"block_size": 1000}
