@@ -327,12 +327,27 @@ def distill(
     ] = False,
     verify_blocks: Annotated[int, typer.Option(min=0, help="Number of blocks that --verify decodes again.")] = 2,
     verify_seed: Annotated[int | None, typer.Option(help="Seed for choosing the blocks (default: random).")] = None,
+    dry_run: Annotated[
+        bool,
+        typer.Option(
+            "--dry-run",
+            help="Whether to print the requests and tokens that a language model still needs, and send nothing "
+            "(default: no).",
+        ),
+    ] = False,
     set_: Overrides = None,
     runs: Runs = RUNS,
     mirror: Mirrors = None,
     rebuild: Rebuild = False,
 ) -> None:
     """Translate the training set with the teacher."""
+    if dry_run:
+        from kdmt.stages.pipeline import run_estimate
+
+        if verify or shard is not None or rebuild:
+            raise UserError("--dry-run sends and changes nothing: give neither --verify, --shard nor --rebuild")
+        run_estimate(_workspace(pipeline, set_, runs, mirror))
+        return
     if verify or shard is not None:
         from kdmt.stages.pipeline import run_shards, run_verification
 

@@ -10,6 +10,8 @@ from __future__ import annotations
 import http.server
 import json
 import re
+import select
+import socket
 import threading
 import time
 from collections import Counter
@@ -79,6 +81,7 @@ class ChatServer:
     at_once: int = 0
     most_at_once: int = 0
     gate: threading.Event = field(default_factory=threading.Event)  # cleared: no request is answered
+    answering: int = 0  # number of requests that have passed the gate and are not finished
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     @contextmanager
@@ -95,6 +98,13 @@ class ChatServer:
                 self.gate.set()
                 httpd.shutdown()
                 thread.join()
+
+    def hold(self) -> None:
+        """Answer no further request, and wait until those in progress are finished."""
+        with self.lock:
+            self.gate.clear()
+        while self.answering:
+            time.sleep(0.01)
 
     def answer(self, body: Body, sources: tuple[str, ...], is_batch: bool) -> Body:
         """Return a good answer to a request."""
@@ -135,7 +145,10 @@ def _handler(server: ChatServer) -> type[http.server.BaseHTTPRequestHandler]:
         protocol_version = "HTTP/1.1"
 
         def do_POST(self) -> None:
-            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            data = self.rfile.read(int(self.headers["Content-Length"]))
+            if self._is_gone():  # killed while it sent the request
+                return
+            body = json.loads(data)
             with server.lock:
                 server.requests.append(body)
                 server.at_once += 1
@@ -156,9 +169,23 @@ def _handler(server: ChatServer) -> type[http.server.BaseHTTPRequestHandler]:
                 return self._send(404, {"error": {"message": f"The model `{body['model']}` does not exist."}})
             sources, is_batch = parse_sources(body["messages"][0]["content"])
             time.sleep(server.seconds)
-            server.gate.wait()
-            with server.lock:
-                trouble = server.trouble(sources)
+            while True:
+                server.gate.wait()
+                with server.lock:
+                    if server.gate.is_set():
+                        server.answering += 1
+                        break
+            try:
+                if self._is_gone():
+                    return None
+                with server.lock:
+                    trouble = server.trouble(sources)
+                return self._respond_with(trouble, body, sources, is_batch)
+            finally:
+                with server.lock:
+                    server.answering -= 1
+
+        def _respond_with(self, trouble: Trouble, body: Body, sources: tuple[str, ...], is_batch: bool) -> None:
             if trouble.hang:
                 time.sleep(trouble.hang)
             if trouble.hang or trouble.cut == -1:
@@ -187,6 +214,11 @@ def _handler(server: ChatServer) -> type[http.server.BaseHTTPRequestHandler]:
             self.end_headers()
             self.wfile.write(data[:cut])
             self.wfile.flush()
+
+        def _is_gone(self) -> bool:
+            """Return whether the client has closed the connection, for example because it was killed."""
+            readable, _, _ = select.select([self.connection], [], [], 0)
+            return bool(readable) and self.connection.recv(1, socket.MSG_PEEK) == b""
 
         def _is_received(self) -> bool:
             """Return whether the client closes the connection in order: a kill before it read the answer resets it."""

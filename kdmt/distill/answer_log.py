@@ -18,7 +18,7 @@ import json
 import os
 import threading
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -31,6 +31,7 @@ from kdmt.errors import UserError
 from kdmt.files import atomic_file, naming, parse_json
 
 ANSWERS = "answers"  # folder of the answers, inside the stage's folder
+_SEALED = ".gz"
 _DIGITS = 16
 _DIGEST_BYTES = 32
 _FIELDS: dict[str, type | tuple[type, ...]] = {
@@ -111,7 +112,7 @@ class AnswerLog:
     def __init__(self, folder: Path, block: Block) -> None:
         self._open_path, self._path = open_path(folder, block), sealed_path(folder, block)
         # a kill may have left both files
-        self.replies = list(dict.fromkeys([*read_sealed(self._path), *_read_open(self._open_path)]))
+        self.replies = list(dict.fromkeys([*read_replies(self._path), *read_replies(self._open_path)]))
         self._file: int | None = None
         self._lock = threading.Lock()
 
@@ -150,15 +151,19 @@ def open_path(folder: Path, block: Block) -> Path:
 
 def sealed_path(folder: Path, block: Block) -> Path:
     """Return the path of the answers of a finished block."""
-    return folder / f"{block.number:06d}.gz"
+    return folder / f"{block.number:06d}{_SEALED}"
 
 
-def read_sealed(path: Path) -> list[Reply]:
-    """Return the replies of a finished block; an empty list if there is no file.
+def read_replies(path: Path) -> list[Reply]:
+    """Return the replies in a file of either kind; an empty list if there is no file.
 
     Raises:
-        UserError: if the file is damaged.
+        UserError: if the file of a finished block is damaged.
     """
+    return _read_sealed(path) if path.suffix == _SEALED else list(_read_open(path))
+
+
+def _read_sealed(path: Path) -> list[Reply]:
     try:
         content = gzip.decompress(path.read_bytes())
     except FileNotFoundError:
@@ -196,8 +201,3 @@ def _open_for_append(path: Path) -> int:
     if size and os.pread(file, 1, size - 1) != b"\n":
         os.write(file, b"\n")
     return file
-
-
-def used_tokens(replies: Iterable[Reply]) -> int:
-    """Return the number of tokens of replies."""
-    return sum(reply.prompt_tokens + reply.output_tokens for reply in replies)

@@ -8,7 +8,7 @@ from typing import Protocol
 
 from kdmt.config import Sample
 from kdmt.distill.candidates import FindFailures, ToWords
-from kdmt.distill.decoding import Teacher
+from kdmt.distill.decoding import BlockTask, Teacher
 from kdmt.distill.sources import Text
 
 ENGINE_FOLDER = "engine"  # inside the stage's folder: the model in CTranslate2's format
@@ -48,10 +48,13 @@ class ChosenTeacher(Protocol):
         """
         ...
 
-    def open(self, folder: Path, sample: Sample | None, *, verifying: bool = False) -> Teacher:
+    def open(
+        self, folder: Path, sample: Sample | None, *, earlier: Sequence[Path] = (), verifying: bool = False
+    ) -> Teacher:
         """Return the teacher in the form that workers load; write CTranslate2's model into the stage's folder.
 
         Args:
+            earlier: earlier states of the stage's folder.
             verifying: True if the blocks are compared with existing ones.
         """
         ...
@@ -66,6 +69,10 @@ class ChosenTeacher(Protocol):
 
     def find_failures(self) -> FindFailures:
         """Return a function that finds the failures that ids show; it can be sent to another process."""
+        ...
+
+    def facts(self, folder: Path, tasks: Sequence[BlockTask]) -> dict[str, object]:
+        """Return what the manifest records about the translations, besides what all teachers record."""
         ...
 
 

@@ -6,7 +6,9 @@ made again without a request; whether the server would answer the same again is 
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -18,19 +20,21 @@ from numpy.typing import NDArray
 from kdmt.checksum import known_sha256
 from kdmt.config import Distill, EndpointTeacher, Sample
 from kdmt.corpus.text import TextProcessor
-from kdmt.distill.answer_log import ANSWERS, AnswerLog
-from kdmt.distill.blocks import Block
+from kdmt.distill.answer_log import ANSWERS, AnswerLog, read_replies, sealed_path
+from kdmt.distill.blocks import BLOCKS, Block, DamagedBlock, read_columns
 from kdmt.distill.candidates import FindFailures, ToWords
 from kdmt.distill.chat_client import ChatClient
 from kdmt.distill.chosen_teacher import plan_settings
-from kdmt.distill.decoding import SourceIds, Teacher, Translate
+from kdmt.distill.decoding import BlockTask, SourceIds, Teacher, Translate
+from kdmt.distill.earlier_answers import EarlierAnswers, write_index
 from kdmt.distill.endpoint_requests import BlockAnswers, Exchange, Requests, distinct, in_order
 from kdmt.distill.inputs import Inputs
 from kdmt.distill.llm_answers import NO_ANSWER, LanguageCheck, find_translation
-from kdmt.distill.llm_prompt import Prompt, read_prompt
+from kdmt.distill.llm_prompt import Prompt, estimate_tokens, read_prompt
 from kdmt.distill.sources import SourceLines, Text
 from kdmt.distill.text_ids import (
     VOCAB_SIZE,
+    count_marks,
     decode_text,
     encode_answer,
     encode_source,
@@ -114,11 +118,14 @@ class EndpointModel:
         made_from["language check"] = self.check_of_language.method
         return made_from
 
-    def open(self, folder: Path, sample: Sample | None, *, verifying: bool = False) -> Teacher:
+    def open(
+        self, folder: Path, sample: Sample | None, *, earlier: Sequence[Path] = (), verifying: bool = False
+    ) -> Teacher:
         del sample
         answers = folder / ANSWERS
         if not verifying:
             answers.mkdir(exist_ok=True)
+            write_index(answers, earlier, self.requests.sha256)
         return AnsweringTeacher(self.requests, answers, self.check_of_language, verifying)
 
     def opens_text(self) -> Callable[[], Text]:
@@ -130,6 +137,58 @@ class EndpointModel:
 
     def find_failures(self) -> FindFailures:
         return find_answer_failures
+
+    def facts(self, folder: Path, tasks: Sequence[BlockTask]) -> dict[str, object]:
+        """Return the number of requests and tokens of the stored answers, and how often each cleaning was necessary."""
+        counts: Counter[str] = Counter()
+        for task in tasks:
+            for reply in read_replies(sealed_path(folder / ANSWERS, task.block)):
+                counts["requests"] += 1
+                counts["prompt_tokens"] += reply.prompt_tokens
+                counts["output_tokens"] += reply.output_tokens
+                counts["without_answer"] += reply.error is not None
+            with suppress(DamagedBlock):
+                counts.update(count_marks(read_columns(task.block.path(folder / BLOCKS)).tokens_T))
+        return {"answers": dict(counts)}
+
+    def estimate(self, folder: Path, earlier: Sequence[Path], tasks: Sequence[BlockTask], workdir: Path) -> list[str]:
+        """Return the requests that a training set still needs, as lines for the user.
+
+        Args:
+            folder: folder of the stage, whether it exists or not.
+            earlier: earlier states of the folder.
+            tasks: all blocks.
+            workdir: existing folder for temporary files.
+        """
+        write_index(workdir, earlier, self.requests.sha256)
+        earlier_answers, text = EarlierAnswers(workdir, self.requests.sha256), self.opens_text()()
+        counts: Counter[str] = Counter()
+        for task in tasks:
+            texts = [decode_text(source) for source in text.sentences(task.lines_N)]
+            answers = BlockAnswers(self.requests, distinct(source for source in texts if source))
+            for reply in AnswerLog(folder / ANSWERS, task.block).replies:
+                answers.add(reply)
+            missing = [source for source in answers.sources if not answers.is_complete(source)]
+            for reply in earlier_answers.find(missing):
+                answers.add(reply)
+            for job in answers.jobs():
+                before = 0 if job.batch is not None else len(answers.answers.get(job.sources[0], ()))
+                request = self.requests.of(job, before)
+                counts["requests"] += 1
+                counts["sentences"] += len(job.sources)
+                counts["prompt"] += request.prompt_tokens
+                counts["output"] += request.n * sum(map(estimate_tokens, job.sources))
+                counts["most"] += request.n * request.max_tokens
+        return self._describe(counts, TokenBudget(folder / ANSWERS / TOKENS, self.model.budget_tokens))
+
+    def _describe(self, counts: Counter[str], budget: TokenBudget) -> list[str]:
+        limit = "no limit" if budget.limit is None else f"{budget.limit:,} tokens"
+        return [
+            f"{counts['requests']:,} requests for {counts['sentences']:,} sentences are needed",
+            f"prompts: about {counts['prompt']:,} tokens",
+            f"output: about {counts['output']:,} tokens, at most {counts['most']:,}",
+            f"budget: {limit}, of which {budget.used():,} are used",
+        ]
 
 
 @dataclass(frozen=True)
@@ -155,11 +214,12 @@ class AnsweringTeacher:
     def open(self, spec: WorkerSpec, made_with: dict[str, object]) -> Translate:
         """See `Teacher.open`. `made_with` gets what the server calls its model."""
         del spec
-        exchange = None
+        exchange, earlier = None, None
         if not self.verifying:
+            earlier = EarlierAnswers(self.answers, self.requests.sha256)
             budget = TokenBudget(self.answers / TOKENS, self.requests.settings.budget_tokens)
             exchange = Exchange(ChatClient(self.requests.settings, SETTING), self.requests, budget, SETTING)
-        return partial(self._translate, exchange, made_with)
+        return partial(self._translate, exchange, earlier, made_with)
 
     def made_with(self, spec: WorkerSpec) -> dict[str, object]:
         """See `Teacher.made_with`."""
@@ -169,6 +229,7 @@ class AnsweringTeacher:
     def _translate(
         self,
         exchange: Exchange | None,
+        earlier: EarlierAnswers | None,
         made_with: dict[str, object],
         sources: SourceIds,
         _: list[int],
@@ -179,7 +240,7 @@ class AnsweringTeacher:
         answers = BlockAnswers(self.requests, distinct(texts))
         log = AnswerLog(self.answers, block)
         try:
-            progress(sum(map(answers.add, log.replies)))
+            progress(gather(answers, log, earlier))
             if exchange is not None:
                 exchange.run(answers, log, progress)
             elif missing := answers.jobs():
@@ -205,3 +266,17 @@ class AnsweringTeacher:
         translations = [find_translation(answer, source, self.check) for answer in own] or [NO_ANSWER]
         # the protocol has no scores that all servers give
         return [Hypothesis(encode_answer(each.text, each.marks), 0.0) for each in translations]
+
+
+def gather(answers: BlockAnswers, log: AnswerLog, earlier: EarlierAnswers | None) -> int:
+    """Add the replies of a block's log, and then those of earlier states, which are appended to the log.
+
+    Returns:
+        The number of sentences that need no request.
+    """
+    done = sum(map(answers.add, log.replies))
+    missing = [source for source in answers.sources if not answers.is_complete(source)]
+    for reply in earlier.find(missing) if earlier is not None and missing else ():
+        log.append(reply)
+        done += answers.add(reply)
+    return done

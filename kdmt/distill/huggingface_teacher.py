@@ -16,7 +16,7 @@ from kdmt.config import Distill, ForeignTeacher, Sample
 from kdmt.corpus.text import TextProcessor
 from kdmt.distill.candidates import FindFailures, ToWords, find_failures_of_tokens
 from kdmt.distill.chosen_teacher import ENGINE_FOLDER, SEARCH_SETTINGS, plan_settings
-from kdmt.distill.decoding import Teacher
+from kdmt.distill.decoding import BlockTask, Teacher
 from kdmt.distill.inputs import Inputs
 from kdmt.distill.sources import SourceLines, Text
 from kdmt.distill.teacher_engines import CTranslate2Teacher, TorchTeacher
@@ -96,8 +96,10 @@ class HuggingFaceTeacher:
         made_from["text processing"] = known_sha256(self.text.corpus.text_file)
         return made_from
 
-    def open(self, folder: Path, sample: Sample | None, *, verifying: bool = False) -> Teacher:
-        del verifying
+    def open(
+        self, folder: Path, sample: Sample | None, *, earlier: Sequence[Path] = (), verifying: bool = False
+    ) -> Teacher:
+        del earlier, verifying
         settings, (max_source_tokens, max_target_tokens) = self.settings, position_limits(self._tokenizer)
         if self.engine == "torch":
             return TorchTeacher(
@@ -133,6 +135,10 @@ class HuggingFaceTeacher:
 
     def find_failures(self) -> FindFailures:
         return find_failures_of_tokens
+
+    def facts(self, folder: Path, tasks: Sequence[BlockTask]) -> dict[str, object]:
+        del folder, tasks
+        return {}
 
     def _sha256_of_files(self) -> dict[str, str]:
         return {path.name: known_sha256(path) for path in model_files(self.folder)}

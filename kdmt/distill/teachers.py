@@ -17,7 +17,7 @@ from kdmt.config import Distill, EndpointTeacher, ForeignTeacher, Sample
 from kdmt.corpus.codec import check_vocabulary
 from kdmt.distill.candidates import FindFailures, ToWords, find_failures_of_tokens
 from kdmt.distill.chosen_teacher import ENGINE_FOLDER, SEARCH_SETTINGS, ChosenTeacher, plan_settings
-from kdmt.distill.decoding import Teacher
+from kdmt.distill.decoding import BlockTask, Teacher
 from kdmt.distill.endpoint_teacher import EndpointModel
 from kdmt.distill.inputs import Inputs
 from kdmt.distill.sources import SourceText, Text
@@ -120,8 +120,10 @@ class OwnTeacher:
             made_from |= {key: sha for key, sha in inputs.items() if "/data-bin/train." in key}
         return made_from
 
-    def open(self, folder: Path, sample: Sample | None, *, verifying: bool = False) -> Teacher:
-        del verifying
+    def open(
+        self, folder: Path, sample: Sample | None, *, earlier: Sequence[Path] = (), verifying: bool = False
+    ) -> Teacher:
+        del earlier, verifying
         settings = self.settings
         max_source_tokens = min(model.max_source_positions for model in self.models)
         max_target_tokens = min(model.max_target_positions for model in self.models)
@@ -155,6 +157,10 @@ class OwnTeacher:
 
     def find_failures(self) -> FindFailures:
         return find_failures_of_tokens
+
+    def facts(self, folder: Path, tasks: Sequence[BlockTask]) -> dict[str, object]:
+        del folder, tasks
+        return {}
 
     def _exported(self, folder: Path) -> Path:
         """Return the folder of the model in CTranslate2's format, after writing it if it is missing or incomplete."""

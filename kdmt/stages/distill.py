@@ -70,11 +70,13 @@ class TextStage:
     Attributes:
         verify: function of (number of blocks, seed) that checks the training set and decodes some blocks again.
         shards: functions that make it in shards; None if one command makes it.
+    estimate: function that prints the requests that it still needs; None if the teacher does not make it.
     """
 
     stage: Stage
     verify: Callable[[int, int | None], None]
     shards: Shards | None = None
+    estimate: Callable[[], None] | None = None
 
 
 @dataclass(frozen=True)
@@ -188,7 +190,12 @@ def _decoding_stage(around: _Surroundings, name: str) -> TextStage:
         begin=lambda made_from: _decoding(workspace, name).begin(made_from),
         make=lambda made_from, shard, shards: _decoding(workspace, name).make_shard(made_from, shard, shards),
     )
-    return TextStage(_stage(workspace, name, upstream, plan), partial(_verify, workspace, name, plan), shards)
+    return TextStage(
+        _stage(workspace, name, upstream, plan),
+        partial(_verify, workspace, name, plan),
+        shards,
+        lambda: _decoding(workspace, name).estimate(plan()),
+    )
 
 
 def _decoding(workspace: Workspace, name: str) -> Decoding:

@@ -24,6 +24,7 @@ from kdmt.distill.blocks import BLOCKS, fits
 from kdmt.distill.candidates import Written, read_scores, write_candidates
 from kdmt.distill.chosen_teacher import ChosenTeacher
 from kdmt.distill.decoding import BlockDecoder, BlockTask, missing_tasks, plan_tasks
+from kdmt.distill.endpoint_teacher import EndpointModel
 from kdmt.distill.imported import IMPORTING, write_imported
 from kdmt.distill.reverse import check_reverse
 from kdmt.distill.selection import BEST
@@ -196,6 +197,24 @@ class Decoding:
             self.job.say(f"decoded again, the same: blocks {numbers} (--verify-seed {seed})")
         verify_text(self.job.writer, self.targets, recorded_outputs(self.job.folder))
 
+    def estimate(self, plan: Plan) -> None:
+        """Print the requests that the training set still needs; nothing is requested or changed.
+
+        Raises:
+            UserError: if the teacher needs no requests.
+        """
+        if not isinstance(self.teacher, EndpointModel):
+            raise UserError("--dry-run estimates the requests to an endpoint, and distill.teachers has none")
+        self.teacher.check(self.sample)
+        states = earlier_states(self.folder)
+        with TemporaryDirectory() as scratch:
+            sources = find_sources(self.teacher.opens_text()(), once=True, workdir=Path(scratch))
+            folder = self.folder
+            if check_status(folder, plan).state in ("stale", "new"):  # its answers would be those of an earlier state
+                states, folder = [folder, *states], Path(scratch) / "new"
+            for line in self.teacher.estimate(folder, states, self.tasks(sources), Path(scratch)):
+                self.job.say(line)
+
     def sources(self) -> Sources:
         """Find the distinct sentences and their lines."""
         open_text = self.teacher.opens_text()
@@ -208,7 +227,9 @@ class Decoding:
     def decoder(self, plan: Plan, folder: Path, *, verifying: bool = False) -> BlockDecoder:
         """Return the opener of a worker that writes blocks to a folder."""
         return BlockDecoder(
-            teacher=self.teacher.open(self.folder, self.sample, verifying=verifying),
+            teacher=self.teacher.open(
+                self.folder, self.sample, earlier=earlier_states(self.folder), verifying=verifying
+            ),
             settings=self.job.settings.decode,
             open_text=self.teacher.opens_text(),
             folder=folder,
@@ -250,9 +271,9 @@ class Decoding:
         tasks = self.tasks(sources)[own]
         with setting_up(self.folder):  # shards may begin at the same moment
             decoder = self.decoder(plan, self.blocks)
-            _keep_blocks(
-                self.folder, earlier_states(self.folder) if states is None else states, tasks, decoder.made_from
-            )
+            if self.teacher.is_reproducible:  # others are made from the answers in earlier states
+                earlier = earlier_states(self.folder) if states is None else states
+                _keep_blocks(self.folder, earlier, tasks, decoder.made_from)
         missing = missing_tasks(tasks, self.blocks, decoder.made_from, say=self.job.writer.say)
         self.job.say(
             f"{len(sources):,} different sentences on {len(sources.numbers_L):,} lines; "
@@ -278,6 +299,7 @@ class Decoding:
         facts = self.job.writer.write(self.targets)
         scores, lengths = _spread(written.scores_B), _spread(written.lengths_B)
         facts |= {"scores": scores, "lengths": lengths, "blocks": _origins(written.made_with)}
+        facts |= self.teacher.facts(self.folder, tasks)
         self.job.say(
             "of the teacher's best, mean and 5th and 95th percentile: "
             f"score {_in_words(scores)}, tokens {_in_words(lengths)}"

@@ -101,7 +101,15 @@ WITHOUT_TORCH = {
             ),
             *("chosen_teacher", "comparison", "imported", "inputs", "pair_scores", "reverse", "sources"),
             *("target_choices", "teacher_engines", "teachers", "training_text", "verification"),
-            *("answer_log", "chat_client", "endpoint_requests", "endpoint_teacher", "llm_answers", "llm_prompt"),
+            *(
+                "answer_log",
+                "chat_client",
+                "earlier_answers",
+                "endpoint_requests",
+                "endpoint_teacher",
+                "llm_answers",
+                "llm_prompt",
+            ),
             *("text_ids", "token_budget"),
         )
     ),
