@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import pickle
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import get_args
 
@@ -61,6 +62,16 @@ def test_every_name_has_a_feature() -> None:
 def test_feature_equals_its_definition(name: FeatureName, expected: list[float]) -> None:
     candidates = [Candidate(each.words, each.score, each.length, count=each.count) for each in CANDIDATES]
     assert features_of(name)(candidates, LINE)[:, 0].tolist() == pytest.approx(expected)
+
+
+def test_candidates_of_other_systems_have_the_lowest_score_of_the_teacher() -> None:
+    candidates = [*CANDIDATES, Candidate("the dog", math.nan, 3, system=1)]
+    own = [(each.score, each.score * each.length**LENPEN) for each in candidates[:3]]
+    expected = [*own, (min(score for score, _ in own), min(log_prob for _, log_prob in own))]
+    candidates = [replace(each, given=()) for each in candidates]
+    found = features_of("score", "log_prob")(candidates, LINE)
+    assert found.tolist() == [pytest.approx(row) for row in expected]
+    assert features_of("score")(candidates[3:], LINE).tolist() == [[0.0]]
 
 
 def test_features_of_files_follow_those_that_are_computed() -> None:
