@@ -240,7 +240,7 @@ class Student(Section):
     data: TrainingSetName = Field(
         "distilled",
         description="Training set: 'raw' references; 'distilled', the teacher's best translations; of its n-best "
-        "lists, 'interpolated' (the most similar to the reference), 'mbr' (the most similar to the others), 'scored' "
+        "lists, 'interpolated' (the most similar to the reference), 'mbr' (the most similar to the others), 'reranked', 'diverse', 'scored' "
         "(the best by 'distill.scores') or 'nbest' (all, weighted); 'sampled'; 'imported' from another system; "
         "'mixed', raw and distilled",
     )

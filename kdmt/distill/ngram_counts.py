@@ -94,7 +94,7 @@ class Symbols:
             cells_S = (window_S[is_here_S] - start) * num_texts + text_S[is_here_S]
             counts = np.bincount(cells_S, minlength=(stop - start) * num_texts).reshape(stop - start, num_texts)
             sums = np.zeros((stop - start + 1, num_texts), dtype=np.int32)  # of the windows before each one
-            np.cumsum(counts, axis=0, out=sums[1:])
+            np.cumsum(counts.astype(np.int32), axis=0, out=sums[1:])
             starts_U = np.zeros(stop - start, dtype=bool)
             starts_U[0] = True
             for n, symbol_U in enumerate(windows):
