@@ -240,9 +240,9 @@ class Student(Section):
     data: TrainingSetName = Field(
         "distilled",
         description="Training set: 'raw' references; 'distilled', the teacher's best translations; of its n-best "
-        "lists, 'interpolated' (the most similar to the reference), 'mbr' (the most similar to the others), 'reranked', 'diverse', 'scored' "
-        "(the best by 'distill.scores') or 'nbest' (all, weighted); 'sampled'; 'imported' from another system; "
-        "'mixed', raw and distilled",
+        "lists, 'interpolated' (the most similar to the reference), 'mbr' (the most similar to the others), 'reranked' "
+        "(the best by several features), 'diverse' (several that differ), 'scored' (the best by 'distill.scores') or "
+        "'nbest' (all, weighted); 'sampled'; 'imported' from another system; 'mixed', raw and distilled",
     )
     model: Model = Field(Model(), description="Architecture of the student")
     nat: NAT | None = Field(None, description="Non-autoregressive decoder; null for an autoregressive one")
