@@ -11,9 +11,11 @@ distill/
     reverse.npy                     cross entropy of each pair by the reverse model, if there is one: float32
     data-bin/                       the distilled corpus, binarised with the teacher's vocabulary
 
+pool/                               candidates without a training text (`kdmt.stages.pool_work`)
 sampled/                            the same files for translations drawn from the teacher
 imported/                           the same files for translations of another system, without blocks
-interpolated/, mbr/, scored/, nbest/    other choices from distill/nbest, without nbest and blocks
+interpolated/, mbr/, scored/, nbest/    other choices from pool/nbest, or distill/nbest if there is no pool;
+                                    without nbest and blocks
 
 This module plans; `kdmt.stages.distill_work` does the work. `kdmt.training_sets` is the table of training sets.
 """
@@ -55,8 +57,11 @@ _ON_CPUS: dict[str, tuple[object, object]] = {
     "distill.block_size": (None, ON_CPUS),
 }
 _CHECKPOINT = "distill.checkpoint"
-# fields of `distill` for the search for the best translations, on which sampling does not depend
-_SEARCH_SETTINGS = ("decode.beam", "decode.nbest", "decode.lenpen", "nat", "iterations")
+# origin of a training set -> fields of `distill` for the search for the best translations, on which it does not depend
+_WITHOUT_EFFECT: dict[Origin, tuple[str, ...]] = {
+    "sampling": ("decode.beam", "decode.nbest", "decode.lenpen", "nat", "iterations"),
+    "pool": ("decode.beam", "decode.nbest", "nat", "iterations"),
+}
 
 
 @dataclass(frozen=True)
@@ -92,6 +97,8 @@ def text_stages(workspace: Workspace, *, prepare: Stage, teacher: Stage) -> dict
     origins = {TRAINING_SETS[name].origin for name in wanted}
     if not ("file" in origins and origins <= {"file", "corpus"}):
         wanted.add("distilled")
+    if workspace.config.distill.pool is not None:
+        wanted.add("pool")
     made: dict[str, TextStage] = {}
     for name, training_set in TRAINING_SETS.items():
         if name in wanted and training_set.origin in _BUILDERS:
@@ -106,7 +113,7 @@ def inputs_of(workspace: Workspace) -> Inputs:
 
 def _work(workspace: Workspace, name: str) -> Decoding | Choosing | Importing:
     """Return the work on one training set, with what it needs from the pipeline."""
-    from kdmt.stages import distill_work  # loads decoding, its workers and sacreBLEU
+    from kdmt.stages import distill_work, pool_work  # load decoding, its workers and sacreBLEU
 
     config, made = workspace.config, TRAINING_SETS[name]
     writer = distill_work.TrainingTextWriter(
@@ -121,11 +128,13 @@ def _work(workspace: Workspace, name: str) -> Decoding | Choosing | Importing:
     file = _file_of(config.distill, name)
     if made.origin == "choice":
         tokenizer = partial(recorded_tokenizer, writer.folder, config.prepare.text)
-        candidates = workspace.training_set("distilled")
+        candidates = workspace.training_set(_candidates(config.distill))
         return distill_work.Choosing(job, name, candidates=candidates, scores=file, tokenizer=tokenizer)
     if made.origin == "file":
         assert file is not None
         return distill_work.Importing(job, file)
+    if made.origin == "pool":
+        return pool_work.Pooling(job, _teacher(workspace), config.distill.pool)
     sample = config.distill.sample if made.origin == "sampling" else None
     return distill_work.Decoding(job, _teacher(workspace), sample)
 
@@ -185,10 +194,11 @@ def _decoding_plan(workspace: Workspace, name: str) -> Plan:
         wanted += ("data-bin/monolingual.", "monolingual.")
     inputs = _prepared_inputs(workspace.prepare, wanted)
     inputs |= _teacher(workspace).inputs() | reverse_inputs(settings.reverse)
+    if TRAINING_SETS[name].origin == "pool" and settings.pool is not None:
+        inputs |= {path: file_input(Path(path)) for path in settings.pool.systems.values()}
     made_from = make_plan({"distill": settings}, {}, inputs)
     left_out = [field for other, each in TRAINING_SETS.items() if other != name for field in each.own_settings]
-    if TRAINING_SETS[name].origin == "sampling":
-        left_out += _SEARCH_SETTINGS
+    left_out += _WITHOUT_EFFECT.get(TRAINING_SETS[name].origin, ())
     own = {key: value for key, value in made_from.settings.items() if not _is_below(key, left_out)}
     defaults = dict(made_from.defaults)
     own[_CHECKPOINT] = _checkpoint_name(workspace)
@@ -221,15 +231,16 @@ def _is_below(key: str, fields: Iterable[str]) -> bool:
 
 
 def _choosing_stage(around: _Surroundings, name: str) -> TextStage:
-    """Return a stage that chooses among the hypotheses of `distilled`."""
+    """Return a stage that chooses among the candidates of the pool or, if there is none, of `distilled`."""
     workspace, plan = around.workspace, partial(_choosing_plan, around.workspace, name)
-    stage = _stage(workspace, name, (around.prepare, around.made["distilled"].stage), plan)
+    candidates = around.made[_candidates(workspace.config.distill)].stage
+    stage = _stage(workspace, name, (around.prepare, candidates), plan)
     return TextStage(stage, partial(_verify, workspace, name, plan))
 
 
 def _choosing_plan(workspace: Workspace, name: str) -> Plan:
-    config, candidates = workspace.config, workspace.training_set("distilled")
-    settings = config.distill
+    config, settings = workspace.config, workspace.config.distill
+    candidates = workspace.training_set(_candidates(settings))
     inputs = {f"{candidates.name}/{file}": sha for file, sha in recorded_outputs(candidates).items()}
     inputs |= reverse_inputs(settings.reverse)
     if (path := _file_of(settings, name)) is not None:
@@ -241,6 +252,11 @@ def _choosing_plan(workspace: Workspace, name: str) -> Plan:
     return with_tokenizer(
         plan, workspace.training_set(name), config.score, config.prepare.text, config.direction.target
     )
+
+
+def _candidates(settings: Distill) -> str:
+    """Return the name in `TRAINING_SETS` of the candidates that sets of origin `choice` choose from."""
+    return "distilled" if settings.pool is None else "pool"
 
 
 def _file_of(settings: Distill, name: str) -> Path | None:
@@ -273,6 +289,7 @@ def _importing_plan(workspace: Workspace, name: str) -> Plan:
 _BUILDERS: dict[Origin, Callable[[_Surroundings, str], TextStage]] = {
     "search": _decoding_stage,
     "sampling": _decoding_stage,
+    "pool": _decoding_stage,
     "choice": _choosing_stage,
     "file": _importing_stage,
 }

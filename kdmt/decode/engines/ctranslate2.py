@@ -296,7 +296,8 @@ class CTranslate2Engine:
             drawn = self._draw_restricted(translator, given, indices, rule, samples, progress)
         else:
             drawn = self._draw_and_score(translator, given, indices, sampling, samples, progress)
-        progress(len(sources) - len(indices))
+        if len(indices) < len(sources):
+            progress(len(sources) - len(indices))
         return [
             [
                 Hypothesis(self._read(tokens), normalized_score(sum(log_probs), len(log_probs), lenpen), log_probs)
@@ -792,7 +793,9 @@ def _array(view: StorageView) -> np.ndarray:
     """Return an array of CTranslate2, on any device and of any type, as float32."""
     from ctranslate2 import DataType, Device
 
-    return np.array(view.to_device(Device.cpu).to(DataType.float32), dtype=np.float32)
+    if view.device != "cpu" or view.dtype != DataType.float32:
+        view = view.to_device(Device.cpu).to(DataType.float32)
+    return np.asarray(view)
 
 
 def _in_flight(starts: Iterator[Callable[[], _Item]], count: int) -> Iterator[_Item]:

@@ -72,23 +72,25 @@ class Rejection:
             logits_TV: the model's logits for each of them; the array is changed.
         """
         free = min(len(drawn), row.max_len - len(row.tokens))  # at the maximum length, </s> is forced
-        if free:
-            self._extend(row, drawn[:free], logits_TV[:free])
-        if len(row.tokens) == row.max_len and not row.has_ended and len(drawn) > free:
+        if free and not self._extend(row, drawn[:free], logits_TV[:free]):
+            return
+        if len(drawn) > free:
             self._append(row, self.eos, _log_softmax(logits_TV[free]))
 
-    def _extend(self, row: Row, drawn: list[int], logits_TV: NDArray[np.float32]) -> None:
+    def _extend(self, row: Row, drawn: list[int], logits_TV: NDArray[np.float32]) -> bool:
+        """Add freely drawn tokens, and return whether all of them are kept."""
         places_T, total_T = np.arange(len(drawn)), _log_sum_exp(logits_TV)
         log_probs_T = logits_TV[places_T, drawn] - total_T
-        is_kept_T = self._keeps(self._allowed(logits_TV, len(row.tokens)), drawn)
+        is_kept_T = self._keeps(logits_TV, total_T, drawn, len(row.tokens))
         count = len(drawn) if is_kept_T.all() else int(np.argmin(is_kept_T))
         row.tokens += drawn[:count]
         row.log_probs += log_probs_T[:count].tolist()
         row.has_ended = bool(row.tokens) and row.tokens[-1] == self.eos
         if count < len(drawn):
-            logits_V = logits_TV[count].astype(np.float64)
-            token = self._draw(self._allowed(logits_V[None], len(row.tokens))[0])
-            self._append(row, token, logits_V - float(total_T[count]))
+            log_probs_V = logits_TV[count].astype(np.float64) - float(total_T[count])
+            token = self._draw(self._allowed(log_probs_V[None], len(row.tokens))[0])
+            self._append(row, token, log_probs_V)
+        return count == len(drawn)
 
     def _append(self, row: Row, token: int, log_probs_V: NDArray[np.floating]) -> None:
         row.tokens.append(token)
@@ -109,18 +111,38 @@ class Rejection:
             allowed_TV[0, self.eos] = -np.inf
         return allowed_TV
 
-    def _keeps(self, allowed_TV: NDArray[np.floating], drawn: list[int]) -> NDArray[np.bool_]:
-        """Return whether the restricted distribution has each drawn token: bool [T]."""
+    def _keeps(
+        self, logits_TV: NDArray[np.float32], total_T: NDArray[np.floating], drawn: list[int], first: int
+    ) -> NDArray[np.bool_]:
+        """Return whether the restricted distribution has each drawn token: bool [T].
+
+        Args:
+            total_T: logarithm of the sum of the exponentials of the logits.
+            first: number of tokens before the first position.
+        """
+        allowed_TV = self._allowed(logits_TV, first)
         chosen_T, largest_T = allowed_TV[np.arange(len(drawn)), drawn], allowed_TV.max(1)
-        total_T = _log_sum_exp(allowed_TV)
-        least_T = np.minimum(
-            np.maximum(_log(self.sampling.min_p) + largest_T, _log(self.sampling.epsilon) + total_T), largest_T
-        )
-        is_kept_T = (chosen_T >= least_T) & (chosen_T > -np.inf)
+        if self.sampling.temperature == 1.0:
+            total_T = self._total_of_allowed(logits_TV, total_T, first)
+        else:
+            total_T = _log_sum_exp(allowed_TV)
+        least_T = np.maximum(_log(self.sampling.min_p) + largest_T, _log(self.sampling.epsilon) + total_T)
+        is_kept_T = (chosen_T >= np.minimum(least_T, largest_T)) & (chosen_T > -np.inf)
         if self.sampling.top_k or self.sampling.top_p < 1.0:
             for place in np.flatnonzero(is_kept_T).tolist():
                 is_kept_T[place] = truncated(allowed_TV[place], self.sampling)[drawn[place]] > 0
         return is_kept_T
+
+    def _total_of_allowed(
+        self, logits_TV: NDArray[np.float32], total_T: NDArray[np.floating], first: int
+    ) -> NDArray[np.floating]:
+        """Return the logarithm of the sum over the allowed tokens, from that over all tokens."""
+        forbidden_T = np.zeros_like(total_T)
+        if self.pad is not None:
+            forbidden_T += np.exp(logits_TV[:, self.pad] - total_T)
+        if first == 0:
+            forbidden_T[0] += np.exp(logits_TV[0, self.eos] - total_T[0])
+        return total_T + np.log1p(-np.minimum(forbidden_T, 1 - 1e-6))
 
     def _draw(self, allowed_V: NDArray[np.floating]) -> int:
         cumulative_V = truncated(allowed_V, self.sampling).cumsum()
@@ -136,17 +158,18 @@ def truncated(allowed_V: NDArray[np.floating], sampling: Sampling) -> NDArray[np
     """
     weights_V = np.exp(allowed_V.astype(np.float64) - float(allowed_V.max()))
     probs_V = weights_V / weights_V.sum()
-    order_V = np.argsort(-probs_V, kind="stable")
-    ordered_V = probs_V[order_V]
-    if sampling.top_k:
-        ordered_V[sampling.top_k :] = 0.0
-        ordered_V /= ordered_V.sum()
-    ordered_V[ordered_V.cumsum() - ordered_V >= sampling.top_p] = 0.0
-    least = min(max(sampling.epsilon, sampling.min_p * probs_V.max()), probs_V.max())
-    ordered_V[probs_V[order_V] < least] = 0.0
-    kept_V = np.zeros_like(probs_V)
-    kept_V[order_V] = ordered_V / ordered_V.sum()
-    return kept_V
+    largest = probs_V.max()
+    is_excluded_V = probs_V < min(max(sampling.epsilon, sampling.min_p * largest), largest)
+    if sampling.top_k or sampling.top_p < 1.0:
+        order_V = np.argsort(-probs_V, kind="stable")
+        ordered_V = probs_V[order_V]
+        if sampling.top_k:
+            ordered_V[sampling.top_k :] = 0.0
+            ordered_V /= ordered_V.sum()
+        is_excluded_V[order_V[ordered_V.cumsum() - ordered_V >= sampling.top_p]] = True
+        is_excluded_V[order_V[ordered_V == 0.0]] = True
+    probs_V[is_excluded_V] = 0.0
+    return probs_V / probs_V.sum()
 
 
 def _log(value: float) -> float:
