@@ -74,10 +74,16 @@ def _fill(
 ) -> list[list[Hypothesis]]:
     """Return the pool of each source."""
     beam = beam_of(settings, pool)
+
+    def search(report: Callable[[int], None]) -> list[list[Hypothesis]]:
+        if pool.diverse is not None:
+            return engine.decode_diverse(sources, beam, pool.diverse, progress=report)
+        return engine.decode(sources, beam, progress=report)
+
     return pooled(
         len(sources),
         pool,
-        search=lambda report: engine.decode(sources, beam, progress=report),
+        search=search,
         draw=lambda report: engine.sample(
             sources,
             numbers,

@@ -15,11 +15,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from kdmt.config import Decode
+from kdmt.config import Decode, Diverse
 from kdmt.corpus.batching import pad_sentences
 from kdmt.decode.engines.engine import EngineOptions, check_sentences, length_batches, limits_for_rows
 from kdmt.decode.engines.precision import DecodingPrecision, products
 from kdmt.decode.search.beam import Stepper, beam_search
+from kdmt.decode.search.diverse_beam import diverse_beam_search
 from kdmt.decode.search.lengths import max_lengths
 from kdmt.decode.search.sampling import sample
 from kdmt.decode.search.transfers import to_device
@@ -84,6 +85,32 @@ class TorchEngine:
         with products(self.device, self.precision):
             return decode_in_batches(self.models, sources, settings, search, progress)
 
+    def decode_diverse(
+        self,
+        sources: Sequence[np.ndarray],
+        settings: Decode,
+        diverse: Diverse,
+        *,
+        progress: Callable[[int], None] | None = None,
+    ) -> list[list[Hypothesis]]:
+        """Translate sources by diverse beam search; return the distinct hypotheses of each, best first."""
+
+        def search(batch: list[int]) -> list[list[Hypothesis]]:
+            own = [sources[place] for place in batch]
+            max_len_B = self._max_lens(own, settings)
+            return diverse_beam_search(
+                _start(self.models, to_device(pad_sentences(own), self.device), settings.beam, max(max_len_B) + 1),
+                max_len_B=max_len_B,
+                beam=settings.beam,
+                groups=diverse.groups,
+                penalty=diverse.penalty,
+                lenpen=settings.lenpen,
+                device=self.device,
+            )
+
+        with products(self.device, self.precision):
+            return decode_in_batches(self.models, sources, settings, search, progress)
+
     def sample(
         self,
         sources: Sequence[np.ndarray],
@@ -132,12 +159,7 @@ class TorchEngine:
             return decode_in_batches(self.models, sources, limits_for_rows(settings, samples), draw, progress)
 
     def _decode_batch(self, sources: list[np.ndarray], settings: Decode) -> list[list[Hypothesis]]:
-        max_len_B = max_lengths(
-            [len(source) for source in sources],
-            settings.max_len_a,
-            settings.max_len_b,
-            limit=_shortest(self.models, "target") - 1,  # </s> takes the last position
-        )
+        max_len_B = self._max_lens(sources, settings)
         src_tokens_BS = to_device(pad_sentences(sources), self.device)
         stepper = _start(self.models, src_tokens_BS, settings.beam, max(max_len_B) + 1)
         if settings.beam == 1:
@@ -150,6 +172,10 @@ class TorchEngine:
             lenpen=settings.lenpen,
             device=self.device,
         )
+
+    def _max_lens(self, sources: list[np.ndarray], settings: Decode) -> list[int]:
+        limit = _shortest(self.models, "target") - 1  # </s> takes the last position
+        return max_lengths([len(source) for source in sources], settings.max_len_a, settings.max_len_b, limit=limit)
 
     def score_pairs(
         self,
