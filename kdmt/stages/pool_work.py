@@ -18,6 +18,7 @@ import numpy as np
 
 from kdmt.config import Pool
 from kdmt.distill.candidates import Written
+from kdmt.distill.decoding import BlockTask
 from kdmt.distill.pool_systems import SystemCandidates, read_systems
 from kdmt.distill.sources import Sources
 from kdmt.distill.training_text import CANDIDATES
@@ -53,9 +54,13 @@ class Pooling(Decoding):
     def verify_targets(self) -> None:
         """See `Decoding.verify_targets`; a pool has no training text."""
 
-    def finish(self, plan: Plan, written: Written) -> None:
+    def finish(self, plan: Plan, written: Written, tasks: list[BlockTask]) -> None:
         """See `Decoding.finish`."""
         num_sentences = len(np.load(self.folder / "nbest.npy", mmap_mode="r")) - 1
-        facts = {"num_sentences": num_sentences, "num_candidates": written.num_candidates, **self.facts_of(written)}
+        facts = {
+            "num_sentences": num_sentences,
+            "num_candidates": written.num_candidates,
+            **self.facts_of(written, tasks),
+        }
         self.job.say(f"{written.num_candidates:,} candidates of {num_sentences:,} sentences")
         finish(self.folder, plan, outputs=[self.folder / name for name in CANDIDATES], facts=facts)

@@ -49,7 +49,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from itertools import groupby
 from pathlib import Path
-from typing import TYPE_CHECKING, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 import numpy as np
 
@@ -86,6 +86,21 @@ _Result = TypeVar("_Result")
 _Parameters = ParamSpec("_Parameters")
 _Drawn = tuple[list[str], tuple[float, ...]]  # a sample, and the log-probability of each token and of </s>
 _LOGITS_AT_ONCE = 1 << 26  # 256 MiB of logits that CTranslate2 returns from one call
+# options of every search that are the same; each is set, because some defaults differ from fairseq's
+_SEARCH_OPTIONS: dict[str, Any] = {
+    "max_batch_size": 0,
+    "coverage_penalty": 0.0,
+    "repetition_penalty": 1.0,
+    "no_repeat_ngram_size": 0,
+    "disable_unk": False,
+    "end_token": SPECIALS[EOS],
+    "return_end_token": True,
+    "prefix_bias_beta": 0.0,
+    "max_input_length": 0,
+    "return_scores": True,
+    "sampling_topk": 1,
+    "replace_unknowns": False,
+}
 _NO_BEAM = -1e30  # a sum below it marks a beam for which there was no candidate
 
 
@@ -473,31 +488,19 @@ class CTranslate2Engine:
         forced = len(self._frame.target_prefix)
         penalty = _finishing_order(forced + max_len)
         count = 2 * beam if everything else beam + spare
-        # every option that changes the result is set explicitly: some defaults differ from fairseq's
         results = self._run_in_parts(
             self._translator.translate_batch,
             sources,
             self._prefixes(len(sources)),
-            max_batch_size=0,
             beam_size=beam,
             patience=count / beam,  # CTranslate2 rounds the product of beam size and patience
             num_hypotheses=count,
             length_penalty=penalty,
-            coverage_penalty=0.0,
-            repetition_penalty=1.0,
-            no_repeat_ngram_size=0,
-            disable_unk=False,
             suppress_sequences=self._never,
-            end_token=SPECIALS[EOS],
-            return_end_token=True,
-            prefix_bias_beta=0.0,
-            max_input_length=0,
             max_decoding_length=forced + max_len,
             min_decoding_length=forced + min_len if min_len else 0,
             use_vmap=self._shortlist,
-            return_scores=True,
-            sampling_topk=1,
-            replace_unknowns=False,
+            **_SEARCH_OPTIONS,
         )
         for result in results:
             self._check_finite(result.scores)
