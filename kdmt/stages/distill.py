@@ -14,7 +14,7 @@ distill/
 pool/                               candidates without a training text (`kdmt.stages.pool_work`)
 sampled/                            the same files for translations drawn from the teacher
 imported/                           the same files for translations of another system, without blocks
-interpolated/, mbr/, ...        other choices from pool/nbest, or from distill/nbest if there is no pool, without nbest and
+interpolated/, mbr/, ...        other choices from pool/nbest, or distill/nbest if there is no pool, without nbest and
                                 blocks, with choices.tsv: the record of the candidate on each line and of the reason
 reranked/                       also weights.json (weights of the features), valid/ (candidates of the validation set)
 
