@@ -46,7 +46,7 @@ from kdmt.config.prepare import Clean, FairseqData, Mixing, Prepare, Text, Token
 from kdmt.config.records import checked, read_record
 from kdmt.config.rules import Language, Rules
 from kdmt.config.score import Score
-from kdmt.config.search import Decode, NATDecode, Sample
+from kdmt.config.search import Decode, Diverse, NATDecode, Pool, Sample
 from kdmt.config.section import KINDS, Section
 from kdmt.config.student import (
     AttentionKD,
@@ -76,6 +76,7 @@ __all__ = [
     "CrossEntropyDifference",
     "Decode",
     "Distill",
+    "Diverse",
     "DiverseTargets",
     "EndpointTeacher",
     "ExternalFilter",
@@ -98,6 +99,7 @@ __all__ = [
     "Online",
     "ParallelText",
     "Pipeline",
+    "Pool",
     "Prepare",
     "Prompted",
     "Provenance",

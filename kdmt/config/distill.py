@@ -25,7 +25,7 @@ from kdmt.choices import (
     names,
 )
 from kdmt.config.language_models import EndpointTeacher
-from kdmt.config.search import Decode, NATDecode, Sample
+from kdmt.config.search import Decode, NATDecode, Pool, Sample
 from kdmt.config.section import LanguageCode, Ratio, RepetitionTimes, Section, changed, execution
 
 
@@ -327,6 +327,11 @@ class Distill(Section):
         "set's",
     )
     sample: Sample = Field(Sample(), description="Sampling, for 'data: sampled'")
+    pool: Pool | None = Field(
+        None,
+        description="Pool of candidates that the sets interpolated, mbr, reranked, diverse, scored and nbest choose "
+        "from; null for the n-best lists of beam search",
+    )
     block_size: int | None = Field(
         None,
         ge=1,
@@ -356,6 +361,20 @@ class Distill(Section):
             raise ValueError("'shortlist' needs CTranslate2, and 'engine' is torch")
         if self.engine == "ctranslate2" and len(self.teachers) > 1:
             raise ValueError("'engine: ctranslate2' has one model: several 'teachers' translate in torch")
+        return self
+
+    @model_validator(mode="after")
+    def _diverse_in_torch(self) -> Distill:
+        if self.pool is not None and self.pool.diverse is not None and self.engine != "torch":
+            raise ValueError("'pool.diverse': CTranslate2 has no diverse beam search: set 'engine: torch'")
+        return self
+
+    @model_validator(mode="after")
+    def _counts_draws(self) -> Distill:
+        if self.pool is None and self.mbr.weights == "count":
+            raise ValueError("'mbr.weights: count' has no effect unless 'pool' is set")
+        if self.pool is None and "count" in self.rerank.features:
+            raise ValueError("'rerank.features': 'count' has no effect unless 'pool' is set")
         return self
 
     @model_validator(mode="after")

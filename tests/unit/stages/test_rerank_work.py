@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from bad_input import refused
 from distilled_pipeline import MADE, NBEST, PREPARED, TINY, distill, done, manifest, usable, verified, watch_decoding
 from tiny_pipeline import read_lines, write_lines
 
-from kdmt.score.metrics import bleu, sentence_bleu
+from kdmt.score.metrics import bleu, sentence_bleu, sentence_chrf
 from kdmt.stages import rerank_work
 
 RERANKED = TINY / "reranked"
@@ -175,3 +176,51 @@ def test_several_different_targets_are_chosen() -> None:
     assert "the setting distill.diverse.balance changed from 0.5 to 0.1" in done(
         *sets[:-1], "distill.diverse.balance=0.1"
     )
+
+
+POOL = ("distill.pool={beam: 2, samples: 5, epsilon: 0.02}", "distill.failures.max_ratio=0")
+
+
+@pytest.mark.usefixtures("finished")
+def test_weights_are_tuned_on_a_pool_of_the_validation_set() -> None:
+    sets = (*POOL, "students.near={data: reranked}", "distill.rerank.features=[score, count, mbr]")
+    done(*sets)
+    rows = [line.split("\t") for line in read_lines(VALID / "nbest")]
+    assert {len(row) for row in rows} == {7}  # with the columns of a pool
+    drawn: dict[str, int] = {}
+    for number, *_, count, _, _ in rows:
+        drawn[number] = drawn.get(number, 0) + int(count)
+    assert set(drawn.values()) == {5}
+    assert set(weights()["weights"]) == {"score", "count", "mbr"}
+    counts: dict[int, list[str]] = {}
+    for row in read_lines(TINY / "pool/nbest"):
+        counts.setdefault(int(row.split("\t")[0]), []).append(row.split("\t")[4])
+    for row in chosen_rows():
+        if row["candidate"] != "-":
+            own = int(counts[int(row["line"])][int(row["candidate"])])
+            assert float(row["count"]) == pytest.approx(math.log1p(own), rel=1e-4)
+    assert verified("--verify-blocks", "0", sets=sets).code == 0
+
+
+@pytest.mark.usefixtures("finished")
+def test_candidates_are_weighted_by_their_draws() -> None:
+    found = []
+    for setting in ("weights: equal", "weights: count"):
+        sets = (*POOL, "students.near={data: mbr}", f"distill.mbr={{{setting}, top: 2}}")
+        done(*sets)
+        found.append((TINY / "mbr/choices.tsv").read_text())
+    assert found[0] != found[1]
+    pool: dict[int, list[tuple[int, str, str]]] = {}
+    for row in read_lines(TINY / "pool/nbest"):
+        number, _, _, failure, count, _, words = row.split("\t")
+        pool.setdefault(int(number), []).append((int(count), failure, words))
+    for row in found[1].splitlines()[1:]:
+        line, _, place, _, _, utility = row.split("\t")
+        if place == "-":
+            continue
+        own = [(count, words) for count, failure, words in pool[int(line)] if failure == "-"]
+        total = sum(count for count, _ in own)
+        shares = [count / total if total else 1 / len(own) for count, _ in own]
+        words = pool[int(line)][int(place)][2]
+        expected = sum(share * sentence_chrf(words, other).value for share, (_, other) in zip(shares, own, strict=True))
+        assert float(utility) == pytest.approx(expected, rel=1e-4, abs=1e-4)
