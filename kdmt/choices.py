@@ -86,7 +86,8 @@ OnFailure = Literal["keep", "reference", "drop"]
 SimilarityName = Literal["sentence_bleu", "chrf"]
 MbrUtility = Literal["chrf", "bleu"]
 MbrWeights = Literal["equal", "count", "probability"]  # of the candidates as references
-FeatureName = Literal["score", "log_prob", "length", "ratio", "count", "mbr", "language_model"]  # of a candidate
+# of a candidate, for reranking
+FeatureName = Literal["score", "log_prob", "length", "ratio", "count", "mbr", "backward", "language_model"]
 TuningMetric = Literal["bleu", "chrf"]
 DiverseQuality = Literal["utility", "probability"]
 DagSearch = Literal["greedy", "lookahead", "viterbi"]
