@@ -19,7 +19,7 @@ from kdmt.config.distill import Distill, Failures, ForeignTeacher, OnFailure, Re
 from kdmt.config.filters import AlignmentScore, CrossEntropyDifference, ExternalFilter, ReverseScore, ScoreLimit
 from kdmt.config.flattening import REQUIRED, Setting, flatten_settings, resolved
 from kdmt.config.knowledge import Knowledge
-from kdmt.config.language_models import EndpointTeacher, Prompted
+from kdmt.config.language_models import EndpointTeacher, LocalGenerator, LocalTranslator, Prompted, TextTeacher
 from kdmt.config.loading import (
     NO_LOCK_FILE,
     LockedPipeline,
@@ -75,6 +75,8 @@ __all__ = [
     "Knowledge",
     "Language",
     "LayerMap",
+    "LocalGenerator",
+    "LocalTranslator",
     "LockedPipeline",
     "Mixing",
     "Model",
@@ -104,6 +106,7 @@ __all__ = [
     "SubwordRegularization",
     "Teacher",
     "Text",
+    "TextTeacher",
     "Tokenizer",
     "Train",
     "Vocabulary",
