@@ -25,7 +25,7 @@ from kdmt.distill.decoding import BlockTask, SourceIds, Teacher, Translate
 from kdmt.distill.earlier_answers import EarlierAnswers, write_index
 from kdmt.distill.endpoint_requests import BlockAnswers, Exchange, Requests, distinct, in_order
 from kdmt.distill.inputs import Inputs
-from kdmt.distill.llm_answers import NO_ANSWER, LanguageCheck, find_translation
+from kdmt.distill.llm_answers import LanguageCheck
 from kdmt.distill.llm_prompt import Prompt, estimate_tokens, read_prompt
 from kdmt.distill.sources import SourceLines, Text
 from kdmt.distill.text_ids import (
@@ -35,7 +35,7 @@ from kdmt.distill.text_ids import (
     encode_answer,
     find_answer_failures,
 )
-from kdmt.distill.text_processing import TextDecoder, TextEncoder
+from kdmt.distill.text_processing import TextDecoder, TextEncoder, text_hypotheses
 from kdmt.distill.token_budget import TOKENS, TokenBudget
 from kdmt.errors import UserError
 from kdmt.types import Hypothesis
@@ -232,14 +232,9 @@ class AnsweringTeacher:
             ("system_fingerprint", {reply.fingerprint for reply in replies}),
         ):
             made_with[name] = sorted(value for value in values if value is not None)
-        found = {source: self._hypotheses(source, answers) for source in answers.sources}
-        return [found[text] for text in texts]
-
-    def _hypotheses(self, source: str, answers: BlockAnswers) -> list[Hypothesis]:
-        own = answers.answers.get(source, [])[: self.requests.settings.n]
-        translations = [find_translation(answer, source, self.check) for answer in own] or [NO_ANSWER]
-        # the protocol has no scores that all servers give
-        return [Hypothesis(encode_answer(each.text, each.marks), 0.0) for each in translations]
+        n = self.requests.settings.n
+        found = text_hypotheses([answers.answers.get(text, [])[:n] for text in texts], texts, self.check)
+        return [own or [Hypothesis(encode_answer("", ("no_answer",)), 0.0)] for own in found]
 
 
 def gather(answers: BlockAnswers, log: AnswerLog, earlier: EarlierAnswers | None) -> int:

@@ -11,17 +11,18 @@ from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from kdmt.choices import AnswerFailure, Cleaning
+from kdmt.choices import AnswerFailure
 from kdmt.config import Decode, LocalGenerator
 from kdmt.decode.engines.ctranslate2_devices import compute_type_on, library_hint
 from kdmt.decode.engines.engine import length_batches
 from kdmt.decode.search.lengths import max_lengths
 from kdmt.distill.blocks import Block
 from kdmt.distill.decoding import SourceIds, Translate
-from kdmt.distill.llm_answers import FINISHED_BY_LENGTH, Answer, LanguageCheck, find_translation
+from kdmt.distill.llm_answers import FINISHED_BY_LENGTH, Answer, LanguageCheck
 from kdmt.distill.llm_prompt import MORE_TOKENS, Prompt
 from kdmt.distill.teacher_engines import block_seed, machine
 from kdmt.distill.text_ids import VOCAB_SIZE, decode_text, encode_answer
+from kdmt.distill.text_processing import text_hypotheses
 from kdmt.errors import UserError, describe_error
 from kdmt.files import read_optional_json
 from kdmt.interop.text_tokenizer import TextTokenizer, open_text_tokenizer
@@ -87,13 +88,12 @@ class GeneratingTeacher:
             ctranslate2.set_random_seed(block_seed(self.settings.seed, block))
             model = open_model()
         limits = [self._limit(tokenizer, text) for text in texts]
-        found: list[list[Hypothesis]] = [[] for _ in texts]
+        found: list[list[Answer]] = [[] for _ in texts]
         for batch in length_batches(list(map(len, prompts)), max_tokens=_MAX_IDS, batch_size=self.settings.batch_size):
             for index, answers in self._generate(tokenizer, ends, model, prompts, limits, batch):
-                translations = [find_translation(answer, texts[index], self.check) for answer in answers]
-                found[index] = [Hypothesis(encode_answer(each.text, each.marks), 0.0) for each in translations]
+                found[index] = answers
             progress(len(batch))
-        return found
+        return text_hypotheses(found, texts, self.check)
 
     def _generate(
         self,
@@ -179,7 +179,7 @@ class TextTranslator:
         texts = [decode_text(source) for source in sources]
         tokens = [tokenizer.encode(self.source_prefix + text) for text in texts]
         limits = max_lengths(list(map(len, tokens)), settings.max_len_a, settings.max_len_b, limit=_MAX_IDS)
-        found: list[list[Hypothesis]] = [[] for _ in texts]
+        found: list[list[tuple[Answer, float]]] = [[] for _ in texts]
         for limit, group in groupby(sorted(range(len(texts)), key=limits.__getitem__), key=limits.__getitem__):
             indices = list(group)  # CTranslate2 has one maximum length per call
             lengths = [len(tokens[index]) for index in indices]
@@ -198,22 +198,24 @@ class TextTranslator:
                     return_scores=True,
                 )
                 for index, result in zip(own, results, strict=True):
-                    nbest = zip(result.hypotheses, result.scores, strict=True)
-                    found[index] = [
-                        self._hypothesis(_answer(tokenizer, each, limit, limit, ends), score) for each, score in nbest
-                    ]
+                    answers = [_answer(tokenizer, each, limit, limit, ends) for each in result.hypotheses]
+                    found[index] = list(zip(answers, result.scores, strict=True))
                 progress(len(batch))
-        return found
+        return self._hypotheses(found)
 
-    def _hypothesis(self, answer: Answer, score: float) -> Hypothesis:
-        """Return a hypothesis; the model only translates, so that nothing but the limit and language can fail."""
-        text = " ".join(answer.text.split())
-        marks: list[AnswerFailure | Cleaning] = []
-        if answer.finish == FINISHED_BY_LENGTH:
-            marks = ["truncated"]
-        elif self.check.is_other(text):
-            marks = ["wrong_language"]
-        return Hypothesis(encode_answer(text, marks), score)
+    def _hypotheses(self, answers: Sequence[Sequence[tuple[Answer, float]]]) -> list[list[Hypothesis]]:
+        """Return the hypotheses; the model only translates, so that nothing but the limit and language can fail."""
+        texts = [" ".join(answer.text.split()) for own in answers for answer, _ in own]
+        others = iter(self.check.find_others(texts))
+        found: list[list[Hypothesis]] = []
+        for own in answers:
+            found.append([])
+            for answer, score in own:
+                marks: list[AnswerFailure] = ["wrong_language"] if next(others) else []
+                if answer.finish == FINISHED_BY_LENGTH:
+                    marks = ["truncated"]
+                found[-1].append(Hypothesis(encode_answer(" ".join(answer.text.split()), marks), score))
+        return found
 
 
 def _answer(tokenizer: TextTokenizer, tokens: Sequence[str], limit: int, most: int, ends: Sequence[str]) -> Answer:
