@@ -61,7 +61,7 @@ class EndpointTeacher(Prompted):
         description="Minimum probability of a sampled token, relative to the most probable one; 0 for none",
     )
     seed: int | None = Field(None, ge=0, description="Seed that is sent to the server; null for none")
-    extra: dict[str, Any] = Field(default_factory=dict, description="Further fields of each request")
+    request_fields: dict[str, Any] = Field(default_factory=dict, description="Further fields of each request")
     batch: AnswerBatch | None = Field(
         None,
         description="Content of a request with several sentences: 'sentences' are numbered lines, 'paragraph' lines "
@@ -106,9 +106,9 @@ class EndpointTeacher(Prompted):
     def _request(self) -> EndpointTeacher:
         if self.batch is None and "batch_size" in changed(self):
             raise ValueError("'batch_size' has no effect unless 'batch' is set")
-        own = [name for name in _OWN_FIELDS if name in self.extra]
+        own = [name for name in _OWN_FIELDS if name in self.request_fields]
         if own:
-            raise ValueError(f"'extra': the field '{own[0]}' is made from other settings")
+            raise ValueError(f"'request_fields': the field '{own[0]}' is made from other settings")
         return self
 
 
