@@ -84,6 +84,11 @@ Failure = Literal["empty", "too_long", "repetition", "unk", "ratio", "copied", "
 AnswerBatch = Literal["sentences", "paragraph"]  # of one request: numbered lines, or the lines of a paragraph
 OnFailure = Literal["keep", "reference", "drop"]
 SimilarityName = Literal["sentence_bleu", "chrf"]
+MbrUtility = Literal["chrf", "bleu"]
+MbrWeights = Literal["equal", "count", "probability"]  # of the candidates as references
+FeatureName = Literal["score", "log_prob", "length", "ratio", "count", "mbr", "language_model"]  # of a candidate
+TuningMetric = Literal["bleu", "chrf"]
+DiverseQuality = Literal["utility", "probability"]
 DagSearch = Literal["greedy", "lookahead", "viterbi"]
 
 # commands

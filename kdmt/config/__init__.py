@@ -15,7 +15,18 @@ from __future__ import annotations
 
 from kdmt.config.bounds import check_bounds, largest
 from kdmt.config.corpora import SCHEMES, Corpus, HeldOut, Monolingual, ParallelText, Quality, Source, split_login
-from kdmt.config.distill import Distill, Failures, ForeignTeacher, OnFailure, Reverse, Shortlist
+from kdmt.config.distill import (
+    Distill,
+    DiverseTargets,
+    Failures,
+    ForeignTeacher,
+    Mbr,
+    OnFailure,
+    Rerank,
+    Reverse,
+    ScoreFiles,
+    Shortlist,
+)
 from kdmt.config.filters import AlignmentScore, CrossEntropyDifference, ExternalFilter, ReverseScore, ScoreLimit
 from kdmt.config.flattening import REQUIRED, Setting, flatten_settings, resolved
 from kdmt.config.knowledge import Knowledge
@@ -65,6 +76,7 @@ __all__ = [
     "CrossEntropyDifference",
     "Decode",
     "Distill",
+    "DiverseTargets",
     "EndpointTeacher",
     "ExternalFilter",
     "Failures",
@@ -78,6 +90,7 @@ __all__ = [
     "LocalGenerator",
     "LocalTranslator",
     "LockedPipeline",
+    "Mbr",
     "Mixing",
     "Model",
     "Monolingual",
@@ -91,11 +104,13 @@ __all__ = [
     "Prompted",
     "Provenance",
     "Quality",
+    "Rerank",
     "Reverse",
     "ReverseScore",
     "Rules",
     "Sample",
     "Score",
+    "ScoreFiles",
     "ScoreLimit",
     "Section",
     "SelfSupervised",

@@ -13,10 +13,15 @@ from kdmt.choices import (
     CheckpointName,
     ComputeType,
     DistillEngine,
+    DiverseQuality,
     ExecutorName,
+    FeatureName,
+    MbrUtility,
+    MbrWeights,
     OnFailure,
     SimilarityName,
     StageComputeType,
+    TuningMetric,
     names,
 )
 from kdmt.config.language_models import (
@@ -121,6 +126,122 @@ class Reverse(Section):
     compute_type: ComputeType = Field("float32", description="Number type of CTranslate2's computation")
 
 
+class Mbr(Section):
+    """Minimum Bayes risk: choice of the candidates with the highest expected utility, for `data: mbr`."""
+
+    utility: MbrUtility = Field("chrf", description="Similarity of two candidates: chrF2, or smoothed sentence BLEU")
+    weights: MbrWeights = Field(
+        "equal",
+        description="Weights of the candidates as references: equal, the number of times that a text was drawn, or the "
+        "teacher's probability",
+    )
+    top: int = Field(1, ge=1, description="Number of targets of a sentence: the candidates with the highest utility")
+    aggregate: bool = Field(
+        False,
+        description="Whether candidates are compared with the mean n-gram counts of all candidates, in linear time",
+    )
+    prune: int = Field(
+        0,
+        ge=0,
+        description="Number of candidates with the highest utility by 'aggregate' that are compared with every "
+        "candidate; 0 for all",
+    )
+
+    @model_validator(mode="after")
+    def _prunes(self) -> Mbr:
+        if self.prune and self.aggregate:
+            raise ValueError("'prune' has no effect with 'aggregate: true', which compares no pair of candidates")
+        if 0 < self.prune < self.top:
+            raise ValueError(f"'prune' ({self.prune}) leaves fewer candidates than 'top' ({self.top})")
+        return self
+
+
+FeatureFileName = Annotated[str, Field(pattern="^[a-z][a-z0-9_]*$")]
+
+
+class ScoreFiles(Section):
+    """Scores of candidates by another model: text files with one number per line, in the order of the candidates."""
+
+    train: str = Field(description="Path of the scores of the candidates of the training set")
+    valid: str | None = Field(
+        None,
+        description="Path of the scores of the candidates in 'reranked/valid/nbest', on which the weights are tuned",
+    )
+
+
+class Rerank(Section):
+    """Choice of the candidate with the highest value of a linear model over features, for `data: reranked`."""
+
+    features: list[FeatureName] = Field(
+        ["score", "length", "mbr"],
+        description="Features that are computed: 'score' and 'log_prob' of the teacher with and without normalisation "
+        "by length, 'length' in tokens, 'ratio' (difference from the typical length, in logarithms), 'count' of draws "
+        "(in logarithms), 'mbr' (the expected utility of 'distill.mbr'), 'language_model'",
+    )
+    files: dict[FeatureFileName, ScoreFiles] = Field(
+        default_factory=dict, description="Further features by name, such as scores of a reverse model"
+    )
+    language_model: str | None = Field(
+        None, description="Path of a KenLM n-gram model of target subwords, for the feature 'language_model'"
+    )
+    weights: dict[str, float] | None = Field(
+        None, description="Weights of the features by name; null to tune them on the validation set"
+    )
+    metric: TuningMetric = Field("bleu", description="Metric of the tuning, by sentence")
+    seed: int = Field(1, ge=0, description="Seed of the pairs that are drawn for the tuning")
+
+    @property
+    def all_features(self) -> list[str]:
+        """Return the names of all features."""
+        return [*self.features, *self.files]
+
+    @model_validator(mode="after")
+    def _features(self) -> Rerank:
+        if not self.all_features:
+            raise ValueError("there is no feature: set 'features' or 'files'")
+        for name in self.features:
+            if self.features.count(name) > 1:
+                raise ValueError(f"'features' has {name!r} twice")
+        for given in self.files:
+            if given in names(FeatureName):
+                raise ValueError(f"'files.{given}': this is the name of a feature that is computed")
+        if "language_model" in self.features and self.language_model is None:
+            raise ValueError("the feature 'language_model' needs the setting 'language_model'")
+        if self.language_model is not None and "language_model" not in self.features:
+            raise ValueError("'language_model' has no effect unless 'features' has it")
+        return self
+
+    @model_validator(mode="after")
+    def _weights(self) -> Rerank:
+        if self.weights is None:
+            return self
+        for name in self.weights:
+            if name not in self.all_features:
+                raise ValueError(f"'weights.{name}': there is no such feature")
+        for name in self.all_features:
+            if name not in self.weights:
+                raise ValueError(f"'weights' has none for the feature {name!r}")
+        for name in changed(self):
+            if name in ("metric", "seed"):
+                raise ValueError(f"'{name}' has no effect with 'weights', which are not tuned")
+        for name, files in self.files.items():
+            if files.valid is not None:
+                raise ValueError(f"'files.{name}.valid' has no effect with 'weights', which are not tuned")
+        return self
+
+
+class DiverseTargets(Section):
+    """Choice of several good targets of a sentence that differ from each other, for `data: diverse`."""
+
+    targets: int = Field(4, ge=2, description="Maximum number of targets of a sentence")
+    balance: float = Field(
+        0.5, ge=0.0, le=1.0, description="Weight of the quality; the rest is that of the similarity to earlier targets"
+    )
+    quality: DiverseQuality = Field(
+        "utility", description="Quality: expected utility of 'distill.mbr', or the teacher's probability per token"
+    )
+
+
 class ForeignTeacher(Section):
     """A Marian, mBART-50, M2M-100 or NLLB model of Hugging Face Transformers, with its own tokenizer."""
 
@@ -200,6 +321,11 @@ class Distill(Section):
     reverse: Reverse | None = Field(None, description="Filter by a model of the opposite direction; null for none")
     interpolate: SimilarityName = Field(
         "sentence_bleu", description="Similarity to the reference by which 'data: interpolated' chooses a hypothesis"
+    )
+    mbr: Mbr = Field(Mbr(), description="Minimum Bayes risk, for 'data: mbr'")
+    rerank: Rerank = Field(Rerank(), description="Linear model over features of candidates, for 'data: reranked'")
+    diverse: DiverseTargets = Field(
+        DiverseTargets(), description="Several different targets of a sentence, for 'data: diverse'"
     )
     scores: str | None = Field(
         None, description="Path of a file with a score for each hypothesis of the n-best lists, for 'data: scored'"

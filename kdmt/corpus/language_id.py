@@ -248,7 +248,7 @@ def open_built_in() -> NaiveBayes:
         columns_L=np.array([languages.index(code) for code in model.nb_classes], dtype=np.intp),
         table=model.nb_ptc.astype(np.float32),
         prior=model.nb_pc,
-        next_state=np.frombuffer(model.tk_nextmove, dtype=f"u{model.tk_nextmove.itemsize}"),
+        next_state=np.array(model.tk_nextmove),
         row_C=np.array(model.tk_row, dtype=np.int64) << 8,
         feature_C=np.array(model.tk_output, dtype=np.int32),
     )

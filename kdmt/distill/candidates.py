@@ -11,14 +11,15 @@ from __future__ import annotations
 
 import math
 import os
-from array import array
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
+from numpy.lib.format import open_memmap
 from numpy.typing import NDArray
 
 from kdmt.config import Failures
@@ -32,6 +33,7 @@ from kdmt.errors import UserError
 from kdmt.files import naming
 
 NO_FAILURE = "-"
+_SCORES_AT_ONCE = 100_000
 _NAMES = (NO_FAILURE, *FAILURES)
 
 # (concatenated target ids of hypotheses, number of tokens of each) -> words of each hypothesis
@@ -42,10 +44,10 @@ FindFailures = Callable[[NDArray[np.integer], NDArray[np.integer], Flags, Failur
 
 @dataclass(frozen=True)
 class GivenScores:
-    """A score for each candidate, from a file of the user.
+    """Scores of each candidate from F files of the user.
 
     Attributes:
-        path: `.npy` file, float64 [H], in the order of `nbest`.
+        path: `.npy` file, float64 [H, F], in the order of `nbest`.
         starts_U: index of each sentence's first score, int64.
     """
 
@@ -210,28 +212,48 @@ def _slices(file: int, starts_N: NDArray[np.int64], stops_N: NDArray[np.int64]) 
     return texts
 
 
-def read_scores(path: Path, nbest: Path, offsets: Path, workdir: Path) -> GivenScores:
-    """Convert the scores of a text file, one number per line, to an array in `workdir`.
+def read_scores(paths: Sequence[Path], nbest: Path, offsets: Path, workdir: Path) -> GivenScores:
+    """Convert the scores of text files, one number per line, to an array in `workdir`.
 
     Raises:
         UserError: if a line is not a number, or the number of lines is wrong.
     """
-    counts_U = np.zeros(len(np.load(offsets, mmap_mode="r")) - 1, dtype=np.int64)
+    counts_U = count_candidates(nbest, offsets)
     out = workdir / "scores.npy"
+    with naming(out):
+        scores_HF = open_memmap(out, mode="w+", dtype=np.float64, shape=(int(counts_U.sum()), len(paths)))
+        for column, path in enumerate(paths):
+            _read_column(path, nbest, scores_HF[:, column])
+        scores_HF.flush()
+    return GivenScores(out, np.cumsum(counts_U) - counts_U)
+
+
+def count_candidates(nbest: Path, offsets: Path) -> NDArray[np.int64]:
+    """Return the number of candidates of each sentence [U]."""
+    counts_U = np.zeros(len(np.load(offsets, mmap_mode="r")) - 1, dtype=np.int64)
     with nbest.open("rb") as file:
         for candidate in file:
             counts_U[int(candidate[: candidate.index(b"\t")])] += 1
-    scores = array("d")
-    for number, line in enumerate(open_lines(path, member=None, name=str(path)), start=1):
-        try:
-            score = float(line)
-        except ValueError:
-            score = math.nan
-        if math.isnan(score):
-            raise UserError(f"{path}:{number}: not a number: {line[:40]!r}")
-        scores.append(score)
-    if len(scores) != counts_U.sum():
-        raise UserError(f"{path}: {len(scores):,} scores for the {int(counts_U.sum()):,} lines of {nbest}")
-    with naming(out):
-        np.save(out, np.frombuffer(scores, dtype=np.float64))
-    return GivenScores(out, np.cumsum(counts_U) - counts_U)
+    return counts_U
+
+
+def _read_column(path: Path, nbest: Path, scores_H: NDArray[np.float64]) -> None:
+    lines = enumerate(open_lines(path, member=None, name=str(path)), start=1)
+    scores = (_number(path, number, line) for number, line in lines)
+    done = 0
+    while len(part := np.fromiter(islice(scores, _SCORES_AT_ONCE), dtype=np.float64)):
+        fitting = part[: max(len(scores_H) - done, 0)]
+        scores_H[done : done + len(fitting)] = fitting
+        done += len(part)
+    if done != len(scores_H):
+        raise UserError(f"{path}: {done:,} scores for the {len(scores_H):,} lines of {nbest}")
+
+
+def _number(path: Path, number: int, line: str) -> float:
+    try:
+        score = float(line)
+    except ValueError:
+        score = math.nan
+    if math.isnan(score):
+        raise UserError(f"{path}:{number}: not a number: {line[:40]!r}")
+    return score

@@ -69,6 +69,8 @@ def drop_improbable(settings: Distill, folder: Path, files: Outputs, report: Mer
     for path in (files.source, files.target, files.tags):
         if path.exists():
             _keep_lines(path, is_kept)
+    if files.choices.exists():
+        _keep_lines(files.choices, np.concatenate([[True], is_kept]))  # the first line has the names of the columns
     _note_dropped(files.rejected, report, is_kept)
 
 

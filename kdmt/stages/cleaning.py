@@ -13,6 +13,7 @@ from kdmt.config import Clean, ExternalFilter, Language, Prepare, ReverseScore, 
 from kdmt.corpus.codec import TextCodec
 from kdmt.corpus.filters.scored_filter import Scores
 from kdmt.corpus.filters.table import FILTERS, FilterContext
+from kdmt.corpus.pool import OpenMap
 from kdmt.corpus.rules.language import check_language_rule
 from kdmt.distill.pair_scores import open_scorer, pair_tasks, read_pair_scores
 from kdmt.errors import UserError, naming
@@ -146,6 +147,7 @@ def filter_context(
     spaced: tuple[bool, bool],
     valid: Iterable[tuple[str, str]],
     folder: Path,
+    open_map: OpenMap,
     workers: int,
     say: Callable[[str], None],
 ) -> FilterContext | None:
@@ -154,14 +156,15 @@ def filter_context(
     Args:
         valid: pairs of the validation set, which are read if there is such a filter.
         folder: folder of the stage, while it is written.
-        workers: number of processes.
+        open_map: context in which the filters that are computed from the text score batches of pairs.
+        workers: number of processes of a reverse model.
     """
     names = {name for rules in distinct_rules(settings) for name in FILTERS if getattr(rules, name) is not None}
     if not names:
         return None
     cache = folder.parent / CACHE
     scorer = ReverseScorer(cache, raw=not settings.text.already_applied, workers=workers)
-    return FilterContext(spaced, tuple(valid), cache, folder, workers, say, scorer)
+    return FilterContext(spaced, tuple(valid), cache, folder, open_map, say, scorer)
 
 
 @dataclass(frozen=True)

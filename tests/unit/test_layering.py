@@ -88,7 +88,18 @@ WITHOUT_TORCH = {
     *(
         f"distill.{name}"
         for name in (
-            *("blocks", "candidates", "decoding", "failures", "mbr", "merge", "selection", "shortlist", "similarity"),
+            *(
+                "blocks",
+                "candidates",
+                "decoding",
+                "failures",
+                "mbr",
+                "merge",
+                "ngram_counts",
+                "selection",
+                "shortlist",
+                "similarity",
+            ),
             *("chosen_teacher", "comparison", "imported", "inputs", "pair_scores", "reverse", "sources"),
             *("target_choices", "teacher_engines", "teachers", "training_text", "verification"),
             *(

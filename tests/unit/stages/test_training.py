@@ -103,6 +103,8 @@ def test_a_run_with_an_interrupted_extension_is_read_as_the_average_of_its_end(
     command: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Check a run that was killed before it wrote the average of its extension: it is read as that average."""
+    choice = json.loads((RAW / "chosen.json").read_text(encoding="utf-8"))
+    write_json(RAW / "chosen.json", choice | {"checkpoint": "average"})
     before = hash_tree(RAW / "average")
 
     def kill(*_: object) -> None:
@@ -145,7 +147,7 @@ def test_a_choice_by_a_changed_setting_has_the_signature_of_the_metric_and_train
 @pytest.mark.usefixtures("finished")
 def test_more_updates_extend_a_run_to_the_same_end_as_a_longer_run() -> None:
     result = student("raw", "students.raw.train.max_updates=6")
-    assert "going on: the setting students.raw.stages.1.max_updates changed from 4 to 6" in result.err
+    assert "going on: the setting students.raw.train.max_updates changed from 4 to 6" in result.err
     assert "going on from checkpoint_4" in result.err
     extended, lines = results(RAW), metrics(RAW, "train")
     assert not RAW.with_name("seed_1.previous").exists()
@@ -357,7 +359,7 @@ def test_a_change_of_a_stage_redoes_it_and_the_stages_after_it() -> None:
 @pytest.mark.usefixtures("in_stages")
 def test_more_updates_extend_the_last_stage() -> None:
     result = student("raw", IN_STAGES, "students.raw.stages.1.max_updates=6")
-    assert "stage 2: going on: the setting students.raw.train.max_updates changed from 4 to 6" in result.err
+    assert "stage 2: going on: the setting students.raw.stages.1.max_updates changed from 4 to 6" in result.err
     assert "going on from checkpoint_4" in result.err
     extended = results(SECOND)
     shutil.rmtree(SECOND)
@@ -391,6 +393,7 @@ def test_a_stage_of_an_older_version_keeps_the_order_of_batches_that_it_began_wi
     values = record(SECOND)
     del values["settings"]["batch_order"]
     shutil.rmtree(SECOND)
+    SECOND.mkdir()
     write_json(SECOND / "plan.json", {name: values[name] for name in ("settings", "extend", "inputs")})
     assert student("raw", IN_STAGES).code == 0
     assert record(SECOND)["settings"]["batch_order"] == 1
