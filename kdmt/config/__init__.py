@@ -34,6 +34,7 @@ from kdmt.config.prepare import Clean, FairseqData, Mixing, Prepare, Text, Token
 from kdmt.config.records import checked, read_record
 from kdmt.config.rules import Language, Rules
 from kdmt.config.score import Score
+from kdmt.config.scorers import Scorer
 from kdmt.config.search import Decode, NATDecode, Sample
 from kdmt.config.section import KINDS, Section
 from kdmt.config.student import (
@@ -91,6 +92,7 @@ __all__ = [
     "Sample",
     "Score",
     "ScoreLimit",
+    "Scorer",
     "Section",
     "SelfSupervised",
     "Setting",

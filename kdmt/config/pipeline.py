@@ -12,6 +12,7 @@ from kdmt.config.knowledge import Knowledge
 from kdmt.config.messages import describe_problems
 from kdmt.config.prepare import Clean, Prepare
 from kdmt.config.score import Score
+from kdmt.config.scorers import Scorer
 from kdmt.config.section import LanguageCode, Section, changed
 from kdmt.config.student import Student, setting_path
 from kdmt.config.training import Teacher
@@ -39,6 +40,9 @@ class Pipeline(Section):
         default_factory=dict, description="Students by name"
     )
     score: Score = Field(Score(), description="Score stage")
+    scorers: dict[Annotated[str, Field(pattern=r"^[A-Za-z][\w.-]*$")], Scorer] = Field(
+        default_factory=dict, description="External scorers by name: metrics and quality estimation models"
+    )
 
     @model_validator(mode="after")
     def _languages(self) -> Pipeline:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from sacrebleu.metrics.bleu import BLEU
     from sacrebleu.metrics.chrf import CHRF
 
-Range = tuple[float, float | None]  # lowest and highest value; None for no upper bound
+Range = tuple[float | None, float | None]  # lowest and highest value; None for no bound
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class Metric:
 
     @property
     def worst(self) -> float | None:
-        """Value of the worst translation; None if lower is better and there is no upper bound."""
+        """Value of the worst translation; None if there is no bound on its side."""
         return self.range[0] if self.higher_is_better else self.range[1]
 
     def score(
