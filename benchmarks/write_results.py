@@ -213,7 +213,52 @@ def modes() -> str:
     return f"{PICTURE}\n\n{modes_table(read_figures('modes'))}\n\n{command_of(load('modes'))}."
 
 
-TABLES: dict[str, Callable[[], str]] = {"scoreboard": scoreboard, "modes": modes, "readme": readme}
+def rules() -> str:
+    """Return time, precision and recall of each cleaning rule, and what all rules together take and keep."""
+    result, time = load("rules"), "rules_us_per_pair_"
+    found = {each["name"]: each["value"] for each in result["figures"]}
+    lines = ["| rule | µs per pair | precision | recall |", "| --- | --- | --- | --- |"]
+    for key, value in found.items():
+        name = key.removeprefix(time)
+        if name not in (key, "without"):
+            shares = [found.get(f"rules_{what}_{name}") for what in ("precision", "recall")]
+            cells = ["" if share is None else f"{share:.1f}%" for share in shares]
+            lines.append(f"| `{name}` | {value:.2f} | {' | '.join(cells)} |")
+    together = _wrap(
+        f"All rules of `default` take {found['rules_us_per_pair']:.1f} µs per pair, the rules without `rules` "
+        f"{found[f'{time}without']:.1f} µs. Of the clean labelled pairs, `default` keeps "
+        f"{found['rules_kept_default']:.1f}% and `crawled` {found['rules_kept_crawled']:.1f}%."
+    )
+    return "\n".join([*lines, "", together, "", f"{command_of(result)}."])
+
+
+def language_id() -> str:
+    """Return the shares of captions that the language rule drops, and the time of each identifier for a line."""
+    result = load("language-id")
+    found = {each["name"]: each["value"] for each in result["figures"]}
+    lines = ["| words of a caption | in the right language | in one of the other three |", "| --- | --- | --- |"]
+    for bucket in ("1_3", "4_7", "8_15"):
+        shares = [found[f"kdmt_captions_{bucket}_{what}"] for what in ("rejected", "found")]
+        lines.append(f"| {bucket.replace('_', ' to ')} | {' | '.join(f'{share:.2f}%' for share in shares)} |")
+    versions = result["settings"]["versions"]
+    packages = {"py3langid": "py3langid", "lingua": "lingua-language-detector", "heliport": "heliport"}
+    lines += ["", "| identifier | µs per line | most probable language is right, 4 to 7 words of the UDHR |"]
+    lines.append("| --- | --- | --- |")
+    for name, label in (("kdmt", "py3langid in batches, as kdmt uses it"), *packages.items()):
+        if f"{name}_microseconds" in found:
+            version = f" {versions[packages[name]]}" if name in packages else ""
+            accuracy = f"{found[f'{name}_udhr_4_7_accuracy']:.1f}%"
+            lines.append(f"| {label}{version} | {found[f'{name}_microseconds']:,.0f} | {accuracy} |")
+    return "\n".join([*lines, "", f"{command_of(result)}."])
+
+
+TABLES: dict[str, Callable[[], str]] = {
+    "scoreboard": scoreboard,
+    "modes": modes,
+    "readme": readme,
+    "rules": rules,
+    "language-id": language_id,
+}
 SECTIONS = (claim_section, objectives, make_table)  # functions of templates, in addition to those of `result_values`
 
 

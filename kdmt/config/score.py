@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import Field, model_validator
 
-from kdmt.choices import BleuTokenizer, CheckpointName
+from kdmt.choices import BleuTokenizer, CheckpointName, ScoreMetric
 from kdmt.config.search import Decode, NATDecode
 from kdmt.config.section import Section
 from kdmt.languages import missing_extra
@@ -32,6 +32,12 @@ class Score(Section):
     max_len_b: int = Field(10, ge=1, description="Constant part of the maximum output length, in tokens")
     max_tokens: int = Field(8000, ge=1, description="Maximum number of padded source tokens in a batch")
     batch_size: int = Field(128, ge=1, description="Maximum number of sentences in a batch")
+    metrics: list[ScoreMetric] = Field(
+        ["bleu", "chrf"],
+        min_length=1,
+        description="Metrics of the translations, in the order of the columns; 'ter' is a rate of errors between words "
+        "separated by spaces, and lower is better",
+    )
     tokenize: BleuTokenizer = Field(
         "auto",
         description="Tokenizer of sacreBLEU, for BLEU in all stages; 'auto' is its choice for the target language "
@@ -78,4 +84,6 @@ class Score(Section):
         for name in ("beams", "iterations"):
             if len(set(getattr(self, name))) != len(getattr(self, name)):
                 raise ValueError(f"'{name}' holds a number twice")
+        if len(set(self.metrics)) != len(self.metrics):
+            raise ValueError("'metrics' holds a name twice")
         return self

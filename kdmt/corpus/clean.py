@@ -111,8 +111,9 @@ class CleaningReport:
 
     corpora: tuple[CorpusCounts, ...]
     typical_ratio: float  # target over source characters: median of the pairs that pass the other rules
-    # number of pairs of corpus i that corpus j has first; None for one corpus, or if no duplicates are searched for
-    shared_pairs: tuple[tuple[int, ...], ...] | None = None
+    # "pair", "source" or "target" -> number of pairs of corpus i of which corpus j has this text first; the texts are
+    # those by which duplicates are searched for. Empty for one corpus
+    shared: dict[str, tuple[tuple[int, ...], ...]] = field(default_factory=dict)
 
     @property
     def pairs_in(self) -> int:
@@ -149,6 +150,7 @@ class CleaningReport:
             "typical_ratio": self.typical_ratio,
             "dropped": self.dropped,
             "corpora": corpora,
+            **({"shared": self.shared} if self.shared else {}),
         }
 
     def dropped_examples(self) -> dict[str, Examples]:
@@ -167,9 +169,8 @@ class CleaningReport:
             examples = {rule: list(map(tuple, texts)) for rule, texts in values["examples"].items()}
             patterns = {rule: list(map(tuple, listed)) for rule, listed in values["patterns"].items()}
             corpora.append(CorpusCounts(**{**values, "examples": examples, "patterns": patterns}))
-        shared = record["shared_pairs"]
-        shared_pairs = None if shared is None else tuple(map(tuple, shared))
-        return cls(**{**record, "corpora": tuple(corpora), "shared_pairs": shared_pairs})
+        shared = {kind: tuple(map(tuple, counts)) for kind, counts in record["shared"].items()}
+        return cls(**{**record, "corpora": tuple(corpora), "shared": shared})
 
     @property
     def loses_much(self) -> bool:
@@ -214,7 +215,7 @@ def clean_chunk(chunk: RawChunk, *, languages: LanguagePair, forbidden: Forbidde
     lines = [_clean_pair(pair, rules, dropped.counts) for pair in chunk.pairs]
     foreign, swapped = _judge_languages(lines, rules.language)
     for index in swapped:
-        lines[index] = lines[index][1], lines[index][0]
+        lines[index] = _swap_sides(chunk.pairs[index], lines[index], rules, dropped.counts)
     suspected = suspected_rules(rules.dropping, [source for source, _ in lines], [target for _, target in lines])
     has_keys = forbidden is not None or clean.near_duplicates > 0
     kept = _Kept()
@@ -303,6 +304,16 @@ def _clean_pair(pair: Pair, rules: RuleSet, counts: collections.Counter[str]) ->
     if not (rules.keeps_plain and is_plain(target)):
         target = clean_line(target, rules.changing[1], counts)
     return source, target
+
+
+def _swap_sides(raw: Pair, cleaned: Pair, rules: RuleSet, counts: collections.Counter[str]) -> Pair:
+    """Return a pair with its sides swapped, each after the rules of its new side, and correct the counts."""
+    if rules.changing[0] == rules.changing[1]:
+        return cleaned[1], cleaned[0]
+    before: collections.Counter[str] = collections.Counter()
+    _clean_pair(raw, rules, before)
+    counts.subtract(before)
+    return _clean_pair((raw[1], raw[0]), rules, counts)
 
 
 def _judge_languages(pairs: Sequence[Pair], rule: LanguageRule | None) -> tuple[set[int], set[int]]:
@@ -401,7 +412,7 @@ def clean_corpora(
         out_tags: output file with the tag of each pair, or an empty line without tag; if no corpus has a tag, there is
             no such file, and an existing one is removed.
         workdir: temporary folder for this function alone, emptied at the start and removed at the end, even after an
-            error; it needs the size of the text and 60 bytes per pair.
+            error; it needs the size of the text and 60 bytes per pair, or 110 if duplicates are found by one side.
         resume: whether the chunks in `workdir` of an interrupted call with the same arguments are used. The caller
             removes the folder then; after an error this function does.
         workers: number of processes for the first pass; 1 for this process only.
@@ -485,11 +496,14 @@ def clean_shard(
         raise UserError(f"{shards.folder}: the disk is full; finished chunks are kept") from error
 
 
-def _count_shared(passed: Sequence[PassedCorpus], finders: Finders) -> tuple[tuple[int, ...], ...] | None:
-    if len(passed) < 2 or "pair" not in finders.exact:
-        return None
-    counts = count_overlaps(finders.exact["pair"].find_first(), [one.num_pairs for one in passed])
-    return tuple(map(tuple, counts.tolist()))
+def _count_shared(passed: Sequence[PassedCorpus], finders: Finders) -> dict[str, tuple[tuple[int, ...], ...]]:
+    if len(passed) < 2:
+        return {}
+    num_pairs = [one.num_pairs for one in passed]
+    return {
+        kind: tuple(map(tuple, count_overlaps(finder.find_first(), num_pairs).tolist()))
+        for kind, finder in finders.exact.items()
+    }
 
 
 def _add_filters(passed: Sequence[PassedCorpus], losses: Sequence[Losses], filters: FilterContext) -> list[Losses]:

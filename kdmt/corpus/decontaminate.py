@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from kdmt.corpus.combining import limit_marks
-from kdmt.corpus.ngram_overlap import NgramOverlaps, index_side
+from kdmt.corpus.ngram_overlap import NgramOverlaps
 
 _ASCII_LOWER = bytes(range(128)).lower() + bytes(range(128, 256))
 _ASCII_DROPPED = bytes(code for code in range(128) if not chr(code).isalnum())
@@ -57,7 +57,7 @@ class Forbidden:
         """Return the `Forbidden` for pairs whose target is a copy of the source: n-grams of sources alone."""
         if self.overlaps is None:
             return self
-        return replace(self, overlaps=NgramOverlaps(self.overlaps.source, index_side((), ngram=0, overlap=1.0)))
+        return replace(self, overlaps=replace(self.overlaps, target=None))
 
     def matches(self, source_key: bytes, target_key: bytes) -> tuple[str, ...]:
         """Return the held-out sides that contain a side of a pair, such as "test_2016.source"; empty if clean.

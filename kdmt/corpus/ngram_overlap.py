@@ -128,14 +128,15 @@ class SideIndex:
 
 @dataclass(frozen=True)
 class NgramOverlaps:
-    """The n-grams of all held-out sets, for both languages."""
+    """The n-grams of all held-out sets, for both languages; `target` is None if targets are not compared."""
 
     source: SideIndex
-    target: SideIndex
+    target: SideIndex | None
 
     def find(self, lines: Lines) -> list[Overlap]:
         """Return the overlaps of either side of pairs."""
-        return self.source.find(lines[0]) + self.target.find(lines[1])
+        of_target = [] if self.target is None else self.target.find(lines[1])
+        return self.source.find(lines[0]) + of_target
 
 
 def index_side(

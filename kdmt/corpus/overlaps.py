@@ -1,4 +1,4 @@
-"""Counts of the pairs that training corpora have in common."""
+"""Counts of the pairs, or of the sources or targets, that training corpora have in common."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def count_overlaps(first_N: NDArray[np.int64], num_pairs: Sequence[int]) -> NDAr
     repetitions within a corpus. A pair without an earlier occurrence is not counted.
 
     Args:
-        first_N: index of the first pair that equals each pair of all corpora together.
+        first_N: index of the first pair that equals each pair of all corpora together, on the sides that are compared.
         num_pairs: number of pairs of each corpus, in order.
     """
     ends = np.cumsum(num_pairs)

@@ -1,8 +1,9 @@
-"""Table of metrics of translation quality: BLEU and chrF as computed by sacreBLEU.
+"""Table of metrics of translation quality: BLEU, chrF, chrF++ and TER as computed by sacreBLEU.
 
 A score is a value with its signature, its direction and its range. To add a metric, write the function that creates its
-sacreBLEU object and add it to `METRICS`: the report, scores.json, the significance tests and validation use the table.
-A metric for the selection of checkpoints in training must also be added to `BestMetric` in `kdmt.choices`.
+sacreBLEU object, add it to `METRICS`, and add its name to `ScoreMetric` in `kdmt.choices`, the names that
+`score.metrics` may have: the report, scores.json, the significance tests and validation use the table. A metric for the
+selection of checkpoints in training must also be added to `BestMetric` there.
 
 When it is imported, this module loads neither kdmt, torch nor sacreBLEU; sacreBLEU is loaded when a score is computed.
 Every package can therefore use it: validation, selection among n-best hypotheses, the report.
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from sacrebleu.metrics.base import Metric as SacreMetric
     from sacrebleu.metrics.bleu import BLEU
     from sacrebleu.metrics.chrf import CHRF
+    from sacrebleu.metrics.ter import TER
 
 Range = tuple[float | None, float | None]  # lowest and highest value; None for no bound
 
@@ -100,12 +102,29 @@ def _chrf(_: str, lowercase: bool) -> CHRF:
     return chrf_metric(lowercase=lowercase)
 
 
+def _chrf_plus_plus(_: str, lowercase: bool) -> CHRF:
+    return chrf_metric(lowercase=lowercase, word_order=2)
+
+
+def _ter(tokenize: str, lowercase: bool) -> TER:
+    return ter_metric(tokenize=tokenize, lowercase=lowercase)
+
+
 # name in settings and files -> metric, in the order of the tables
 METRICS: dict[str, Metric] = {
     "bleu": Metric("BLEU", _bleu, depends_on_tokens=True),
     "chrf": Metric("chrF", _chrf),
+    "chrf++": Metric("chrF++", _chrf_plus_plus, depends_on_tokens=True),
+    "ter": Metric("TER", _ter, higher_is_better=False, range=(0.0, None), depends_on_tokens=True),
 }
-MAIN_METRIC = "bleu"  # metric of the p-values in tables and of the scores in plots
+DEFAULT_METRICS = ("bleu", "chrf")
+_MAIN_METRIC = "bleu"
+_CJK_TOKENIZERS = ("zh", "ja-mecab")
+
+
+def main_metric(names: Sequence[str]) -> str:
+    """Return the metric of the p-values in tables and of the scores in plots: BLEU, or the first one without BLEU."""
+    return _MAIN_METRIC if _MAIN_METRIC in names else names[0]
 
 
 def metric_label(name: str) -> str:
@@ -156,8 +175,21 @@ def bleu_metric(*, tokenize: str, lowercase: bool, effective_order: bool = False
 
 
 @lru_cache
-def chrf_metric(*, lowercase: bool) -> CHRF:
-    """Return sacreBLEU's chrF object. See `bleu_metric`."""
+def chrf_metric(*, lowercase: bool, word_order: int = 0) -> CHRF:
+    """Return sacreBLEU's chrF object, with `word_order=2` that of chrF++ (Popović 2017). See `bleu_metric`."""
     from sacrebleu.metrics.chrf import CHRF
 
-    return CHRF(lowercase=lowercase)
+    return CHRF(lowercase=lowercase, word_order=word_order)
+
+
+@lru_cache
+def ter_metric(*, tokenize: str, lowercase: bool) -> TER:
+    """Return sacreBLEU's TER object (Snover et al. 2006). See `bleu_metric`.
+
+    Words are what is between spaces. For Chinese and Japanese text, given by the tokenizer of BLEU, each character is a
+    word, which needs the normalisation of punctuation. For other text, punctuation is not normalised, as in sacreBLEU.
+    """
+    from sacrebleu.metrics.ter import TER
+
+    is_cjk = tokenize in _CJK_TOKENIZERS
+    return TER(case_sensitive=not lowercase, normalized=is_cjk, asian_support=is_cjk)

@@ -19,7 +19,7 @@ from rich.text import Text  # brackets in Text are not interpreted as markup
 from kdmt.files import write_text
 from kdmt.html_page import page_html, table_html
 from kdmt.models.checkpoint_choice import describe_updates
-from kdmt.score.metrics import MAIN_METRIC, metric_label
+from kdmt.score.metrics import main_metric, metric_label
 from kdmt.score.pareto import Point, pareto_svg
 from kdmt.score.score_files import Comparison, Missing, ScoreRow, TakenCheckpoint
 from kdmt.score.significance import mean_and_sd
@@ -170,13 +170,17 @@ def _score_columns(rows: Sequence[ScoreRow], comparisons: Sequence[Comparison]) 
             columns.append(_Column(_second_label(name), partial(_mean_second_score, name), is_score=True))
     for baseline in dict.fromkeys(comparison.baseline for comparison in comparisons):
         against = [comparison for comparison in comparisons if comparison.baseline == baseline]
-        columns.append(_Column(f"p against\n{baseline}", partial(_p_values, against)))
+        columns.append(_Column(f"p against\n{baseline}", partial(_p_values, against, _main_metric(rows))))
     return columns
 
 
 def _metric_names(rows: Iterable[ScoreRow]) -> list[str]:
     """Return the names of the metrics in the rows, in order of first appearance."""
     return list(dict.fromkeys(name for row in rows for name in row.scores))
+
+
+def _main_metric(rows: Iterable[ScoreRow]) -> str:
+    return main_metric(_metric_names(rows))
 
 
 def _second_label(name: str) -> str:
@@ -222,12 +226,12 @@ def _median(values: Sequence[float]) -> str:
     return f"{statistics.median(values):.1f}"
 
 
-def _p_values(comparisons: Iterable[Comparison], group: Group) -> str:
+def _p_values(comparisons: Iterable[Comparison], metric: str, group: Group) -> str:
     wanted = {(row.system, row.seed, row.engine, row.beam, row.iterations, row.compute_type) for row in group}
     values = [
-        each.p_values[MAIN_METRIC].value
+        each.p_values[metric].value
         for each in comparisons
-        if MAIN_METRIC in each.p_values
+        if metric in each.p_values
         and (each.system, each.seed, each.engine, each.beam, each.iterations, each.compute_type) in wanted
     ]
     if not values:
@@ -244,11 +248,12 @@ def _notes(rows: Sequence[ScoreRow], comparisons: Sequence[Comparison], missing:
         second = [row.second_scores[name] for row in rows if name in row.second_scores]
         signatures += [(metric_label(name), score.signature) for score in first]
         signatures += [(_second_label(name), score.signature) for score in second]
-    p_label = f"p ({metric_label(MAIN_METRIC)}, paired bootstrap)"
-    signatures += [
-        (p_label, each.p_values[MAIN_METRIC].signature) for each in comparisons if MAIN_METRIC in each.p_values
-    ]
+    main = _main_metric(rows)
+    p_label = f"p ({metric_label(main)}, paired bootstrap)"
+    signatures += [(p_label, each.p_values[main].signature) for each in comparisons if main in each.p_values]
     notes = [f"{name}: {signature}" for name, signature in dict.fromkeys(signatures)]
+    errors = dict.fromkeys(name for row in rows for name, score in row.scores.items() if not score.higher_is_better)
+    notes += [f"{metric_label(name)} is a rate of errors: lower is better" for name in errors]
     engines = {_engine(row) for row in rows}
     if len(engines) == 1:
         notes.append(f"decoded with {engines.pop()}")
@@ -312,19 +317,22 @@ def _rich_table(content: _Table, *, ascii_only: bool) -> Table:
 
 def _pictures(rows: Sequence[ScoreRow]) -> Iterator[str]:
     """Yield a plot for each test set: mean of the main metric over seeds against median speed over seeds."""
+    main = _main_metric(rows)
+    if not all(row.scores[main].higher_is_better for row in rows if main in row.scores):
+        return  # the frontier is that of the highest scores
     for test_set in dict.fromkeys(row.test_set for row in rows):
-        groups = _groups(row for row in rows if row.test_set == test_set and MAIN_METRIC in row.scores)
+        groups = _groups(row for row in rows if row.test_set == test_set and main in row.scores)
         if not groups:
             continue
         points = [
             Point(
                 f"{group[0].system} ({'beam ' if group[0].iterations is None else ''}{_way(group[0])})",
                 statistics.median(row.sentences_per_second_batch1 for row in group),
-                statistics.fmean(row.scores[MAIN_METRIC].value for row in group),
+                statistics.fmean(row.scores[main].value for row in group),
             )
             for group in groups
         ]
-        label = metric_label(MAIN_METRIC)
+        label = metric_label(main)
         picture = pareto_svg(
             points, speed_label="sentences/s at batch 1", score_label=f"{label} on {test_set}", metric=label
         )

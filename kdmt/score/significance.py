@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
 
-from kdmt.score.metrics import METRICS
+from kdmt.score.metrics import DEFAULT_METRICS, METRICS
 
 if TYPE_CHECKING:
     from sacrebleu.significance import Result
@@ -48,6 +48,7 @@ def paired_bootstrap(
     seed: int = SEED,
     tokenize: str = "13a",
     lowercase: bool = False,
+    metrics: Sequence[str] = DEFAULT_METRICS,
 ) -> PairedBootstrap:
     """Compare each system with the baseline by paired bootstrap resampling (Koehn 2004), in one process.
 
@@ -68,6 +69,7 @@ def paired_bootstrap(
         samples: number of resampled test sets.
         seed: positive integer; for sacreBLEU, 0 means a different seed each time.
         tokenize, lowercase: as for `Metric.score`.
+        metrics: names in `METRICS`.
 
     Raises:
         ValueError: if the baseline is unknown, a system differs in length from the references, there is no sentence,
@@ -80,7 +82,7 @@ def paired_bootstrap(
     from sacrebleu.significance import PairedTest
 
     ordered = [(baseline, systems[baseline]), *((name, systems[name]) for name in systems if name != baseline)]
-    made = {name: metric.make(tokenize, lowercase) for name, metric in METRICS.items()}
+    made = {name: METRICS[name].make(tokenize, lowercase) for name in metrics}
     with _sacrebleu_seed(seed):
         test = PairedTest(ordered, made, [references, *further], test_type="bs", n_samples=samples, n_jobs=1)
     signatures, results = test()

@@ -108,6 +108,7 @@ def _compare(base: SystemRun, run: SystemRun, test_set: TestSet, samples: int) -
         samples=samples,
         tokenize=test_set.first.tokenize,
         lowercase=test_set.first.lowercase,
+        metrics=test_set.metrics,
     )
     p_values = {}
     for metric, estimates in found.estimates.items():

@@ -7,10 +7,10 @@ addition.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from kdmt.score.metrics import METRICS, Metric, MetricScore
+from kdmt.score.metrics import DEFAULT_METRICS, METRICS, MetricScore
 
 
 @dataclass(frozen=True)
@@ -22,13 +22,13 @@ class References:
     lowercase: bool = False
     further: Sequence[Sequence[str]] = ()  # further references, each with a line per sentence
 
-    def score(self, hypotheses: Sequence[str], metrics: Mapping[str, Metric]) -> dict[str, MetricScore]:
-        """Return the score of hypotheses in the same form for each metric."""
+    def score(self, hypotheses: Sequence[str], metrics: Sequence[str]) -> dict[str, MetricScore]:
+        """Return the score of hypotheses in the same form for each metric, given by its name."""
         return {
-            name: metric.score(
+            name: METRICS[name].score(
                 hypotheses, self.references, further=self.further, tokenize=self.tokenize, lowercase=self.lowercase
             )
-            for name, metric in metrics.items()
+            for name in metrics
         }
 
 
@@ -40,6 +40,7 @@ class TestSet:
 
     first: References
     second: References | None = None
+    metrics: Sequence[str] = DEFAULT_METRICS  # names in `METRICS`
 
     def score(
         self, first: Sequence[str], second: Sequence[str]
@@ -50,8 +51,8 @@ class TestSet:
             Two mappings from metric to score: all metrics for the first form, and for the second form, if there is one,
             the metrics that depend on tokens.
         """
-        scores = self.first.score(first, METRICS)
+        scores = self.first.score(first, self.metrics)
         if self.second is None:
             return scores, {}
-        depending = {name: metric for name, metric in METRICS.items() if metric.depends_on_tokens}
+        depending = [name for name in self.metrics if METRICS[name].depends_on_tokens]
         return scores, self.second.score(second, depending)

@@ -101,7 +101,7 @@ def _gather(corpus: PreparedCorpus, settings: Prepare, collected: Collected) -> 
         splits=list(_splits(corpus, list(collected.held_out), counted)),
         ratios=histogram_of_ratios(sample.ratios),
         sampled_pairs=len(sample.tokens_N2),
-        shared=_shared(cleaned),
+        shared={kind: _shared(cleaned, counts) for kind, counts in cleaned.shared.items()},
         held_out=_largest_first(found for each in cleaned.corpora for found in _held_out(each)),
         held_out_shared=_largest_first(
             (split, other, count)
@@ -199,13 +199,11 @@ def _splits(
             yield ReportedSplit(name, lang, found.sentences, found.tokens, found.unknown, unseen)
 
 
-def _shared(cleaned: CleaningReport) -> list[tuple[str, str, int]]:
-    if cleaned.shared_pairs is None:
-        return []
+def _shared(cleaned: CleaningReport, shared: Sequence[Sequence[int]]) -> list[tuple[str, str, int]]:
     names = [each.name for each in cleaned.corpora]
     return _largest_first(
         (own, earlier, count)
-        for own, counts in zip(names, cleaned.shared_pairs, strict=True)
+        for own, counts in zip(names, shared, strict=True)
         for earlier, count in zip(names, counts, strict=True)
     )
 

@@ -13,7 +13,7 @@ from kdmt.errors import UserError
 from kdmt.flow.manifest import Plan, make_plan, recorded_outputs
 from kdmt.flow.stage import Stage
 from kdmt.models.checkpoint_folder import checkpoint_sha256, resolve_checkpoint, resolve_name
-from kdmt.score.metrics import METRICS
+from kdmt.score.metrics import DEFAULT_METRICS
 from kdmt.score.report import render_table
 from kdmt.score.score_files import Missing, ReportFiles, read_comparisons, read_scores
 from kdmt.score.systems import System
@@ -77,15 +77,16 @@ def _plan(workspace: Workspace, systems: Sequence[System], missing: Sequence[Mis
         inputs["score.nat.ctc_lm"] = known_sha256(Path(settings.nat.ctc_lm))
     extra: dict[str, object] = {"baseline": _baseline(workspace.config, systems)}
     extra["never trained"] = [f"{each.system} seed {each.seed}" for each in missing]
-    extra["metrics"] = list(METRICS)
     made = make_plan({"score": settings}, extra, inputs)
+    result = dict(made.settings)
+    result["metrics"] = result.pop("score.metrics")  # its name in records of versions that had no such setting
     # resolved, so that a record of 13a is up to date if `auto` resolves to 13a
     resolved = {"score.tokenize": bleu_tokenizer(workspace), "score.lowercase": workspace.config.scores_lowercased}
     if len(set(names)) == 1:  # so that scores of older runs, for which `auto` is `average`, are up to date
         resolved["score.checkpoint"] = names[0]
     # records of earlier versions do not have these: there they were as follows
-    defaults = {**made.defaults, "never trained": [], "metrics": ["bleu", "chrf"], "score.checkpoint": "average"}
-    return replace(made, settings=made.settings | resolved, defaults=defaults)
+    defaults = {**made.defaults, "never trained": [], "metrics": list(DEFAULT_METRICS), "score.checkpoint": "average"}
+    return replace(made, settings=result | resolved, defaults=defaults)
 
 
 def _baseline(config: Pipeline, systems: Sequence[System]) -> str:

@@ -88,7 +88,7 @@ def _test_set(workspace: Workspace, name: str) -> TestSet:
     tokenize, lowercase = bleu_tokenizer(workspace), workspace.config.scores_lowercased
     further = read_further(workspace, name, as_words=not workspace.config.score.detokenized)
     first = References(read_references(workspace, name), tokenize, lowercase, further)
-    return TestSet(first, _second_form(workspace, name))
+    return TestSet(first, _second_form(workspace, name), workspace.config.score.metrics)
 
 
 def _second_form(workspace: Workspace, name: str) -> References | None:

@@ -21,6 +21,12 @@ MAX_LINES = 200  # of tables that may have a line for each pair of corpora
 MAX_RULES = 30  # columns of rules
 _MAX_NAME = 120  # characters
 _MAX_TEXT = 200  # characters of a line of an example
+# text that corpora have in common -> title of the table
+_SHARED = {
+    "pair": "pairs that occur before",
+    "source": "pairs whose source occurs before",
+    "target": "pairs whose target occurs before",
+}
 
 
 @dataclass(frozen=True)
@@ -113,7 +119,8 @@ class DataReport:
         splits: languages of the validation and test sets.
         ratios: histogram of the ratio of target to source characters.
         sampled_pairs: number of pairs in the sample of the figures about characters and words.
-        shared: (corpus, corpus with their first occurrence, number of pairs); both may be the same corpus.
+        shared: "pair", "source" or "target" -> (corpus, corpus with their first occurrence, number of pairs); both may
+            be the same corpus.
         held_out: (corpus, side or line of a held-out set, number of its pairs that were dropped for it).
         held_out_shared: (held-out set, other one, number of common sentences or pairs).
         suggestion: sentence about the size of the vocabulary; empty for none.
@@ -129,7 +136,7 @@ class DataReport:
     splits: Sequence[ReportedSplit]
     ratios: Histogram
     sampled_pairs: int
-    shared: Sequence[tuple[str, str, int]]
+    shared: Mapping[str, Sequence[tuple[str, str, int]]]
     held_out: Sequence[tuple[str, str, int]]
     held_out_shared: Sequence[tuple[str, str, int]]
     suggestion: str = ""
@@ -321,10 +328,9 @@ def _languages(report: DataReport) -> Iterator[str]:
 
 
 def _overlaps(report: DataReport) -> Iterator[str]:
-    for title, header, found in (
-        ("pairs that occur before", ["corpus", "first occurrence", "pairs"], report.shared),
-        ("dropped pairs with text of a held-out set", ["corpus", "text of", "pairs"], report.held_out),
-    ):
+    tables = [(_SHARED[kind], ["corpus", "first occurrence", "pairs"], found) for kind, found in report.shared.items()]
+    tables.append(("dropped pairs with text of a held-out set", ["corpus", "text of", "pairs"], report.held_out))
+    for title, header, found in tables:
         if found:
             lines = [[_name(own), _name(other), f"{count:,}"] for own, other, count in found[:MAX_LINES]]
             yield _table(title, header, lines, [False, False, True])

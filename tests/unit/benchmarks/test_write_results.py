@@ -80,6 +80,40 @@ def test_filling_a_page_replaces_what_is_between_the_comments_and_nothing_else()
     assert write_results.fill(once) == once
 
 
+def write_figures(results: Path, bench: str, settings: object = None, **values: float) -> None:
+    machine = {"cores": 2, "cpu": "A processor", "instruction_sets": ["avx2"]}
+    figures = [{"name": name, "value": value, "unit": "x"} for name, value in values.items()]
+    result = {"command": f"make bench-{bench}", "commit": "0123456789", "machine": machine, "figures": figures}
+    (results / f"{bench}.json").write_text(json.dumps({**result, "settings": settings}), encoding="utf-8")
+
+
+def test_cleaning_rules_have_their_time_and_quality(results: Path) -> None:
+    time = "rules_us_per_pair"
+    times = {f"{time}_unicode": 0.25, f"{time}_numbers": 1.5, time: 14.04, f"{time}_without": 6.0}
+    quality = {"rules_precision_numbers": 99.0, "rules_recall_numbers": 62.5}
+    kept = {"rules_kept_default": 98.5, "rules_kept_crawled": 95.0}
+    write_figures(results, "rules", **times, **quality, **kept)
+    text = write_results.make_table("rules")
+    assert text.splitlines()[2:4] == ["| `unicode` | 0.25 |  |  |", "| `numbers` | 1.50 | 99.0% | 62.5% |"]
+    assert "All rules of `default` take 14.0 µs per pair, the rules without `rules` 6.0 µs." in text
+    assert "`default` keeps 98.5% and `crawled` 95.0%." in " ".join(text.split())
+    assert text.endswith("`make bench-rules`, commit 0123456, 2 cores of A processor (AVX2).")
+
+
+def test_language_identifiers_that_were_measured_are_in_the_table(results: Path) -> None:
+    buckets = [f"kdmt_captions_{bucket}" for bucket in ("1_3", "4_7", "8_15")]
+    shares = {f"{name}_{what}": value for name in buckets for what, value in (("rejected", 1.25), ("found", 98.0))}
+    times = {"kdmt_microseconds": 12.4, "heliport_microseconds": 1234.0}
+    accuracy = {"kdmt_udhr_4_7_accuracy": 97.0, "heliport_udhr_4_7_accuracy": 96.0}
+    versions = {"py3langid": "0.4.0", "heliport": "1.0"}
+    write_figures(results, "language-id", {"versions": versions}, **shares, **times, **accuracy)
+    lines = write_results.make_table("language-id").splitlines()
+    assert lines[2:5] == [f"| {words} | 1.25% | 98.00% |" for words in ("1 to 3", "4 to 7", "8 to 15")]
+    assert "| py3langid in batches, as kdmt uses it | 12 | 97.0% |" in lines
+    assert lines[-3] == "| heliport 1.0 | 1,234 | 96.0% |"
+    assert not any("lingua" in line for line in lines)
+
+
 def test_a_commit_with_changes_is_shown_as_such(results: Path) -> None:
     path = results / "science" / "s4.json"
     path.write_text(path.read_text(encoding="utf-8").replace("0123456789", "0123456789-dirty"), encoding="utf-8")

@@ -16,6 +16,9 @@ Load = Callable[..., Pipeline]
     [
         ("score.beams=[2, 2]", "score: 'beams' holds a number twice"),
         ("score.iterations=[4, 4]", "score: 'iterations' holds a number twice"),
+        ("score.metrics=[ter, ter]", "score: 'metrics' holds a name twice"),
+        ("score.metrics=[comet]", "score.metrics.0"),
+        ("score.metrics=[]", "score.metrics"),
         ("score.beams=[]", "score.beams: the list is too short"),
         ("score.tokenize=14a", "score.tokenize: should be 'auto', '13a', 'intl', 'none', 'zh'"),
     ],

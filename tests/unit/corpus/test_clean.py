@@ -304,9 +304,45 @@ def test_pairs_that_corpora_share_are_counted_where_they_occur_first(tmp_path: P
     first, second = [("a", "1"), ("b", "2"), ("a", "1")], [("b", "2"), ("c", "3")]
     third = [("c", "3"), ("b", "2"), ("d", "4")]
     corpora = [TrainingCorpus(name, pairs) for name, pairs in (("x", first), ("y", second), ("z", third))]
-    assert clean_in(tmp_path, *corpora).report.shared_pairs == ((1, 0, 0), (1, 0, 0), (1, 1, 0))
-    assert clean_in(tmp_path, corpora[0]).report.shared_pairs is None
-    assert clean_in(tmp_path, *corpora, clean=Clean(drop_duplicates=False)).report.shared_pairs is None
+    report = clean_in(tmp_path, *corpora).report
+    assert report.shared == {"pair": ((1, 0, 0), (1, 0, 0), (1, 1, 0))}
+    assert report.as_dict()["shared"] == report.shared
+    assert CleaningReport.from_record(json.loads(json.dumps(report.as_record()))) == report
+    for without in (clean_in(tmp_path, corpora[0]), clean_in(tmp_path, *corpora, clean=Clean(drop_duplicates=False))):
+        assert without.report.shared == {}
+        assert "shared" not in without.report.as_dict()
+
+
+@pytest.mark.parametrize(
+    ("duplicates", "max_duplicates", "kinds"),
+    [
+        ("pair", 1, ["pair"]),
+        ("source", 1, ["source"]),
+        ("target", 1, ["target"]),
+        ("either", 1, ["source", "target"]),
+        ("source", 2, ["pair", "source"]),
+    ],
+)
+def test_corpora_are_compared_by_the_text_of_which_duplicates_are_dropped(
+    tmp_path: Path, duplicates: str, max_duplicates: int, kinds: list[str]
+) -> None:
+    rng = random.Random(3)
+    texts = [[(f"s{rng.randrange(9)}", f"t{rng.randrange(9)}") for _ in range(rng.randrange(2, 30))] for _ in range(3)]
+    corpora = [TrainingCorpus(str(number), pairs) for number, pairs in enumerate(texts)]
+    clean = Clean.model_validate({"duplicates": duplicates, "max_duplicates": max_duplicates})
+    shared = clean_in(tmp_path, *corpora, clean=clean).report.shared
+    assert list(shared) == kinds
+    sides = {"pair": slice(2), "source": slice(1), "target": slice(1, 2)}
+    for kind, counts in shared.items():
+        expected = [[0] * 3 for _ in range(3)]
+        first_corpus: dict[Any, int] = {}
+        for number, pairs in enumerate(texts):
+            for pair in pairs:
+                text = pair[sides[kind]]
+                if text in first_corpus:
+                    expected[number][first_corpus[text]] += 1
+                first_corpus.setdefault(text, number)
+        assert counts == tuple(map(tuple, expected))
 
 
 def test_the_beginnings_of_dropped_pairs_are_counted_over_all_chunks(
@@ -633,6 +669,24 @@ def test_languages_are_judged_before_held_out_sentences_are_looked_for(tmp_path:
     assert (corpus.dropped["language"], corpus.dropped["held_out"], corpus.lines_changed["swapped"]) == (1, 1, 1)
     assert corpus.examples["language"] == [(english[2], french)]
     assert corpus.pairs_in == corpus.pairs_kept + sum(corpus.dropped.values())
+
+
+def test_swapped_sides_are_normalised_in_their_own_languages(tmp_path: Path) -> None:
+    pytest.importorskip("py3langid", reason="an extra")
+    # Moses puts a comma before the closing quotation mark in English, and after it in German
+    english = 'The chairman said "we agree", and then the committee went home.'
+    german = 'Der Vorsitzende sagte "wir stimmen zu," und dann ging der Ausschuss nach Hause.'
+    expected = (english.replace('",', ',"'), german.replace(',"', '",'))
+    for rules in (["punctuation", "language"], ["language"]):
+        clean = Clean.model_validate({"rules": rules, "min_words": 1})
+        done, swapped = (
+            clean_in(tmp_path, TrainingCorpus("a", [pair]), clean=clean, languages=("en", "de"))
+            for pair in ((english, german), (german, english))
+        )
+        assert done.pairs == swapped.pairs == [expected if "punctuation" in rules else (english, german)]
+        changed, of_swapped = (each.report.corpora[0].lines_changed for each in (done, swapped))
+        assert of_swapped == {**changed, "swapped": 1}
+        assert changed.get("punctuation", 0) == (2 if "punctuation" in rules else 0)
 
 
 # ------------------------------------------------------------------------------------------------------ chosen rules

@@ -6,12 +6,21 @@ import sys
 from typing import get_args
 
 import pytest
-import sacrebleu.metrics
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kdmt.choices import BestMetric
-from kdmt.score.metrics import MAIN_METRIC, METRICS, Metric, bleu, chrf, metric_label, sentence_bleu, sentence_chrf
+from kdmt.choices import BestMetric, ScoreMetric
+from kdmt.config import Score
+from kdmt.score.metrics import (
+    DEFAULT_METRICS,
+    METRICS,
+    bleu,
+    chrf,
+    main_metric,
+    metric_label,
+    sentence_bleu,
+    sentence_chrf,
+)
 
 REFERENCES = ["Der Hund läuft schnell über die Wiese.", "Zwei Frauen lesen ein Buch!", "Ein Kind spielt im Sand ."]
 HYPOTHESES = ["Der Hund rennt schnell über die Wiese.", "zwei Frauen lesen Bücher!", "Ein Kind spielt im Sand ."]
@@ -103,7 +112,16 @@ def test_line_counts_are_checked(metric):
 def test_the_table_has_every_metric_that_training_may_choose_checkpoints_by():
     names = set(get_args(BestMetric)) - {"loss"}
     assert names <= METRICS.keys()
-    assert MAIN_METRIC in METRICS
+
+
+def test_the_table_has_every_metric_of_the_setting_and_its_default() -> None:
+    assert METRICS.keys() == set(get_args(ScoreMetric))
+    assert tuple(Score().metrics) == DEFAULT_METRICS
+
+
+def test_bleu_is_the_main_metric_if_it_is_listed() -> None:
+    assert main_metric(["ter", "bleu"]) == "bleu"
+    assert main_metric(["chrf++", "ter"]) == "chrf++"
 
 
 @pytest.mark.parametrize("name", METRICS)
@@ -119,13 +137,36 @@ def test_every_metric_has_its_declared_range_and_direction(name):
 
 
 def test_a_metric_of_errors_is_better_when_lower():
-    from sacrebleu.metrics.ter import TER
-
-    errors = Metric("TER", lambda _, lowercase: TER(case_sensitive=not lowercase), False, (0.0, None))
-    assert errors.worst is None
+    assert METRICS["ter"].worst is None
     assert METRICS["bleu"].worst == 0
-    score = errors.score(["a b d"], ["a b c"])
+    score = METRICS["ter"].score(["a b d"], ["a b c"])
     assert (score.value, score.higher_is_better, score.range) == (pytest.approx(100 / 3), False, (0.0, None))
+
+
+def test_ter_by_hand():
+    def ter(hypotheses, references, **settings):
+        return METRICS["ter"].score(hypotheses, references, **settings).value
+
+    assert ter(["c d a b x"], ["a b c d"]) == pytest.approx(100 * 2 / 4)  # a shift of two words, and a deletion
+    assert ter(["a A", "b"], ["a a", "b b"]) == pytest.approx(100 * 2 / 4)  # a substitution, and an insertion
+    assert ter(["a A", "b"], ["a a", "b b"], lowercase=True) == pytest.approx(100 * 1 / 4)
+    # edits against the nearest reference, over the mean length of both
+    assert ter(["a b c"], ["a b c d e"], further=[["a x c"]]) == pytest.approx(100 * 1 / 4)
+
+
+@pytest.mark.parametrize("tokenize", ["zh", "ja-mecab"])
+def test_a_character_of_chinese_and_japanese_is_a_word_of_ter(tokenize):
+    score = METRICS["ter"].score(["委员会将开会。"], ["委员会在开会。"], tokenize=tokenize)
+    assert score.value == pytest.approx(100 / 7)
+    assert "norm:yes|punct:yes|asian:yes" in score.signature
+    assert METRICS["ter"].score(["委员会将开会。"], ["委员会在开会。"]).value == 100
+
+
+def test_chrf_plus_plus_by_hand():
+    # character 1-grams to 6-grams of `ab` and `ac`: 1/2, 0/1, and none of the others; words: 0/1, and no bigram
+    score = METRICS["chrf++"].score(["ab"], ["ac"])
+    assert score.value == pytest.approx(100 * (1 / 2 + 0 + 0) / 3)
+    assert "nc:6|nw:2" in score.signature
 
 
 def test_an_unknown_metric_keeps_its_name():
@@ -138,7 +179,7 @@ FURTHER = [
 ]
 
 
-@pytest.mark.parametrize("name", ["bleu", "chrf", "ter"])
+@pytest.mark.parametrize("name", METRICS)
 @pytest.mark.parametrize("lowercase", [False, True])
 @pytest.mark.parametrize("num_references", [2, 3])
 def test_several_references_are_scored_as_by_the_command_line(tmp_path, name, lowercase, num_references):
@@ -146,12 +187,15 @@ def test_several_references_are_scored_as_by_the_command_line(tmp_path, name, lo
     for number, lines in enumerate([HYPOTHESES, REFERENCES, *further]):
         (tmp_path / str(number)).write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
     references = [str(tmp_path / str(number)) for number in range(1, num_references + 1)]
-    case = {"bleu": ["-lc"], "chrf": ["--chrf-lowercase"], "ter": []}[name] if lowercase else []
-    command = [sys.executable, "-m", "sacrebleu", *references, "-i", str(tmp_path / "0"), "-m", name, "-w", "6", *case]
+    family = name.removesuffix("++")
+    if family == "ter":
+        case = [] if lowercase else ["--ter-case-sensitive"]
+    else:
+        case = [{"bleu": "-lc", "chrf": "--chrf-lowercase"}[family]] if lowercase else []
+    options = ["-m", family, "-w", "6", *case, *(["--chrf-word-order", "2"] if name != family else [])]
+    command = [sys.executable, "-m", "sacrebleu", *references, "-i", str(tmp_path / "0"), *options]
     done = subprocess.run([*command, "--format", "text"], capture_output=True, text=True, check=True)
-    ter = Metric("TER", lambda _, __: sacrebleu.metrics.TER(), higher_is_better=False, range=(0.0, None))
-    metric = ter if name == "ter" else METRICS[name]
-    found = metric.score(HYPOTHESES, REFERENCES, further=further, lowercase=lowercase)
+    found = METRICS[name].score(HYPOTHESES, REFERENCES, further=further, lowercase=lowercase)
     score, signature = parse(done.stdout.splitlines()[0])
     assert found.value == pytest.approx(score, abs=1e-6)
     assert found.signature == signature

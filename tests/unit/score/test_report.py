@@ -48,6 +48,24 @@ def with_p(comparison: Comparison, value: float) -> Comparison:
     return replace(comparison, p_values={**comparison.p_values, "bleu": PValue(value, TEST_SIGNATURE)})
 
 
+def test_without_bleu_the_first_metric_is_the_one_of_p_values_and_plots(tmp_path):
+    errors = MetricScore(55.5, "tok:tercom", higher_is_better=False, range=(0.0, None))
+    plus = MetricScore(44.4, "nw:2")
+    comparison = replace(COMPARISON, system="teacher", p_values={"ter": PValue(0.25, "t"), "chrf++": PValue(0.75, "c")})
+    for scores, p_value, note, pictures in (
+        ({"ter": errors, "chrf++": plus}, "0.250", "p (TER, paired bootstrap): t", 0),
+        ({"chrf++": plus, "ter": errors}, "0.750", "p (chrF++, paired bootstrap): c", 1),
+    ):
+        rows = [replace(ROW, scores=scores)]
+        text = render_table(rows, [comparison])
+        assert line_of(text, "teacher 5").endswith(p_value)
+        assert note in text
+        assert "TER is a rate of errors: lower is better" in text
+        assert "BLEU" not in text
+        write_html(tmp_path / "page.html", rows, [comparison])
+        assert (tmp_path / "page.html").read_text(encoding="utf-8").count("<svg") == pictures
+
+
 def three_seeds():
     """Return rows and comparisons of a teacher and two students over three seeds.
 

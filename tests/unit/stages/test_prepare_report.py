@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import json
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -76,6 +77,24 @@ def test_dropped_pairs_are_shown_with_their_corpus_rule_and_overlaps() -> None:
     assert ["train.1 text/more.en", "valid.source", "1"] in cells("dropped pairs with text of a held-out set")
     assert "&lt;b onclick=alert(1)&gt;ba&lt;/b&gt; \\u0007\\u202e" in page()
     assert "<b onclick" not in page()
+
+
+@pytest.mark.usefixtures("pipeline")
+def test_sources_and_targets_that_occur_before_are_on_the_page_if_they_are_dropped() -> None:
+    pairs = list(zip(*(read_lines(Path(f"text/train.{lang}")) for lang in ("en", "de")), strict=True))
+    more = [(pairs[0][0], "be be bu"), (pairs[1][0], "bi be bu"), ("bo bo bi bo", pairs[2][1])]
+    for side, lang in enumerate(("en", "de")):
+        write_lines(Path(f"text/more.{lang}"), [pair[side] for pair in more])
+    corpora = [
+        {"source": {"path": f"text/{name}.en"}, "target": {"path": f"text/{name}.de"}} for name in ("train", "more")
+    ]
+    change(train=corpora, clean={"duplicates": "either"}, tokenizer={"vocab_size": 30})
+    run_stages("prepare")
+    shared = json.loads((MADE / "report.json").read_text(encoding="utf-8"))["shared"]
+    assert [counts[1][0] for counts in (shared["source"], shared["target"])] == [2, 1]
+    for side, count in (("source", "2"), ("target", "1")):
+        found = cells(f"pairs whose {side} occurs before")
+        assert ["train.1 text/more.en", "train.0 text/train.en", count] in found
 
 
 @pytest.mark.usefixtures("pipeline")

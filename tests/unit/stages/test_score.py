@@ -18,7 +18,6 @@ from tiny_pipeline import Finished, hash_tree, kdmt, read_lines, run_stages, set
 
 from kdmt.cli import main
 from kdmt.decode.engines.translator import Translator
-from kdmt.score.metrics import METRICS, Metric
 
 TINY = Path("runs/tiny")
 RUNS = {"teacher": "teacher", "raw": "students/raw/seed_1", "distilled": "students/distilled/seed_1"}
@@ -184,13 +183,28 @@ def test_a_report_of_an_earlier_version_is_up_to_date(setting: str) -> None:
 
 
 @pytest.mark.usefixtures("finished", "undecoded")
-def test_a_new_metric_scores_the_stored_translations_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    ter = Metric("TER", lambda _, lowercase: sacrebleu.TER(case_sensitive=not lowercase), higher_is_better=False)
-    monkeypatch.setitem(METRICS, "ter", ter)
-    result = score()
-    assert "the setting metrics changed from ['bleu', 'chrf'] to ['bleu', 'chrf', 'ter']" in result.err
-    rows = json.loads((TINY / "scores.json").read_text(encoding="utf-8"))
-    assert all(row["scores"]["ter"]["signature"].startswith("nrefs:1|case:mixed|tok:tercom") for row in rows)
+def test_further_metrics_score_the_stored_translations_again() -> None:
+    before = rows()
+    assert score("score.metrics=[bleu, chrf]").err == "score: up to date, nothing to do\n"
+    result = score("score.metrics=[bleu, chrf, chrf++, ter]")
+    assert "the setting metrics changed from ['bleu', 'chrf'] to ['bleu', 'chrf', 'chrf++', 'ter']" in result.err
+    references = Path("text/test.de").read_text(encoding="utf-8").splitlines()
+    ter, plus = sacrebleu.TER(case_sensitive=True), sacrebleu.CHRF(word_order=2)
+    for row, old in zip(rows(), before, strict=True):
+        assert {name: row["scores"][name] for name in ("bleu", "chrf")} == old["scores"]
+        text = TINY / f"score/{row['system']}.seed_{row['seed']}.test.beam{row['beam']}.de"
+        hypotheses = text.read_text(encoding="utf-8").splitlines()
+        for name, metric in (("ter", ter), ("chrf++", plus)):
+            assert row["scores"][name]["value"] == pytest.approx(metric.corpus_score(hypotheses, [references]).score)
+            assert row["scores"][name]["signature"] == str(metric.get_signature())
+    assert all(each["p_values"].keys() == {"bleu", "chrf", "chrf++", "ter"} for each in significance())
+    assert "TER is a rate of errors: lower is better" in result.out
+    assert [row["scores"].keys() for row in rows_with("score.metrics=[ter]")] == [{"ter"}] * len(before)
+
+
+def rows_with(*sets: str) -> list[dict[str, Any]]:
+    assert score(*sets).code == 0
+    return rows()
 
 
 @pytest.fixture

@@ -91,7 +91,7 @@ def make_report(text: str = "corpus", **changes: Any) -> DataReport:
         splits=[ReportedSplit("valid", "en", 10, 100, 1, 2)],
         ratios=Histogram(("below 1", "1+"), (5, 6)),
         sampled_pairs=11,
-        shared=[(text, text, 13)],
+        shared={"pair": [(text, text, 13)], "source": [(text, text, 21)], "target": []},
         held_out=[(text, "valid.source", 14)],
         held_out_shared=[("test", "valid", 15)],
         suggestion=text,
@@ -122,11 +122,15 @@ def test_every_part_is_on_the_page() -> None:
     ):
         assert wanted in text, wanted
     assert "copy" not in text  # it dropped nothing
+    assert "pairs that occur before" in text
+    assert "pairs whose source occurs before" in text
+    assert "21" in text
+    assert "pairs whose target occurs before" not in text
 
 
 def test_sections_without_content_are_left_out() -> None:
     sides = [replace(side, languages={}) for side in make_report().sides]
-    found = make_report(patterns={}, shared=[], held_out=[], held_out_shared=[], sides=sides)
+    found = make_report(patterns={}, shared={"source": []}, held_out=[], held_out_shared=[], sides=sides)
     text = "\n".join(read(render_page(found)).text)
     assert not [title for title in ("Patterns", "Languages", "Overlaps") if title in text]
 
@@ -161,7 +165,7 @@ def many_corpora(count: int) -> DataReport:
     return make_report(
         rules=corpora,
         texts=[ReportedText(each.name, (long,), ("a" * 64,), long, 10**8, 10**7, 10**7) for each in corpora],
-        shared=[(one.name, other.name, 5) for one in corpora for other in corpora],
+        shared={"pair": [(one.name, other.name, 5) for one in corpora for other in corpora]},
         held_out=[(one.name, f"test_{number}.source", 5) for one in corpora for number in range(20)],
         warnings=[long] * 10_000,
     )
