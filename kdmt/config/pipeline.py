@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 from pydantic import Field, ValidationError, model_validator
 
+from kdmt.choices import ScoreMetric
 from kdmt.config.distill import Distill
 from kdmt.config.knowledge import Knowledge
 from kdmt.config.messages import describe_problems
@@ -85,6 +86,23 @@ class Pipeline(Section):
             if self.prepare.text.moses:
                 _check_moses(key, getattr(self, key), already_applied=self.prepare.text.already_applied)
         return self
+
+    @model_validator(mode="after")
+    def _scorers(self) -> Pipeline:
+        known = f"'scorers' has {', '.join(self.scorers) or 'none'}"
+        for name in self.score.scorers or []:
+            if name not in self.scorers:
+                raise ValueError(f"'score.scorers': {name!r}: {known}")
+        for name in self.scorers:
+            if name in get_args(ScoreMetric):
+                raise ValueError(f"'scorers': a scorer cannot be called {name!r}, as a metric is")
+        return self
+
+    @property
+    def scorers_of_score(self) -> dict[str, Scorer]:
+        """Return the external scorers of the score stage by name, in the order of their columns."""
+        names = self.score.scorers
+        return self.scorers if names is None else {name: self.scorers[name] for name in names}
 
     @property
     def direction(self) -> Direction:

@@ -19,11 +19,12 @@ from rich.text import Text  # brackets in Text are not interpreted as markup
 from kdmt.files import write_text
 from kdmt.html_page import page_html, table_html
 from kdmt.models.checkpoint_choice import describe_updates
-from kdmt.score.metrics import main_metric, metric_label
+from kdmt.score.metrics import METRICS, MetricScore, main_metric, metric_label
 from kdmt.score.pareto import Point, pareto_svg
 from kdmt.score.score_files import Comparison, Missing, ScoreRow, TakenCheckpoint
 from kdmt.score.significance import mean_and_sd
 
+_NARROW = 10  # width of a range whose scores have four decimals
 _NUM_REFERENCES = re.compile(r"\bnrefs:([0-9]{1,4})\b")
 
 Group = list[ScoreRow]  # rows that differ only in the seed, shown as one line of a table
@@ -171,12 +172,19 @@ def _score_columns(rows: Sequence[ScoreRow], comparisons: Sequence[Comparison]) 
     for baseline in dict.fromkeys(comparison.baseline for comparison in comparisons):
         against = [comparison for comparison in comparisons if comparison.baseline == baseline]
         columns.append(_Column(f"p against\n{baseline}", partial(_p_values, against, _main_metric(rows))))
+        for name in _external_names(rows):
+            columns.append(_Column(f"p ({name})\nagainst {baseline}", partial(_p_values, against, name)))
     return columns
 
 
 def _metric_names(rows: Iterable[ScoreRow]) -> list[str]:
     """Return the names of the metrics in the rows, in order of first appearance."""
     return list(dict.fromkeys(name for row in rows for name in row.scores))
+
+
+def _external_names(rows: Iterable[ScoreRow]) -> list[str]:
+    """Return the names of the external scorers in the rows."""
+    return [name for name in _metric_names(rows) if name not in METRICS]
 
 
 def _main_metric(rows: Iterable[ScoreRow]) -> str:
@@ -188,7 +196,14 @@ def _second_label(name: str) -> str:
 
 
 def _mean_score(metric: str, group: Group) -> str:
-    return _mean([row.scores[metric].value for row in group if metric in row.scores])
+    scores = [row.scores[metric] for row in group if metric in row.scores]
+    return _mean([score.value for score in scores], digits=max(map(_digits, scores), default=2))
+
+
+def _digits(score: MetricScore) -> int:
+    """Return the number of decimals of a score, more for a narrow range."""
+    low, high = score.range
+    return 4 if low is not None and high is not None and high - low <= _NARROW else 2
 
 
 def _mean_second_score(metric: str, group: Group) -> str:
@@ -215,11 +230,11 @@ def _engine(row: ScoreRow) -> str:
     return f"{row.engine} {row.compute_type}, {row.threads} thread{'s' if row.threads != 1 else ''}"
 
 
-def _mean(values: Sequence[float]) -> str:
+def _mean(values: Sequence[float], *, digits: int = 2) -> str:
     if not values:
         return ""
     mean, sd = mean_and_sd(values)
-    return f"{mean:.2f}" if sd is None else f"{mean:.2f} ± {sd:.2f}"
+    return f"{mean:.{digits}f}" if sd is None else f"{mean:.{digits}f} ± {sd:.{digits}f}"
 
 
 def _median(values: Sequence[float]) -> str:
@@ -248,12 +263,13 @@ def _notes(rows: Sequence[ScoreRow], comparisons: Sequence[Comparison], missing:
         second = [row.second_scores[name] for row in rows if name in row.second_scores]
         signatures += [(metric_label(name), score.signature) for score in first]
         signatures += [(_second_label(name), score.signature) for score in second]
-    main = _main_metric(rows)
-    p_label = f"p ({metric_label(main)}, paired bootstrap)"
-    signatures += [(p_label, each.p_values[main].signature) for each in comparisons if main in each.p_values]
+    for name in (_main_metric(rows), *_external_names(rows)):
+        p_label = f"p ({metric_label(name)}, paired bootstrap)"
+        signatures += [(p_label, each.p_values[name].signature) for each in comparisons if name in each.p_values]
     notes = [f"{name}: {signature}" for name, signature in dict.fromkeys(signatures)]
     errors = dict.fromkeys(name for row in rows for name, score in row.scores.items() if not score.higher_is_better)
-    notes += [f"{metric_label(name)} is a rate of errors: lower is better" for name in errors]
+    notes += [f"{metric_label(name)} is a rate of errors: lower is better" for name in errors if name in METRICS]
+    notes += [_external_note(name, rows) for name in _external_names(rows)]
     engines = {_engine(row) for row in rows}
     if len(engines) == 1:
         notes.append(f"decoded with {engines.pop()}")
@@ -271,6 +287,14 @@ def _notes(rows: Sequence[ScoreRow], comparisons: Sequence[Comparison], missing:
         )
     notes += [f"missing: {each.system} seed {each.seed}: {each.missing}" for each in missing]
     return notes
+
+
+def _external_note(name: str, rows: Iterable[ScoreRow]) -> str:
+    """Return the direction and the range of an external scorer's scores."""
+    score = next(row.scores[name] for row in rows if name in row.scores)
+    low, high = ("no bound" if bound is None else f"{bound:g}" for bound in score.range)
+    direction = "higher" if score.higher_is_better else "lower"
+    return f"{name} is the mean of segment scores by an external scorer: {direction} is better, from {low} to {high}"
 
 
 def _checkpoint_note(taken: TakenCheckpoint) -> str:

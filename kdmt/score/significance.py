@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, cast
 from kdmt.score.metrics import DEFAULT_METRICS, METRICS
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
     from sacrebleu.significance import Result
 
 SEED = 12345  # default of sacreBLEU, so that its command line gives the same figures
@@ -92,6 +94,34 @@ def paired_bootstrap(
         estimates[name] = _estimates(systems_in_order, cast("list[Result]", results[known]))
         texts[name] = str(signatures[known])
     return PairedBootstrap(baseline, samples, seed, estimates, texts)
+
+
+def bootstrap_means(
+    baseline_N: NDArray[np.float64], system_N: NDArray[np.float64], *, samples: int = 1000, seed: int = SEED
+) -> float:
+    """Return the p-value of the difference of two systems' mean segment scores by paired bootstrap resampling.
+
+    The test and the formula are those of `paired_bootstrap`; a score of a test set is the mean of its segments.
+
+    Args:
+        baseline_N, system_N: scores of the same segments.
+
+    Raises:
+        ValueError: if the systems differ in length, there is no segment, or `samples` or `seed` is not positive.
+    """
+    import numpy as np
+
+    if len(baseline_N) != len(system_N) or not len(system_N):
+        raise ValueError(f"{len(system_N)} scores against {len(baseline_N)}")
+    if seed < 1 or samples < 1:
+        raise ValueError(f"seed ({seed}) and samples ({samples}) must be positive")
+    difference_N = system_N - baseline_N
+    observed = abs(float(difference_N.mean()))
+    if observed == 0:
+        return 1.0
+    random, count = np.random.default_rng(seed), len(difference_N)
+    drawn = np.array([abs(difference_N[random.integers(count, size=count)].mean()) for _ in range(samples)])
+    return (int(np.count_nonzero(drawn - drawn.mean() > observed)) + 1) / (samples + 1)
 
 
 def mean_and_sd(values: Sequence[float]) -> tuple[float, float | None]:

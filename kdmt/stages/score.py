@@ -16,6 +16,7 @@ from kdmt.models.checkpoint_folder import checkpoint_sha256, resolve_checkpoint,
 from kdmt.score.metrics import DEFAULT_METRICS
 from kdmt.score.report import render_table
 from kdmt.score.score_files import Missing, ReportFiles, read_comparisons, read_scores
+from kdmt.score.scorers.segments import model_inputs
 from kdmt.score.systems import System
 from kdmt.stages.measures import bleu_tokenizer
 from kdmt.stages.workspace import Workspace
@@ -77,7 +78,10 @@ def _plan(workspace: Workspace, systems: Sequence[System], missing: Sequence[Mis
         inputs["score.nat.ctc_lm"] = known_sha256(Path(settings.nat.ctc_lm))
     extra: dict[str, object] = {"baseline": _baseline(workspace.config, systems)}
     extra["never trained"] = [f"{each.system} seed {each.seed}" for each in missing]
-    made = make_plan({"score": settings}, extra, inputs)
+    scorers = workspace.config.scorers_of_score
+    sections = {f"scorers.{name}": scorer for name, scorer in scorers.items()}
+    inputs |= model_inputs(scorers)
+    made = make_plan({"score": settings, **sections}, extra, inputs)
     result = dict(made.settings)
     result["metrics"] = result.pop("score.metrics")  # its name in records of versions that had no such setting
     # resolved, so that a record of 13a is up to date if `auto` resolves to 13a

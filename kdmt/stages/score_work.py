@@ -33,6 +33,7 @@ from kdmt.score.score_files import Missing, ReportFiles, ScoreRow, TakenCheckpoi
 from kdmt.score.systems import System, SystemRun, Way, compare_runs, file_name, taken_checkpoint
 from kdmt.score.test_sets import References, TestSet
 from kdmt.score.translations import Decoded, Translations
+from kdmt.stages.external_scores import add_external_scores
 from kdmt.stages.measures import bleu_tokenizer, spaced_sides, tokenizer_note
 from kdmt.stages.references import join_words, read_further, read_references
 from kdmt.stages.workspace import Workspace
@@ -71,7 +72,9 @@ def score_systems(
     translations = Translations(folder / _DECODED, earlier, workspace.direction.target)
     scored = [pair for system in systems for pair in _score_system(workspace, system, threads, test_sets, translations)]
     rows, runs = [row for row, _ in scored], [run for _, run in scored]
-    comparisons = compare_runs(runs, test_sets, baseline=baseline, samples=config.score.bootstrap_samples)
+    rows, segments = add_external_scores(workspace, rows, runs)
+    samples = config.score.bootstrap_samples
+    comparisons = compare_runs(runs, test_sets, baseline=baseline, samples=samples, segments=segments)
     write_scores(reports.scores, rows, missing)
     write_comparisons(reports.significance, comparisons)
     write_html(reports.page, rows, comparisons, missing=missing, title=config.name)
@@ -145,7 +148,8 @@ def _score_system(
                 workspace.say(f"score: {where}: translated before, scored again")
             first, second = _both_forms(workspace, codec, decoded.words)
             write_lines(_text_file(workspace, file), first)
-            run = SystemRun(system, name, way, kind.library, kind.compute_type, first)
+            finished = first if score.detokenized else second
+            run = SystemRun(system, name, way, kind.library, kind.compute_type, first, finished)
             scores = test_set.score(first, second)
             row = _row(run, scores, decoded, taken, threads=threads, parameters=parameters, sha256=sha256)
             yield row, run

@@ -11,7 +11,7 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from itertools import islice
@@ -262,6 +262,12 @@ def score_segments(scorer: OpenScorer, segments: Iterable[Segment]) -> NDArray[n
         scores.append(scorer.score(chunk, first=first))
         first += len(chunk)
     return np.concatenate(scores)
+
+
+def model_inputs(scorers: Mapping[str, Scorer]) -> dict[str, str]:
+    """Return the SHA-256 of the model of each scorer that has one, for a plan."""
+    found = {f"scorers.{name}.model": model_sha256(scorer, name) for name, scorer in scorers.items()}
+    return {path: sha256 for path, sha256 in found.items() if sha256 is not None}
 
 
 def model_sha256(settings: Scorer, name: str) -> str | None:
