@@ -188,7 +188,7 @@ def test_an_unknown_metric_has_a_column_under_its_own_name():
     row = replace(ROW, scores={**ROW.scores, "comet": MetricScore(0.85, "wmt22-comet-da", range=(0.0, 1.0))})
     text = render_table([row, replace(ROW, system="older")])
     assert line_of(text, "system beam") == "system beam BLEU chrF comet"
-    assert line_of(text, "teacher 5") == "teacher 5 41.02 60.50 0.85"
+    assert line_of(text, "teacher 5") == "teacher 5 41.02 60.50 0.8500"
     assert line_of(text, "older 5") == "older 5 41.02 60.50"
     assert "comet: wmt22-comet-da" in text
 
