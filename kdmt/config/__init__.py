@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from kdmt.config.bounds import check_bounds, largest
 from kdmt.config.corpora import Corpus, HeldOut, Monolingual, ParallelText, Quality, Source, split_login
-from kdmt.config.distill import Distill, Failures, ForeignTeacher, OnFailure, Reverse, Shortlist
+from kdmt.config.distill import Distill, Failures, ForeignTeacher, OnFailure, Reverse, ScorerFilter, Shortlist
 from kdmt.config.filters import AlignmentScore, CrossEntropyDifference, ExternalFilter, ReverseScore, ScoreLimit
 from kdmt.config.flattening import REQUIRED, Setting, flatten_settings, resolved
 from kdmt.config.knowledge import Knowledge
@@ -93,6 +93,7 @@ __all__ = [
     "Score",
     "ScoreLimit",
     "Scorer",
+    "ScorerFilter",
     "Section",
     "SelfSupervised",
     "Setting",

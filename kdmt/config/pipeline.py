@@ -93,6 +93,16 @@ class Pipeline(Section):
         for name in self.score.scorers or []:
             if name not in self.scorers:
                 raise ValueError(f"'score.scorers': {name!r}: {known}")
+        quality = self.distill.quality
+        if quality is not None:
+            scorer = self.scorers.get(quality.scorer)
+            if scorer is None:
+                raise ValueError(f"'distill.quality.scorer': {quality.scorer!r}: {known}")
+            if scorer.reference and self.distill.monolingual:
+                raise ValueError(
+                    f"'distill.quality.scorer': {quality.scorer!r} needs references, and the text of "
+                    f"'distill.monolingual' has none"
+                )
         for name in self.scorers:
             if name in get_args(ScoreMetric):
                 raise ValueError(f"'scorers': a scorer cannot be called {name!r}, as a metric is")

@@ -90,7 +90,7 @@ WITHOUT_TORCH = {
         for name in (
             *("blocks", "candidates", "decoding", "failures", "mbr", "merge", "selection", "shortlist", "similarity"),
             *("chosen_teacher", "comparison", "imported", "inputs", "pair_scores", "reverse", "sources"),
-            *("target_choices", "teacher_engines", "teachers", "training_text", "verification"),
+            *("dropping", "quality", "target_choices", "teacher_engines", "teachers", "training_text", "verification"),
         )
     ),
     *(f"workers.{name}" for name in ("open", "processes", "progress", "ray_actors", "scheduler", "tasks", "worker")),
@@ -98,7 +98,16 @@ WITHOUT_TORCH = {
     *(
         f"stages.{name}"
         for name in (
-            *("distill", "distill_work", "followers", "given_checkpoints", "knowledge", "measures", "training"),
+            *(
+                "distill",
+                "distill_work",
+                "external_scores",
+                "followers",
+                "given_checkpoints",
+                "knowledge",
+                "measures",
+                "training",
+            ),
             *("training_inputs", "workspace"),
         )
     ),
