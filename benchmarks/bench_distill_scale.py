@@ -34,7 +34,7 @@ from generated_text import generate
 from process_memory import run_measured
 
 from kdmt.config import load_pipeline
-from kdmt.distill.mbr import by_expected_chrf
+from kdmt.distill.mbr import by_expected_utility
 from kdmt.distill.selection import Selector, interpolated
 from kdmt.distill.similarity import bleu_nearness, chrf_nearness
 from kdmt.types import Hypothesis
@@ -44,7 +44,7 @@ CHOICE_SENTENCES = 50_000
 RULES = {
     "bleu": interpolated(bleu_nearness("13a")),
     "chrf": interpolated(chrf_nearness),
-    "mbr": by_expected_chrf(),
+    "mbr": by_expected_utility(),
 }
 STEPS = ("plan", "run", "merge", "choose")
 
@@ -56,6 +56,7 @@ class CopyTeacher:
     max_source_tokens: int = 1024
     max_target_tokens: int = 1024
     vocab_size: int = 65_000
+    limits_lengths: bool = True
     nbest: int = 1
 
     def open(self, _: Any, __: Any) -> Callable[..., list[list[Hypothesis]]]:

@@ -6,8 +6,9 @@ The stage downloads the text (gzip) from a server on this machine, cleans it wit
 identification, drops duplicates and near-duplicates, removes pairs that share n-grams with held-out sets, trains a
 tokenizer and writes the data-bin.
 Figures for the largest number of pairs have no suffix. `prepare_rss_gb` is the largest sum of the resident memory of
-the processes of the stage, with shared pages counted once (PSS), read every half second. `prepare_linearity` is the
-time per pair of the largest number divided by that of the smallest. `prepare_ratio_spm_encode` is the time of the whole
+the processes of the stage, with shared pages counted once (PSS), read every half second. `prepare_cpu_per_pair` is the
+CPU time of all processes, user and system. `prepare_linearity` is the wall time per pair of the largest number divided
+by that of the smallest. `prepare_ratio_spm_encode` is the time of the whole
 stage for the smallest number, divided by the time that SentencePiece alone needs to encode the cleaned text of both
 sides with the same number of threads in the same run.
 """
@@ -53,6 +54,7 @@ class Run:
     pairs: int
     kept: int
     seconds: float
+    cpu_seconds: float
     steps: Mapping[str, float]  # step -> seconds
     pss_gb: float
     text_gb: float
@@ -101,10 +103,12 @@ def figures_of(runs: Sequence[Run]) -> Iterator[Figure]:
     yield Figure("prepare_rss_gb", large.pss_gb, "GB")
     yield Figure("prepare_pairs_per_second", large.pairs / large.seconds, "pairs/s")
     yield Figure("prepare_seconds", large.seconds, "s")
+    yield Figure("prepare_cpu_per_pair", 1e6 * large.cpu_seconds / large.pairs, "us")
     yield from (Figure(f"prepare_{step}_seconds", large.steps[step], "s") for step in STEPS)
     if len(runs) > 1:
         yield Figure("prepare_rss_gb_small", small.pss_gb, "GB")
         yield Figure("prepare_pairs_per_second_small", small.pairs / small.seconds, "pairs/s")
+        yield Figure("prepare_cpu_per_pair_small", 1e6 * small.cpu_seconds / small.pairs, "us")
         yield Figure("prepare_linearity", (large.seconds / large.pairs) / (small.seconds / small.pairs), "ratio")
         yield from (Figure(f"prepare_{step}_seconds_small", small.steps[step], "s") for step in STEPS)
     assert small.spm_seconds is not None
@@ -128,7 +132,7 @@ def measure(workdir: Path, pairs: int, *, near_duplicates: float, encode: bool) 
     signs = {
         "download": [chunks],
         "first_pass": [chunks / "digests-pair.repeats"],
-        "second_pass": [partial / "train.en.part"],
+        "second_pass": [partial / "train.en.part", partial / "train.en"],  # the first may be there for a moment only
         "write": [partial / "text.json"],
         "tokenizer": [partial / "data-bin"],
     }
@@ -143,6 +147,7 @@ def measure(workdir: Path, pairs: int, *, near_duplicates: float, encode: bool) 
         pairs=pairs,
         kept=report["pairs_out"],
         seconds=measured.seconds,
+        cpu_seconds=measured.cpu_seconds,
         steps=dict(zip(STEPS, (end - start for start, end in itertools.pairwise([0.0, *ends])), strict=True)),
         pss_gb=measured.peak_pss / 1e9,
         text_gb=sum((prepared / f"train.{lang}").stat().st_size for lang in ("en", "de")) / 1e9,

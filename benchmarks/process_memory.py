@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import threading
@@ -15,9 +16,10 @@ _INTERVAL_SECONDS = 0.5
 
 @dataclass(frozen=True)
 class Measured:
-    """Wall time of a command, and peak memory of its process tree in bytes, read twice per second."""
+    """Time of a command, and peak memory of its process tree in bytes, read twice per second."""
 
-    seconds: float
+    seconds: float  # wall time
+    cpu_seconds: float  # CPU time of all processes, user and system
     peak_pss: int  # shared pages counted once
     peak_rss: int  # shared pages counted in each process that has them
     seen: Mapping[str, float] = field(default_factory=dict)  # name -> seconds until one of its paths was there
@@ -45,12 +47,13 @@ def run_measured(command: Sequence[str], *, signs: Mapping[str, Sequence[Path]] 
 
     watcher = threading.Thread(target=watch)
     watcher.start()
-    code = process.wait()
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
     done.set()
     watcher.join()
-    if code:
-        sys.exit(f"{' '.join(command)} ended with {code}")
-    return Measured(time.perf_counter() - started, peaks[0], peaks[1], seen)
+    if process.returncode:
+        sys.exit(f"{' '.join(command)} ended with {process.returncode}")
+    return Measured(time.perf_counter() - started, usage.ru_utime + usage.ru_stime, peaks[0], peaks[1], seen)
 
 
 def _process_tree(pid: int) -> Iterator[int]:

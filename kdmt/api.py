@@ -307,8 +307,9 @@ def load(
     """Open a trained model.
 
     Args:
-        path: a run such as `runs/NAME/teacher` or `runs/NAME/students/STUDENT/seed_1`, a checkpoint folder, or a
-            CTranslate2 or ONNX folder that `kdmt export` wrote.
+        path: a run such as `runs/NAME/teacher` or `runs/NAME/students/STUDENT/seed_1`, of which the checkpoint that
+            was chosen by validation is opened, a checkpoint folder, or a CTranslate2 or ONNX folder that
+            `kdmt export` wrote.
         device: `auto`, `cpu`, `cuda` or `cuda:N`; `auto` is the first GPU if there is one.
         threads: number of CPU threads of this process, 0 for one per core (default: PyTorch's setting).
         iterations: maximum number of iterations of a non-autoregressive model.

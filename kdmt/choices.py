@@ -75,9 +75,20 @@ OnTooLong = Literal["skip", "upsample"]  # for a target without an alignment to 
 # distill stage
 DistillEngine = Literal["auto", "ctranslate2", "torch"]
 ExecutorName = Literal["processes", "inline", "ray"]
-Failure = Literal["empty", "too_long", "repetition", "unk", "ratio", "copied", "script"]
+# of an answer of a large language model
+AnswerFailure = Literal[
+    "no_answer", "refusal", "truncated", "chatter", "several_lines", "quotes", "echoed", "wrong_language"
+]
+Cleaning = Literal["removed_reasoning", "removed_prefix", "removed_quotes"]  # of such an answer
+Failure = Literal["empty", "too_long", "repetition", "unk", "ratio", "copied", "script", AnswerFailure]
+AnswerBatch = Literal["sentences", "paragraph"]  # of one request: numbered lines, or the lines of a paragraph
 OnFailure = Literal["keep", "reference", "drop"]
 SimilarityName = Literal["sentence_bleu", "chrf"]
+MbrUtility = Literal["chrf", "bleu"]
+MbrWeights = Literal["equal", "count", "probability"]  # of the candidates as references
+FeatureName = Literal["score", "log_prob", "length", "ratio", "count", "mbr", "language_model"]  # of a candidate
+TuningMetric = Literal["bleu", "chrf"]
+DiverseQuality = Literal["utility", "probability"]
 DagSearch = Literal["greedy", "lookahead", "viterbi"]
 
 # commands

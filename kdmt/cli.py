@@ -66,8 +66,10 @@ Rebuild = Annotated[
         "--rebuild", help="Whether to run the stages before this one too, if they are not up to date (default: no)."
     ),
 ]
-ModelPath = Annotated[Path, typer.Argument(help="Checkpoint folder, run, or folder written by 'kdmt export'.")]
-Checkpoint = Annotated[Path, typer.Argument(help="Checkpoint folder or run.")]
+ModelPath = Annotated[
+    Path, typer.Argument(help="Checkpoint folder, run (its chosen checkpoint), or folder written by 'kdmt export'.")
+]
+Checkpoint = Annotated[Path, typer.Argument(help="Checkpoint folder or run (its chosen checkpoint).")]
 Device = Annotated[str, typer.Option(help="Device: auto, cpu, cuda or cuda:N; auto is the first GPU, or the CPU.")]
 SourceLang = Annotated[
     str | None, typer.Option("--source-lang", "-s", help="Source language (default: as in the data).")
@@ -325,12 +327,27 @@ def distill(
     ] = False,
     verify_blocks: Annotated[int, typer.Option(min=0, help="Number of blocks that --verify decodes again.")] = 2,
     verify_seed: Annotated[int | None, typer.Option(help="Seed for choosing the blocks (default: random).")] = None,
+    dry_run: Annotated[
+        bool,
+        typer.Option(
+            "--dry-run",
+            help="Whether to print the requests and tokens that a language model still needs, and send nothing "
+            "(default: no).",
+        ),
+    ] = False,
     set_: Overrides = None,
     runs: Runs = RUNS,
     mirror: Mirrors = None,
     rebuild: Rebuild = False,
 ) -> None:
     """Translate the training set with the teacher."""
+    if dry_run:
+        from kdmt.stages.pipeline import run_estimate
+
+        if verify or shard is not None or rebuild:
+            raise UserError("--dry-run sends and changes nothing: give neither --verify, --shard nor --rebuild")
+        run_estimate(_workspace(pipeline, set_, runs, mirror))
+        return
     if verify or shard is not None:
         from kdmt.stages.pipeline import run_shards, run_verification
 
@@ -464,7 +481,10 @@ def fairseq_plugin() -> None:
 @app.command()
 def rescore(
     checkpoint: Annotated[
-        Path, typer.Argument(help="Checkpoint folder, run, or folder written by 'kdmt export --to ctranslate2'.")
+        Path,
+        typer.Argument(
+            help="Checkpoint folder, run (its chosen checkpoint), or folder written by 'kdmt export --to ctranslate2'."
+        ),
     ],
     source: Annotated[Path, typer.Argument(help="Raw text in the source language, one sentence per line.")],
     target: Annotated[Path, typer.Argument(help="Raw text in the target language, one translation per line.")],

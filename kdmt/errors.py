@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 
 class UserError(Exception):
@@ -10,6 +12,15 @@ class UserError(Exception):
 
     The command line prints the message without a traceback and exits with code 2. Existing files are not changed.
     """
+
+
+@contextmanager
+def naming(where: str) -> Iterator[None]:
+    """Put a place, such as the YAML path of a setting, before the message of a `UserError`."""
+    try:
+        yield
+    except UserError as error:
+        raise UserError(f"{where}: {error}") from None
 
 
 _LONGEST_REASON = 300  # characters

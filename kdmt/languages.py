@@ -356,13 +356,15 @@ def usual_bleu_tokenizer(code: str) -> str:
 def missing_extra(tokenizer: str) -> str | None:
     """Return the extra of kdmt (`ja` of `kdmt[ja]`) that installs missing packages of a tokenizer, or None."""
     modules, extra = _PACKAGES.get(tokenizer, ((), ""))
-    return extra if any(not _installed(module) for module in modules) else None
+    return extra if any(not is_installed(module) for module in modules) else None
 
 
-def _installed(module: str) -> bool:
+def is_installed(module: str) -> bool:
+    """Return whether a module can be imported, without importing it."""
     try:
         return importlib.util.find_spec(module) is not None
-    except ValueError:  # `sys.modules` has an entry with this name but without a spec
+    except (ModuleNotFoundError, ValueError):
+        # there is no parent package, or `sys.modules` has an entry with this name but without a spec
         return False
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from hypothesis import strategies as st
 
-from kdmt.distill.selection import Candidate, Selector
+from kdmt.distill.selection import Candidate, Line, Selector
 
 texts_of_a_sentence = st.lists(
     st.lists(st.sampled_from(["ein", "eine", "Haus", "haus", "groß", "."]), min_size=1, max_size=6).map(" ".join),
@@ -22,7 +22,8 @@ def candidates_of(texts: Sequence[str], log_probs: Sequence[float] | None = None
 
 def chosen(selector: Selector, candidates: Sequence[Candidate], reference: str = "") -> int:
     """Return the index of the candidate that is chosen."""
-    ((candidate, weight),) = selector.choose(candidates, reference)
-    assert weight == 1.0
+    (choice,) = selector.choose(candidates, Line(reference=reference))
+    assert choice.weight == 1.0
+    assert len(choice.values) == len(selector.columns)
     assert not selector.weighs
-    return next(place for place, each in enumerate(candidates) if each is candidate)
+    return choice.index

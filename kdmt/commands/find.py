@@ -12,7 +12,8 @@ from kdmt.corpus.datasets.records import Dataset
 from kdmt.errors import UserError
 from kdmt.languages import Direction, parse_language
 
-_UNITS = (("GB", 1e9), ("MB", 1e6), ("kB", 1e3))
+_UNITS = (("TB", 1e12), ("GB", 1e9), ("MB", 1e6), ("kB", 1e3))
+_ROUNDS_UP = 0.9995  # of a unit: with three digits, 999.5 MB is 1 GB
 _WIDTH = 40  # column at which comments begin, if the names are shorter
 
 
@@ -101,7 +102,9 @@ def size_and_licence(dataset: Dataset) -> str:
 
 
 def _size(num_bytes: int) -> str:
-    unit, factor = next(((unit, factor) for unit, factor in _UNITS if num_bytes >= factor), ("bytes", 1))
+    """Return a size with three significant digits; a column of `kdmt status` has one decimal instead."""
+    large_enough = ((unit, factor) for unit, factor in _UNITS if num_bytes >= _ROUNDS_UP * factor)
+    unit, factor = next(large_enough, ("bytes", 1))
     return f"{num_bytes / factor:.3g} {unit}"
 
 

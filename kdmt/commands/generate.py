@@ -35,7 +35,7 @@ from kdmt.interop.fairseq.pickles import is_checkpoint_file
 from kdmt.log import get_logger
 from kdmt.models.checkpoint import load_model
 from kdmt.models.checkpoint_choice import AUTO
-from kdmt.models.checkpoint_folder import resolve_checkpoint
+from kdmt.models.checkpoint_folder import log_opened, resolve_checkpoint
 from kdmt.models.nonautoregressive import NATransformer
 from kdmt.models.transformer import Transformer
 from kdmt.outputs import writing
@@ -178,6 +178,7 @@ def _load(path: Path, data: DataBin) -> Transformer:
     if path.exists() and is_checkpoint_file(path):
         return read_model(path, data.folder, data.direction)
     folder = resolve_checkpoint(path)
+    log_opened(path, folder)
     text = load_text_processor(folder / TEXT_FILE)
     if not text.direction.matches(data.direction):
         raise UserError(

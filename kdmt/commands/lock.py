@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import itertools
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -39,7 +40,7 @@ from kdmt.corpus.fetch_queue import describe_fetched, fetch_all
 from kdmt.corpus.given_text import sources_of, texts_by_path
 from kdmt.corpus.licences import bibtex
 from kdmt.corpus.reading import Skipped, bounded_source_lines, read_pairs
-from kdmt.errors import UserError
+from kdmt.errors import UserError, naming
 from kdmt.files import write_text
 from kdmt.flow.layout import Layout
 from kdmt.flow.progress import count_pairs, download_progress
@@ -195,17 +196,13 @@ def _aliases(request: _Request, lock: Lock) -> dict[_Key, set[str]]:
             name = dataset_name(*text.dataset)
             key = dataset_key(*text.dataset, languages_of(path, request.sides))
             aliases.setdefault(key, set()).update(places, {name, name.replace(": ", ":"), str(text.dataset[1])})
-        for source in _sources(text):
+        for source in sources_of(text):
             if source.url is not None and source.sha256 is None:
                 aliases.setdefault(source.url, set()).update(places, {source.url})
     for dataset in lock.datasets:
         for url in urls_of(dataset.entry) if dataset.key in aliases else ():
             aliases.setdefault(url, {url})
     return aliases
-
-
-def _sources(text: _Text) -> list[Source]:
-    return [text] if isinstance(text, Monolingual) else sources_of(text)
 
 
 # ---------------------------------------------------------------------------------------------------------- locking
@@ -288,12 +285,14 @@ def _lock_files(
         for url, others in dataset.alternatives.items()
     }
     files = {each.key: each for each in kept.files}
-    wanted = {path: [source for source in _sources(text) if _is_to_lock(source)] for path, text in texts.items()}
+    wanted = {path: [source for source in sources_of(text) if _is_to_lock(source)] for path, text in texts.items()}
     new = {path: texts[path] for path, sources in wanted.items() if any(_key(each) not in files for each in sources)}
     fetched = _fetch(request, new, kept, alternatives)
     _check_md5(fetched, resolved)
     for path, text in new.items():
-        for source, num_lines in _count_lines(path, text, fetched, request.config.direction).items():
+        with naming(_describe_text(request, path)):
+            counts = _count_lines(path, text, fetched, request.config.direction)
+        for source, num_lines in counts.items():
             if _is_to_lock(source):
                 url, file = source.url or "", fetched[source.url or ""]
                 others = alternatives.get(url, ())
@@ -323,9 +322,12 @@ def _fetch(
         UserError: if a download fails, or a URL that is locked already, for another text, has another file.
     """
     sources = [
-        source.model_copy(update={"sha256": kept.sha256(source.url or "")}) if _is_to_lock(source) else source
-        for text in texts.values()
-        for source in _sources(text)
+        (
+            _describe_text(request, path),
+            source.model_copy(update={"sha256": kept.sha256(source.url or "")}) if _is_to_lock(source) else source,
+        )
+        for path, text in texts.items()
+        for source in sources_of(text)
     ]
     places = replace(
         request.places, alternatives={**{each.url: each.alternatives for each in kept.files}, **alternatives}
@@ -338,7 +340,13 @@ def _fetch(
         raise UserError(locked.explain(str(error))) from None
     if found:
         _logger.info(f"lock: {describe_fetched(found)}")
-    return {source.url or source.path or "": file for source, file in zip(sources, found, strict=True)}
+    return {source.url or source.path or "": file for (_, source), file in zip(sources, found, strict=True)}
+
+
+def _describe_text(request: _Request, path: str) -> str:
+    """Return the YAML path of a text with the name of its data set, if it has one."""
+    name = texts_by_path(request.config.prepare)[path].dataset
+    return path if name is None else f"{path} ({dataset_name(*name)})"
 
 
 def _check_md5(fetched: Mapping[str, Fetched], resolved: Sequence[Dataset]) -> None:
@@ -363,7 +371,7 @@ def _count_lines(path: str, text: _Text, fetched: Mapping[str, Fetched], directi
         num_pairs = sum(1 for _ in count_pairs(f"lock: {path}", read_pairs(whole, paths, direction, skipped)))
         num_left_out = skipped.malformed.total + skipped.left_out.total()
         counts = dict.fromkeys(text.files, num_pairs + num_left_out)
-    others = [source for source in _sources(text) if source not in counts]
+    others = [source for source in sources_of(text) if source not in counts]
     for source in others:
         counts[source] = sum(1 for _ in bounded_source_lines(source, fetched[source.url or source.path or ""].path))
     return counts
@@ -382,10 +390,27 @@ def _changes(old: Lock, new: Lock) -> list[str]:
         if each.key not in known
         for overlap in each.overlaps
     ]
-    return [*datasets, *overlaps, *_compared(old.files, new.files, _describe_file)]
+    return [*datasets, *overlaps, *_compared(_urls(old.files), _urls(new.files), _describe_url)]
 
 
-_Locked = TypeVar("_Locked", LockedDataset, LockedFile)
+@dataclass(frozen=True)
+class _LockedUrl:
+    """What is locked of one URL: the file, or several members of an archive."""
+
+    files: tuple[LockedFile, ...]
+    settings: tuple[str, ...] = ()
+
+    @property
+    def key(self) -> str:
+        return self.files[0].url
+
+
+def _urls(files: Sequence[LockedFile]) -> list[_LockedUrl]:
+    ordered = sorted((replace(file, settings=()) for file in files), key=lambda file: file.key)
+    return [_LockedUrl(tuple(group)) for _, group in itertools.groupby(ordered, key=lambda file: file.url)]
+
+
+_Locked = TypeVar("_Locked", LockedDataset, _LockedUrl)
 
 
 def _compared(
@@ -409,7 +434,10 @@ def _describe_dataset(dataset: LockedDataset) -> tuple[str, str]:
     return dataset.name, f"{licence}; {urls}"
 
 
-def _describe_file(file: LockedFile) -> tuple[str, str]:
-    """Return the URL and member of a file, and its size and checksum."""
-    name = f"{file.url}:{file.member}" if file.member else file.url
-    return name, f"{file.num_lines:,} lines, {file.size_bytes:,} bytes, sha256 {file.sha256}"
+def _describe_url(locked: _LockedUrl) -> tuple[str, str]:
+    """Return a URL, and the size and checksum of its file with the number of lines of each member."""
+    file = locked.files[0]
+    lines = ", ".join(
+        f"{each.num_lines:,} lines" + (f" in {each.member}" if each.member else "") for each in locked.files
+    )
+    return file.url, f"{lines}, {file.size_bytes:,} bytes, sha256 {file.sha256}"

@@ -14,11 +14,24 @@ Every setting has one of three kinds, which `flatten_settings` reads:
 from __future__ import annotations
 
 from kdmt.config.bounds import check_bounds, largest
-from kdmt.config.corpora import Corpus, HeldOut, Monolingual, ParallelText, Quality, Source, split_login
-from kdmt.config.distill import Distill, Failures, ForeignTeacher, OnFailure, Reverse, ScorerFilter, Shortlist
+from kdmt.config.corpora import SCHEMES, Corpus, HeldOut, Monolingual, ParallelText, Quality, Source, split_login
+from kdmt.config.distill import (
+    Distill,
+    DiverseTargets,
+    Failures,
+    ForeignTeacher,
+    Mbr,
+    OnFailure,
+    Rerank,
+    Reverse,
+    ScoreFiles,
+    ScorerFilter,
+    Shortlist,
+)
 from kdmt.config.filters import AlignmentScore, CrossEntropyDifference, ExternalFilter, ReverseScore, ScoreLimit
 from kdmt.config.flattening import REQUIRED, Setting, flatten_settings, resolved
 from kdmt.config.knowledge import Knowledge
+from kdmt.config.language_models import EndpointTeacher, Prompted
 from kdmt.config.loading import (
     NO_LOCK_FILE,
     LockedPipeline,
@@ -56,6 +69,7 @@ __all__ = [
     "NAT",
     "NO_LOCK_FILE",
     "REQUIRED",
+    "SCHEMES",
     "AlignmentScore",
     "AttentionKD",
     "Clean",
@@ -64,6 +78,8 @@ __all__ = [
     "CrossEntropyDifference",
     "Decode",
     "Distill",
+    "DiverseTargets",
+    "EndpointTeacher",
     "ExternalFilter",
     "Failures",
     "FairseqData",
@@ -74,6 +90,7 @@ __all__ = [
     "Language",
     "LayerMap",
     "LockedPipeline",
+    "Mbr",
     "Mixing",
     "Model",
     "Monolingual",
@@ -84,13 +101,16 @@ __all__ = [
     "ParallelText",
     "Pipeline",
     "Prepare",
+    "Prompted",
     "Provenance",
     "Quality",
+    "Rerank",
     "Reverse",
     "ReverseScore",
     "Rules",
     "Sample",
     "Score",
+    "ScoreFiles",
     "ScoreLimit",
     "Scorer",
     "ScorerFilter",

@@ -12,7 +12,14 @@ from kdmt.config.datasets import DATASET_KINDS, NamedDataset, check_one_origin
 from kdmt.config.section import Section, later
 from kdmt.types import SPECIALS
 
+SCHEMES = ("http", "https")  # of URLs that can be downloaded
 _NAMES = ", ".join(f"'{kind}'" for kind in DATASET_KINDS)
+
+
+def _can_be_downloaded(url: str) -> str:
+    if urlsplit(url).scheme not in SCHEMES:
+        raise ValueError("should begin with 'https://' or 'http://'; a local file is given as 'path'")
+    return url
 
 
 class Source(Section):
@@ -30,7 +37,9 @@ class Source(Section):
         description="Path of a local file. It may be a token file of a data-bin (test.de-en.de.bin) whose index and "
         "dictionary are in the same folder",
     )
-    url: str | None = Field(None, description="URL of a file to download")
+    url: Annotated[str, AfterValidator(_can_be_downloaded)] | None = Field(
+        None, description="URL of a file to download: https or http"
+    )
     sha256: str | None = Field(
         None,
         pattern=r"^[0-9a-f]{64}$",
@@ -105,7 +114,7 @@ def split_login(url: str) -> tuple[str, str | None]:
     """
     try:
         parts = urlsplit(url)
-        is_valid = parts.scheme not in ("http", "https") or bool(parts.hostname and parts.port != 0)
+        is_valid = parts.scheme not in SCHEMES or bool(parts.hostname and parts.port != 0)
     except ValueError:  # its message quotes text that may be part of a password
         is_valid = False
     if not is_valid:

@@ -9,16 +9,24 @@ import regex
 from pydantic import AfterValidator, Discriminator, Field, Tag, model_validator
 
 from kdmt.choices import (
+    AnswerFailure,
     CheckpointName,
     ComputeType,
     DistillEngine,
+    DiverseQuality,
     ExecutorName,
+    FeatureName,
+    MbrUtility,
+    MbrWeights,
     OnFailure,
     SimilarityName,
     StageComputeType,
+    TuningMetric,
+    names,
 )
+from kdmt.config.language_models import EndpointTeacher
 from kdmt.config.search import Decode, NATDecode, Sample
-from kdmt.config.section import LanguageCode, Ratio, RepetitionTimes, Section, execution
+from kdmt.config.section import LanguageCode, Ratio, RepetitionTimes, Section, changed, execution
 
 
 def _script(name: str) -> str:
@@ -58,6 +66,22 @@ class Failures(Section):
         description="Action for a hypothesis that has a letter and equals the source, except for case and spaces",
     )
     script: OnFailure = Field("reference", description="Action for a hypothesis in another script than 'scripts'")
+    no_answer: OnFailure = Field(
+        "reference", description="Action for a sentence that a language model's server did not answer"
+    )
+    refusal: OnFailure = Field("reference", description="Action for an answer that refuses to translate")
+    truncated: OnFailure = Field("reference", description="Action for an answer that reached the limit of its tokens")
+    chatter: OnFailure = Field(
+        "reference", description="Action for an answer with text about the translation that cannot be removed"
+    )
+    several_lines: OnFailure = Field("reference", description="Action for an answer with several lines")
+    quotes: OnFailure = Field(
+        "reference", description="Action for an answer with an unpaired quotation mark that the source does not have"
+    )
+    echoed: OnFailure = Field("reference", description="Action for an answer that contains the source and more text")
+    wrong_language: OnFailure = Field(
+        "reference", description="Action for an answer that is not in the target language"
+    )
     repetition_times: RepetitionTimes = Field(
         4, ge=0, description="Number of occurrences in a row from which 'repetition' applies; 0 for no limit"
     )
@@ -115,6 +139,122 @@ class ScorerFilter(Section):
         return self
 
 
+class Mbr(Section):
+    """Minimum Bayes risk: choice of the candidates with the highest expected utility, for `data: mbr`."""
+
+    utility: MbrUtility = Field("chrf", description="Similarity of two candidates: chrF2, or smoothed sentence BLEU")
+    weights: MbrWeights = Field(
+        "equal",
+        description="Weights of the candidates as references: equal, the number of times that a text was drawn, or the "
+        "teacher's probability",
+    )
+    top: int = Field(1, ge=1, description="Number of targets of a sentence: the candidates with the highest utility")
+    aggregate: bool = Field(
+        False,
+        description="Whether candidates are compared with the mean n-gram counts of all candidates, in linear time",
+    )
+    prune: int = Field(
+        0,
+        ge=0,
+        description="Number of candidates with the highest utility by 'aggregate' that are compared with every "
+        "candidate; 0 for all",
+    )
+
+    @model_validator(mode="after")
+    def _prunes(self) -> Mbr:
+        if self.prune and self.aggregate:
+            raise ValueError("'prune' has no effect with 'aggregate: true', which compares no pair of candidates")
+        if 0 < self.prune < self.top:
+            raise ValueError(f"'prune' ({self.prune}) leaves fewer candidates than 'top' ({self.top})")
+        return self
+
+
+FeatureFileName = Annotated[str, Field(pattern="^[a-z][a-z0-9_]*$")]
+
+
+class ScoreFiles(Section):
+    """Scores of candidates by another model: text files with one number per line, in the order of the candidates."""
+
+    train: str = Field(description="Path of the scores of the candidates of the training set")
+    valid: str | None = Field(
+        None,
+        description="Path of the scores of the candidates in 'reranked/valid/nbest', on which the weights are tuned",
+    )
+
+
+class Rerank(Section):
+    """Choice of the candidate with the highest value of a linear model over features, for `data: reranked`."""
+
+    features: list[FeatureName] = Field(
+        ["score", "length", "mbr"],
+        description="Features that are computed: 'score' and 'log_prob' of the teacher with and without normalisation "
+        "by length, 'length' in tokens, 'ratio' (difference from the typical length, in logarithms), 'count' of draws "
+        "(in logarithms), 'mbr' (the expected utility of 'distill.mbr'), 'language_model'",
+    )
+    files: dict[FeatureFileName, ScoreFiles] = Field(
+        default_factory=dict, description="Further features by name, such as scores of a reverse model"
+    )
+    language_model: str | None = Field(
+        None, description="Path of a KenLM n-gram model of target subwords, for the feature 'language_model'"
+    )
+    weights: dict[str, float] | None = Field(
+        None, description="Weights of the features by name; null to tune them on the validation set"
+    )
+    metric: TuningMetric = Field("bleu", description="Metric of the tuning, by sentence")
+    seed: int = Field(1, ge=0, description="Seed of the pairs that are drawn for the tuning")
+
+    @property
+    def all_features(self) -> list[str]:
+        """Return the names of all features."""
+        return [*self.features, *self.files]
+
+    @model_validator(mode="after")
+    def _features(self) -> Rerank:
+        if not self.all_features:
+            raise ValueError("there is no feature: set 'features' or 'files'")
+        for name in self.features:
+            if self.features.count(name) > 1:
+                raise ValueError(f"'features' has {name!r} twice")
+        for given in self.files:
+            if given in names(FeatureName):
+                raise ValueError(f"'files.{given}': this is the name of a feature that is computed")
+        if "language_model" in self.features and self.language_model is None:
+            raise ValueError("the feature 'language_model' needs the setting 'language_model'")
+        if self.language_model is not None and "language_model" not in self.features:
+            raise ValueError("'language_model' has no effect unless 'features' has it")
+        return self
+
+    @model_validator(mode="after")
+    def _weights(self) -> Rerank:
+        if self.weights is None:
+            return self
+        for name in self.weights:
+            if name not in self.all_features:
+                raise ValueError(f"'weights.{name}': there is no such feature")
+        for name in self.all_features:
+            if name not in self.weights:
+                raise ValueError(f"'weights' has none for the feature {name!r}")
+        for name in changed(self):
+            if name in ("metric", "seed"):
+                raise ValueError(f"'{name}' has no effect with 'weights', which are not tuned")
+        for name, files in self.files.items():
+            if files.valid is not None:
+                raise ValueError(f"'files.{name}.valid' has no effect with 'weights', which are not tuned")
+        return self
+
+
+class DiverseTargets(Section):
+    """Choice of several good targets of a sentence that differ from each other, for `data: diverse`."""
+
+    targets: int = Field(4, ge=2, description="Maximum number of targets of a sentence")
+    balance: float = Field(
+        0.5, ge=0.0, le=1.0, description="Weight of the quality; the rest is that of the similarity to earlier targets"
+    )
+    quality: DiverseQuality = Field(
+        "utility", description="Quality: expected utility of 'distill.mbr', or the teacher's probability per token"
+    )
+
+
 class ForeignTeacher(Section):
     """A Marian, mBART-50, M2M-100 or NLLB model of Hugging Face Transformers, with its own tokenizer."""
 
@@ -135,11 +275,30 @@ class ForeignTeacher(Section):
     )
 
 
-CHECKPOINT_BRANCH, FOREIGN_BRANCH = TEACHER_BRANCHES = "<a checkpoint>", "<a foreign model>"
+CHECKPOINT_BRANCH, FOREIGN_BRANCH = "<a checkpoint>", "<a foreign model>"
+ENDPOINT_BRANCH = "<an endpoint>"
+TEACHER_BRANCHES = (CHECKPOINT_BRANCH, FOREIGN_BRANCH, ENDPOINT_BRANCH)
+# setting that distinguishes a section of `teachers` from the others -> tag of the section
+_BRANCH_OF = {"endpoint": ENDPOINT_BRANCH}
+
+
+def _teacher_branch(value: object) -> str:
+    """Return the tag of the type that an item of `teachers` has."""
+    if isinstance(value, Section):
+        value = dict.fromkeys(type(value).model_fields)
+    if not isinstance(value, dict):
+        return CHECKPOINT_BRANCH
+    return next((branch for name, branch in _BRANCH_OF.items() if name in value), FOREIGN_BRANCH)
+
+
 TeacherName = Annotated[
-    Annotated[str, Tag(CHECKPOINT_BRANCH)] | Annotated[ForeignTeacher, Tag(FOREIGN_BRANCH)],
-    Discriminator(lambda value: FOREIGN_BRANCH if isinstance(value, (dict, ForeignTeacher)) else CHECKPOINT_BRANCH),
+    Annotated[str, Tag(CHECKPOINT_BRANCH)]
+    | Annotated[ForeignTeacher, Tag(FOREIGN_BRANCH)]
+    | Annotated[EndpointTeacher, Tag(ENDPOINT_BRANCH)],
+    Discriminator(_teacher_branch),
 ]
+# settings of `distill` without an effect on a teacher that answers with text
+_NOT_OF_TEXT = ("engine", "compute_type", "decode", "nat", "iterations", "shortlist", "sample")
 
 
 class Distill(Section):
@@ -150,8 +309,8 @@ class Distill(Section):
     )
     teachers: list[TeacherName] = Field(
         default_factory=list,
-        description="Checkpoints that translate as an ensemble, or one Hugging Face model; empty for the pipeline's "
-        "teacher",
+        description="Checkpoints that translate as an ensemble, one Hugging Face model or one large language model; "
+        "empty for the pipeline's teacher",
     )
     engine: DistillEngine = Field(
         "auto", description="Decoding engine; 'auto' is CTranslate2 for models that it supports"
@@ -172,6 +331,11 @@ class Distill(Section):
     quality: ScorerFilter | None = Field(None, description="Filter by an external scorer; null for none")
     interpolate: SimilarityName = Field(
         "sentence_bleu", description="Similarity to the reference by which 'data: interpolated' chooses a hypothesis"
+    )
+    mbr: Mbr = Field(Mbr(), description="Minimum Bayes risk, for 'data: mbr'")
+    rerank: Rerank = Field(Rerank(), description="Linear model over features of candidates, for 'data: reranked'")
+    diverse: DiverseTargets = Field(
+        DiverseTargets(), description="Several different targets of a sentence, for 'data: diverse'"
     )
     scores: str | None = Field(
         None, description="Path of a file with a score for each hypothesis of the n-best lists, for 'data: scored'"
@@ -231,6 +395,25 @@ class Distill(Section):
         if self.shortlist is not None:
             raise ValueError("'shortlist' is learnt in the vocabulary of the data, and the teacher has another")
         return self
+
+    @model_validator(mode="after")
+    def _text_alone(self) -> Distill:
+        if self.of_text is None:
+            for name in names(AnswerFailure):
+                if name in changed(self.failures):
+                    raise ValueError(f"'failures.{name}' has no effect unless a teacher is a large language model")
+            return self
+        if len(self.teachers) > 1:
+            raise ValueError("'teachers': a large language model translates alone")
+        for name in _NOT_OF_TEXT:
+            if name in changed(self):
+                raise ValueError(f"'{name}' has no effect on a large language model in 'teachers'")
+        return self
+
+    @property
+    def of_text(self) -> EndpointTeacher | None:
+        """Return the teacher that answers with text, None if there is none."""
+        return next((teacher for teacher in self.teachers if isinstance(teacher, EndpointTeacher)), None)
 
     @property
     def foreign(self) -> ForeignTeacher | None:

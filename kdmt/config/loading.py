@@ -46,7 +46,7 @@ class Provenance:
         if path is None:
             return message
         where = self.describe(path)  # a URL if `kdmt lock` checks a file that is locked
-        shown = message if message.startswith(f"{where}: ") else f"{where}: {message}"
+        shown = message if f"{where}: " in message else f"{where}: {message}"
         command = f"{self.lock_command} --update {shlex.quote(path)}"
         return f"{shown}; the lock file has the other sha256. To lock the file again: {command}"
 

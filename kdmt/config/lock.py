@@ -15,7 +15,8 @@
       num_lines: 1828521
       settings: [prepare.train.0]
 
-The lock file of `x.yaml` is `x.lock.yaml` in the same folder. A data set is found by its name and the languages of the
+The lock file of `x.yaml`, or of `x.yml`, is `x.lock.yaml` in the same folder; if there are both files, neither has a
+lock file. A data set is found by its name and the languages of the
 pipeline, a file by its URL: the order of the corpora in the pipeline does not matter. `settings` are the YAML paths
 that had the name or URL when the lock file was written; they are for the reader alone.
 """
@@ -145,9 +146,18 @@ class Lock:
 
 
 def lock_path(pipeline: Path) -> Path:
-    """Return the path of the lock file of a pipeline file."""
+    """Return the path of the lock file of a pipeline file.
+
+    Raises:
+        UserError: if another file in the folder, such as `x.yml` next to `x.yaml`, would have the same lock file.
+    """
     stem = pipeline.stem if pipeline.suffix in _SUFFIXES else pipeline.name
-    return pipeline.with_name(f"{stem}.lock.yaml")
+    path = pipeline.with_name(f"{stem}.lock.yaml")
+    for suffix in _SUFFIXES:
+        other = pipeline.with_name(f"{stem}{suffix}")
+        if other.is_file() and pipeline.is_file() and not other.samefile(pipeline):
+            raise UserError(f"{pipeline}: {other.name} would have the same lock file {path.name}: rename one of them")
+    return path
 
 
 # ---------------------------------------------------------------------------------------------------------------- text

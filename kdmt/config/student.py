@@ -328,7 +328,8 @@ class Student(Section):
             if getattr(self, name) is not None:
                 raise ValueError(f"'nat.layout: fairseq' cannot have '{name}': its encoder sees an <s> more")
         if self.nat.deep_supervision:
-            raise ValueError("'nat.layout: fairseq' cannot have 'deep_supervision': its decoder sees an <s> more")
+            name = "dslp" if self.nat.dslp else "deep_supervision"
+            raise ValueError(f"'nat.layout: fairseq' cannot have '{name}': its decoder sees an <s> more")
 
     def _compares_encoders_alone(self, why: str) -> None:
         assert self.nat is not None

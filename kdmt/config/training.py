@@ -285,7 +285,9 @@ class Train(Section):
     explosion_norm: float = extend(
         0.0, ge=0.0, description="Gradient norm above which 'on_divergence' applies; 0 for no limit"
     )
-    init_from: str | None = Field(None, description="Checkpoint folder whose weights are fine-tuned")
+    init_from: str | None = Field(
+        None, description="Checkpoint folder, or run with a chosen checkpoint, whose weights are fine-tuned"
+    )
     init_optimizer: bool = Field(
         False, description="Whether fine-tuning continues the optimizer state and the schedule of 'init_from' too"
     )

@@ -1,7 +1,7 @@
 """Content of files that are compressed or inside archives: gzip, xz, bzip2, zstd, zip and tar, known by their content.
 
 Everything is streamed. Nothing is unpacked to disk, except a zip archive or a table inside another archive, which needs
-random access and is copied to an unnamed temporary file.
+random access and is copied to an unnamed temporary file in the folder of the outer archive, with a limit of its size.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import fnmatch
 import gzip
 import io
 import lzma
+import os
 import shutil
 import stat
 import struct
@@ -37,6 +38,10 @@ _TAR_RECORDS = (
     *(tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE),
     *(tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK),
 )
+# Limits of a temporary copy. Text is seldom compressed to less than a hundredth, archives of zeros to a thousandth.
+_MOST_TIMES = 200  # size of the copy over that of the outer file
+_SMALL_COPY = 1 << 30  # bytes that a copy may have in addition
+_SPACE_LEFT = 256 << 20  # bytes of the disk that a copy leaves free
 _LZMA_MEMORY = 1 << 30  # bytes; the presets of xz need up to 65 MiB
 _XZ, _LZMA, _BZIP2, _ZSTD = b"\xfd7zXZ\x00", b"]\x00\x00", b"BZh", b"\x28\xb5\x2f\xfd"
 _BZIP2_BLOCK = slice(4, 10)
@@ -53,11 +58,15 @@ class Content:
         head: its first `HEAD_BYTES` bytes, or all if it is shorter.
         file: stream of the whole content.
         original: the file on disk if the content is exactly that file, which can then be read at any position.
+        outer: the file on disk that has the content, possibly compressed or inside archives.
+        name: name of the file for messages.
     """
 
     head: bytes
     file: io.BufferedReader
     original: Path | None
+    outer: Path
+    name: str
 
 
 class Position:
@@ -106,7 +115,7 @@ def open_content(path: Path, member: str | None, name: str, opened: ExitStack) -
             is no archive, a member is a link, or a package for the compression is missing.
         Exception: errors of damaged files; `naming_damage` converts them.
     """
-    content = _decompressed(opened.enter_context(path.open("rb")), path, path.name, name, opened)
+    content = _decompressed(opened.enter_context(path.open("rb")), path, path.name, name, opened, outer=path)
     if member is not None:
         _check_member(member, name)
     while member is not None:
@@ -121,11 +130,31 @@ def open_content(path: Path, member: str | None, name: str, opened: ExitStack) -
 
 
 def seekable(content: Content, opened: ExitStack) -> IO[bytes]:
-    """Return a file with the content that can be read at any position; compressed content is copied to disk."""
+    """Return a file with the content that can be read at any position; compressed content is copied to disk.
+
+    The copy has no name, and disappears when it is closed or the process is killed.
+
+    Raises:
+        UserError: if the copy is much larger than the outer file, or the disk has too little space for it.
+    """
     if content.original is not None:
         return opened.enter_context(content.original.open("rb"))
-    copy = opened.enter_context(cast(IO[bytes], tempfile.TemporaryFile(prefix="kdmt-")))  # noqa: SIM115
-    shutil.copyfileobj(content.file, copy, BLOCK_BYTES)
+    folder = content.outer.parent if os.access(content.outer.parent, os.W_OK) else Path(tempfile.gettempdir())
+    size = content.outer.stat().st_size
+    most = _SMALL_COPY + _MOST_TIMES * size
+    copy = opened.enter_context(cast(IO[bytes], tempfile.TemporaryFile(prefix="kdmt-", dir=folder)))  # noqa: SIM115
+    while block := content.file.read(BLOCK_BYTES):
+        if copy.tell() + len(block) > most:
+            raise UserError(
+                f"{content.name}: has more than {most:,} bytes when it is unpacked, and {content.outer} has {size:,}: "
+                "unpack it yourself if it is no mistake"
+            )
+        if shutil.disk_usage(folder).free < _SPACE_LEFT:
+            raise UserError(
+                f"{content.name}: a temporary copy is needed, and the disk of {folder} has less than {_SPACE_LEFT:,} "
+                "bytes left: make space, or unpack it to another disk"
+            )
+        copy.write(block)
     copy.seek(0)
     return copy
 
@@ -133,22 +162,25 @@ def seekable(content: Content, opened: ExitStack) -> IO[bytes]:
 # -------------------------------------------------------------------------------------------------------- compression
 
 
-def _decompressed(file: IO[bytes], path: Path | None, own_name: str, name: str, opened: ExitStack) -> Content:
+def _decompressed(
+    file: IO[bytes], path: Path | None, own_name: str, name: str, opened: ExitStack, *, outer: Path
+) -> Content:
     """Return the content of a stream, decompressed once if it is compressed.
 
     Args:
         path: file on disk that the stream reads from its start; None for a member of an archive.
         own_name: name of the file or member itself, whose ending may name a compression.
+        outer: file on disk that has the stream.
     """
     head = _read_head(file)
     compression = _compression(head)
     if compression is None:
         _check_ending(own_name, head, name)
         original = path if path is not None and path.is_file() else None
-        return Content(head, _rewound(head, file), original)
+        return Content(head, _rewound(head, file), original, outer, name)
     decompressed = opened.enter_context(_DECOMPRESS[compression](_rewound(head, file), name))
     head = _read_head(decompressed)
-    return Content(head, _rewound(head, decompressed), None)
+    return Content(head, _rewound(head, decompressed), None, outer, name)
 
 
 def _compression(head: bytes) -> str | None:
@@ -332,7 +364,7 @@ def _open_member(content: Content, member: str, name: str, opened: ExitStack) ->
             what = "plain text" if found is None else found[0]
             raise UserError(f"{name}: 'member' is given, but the file is {what}, not a zip or tar archive")
     file, own_name, rest = _MEMBER_OF[kind](content, member, name, opened)
-    return _decompressed(file, None, own_name, name, opened), rest
+    return _decompressed(file, None, own_name, name, opened, outer=content.outer), rest
 
 
 def _member_of_zip(content: Content, member: str, name: str, opened: ExitStack) -> tuple[IO[bytes], str, str | None]:

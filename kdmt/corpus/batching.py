@@ -281,9 +281,14 @@ def make_batches(
     return np.split(order, ends[:-1]) if ends else []
 
 
-def epoch_order(num_batches: int, *, seed: int, epoch: int) -> NDArray[np.int64]:
-    """Return the order of the batches in an epoch, a permutation that depends on (seed, epoch) alone."""
-    return np.random.default_rng([seed, epoch, 1]).permutation(num_batches)
+def epoch_order(num_batches: int, *, seed: int, epoch: int, number: int = 1) -> NDArray[np.int64]:
+    """Return the order of the batches in an epoch, a permutation that depends on (seed, epoch, number) alone.
+
+    Args:
+        number: number of the sequence of orders, from 1; stages of a training with one seed have different ones.
+    """
+    more = [] if number == 1 else [number]
+    return np.random.default_rng([seed, epoch, 1, *more]).permutation(num_batches)
 
 
 def collate(

@@ -58,9 +58,8 @@ from kdmt.corpus.pool import OpenMap, mapping_in_order
 from kdmt.corpus.rules.language import LanguageRule
 from kdmt.corpus.rules.pair_text import LanguagePair, PairText
 from kdmt.corpus.rules.rule import ChangingRule, DroppingRule
-from kdmt.corpus.rules.screening import suspected_rules
+from kdmt.corpus.rules.screening import plain_lines, suspected_rules
 from kdmt.corpus.rules.table import RuleSet, build_rules, changing_names, dropping_names
-from kdmt.corpus.rules.tidying import is_plain
 from kdmt.corpus.second_pass import (
     RULES,
     Losses,
@@ -212,7 +211,11 @@ def clean_chunk(chunk: RawChunk, *, languages: LanguagePair, forbidden: Forbidde
     rules = build_rules(clean, languages)
     dropped = _Dropped()
     read: list[Pair] = []  # the kept pairs as they were read
-    lines = [_clean_pair(pair, rules, dropped.counts) for pair in chunk.pairs]
+    sides = [
+        _clean_side([pair[side] for pair in chunk.pairs], rules.changing[side], rules, dropped.counts)
+        for side in (0, 1)
+    ]
+    lines = list(zip(*sides, strict=True))
     foreign, swapped = _judge_languages(lines, rules.language)
     for index in swapped:
         lines[index] = _swap_sides(chunk.pairs[index], lines[index], rules, dropped.counts)
@@ -296,14 +299,14 @@ class _Dropped:
 _NO_KEYS = (b"", b"")
 
 
-def _clean_pair(pair: Pair, rules: RuleSet, counts: collections.Counter[str]) -> Pair:
-    """Return a pair after the rules that change lines."""
-    source, target = pair
-    if not (rules.keeps_plain and is_plain(source)):
-        source = clean_line(source, rules.changing[0], counts)
-    if not (rules.keeps_plain and is_plain(target)):
-        target = clean_line(target, rules.changing[1], counts)
-    return source, target
+def _clean_side(
+    lines: list[str], changing: Iterable[ChangingRule], rules: RuleSet, counts: collections.Counter[str]
+) -> list[str]:
+    """Return the lines of a side after the rules that change lines."""
+    others_N = ~plain_lines(lines) if rules.keeps_plain else np.ones(len(lines), dtype=bool)
+    for index in np.flatnonzero(others_N).tolist():
+        lines[index] = clean_line(lines[index], changing, counts)
+    return lines
 
 
 def _swap_sides(raw: Pair, cleaned: Pair, rules: RuleSet, counts: collections.Counter[str]) -> Pair:

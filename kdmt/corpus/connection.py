@@ -15,10 +15,9 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, cast
 
-from kdmt.config import split_login
+from kdmt.config import SCHEMES, split_login
 from kdmt.errors import UserError
 
-SCHEMES = ("http", "https")
 STALL_BYTES = 10_000  # a download with fewer bytes in `STALL_SECONDS` has stalled
 STALL_SECONDS = 120.0
 _HANDLERS = (urllib.request.HTTPHandler, urllib.request.HTTPSHandler)

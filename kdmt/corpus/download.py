@@ -23,8 +23,9 @@ from pathlib import Path
 from typing import IO, TypeGuard
 
 from kdmt.checksum import file_sha256
+from kdmt.config import SCHEMES
 from kdmt.corpus import connection
-from kdmt.corpus.connection import SCHEMES, Address, Connection, RedirectRefused
+from kdmt.corpus.connection import Address, Connection, RedirectRefused
 from kdmt.errors import UserError
 from kdmt.files import read_optional_json, write_json
 
@@ -235,7 +236,7 @@ def _is_of_disk(error: Exception) -> TypeGuard[OSError]:
 def _refused(url: str, error: urllib.error.HTTPError) -> _Failed:
     if error.code in _REDIRECTIONS:
         return _Failed(f"{url}: the server answers {error.code}: too many redirections", is_passing=False)
-    retry_after = _retry_after(error.headers.get("Retry-After"), error.headers.get("Date"))
+    retry_after = retry_after_seconds(error.headers.get("Retry-After"), error.headers.get("Date"))
     asks = f" and asks to wait {retry_after:,.0f} seconds" if retry_after else ""
     return _Failed(
         f"{url}: the server answers {error.code} {error.reason}{asks}",
@@ -244,7 +245,7 @@ def _refused(url: str, error: urllib.error.HTTPError) -> _Failed:
     )
 
 
-def _retry_after(value: str | None, date: str | None) -> float:
+def retry_after_seconds(value: str | None, date: str | None) -> float:
     """Return the seconds of a Retry-After header, which may be a date, in relation to the date of the response."""
     if value is None:
         return 0.0

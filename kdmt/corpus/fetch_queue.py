@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 from kdmt.config import Source
 from kdmt.corpus.download import Progress, Stopped
 from kdmt.corpus.fetch import Fetched, Places, fetch
+from kdmt.errors import naming
 
 _MOST_PER_HOST = 2  # downloads at once; servers of corpora refuse clients with many connections
 
@@ -69,13 +70,14 @@ class _Queue:
 
 
 def fetch_all(
-    sources: Sequence[Source], places: Places, *, at_once: int, progress: Progress | None = None
+    named_sources: Sequence[tuple[str, Source]], places: Places, *, at_once: int, progress: Progress | None = None
 ) -> list[Fetched]:
     """Fetch sources (see `fetch`), several at once and at most two from the same host.
 
     If one fails, the others are stopped; what they have downloaded is kept, and a later call resumes it.
 
     Args:
+        named_sources: sources, each with the place where it is given, which is put before the message of an error.
         at_once: maximum number of downloads at once.
         progress: callback during downloads, which several threads call.
 
@@ -85,17 +87,20 @@ def fetch_all(
     Raises:
         UserError: the error of `fetch` of the first source that failed.
     """
-    distinct = list({_key(source): source for source in sources}.values())
-    queue = _Queue(list(enumerate(distinct)))
+    sources = {_key(source): source for _, source in named_sources}
+    queue = _Queue(list(enumerate(sources.values())))
     with ThreadPoolExecutor(at_once) as pool:
         try:
-            for work in [pool.submit(_work, queue, places, progress) for _ in range(min(at_once, len(distinct)))]:
+            for work in [pool.submit(_work, queue, places, progress) for _ in range(min(at_once, len(sources)))]:
                 work.result()
         finally:
             queue.cancel()
     if queue.errors:
-        raise queue.errors[min(queue.errors)]
-    return [queue.fetched[_key(source)] for source in sources]
+        first = min(queue.errors)
+        failed = list(sources)[first]
+        with naming(next(name for name, source in named_sources if _key(source) == failed)):
+            raise queue.errors[first]
+    return [queue.fetched[_key(source)] for _, source in named_sources]
 
 
 def _work(queue: _Queue, places: Places, progress: Progress | None) -> None:

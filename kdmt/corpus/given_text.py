@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from itertools import chain
-
 from kdmt.config import HeldOut, Monolingual, ParallelText, Prepare, Source
 
 
@@ -18,9 +16,13 @@ def texts_by_path(settings: Prepare) -> dict[str, ParallelText | Monolingual]:
 
 
 def text_sources(settings: Prepare) -> list[Source]:
-    """Return every text that the settings name."""
-    texts: list[ParallelText] = [*settings.train, *held_out_texts(settings).values()]
-    return [*chain(*map(sources_of, texts)), *settings.monolingual]
+    """Return every file or URL of the settings."""
+    return [source for _, source in sources_by_path(settings)]
+
+
+def sources_by_path(settings: Prepare) -> list[tuple[str, Source]]:
+    """Return every file or URL of the settings, with the YAML path of its text."""
+    return [(path, source) for path, text in texts_by_path(settings).items() for source in sources_of(text)]
 
 
 def held_out_texts(settings: Prepare) -> dict[str, HeldOut]:
@@ -28,8 +30,10 @@ def held_out_texts(settings: Prepare) -> dict[str, HeldOut]:
     return ({} if settings.valid is None else {"valid": settings.valid}) | settings.test
 
 
-def sources_of(text: ParallelText) -> list[Source]:
-    """Return the files or URLs of a parallel text."""
+def sources_of(text: ParallelText | Monolingual) -> list[Source]:
+    """Return the files or URLs of a text."""
+    if isinstance(text, Monolingual):
+        return [text]
     if not isinstance(text, HeldOut):
         return text.files
     return [*text.files, *([] if text.raw_target is None else [text.raw_target]), *text.references]

@@ -4,7 +4,8 @@ The built-in identifier is the model of py3langid (an extra, pure Python and num
 Bayes classifier over byte n-grams (Lui and Baldwin 2012). This module computes the same probabilities for many lines at
 once, which is several times as fast. Other models can be read from a file in fastText's format.
 
-Shape legend: N lines of a batch, L languages of the identifier, F features, C states of the automaton.
+Shape legend: N lines of a batch, T bytes of the longest of them, L languages of the identifier, F features, C states of
+the automaton.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from numpy.typing import NDArray
 
 from kdmt.errors import UserError
 from kdmt.files import check_file
-from kdmt.languages import parse_language
+from kdmt.languages import is_installed, parse_language
 
 EXTRA = "language-id"
 _BATCH_LINES = 1000  # lines that are walked together
@@ -34,6 +35,8 @@ _MAGIC = 793712314  # first number of a model in fastText's format
 # dictionary, and two counts that are not used here
 _HEADER = struct.Struct("<8x 48x 8x 4x 2i 16x")
 _ENTRY_BYTES = 9  # count and kind, after the text of an entry
+_NO_BUILT_IN = f"py3langid is not installed: pip install 'kdmt[{EXTRA}]'"
+_NO_FASTTEXT = "fasttext-predict is not installed: pip install 'kdmt[fasttext]'"
 _LABEL = "__label__"  # prefix of a language in fastText's models
 _FASTTEXT_GUESSES = 20  # languages of a line that are asked for; all others have a probability near 0
 
@@ -70,6 +73,25 @@ def open_identifier(model: Path | None) -> Identifier:
     return open_built_in() if model is None else open_fasttext(model)
 
 
+def knows_language(model: Path | None, language: str) -> bool:
+    """Return whether an identifier knows a language or a related one, as cheaply as possible.
+
+    The labels of a model file are read without its weights; the built-in identifier is opened only if the table of its
+    languages lacks the language.
+
+    Raises:
+        UserError: as `open_identifier`.
+    """
+    group = group_of(language)
+    if model is not None:
+        if not is_installed("fasttext"):
+            raise UserError(_NO_FASTTEXT)
+        return not group.isdisjoint(_languages_by_label(model).values())
+    if not is_installed("py3langid"):
+        raise UserError(_NO_BUILT_IN)
+    return not group.isdisjoint(BUILT_IN_LANGUAGES) or not group.isdisjoint(open_built_in().languages)
+
+
 # --------------------------------------------------------------------------------------------------- related languages
 
 # Languages that identifiers do not tell apart in short lines, and names of identifiers for varieties of a language: a
@@ -94,13 +116,25 @@ def share_of(identifier: Identifier, probabilities_NL: Probabilities, language: 
     value does not depend on how many other languages the identifier knows.
     """
     group = group_of(language)
-    is_own_L = np.array([code in group for code in identifier.languages])
-    own_N = probabilities_NL[:, is_own_L].sum(axis=1, dtype=np.float64)
-    other_N = probabilities_NL[:, ~is_own_L].max(axis=1, initial=0.0).astype(np.float64)
+    own = [index for index, code in enumerate(identifier.languages) if code in group]
+    own_N = probabilities_NL[:, own].sum(axis=1, dtype=np.float64)
+    others_NL = probabilities_NL.copy()
+    others_NL[:, own] = 0.0
+    other_N = others_NL.max(axis=1, initial=0.0).astype(np.float64)
     return own_N / np.maximum(own_N + other_N, np.finfo(np.float64).tiny)
 
 
 # -------------------------------------------------------------------------------------------------------- built-in one
+
+# languages of the model of py3langid 0.4, which are known without opening it
+_BUILT_IN = (
+    "ace af am an ar ary arz as az ba bcl be bg bn br bs ca crh cs cy da de dz el en eo es et eu ext",
+    "fa fi fo fr fuv fy ga gcf gcr gd gl gom grc gu gug guw ha hbo he hi hr ht hu hy id ig is it ja jv",
+    "ka kab kik kk km kn ko ku ky la lb lg lij ln lo lt ltg lv mg mk ml mn mr ms mt my ne nl nn no nso",
+    "oc om or pa pcm pl ps pt qu ro ru rw sa sdh se si sk sl sn so sq sr st sv sw ta te tg th tk tl tr",
+    "tt ug uk ur uz uzs vec vi vo wa wuu xh yo yue zh zu zxx",
+)
+BUILT_IN_LANGUAGES = frozenset(language for line in _BUILT_IN for language in line.split())
 
 
 @dataclass(frozen=True)
@@ -123,7 +157,7 @@ class NaiveBayes:
     prior: NDArray[np.float32]
     next_state: NDArray[np.unsignedinteger]
     row_C: NDArray[np.int64]
-    feature_C: NDArray[np.int64]
+    feature_C: NDArray[np.int32]
 
     def probabilities(self, lines: Sequence[str]) -> Probabilities:
         """Return the probability of each language for each line [N, L].
@@ -151,9 +185,10 @@ class NaiveBayes:
         scores /= scores.sum(axis=1, keepdims=True)
         if len(self.languages) == len(self.prior):
             return scores
-        merged = np.zeros((len(texts), len(self.languages)), dtype=np.float32)
-        for column, language in enumerate(self.columns_L.tolist()):
-            merged[:, language] += scores[:, column]
+        _, first_L = np.unique(self.columns_L, return_index=True)
+        merged = scores[:, first_L]
+        for column in np.setdiff1d(np.arange(len(self.prior)), first_L).tolist():
+            merged[:, self.columns_L[column]] += scores[:, column]
         return merged
 
     def _sum_features(
@@ -162,28 +197,31 @@ class NaiveBayes:
         """Yield each line that has features, and the sum of log(1 + count) times the row of each feature."""
         codes, counts = np.unique(self._walk(texts, lengths_N), return_counts=True)
         weights = np.log1p(counts.astype(np.float32))
-        lines, features = np.divmod(codes, len(self.table))
-        starts = np.flatnonzero(np.diff(lines, prepend=-1)).tolist()
-        for start, stop in itertools.pairwise([*starts, len(lines)]):
-            yield int(lines[start]), weights[start:stop] @ self.table.take(features[start:stop], axis=0)
+        lines, features = np.divmod(codes, np.int32(len(self.table)))
+        starts = np.flatnonzero(np.diff(lines, prepend=-1))
+        features = features.astype(np.intp)
+        bounds = itertools.pairwise([*starts.tolist(), len(lines)])
+        for line, (start, stop) in zip(lines[starts].tolist(), bounds, strict=True):
+            yield line, weights[start:stop] @ self.table.take(features[start:stop], axis=0)
 
-    def _walk(self, texts: Sequence[bytes], lengths_N: NDArray[np.int64]) -> NDArray[np.int64]:
+    def _walk(self, texts: Sequence[bytes], lengths_N: NDArray[np.int64]) -> NDArray[np.int32]:
         """Return `line * F + feature` for each occurrence of a feature in texts, the longest of which comes first."""
-        letters = np.frombuffer(b"".join(texts), dtype=np.uint8)
-        starts_N = np.cumsum(lengths_N) - lengths_N
-        offsets_N = np.arange(len(texts)) * len(self.table)
-        states_N = np.zeros(len(texts), dtype=np.int64)
-        found = []
+        longest = int(lengths_N[0])
+        padded = b"".join([text.ljust(longest, b"\0") for text in texts])
+        letters_TN = np.frombuffer(padded, dtype=np.uint8).reshape(len(texts), longest).T.astype(np.int64, order="C")
+        states_TN = np.full(letters_TN.shape, self.feature_C.argmin())  # a state without a feature after the end
+        moves_N = np.full(len(texts), self.row_C[0])  # index of the next state
         active = len(texts)
-        for position in range(int(lengths_N[0]) if len(texts) else 0):
+        for position in range(longest):
             while lengths_N[active - 1] <= position:
                 active -= 1
-            row = self.row_C[states_N[:active]]
-            states_N[:active] = self.next_state[row + letters[starts_N[:active] + position]]
-            feature = self.feature_C[states_N[:active]]
-            is_one = feature >= 0
-            found.append(offsets_N[:active][is_one] + feature[is_one])
-        return np.concatenate(found) if found else np.zeros(0, dtype=np.int64)
+            moves, states = moves_N[:active], states_TN[position, :active]
+            moves += letters_TN[position, :active]
+            states[:] = self.next_state.take(moves)
+            self.row_C.take(states, out=moves, mode="clip")  # all are valid; "raise" would copy
+        features_TN = self.feature_C.take(states_TN)
+        codes_TN = features_TN + np.arange(len(texts), dtype=np.int32) * np.int32(len(self.table))
+        return codes_TN[features_TN >= 0]
 
 
 def _encode(line: str) -> bytes:
@@ -202,7 +240,7 @@ def open_built_in() -> NaiveBayes:
     try:
         from py3langid.langid import MODEL_FILE, LanguageIdentifier
     except ImportError:
-        raise UserError(f"py3langid is not installed: pip install 'kdmt[{EXTRA}]'") from None
+        raise UserError(_NO_BUILT_IN) from None
     model = LanguageIdentifier.from_model_file(MODEL_FILE)
     languages = tuple(dict.fromkeys(model.nb_classes))
     return NaiveBayes(
@@ -210,9 +248,9 @@ def open_built_in() -> NaiveBayes:
         columns_L=np.array([languages.index(code) for code in model.nb_classes], dtype=np.intp),
         table=model.nb_ptc.astype(np.float32),
         prior=model.nb_pc,
-        next_state=np.frombuffer(model.tk_nextmove, dtype=f"u{model.tk_nextmove.itemsize}"),
+        next_state=np.array(model.tk_nextmove),
         row_C=np.array(model.tk_row, dtype=np.int64) << 8,
-        feature_C=np.array(model.tk_output, dtype=np.int64),
+        feature_C=np.array(model.tk_output, dtype=np.int32),
     )
 
 
@@ -246,15 +284,23 @@ def open_fasttext(path: Path) -> FastText:
     try:
         import fasttext
     except ImportError:
-        raise UserError("fasttext-predict is not installed: pip install 'kdmt[fasttext]'") from None
-    check_file(path, missing="there is no such fastText model")
+        raise UserError(_NO_FASTTEXT) from None
+    codes = _languages_by_label(path)
     try:
-        codes = {label: _language_of(label) for label in read_labels(path)}
         model = fasttext.load_model(str(path))
     except (RuntimeError, ValueError) as error:
         raise UserError(f"{path}: fastText cannot read it: {error}") from None
     languages = tuple(dict.fromkeys(codes.values()))
     return FastText(languages, {label: languages.index(code) for label, code in codes.items()}, model)
+
+
+def _languages_by_label(path: Path) -> dict[str, str]:
+    """Return the language of each label of a model file."""
+    check_file(path, missing="there is no such fastText model")
+    try:
+        return {label: _language_of(label) for label in read_labels(path)}
+    except ValueError as error:
+        raise UserError(f"{path}: fastText cannot read it: {error}") from None
 
 
 def read_labels(path: Path) -> list[str]:

@@ -14,8 +14,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
 from kdmt.checksum import known_sha256
-from kdmt.config import split_login
-from kdmt.corpus.connection import SCHEMES, Address
+from kdmt.config import SCHEMES, split_login
+from kdmt.corpus.connection import Address
 from kdmt.errors import UserError
 
 # The files of OPUS are on two servers, the second of which has the name of the file in its query.

@@ -107,20 +107,18 @@ class SideIndex:
 
     def _find(self, triggers: _Triggers, units_U: Hashes, line_U: Indices) -> Iterable[Overlap]:
         hashes_M = hash_windows(units_U, triggers.size)
-        line_M = line_U[: len(hashes_M)]
-        is_whole_M = line_M == line_U[len(line_U) - len(hashes_M) :]
-        hashes_M, line_M = hashes_M[is_whole_M], line_M[is_whole_M]
         hits = triggers.find(hashes_M)
+        hits = hits[line_U[hits] == line_U[hits + triggers.size - 1]]  # without those that go beyond a line
         candidates = {
             (line, sentence)
-            for line, ngram in zip(line_M[hits].tolist(), hashes_M[hits], strict=True)
+            for line, ngram in zip(line_U[hits].tolist(), hashes_M[hits], strict=True)
             for sentence in triggers.sentences(ngram).tolist()
         }
         of_line: dict[int, set[int]] = {}
         for line, number in sorted(candidates):
             if line not in of_line:
-                start, stop = np.searchsorted(line_M, [line, line + 1])
-                of_line[line] = set(hashes_M[start:stop].tolist())
+                start, stop = np.searchsorted(line_U, [line, line + 1])
+                of_line[line] = set(hashes_M[start : stop - triggers.size + 1].tolist())
             sentence = self.sentences[number]
             if len(of_line[line] & sentence.ngrams) >= sentence.needed:
                 yield Overlap(line, sentence.side, sentence.line)
@@ -208,7 +206,8 @@ def hash_units(text: str, *, by_character: bool) -> tuple[Hashes, Indices]:
             bounds = np.concatenate([np.zeros(1, dtype=np.int64), bounds])
         units, ends = bounds[::2], bounds[1::2]
         hashes_U = _hash_words(codes_C * is_word_C, units, ends)
-    return hashes_U, np.searchsorted(np.flatnonzero(codes_C == ord("\n")), units)
+    ends = np.searchsorted(units, np.flatnonzero(codes_C == ord("\n")))  # of each line, as indices of units
+    return hashes_U, np.repeat(np.arange(len(ends)), np.diff(ends, prepend=0))
 
 
 def _hash_words(codes_C: npt.NDArray[np.uint32], starts: Indices, ends: Indices) -> Hashes:

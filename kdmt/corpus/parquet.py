@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import io
+import struct
 from collections.abc import Iterator, Sequence
 from typing import IO, Any
 
 from kdmt.corpus.archives import Position
+from kdmt.corpus.formats import PARQUET
 from kdmt.corpus.jsonl import text_problem
 from kdmt.corpus.rows import MalformedRow, on_one_line
 from kdmt.corpus.unreadable import NOT_UTF8
@@ -13,6 +16,8 @@ from kdmt.errors import UserError
 
 _BATCH_ROWS = 4096
 _BUFFER_BYTES = 1 << 20  # of each column
+_END = struct.Struct("<I4s")  # length of the footer, and the signature again
+_ARROW_SCHEMA = b"ARROW:schema"  # key of the metadata
 
 
 def read_table(
@@ -35,7 +40,13 @@ def read_table(
     columns = [*texts, *others]
     position.unit = "row"
     try:
-        table = parquet.ParquetFile(file, buffer_size=_BUFFER_BYTES, pre_buffer=False, page_checksum_verification=True)
+        table = parquet.ParquetFile(
+            file,
+            metadata=_metadata(parquet, file),
+            buffer_size=_BUFFER_BYTES,
+            pre_buffer=False,
+            page_checksum_verification=True,
+        )
         _check_columns(table.schema_arrow, columns, name)
         for batch in table.iter_batches(_BATCH_ROWS, columns=list(dict.fromkeys(columns)), use_threads=False):
             values = [_values(pyarrow, batch, column) for column in columns]
@@ -54,6 +65,26 @@ def _import(name: str) -> tuple[Any, Any]:
     except ImportError:
         raise UserError(f"{name}: a Parquet table, which needs a package: pip install 'kdmt[parquet]'") from None
     return pyarrow, pyarrow.parquet
+
+
+def _metadata(parquet: Any, file: IO[bytes]) -> Any:
+    """Return the metadata of a table without Arrow's own schema, None if the file is damaged or encrypted.
+
+    By that schema, columns that were dictionaries in Arrow would be read as such, and each batch would have a copy of
+    the whole dictionary.
+    """
+    size = file.seek(0, io.SEEK_END)
+    if size < len(PARQUET) + _END.size:
+        return None
+    file.seek(size - _END.size)
+    end = file.read(_END.size)
+    length, magic = _END.unpack(end)
+    if magic != PARQUET or length > size - len(PARQUET) - _END.size:
+        return None
+    file.seek(size - _END.size - length)
+    before, key, after = file.read(length).rpartition(_ARROW_SCHEMA)
+    footer = before + b"-" * len(key) + after  # another key, so that the schema is ignored
+    return parquet.read_metadata(io.BytesIO(PARQUET + footer + end))
 
 
 def _check_columns(schema: Any, columns: Sequence[str], name: str) -> None:

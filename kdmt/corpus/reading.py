@@ -144,6 +144,15 @@ def read_pairs(
         raise UserError(f"{names}: the corpus is empty" + (f"; rows left out: {lost}" if lost else ""))
 
 
+def check_first_row(corpus: ParallelText, paths: Sequence[Path], direction: Direction) -> None:
+    """Read the first row of a corpus, to find early that its files have another format or other columns.
+
+    Raises:
+        UserError: as `read_pairs`, except for what only later rows show.
+    """
+    next(_rows(corpus, paths, direction), None)
+
+
 def _selected(rows: Iterator[Row], corpus: ParallelText) -> Iterator[Row]:
     """Return the rows that `only_every` or `except_every` selects."""
     if corpus.only_every is not None:

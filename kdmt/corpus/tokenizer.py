@@ -281,6 +281,14 @@ def load_tokenizer(folder: Path) -> Tokenizers:
     return Tokenizers(source, source if files[0] == files[1] else model_class(files[1][0]))
 
 
+def learnt_size(model: SubwordModel) -> int:
+    """Return the size of a learnt model in the unit of `vocab_size`: merges of subword-nmt, otherwise pieces.
+
+    The model must not have encoded text, since it then numbers further symbols.
+    """
+    return len(model.merges()[0]) if isinstance(model, SubwordNmtModel) else len(model.symbols)
+
+
 def required_symbols(settings: TokenizerSettings, tokenizers: Tokenizers) -> tuple[list[str], list[str]]:
     """Return the symbols that the dictionaries of both sides must have, whether or not they occur in the text.
 

@@ -175,6 +175,15 @@ def read_block(
     return header, decoded
 
 
+def read_columns(path: Path) -> Decoded:
+    """Return the content of a block's file after a check of its checksum only.
+
+    Raises:
+        DamagedBlock: if the file is missing or damaged.
+    """
+    return _decode(path)[1]
+
+
 def read_header(path: Path) -> dict[str, Any]:
     """Return the header of a block's file without a check of the rest.
 

@@ -11,14 +11,15 @@ from __future__ import annotations
 
 import math
 import os
-from array import array
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
+from numpy.lib.format import open_memmap
 from numpy.typing import NDArray
 
 from kdmt.config import Failures
@@ -26,24 +27,27 @@ from kdmt.corpus.pool import mapping_in_order
 from kdmt.corpus.text_files import open_lines
 from kdmt.distill.blocks import read_block
 from kdmt.distill.decoding import BlockTask
-from kdmt.distill.failures import FAILURES, find_token_failures
+from kdmt.distill.failures import FAILURES, Codes, Flags, find_token_failures
 from kdmt.distill.selection import Candidate
 from kdmt.errors import UserError
 from kdmt.files import naming
 
 NO_FAILURE = "-"
+_SCORES_AT_ONCE = 100_000
 _NAMES = (NO_FAILURE, *FAILURES)
 
 # (concatenated target ids of hypotheses, number of tokens of each) -> words of each hypothesis
 ToWords = Callable[[NDArray[np.integer], NDArray[np.int32]], list[str]]
+# (concatenated ids, number of tokens of each hypothesis, flags of the maximum length, settings) -> codes of failures
+FindFailures = Callable[[NDArray[np.integer], NDArray[np.integer], Flags, Failures], Codes]
 
 
 @dataclass(frozen=True)
 class GivenScores:
-    """A score for each candidate, from a file of the user.
+    """Scores of each candidate from F files of the user.
 
     Attributes:
-        path: `.npy` file, float64 [H], in the order of `nbest`.
+        path: `.npy` file, float64 [H, F], in the order of `nbest`.
         starts_U: index of each sentence's first score, int64.
     """
 
@@ -71,6 +75,13 @@ class _Spelled:
     lengths_B: NDArray[np.int32]
 
 
+def find_failures_of_tokens(
+    tokens: NDArray[np.integer], sizes: NDArray[np.integer], at_limit: Flags, settings: Failures
+) -> Codes:
+    """Return the failures that ids of a vocabulary show; see `find_token_failures`."""
+    return find_token_failures(tokens, sizes, at_limit, repetition_times=settings.repetition_times)
+
+
 def write_candidates(
     tasks: Sequence[BlockTask],
     blocks: Path,
@@ -82,6 +93,7 @@ def write_candidates(
     out_offsets: Path,
     workers: int,
     vocab_size: int | None = None,
+    find_failures: FindFailures = find_failures_of_tokens,
 ) -> Written:
     """Write `nbest` and its offsets from all blocks, after a check of each block.
 
@@ -90,6 +102,7 @@ def write_candidates(
         out, out_offsets: paths of the new files.
         workers: number of processes.
         vocab_size: size of the target dictionary; if given, all ids must be smaller.
+        find_failures: function that finds the failures that ids show; it can be sent to other processes.
 
     Raises:
         UserError: if a block is missing, damaged or made from something else.
@@ -97,7 +110,7 @@ def write_candidates(
     offsets = np.zeros(1 + sum(task.count for task in tasks), dtype="<i8")
     found: list[_Spelled] = []
     first = 1
-    spell = partial(_spell_block, blocks, made_from, to_words, settings, vocab_size)
+    spell = partial(_spell_block, blocks, made_from, to_words, settings, vocab_size, find_failures)
     with naming(out), out.open("wb") as file, mapping_in_order(spell, workers) as map_in_order:
         for task, spelled in zip(tasks, map_in_order(tasks), strict=True):
             file.write(spelled.text)
@@ -120,12 +133,11 @@ def _spell_block(
     to_words: ToWords,
     settings: Failures,
     vocab_size: int | None,
+    find_failures: FindFailures,
     task: BlockTask,
 ) -> _Spelled:
     header, decoded = read_block(blocks, task.block, made_from=made_from, hashes_N=task.hashes_N, vocab_size=vocab_size)
-    codes_H = find_token_failures(
-        decoded.tokens_T, decoded.sizes_H, decoded.at_limit_H > 0, repetition_times=settings.repetition_times
-    )
+    codes_H = find_failures(decoded.tokens_T, decoded.sizes_H, decoded.at_limit_H > 0, settings)
     numbers_H = np.repeat(np.arange(task.block.first, task.block.first + task.count), decoded.counts_N)
     rows = zip(
         numbers_H.tolist(),
@@ -200,28 +212,48 @@ def _slices(file: int, starts_N: NDArray[np.int64], stops_N: NDArray[np.int64]) 
     return texts
 
 
-def read_scores(path: Path, nbest: Path, offsets: Path, workdir: Path) -> GivenScores:
-    """Convert the scores of a text file, one number per line, to an array in `workdir`.
+def read_scores(paths: Sequence[Path], nbest: Path, offsets: Path, workdir: Path) -> GivenScores:
+    """Convert the scores of text files, one number per line, to an array in `workdir`.
 
     Raises:
         UserError: if a line is not a number, or the number of lines is wrong.
     """
-    counts_U = np.zeros(len(np.load(offsets, mmap_mode="r")) - 1, dtype=np.int64)
+    counts_U = count_candidates(nbest, offsets)
     out = workdir / "scores.npy"
+    with naming(out):
+        scores_HF = open_memmap(out, mode="w+", dtype=np.float64, shape=(int(counts_U.sum()), len(paths)))
+        for column, path in enumerate(paths):
+            _read_column(path, nbest, scores_HF[:, column])
+        scores_HF.flush()
+    return GivenScores(out, np.cumsum(counts_U) - counts_U)
+
+
+def count_candidates(nbest: Path, offsets: Path) -> NDArray[np.int64]:
+    """Return the number of candidates of each sentence [U]."""
+    counts_U = np.zeros(len(np.load(offsets, mmap_mode="r")) - 1, dtype=np.int64)
     with nbest.open("rb") as file:
         for candidate in file:
             counts_U[int(candidate[: candidate.index(b"\t")])] += 1
-    scores = array("d")
-    for number, line in enumerate(open_lines(path, member=None, name=str(path)), start=1):
-        try:
-            score = float(line)
-        except ValueError:
-            score = math.nan
-        if math.isnan(score):
-            raise UserError(f"{path}:{number}: not a number: {line[:40]!r}")
-        scores.append(score)
-    if len(scores) != counts_U.sum():
-        raise UserError(f"{path}: {len(scores):,} scores for the {int(counts_U.sum()):,} lines of {nbest}")
-    with naming(out):
-        np.save(out, np.frombuffer(scores, dtype=np.float64))
-    return GivenScores(out, np.cumsum(counts_U) - counts_U)
+    return counts_U
+
+
+def _read_column(path: Path, nbest: Path, scores_H: NDArray[np.float64]) -> None:
+    lines = enumerate(open_lines(path, member=None, name=str(path)), start=1)
+    scores = (_number(path, number, line) for number, line in lines)
+    done = 0
+    while len(part := np.fromiter(islice(scores, _SCORES_AT_ONCE), dtype=np.float64)):
+        fitting = part[: max(len(scores_H) - done, 0)]
+        scores_H[done : done + len(fitting)] = fitting
+        done += len(part)
+    if done != len(scores_H):
+        raise UserError(f"{path}: {done:,} scores for the {len(scores_H):,} lines of {nbest}")
+
+
+def _number(path: Path, number: int, line: str) -> float:
+    try:
+        score = float(line)
+    except ValueError:
+        score = math.nan
+    if math.isnan(score):
+        raise UserError(f"{path}:{number}: not a number: {line[:40]!r}")
+    return score

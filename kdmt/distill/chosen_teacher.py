@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Protocol
 
 from kdmt.config import Sample
-from kdmt.distill.candidates import ToWords
-from kdmt.distill.decoding import Teacher
+from kdmt.distill.candidates import FindFailures, ToWords
+from kdmt.distill.decoding import BlockTask, Teacher
 from kdmt.distill.sources import Text
 
 ENGINE_FOLDER = "engine"  # inside the stage's folder: the model in CTranslate2's format
@@ -21,6 +21,11 @@ class ChosenTeacher(Protocol):
     @property
     def vocab_size(self) -> int:
         """Size of the vocabulary of its hypotheses."""
+        ...
+
+    @property
+    def is_reproducible(self) -> bool:
+        """Whether it gives the same translations again; if not, blocks are made again from its stored answers."""
         ...
 
     def inputs(self) -> dict[str, str]:
@@ -43,8 +48,15 @@ class ChosenTeacher(Protocol):
         """
         ...
 
-    def open(self, folder: Path, sample: Sample | None) -> Teacher:
-        """Return the teacher in the form that workers load; write CTranslate2's model into the stage's folder."""
+    def open(
+        self, folder: Path, sample: Sample | None, *, earlier: Sequence[Path] = (), verifying: bool = False
+    ) -> Teacher:
+        """Return the teacher in the form that workers load; write CTranslate2's model into the stage's folder.
+
+        Args:
+            earlier: earlier states of the stage's folder.
+            verifying: True if the blocks are compared with existing ones.
+        """
         ...
 
     def opens_text(self) -> Callable[[], Text]:
@@ -53,6 +65,14 @@ class ChosenTeacher(Protocol):
 
     def to_words(self) -> ToWords:
         """Return a function that converts hypotheses to words; it can be sent to another process."""
+        ...
+
+    def find_failures(self) -> FindFailures:
+        """Return a function that finds the failures that ids show; it can be sent to another process."""
+        ...
+
+    def facts(self, folder: Path, tasks: Sequence[BlockTask]) -> dict[str, object]:
+        """Return what the manifest records about the translations, besides what all teachers record."""
         ...
 
 

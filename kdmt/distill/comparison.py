@@ -119,11 +119,15 @@ def _with_spaces(lines: list[str], *, spaced: bool) -> list[str]:
 def _sample(
     report: MergeReport, sources: Path, distilled: Path, inputs: Inputs
 ) -> tuple[list[str], list[str], list[str]]:
-    """Return the source, reference and distilled line of teacher translations: all of a small corpus, else a sample."""
+    """Return the source, reference and distilled line of teacher translations: all of a small corpus, else a sample.
+
+    Of several targets of a line, only the first one is compared.
+    """
     indices = np.frombuffer(report.indices, dtype=np.int64) if report.indices else np.empty(0, dtype=np.int64)
     references = inputs.corpus.text("train", inputs.corpus.direction.target)
     is_compared = np.frombuffer(bytes(report.of_teacher), dtype=np.uint8) > 0
     is_compared &= indices < inputs.num_references()
+    is_compared &= np.diff(indices, prepend=-1) != 0
     chosen = np.flatnonzero(is_compared)
     chosen = chosen[:: max(1, -(-len(chosen) // MAX_SENTENCES))]
     return (

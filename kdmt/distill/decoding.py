@@ -39,6 +39,11 @@ class Teacher(Protocol):
     @property
     def vocab_size(self) -> int: ...
 
+    @property
+    def limits_lengths(self) -> bool:
+        """Whether its hypotheses end at the maximum length of the decoding settings."""
+        ...
+
     def open(self, spec: WorkerSpec, made_with: dict[str, object]) -> Translate:
         """Load the model and return a function that translates with it.
 
@@ -130,6 +135,8 @@ class BlockDecoder:
 
     def _limits(self, sources: SourceIds) -> list[int]:
         limit = self.teacher.max_target_tokens - 1  # </s> takes the last position
+        if not self.teacher.limits_lengths:
+            return [limit] * len(sources)
         lengths = [len(source) for source in sources]
         return max_lengths(lengths, self.settings.max_len_a, self.settings.max_len_b, limit=limit)
 

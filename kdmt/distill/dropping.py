@@ -29,6 +29,8 @@ def drop_pairs(files: Outputs, report: MergeReport, is_kept: NDArray[np.bool_], 
     for path in (files.source, files.target, files.tags):
         if path.exists():
             _keep_lines(path, is_kept)
+    if files.choices.exists():
+        _keep_lines(files.choices, np.concatenate([[True], is_kept]))  # the first line has the names of the columns
     _note_dropped(files.rejected, report, is_kept, failure)
     report.keep(is_kept, failure=failure)
 

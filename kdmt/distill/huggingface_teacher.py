@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
-from typing import cast
+from typing import ClassVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from kdmt.checksum import known_sha256
 from kdmt.config import Distill, ForeignTeacher, Sample
 from kdmt.corpus.text import TextProcessor
-from kdmt.distill.candidates import ToWords
+from kdmt.distill.candidates import FindFailures, ToWords, find_failures_of_tokens
 from kdmt.distill.chosen_teacher import ENGINE_FOLDER, SEARCH_SETTINGS, plan_settings
-from kdmt.distill.decoding import Teacher
+from kdmt.distill.decoding import BlockTask, Teacher
 from kdmt.distill.inputs import Inputs
 from kdmt.distill.sources import SourceLines, Text
 from kdmt.distill.teacher_engines import CTranslate2Teacher, TorchTeacher
@@ -55,6 +55,7 @@ class HuggingFaceTeacher:
     text: Inputs
     folder: Path
     engine: str
+    is_reproducible: ClassVar[bool] = True
 
     @classmethod
     def choose(cls, settings: Distill, inputs: Inputs) -> HuggingFaceTeacher:
@@ -95,7 +96,10 @@ class HuggingFaceTeacher:
         made_from["text processing"] = known_sha256(self.text.corpus.text_file)
         return made_from
 
-    def open(self, folder: Path, sample: Sample | None) -> Teacher:
+    def open(
+        self, folder: Path, sample: Sample | None, *, earlier: Sequence[Path] = (), verifying: bool = False
+    ) -> Teacher:
+        del earlier, verifying
         settings, (max_source_tokens, max_target_tokens) = self.settings, position_limits(self._tokenizer)
         if self.engine == "torch":
             return TorchTeacher(
@@ -128,6 +132,13 @@ class HuggingFaceTeacher:
 
     def to_words(self) -> ToWords:
         return _Decoder(self._tokenizer, self.text.corpus.text_processor())
+
+    def find_failures(self) -> FindFailures:
+        return find_failures_of_tokens
+
+    def facts(self, folder: Path, tasks: Sequence[BlockTask]) -> dict[str, object]:
+        del folder, tasks
+        return {}
 
     def _sha256_of_files(self) -> dict[str, str]:
         return {path.name: known_sha256(path) for path in model_files(self.folder)}

@@ -18,20 +18,23 @@ class Inputs:
     Attributes:
         corpus: prepared corpus.
         monolingual: True if its monolingual text is translated too, after the training text.
+        split: name of the parallel text: train, or valid to tune a choice of targets.
     """
 
     corpus: PreparedCorpus
     monolingual: bool = False
+    split: str = "train"
 
     def source_prefixes(self) -> tuple[Path, ...]:
         """Return the data-bin prefixes of the source text, in order."""
-        splits = ("train", "monolingual") if self.monolingual else ("train",)
+        splits = (self.split, "monolingual") if self.monolingual else (self.split,)
         return tuple(self.corpus.prefix(split, self.corpus.direction.source) for split in splits)
 
     def texts(self) -> list[TrainingText]:
         """Return the files of the training text and, if selected, of the monolingual text."""
         corpus, (src, tgt) = self.corpus, self.corpus.direction.sides
-        texts = [TrainingText(corpus.text("train", src), corpus.text("train", tgt), corpus.tags)]
+        tags = corpus.tags if self.split == "train" else None
+        texts = [TrainingText(corpus.text(self.split, src), corpus.text(self.split, tgt), tags)]
         if self.monolingual:
             texts.append(TrainingText(corpus.text("monolingual", src)))
         return texts

@@ -27,12 +27,15 @@ from kdmt.corpus.pool import mapping_in_order
 from kdmt.corpus.tokenizer import count_lines
 from kdmt.distill.candidates import NO_FAILURE, Candidates, GivenScores
 from kdmt.distill.failures import FAILURES, find_text_failures
-from kdmt.distill.selection import BEST, Candidate, Selector
+from kdmt.distill.selection import ALL, BEST, Candidate, Choice, Line, Selector
 from kdmt.errors import UserError
 from kdmt.files import naming
 
 _CHUNK_LINES = 10_000
-_FILES = ("source", "target", "tags")
+_CHUNK_BYTES = 16 << 20  # of candidates, typically; they take about ten times as much memory once they are read
+_FILES = ("source", "target", "tags", "rejected", "choices")
+_CHOICE_COLUMNS = ("line", "rank", "candidate", "usable", "reason")
+_NOTHING = "-"  # in a column of the record of choices
 
 Nbest = list[tuple[Candidate, str]]  # candidates of one sentence, each with its failure or `-`
 
@@ -57,9 +60,10 @@ class Outputs:
     target: Path
     tags: Path
     rejected: Path  # index of the line <TAB> failure <TAB> action taken
+    choices: Path  # record of choices: a line of names, then a line for each line of the training set
 
     def paths(self) -> tuple[Path, ...]:
-        return (self.source, self.target, self.tags, self.rejected)
+        return (self.source, self.target, self.tags, self.rejected, self.choices)
 
 
 @dataclass
@@ -131,7 +135,8 @@ def merge_candidates(
         select: selector among the candidates without a failure.
         typical_ratio: typical number of target characters per source character.
         given: scores for `select`, if it uses them.
-        out: paths of the new files; there is no file of tags if no text has tags.
+        out: paths of the new files; there is no file of tags if no text has tags, and no record of choices if the
+            selector has no columns.
         workers: number of processes.
 
     Raises:
@@ -144,8 +149,9 @@ def merge_candidates(
     report = MergeReport()
     bounds_U = np.load(offsets, mmap_mode="r")
     choose = partial(_choose_chunk, nbest, settings, select, typical_ratio)
-    files = {name: path.open("wb") for name, path in zip((*_FILES, "rejected"), out.paths(), strict=True)}
+    files = {name: path.open("wb") for name, path in zip(_FILES, out.paths(), strict=True)}
     try:
+        files["choices"].write(("\t".join((*_CHOICE_COLUMNS, *select.columns)) + "\n").encode())
         with mapping_in_order(choose, workers) as map_in_order:
             for chosen in map_in_order(_chunks(texts, numbers_L, bounds_U, given)):
                 for name, data in chosen.text.items():
@@ -158,7 +164,27 @@ def merge_candidates(
                 file.close()
     if not any(text.tags for text in texts):
         out.tags.unlink()
+    if not select.columns:
+        out.choices.unlink()
     return report
+
+
+def usable_candidates(
+    texts: Sequence[TrainingText],
+    numbers_L: NDArray[np.int64],
+    *,
+    nbest: Path,
+    offsets: Path,
+    settings: Failures,
+    typical_ratio: float,
+    given: GivenScores | None = None,
+) -> Iterator[tuple[Line, list[Candidate]]]:
+    """Yield each line with its candidates without a failure. For the arguments, see `merge_candidates`."""
+    for chunk in _chunks(texts, numbers_L, np.load(offsets, mmap_mode="r"), given):
+        read = _read_chunk(nbest, ALL, settings, typical_ratio, chunk)
+        references = [""] * len(read.sources) if read.references is None else read.references
+        for source, reference, found in zip(read.sources, references, read.found, strict=True):
+            yield Line(source, reference), [candidate for candidate, failure in found if failure == NO_FAILURE]
 
 
 # ------------------------------------------------------------------------------------------------------------- chunks
@@ -171,50 +197,92 @@ def _chunks(
     given: GivenScores | None,
 ) -> Iterator[_Chunk]:
     first = 0
+    num_lines = _lines_of_a_chunk(bounds_U)
     for text in texts:
         paths = [path for path in text.paths() if path is not None]
-        for pieces in cut_lines(paths, _CHUNK_LINES):
+        for pieces in cut_lines(paths, num_lines):
             own = numbers_L[first : first + pieces[0].count]
             scores = None if given is None else (given.path, given.starts_U[own])
             yield _Chunk(first, bounds_U[own], bounds_U[own + 1], {piece.path: piece for piece in pieces}, text, scores)
             first += len(own)
 
 
+def _lines_of_a_chunk(bounds_U: NDArray[np.int64]) -> int:
+    """Return the number of lines of a chunk: fewer if sentences have many candidates."""
+    mean_bytes = int(bounds_U[-1]) // max(len(bounds_U) - 1, 1)
+    return max(min(_CHUNK_LINES, _CHUNK_BYTES // max(mean_bytes, 1)), 1)
+
+
 # ------------------------------------------------------------------------------------------------------------- choices
 
 
-def _choose_chunk(nbest: Path, settings: Failures, select: Selector, typical_ratio: float, chunk: _Chunk) -> _Chosen:
-    count = len(chunk.starts_N)
+@dataclass(frozen=True)
+class _Target:
+    """A line of the training set without its source: a chosen candidate, or what replaces it."""
+
+    words: str
+    weight: float = 1.0
+    rank: int = 1
+    candidate: int | None = None  # index among all candidates of the line; None for a reference
+    usable: int = 0  # number of candidates without a failure
+    reason: str = ""
+    values: tuple[float, ...] = ()
+
+    def row(self, index: int, num_values: int) -> str:
+        """Return the line of the record of choices."""
+        candidate = _NOTHING if self.candidate is None else str(self.candidate)
+        values = [f"{value:.6g}" for value in self.values] or [_NOTHING] * num_values
+        return "\t".join((str(index), str(self.rank), candidate, str(self.usable), self.reason, *values)) + "\n"
+
+
+@dataclass(frozen=True)
+class _Read:
+    """The text of a chunk, and the candidates of each line with their failures."""
+
+    sources: list[str]
+    references: list[str] | None
+    tags: list[str] | None
+    found: list[Nbest]
+
+
+def _read_chunk(nbest: Path, depth: int, settings: Failures, typical_ratio: float, chunk: _Chunk) -> _Read:
     references, tags = (None if path is None else chunk.pieces[path].read() for path in chunk.text.paths()[1:])
     sources = chunk.pieces[chunk.text.source].read()
     candidates = Candidates(nbest)
     try:
-        found = candidates.read(chunk.starts_N, chunk.stops_N, depth=select.depth)
+        found = candidates.read(chunk.starts_N, chunk.stops_N, depth=depth)
     finally:
         candidates.close()
     if chunk.given is not None:
         found = _with_scores(found, *chunk.given)
-    found = _with_text_failures(found, sources, settings, typical_ratio)
+    return _Read(sources, references, tags, _with_text_failures(found, sources, settings, typical_ratio))
+
+
+def _choose_chunk(nbest: Path, settings: Failures, select: Selector, typical_ratio: float, chunk: _Chunk) -> _Chosen:
+    read = _read_chunk(nbest, select.depth, settings, typical_ratio, chunk)
+    sources, references, tags = read.sources, read.references, read.tags
     report = MergeReport()
-    out: dict[str, list[str]] = {name: [] for name in (*_FILES, "rejected")}
-    for place, own in enumerate(found):
+    out: dict[str, list[str]] = {name: [] for name in _FILES}
+    for place, own in enumerate(read.found):
         reference = None if references is None else references[place]
         index = chunk.first + place
-        lines, rejection = _choose(own, reference, settings, select, report)
-        report.indices.extend([index] * len(lines))
+        targets, rejection = _choose(own, sources[place], reference, settings, select, report)
+        report.indices.extend([index] * len(targets))
         if rejection is not None:
             out["rejected"].append(f"{index}\t{rejection}\n")
             failure = rejection.partition("\t")[0]
             if report.failures[failure] <= NUM_EXAMPLES:
                 shown = cut_texts(sources[place], own[0][0].words if own else "")
                 add_examples(report.examples, {failure: [shown]})
-        for words, weight in lines:
+        for target in targets:
             out["source"].append(f"{sources[place]}\n")
-            out["target"].append(f"{words}\n")
+            out["target"].append(f"{target.words}\n")
             out["tags"].append("\n" if tags is None else f"{tags[place]}\n")
+            if select.columns:
+                out["choices"].append(target.row(index, len(select.columns)))
             if select.weighs:
-                report.weights.append(weight)
-    report.num_sentences, report.num_lines = count, len(report.indices)
+                report.weights.append(target.weight)
+    report.num_sentences, report.num_lines = len(sources), len(report.indices)
     return _Chosen({name: "".join(lines).encode() for name, lines in out.items()}, report)
 
 
@@ -235,32 +303,39 @@ def _with_text_failures(
 
 
 def _choose(
-    candidates: Nbest, reference: str | None, settings: Failures, select: Selector, report: MergeReport
-) -> tuple[list[tuple[str, float]], str | None]:
-    """Return the targets of a line with their weights; if all candidates fail, also the failure and the action taken.
+    candidates: Nbest, source: str, reference: str | None, settings: Failures, select: Selector, report: MergeReport
+) -> tuple[list[_Target], str | None]:
+    """Return the targets of a line; if all candidates fail, also the failure and the action taken.
 
     Candidates that fail are excluded from the selection. If all candidates that the selector considers fail, the
     failure of the first one determines the action.
     """
-    usable = [candidate for candidate, failure in candidates if failure == NO_FAILURE]
+    usable = [place for place, (_, failure) in enumerate(candidates) if failure == NO_FAILURE]
     if usable:
         rule = BEST if reference is None and select.by_reference else select
-        chosen = rule.choose(usable, reference or "")
+        chosen = rule.choose([candidates[place][0] for place in usable], Line(source, reference or ""))
         report.of_teacher.extend(b"\1" * len(chosen))
-        return [(candidate.words, weight) for candidate, weight in chosen], None
+        return [_chosen(candidates, usable, rank, each, rule) for rank, each in enumerate(chosen, start=1)], None
     first = candidates[0][1] if candidates else "empty"
     report.failures[first] += 1
     action = _action(settings, first, has_reference=reference is not None)
     if action == "keep":
         report.of_teacher.append(1)
-        return [(candidates[0][0].words if candidates else "", 1.0)], f"{first}\tkept"
+        words, place = (candidates[0][0].words, 0) if candidates else ("", None)
+        return [_Target(words, candidate=place, reason=f"{first}: kept")], f"{first}\tkept"
     if action == "reference":
         assert reference is not None
         report.replaced[first] += 1
         report.of_teacher.append(0)
-        return [(reference, 1.0)], f"{first}\treplaced by the reference"
+        return [_Target(reference, reason=f"{first}: reference")], f"{first}\treplaced by the reference"
     report.dropped[first] += 1
     return [], f"{first}\tdropped"
+
+
+def _chosen(candidates: Nbest, usable: Sequence[int], rank: int, choice: Choice, rule: Selector) -> _Target:
+    place = usable[choice.index]
+    words = candidates[place][0].words
+    return _Target(words, choice.weight, rank, place, len(usable), rule.reason, choice.values)
 
 
 def _action(settings: Failures, failure: str, *, has_reference: bool) -> OnFailure:
@@ -273,8 +348,8 @@ def _with_scores(found: list[Nbest], path: Path, starts_N: NDArray[np.int64]) ->
     scores = np.load(path, mmap_mode="r")
     return [
         [
-            (replace(candidate, given=float(score)), failure)
-            for (candidate, failure), score in zip(nbest, scores[start : start + len(nbest)], strict=True)
+            (replace(candidate, given=tuple(given)), failure)
+            for (candidate, failure), given in zip(nbest, scores[start : start + len(nbest)].tolist(), strict=True)
         ]
         for nbest, start in zip(found, starts_N.tolist(), strict=True)
     ]

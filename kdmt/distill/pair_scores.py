@@ -22,7 +22,7 @@ from kdmt.decode.engines.ctranslate2 import CTranslate2Engine
 from kdmt.errors import UserError
 from kdmt.files import atomic_file
 from kdmt.interop.ctranslate2_folder import is_model_folder
-from kdmt.models.checkpoint_folder import resolve_checkpoint
+from kdmt.models.checkpoint_folder import log_opened, resolve_checkpoint
 from kdmt.models.description import read_description
 from kdmt.workers.tasks import Worker, WorkerSpec
 
@@ -133,6 +133,7 @@ def open_scorer(checkpoint: Path, engine: Path, *, compute_type: str, raw: bool)
     if is_model_folder(checkpoint):
         return PairScorer(checkpoint, compute_type, raw)
     folder = resolve_checkpoint(checkpoint)
+    log_opened(checkpoint, folder)
     if read_description(folder)["family"] == "nonautoregressive":
         raise UserError(f"{checkpoint}: is non-autoregressive and has no probability for a given target")
     if not engine.exists():

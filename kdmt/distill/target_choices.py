@@ -6,10 +6,15 @@ Each entry is a training set of origin `choice` in `kdmt.training_sets`.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 
+from kdmt.choices import MbrUtility
 from kdmt.config import Distill
-from kdmt.distill.mbr import by_expected_chrf
+from kdmt.corpus.prepared import PreparedCorpus
+from kdmt.distill.diversity import Quality, diverse, token_probability
+from kdmt.distill.mbr import CHRF, ExpectedUtility, Utility, bleu_utility, by_expected_utility
+from kdmt.distill.rerank import Features, by_linear_model
 from kdmt.distill.selection import HIGHEST_GIVEN, Selector, interpolated, weighted
 from kdmt.distill.similarity import bleu_nearness, chrf_nearness
 
@@ -23,26 +28,78 @@ class Choice:
     """An entry of the table.
 
     Attributes:
-        select: (settings, name of sacreBLEU's tokenizer) -> rule.
+        select: (settings, name of sacreBLEU's tokenizer, prepared corpus) -> rule.
         uses_bleu: settings -> whether the rule depends on the tokenizer.
     """
 
-    select: Callable[[Distill, str], Selector]
+    select: Callable[[Distill, str, PreparedCorpus], Selector]
     uses_bleu: Callable[[Distill], bool] = _never
 
 
-def _nearest_to_reference(settings: Distill, tokenize: str) -> Selector:
+def _nearest_to_reference(settings: Distill, tokenize: str, _: PreparedCorpus) -> Selector:
     nearness = chrf_nearness if settings.interpolate == "chrf" else bleu_nearness(tokenize)
     return interpolated(nearness)
+
+
+# name in `distill.mbr.utility` -> function of the name of sacreBLEU's tokenizer
+UTILITIES: dict[MbrUtility, Callable[[str], Utility]] = {"chrf": lambda _: CHRF, "bleu": bleu_utility}
+
+
+def expected_utility(settings: Distill, tokenize: str) -> ExpectedUtility:
+    """Return the expected utility that the section `distill.mbr` describes."""
+    return ExpectedUtility.of(settings.mbr, UTILITIES[settings.mbr.utility](tokenize), settings.decode.lenpen)
+
+
+def _utility_is_bleu(settings: Distill) -> bool:
+    return settings.mbr.utility == "bleu"
+
+
+def _highest_utility(settings: Distill, tokenize: str, _: PreparedCorpus) -> Selector:
+    return by_expected_utility(expected_utility(settings, tokenize), top=settings.mbr.top)
+
+
+def features_of(settings: Distill, tokenize: str, corpus: PreparedCorpus) -> Features:
+    """Return the features that the section `distill.rerank` describes."""
+    return Features.of(
+        settings.rerank,
+        expected=expected_utility(settings, tokenize),
+        lenpen=settings.decode.lenpen,
+        typical_ratio=corpus.typical_ratio() if "ratio" in settings.rerank.features else 1.0,
+        corpus=corpus.folder,
+    )
+
+
+def _highest_value(settings: Distill, tokenize: str, corpus: PreparedCorpus) -> Selector:
+    assert settings.rerank.weights is not None, "weights are tuned before the rule is used"
+    return by_linear_model(features_of(settings, tokenize, corpus), settings.rerank.weights)
+
+
+def _reranking_uses_bleu(settings: Distill) -> bool:
+    tuned = settings.rerank.weights is None and settings.rerank.metric == "bleu"
+    return tuned or ("mbr" in settings.rerank.features and _utility_is_bleu(settings))
+
+
+def _different(settings: Distill, tokenize: str, _: PreparedCorpus) -> Selector:
+    own, lenpen = settings.diverse, settings.decode.lenpen
+    quality: Quality = partial(token_probability, lenpen=lenpen)
+    if own.quality == "utility":
+        quality = replace(expected_utility(settings, tokenize), prune=0)  # every candidate needs a value
+    return diverse(quality, targets=own.targets, balance=own.balance)
 
 
 CHOICES = {
     # the hypothesis most similar to the reference (Kim & Rush 2016, sequence-level interpolation)
     "interpolated": Choice(_nearest_to_reference, lambda settings: settings.interpolate == "sentence_bleu"),
-    # the hypothesis most similar to the others (minimum Bayes risk, with chrF)
-    "mbr": Choice(lambda _, __: by_expected_chrf()),
+    # the hypotheses most similar to the others (minimum Bayes risk)
+    "mbr": Choice(_highest_utility, _utility_is_bleu),
+    # the hypothesis with the highest value of a linear model over features
+    "reranked": Choice(_highest_value, _reranking_uses_bleu),
+    # several good hypotheses that differ from each other (maximal marginal relevance)
+    "diverse": Choice(
+        _different, lambda settings: settings.diverse.quality == "utility" and _utility_is_bleu(settings)
+    ),
     # the hypothesis with the highest score in a file
-    "scored": Choice(lambda _, __: HIGHEST_GIVEN),
+    "scored": Choice(lambda *_: HIGHEST_GIVEN),
     # all hypotheses, weighted by their probabilities
-    "nbest": Choice(lambda settings, _: weighted(settings.decode.lenpen)),
+    "nbest": Choice(lambda settings, *_: weighted(settings.decode.lenpen)),
 }

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
@@ -45,6 +45,7 @@ class CTranslate2Teacher:
     sample: Sample | None = None
     shortlist: bool = False
     libraries: tuple[str, ...] = ("ctranslate2",)
+    limits_lengths: ClassVar[bool] = True
 
     def open(self, spec: WorkerSpec, made_with: dict[str, object]) -> Translate:
         """See `Teacher.open`. `made_with` gets the size of batches if a batch did not fit in the memory of a GPU."""
@@ -107,6 +108,7 @@ class TorchTeacher:
     iterations: int = 10
     load: Callable[[Path], Transformer] | None = None
     libraries: tuple[str, ...] = ("torch",)
+    limits_lengths: ClassVar[bool] = True
 
     def open(self, spec: WorkerSpec, made_with: dict[str, object]) -> Translate:  # noqa: ARG002
         """See `Teacher.open`."""

@@ -10,13 +10,15 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import ClassVar
 
 from kdmt.checksum import known_sha256
-from kdmt.config import Distill, ForeignTeacher, Sample
+from kdmt.config import Distill, EndpointTeacher, ForeignTeacher, Sample
 from kdmt.corpus.codec import check_vocabulary
-from kdmt.distill.candidates import ToWords
+from kdmt.distill.candidates import FindFailures, ToWords, find_failures_of_tokens
 from kdmt.distill.chosen_teacher import ENGINE_FOLDER, SEARCH_SETTINGS, ChosenTeacher, plan_settings
-from kdmt.distill.decoding import Teacher
+from kdmt.distill.decoding import BlockTask, Teacher
+from kdmt.distill.endpoint_teacher import EndpointModel
 from kdmt.distill.inputs import Inputs
 from kdmt.distill.sources import SourceText, Text
 from kdmt.distill.teacher_engines import CTranslate2Teacher, TorchTeacher
@@ -86,6 +88,7 @@ class OwnTeacher:
     names: tuple[str, ...]
     engine: str
     models: tuple[CheckpointModel, ...]
+    is_reproducible: ClassVar[bool] = True
 
     @property
     def is_nonautoregressive(self) -> bool:
@@ -117,7 +120,10 @@ class OwnTeacher:
             made_from |= {key: sha for key, sha in inputs.items() if "/data-bin/train." in key}
         return made_from
 
-    def open(self, folder: Path, sample: Sample | None) -> Teacher:
+    def open(
+        self, folder: Path, sample: Sample | None, *, earlier: Sequence[Path] = (), verifying: bool = False
+    ) -> Teacher:
+        del earlier, verifying
         settings = self.settings
         max_source_tokens = min(model.max_source_positions for model in self.models)
         max_target_tokens = min(model.max_target_positions for model in self.models)
@@ -148,6 +154,13 @@ class OwnTeacher:
 
     def to_words(self) -> ToWords:
         return self.text.corpus.codec().decode_targets
+
+    def find_failures(self) -> FindFailures:
+        return find_failures_of_tokens
+
+    def facts(self, folder: Path, tasks: Sequence[BlockTask]) -> dict[str, object]:
+        del folder, tasks
+        return {}
 
     def _exported(self, folder: Path) -> Path:
         """Return the folder of the model in CTranslate2's format, after writing it if it is missing or incomplete."""
@@ -202,8 +215,17 @@ def choose_huggingface_teacher(settings: Distill, inputs: Inputs, _: Path) -> Ch
     return HuggingFaceTeacher.choose(settings, inputs)
 
 
+# ------------------------------------------------------------------------------------------------ large language models
+
+
+def choose_endpoint(settings: Distill, inputs: Inputs, _: Path) -> ChosenTeacher:
+    """Return the large language model behind an endpoint that the settings name. See `choose_teacher`."""
+    return EndpointModel.choose(settings, inputs)
+
+
 # type of an entry of `distill.teachers` -> (settings, text to translate, run of the pipeline's teacher) -> teacher
 TEACHERS: dict[type, Callable[[Distill, Inputs, Path], ChosenTeacher]] = {
     str: choose_own_teacher,
     ForeignTeacher: choose_huggingface_teacher,
+    EndpointTeacher: choose_endpoint,
 }

@@ -33,6 +33,7 @@ from kdmt.workers.open import num_helpers
 
 _WORTH_A_PROCESS = 5000  # lines to compare: half a second
 NBEST, OFFSETS, SENTENCES, REJECTED = "nbest", "nbest.npy", "sentences.npy", "rejected"
+CHOICES = "choices.tsv"
 CANDIDATES = (NBEST, OFFSETS, SENTENCES)
 _FILTERS = (SCORES, QUALITY_SCORES, PAGE)  # files of the filters of pairs, if they are used
 
@@ -44,12 +45,12 @@ class Targets:
     Attributes:
         candidates: folder with `nbest`, its offsets and the sentence index of each line.
         select: rule that chooses among the candidates.
-        scores: file with a score for each line of `nbest`, for a selector that uses one.
+        scores: files with a score for each line of `nbest`, for a selector that uses them.
     """
 
     candidates: Path
     select: Selector
-    scores: Path | None = None
+    scores: tuple[Path, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -76,9 +77,9 @@ class TrainingTextWriter:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Names of the text files; that of tags exists only if the training text has tags."""
+        """Names of the text files, of which tags and the record of choices may be missing."""
         src, tgt = self.inputs.corpus.direction.sides
-        return f"distilled.{src}", f"distilled.{tgt}", "distilled.tags", REJECTED
+        return f"distilled.{src}", f"distilled.{tgt}", "distilled.tags", REJECTED, CHOICES
 
     def write(self, targets: Targets) -> dict[str, object]:
         """Write text, data-bin and, if targets are weighted, weights; return the facts for the manifest."""
@@ -103,7 +104,7 @@ class TrainingTextWriter:
         """Write the text of a training set to the folder `out`."""
         candidates, files = targets.candidates, Outputs(*(out / name for name in self.names))
         nbest, offsets = candidates / NBEST, candidates / OFFSETS
-        given = None if targets.scores is None else read_scores(targets.scores, nbest, offsets, out)
+        given = read_scores(targets.scores, nbest, offsets, out) if targets.scores else None
         numbers_L = np.load(candidates / SENTENCES, mmap_mode="r")
         report = merge_candidates(
             self.inputs.texts(),
@@ -124,7 +125,7 @@ class TrainingTextWriter:
 
     def outputs(self) -> list[Path]:
         """Return the files of a training set that a manifest lists."""
-        names = (*CANDIDATES, REJECTED, WEIGHTS, *_FILTERS)
+        names = (*CANDIDATES, REJECTED, CHOICES, WEIGHTS, *_FILTERS)
         return [
             *self.folder.glob("distilled.*"),
             *(self.folder / name for name in names if (self.folder / name).exists()),

@@ -36,6 +36,7 @@ class Plan:
     inputs: dict[str, str]  # name -> SHA-256
     defaults: dict[str, object] = field(default_factory=dict)  # defaults of the settings that have one; not written
     reasons: dict[str, str] = field(default_factory=dict)  # why a change of a setting redoes the stage; not written
+    paths: dict[str, str] = field(default_factory=dict)  # YAML paths of settings with another name; not written
 
     def depending_on(self, name: str, value: object, *, default: object) -> Plan:
         """Return the plan with an additional setting; a record without it counts as having the default."""
@@ -89,11 +90,11 @@ def check_status(folder: Path, plan: Plan) -> Status:
         known_later = {key: value for key, value in plan.defaults.items() if key in wanted[kind]}
         recorded[kind] = json.loads(json.dumps(known_later)) | recorded[kind]
     reasons = [
-        *_differences("setting", recorded["settings"], wanted["settings"], plan.reasons),
+        *_differences("setting", recorded["settings"], wanted["settings"], plan.reasons, plan.paths),
         *_differences("input", recorded["inputs"], wanted["inputs"]),
     ]
     if complete:
-        reasons += _lowered(recorded["extend"], wanted["extend"])
+        reasons += _lowered(recorded["extend"], wanted["extend"], plan.paths)
     if reasons:
         return Status("stale", reasons)
     if not complete:
@@ -101,7 +102,7 @@ def check_status(folder: Path, plan: Plan) -> Status:
     _check_record(folder / "manifest.json", recorded, ("outputs",))
     if damaged := _damaged_outputs(folder, recorded["outputs"]):
         return Status("unfinished", damaged)  # the stage is made again from its checkpoints or blocks
-    if extended := _differences("setting", recorded["extend"], wanted["extend"]):
+    if extended := _differences("setting", recorded["extend"], wanted["extend"], paths=plan.paths):
         return Status("extend", extended)
     return Status("fresh")
 
@@ -264,10 +265,10 @@ def _damaged_outputs(folder: Path, outputs: Mapping[str, str]) -> list[str]:
     return reasons
 
 
-def _lowered(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+def _lowered(old: Mapping[str, Any], new: Mapping[str, Any], paths: Mapping[str, str]) -> list[str]:
     """Return a reason for each number that was lowered: a stage with more updates cannot be extended to fewer."""
     return [
-        f"the setting {key} was lowered from {old[key]!r} to {new[key]!r}"
+        f"the setting {paths.get(key, key)} was lowered from {old[key]!r} to {new[key]!r}"
         for key in sorted(old.keys() & new.keys())
         if isinstance(new[key], int) and new[key] < old[key]
     ]
@@ -281,17 +282,22 @@ def _use_wanted_kinds(recorded: dict[str, Any], wanted: Mapping[str, Any]) -> No
 
 
 def _differences(
-    noun: str, old: Mapping[str, Any], new: Mapping[str, Any], why: Mapping[str, str] | None = None
+    noun: str,
+    old: Mapping[str, Any],
+    new: Mapping[str, Any],
+    why: Mapping[str, str] | None = None,
+    paths: Mapping[str, str] | None = None,
 ) -> list[str]:
-    """Return a line for each difference, with the reason in `why` where a setting has one."""
+    """Return a line for each difference, with the reason in `why` and the YAML path in `paths` where there is one."""
     reasons = []
     for key in sorted(old.keys() | new.keys()):
+        path = key if paths is None else paths.get(key, key)
         if key not in new:
-            reasons.append(f"the {noun} {key} is gone")
+            reasons.append(f"the {noun} {path} is gone")
         elif key not in old:
-            reasons.append(f"the {noun} {key} is new")
+            reasons.append(f"the {noun} {path} is new")
         elif old[key] != new[key]:
             change = f" from {old[key]!r} to {new[key]!r}" if noun == "setting" else ""
             reason = f" ({why[key]})" if why and key in why else ""
-            reasons.append(f"the {noun} {key} changed{change}{reason}")
+            reasons.append(f"the {noun} {path} changed{change}{reason}")
     return reasons

@@ -24,7 +24,7 @@ from kdmt.interop.export_folder import check_new, described_folder
 from kdmt.models.attention import CrossAttention, SelfAttention
 from kdmt.models.build import describe_model
 from kdmt.models.checkpoint import load_model
-from kdmt.models.checkpoint_folder import resolve_checkpoint
+from kdmt.models.checkpoint_folder import log_opened, resolve_checkpoint
 from kdmt.models.nonautoregressive import NATransformer
 from kdmt.models.transformer import DecoderLayer, Embedder, EncoderLayer, Residual, Transformer
 from kdmt.types import EOS, SPECIALS
@@ -50,6 +50,7 @@ def export_checkpoint(
         UserError: if there is no checkpoint, and in the cases of `export_model`.
     """
     source = resolve_checkpoint(checkpoint)
+    log_opened(checkpoint, source)
     codec = TextCodec.load(source)
     export_model(
         load_model(source),

@@ -22,7 +22,7 @@ from kdmt.interop.export_folder import check_new, described_folder
 from kdmt.interop.onnx_folder import INPUT, MODEL_FILE, OUTPUTS
 from kdmt.models.build import describe_model
 from kdmt.models.checkpoint import load_model
-from kdmt.models.checkpoint_folder import resolve_checkpoint
+from kdmt.models.checkpoint_folder import log_opened, resolve_checkpoint
 from kdmt.models.nonautoregressive import NATransformer
 from kdmt.models.transformer import Transformer
 from kdmt.types import EOS, UNK
@@ -41,6 +41,7 @@ def export_checkpoint(checkpoint: Path, folder: Path) -> None:
         UserError: if there is no checkpoint, and in the cases of `export_model`.
     """
     source = resolve_checkpoint(checkpoint)
+    log_opened(checkpoint, source)
     export_model(load_model(source), folder, companions=TextCodec.load(source).companions(source))
 
 

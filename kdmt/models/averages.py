@@ -70,8 +70,10 @@ def renew_average(run: Path, name: AverageName = AVERAGE) -> None:
 
 def _renew(run: Path, name: AverageName) -> None:
     updates = wanted_of(run, name)
-    if not updates:
+    if updates is None:
         raise UserError("an older version trained it, which did not record what its average is made of")
+    if not updates:
+        raise UserError("all checkpoints that it should be made of are damaged")
     folders = [run / f"{PREFIX}{update}" for update in updates]
     with open_lock(run.resolve()) as file:
         if not take(file):

@@ -16,8 +16,16 @@ from kdmt.checksum import CHECKSUMS, read_checksums, verify_checkpoint
 from kdmt.choices import CHECKPOINT_PREFERENCE, CheckpointName
 from kdmt.errors import UserError
 from kdmt.files import PARTIAL, write_text
-from kdmt.models.average_record import AVERAGE, AVERAGE_BEST, AVERAGES, PREFIX, checkpoint_update, is_outdated
-from kdmt.models.checkpoint_choice import AUTO, CHOSEN, is_current, read_choice
+from kdmt.models.average_record import (
+    AVERAGE,
+    AVERAGE_BEST,
+    AVERAGES,
+    PREFIX,
+    average_of,
+    checkpoint_update,
+    is_outdated,
+)
+from kdmt.models.checkpoint_choice import AUTO, CHOSEN, Choice, describe_updates, is_current, read_choice
 from kdmt.recognition import wrong_path
 
 _NAME = re.compile(rf"{PREFIX}[0-9]{{1,18}}")
@@ -50,13 +58,13 @@ def point(pointer: Path, folder: Path) -> None:
 def resolve_checkpoint(path: Path) -> Path:
     """Return the checkpoint folder for a path.
 
-    The path is a checkpoint folder, a pointer file, a training run, or `RUN/auto`, which is the checkpoint of a run
-    that was chosen by validation. For a run it is the average, else the best, else the last checkpoint. The average of
-    a run is written again from the run's checkpoints if it is out of date. The folder of a student that is trained in
-    stages is read as the run of its last stage.
+    The path is a checkpoint folder, a pointer file, a training run, or `RUN/auto` (see `resolve_name`). For a run it is
+    the checkpoint that was chosen by validation when training ended; if none was chosen, it is the average, else the
+    best, else the last checkpoint. An average is written again from the run's checkpoints if it is out of date. The
+    folder of a student that is trained in stages is read as the run of its last stage.
 
     Raises:
-        UserError: if there is no checkpoint, or the average cannot be written again.
+        UserError: if there is no checkpoint, or an average cannot be written again.
     """
     if (stage := _last_stage(path)) is not None:
         return resolve_checkpoint(stage)
@@ -72,11 +80,29 @@ def resolve_checkpoint(path: Path) -> Path:
         return resolve_checkpoint(path.parent / resolve_name(path.parent, AUTO))
     if path.name == AVERAGE_BEST and not path.exists() and _is_run(path.parent):
         raise UserError(f"{path}: missing: an older version of kdmt trained the run, or its training has not ended")
-    _renew_if_outdated(path, AVERAGE)
-    for name in CHECKPOINT_PREFERENCE:
-        if (path / name).exists():
-            return resolve_checkpoint(path / name)
-    raise wrong_path(path, _NO_CHECKPOINT)
+    name = _preferred_name(path)
+    if name is None:
+        raise wrong_path(path, _NO_CHECKPOINT)
+    _renew_if_outdated(path, name)
+    return resolve_checkpoint(path / name)
+
+
+def _preferred_name(run: Path) -> CheckpointName | None:
+    """Return the checkpoint of a run that its folder stands for, None if the folder is not a run."""
+    choice = read_choice(run)
+    if choice is not None:
+        if (run / choice.checkpoint).exists():
+            _warn_if_validated_since(run, choice)
+            return choice.checkpoint
+        _warn_once(f"{run}: {choice.checkpoint}, which {CHOSEN} names, is missing")
+    return next((name for name in CHECKPOINT_PREFERENCE if (run / name).exists()), None)
+
+
+def log_opened(path: Path, folder: Path) -> None:
+    """Log the checkpoint that a command opened for a path, unless the path is the folder of the checkpoint itself."""
+    if folder != path:
+        updates = average_of(folder) if folder.name in AVERAGES else None
+        _logger.info(f"{path}: opened {describe_updates(str(folder), updates) if updates else folder}")
 
 
 def _last_stage(folder: Path) -> Path | None:
@@ -111,9 +137,13 @@ def resolve_name(run: Path, name: CheckpointName) -> CheckpointName:
             return _without_choice(run, str(error))
     if not (run / choice.checkpoint).exists():
         return _without_choice(run, f"{choice.checkpoint} is missing")
+    _warn_if_validated_since(run, choice)
+    return choice.checkpoint
+
+
+def _warn_if_validated_since(run: Path, choice: Choice) -> None:
     if not is_current(run, choice):
         _warn_once(f"{run}: validated since {CHOSEN} was written; '{AUTO}' is still {choice.checkpoint}")
-    return choice.checkpoint
 
 
 def _without_choice(run: Path, reason: str) -> CheckpointName:

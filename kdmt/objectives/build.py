@@ -9,6 +9,7 @@ nat                  the view and the terms of its family: `positional`, `aligne
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -25,11 +26,20 @@ from kdmt.models.transformer import Transformer
 from kdmt.objectives.aligned import aligned_parts
 from kdmt.objectives.distillation import AttentionMaps, HiddenStates, OnPolicy, WordDivergence
 from kdmt.objectives.edited import edited_parts
-from kdmt.objectives.fine_tuning import ConvexCrossEntropy, fine_tuning_term
+from kdmt.objectives.fine_tuning import ConvexCrossEntropy, convex_loss_of, fine_tuning_term
 from kdmt.objectives.masked_language import MaskedLanguage
-from kdmt.objectives.objective import CrossEntropy, LeftToRight, Objective, Pass, Teachers, Term, TokenPass
+from kdmt.objectives.objective import (
+    CrossEntropy,
+    LeftToRight,
+    Objective,
+    Pass,
+    Teachers,
+    Term,
+    TokenPass,
+    cross_entropy_of,
+)
 from kdmt.objectives.online import EmaTeacher, PeerLoss, Peers
-from kdmt.objectives.positional import positional_parts
+from kdmt.objectives.positional import TokenLoss, positional_parts
 from kdmt.types import Sampling
 
 
@@ -87,11 +97,18 @@ def _nonautoregressive(
     if positions == "draft":
         drafts, edits = edited_parts(nat, label_smoothing)
         return Objective(model, drafts, [*edits, *_encoder_terms(student, model, group)], group)
-    view, more = positional_parts(nat, model, label_smoothing)
+    view, more = positional_parts(nat, model, _token_loss(student, label_smoothing))
     main = _main_term(student, model, label_smoothing, marginal_V, path)
     inner, masked = _inner_terms(student, model, group), _masked_language(student, model)
     terms: list[Term[TokenPass]] = [main, *inner, *masked, *more]
     return Objective(model, view, terms, group)
+
+
+def _token_loss(student: Student, label_smoothing: float) -> TokenLoss:
+    """Return the loss of the words at the lower layers of a decoder: that of the last layer, without distillation."""
+    if student.convex is not None:
+        return partial(convex_loss_of, power=student.convex.power, label_smoothing=label_smoothing)
+    return partial(cross_entropy_of, label_smoothing=label_smoothing)
 
 
 def _main_term(

@@ -99,28 +99,35 @@ class ConvexCrossEntropy(Term[TokenPass]):
 
     def forward(self, student: TokenPass, teachers: Sequence[Pass], prepared: Prepared) -> dict[str, Tensor]:  # noqa: ARG002
         """See `Term.forward`."""
-        shown, weight_VD, epsilon = student.shown, student.model.output_weight_VD, self.label_smoothing
-        targets_M, product_type = shown.pick(shown.tgt_tokens_BT), student.product_type
-        nll_M = token_nll(student.features_MD.detach(), weight_VD.detach(), targets_M, product_type=product_type)
-        likelihood_B, lengths_B = -shown.put_back(nll_M).sum(1), shown.keep_BT.sum(1)
-        factors_B = convex_weights(likelihood_B, lengths_B, power=self.power)
-        weight_B = shown.batch.extras.weight_B
-        if weight_B is not None:
-            weight_B = weight_B.to(factors_B.dtype)
-            factors_B = factors_B * weight_B
-        cross_entropy, weighted_nll = projected_cross_entropy(
-            student.features_MD,
-            weight_VD,
-            targets_M,
-            epsilon=epsilon,
-            weights_M=shown.pick(factors_B[:, None].expand_as(shown.tgt_tokens_BT)),
-            product_type=product_type,
-        )
-        value = weighted_sum(convex_loss(likelihood_B, lengths_B, power=self.power), weight_B)
-        # the value of the convex loss takes the place of the weighted negative log-likelihood, whose gradient it has
-        share = 1.0 - epsilon - share_of_others(epsilon, len(weight_VD))
-        loss = cross_entropy + share * (value - weighted_nll.detach())
-        return {"loss": loss, "nll": weighted_sum(-likelihood_B, weight_B)}
+        loss, nll = convex_loss_of(student, student.features_MD, power=self.power, label_smoothing=self.label_smoothing)
+        return {"loss": loss, "nll": nll}
+
+
+def convex_loss_of(
+    student: TokenPass, features_MD: Tensor, *, power: float, label_smoothing: float
+) -> tuple[Tensor, Tensor]:
+    """Return the summed convex loss and negative log-likelihood of the sentences, from features of the student."""
+    shown, weight_VD = student.shown, student.model.output_weight_VD
+    targets_M, product_type = shown.pick(shown.tgt_tokens_BT), student.product_type
+    nll_M = token_nll(features_MD.detach(), weight_VD.detach(), targets_M, product_type=product_type)
+    likelihood_B, lengths_B = -shown.put_back(nll_M).sum(1), shown.keep_BT.sum(1)
+    factors_B = convex_weights(likelihood_B, lengths_B, power=power)
+    weight_B = shown.batch.extras.weight_B
+    if weight_B is not None:
+        weight_B = weight_B.to(factors_B.dtype)
+        factors_B = factors_B * weight_B
+    cross_entropy, weighted_nll = projected_cross_entropy(
+        features_MD,
+        weight_VD,
+        targets_M,
+        epsilon=label_smoothing,
+        weights_M=shown.pick(factors_B[:, None].expand_as(shown.tgt_tokens_BT)),
+        product_type=product_type,
+    )
+    value = weighted_sum(convex_loss(likelihood_B, lengths_B, power=power), weight_B)
+    # the value of the convex loss takes the place of the weighted negative log-likelihood, whose gradient it has
+    share = 1.0 - label_smoothing - share_of_others(label_smoothing, len(weight_VD))
+    return cross_entropy + share * (value - weighted_nll.detach()), weighted_sum(-likelihood_B, weight_B)
 
 
 def fine_tuning_term(nat: NAT, likelihood: AlignmentLikelihood, *, convex_power: float | None) -> Term[AlignedPass]:

@@ -50,6 +50,26 @@ def check_architectures(config: Pipeline) -> None:
         _check_stages(config.trainings_of(name))
 
 
+def untrained_fine_tuning(config: Pipeline) -> list[str]:
+    """Return a warning for each training by a loss for fine-tuning that begins from weights that were not trained."""
+    warnings = []
+    for name in config.students:
+        path, first = config.trainings_of(name)[0]  # later stages begin from the weights of the one before
+        if first.train.init_from is not None or (first.nat is None and first.decoder_layers_from_teacher is not None):
+            continue
+        if first.nat is not None and first.nat.loss != "likelihood":
+            setting = f"nat.loss: {first.nat.loss}"
+        elif first.convex is not None:
+            setting = "convex"
+        else:
+            continue
+        warnings.append(
+            f"'{path}': '{setting}' has almost no gradient for an untrained model: train it by the likelihood first, "
+            "in a stage before or by 'init_from'"
+        )
+    return warnings
+
+
 def _check_stages(trainings: Sequence[tuple[str, Student]]) -> None:
     """Check that the models of all stages of a student have the same parameters."""
     _, first = trainings[0]

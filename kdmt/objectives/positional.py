@@ -35,11 +35,13 @@ from kdmt.objectives.objective import (
     TracePoint,
     View,
     autocast,
-    cross_entropy_of,
     read_target,
 )
 from kdmt.objectives.transfer import copied
 from kdmt.types import EOS, PAD, UNK
+
+# (pass of a student, features of a layer [M, D]) -> (summed loss, summed negative log-likelihood)
+TokenLoss = Callable[[TokenPass, Tensor], tuple[Tensor, Tensor]]
 
 _ORDER_SEED = 24  # of the orders in which the words of validation sentences are hidden
 
@@ -389,11 +391,16 @@ class Length(Term[Pass]):
 
 
 class DeepSupervision(Term[TokenPass]):
-    """Cross entropy of the words, averaged over the lower layers of the decoder (Huang et al. 2022, DSLP)."""
+    """Loss of the words, averaged over the lower layers of the decoder (Huang et al. 2022, DSLP).
 
-    def __init__(self, model: NATransformer, *, weight: float, label_smoothing: float) -> None:
+    Args:
+        loss: function of the student's pass and the features of a layer that returns the summed loss of the words and
+            their negative log-likelihood.
+    """
+
+    def __init__(self, model: NATransformer, loss: TokenLoss, *, weight: float) -> None:
         super().__init__()
-        self.weights, self.label_smoothing = {"deep": weight}, label_smoothing
+        self.weights, self.loss = {"deep": weight}, loss
         self.trace_points = model.deep_trace().wanted
 
     def counts(self, prepared: Prepared) -> dict[str, float]:
@@ -404,7 +411,7 @@ class DeepSupervision(Term[TokenPass]):
         """See `Term.forward`."""
         assert isinstance(student.model, NATransformer)
         sums = [
-            cross_entropy_of(student, student.shown.pick(layer_BTD), self.label_smoothing)[0]
+            self.loss(student, student.shown.pick(layer_BTD))[0]
             for layer_BTD in student.model.lower_layers(student.trace)
         ]
         return {"deep": torch.stack(sums).mean()}
@@ -482,11 +489,12 @@ def _nat_crf(nat: NAT) -> Parts:
 FAMILIES: Mapping[str, Callable[[NAT], Parts]] = {"nat": _nat, "cmlm": _cmlm, "inat": _inat, "nat_crf": _nat_crf}
 
 
-def positional_parts(nat: NAT, model: NATransformer, label_smoothing: float) -> Parts:
-    """Return the view of a family, and its terms without the loss of the words."""
+def positional_parts(nat: NAT, model: NATransformer, loss: TokenLoss) -> Parts:
+    """Return the view of a family, and its terms without the loss of the words at the last layer.
+
+    Args:
+        loss: loss of the words at the lower layers, see `DeepSupervision`.
+    """
     view, terms = FAMILIES[nat.family](nat)
-    if nat.deep_supervision:
-        deep = [DeepSupervision(model, weight=nat.deep_supervision, label_smoothing=label_smoothing)]
-    else:
-        deep = []
+    deep = [DeepSupervision(model, loss, weight=nat.deep_supervision)] if nat.deep_supervision else []
     return view, [*deep, Length(nat.length_weight), *terms]

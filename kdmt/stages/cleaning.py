@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from kdmt.checksum import known_sha256
-from kdmt.config import Prepare, ReverseScore, Rules
+from kdmt.config import Clean, ExternalFilter, Language, Prepare, ReverseScore, Rules
 from kdmt.corpus.codec import TextCodec
 from kdmt.corpus.filters.scored_filter import Scores
 from kdmt.corpus.filters.table import FILTERS, FilterContext
+from kdmt.corpus.pool import OpenMap
+from kdmt.corpus.rules.language import check_language_rule
 from kdmt.distill.pair_scores import open_scorer, pair_tasks, read_pair_scores
-from kdmt.errors import UserError
+from kdmt.errors import UserError, naming
 from kdmt.languages import Direction
 from kdmt.models.checkpoint_folder import checkpoint_sha256, resolve_checkpoint
 from kdmt.workers.open import open_processes
@@ -21,16 +25,88 @@ from kdmt.workers.progress import block_progress
 CACHE = "filter-scores"  # folder in that of the pipeline, with scores that a later run of the stage uses again
 
 
+@dataclass(frozen=True)
+class _CorpusRules:
+    """The rules of a training corpus, or of monolingual text.
+
+    Attributes:
+        rules: rules that are applied.
+        changes: setting `clean` of the corpus, which changes the rules of the pipeline.
+        path: YAML path of `changes`.
+        is_monolingual: whether the text is monolingual.
+    """
+
+    rules: Rules
+    changes: Mapping[str, object]
+    path: str
+    is_monolingual: bool
+
+    def path_of(self, name: str) -> str:
+        """Return the YAML path at which the settings of a rule are given."""
+        if name in self.changes:
+            return f"{self.path}.{name}"
+        return f"{self.path if 'rules' in self.changes else 'prepare.clean'}.rules.{name}"
+
+
+def _rules_of_corpora(settings: Prepare) -> Iterator[_CorpusRules]:
+    """Yield the rules of the corpora for training and of monolingual text that have any."""
+    for index, corpus in enumerate(settings.train):
+        clean = settings.clean_of(corpus)
+        if isinstance(clean, Clean) and clean.rules is not None:
+            yield _CorpusRules(clean.rules, corpus.clean, f"prepare.train.{index}.clean", False)
+    if settings.monolingual and isinstance(settings.clean, Clean):
+        rules = settings.clean.for_lines().rules
+        if rules is not None:
+            yield _CorpusRules(rules, {}, "prepare.clean", True)
+
+
 def distinct_rules(settings: Prepare) -> Iterator[Rules]:
     """Yield the rules of the corpora for training and of monolingual text, equal ones once."""
-    cleans = [settings.clean_of(corpus) for corpus in settings.train]
-    if settings.monolingual and settings.clean != "none":
-        cleans.append(settings.clean.for_lines())
     found: list[Rules] = []
-    for clean in cleans:
-        if clean != "none" and clean.rules is not None and clean.rules not in found:
-            found.append(clean.rules)
-            yield clean.rules
+    for one in _rules_of_corpora(settings):
+        if one.rules not in found:
+            found.append(one.rules)
+            yield one.rules
+
+
+def check_rules(settings: Prepare, direction: Direction) -> None:
+    """Check that every rule finds the package, model or command that it needs, before anything is downloaded.
+
+    Raises:
+        UserError: if something is missing, or a model is of other languages; the message has the YAML path of the rule.
+    """
+    for one in _rules_of_corpora(settings):
+        wanted = Direction(direction.source, direction.source) if one.is_monolingual else direction
+        for name, check in _CHECKS.items():
+            rule = getattr(one.rules, name)
+            if rule is not None:
+                with naming(one.path_of(name)):
+                    check(rule, wanted)
+
+
+def _check_language(rule: Language, direction: Direction) -> None:
+    check_language_rule(rule, direction.sides)
+
+
+def _check_reverse(rule: ReverseScore, direction: Direction) -> None:
+    own, wanted = TextCodec.load(resolve_checkpoint(Path(rule.checkpoint))).text.direction, direction.reversed()
+    if not own.matches(wanted):
+        raise UserError(
+            f"{rule.checkpoint} translates {own.source} to {own.target}, not {wanted.source} to {wanted.target}"
+        )
+
+
+def _check_command(rule: ExternalFilter, _: Direction) -> None:
+    if shutil.which(rule.command[0]) is None:
+        raise UserError(f"{rule.command[0]}: there is no such program, or it is not executable")
+
+
+# rule -> function that checks what it needs besides the text
+_CHECKS: Mapping[str, Callable[[Any, Direction], None]] = {
+    "language": _check_language,
+    "reverse": _check_reverse,
+    "filter": _check_command,
+}
 
 
 def rule_inputs(settings: Prepare, known: Mapping[str, str]) -> dict[str, str]:
@@ -43,13 +119,16 @@ def rule_inputs(settings: Prepare, known: Mapping[str, str]) -> dict[str, str]:
         UserError: if a model does not exist and was not used before.
     """
     hashes: dict[str, str] = {}
-    for rules in distinct_rules(settings):
-        if rules.language is not None and rules.language.model is not None:
-            path = rules.language.model
-            hashes[path] = _hash(path, known, lambda path: known_sha256(Path(path)))
-        if rules.reverse is not None:
-            path = rules.reverse.checkpoint
-            hashes[path] = _hash(path, known, lambda path: checkpoint_sha256(resolve_checkpoint(Path(path))))
+    for one in _rules_of_corpora(settings):
+        language, reverse = one.rules.language, one.rules.reverse
+        if language is not None and language.model is not None:
+            with naming(one.path_of("language")):
+                hashes[language.model] = _hash(language.model, known, lambda path: known_sha256(Path(path)))
+        if reverse is not None:
+            with naming(one.path_of("reverse")):
+                hashes[reverse.checkpoint] = _hash(
+                    reverse.checkpoint, known, lambda path: checkpoint_sha256(resolve_checkpoint(Path(path)))
+                )
     return hashes
 
 
@@ -65,10 +144,10 @@ def _hash(path: str, known: Mapping[str, str], compute: Callable[[str], str]) ->
 def filter_context(
     settings: Prepare,
     *,
-    direction: Direction,
     spaced: tuple[bool, bool],
     valid: Iterable[tuple[str, str]],
     folder: Path,
+    open_map: OpenMap,
     workers: int,
     say: Callable[[str], None],
 ) -> FilterContext | None:
@@ -77,29 +156,15 @@ def filter_context(
     Args:
         valid: pairs of the validation set, which are read if there is such a filter.
         folder: folder of the stage, while it is written.
-        workers: number of processes.
-
-    Raises:
-        UserError: if a reverse model is of other languages.
+        open_map: context in which the filters that are computed from the text score batches of pairs.
+        workers: number of processes of a reverse model.
     """
     names = {name for rules in distinct_rules(settings) for name in FILTERS if getattr(rules, name) is not None}
     if not names:
         return None
-    for rules in distinct_rules(settings):
-        if rules.reverse is not None:
-            _check_direction(rules.reverse, direction.reversed())
     cache = folder.parent / CACHE
     scorer = ReverseScorer(cache, raw=not settings.text.already_applied, workers=workers)
-    return FilterContext(spaced, tuple(valid), cache, folder, workers, say, scorer)
-
-
-def _check_direction(settings: ReverseScore, wanted: Direction) -> None:
-    own = TextCodec.load(resolve_checkpoint(Path(settings.checkpoint))).text.direction
-    if not own.matches(wanted):
-        raise UserError(
-            f"prepare.clean.rules: reverse: {settings.checkpoint} translates {own.source} to {own.target}, not "
-            f"{wanted.source} to {wanted.target}"
-        )
+    return FilterContext(spaced, tuple(valid), cache, folder, open_map, say, scorer)
 
 
 @dataclass(frozen=True)

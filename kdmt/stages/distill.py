@@ -14,7 +14,9 @@ distill/
 
 sampled/                            the same files for translations drawn from the teacher
 imported/                           the same files for translations of another system, without blocks
-interpolated/, mbr/, scored/, nbest/    other choices from distill/nbest, without nbest and blocks
+interpolated/, mbr/, ...        other choices from distill/nbest, without nbest and blocks, with choices.tsv: the record
+                                of the candidate on each line and of the reason
+reranked/                       also weights.json (weights of the features), valid/ (candidates of the validation set)
 
 This module plans; `kdmt.stages.distill_work` does the work. `kdmt.training_sets` is the table of training sets.
 """
@@ -27,7 +29,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
-from kdmt.config import Distill, Section
+from kdmt.config import Distill, Rerank, Section
+from kdmt.corpus.prepared import PreparedCorpus
 from kdmt.distill.block_size import ON_CPUS
 from kdmt.distill.chosen_teacher import ChosenTeacher
 from kdmt.distill.inputs import Inputs
@@ -46,7 +49,8 @@ from kdmt.stages.workspace import Workspace
 from kdmt.training_sets import TRAINING_SETS, Origin, parts_of
 
 if TYPE_CHECKING:
-    from kdmt.stages.distill_work import Choosing, Decoding, Importing
+    from kdmt.stages.distill_work import Choosing, Decoding, Importing, Job
+    from kdmt.stages.rerank_work import Reranking
 
 _COMMAND = "kdmt distill"
 # values of settings whose effect depends on the machine -> values in plans, which are those of a CPU: a plan does not
@@ -68,11 +72,13 @@ class TextStage:
     Attributes:
         verify: function of (number of blocks, seed) that checks the training set and decodes some blocks again.
         shards: functions that make it in shards; None if one command makes it.
+    estimate: function that prints the requests that it still needs; None if the teacher does not make it.
     """
 
     stage: Stage
     verify: Callable[[int, int | None], None]
     shards: Shards | None = None
+    estimate: Callable[[], None] | None = None
 
 
 @dataclass(frozen=True)
@@ -106,31 +112,48 @@ def inputs_of(workspace: Workspace) -> Inputs:
     return Inputs(prepared_corpus(workspace), workspace.config.distill.monolingual)
 
 
-def _work(workspace: Workspace, name: str) -> Decoding | Choosing | Importing:
+def _work(workspace: Workspace, name: str) -> Decoding | Choosing | Reranking | Importing:
     """Return the work on one training set, with what it needs from the pipeline."""
     from kdmt.stages import distill_work  # loads decoding, its workers and sacreBLEU
 
     config, made = workspace.config, TRAINING_SETS[name]
+    job = _job(workspace, workspace.training_set(name), inputs_of(workspace))
+    file = _file_of(config.distill, name)
+    if made.origin == "choice":
+        scores: tuple[Path, ...] = () if file is None else (file,)
+        if name == "reranked":
+            scores = tuple(Path(files.train) for files in config.distill.rerank.files.values())
+        tokenizer = partial(recorded_tokenizer, job.folder, config.prepare.text)
+        candidates = workspace.training_set("distilled")
+        choosing = distill_work.Choosing(job, name, candidates=candidates, scores=scores, tokenizer=tokenizer)
+        return _reranking(workspace, choosing) if _tunes(config.distill, name) else choosing
+    if made.origin == "file":
+        assert file is not None
+        return distill_work.Importing(job, file)
+    sample = config.distill.sample if made.origin == "sampling" else None
+    return distill_work.Decoding(job, _teacher(workspace), sample)
+
+
+def _job(workspace: Workspace, folder: Path, inputs: Inputs) -> Job:
+    """Return what the work on a training set shares.
+
+    Args:
+        folder: folder of the training set.
+        inputs: text that is translated.
+    """
+    from kdmt.stages import distill_work  # see `_work`
+
+    config = workspace.config
     writer = distill_work.TrainingTextWriter(
-        folder=workspace.training_set(name),
-        inputs=inputs_of(workspace),
+        folder=folder,
+        inputs=inputs,
         settings=config.distill,
         tokenize=words_tokenizer(config.score, config.prepare.text, config.direction.target),
         remove_bpe=config.prepare.tokenizer.remove_bpe,
         say=workspace.say,
         quality=_quality_filter(workspace),
     )
-    job = distill_work.Job(writer, config.prepare.text, workspace.resolved_config())
-    file = _file_of(config.distill, name)
-    if made.origin == "choice":
-        tokenizer = partial(recorded_tokenizer, writer.folder, config.prepare.text)
-        candidates = workspace.training_set("distilled")
-        return distill_work.Choosing(job, name, candidates=candidates, scores=file, tokenizer=tokenizer)
-    if made.origin == "file":
-        assert file is not None
-        return distill_work.Importing(job, file)
-    sample = config.distill.sample if made.origin == "sampling" else None
-    return distill_work.Decoding(job, _teacher(workspace), sample)
+    return distill_work.Job(writer, config.prepare.text, workspace.resolved_config())
 
 
 def _stage(workspace: Workspace, name: str, upstream: tuple[Stage, ...], plan: Callable[[], Plan]) -> Stage:
@@ -182,7 +205,12 @@ def _decoding_stage(around: _Surroundings, name: str) -> TextStage:
         begin=lambda made_from: _decoding(workspace, name).begin(made_from),
         make=lambda made_from, shard, shards: _decoding(workspace, name).make_shard(made_from, shard, shards),
     )
-    return TextStage(_stage(workspace, name, upstream, plan), partial(_verify, workspace, name, plan), shards)
+    return TextStage(
+        _stage(workspace, name, upstream, plan),
+        partial(_verify, workspace, name, plan),
+        shards,
+        lambda: _decoding(workspace, name).estimate(plan()),
+    )
 
 
 def _decoding(workspace: Workspace, name: str) -> Decoding:
@@ -251,13 +279,54 @@ def _choosing_plan(workspace: Workspace, name: str) -> Plan:
     inputs |= _filter_inputs(workspace)
     if (path := _file_of(settings, name)) is not None:
         inputs[str(path)] = file_input(path)
-    extra = {f"distill.{field}": getattr(settings, field) for field in TRAINING_SETS[name].settings}
-    plan = with_ratio(make_plan(_choice_sections(workspace), extra, inputs), settings, prepared_corpus(workspace))
+    sections = _choice_sections(workspace)
+    extra: dict[str, object] = {}
+    for field in TRAINING_SETS[name].settings:
+        value = getattr(settings, field)
+        (sections if isinstance(value, Section) else extra)[f"distill.{field}"] = value
+    if _tunes(settings, name):
+        inputs |= _prepared_inputs(workspace.prepare, ("valid.", "data-bin/valid."))
+    plan = with_ratio(make_plan(sections, extra, inputs), settings, prepared_corpus(workspace))
+    if name == "reranked":
+        plan = _reranking_plan(plan, settings.rerank, prepared_corpus(workspace))
     if not CHOICES[name].uses_bleu(settings):
         return plan
     return with_tokenizer(
         plan, workspace.training_set(name), config.score, config.prepare.text, config.direction.target
     )
+
+
+def _reranking_plan(plan: Plan, settings: Rerank, corpus: PreparedCorpus) -> Plan:
+    """Return a plan in which files of scores are inputs, so that they may be moved, and not settings."""
+    files = {f"distill.rerank.files.{name}" for name in settings.files}
+    kept = {key: value for key, value in plan.settings.items() if key.rpartition(".")[0] not in files}
+    kept["distill.rerank.files"] = list(settings.files)
+    paths = [path for each in settings.files.values() for path in (each.train, each.valid) if path is not None]
+    if settings.language_model is not None:
+        paths.append(settings.language_model)
+    inputs = plan.inputs | {path: file_input(Path(path)) for path in paths}
+    plan = replace(plan, settings=kept, inputs=inputs)
+    if "ratio" not in settings.features:
+        return plan
+    ratio = corpus.typical_ratio()
+    return plan.depending_on("typical_ratio", ratio, default=ratio)
+
+
+def _tunes(settings: Distill, name: str) -> bool:
+    """Return whether weights of features are tuned for a training set."""
+    return name == "reranked" and settings.rerank.weights is None
+
+
+def _reranking(workspace: Workspace, choosing: Choosing) -> Reranking:
+    """Return the work on a training set whose weights are tuned on the validation set."""
+    from kdmt.stages import distill_work, rerank_work  # see `_work`
+
+    config, inputs = workspace.config, Inputs(prepared_corpus(workspace), split="valid")
+    job = _job(workspace, choosing.job.folder / rerank_work.VALID, inputs)
+    teacher = choose_teacher(config.distill, inputs, workspace.teacher)
+    decoding = distill_work.Decoding(job, teacher, sample=None)
+    scores = {name: files.valid for name, files in config.distill.rerank.files.items()}
+    return rerank_work.Reranking(choosing, decoding, partial(_decoding_plan, workspace, "distilled"), scores)
 
 
 def _file_of(settings: Distill, name: str) -> Path | None:

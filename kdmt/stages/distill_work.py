@@ -24,9 +24,10 @@ from kdmt.distill.blocks import BLOCKS, fits
 from kdmt.distill.candidates import Written, read_scores, write_candidates
 from kdmt.distill.chosen_teacher import ChosenTeacher
 from kdmt.distill.decoding import BlockDecoder, BlockTask, missing_tasks, plan_tasks
+from kdmt.distill.endpoint_teacher import EndpointModel
 from kdmt.distill.imported import IMPORTING, write_imported
 from kdmt.distill.reverse import check_reverse
-from kdmt.distill.selection import BEST, Selector
+from kdmt.distill.selection import BEST
 from kdmt.distill.sources import Sources, find_sources
 from kdmt.distill.target_choices import CHOICES
 from kdmt.distill.training_text import (
@@ -42,7 +43,7 @@ from kdmt.distill.verification import SCRATCH, choose_blocks, decode_again, veri
 from kdmt.errors import UserError
 from kdmt.files import PARTIAL, atomic_file, naming
 from kdmt.flow.folders import earlier_states, real_folder
-from kdmt.flow.manifest import Plan, begin, check_status, finish
+from kdmt.flow.manifest import Plan, begin, check_status, finish, recorded_outputs
 from kdmt.flow.stage import setting_up
 from kdmt.workers.open import LOGS, decodes_on_gpus, num_helpers, open_executor
 from kdmt.workers.progress import block_progress
@@ -105,9 +106,13 @@ class Job:
         """Open the folder for work."""
         begin(self.folder, plan, self.config)
 
-    def finish(self, plan: Plan, facts: Mapping[str, object]) -> None:
-        """Write the manifest, which marks the training set as complete."""
-        finish(self.folder, plan, outputs=self.writer.outputs(), facts=facts)
+    def finish(self, plan: Plan, facts: Mapping[str, object], more: Sequence[Path] = ()) -> None:
+        """Write the manifest, which marks the training set as complete.
+
+        Args:
+            more: outputs besides the files of every training set.
+        """
+        finish(self.folder, plan, outputs=[*self.writer.outputs(), *more], facts=facts)
 
 
 # ------------------------------------------------------------------------------------------------------------ decoding
@@ -144,7 +149,7 @@ class Decoding:
         self.begin(plan)
         sweep(self.folder, self.blocks)
         sources = self.sources()
-        tasks = self._decode(plan, sources)
+        tasks = self.decode(plan, sources)
         sweep(self.blocks)  # files of workers that were lost in the meantime
         self._merge(plan, sources, tasks)
 
@@ -161,7 +166,7 @@ class Decoding:
 
     def make_shard(self, plan: Plan, shard: int, shards: int) -> None:
         """Decode every `shards`-th block, beginning with block `shard`."""
-        tasks = self._decode(plan, self.sources(), slice(shard, None, shards))
+        tasks = self.decode(plan, self.sources(), slice(shard, None, shards))
         self.job.say(
             f"the {len(tasks):,} blocks of shard {shard} of {shards} are there; "
             "without --shard the same command puts the shards together"
@@ -177,13 +182,38 @@ class Decoding:
                 raise UserError(f"{self.folder / NBEST}: does not follow from the blocks")
             self.job.say(f"{len(tasks):,} blocks are whole, and {NBEST} follows from them")
             seed = secrets.randbits(31) if seed is None else seed
-            again = choose_blocks(tasks, blocks, seed)
+            # it costs little to make all blocks again from stored answers
+            again = choose_blocks(tasks, blocks, seed) if self.teacher.is_reproducible else tasks
             executor = open_executor(self.job.settings, self.folder)
-            decode_again(self.blocks, self.decoder(plan, Path(scratch)), again, executor, self.job.writer.say)
-        if again:
+            decoder = self.decoder(plan, Path(scratch), verifying=True)
+            decode_again(self.blocks, decoder, again, executor, self.job.writer.say)
+        if not self.teacher.is_reproducible:
+            self.job.say(
+                "made again from the stored answers, the same: all blocks; nothing is requested again, since the "
+                "teacher need not give the same answers"
+            )
+        elif again:
             numbers = ", ".join(str(task.number) for task in again)
             self.job.say(f"decoded again, the same: blocks {numbers} (--verify-seed {seed})")
-        verify_text(self.job.writer, self.targets)
+        verify_text(self.job.writer, self.targets, recorded_outputs(self.job.folder))
+
+    def estimate(self, plan: Plan) -> None:
+        """Print the requests that the training set still needs; nothing is requested or changed.
+
+        Raises:
+            UserError: if the teacher needs no requests.
+        """
+        if not isinstance(self.teacher, EndpointModel):
+            raise UserError("--dry-run estimates the requests to an endpoint, and distill.teachers has none")
+        self.teacher.check(self.sample)
+        states = earlier_states(self.folder)
+        with TemporaryDirectory() as scratch:
+            sources = find_sources(self.teacher.opens_text()(), once=True, workdir=Path(scratch))
+            folder = self.folder
+            if check_status(folder, plan).state in ("stale", "new"):  # its answers would be those of an earlier state
+                states, folder = [folder, *states], Path(scratch) / "new"
+            for line in self.teacher.estimate(folder, states, self.tasks(sources), Path(scratch)):
+                self.job.say(line)
 
     def sources(self) -> Sources:
         """Find the distinct sentences and their lines."""
@@ -194,10 +224,12 @@ class Decoding:
         """Return a task for each block."""
         return plan_tasks(sources, block_size_of(self.folder, self.job.settings.block_size))
 
-    def decoder(self, plan: Plan, folder: Path) -> BlockDecoder:
+    def decoder(self, plan: Plan, folder: Path, *, verifying: bool = False) -> BlockDecoder:
         """Return the opener of a worker that writes blocks to a folder."""
         return BlockDecoder(
-            teacher=self.teacher.open(self.folder, self.sample),
+            teacher=self.teacher.open(
+                self.folder, self.sample, earlier=earlier_states(self.folder), verifying=verifying
+            ),
             settings=self.job.settings.decode,
             open_text=self.teacher.opens_text(),
             folder=folder,
@@ -220,17 +252,28 @@ class Decoding:
             made_from=made_from,
             to_words=self.teacher.to_words(),
             vocab_size=self.teacher.vocab_size,
+            find_failures=self.teacher.find_failures(),
             settings=self.job.settings.failures,
             out=out / NBEST,
             out_offsets=out / OFFSETS,
             workers=num_helpers(len(sources)),
         )
 
-    def _decode(self, plan: Plan, sources: Sources, own: slice = slice(None)) -> list[BlockTask]:
+    def decode(
+        self, plan: Plan, sources: Sources, own: slice = slice(None), *, states: Sequence[Path] | None = None
+    ) -> list[BlockTask]:
+        """Decode the missing blocks and return the tasks of all blocks.
+
+        Args:
+            own: blocks to consider.
+            states: folders with blocks of earlier states; by default those of the stage's folder.
+        """
         tasks = self.tasks(sources)[own]
         with setting_up(self.folder):  # shards may begin at the same moment
             decoder = self.decoder(plan, self.blocks)
-            _keep_blocks(self.folder, tasks, decoder.made_from)
+            if self.teacher.is_reproducible:  # others are made from the answers in earlier states
+                earlier = earlier_states(self.folder) if states is None else states
+                _keep_blocks(self.folder, earlier, tasks, decoder.made_from)
         missing = missing_tasks(tasks, self.blocks, decoder.made_from, say=self.job.writer.say)
         self.job.say(
             f"{len(sources):,} different sentences on {len(sources.numbers_L):,} lines; "
@@ -243,14 +286,20 @@ class Decoding:
             raise UserError(_describe(self.folder.name, failed))
         return tasks
 
-    def _merge(self, plan: Plan, sources: Sources, tasks: list[BlockTask]) -> None:
+    def put_candidates(self, plan: Plan, sources: Sources, tasks: Sequence[BlockTask]) -> Written:
+        """Write the content of the blocks as text to the folder."""
         with TemporaryDirectory(dir=self.folder, prefix=PARTIAL) as scratch:
             written = self.write_candidates(self.made_from(plan), tasks, sources, Path(scratch))
             for name in CANDIDATES:
                 (Path(scratch) / name).replace(self.folder / name)
+        return written
+
+    def _merge(self, plan: Plan, sources: Sources, tasks: list[BlockTask]) -> None:
+        written = self.put_candidates(plan, sources, tasks)
         facts = self.job.writer.write(self.targets)
         scores, lengths = _spread(written.scores_B), _spread(written.lengths_B)
         facts |= {"scores": scores, "lengths": lengths, "blocks": _origins(written.made_with)}
+        facts |= self.teacher.facts(self.folder, tasks)
         self.job.say(
             "of the teacher's best, mean and 5th and 95th percentile: "
             f"score {_in_words(scores)}, tokens {_in_words(lengths)}"
@@ -258,9 +307,11 @@ class Decoding:
         self.job.finish(plan, facts)
 
 
-def _keep_blocks(folder: Path, tasks: Sequence[BlockTask], made_from: Mapping[str, object]) -> None:
+def _keep_blocks(
+    folder: Path, states: Sequence[Path], tasks: Sequence[BlockTask], made_from: Mapping[str, object]
+) -> None:
     """Copy the blocks of earlier states that are still valid, for example after the corpus has grown."""
-    for state in earlier_states(folder):
+    for state in states:
         for task in tasks:
             there, here = task.block.path(state / BLOCKS), task.block.path(folder / BLOCKS)
             if there.exists() and not here.exists() and fits(there, task.block, made_from, task.hashes_N):
@@ -314,40 +365,45 @@ class Choosing:
     Attributes:
         name: name of the training set in `CHOICES`.
         candidates: folder of `distilled`.
-        scores: file of scores that the rule uses; None if it uses none.
+        scores: files of scores that the rule uses.
         tokenizer: function that returns sacreBLEU's tokenizer from the recorded plan, once the folder is open for work.
     """
 
     job: Job
     name: str
     candidates: Path
-    scores: Path | None
+    scores: tuple[Path, ...]
     tokenizer: Callable[[], str]
 
     @property
     def targets(self) -> Targets:
         """Targets that the rule chooses."""
-        return Targets(self.candidates, self._rule(), self.scores)
+        return self.targets_with(self.job.settings)
+
+    def targets_with(self, settings: Distill) -> Targets:
+        """Return the targets that the rule chooses with the given settings."""
+        rule = CHOICES[self.name].select(settings, self.bleu_tokenizer(), self.job.writer.inputs.corpus)
+        return Targets(self.candidates, rule, self.scores)
 
     def make(self, plan: Plan) -> None:
         """Choose the targets, and write the training set."""
         self.job.check()
-        self._check_scores()
+        self.check_scores()
         self.job.begin(plan)
         self.job.finish(plan, self.job.writer.write(self.targets))
 
     def verify(self, plan: Plan, blocks: int, seed: int | None) -> None:
         """See `TextWork.verify`; nothing is decoded."""
         del plan, blocks, seed
-        verify_text(self.job.writer, self.targets)
+        verify_text(self.job.writer, self.targets, recorded_outputs(self.job.folder))
 
-    def _rule(self) -> Selector:
-        choice = CHOICES[self.name]
-        return choice.select(self.job.settings, self.tokenizer() if choice.uses_bleu(self.job.settings) else "")
+    def bleu_tokenizer(self) -> str:
+        """Return the name of sacreBLEU's tokenizer, empty if the rule does not depend on it."""
+        return self.tokenizer() if CHOICES[self.name].uses_bleu(self.job.settings) else ""
 
-    def _check_scores(self) -> None:
-        """Check the file of scores before any folder is changed."""
-        if self.scores is not None:
+    def check_scores(self) -> None:
+        """Check the files of scores before any folder is changed."""
+        if self.scores:
             with TemporaryDirectory() as scratch:
                 read_scores(self.scores, self.candidates / NBEST, self.candidates / OFFSETS, Path(scratch))
 
@@ -394,4 +450,4 @@ class Importing:
     def verify(self, plan: Plan, blocks: int, seed: int | None) -> None:
         """See `TextWork.verify`; nothing is decoded."""
         del plan, blocks, seed
-        verify_text(self.job.writer, self.targets)
+        verify_text(self.job.writer, self.targets, recorded_outputs(self.job.folder))

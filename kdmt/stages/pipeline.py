@@ -10,8 +10,8 @@ from kdmt.errors import UserError
 from kdmt.flow.circles import check_circles
 from kdmt.flow.manifest import check_outputs
 from kdmt.flow.shards import run_shard
-from kdmt.flow.stage import Stage, run_stage
-from kdmt.objectives.model_checks import check_architectures
+from kdmt.flow.stage import Stage, require_upstream, run_stage
+from kdmt.objectives.model_checks import check_architectures, untrained_fine_tuning
 from kdmt.stages.distill import TextStage, text_stages
 from kdmt.stages.followers import Followers, join_stages
 from kdmt.stages.given_checkpoints import RUN_INPUTS, given_checkpoints
@@ -67,9 +67,13 @@ def build_stages(workspace: Workspace) -> Stages:
 def checked_stages(workspace: Workspace) -> Stages:
     """Return the stages of a pipeline, after a check that none would be made from itself.
 
+    A warning is logged for each student that is fine-tuned without being trained before.
+
     Raises:
         UserError: if one would.
     """
+    for warning in untrained_fine_tuning(workspace.config):
+        workspace.say(f"warning: {warning}")
     stages = build_stages(workspace)
     owners: list[tuple[str, list[Stage]]] = [
         ("teacher.", stages.groups["teacher"]),
@@ -125,6 +129,21 @@ def run_prepare_shard(workspace: Workspace, shard: int, shards: int, *, rebuild:
 def _check_shard(shard: int, shards: int) -> None:
     if not 0 <= shard < shards:
         raise UserError(f"--shard {shard}/{shards}: expected a shard from 0 on and less than their number")
+
+
+def run_estimate(workspace: Workspace) -> None:
+    """Print the requests that the training sets of a language model still need, and request nothing.
+
+    Raises:
+        UserError: if a stage before them is not up to date, or the teacher needs no requests.
+    """
+    found = [made for made in checked_stages(workspace).texts.values() if made.estimate is not None]
+    if not found:
+        raise UserError("--dry-run: no training set is translated by a teacher")
+    for made in found:
+        require_upstream(made.stage, rebuild=False, say=workspace.say)
+        assert made.estimate is not None
+        made.estimate()
 
 
 def run_verification(workspace: Workspace, *, blocks: int, seed: int | None) -> None:

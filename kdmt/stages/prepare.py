@@ -31,13 +31,14 @@ from kdmt.corpus.given_text import text_sources
 from kdmt.corpus.indexed import bin_path, idx_path
 from kdmt.corpus.reading import token_companions
 from kdmt.errors import UserError
-from kdmt.flow.manifest import Plan, make_plan, recorded_plan
+from kdmt.flow.manifest import Plan, check_status, make_plan, recorded_plan
 from kdmt.flow.shards import Shards
 from kdmt.flow.stage import Stage
 from kdmt.interop.fairseq.data_bin import DataBin
 from kdmt.languages import Direction
 from kdmt.stages.cleaning import rule_inputs
 from kdmt.stages.measures import spaced_sides
+from kdmt.stages.prepare_needs import check_needs
 from kdmt.stages.prepare_partial import is_begun_for_shards, partial_of
 from kdmt.stages.workspace import Workspace
 
@@ -94,7 +95,15 @@ def _plan(workspace: Workspace) -> Plan:
     languages = {"source_lang": direction.source, "target_lang": direction.target}
     recorded = recorded_plan(workspace.prepare)
     inputs = _input_hashes(settings, direction, {} if recorded is None else recorded.inputs)
-    made_from = make_plan({"prepare": settings}, languages, inputs)
+    plan = _with_lengths(workspace, make_plan({"prepare": settings}, languages, inputs))
+    if check_status(workspace.prepare, plan).state != "fresh":
+        check_needs(settings, direction)
+    return plan
+
+
+def _with_lengths(workspace: Workspace, made_from: Plan) -> Plan:
+    """Return a plan with the unit of the limits of lengths."""
+    settings = workspace.config.prepare
     if settings.data_bin is not None or settings.clean == "none" or all(spaced_sides(workspace)):
         return made_from
     # earlier versions counted words between spaces in all languages, which dropped most text without spaces

@@ -8,9 +8,20 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
-from kdmt.config import NO_LOCK_FILE, Clean, Corpus, HeldOut, ParallelText, Prepare, Provenance, Source, Tokenizer
+from kdmt.config import (
+    NO_LOCK_FILE,
+    Clean,
+    Corpus,
+    HeldOut,
+    Mixing,
+    ParallelText,
+    Prepare,
+    Provenance,
+    Source,
+    Tokenizer,
+)
 from kdmt.corpus.binarize import (
     BinarizedPair,
     TextPair,
@@ -20,16 +31,18 @@ from kdmt.corpus.binarize import (
     dictionary_path,
 )
 from kdmt.corpus.characters import find_foreign_forms
-from kdmt.corpus.checks import check_held_out, check_malformed, check_sides, check_specials, report_findings
+from kdmt.corpus.checks import Finding, check_held_out, check_malformed, check_sides, check_specials, report_findings
 from kdmt.corpus.chunk_log import ChunkLog
+from kdmt.corpus.chunk_shards import ChunkShards
 from kdmt.corpus.clean import CleaningReport, clean_corpora, clean_shard
 from kdmt.corpus.codec import TEXT_FILE
 from kdmt.corpus.decontaminate import Forbidden, collect_forbidden
 from kdmt.corpus.dropped import describe_dropped
 from kdmt.corpus.fetch import Places, fetch, fetch_corpus
 from kdmt.corpus.fetch_queue import describe_fetched, fetch_all
+from kdmt.corpus.filters.table import FilterContext
 from kdmt.corpus.first_pass import TrainingCorpus
-from kdmt.corpus.given_text import held_out_texts, sources_of, text_sources
+from kdmt.corpus.given_text import held_out_texts, sources_by_path, sources_of
 from kdmt.corpus.licences import describe_licences, licences_of
 from kdmt.corpus.lines import iterate_lines, spread_lines, write_lines
 from kdmt.corpus.ngram_overlap import NgramOverlaps, index_side
@@ -43,6 +56,7 @@ from kdmt.corpus.text_files import Malformed
 from kdmt.corpus.tokenizer import (
     Tokenizers,
     TooLittleText,
+    learnt_size,
     load_tokenizer,
     read_chunks,
     required_symbols,
@@ -50,7 +64,7 @@ from kdmt.corpus.tokenizer import (
 )
 from kdmt.corpus.vocabulary import Dictionary
 from kdmt.corpus.vocabulary_size import explain_suggestion, is_far_off, suggest_size
-from kdmt.errors import UserError
+from kdmt.errors import UserError, naming
 from kdmt.files import write_json
 from kdmt.flow.folders import move_aside, real_folder
 from kdmt.flow.manifest import Plan, finish
@@ -87,9 +101,9 @@ class Locations:
 
     places: Places
 
-    def fetch_all(self, sources: Sequence[Source], *, at_once: int, say: Callable[[str], None]) -> None:
-        """Download the files of sources that are not there yet."""
-        if all(source.url is None for source in sources):
+    def fetch_all(self, sources: Sequence[tuple[str, Source]], *, at_once: int, say: Callable[[str], None]) -> None:
+        """Download the files of named sources that are not there yet."""
+        if all(source.url is None for _, source in sources):
             return
         with download_progress(say) as progress:
             fetched = fetch_all(sources, self.places, at_once=at_once, progress=progress)
@@ -221,17 +235,8 @@ def _clean_shard(work: Preparation, place: Path, scratch: Path, shard: int) -> i
     for name in _unfinished_passes(work, place):
         shards = shards_of(place, name)
         assert shards is not None
-        one = (_training_pass if name == "train" else _monolingual_pass)(work, forbidden, {})
-        num_chunks += clean_shard(
-            one.corpora,
-            shards,
-            shard,
-            clean=one.clean,
-            forbidden=one.forbidden,
-            open_map=_open_map(work),
-            spaced=one.spaced,
-            languages=one.languages,
-        )
+        cleaning = (_training_pass if name == "train" else _monolingual_pass)(work, forbidden, {})
+        num_chunks += cleaning.run_shard(shards, shard)
     return num_chunks
 
 
@@ -248,54 +253,88 @@ def _fill(work: Preparation, folder: Path, steps: Steps, title: str, hashes: Map
     """
     warnings: list[str] = []
     work = replace(work, say=_recording(warnings, work.say))
-    settings, direction = work.settings, work.direction
+    settings = work.settings
     if settings.data_bin is not None:
-        return take_data_bin(settings, direction, folder, work.say)
-    workers = settings.workers or cores()
+        return take_data_bin(settings, work.direction, folder, work.say)
     unicode_form = None if settings.clean == "none" else settings.clean.unicode_form
-    processor = TextProcessor(settings.text, *direction.sides, unicode_form)
+    processor = TextProcessor(settings.text, *work.direction.sides, unicode_form)
     held_out = held_out_texts(settings)
     _fetch_all(work)
     for split, corpus in held_out.items():
         _write_held_out(work, folder, split, corpus, processor)
-    foreign_forms = _foreign_forms(work, folder, held_out, processor)
-    forbidden = _forbidden(work, folder, held_out) if settings.decontaminate else None
-    malformed: dict[str, Malformed] = {}
-    report = _clean_training_text(work, folder, steps, forbidden, malformed)
-    clean_text, train_text = (
-        (place / f"train.{direction.source}", place / f"train.{direction.target}")
-        for place in (_clean_folder(work, folder), folder)
+    measured: dict[str, object] = {"held_out_characters": _foreign_forms(work, folder, held_out, processor)}
+    cleaned = _clean_all_text(work, folder, steps, held_out)
+    _process_text(work, folder, steps, processor)
+    write_json(folder / TEXT_FILE, processor.to_dict())
+    tokenizer = _make_tokenizer(work, folder, steps, cleaned.training)
+    measured["round_trip"] = _round_trips(work, folder, processor)
+    counts, specials = _binarize(work, folder, list(held_out))
+    checks = _check_text(work, folder, held_out, cleaned) | {"literal_specials": check_specials(specials)}
+    findings = report_findings(checks, work.say)
+    write_json(folder / REPORT, cleaned.training.as_dict() | measured | findings | _licences(work))
+    collected = Collected(
+        title, hashes, cleaned.training, cleaned.monolingual, findings["held_out"], warnings, work.provenance
     )
-    pairs_of = {split: list(_held_out_pairs(work, folder, split)) for split in held_out}
-    parts = {corpus.name: corpus.pairs_out for corpus in report.corpora}
-    checks = {"held_out": check_held_out(pairs_of), "sides": check_sides(clean_text, parts, pairs_of)}
-    _say_cleaned(work, report)
-    examples = report.dropped_examples()
+    write_report(PreparedCorpus(folder, work.direction, work.spaced), settings, collected)
+    size = {"vocab_size": tokenizer.vocab_size} if settings.tokenizer.vocab_size == "auto" else {}
+    return cleaned.facts() | counts | size
+
+
+@dataclass(frozen=True)
+class _Cleaned:
+    """The results of cleaning.
+
+    Attributes:
+        training: report on the training text.
+        monolingual: report on the monolingual text; None if there is none.
+        malformed: malformed rows of each corpus.
+    """
+
+    training: CleaningReport
+    monolingual: CleaningReport | None
+    malformed: Mapping[str, Malformed]
+
+    def facts(self) -> dict[str, object]:
+        """Return the numbers of pairs and lines for the manifest."""
+        report, lines = self.training, self.monolingual
+        facts: dict[str, object] = {
+            "pairs_in": report.pairs_in,
+            "pairs_out": report.pairs_out,
+            "dropped": report.dropped,
+        }
+        if lines is not None:
+            facts["monolingual"] = {
+                "lines_in": lines.pairs_in,
+                "lines_out": lines.pairs_out,
+                "dropped": lines.dropped,
+            }
+        return facts
+
+
+def _clean_all_text(work: Preparation, folder: Path, steps: Steps, held_out: dict[str, HeldOut]) -> _Cleaned:
+    """Write clean training and monolingual text, and examples of what was dropped."""
+    forbidden = _forbidden(work, folder, held_out) if work.settings.decontaminate else None
+    malformed: dict[str, Malformed] = {}
+    training = _clean_training_text(work, folder, steps, forbidden, malformed)
+    _say_cleaned(work, training)
+    examples = training.dropped_examples()
     monolingual = None
-    if settings.monolingual:
+    if work.settings.monolingual:
         monolingual = _write_monolingual(work, folder, steps, forbidden, malformed)
         examples |= monolingual.dropped_examples()
     write_json(folder / REPORT_EXAMPLES, examples)
-    samples = [spread_lines(path, SAMPLED_LINES) for path in clean_text]
-    _process_text(work, folder, steps, processor)
-    write_json(folder / TEXT_FILE, processor.to_dict())
-    tokenizer_settings = _with_vocabulary_size(work, report)
-    if steps.values("tokenizer") is None:
-        _train_tokenizer(tokenizer_settings, train_text, folder, direction, report)
-        steps.finish("tokenizer", {}, [folder / "tokenizer"])
-    tokenizers = load_tokenizer(folder / "tokenizer")
-    round_trips = _round_trips(work, samples, processor, folder / "tokenizer")
-    counts, specials = _binarize(work, folder, tokenizers, list(held_out), workers)
-    checks |= {"malformed": check_malformed(malformed), "literal_specials": check_specials(specials)}
-    findings = report_findings(checks, work.say)
-    measured = {"held_out_characters": foreign_forms, "round_trip": round_trips}
-    write_json(folder / REPORT, report.as_dict() | measured | findings | _licences(work))
-    pairs = {"pairs_in": report.pairs_in, "pairs_out": report.pairs_out, "dropped": report.dropped}
-    collected = Collected(title, hashes, report, monolingual, findings["held_out"], warnings, work.provenance)
-    write_report(PreparedCorpus(folder, direction, work.spaced), settings, collected)
-    size = {"vocab_size": tokenizer_settings.vocab_size} if settings.tokenizer.vocab_size == "auto" else {}
-    lines = {} if monolingual is None else {"monolingual": _line_counts(monolingual)}
-    return pairs | lines | counts | size
+    return _Cleaned(training, monolingual, malformed)
+
+
+def _check_text(work: Preparation, folder: Path, held_out: Iterable[str], cleaned: _Cleaned) -> dict[str, Finding]:
+    """Return the checks of held-out, clean and malformed text."""
+    pairs_of = {split: list(_held_out_pairs(work, folder, split)) for split in held_out}
+    parts = {corpus.name: corpus.pairs_out for corpus in cleaned.training.corpora}
+    return {
+        "held_out": check_held_out(pairs_of),
+        "sides": check_sides(_clean_training_paths(work, folder), parts, pairs_of),
+        "malformed": check_malformed(cleaned.malformed),
+    }
 
 
 def _say_cleaned(work: Preparation, report: CleaningReport) -> None:
@@ -317,19 +356,16 @@ def _recording(warnings: list[str], say: Callable[[str], None]) -> Callable[[str
     return say_and_record
 
 
-def _line_counts(report: CleaningReport) -> dict[str, object]:
-    return {"lines_in": report.pairs_in, "lines_out": report.pairs_out, "dropped": report.dropped}
-
-
 def _fetch_all(work: Preparation) -> None:
     """Download the files of all texts.
 
     Raises:
         UserError: if a download fails; if its file is not the one in the lock file, the message names the data set.
     """
-    settings = work.settings
+    settings, describe = work.settings, work.provenance.describe
+    sources = [(describe(path), source) for path, source in sources_by_path(settings)]
     try:
-        work.locations.fetch_all(text_sources(settings), at_once=settings.downloads, say=work.say)
+        work.locations.fetch_all(sources, at_once=settings.downloads, say=work.say)
     except UserError as error:
         raise UserError(work.provenance.explain(str(error))) from None
 
@@ -361,6 +397,12 @@ def _num_processes(settings: Prepare) -> int:
 def _clean_folder(work: Preparation, folder: Path) -> Path:
     """Return the folder of clean text before text processing, if that changes it; otherwise that of the stage."""
     return folder / WORK / "clean" if _processes_text(work) else folder
+
+
+def _clean_training_paths(work: Preparation, folder: Path) -> tuple[Path, Path]:
+    """Return the files of clean training text before text processing, source and target."""
+    place = _clean_folder(work, folder)
+    return place / f"train.{work.direction.source}", place / f"train.{work.direction.target}"
 
 
 def _processes_text(work: Preparation) -> bool:
@@ -404,14 +446,65 @@ class _CleaningPass:
     corpora: Iterable[TrainingCorpus]
     clean: Clean | Literal["none"]
     forbidden: Forbidden | None
+    open_map: OpenMap
     spaced: tuple[bool, bool]
     languages: tuple[str, str]
+
+    def run(
+        self,
+        outputs: tuple[Path, Path, Path],
+        chunks: Path,
+        shards: ChunkShards | None,
+        *,
+        filters: FilterContext | None = None,
+        mixing: Mixing | None = None,
+        seed: int = 1,
+    ) -> CleaningReport:
+        """Clean the corpora.
+
+        Args:
+            outputs: files of the source, the target and the tags.
+            chunks: folder for chunks.
+            shards: shards of the pass; None if there are none.
+            filters, mixing, seed: as for `clean_corpora`.
+        """
+        source, target, tags = outputs
+        return clean_corpora(
+            self.corpora,
+            clean=self.clean,
+            forbidden=self.forbidden,
+            out_source=source,
+            out_target=target,
+            out_tags=tags,
+            workdir=chunks,
+            resume=True,
+            open_map=self.open_map,
+            spaced=self.spaced,
+            languages=self.languages,
+            filters=filters,
+            mixing=mixing,
+            seed=seed,
+            shards=shards,
+        )
+
+    def run_shard(self, shards: ChunkShards, shard: int) -> int:
+        """Clean the chunks of one shard, and return their number."""
+        return clean_shard(
+            self.corpora,
+            shards,
+            shard,
+            clean=self.clean,
+            forbidden=self.forbidden,
+            open_map=self.open_map,
+            spaced=self.spaced,
+            languages=self.languages,
+        )
 
 
 def _training_pass(work: Preparation, forbidden: Forbidden | None, malformed: dict[str, Malformed]) -> _CleaningPass:
     settings = work.settings
     corpora = (_training_corpus(work, index, corpus, malformed) for index, corpus in enumerate(settings.train))
-    return _CleaningPass(corpora, settings.clean, forbidden, work.spaced, work.direction.sides)
+    return _CleaningPass(corpora, settings.clean, forbidden, _open_map(work), work.spaced, work.direction.sides)
 
 
 def _monolingual_pass(work: Preparation, forbidden: Forbidden | None, malformed: dict[str, Malformed]) -> _CleaningPass:
@@ -421,6 +514,7 @@ def _monolingual_pass(work: Preparation, forbidden: Forbidden | None, malformed:
         (_monolingual_corpus(work, index, source, malformed) for index, source in enumerate(settings.monolingual)),
         settings.clean if settings.clean == "none" else settings.clean.for_lines(),
         None if forbidden is None else forbidden.of_copies(),
+        _open_map(work),
         work.spaced[:1] * 2,
         (work.direction.source, work.direction.source),
     )
@@ -441,40 +535,26 @@ def _clean_training_text(
         malformed: mapping to which the malformed rows of each corpus are added.
     """
     settings = work.settings
-    source, target = (_clean_folder(work, folder) / f"train.{lang}" for lang in work.direction.sides)
-    tags = folder / "train.tags"
-    source.parent.mkdir(exist_ok=True)
-
-    one = _training_pass(work, forbidden, malformed)
+    outputs = (*_clean_training_paths(work, folder), folder / "train.tags")
+    outputs[0].parent.mkdir(exist_ok=True)
+    cleaning = _training_pass(work, forbidden, malformed)
 
     def clean(chunks: Path) -> CleaningReport:
-        return clean_corpora(
-            one.corpora,
-            clean=one.clean,
-            forbidden=one.forbidden,
-            out_source=source,
-            out_target=target,
-            out_tags=tags,
-            workdir=chunks,
-            resume=True,
+        filters = filter_context(
+            settings,
+            spaced=work.spaced,
+            valid=_held_out_pairs(work, folder, "valid"),
+            folder=folder,
             open_map=_open_map(work),
-            spaced=one.spaced,
-            languages=one.languages,
-            filters=filter_context(
-                settings,
-                direction=work.direction,
-                spaced=work.spaced,
-                valid=_held_out_pairs(work, folder, "valid"),
-                folder=folder,
-                workers=_num_processes(settings),
-                say=work.say,
-            ),
-            mixing=settings.mixing,
-            seed=settings.sampling_seed,
-            shards=shards_of(folder, "train"),
+            workers=_num_processes(settings),
+            say=work.say,
+        )
+        shards = shards_of(folder, "train")
+        return cleaning.run(
+            outputs, chunks, shards, filters=filters, mixing=settings.mixing, seed=settings.sampling_seed
         )
 
-    return _clean_once(steps, "train", (source, target, tags), malformed, clean)
+    return _clean_once(steps, "train", outputs, malformed, clean)
 
 
 def _process_text(work: Preparation, folder: Path, steps: Steps, processor: TextProcessor) -> None:
@@ -519,12 +599,11 @@ def _foreign_forms(
     return counts
 
 
-def _round_trips(
-    work: Preparation, samples: Sequence[list[str]], processor: TextProcessor, tokenizer: Path
-) -> dict[str, object]:
+def _round_trips(work: Preparation, folder: Path, processor: TextProcessor) -> dict[str, object]:
     """Count the lines in a training sample of each side that are not restored after processing and its inverse."""
     counts: dict[str, object] = {}
-    tokenizers = load_tokenizer(tokenizer)  # a copy: a model numbers its symbols as they occur
+    samples = [spread_lines(path, SAMPLED_LINES) for path in _clean_training_paths(work, folder)]
+    tokenizers = load_tokenizer(folder / "tokenizer")  # a copy: a model numbers its symbols as they occur
     models = (tokenizers.source, tokenizers.target)
     for lang, lines, model in zip(work.direction.sides, samples, models, strict=True):
         found = measure_round_trip(
@@ -551,7 +630,7 @@ def _warn(work: Preparation, report: CleaningReport, *, unit: str = "pairs") -> 
 
 
 def _with_vocabulary_size(work: Preparation, report: CleaningReport) -> Tokenizer:
-    """Return the settings of the tokenizer with a number in place of `vocab_size: auto`, and show the suggested size.
+    """Return the settings of the tokenizer with a number in place of `vocab_size: auto`.
 
     The size depends on the number of training pairs alone, without copies by `weight` or `mixing`. Where the text
     allows fewer pieces, a model of SentencePiece gets as many as possible.
@@ -560,44 +639,73 @@ def _with_vocabulary_size(work: Preparation, report: CleaningReport) -> Tokenize
     if not settings.is_learnt:
         return settings
     num_pairs = report.pairs_without_copies  # copies have no further words
-    explained = explain_suggestion(num_pairs)
     if settings.vocab_size == "auto":
-        size = suggest_size(num_pairs)
-        work.say(f"prepare: tokenizer.vocab_size: auto is {size:,}: {explained}")
-        return settings.model_copy(update={"vocab_size": size, "hard_vocab_limit": False})
+        return settings.model_copy(update={"vocab_size": suggest_size(num_pairs), "hard_vocab_limit": False})
     if is_far_off(settings.vocab_size, num_pairs):
+        explained = explain_suggestion(num_pairs)
         work.say(f"prepare: tokenizer.vocab_size is {settings.vocab_size:,}; {explained} ('auto' chooses this size)")
     return settings
 
 
-def _train_tokenizer(
-    settings: Tokenizer,
-    train_text: tuple[Path, Path],
-    folder: Path,
-    direction: Direction,
-    report: CleaningReport,
-) -> None:
-    """Learn the tokenizer; if cleaning has left too little text, raise an error that says so.
+def _say_vocabulary_size(work: Preparation, settings: Tokenizer, learnt: Tokenizers, report: CleaningReport) -> None:
+    """Print the size of the vocabulary that `vocab_size: auto` has led to, which may be smaller than the suggested one.
+
+    Args:
+        settings: settings with the suggested size.
+    """
+    if work.settings.tokenizer.vocab_size != "auto":
+        return
+    assert settings.vocab_size != "auto", "the size is chosen by the number of pairs"
+    sizes = dict.fromkeys(learnt_size(model) for model in (learnt.source, learnt.target))
+    allowed = ", as many as the text allows" if min(sizes) < settings.vocab_size else ""
+    work.say(
+        f"prepare: tokenizer.vocab_size: auto is {' and '.join(f'{size:,}' for size in sizes)}{allowed}: "
+        f"{explain_suggestion(report.pairs_without_copies)}"
+    )
+
+
+def _make_tokenizer(work: Preparation, folder: Path, steps: Steps, report: CleaningReport) -> Tokenizer:
+    """Learn the tokenizer unless a stopped run has finished that; return its settings, with a number for `vocab_size`.
+
+    If cleaning has left too little text, an error says so.
 
     Raises:
         UserError: if too little text is left; see also `train_tokenizer`.
     """
-    try:
-        train_tokenizer(settings, train_text, folder / "tokenizer", direction)
-    except TooLittleText as error:
-        if not report.loses_much:
-            raise
-        raise UserError(
-            f"cleaning leaves {report.pairs_out:,} of {report.pairs_in:,} training pairs, too few to learn the "
-            f"tokenizer from; dropped: {describe_dropped(report.pairs_in, report.dropped)}{report.example()}"
-        ) from error
+    settings = _with_vocabulary_size(work, report)
+    if steps.values("tokenizer") is None:
+        src, tgt = work.direction.sides
+        try:
+            train_tokenizer(
+                settings, (folder / f"train.{src}", folder / f"train.{tgt}"), folder / "tokenizer", work.direction
+            )
+        except TooLittleText as error:
+            if not report.loses_much:
+                raise
+            raise UserError(
+                f"cleaning leaves {report.pairs_out:,} of {report.pairs_in:,} training pairs, too few to learn the "
+                f"tokenizer from; dropped: {describe_dropped(report.pairs_in, report.dropped)}{report.example()}"
+            ) from error
+        steps.finish("tokenizer", {}, [folder / "tokenizer"])
+    _say_vocabulary_size(work, settings, load_tokenizer(folder / "tokenizer"), report)
+    return settings
+
+
+_Read = TypeVar("_Read")
+
+
+def _naming_text(work: Preparation, path: str, read: Iterator[_Read]) -> Iterator[_Read]:
+    """Yield what is read, and put the YAML path of the text and the name of its data set before an error's message."""
+    with naming(work.provenance.describe(path)):
+        yield from read
 
 
 def _training_corpus(work: Preparation, index: int, corpus: Corpus, malformed: dict[str, Malformed]) -> TrainingCorpus:
     paths, name = work.locations.fetch_corpus(corpus), f"train.{index} {sources_of(corpus)[0].name}"
     skipped = Skipped()
     malformed[name] = skipped.malformed
-    pairs = count_pairs(f"prepare: train.{index}", read_pairs(corpus, paths, work.direction, skipped))
+    read = _naming_text(work, f"prepare.train.{index}", read_pairs(corpus, paths, work.direction, skipped))
+    pairs = count_pairs(f"prepare: train.{index}", read)
     clean = work.settings.clean_of(corpus)
     return TrainingCorpus(
         name,
@@ -620,23 +728,10 @@ def _write_monolingual(
 ) -> CleaningReport:
     """Write clean text of the source language."""
     place = _clean_folder(work, folder) / f"monolingual.{work.direction.source}"
-    one = _monolingual_pass(work, forbidden, malformed)
+    cleaning = _monolingual_pass(work, forbidden, malformed)
 
     def clean(chunks: Path) -> CleaningReport:
-        return clean_corpora(
-            one.corpora,
-            clean=one.clean,
-            forbidden=one.forbidden,
-            out_source=place,
-            out_target=chunks / "copy",
-            out_tags=chunks / "tags",
-            workdir=chunks,
-            resume=True,
-            open_map=_open_map(work),
-            spaced=one.spaced,
-            languages=one.languages,
-            shards=shards_of(folder, "monolingual"),
-        )
+        return cleaning.run((place, chunks / "copy", chunks / "tags"), chunks, shards_of(folder, "monolingual"))
 
     report = _clean_once(steps, "monolingual", [place], malformed, clean)
     work.say(
@@ -651,14 +746,16 @@ def _monolingual_corpus(
 ) -> TrainingCorpus:
     path, name = work.locations.fetch(source), f"monolingual.{index} {source.name}"
     malformed[name] = Malformed()
-    lines = ((line, line) for line in monolingual_lines(source, path, malformed[name]))
+    read = _naming_text(work, f"prepare.monolingual.{index}", monolingual_lines(source, path, malformed[name]))
+    lines = ((line, line) for line in read)
     return TrainingCorpus(name, count_pairs(f"prepare: monolingual.{index}", lines))
 
 
 def _write_held_out(work: Preparation, folder: Path, split: str, text: HeldOut, processor: TextProcessor) -> None:
     """Write validation or test text unchanged (`raw`), and in the form that the tokenizer reads."""
     paths = work.locations.fetch_corpus(text)
-    pairs = list(read_pairs(text, paths, work.direction))
+    setting = "prepare.valid" if text is work.settings.valid else f"prepare.test.{split}"
+    pairs = list(_naming_text(work, setting, read_pairs(text, paths, work.direction)))
     if processor.text.already_applied:
         processes = [processor.tidy, processor.tidy]
     else:
@@ -748,9 +845,10 @@ def _process_lines(process: Callable[[str], str], lines: list[str]) -> str:
 
 
 def _binarize(
-    work: Preparation, folder: Path, tokenizers: Tokenizers, held_out: list[str], workers: int
+    work: Preparation, folder: Path, held_out: list[str]
 ) -> tuple[dict[str, object], dict[str, dict[str, int]]]:
     """Write the data-bin; return facts, and counts for each language of words that are spelled like special symbols."""
+    tokenizers, workers = load_tokenizer(folder / "tokenizer"), work.settings.workers or cores()
     corpus = PreparedCorpus(folder, work.direction, work.spaced)
     src, tgt = work.direction.sides
     made = _binarize_training_text(work, corpus, tokenizers, workers)

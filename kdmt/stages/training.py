@@ -10,7 +10,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from kdmt.config import Student
+from kdmt.config import Student, setting_path
 from kdmt.flow.manifest import Plan, make_plan
 from kdmt.flow.stage import Stage
 from kdmt.models.checkpoint_folder import num_updates
@@ -24,6 +24,7 @@ from kdmt.stages.training_inputs import (
     reads_monolingual,
     teaching_inputs,
     training_inputs,
+    with_batch_order,
 )
 from kdmt.stages.workspace import Workspace
 
@@ -111,6 +112,7 @@ def _jobs(workspace: Workspace, name: str, seed: int) -> Iterator[Job]:
             path=path,
             student=student,
             before=before,
+            number=number,
         )
         yield job
         before = job.folder
@@ -121,11 +123,15 @@ def _student_stage(workspace: Workspace, name: str, job: Job, student: Student, 
         inputs = training_inputs(workspace, job.data, more=("monolingual",) if reads_monolingual(student) else ())
         inputs |= init_inputs(job)
         inputs |= teaching_inputs(workspace, student)
-        return _without(
-            make_plan({f"students.{name}": student}, {"seed": job.seed}, inputs),
+        own = f"students.{name}"
+        made = _without(
+            make_plan({own: student}, {"seed": job.seed}, inputs),
             # other seeds have other folders, and of other stages only the checkpoint matters, which is an input
-            [f"students.{name}.{key}" for key in ("seeds", "stages", "begin_from")],
+            [f"{own}.{key}" for key in ("seeds", "stages", "begin_from")],
         )
+        names = [key for key in (*made.settings, *made.extend) if key.startswith(f"{own}.")]
+        paths = {key: setting_path(job.path, key.removeprefix(f"{own}.")) for key in names}
+        return with_batch_order(replace(made, paths=paths), job)
 
     in_stages = job.folder != workspace.student(name, job.seed)
     return Stage(

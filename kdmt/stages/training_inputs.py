@@ -7,11 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kdmt.config import Model, Student, Train
-from kdmt.flow.manifest import recorded_outputs
+from kdmt.flow.folders import earlier_states
+from kdmt.flow.manifest import Plan, check_status, recorded_outputs, recorded_plan
 from kdmt.models.checkpoint_folder import checkpoint_sha256, resolve_checkpoint, resolve_name
 from kdmt.objectives.model_checks import learns_from_cache, learns_from_running
 from kdmt.stages.workspace import Workspace
 from kdmt.training_sets import WEIGHTS, parts_of
+
+_BATCH_ORDER = "batch_order"  # name in the settings of a plan
 
 
 @dataclass(frozen=True)
@@ -25,6 +28,7 @@ class Job:
         path: YAML path of its settings.
         student: settings of a student or of one of its stages; None for the teacher.
         before: run of the stage before, from whose checkpoint `student.begin_from` this run begins; None for none.
+        number: number of the stage of a student, from 1.
     """
 
     name: str
@@ -36,6 +40,7 @@ class Job:
     path: str
     student: Student | None = None
     before: Path | None = None
+    number: int = 1
 
     @property
     def first_checkpoint(self) -> Path | None:
@@ -121,6 +126,33 @@ def teaching_inputs(workspace: Workspace, student: Student) -> dict[str, str]:
             recorded = recorded_outputs(workspace.knowledge(data))
             inputs[f"knowledge/{data}"] = recorded["knowledge.json"]  # this file has the SHA-256 of all blocks
     return inputs
+
+
+def with_batch_order(plan: Plan, job: Job) -> Plan:
+    """Return the plan of a run that also has the number of its order of batches: that of the stage.
+
+    Stages of earlier versions have the order of the first stage. A run of theirs that matches the plan keeps it, so
+    that it stays up to date if it is complete, and goes on as it began if it is not.
+    """
+    if job.number == 1:
+        return plan
+    folder = job.folder
+    of_student = (state / folder.name for state in earlier_states(folder.parent))
+    for run in (folder, *earlier_states(folder), *of_student):
+        if (recorded := recorded_plan(run)) is None:
+            continue
+        as_recorded = plan.depending_on(_BATCH_ORDER, recorded.settings.get(_BATCH_ORDER, 1), default=1)
+        if check_status(run, as_recorded).state != "stale":
+            return as_recorded
+    return plan.depending_on(_BATCH_ORDER, job.number, default=1)
+
+
+def batch_order(job: Job) -> int:
+    """Return the number of the order of batches in a run that has begun."""
+    recorded = recorded_plan(job.folder)
+    order = 1 if recorded is None else recorded.settings.get(_BATCH_ORDER, 1)
+    assert isinstance(order, int)
+    return order
 
 
 def cache_made_from(workspace: Workspace, data: str) -> dict[str, str]:

@@ -42,6 +42,7 @@ from kdmt.stages.measures import tokenizer_note, words_tokenizer
 from kdmt.stages.references import score_words
 from kdmt.stages.training_inputs import (
     Job,
+    batch_order,
     cache_made_from,
     data_names,
     reads_monolingual,
@@ -68,28 +69,19 @@ def train(workspace: Workspace, job: Job, plan: Plan | None) -> None:
     knowledge = _knowledge(workspace, job.student)
     data = _training_data(workspace, job, codec, knowledge)
     model, init_state = _build_model(workspace, job, codec)
-    objective = build_objective(
-        model,
-        job.student,
-        label_smoothing=job.train.label_smoothing,
-        teachers=_load_teachers(workspace, job, model),
-        marginal_V=None if knowledge is None else torch.from_numpy(knowledge.marginal),
-        seed=job.seed,
-        path=job.path,
-    )
+    objective = _objective(workspace, job, model, knowledge)
     validate = _validator(workspace, job, codec, device)
     num_batches = len(data.batches())
     if plan is not None:
         begin(job.folder, plan, workspace.resolved_config())  # after all checks, so that an error changes no folder
         _keep_tokenizer(workspace, job.folder)
     ranks.wait()
+    data.order = batch_order(job)
     threads = use_threads(choose_threads(job.folder, job.train))
     progress = _open_progress(job, ranks)
     progress.note(
-        f"{count_parameters(model):,} parameters, {len(data.kept):,} pairs"
-        f"{f' ({data.num_left_out:,} left out for their length)' if data.num_left_out else ''}, "
-        f"{num_batches:,} batches an epoch, {device} with {threads} threads"
-        f"{f', {ranks.world} ranks' if ranks.world > 1 else ''}"
+        f"{count_parameters(model):,} parameters, {_describe(data)}, {num_batches:,} batches an epoch, {device} with "
+        f"{threads} threads{f', {ranks.world} ranks' if ranks.world > 1 else ''}"
     )
     trainer = Trainer(
         objective=objective,
@@ -120,6 +112,12 @@ def _open_progress(job: Job, ranks: Ranks) -> Progress:
 
 
 # ---------------------------------------------------------------------------------------------------------------- data
+
+
+def _describe(data: BinarizedData) -> str:
+    """Return the number of pairs for messages."""
+    left_out = f" ({data.num_left_out:,} left out for their length)" if data.num_left_out else ""
+    return f"{len(data.kept):,} pairs{left_out}"
 
 
 def _training_data(
@@ -236,6 +234,18 @@ def _take_from_teacher(workspace: Workspace, student: Student, model: Transforme
         encoder_layers=student.encoder_layers_from_teacher,
         decoder_layers=student.decoder_layers_from_teacher,
         embeddings=student.embeddings_from_teacher,
+    )
+
+
+def _objective(workspace: Workspace, job: Job, model: Transformer, knowledge: KnowledgeSource | None) -> Objective:
+    return build_objective(
+        model,
+        job.student,
+        label_smoothing=job.train.label_smoothing,
+        teachers=_load_teachers(workspace, job, model),
+        marginal_V=None if knowledge is None else torch.from_numpy(knowledge.marginal),
+        seed=job.seed,
+        path=job.path,
     )
 
 

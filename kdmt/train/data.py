@@ -35,7 +35,9 @@ _COMPILED_MULTIPLE = 8  # lengths are padded to multiples of it, so that a compi
 
 
 class BinarizedData:
-    """Batches of at most `max_tokens` tokens, made from length-sorted pairs; they depend on (seed, epoch) alone.
+    """Batches of at most `max_tokens` tokens, made from length-sorted pairs.
+
+    They depend on (seed, epoch, order) alone.
 
     Args:
         knowledge: cache from which the teacher's most probable tokens are added to each batch.
@@ -45,6 +47,7 @@ class BinarizedData:
 
     Attributes:
         num_left_out: number of pairs over the size limits.
+        order: number of the sequence of orders of the batches, see `epoch_order`.
 
     Raises:
         UserError: if no pair is within the size limits.
@@ -63,6 +66,7 @@ class BinarizedData:
     ) -> None:
         self.data, self.settings, self.seed, self.knowledge = data, settings, seed, knowledge
         self.monolingual, self.weights, self.sampling = monolingual, weights, sampling
+        self.order = 1
         self.kept, self.num_left_out = filter_by_size(
             data.src_sizes,
             data.tgt_sizes,
@@ -76,7 +80,8 @@ class BinarizedData:
     def epoch(self, epoch: int) -> Sequence[np.ndarray]:
         """Return the batches of an epoch in their order."""
         batches = self.batches(epoch)
-        return [batches[position] for position in epoch_order(len(batches), seed=self.seed, epoch=epoch)]
+        order = epoch_order(len(batches), seed=self.seed, epoch=epoch, number=self.order)
+        return [batches[position] for position in order]
 
     def batches(self, epoch: int = 0) -> list[np.ndarray]:
         """Return the batches of an epoch from the shortest to the longest."""

@@ -123,8 +123,7 @@ class RunFolder:
         The model itself is not changed.
         """
         save_average(self.path, self.averaged(), model, self.companions)
-        best = self.best_checkpoints(position) or self.averaged()  # the latter if all of the best are damaged
-        save_average(self.path, best, model, self.companions, name=AVERAGE_BEST)
+        save_average(self.path, self.best_checkpoints(position), model, self.companions, name=AVERAGE_BEST)
 
     def _record_averages(self, position: Position) -> None:
         write_wanted_of(self.path, self.averaged(), AVERAGE)
@@ -143,10 +142,11 @@ class RunFolder:
     def best_checkpoints(self, position: Position) -> list[Path]:
         """Return the checkpoints of the best validations, oldest first; damaged checkpoints are left out.
 
-        Every validation is saved, so that the choice does not depend on when else a run was saved or stopped.
+        Every validation is saved, so that the choice does not depend on when else a run was saved or stopped. If all
+        of them are damaged, these are the last checkpoints, those of `averaged`.
         """
         updates = sorted(validated.update for validated in position.best_validations)
-        return [folder for folder in map(self.folder_of, updates) if folder.is_dir()]
+        return [folder for folder in map(self.folder_of, updates) if folder.is_dir()] or self.averaged()
 
     def last_good(self, failing: int | None) -> Path | None:
         """Return the newest checkpoint other than that of the update `failing`, whose weights gave the failure."""

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable
 from pathlib import Path
 
-from kdmt.config import Distill
+from kdmt.config import Distill, EndpointTeacher
 from kdmt.runtime import cores, devices_of, num_gpus
 from kdmt.workers.processes import Inline, Processes
 from kdmt.workers.ray_actors import RayActors
@@ -70,7 +70,7 @@ def _open_processes(settings: Distill, logs: Path) -> Processes:
     return open_processes(
         logs.parent,
         device=settings.device,
-        workers=settings.workers,
+        workers=settings.workers or (1 if isinstance(settings.of_text, EndpointTeacher) else 0),
         threads=settings.threads,
         silence_seconds=_silence_seconds(settings),
     )

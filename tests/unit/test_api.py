@@ -174,7 +174,7 @@ def test_each_kind_of_model_is_opened_from_a_string_or_a_path(model: Model) -> N
     assert export.code == 0, export.err
     expected = model.translate(LINES, beam=2)
     assert load(str(TEACHER)).translate(LINES, beam=2) == expected
-    assert load(TEACHER / "average").translate(LINES, beam=2) == expected
+    assert load(TEACHER / "auto").translate(LINES, beam=2) == expected
     exported = load("ct2")
     assert exported.translate(LINES) == expected  # with the beam set in `kdmt export`
     assert exported.score(LINES, LINES) == pytest.approx(model.score(LINES, LINES), abs=1e-3)

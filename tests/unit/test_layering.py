@@ -88,9 +88,30 @@ WITHOUT_TORCH = {
     *(
         f"distill.{name}"
         for name in (
-            *("blocks", "candidates", "decoding", "failures", "mbr", "merge", "selection", "shortlist", "similarity"),
+            *(
+                "blocks",
+                "candidates",
+                "decoding",
+                "failures",
+                "mbr",
+                "merge",
+                "ngram_counts",
+                "selection",
+                "shortlist",
+                "similarity",
+            ),
             *("chosen_teacher", "comparison", "imported", "inputs", "pair_scores", "reverse", "sources"),
             *("dropping", "quality", "target_choices", "teacher_engines", "teachers", "training_text", "verification"),
+            *(
+                "answer_log",
+                "chat_client",
+                "earlier_answers",
+                "endpoint_requests",
+                "endpoint_teacher",
+                "llm_answers",
+                "llm_prompt",
+            ),
+            *("text_ids", "token_budget"),
         )
     ),
     *(f"workers.{name}" for name in ("open", "processes", "progress", "ray_actors", "scheduler", "tasks", "worker")),

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from kdmt.corpus.indexed import IndexedDataset
 from kdmt.corpus.language_id import identify_batch
 from kdmt.corpus.lines import cut_lines
-from kdmt.corpus.rules.language import LanguageRule, count_letters
+from kdmt.corpus.rules.language import LanguageRule, has_letters
 from kdmt.corpus.vocabulary import Dictionary
 from kdmt.corpus.vocabulary_size import FREQUENT
 from kdmt.types import SPECIALS, UNK
@@ -179,7 +179,7 @@ def find_languages(lines: Sequence[str], rule: LanguageRule) -> dict[str, int]:
         rule: rule that has an identifier; lines that it does not judge are left out.
     """
     assert rule.identifier is not None
-    judged = [line for line in lines if count_letters(line) >= rule.settings.min_letters]
+    judged = [line for line in lines if has_letters(line, rule.settings.min_letters)]
     count = min(_IDENTIFIED_LINES, len(judged))
     chosen = [judged[number * len(judged) // count] for number in range(count)]
     found = Counter(language for language, _ in identify_batch(rule.identifier, chosen))

@@ -20,6 +20,7 @@ from kdmt.config import AlignmentScore
 from kdmt.corpus.alignment import EMPTY_WORD_PROBABILITY, align
 from kdmt.corpus.filters.scored_filter import KeptText, Pair, Scores, sample_pairs, score_in_batches
 from kdmt.corpus.filters.words import Ids, WordIds, count_vocabulary
+from kdmt.corpus.pool import OpenMap
 
 ITERATIONS = 5
 MIN_COUNT = 2
@@ -102,11 +103,11 @@ class AlignmentFilter:
     Args:
         settings: settings of the filter.
         spaced: whether each side is written with spaces between words.
-        workers: number of processes.
+        open_map: context in which batches of pairs are scored.
     """
 
-    def __init__(self, settings: AlignmentScore, *, spaced: tuple[bool, bool], workers: int) -> None:
-        self._settings, self._spaced, self._workers = settings, spaced, workers
+    def __init__(self, settings: AlignmentScore, *, spaced: tuple[bool, bool], open_map: OpenMap) -> None:
+        self._settings, self._spaced, self._open_map = settings, spaced, open_map
         self._model: AlignmentModel | None = None
 
     def fit(self, texts: Sequence[KeptText]) -> None:
@@ -117,4 +118,4 @@ class AlignmentFilter:
         """Return the score of each kept pair [K]; NaN for pairs without known words."""
         if self._model is None:
             return np.full(len(text), np.nan)
-        return score_in_batches(self._model.score_batch, text, batch_pairs=_BATCH_PAIRS, workers=self._workers)
+        return score_in_batches(self._model.score_batch, text, batch_pairs=_BATCH_PAIRS, open_map=self._open_map)

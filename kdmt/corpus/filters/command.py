@@ -55,8 +55,8 @@ class CommandFilter:
         path = self._cache / f"{hashlib.sha256(key + bytes(1) + text).hexdigest()[:32]}.npy"
         if path.exists():
             return np.load(path)
-        scores = self._run(text, len(pairs))
         self._cache.mkdir(parents=True, exist_ok=True)
+        scores = self._run(text, len(pairs))
         with atomic_file(path) as aside, aside.open("wb") as file:
             np.save(file, scores)
         return scores
@@ -78,7 +78,8 @@ class CommandFilter:
 
     def _call(self, text: bytes) -> tuple[int, bytes, str]:
         """Run the command once; return its exit status, its output, and the end of its error output for a message."""
-        with TemporaryFile() as given, TemporaryFile() as errors:  # files, because pipes in both directions can block
+        # files, because pipes in both directions can block; next to the scores, which are on the disk of the run
+        with TemporaryFile(dir=self._cache) as given, TemporaryFile(dir=self._cache) as errors:
             given.write(text)
             given.seek(0)
             try:

@@ -18,6 +18,7 @@ from kdmt.config import CrossEntropyDifference
 from kdmt.corpus.filters.ngram_model import NgramModel
 from kdmt.corpus.filters.scored_filter import KeptText, Pair, Scores, sample_pairs, score_in_batches
 from kdmt.corpus.filters.words import WordIds, count_vocabulary
+from kdmt.corpus.pool import OpenMap
 
 MIN_COUNT = 2
 MAX_VOCABULARY = 200_000  # the code of a trigram fits into 63 bits
@@ -59,13 +60,13 @@ class CrossEntropyFilter:
         settings: settings of the filter.
         valid: pairs of the validation set.
         spaced: whether each side is written with spaces between words.
-        workers: number of processes.
+        open_map: context in which batches of pairs are scored.
     """
 
     def __init__(
-        self, settings: CrossEntropyDifference, *, valid: Sequence[Pair], spaced: tuple[bool, bool], workers: int
+        self, settings: CrossEntropyDifference, *, valid: Sequence[Pair], spaced: tuple[bool, bool], open_map: OpenMap
     ) -> None:
-        self._settings, self._valid, self._spaced, self._workers = settings, valid, spaced, workers
+        self._settings, self._valid, self._spaced, self._open_map = settings, valid, spaced, open_map
         self._models: tuple[SideModels, ...] = ()
 
     def fit(self, texts: Sequence[KeptText]) -> None:
@@ -89,7 +90,7 @@ class CrossEntropyFilter:
         """Return the score of each kept pair [K]."""
         sides = [side for side, name in enumerate(("source", "target")) if self._settings.sides in ("both", name)]
         score_batch = functools.partial(_score_batch, tuple(zip(sides, self._models, strict=True)))
-        return score_in_batches(score_batch, text, batch_pairs=_BATCH_PAIRS, workers=self._workers)
+        return score_in_batches(score_batch, text, batch_pairs=_BATCH_PAIRS, open_map=self._open_map)
 
 
 def _score_batch(models: tuple[tuple[int, SideModels], ...], pairs: Sequence[Pair]) -> Scores:

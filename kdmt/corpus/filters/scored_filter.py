@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from kdmt.config import ScoreLimit
 from kdmt.corpus.lines import iterate_lines
-from kdmt.corpus.pool import mapping_in_order
+from kdmt.corpus.pool import OpenMap
 
 Flags = NDArray[np.bool_]
 Scores = NDArray[np.float64]
@@ -71,10 +71,10 @@ class ScoredFilter(Protocol):
 
 
 def score_in_batches(
-    score_batch: Callable[[list[Pair]], Scores], text: KeptText, *, batch_pairs: int, workers: int
+    score_batch: Callable[[list[Pair]], Scores], text: KeptText, *, batch_pairs: int, open_map: OpenMap
 ) -> Scores:
     """Return the scores of a function for batches of pairs, which may be computed in several processes [K]."""
-    with mapping_in_order(score_batch, workers) as map_in_order:
+    with open_map(score_batch) as map_in_order:
         return np.concatenate([np.zeros(0), *map_in_order(text.batches(batch_pairs))])
 
 

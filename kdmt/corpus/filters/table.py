@@ -15,6 +15,7 @@ from kdmt.corpus.filters.alignment_score import AlignmentFilter
 from kdmt.corpus.filters.command import CommandFilter
 from kdmt.corpus.filters.cross_entropy import CrossEntropyFilter
 from kdmt.corpus.filters.scored_filter import Flags, KeptText, Pair, ScoredFilter, Scores, choose_dropped
+from kdmt.corpus.pool import OpenMap
 
 ScoreFiles = Callable[[ReverseScore, Path, Path], Scores]  # settings, file of each side -> score of each line
 
@@ -28,7 +29,7 @@ class FilterContext:
         valid: pairs of the validation set.
         cache: folder for scores that later runs use again.
         workdir: existing folder for temporary files.
-        workers: number of processes.
+        open_map: context in which batches of pairs are scored.
         score_files: function that computes the scores of a reverse model; None if there is none.
         say: function that prints a line for the user.
     """
@@ -37,7 +38,7 @@ class FilterContext:
     valid: Sequence[Pair]
     cache: Path
     workdir: Path
-    workers: int
+    open_map: OpenMap
     say: Callable[[str], None]
     score_files: ScoreFiles | None = None
 
@@ -65,11 +66,11 @@ class ReverseFilter:
 
 
 def _open_alignment(settings: AlignmentScore, context: FilterContext) -> ScoredFilter:
-    return AlignmentFilter(settings, spaced=context.spaced, workers=context.workers)
+    return AlignmentFilter(settings, spaced=context.spaced, open_map=context.open_map)
 
 
 def _open_cross_entropy(settings: CrossEntropyDifference, context: FilterContext) -> ScoredFilter:
-    return CrossEntropyFilter(settings, valid=context.valid, spaced=context.spaced, workers=context.workers)
+    return CrossEntropyFilter(settings, valid=context.valid, spaced=context.spaced, open_map=context.open_map)
 
 
 def _open_command(settings: ExternalFilter, context: FilterContext) -> ScoredFilter:

@@ -19,7 +19,7 @@ import regex
 from numpy.typing import NDArray
 
 from kdmt.config import Language
-from kdmt.corpus.language_id import Identifier, group_of, open_identifier, share_of
+from kdmt.corpus.language_id import Identifier, group_of, knows_language, open_identifier, share_of
 from kdmt.errors import UserError
 from kdmt.languages import parse_language
 
@@ -153,17 +153,42 @@ def build_language_rule(settings: Language, codes: tuple[str, str]) -> LanguageR
         UserError: if an identifier is needed and cannot be opened, or does not know a language.
     """
     sides = (_expect(codes[0]), _expect(codes[1]))
-    judged = [side for side, name in zip(sides, ("source", "target"), strict=True) if settings.sides in ("both", name)]
-    if all(side.by_script for side in judged):
+    identified = _identified(settings, sides)
+    if not identified:
         return LanguageRule(settings, sides, None)
-    identifier = open_identifier(None if settings.model is None else Path(settings.model))
-    for side in judged:
-        if not side.by_script and not group_of(side.code) & set(identifier.languages):
-            raise UserError(
-                f"prepare.clean.rules: language: the identifier does not know {side.code!r}: leave the rule out, judge "
-                "the other side alone ('sides'), or give a model that knows it ('identifier: fasttext')"
-            )
+    identifier = open_identifier(_model_of(settings))
+    for code in identified:
+        if group_of(code).isdisjoint(identifier.languages):
+            raise _unknown(code)
     return LanguageRule(settings, sides, identifier)
+
+
+def check_language_rule(settings: Language, codes: tuple[str, str]) -> None:
+    """Check that the rule can be built for languages, usually without opening the identifier.
+
+    Raises:
+        UserError: as `build_language_rule`.
+    """
+    for code in _identified(settings, (_expect(codes[0]), _expect(codes[1]))):
+        if not knows_language(_model_of(settings), code):
+            raise _unknown(code)
+
+
+def _identified(settings: Language, sides: tuple[ExpectedLanguage, ExpectedLanguage]) -> list[str]:
+    """Return the languages of the judged sides for which an identifier is needed; none if scripts show all of them."""
+    judged = [side for side, name in zip(sides, ("source", "target"), strict=True) if settings.sides in ("both", name)]
+    return [side.code for side in judged if not side.by_script]
+
+
+def _model_of(settings: Language) -> Path | None:
+    return None if settings.model is None else Path(settings.model)
+
+
+def _unknown(code: str) -> UserError:
+    return UserError(
+        f"the identifier does not know {code!r}: leave the rule out, judge the other side alone ('sides'), or give a "
+        "model that knows it ('identifier: fasttext')"
+    )
 
 
 def _expect(code: str) -> ExpectedLanguage:

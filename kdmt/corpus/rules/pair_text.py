@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 
 
@@ -33,40 +34,43 @@ class LineText:
 
     Attributes:
         text: the line.
-        signs: bytes of the line in UTF-8, without those of frequent characters. Rules about digits, markup and rare
-            characters need not read a line whose signs are empty, as they are for most lines in Latin script.
-        ascii_letters: number of ASCII letters.
     """
-
-    __slots__ = ("_characters", "_words", "ascii_letters", "signs", "text")
 
     def __init__(self, text: str) -> None:
         self.text = text
-        data = text.encode()
-        kinds = data.translate(KINDS)
-        self.ascii_letters = kinds.count(LETTER)
-        self.signs = data.translate(None, _FREQUENT) if SIGN in kinds else b""
-        self._words: list[str] | None = None
-        self._characters: frozenset[str] | None = None
 
-    @property
+    @functools.cached_property
+    def _kinds(self) -> bytes:
+        return self.text.encode().translate(KINDS)
+
+    @functools.cached_property
+    def ascii_letters(self) -> int:
+        """Number of ASCII letters."""
+        return self._kinds.count(LETTER)
+
+    @functools.cached_property
+    def signs(self) -> bytes:
+        """Bytes of the line in UTF-8, without those of frequent characters.
+
+        Rules about digits, markup and rare characters need not read a line whose signs are empty, as they are for most
+        lines in Latin script.
+        """
+        return self.text.encode().translate(None, _FREQUENT) if SIGN in self._kinds else b""
+
+    @functools.cached_property
     def words(self) -> list[str]:
         """Parts between spaces."""
-        if self._words is None:
-            self._words = self.text.replace(WORD_SPACE, " ").split(" ")
-        return self._words
+        return self.text.replace(WORD_SPACE, " ").split(" ")
 
     @property
     def num_spaces(self) -> int:
         """Number of spaces."""
         return self.text.count(" ") + self.text.count(WORD_SPACE)
 
-    @property
+    @functools.cached_property
     def characters(self) -> frozenset[str]:
         """Set of the characters."""
-        if self._characters is None:
-            self._characters = frozenset(self.text)
-        return self._characters
+        return frozenset(self.text)
 
 
 class PairText:

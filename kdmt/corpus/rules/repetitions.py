@@ -10,7 +10,7 @@ from typing import ClassVar
 from kdmt.config import rules as settings
 from kdmt.corpus.rules.pair_text import LanguagePair, LineText, PairText
 
-_LONGEST_PHRASE = 200  # characters of a phrase that is looked for
+LONGEST_PHRASE = 200  # characters of a phrase that is looked for
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ def repeats_phrase(line: LineText, spaced: bool, wanted: settings.RepeatedPhrase
         return _repeats_words(line.words, wanted)
     if not _may_repeat(text, times, wanted.min_length):
         return False
-    periods = range(wanted.min_length, min(len(text) // times, _LONGEST_PHRASE) + 1)
+    periods = range(wanted.min_length, min(len(text) // times, LONGEST_PHRASE) + 1)
     return any(_has_period(text, period, times) for period in periods)
 
 
@@ -85,7 +85,7 @@ def _repeats_words(words: Sequence[str], wanted: settings.RepeatedPhrases) -> bo
     # the first word of a phrase of n words occurs again n words later
     for same in places.values():
         for number, start in enumerate(same):
-            longest = min((len(words) - start) // times, _LONGEST_PHRASE)
+            longest = min((len(words) - start) // times, LONGEST_PHRASE)
             for later in itertools.islice(same, number + 1, None):
                 period = later - start
                 if period > longest:
@@ -103,7 +103,7 @@ def _is_repeated(words: Sequence[str], start: int, period: int, wanted: settings
         return False
     return (
         words[start : start + needed] == words[phrase_end : phrase_end + needed]
-        and wanted.min_length <= len(" ".join(words[start:phrase_end])) <= _LONGEST_PHRASE
+        and wanted.min_length <= len(" ".join(words[start:phrase_end])) <= LONGEST_PHRASE
     )
 
 
@@ -116,7 +116,7 @@ def _may_repeat(text: str, times: int, length: int) -> bool:
     if times == 2:  # these characters may go beyond the repetition
         return True
     for place in range(0, len(text) - 2 * length + 1, length):
-        part, end = text[place : place + length], place + _LONGEST_PHRASE + 1 + length
+        part, end = text[place : place + length], place + LONGEST_PHRASE + 1 + length
         found = text.find(part, place + 1, end)
         while found >= 0:
             period = found - place

@@ -15,6 +15,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from rapidfuzz.distance import Levenshtein
+from rapidfuzz.process import cpdist
 
 from kdmt.corpus.rules.copies import ROUNDING, Copy, NearCopy
 from kdmt.corpus.rules.lengths import Empty, LongestWord, MaxCharacters, MaxWords, MeanWord, MinWords
@@ -23,15 +25,28 @@ from kdmt.corpus.rules.links import Links
 from kdmt.corpus.rules.markup import Markup
 from kdmt.corpus.rules.numbers import Numbers
 from kdmt.corpus.rules.pair_text import KINDS, LETTER, SIGN, WORD_SPACE
-from kdmt.corpus.rules.repetitions import RepeatedCharacters, RepeatedPhrases, frequent_words
+from kdmt.corpus.rules.repetitions import LONGEST_PHRASE, RepeatedCharacters, RepeatedPhrases
 from kdmt.corpus.rules.rule import DroppingRule
 from kdmt.corpus.rules.sentences import Sentences
+from kdmt.corpus.rules.tidying import is_plain
 
 Flags = NDArray[np.bool_]
 Counts = NDArray[np.int64]
 
 _PAIRS_AT_ONCE = 1_000  # whose arrays fit into the cache of a processor
 _SPACE, _NEWLINE, _DOT, _SLASH = b" \n./"
+_LATIN, _OTHER = b"L", b"O"
+# Byte -> first byte of the letters of Latin-1, space, newline, byte that no plain line has, or another one.
+_PLAIN_KINDS = bytes(
+    byte
+    if byte in b" \n"
+    else _LATIN[0]
+    if byte == 0xC3
+    else _OTHER[0]
+    if byte < 0x20 or byte == 0x7F or byte > 0xBF or byte in b"&<"
+    else ord("a")
+    for byte in range(256)
+)
 _LEAST_WITH_BLOCKS = 4  # equal characters in a row that are searched for at every second place or more
 
 
@@ -57,6 +72,28 @@ def _suspected(
         for index in indices:
             found[index] += (rule,)
     return found
+
+
+def plain_lines(lines: Sequence[str]) -> Flags:
+    """Return for which lines `is_plain` is true [N]."""
+    parts = [_are_plain(lines[start : start + _PAIRS_AT_ONCE]) for start in range(0, len(lines), _PAIRS_AT_ONCE)]
+    return np.concatenate(parts) if parts else np.zeros(0, dtype=bool)
+
+
+def _are_plain(lines: Sequence[str]) -> Flags:
+    data = "\n".join([*lines, ""]).encode("utf-8", "surrogatepass")
+    if data.count(b"\n") > len(lines):  # a line contains a newline
+        return np.array(list(map(is_plain, lines)), dtype=bool)
+    kinds_M = np.frombuffer(data.translate(_PLAIN_KINDS), dtype=np.uint8)
+    spaces_M, ends_M, latin_M = (kinds_M == ord(kind) for kind in (b" ", b"\n", _LATIN))
+    other_M = kinds_M == ord(_OTHER)
+    other_M[:-2] |= latin_M[:-2] & latin_M[2:]  # two letters in a row, each of which has two bytes
+    other_M[:-1] |= spaces_M[:-1] & (spaces_M | ends_M)[1:]
+    other_M[1:] |= spaces_M[1:] & ends_M[:-1]
+    other_M[0] |= spaces_M[0]
+    flags_N = np.ones(len(lines), dtype=bool)
+    flags_N[np.searchsorted(np.flatnonzero(ends_M), np.flatnonzero(other_M))] = False
+    return flags_N
 
 
 class _Side:
@@ -109,11 +146,6 @@ class _Side:
         """Places of the bytes that are in `LineText.signs`."""
         return np.flatnonzero((self._kinds_M == SIGN) & (self._bytes_M != _NEWLINE))
 
-    @cached_property
-    def num_signs_N(self) -> Counts:
-        """Number of the bytes that are in `LineText.signs`."""
-        return self._count(self._signs_M)
-
     def has_sign(self, is_sign: NDArray[np.bool_]) -> Flags:
         """Return whether each line has a byte of a class.
 
@@ -142,8 +174,8 @@ class _Side:
         return flags_N
 
     def count_sentence_ends(self) -> Counts:
-        """Return the number of final punctuation marks of ASCII and of signs."""
-        return self._count(np.flatnonzero(_IS_END[self._bytes_M])) + self.num_signs_N
+        """Return the number of final punctuation marks of ASCII and of signs outside ASCII."""
+        return self._count(np.flatnonzero(_IS_END[self._bytes_M]))
 
     def may_have_run(self, times: int) -> Flags:
         """Return whether each line may have a character `times` times in a row.
@@ -158,6 +190,30 @@ class _Side:
         starts_M = starts_M[codes_M[starts_M] == codes_M[starts_M + 1]]
         flags_N = np.zeros(len(self.lines), dtype=bool)
         flags_N[np.searchsorted(np.cumsum(self.lengths_N + 1), starts_M, side="right")] = True
+        return flags_N
+
+    def may_repeat_words(self, times: int) -> Flags:
+        """Return whether each line may have a phrase of words `times` times in a row.
+
+        The first word of a phrase of n words occurs again after n words each time. Words are compared by their length
+        and three of their bytes.
+        """
+        ends_M = self._breaks_M
+        starts_M = np.concatenate([np.zeros(1, dtype=np.int64), ends_M[:-1] + 1])
+        words_M = (ends_M - starts_M).astype(np.uint32)
+        for places_M in (starts_M, np.minimum(starts_M + 1, ends_M), np.maximum(ends_M - 1, starts_M)):
+            words_M = words_M << 8 | self._bytes_M[places_M]
+        lines_M = np.repeat(np.arange(len(self.lines)), self.spaces_N + 1)
+        longest = min((int(self.spaces_N.max(initial=0)) + 1) // times, LONGEST_PHRASE + 1)
+        flags_N = np.zeros(len(self.lines), dtype=bool)
+        for period in range(1, longest + 1):
+            is_equal_M = words_M[period:] == words_M[:-period]
+            first_M = is_equal_M[: len(words_M) - (times - 1) * period].copy()
+            for number in range(1, times - 1):
+                first_M &= is_equal_M[number * period :][: len(first_M)]
+            found = np.flatnonzero(first_M)
+            is_whole = lines_M[found] == lines_M[found + (times - 1) * period]
+            flags_N[lines_M[found[is_whole]]] = True
         return flags_N
 
 
@@ -190,7 +246,7 @@ def _class(bytes_of_class: bytes) -> NDArray[np.bool_]:
     return np.isin(np.arange(256), np.frombuffer(bytes_of_class, dtype=np.uint8))
 
 
-_IS_END = _class(b".!?")
+_IS_END = _class(b".!?" + bytes(range(0xD6, 0x100)))  # or the first byte of a final mark outside ASCII
 _IS_MARK = _class(b"{}[]<>")
 _IS_DIGIT = _class(b"0123456789" + bytes(range(0xD9, 0x100)))  # or the first byte of one of another script
 _IS_LOST = _class(bytes(range(0xEE, 0x100)))  # first bytes of characters of lost text
@@ -243,8 +299,7 @@ def _test_repeated_phrases(rule: RepeatedPhrases, pairs: _Pairs) -> Flags:
     for spaced, side in zip(rule.languages.spaced, (pairs.source, pairs.target), strict=True):
         is_long_N = side.lengths_N >= least
         if spaced and not side.has_word_space:
-            # each word of the phrase occurs that many times
-            is_long_N &= np.array([bool(frequent_words(line.split(" "), times)) for line in side.lines], dtype=bool)
+            is_long_N &= side.may_repeat_words(times)
         flags_N |= is_long_N
     return flags_N
 
@@ -254,7 +309,12 @@ def _test_near_copy(rule: NearCopy, pairs: _Pairs) -> Flags:
     most_N = ((1.0 - rule.settings.max) * lengths_N2.max(axis=1) + ROUNDING).astype(np.int64)
     letters_N = pairs.source.ascii_letters_N - pairs.target.ascii_letters_N
     # the edit distance is at least the difference of the lengths, and of the numbers of letters
-    return (np.abs(lengths_N2[:, 0] - lengths_N2[:, 1]) <= most_N) & (np.abs(letters_N) <= most_N)
+    flags_N = (np.abs(lengths_N2[:, 0] - lengths_N2[:, 1]) <= most_N) & (np.abs(letters_N) <= most_N)
+    indices = np.flatnonzero(flags_N).tolist()
+    sides = ([side.lines[index] for index in indices] for side in (pairs.source, pairs.target))
+    limit = 1.0 - rule.settings.max + ROUNDING
+    flags_N[indices] = cpdist(*sides, scorer=Levenshtein.normalized_distance, score_cutoff=limit) <= limit
+    return flags_N
 
 
 def _test_sentences(rule: Sentences, pairs: _Pairs) -> Flags:

@@ -49,7 +49,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from itertools import groupby
 from pathlib import Path
-from typing import TYPE_CHECKING, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 import numpy as np
 
@@ -83,6 +83,21 @@ _OF_DEVICES = re.compile("CUDA|cuda|cuBLAS|cuDNN|NCCL|out of memory")
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
 _Parameters = ParamSpec("_Parameters")
+# options of every search that are the same; each is set, because some defaults differ from fairseq's
+_SEARCH_OPTIONS: dict[str, Any] = {
+    "max_batch_size": 0,
+    "coverage_penalty": 0.0,
+    "repetition_penalty": 1.0,
+    "no_repeat_ngram_size": 0,
+    "disable_unk": False,
+    "end_token": SPECIALS[EOS],
+    "return_end_token": True,
+    "prefix_bias_beta": 0.0,
+    "max_input_length": 0,
+    "return_scores": True,
+    "sampling_topk": 1,
+    "replace_unknowns": False,
+}
 _NO_BEAM = -1e30  # a sum below it marks a beam for which there was no candidate
 
 
@@ -278,15 +293,21 @@ class CTranslate2Engine:
         for max_len, batch in given.batches_alike(range(len(sources))):
             # CTranslate2 does not translate a source that has only </s>
             indices = [index for index in batch if len(sources[index]) > 1]
-            spelled = _of(given.sources, indices)
-            drawn = self._draw(translator, spelled, max_len, sampling)
-            for index, tokens, log_probs in zip(indices, drawn, self._score(spelled, drawn), strict=True):
-                own = tuple(log_probs.tolist())
-                score = normalized_score(sum(own), len(own), 1.0)
-                found[index] = [Hypothesis(self._read(tokens), score, own)]
+            samples = self._sample_batch(translator, _of(given.sources, indices), max_len, sampling)
+            for index, sample in zip(indices, samples, strict=True):
+                found[index] = [sample]
             if progress is not None:
                 progress(len(batch))
         return found
+
+    def _sample_batch(
+        self, translator: Translator, sources: list[list[str]], max_len: int, sampling: Sampling
+    ) -> Iterator[Hypothesis]:
+        """Yield a sample for each source, with the log-probabilities of the model's own distribution."""
+        drawn = self._draw(translator, sources, max_len, sampling)
+        for tokens, log_probs in zip(drawn, self._score(sources, drawn), strict=True):
+            own = tuple(log_probs.tolist())
+            yield Hypothesis(self._read(tokens), normalized_score(sum(own), len(own), 1.0), own)
 
     def _draw(
         self, translator: Translator, sources: list[list[str]], max_len: int, sampling: Sampling
@@ -359,31 +380,19 @@ class CTranslate2Engine:
         forced = len(self._frame.target_prefix)
         penalty = _finishing_order(forced + max_len)
         count = 2 * beam if everything else beam + spare
-        # every option that changes the result is set explicitly: some defaults differ from fairseq's
         results = self._run_in_parts(
             self._translator.translate_batch,
             sources,
             self._prefixes(len(sources)),
-            max_batch_size=0,
             beam_size=beam,
             patience=count / beam,  # CTranslate2 rounds the product of beam size and patience
             num_hypotheses=count,
             length_penalty=penalty,
-            coverage_penalty=0.0,
-            repetition_penalty=1.0,
-            no_repeat_ngram_size=0,
-            disable_unk=False,
             suppress_sequences=self._never,
-            end_token=SPECIALS[EOS],
-            return_end_token=True,
-            prefix_bias_beta=0.0,
-            max_input_length=0,
             max_decoding_length=forced + max_len,
             min_decoding_length=forced + min_len if min_len else 0,
             use_vmap=self._shortlist,
-            return_scores=True,
-            sampling_topk=1,
-            replace_unknowns=False,
+            **_SEARCH_OPTIONS,
         )
         for result in results:
             self._check_finite(result.scores)

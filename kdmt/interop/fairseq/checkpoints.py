@@ -33,7 +33,7 @@ from kdmt.interop.fairseq.states import convert_state, fairseq_state
 from kdmt.languages import Direction
 from kdmt.models.build import build_nonautoregressive, build_transformer
 from kdmt.models.checkpoint import load_model, save_checkpoint
-from kdmt.models.checkpoint_folder import resolve_checkpoint
+from kdmt.models.checkpoint_folder import log_opened, resolve_checkpoint
 from kdmt.models.description import check_numbers
 from kdmt.models.transformer import Transformer
 from kdmt.outputs import writing
@@ -244,6 +244,7 @@ def export_checkpoint(checkpoint: Path, path: Path) -> None:
             no such model.
     """
     source = resolve_checkpoint(checkpoint)
+    log_opened(checkpoint, source)
     codec = TextCodec.load(source)
     direction = codec.text.direction
     dictionaries = [source / f"dict.{lang}.txt" for lang in dict.fromkeys(direction.sides)]

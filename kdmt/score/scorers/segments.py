@@ -60,10 +60,14 @@ class OpenScorer:
 
     @property
     def signature(self) -> str:
-        """Signature of the scores, with the versions and the beginning of the model's SHA-256."""
-        versions = [f"{package}:{version}" for package, version in self.greeting.versions.items()]
-        model = [] if self._model is None else [f"model:{self._model[:12]}"]
-        return "|".join([self.greeting.signature, *model, *versions])
+        """Signature of the scores, with the versions, the beginning of the model's SHA-256 and its licence."""
+        parts = [self.greeting.signature, f"nrefs:{int(self.settings.reference)}"]
+        if self._model is not None:
+            parts.append(f"model:{self._model[:12]}")
+        parts += [f"{package}:{version}" for package, version in self.greeting.versions.items()]
+        if self.greeting.licence:
+            parts.append(f"licence:{self.greeting.licence}")
+        return "|".join(parts)
 
     @property
     def range(self) -> Range:

@@ -10,6 +10,7 @@ from tiny_pipeline import hash_tree, kdmt
 
 from kdmt.interop import exporters
 from kdmt.interop.exporters import EXPORTERS, Exporter, ExportOptions
+from kdmt.models.checkpoint_folder import resolve_checkpoint
 
 TEACHER = Path("runs/tiny/teacher")
 
@@ -42,6 +43,13 @@ def test_a_quantization_that_a_toolkit_does_not_have_is_refused(name: str) -> No
 def test_the_command_prints_format_quantization_and_path() -> None:
     result = kdmt("export", TEACHER, "out", "--to", "ctranslate2", "--quantization", "int8")
     assert (result.code, result.out) == (0, "ctranslate2 model, int8: out\n")
+
+
+@pytest.mark.usefixtures("finished")
+def test_the_command_names_the_checkpoint_of_a_run_that_it_opened() -> None:
+    opened = resolve_checkpoint(TEACHER / "auto")
+    result = kdmt("export", TEACHER, "out", "--to", "ctranslate2")
+    assert (result.code, result.err.partition(" (")[0].strip()) == (0, f"{TEACHER}: opened {opened}")
 
 
 def test_an_exporter_that_is_added_to_the_table_is_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

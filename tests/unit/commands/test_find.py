@@ -10,7 +10,7 @@ import pytest
 import yaml
 from tiny_pipeline import kdmt
 
-from kdmt.commands.find import find, find_lines
+from kdmt.commands.find import find, find_lines, size_and_licence
 from kdmt.corpus.datasets.catalogue import Found
 from kdmt.corpus.datasets.records import Dataset
 from kdmt.errors import UserError
@@ -89,3 +89,18 @@ def test_wrong_languages_are_refused(arguments: tuple[str, str], message: str) -
 def test_names_of_test_sets_have_allowed_characters() -> None:
     found = Found(Dataset("sacrebleu: wmt19/google/ar", {}), "test")
     assert list(find_lines([found]))[2].split("#")[0].strip() == "wmt19-google-ar: {sacrebleu: wmt19/google/ar}"
+
+
+@pytest.mark.parametrize(
+    ("num_bytes", "shown"),
+    [
+        (999, "999 bytes"),
+        (229_480_000, "229 MB"),
+        (999_400_000, "999 MB"),
+        (999_700_000, "1 GB"),
+        (2_500_000_000_000, "2.5 TB"),
+    ],
+)
+def test_sizes_have_three_digits(num_bytes: int, shown: str) -> None:
+    dataset = Dataset("opus: A/v1", {}, licence=None, size_bytes=num_bytes)
+    assert size_and_licence(dataset) == f"{shown}; licence unknown"

@@ -14,7 +14,7 @@ import tarfile
 import threading
 import time
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -129,6 +129,14 @@ def tiny(url: str, direction: Direction, **terms: Any) -> Dataset:
     return Dataset("opus: Tiny/v1", entry, **terms)
 
 
+def archive_of(members: Mapping[str, str]) -> bytes:
+    archive = io.BytesIO()
+    with zipfile.ZipFile(archive, "w") as file:
+        for name, text in members.items():
+            file.writestr(name, text)
+    return archive.getvalue()
+
+
 def valid(server: Server, login: str = "") -> dict[str, Any]:
     base = server.url.replace("//", f"//{login}")
     return {side: {"url": f"{base}valid.{lang}.gz"} for side, lang in (("source", "en"), ("target", "de"))}
@@ -176,7 +184,10 @@ def test_the_lock_file_has_the_entry_and_the_files_of_each_name(served: Server) 
         assert file["settings"] == ["prepare.valid" if "valid" in key else "prepare.train.0"]
     assert f"new: opus: Tiny/v1: licence CC0-1.0; {archive}\n" in finished.out
     assert "overlap: opus: Tiny/v1: opus: More/v1: all\n" in finished.out
-    assert f"80 lines, {len(served.files['de-en.txt.zip']):,} bytes" in finished.out
+    counts = "80 lines in Tiny.de-en.de, 80 lines in Tiny.de-en.en"
+    size = len(served.files["de-en.txt.zip"])
+    assert f"new: {archive}: {counts}, {size:,} bytes, sha256 {sha256(served.files['de-en.txt.zip'])}\n" in finished.out
+    assert finished.out.count(f"{size:,} bytes") == 1
     assert finished.out.endswith("tiny.lock.yaml: 1 data sets, 4 files\n")
 
 
@@ -255,6 +266,52 @@ def test_a_changed_file_is_refused_by_name_with_both_checksums(served: Server) -
     assert "To lock the file again: kdmt lock tiny.yaml --update prepare.valid\n" in refused.err
 
 
+@pytest.mark.parametrize(
+    ("breakage", "problem"),
+    [
+        (lambda server: server.files.pop("de-en.txt.zip"), "de-en.txt.zip: the server answers 404"),
+        (lambda server: server.files.update({"de-en.txt.zip": archive_of({"other": "a"})}), "no such member"),
+        (lambda server: server.files.update({"de-en.txt.zip": b"<!doctype html><html>"}), "the file is an HTML page"),
+        (
+            lambda server: server.files.update(
+                {"de-en.txt.zip": archive_of({"Tiny.de-en.en": "a\nb\n", "Tiny.de-en.de": "a\n"})}
+            ),
+            "has 2 lines, ",
+        ),
+    ],
+)
+def test_an_error_names_the_text_and_its_data_set(
+    served: Server, breakage: Callable[[Server], object], problem: str
+) -> None:
+    breakage(served)
+    refused = kdmt("lock", "tiny.yaml")
+    assert refused.code == 2
+    assert refused.err.splitlines()[-1].startswith("kdmt: error: prepare.train.0 (opus: Tiny/v1): ")
+    assert problem in refused.err
+    assert not LOCK.exists()
+
+
+def test_the_path_of_a_name_is_named_if_it_is_unknown(served: Server) -> None:
+    change(train=[{"opus": "None/v1"}], valid=valid(served))
+    assert "prepare.train.0: opus: None/v1: no such data set" in kdmt("lock", "tiny.yaml").err
+
+
+@pytest.mark.usefixtures("served")
+def test_two_files_with_one_lock_file_are_refused() -> None:
+    assert kdmt("lock", "tiny.yaml").code == 0
+    locked = LOCK.read_bytes()
+    Path("tiny.yml").write_bytes(Path("tiny.yaml").read_bytes())
+    for name, other in (("tiny.yml", "tiny.yaml"), ("tiny.yaml", "tiny.yml")):
+        for stage in ("lock", "prepare"):
+            refused = kdmt(stage, name)
+            assert refused.code == 2
+            assert f"{name}: {other} would have the same lock file tiny.lock.yaml: rename one of them" in refused.err
+    assert LOCK.read_bytes() == locked
+    Path("tiny.yml").unlink()
+    Path("tiny.yml").symlink_to("tiny.yaml")
+    assert "up to date" in kdmt("lock", "tiny.yml").out
+
+
 def test_another_text_in_a_changed_archive_is_refused(served: Server) -> None:
     assert kdmt("lock", "tiny.yaml").code == 0
     before, locked = LOCK.read_bytes(), sha256(served.files["de-en.txt.zip"])
@@ -263,7 +320,8 @@ def test_another_text_in_a_changed_archive_is_refused(served: Server) -> None:
     other = f"prepare.train.0={{source: {{url: '{url}', member: x}}, target: {{path: text/train.de}}}}"
     refused = kdmt("lock", "tiny.yaml", "--set", other, "--runs", "elsewhere")
     assert refused.code == 2
-    assert refused.err.startswith(f"kdmt: error: {url}: the sha256 of what came is {found}, expected {locked}; ")
+    problem = f"prepare.train.0: {url}: the sha256 of what came is {found}, expected {locked}; "
+    assert refused.err.startswith(f"kdmt: error: {problem}")
     assert "To lock the file again: kdmt lock tiny.yaml --set " in refused.err
     assert refused.err.endswith(f" --update {url}\n")
     assert LOCK.read_bytes() == before
@@ -284,7 +342,7 @@ def test_update_locks_again_and_prints_what_changed(served: Server) -> None:
         assert f", sha256 {sha256(old)} -> {size}\n" in updated.out
         assert updated.out.count("changed: ") == 1
         assert {key for key, file in files().items() if file["sha256"] != before[key]["sha256"]} == {"valid.de.gz:"}
-    assert kdmt("lock", "tiny.yaml", "--update", "opus: Tiny/v1").out.count("changed: ") == 2
+    assert kdmt("lock", "tiny.yaml", "--update", "opus: Tiny/v1").out.count("changed: ") == 1
     assert files()["de-en.txt.zip:Tiny.de-en.de"]["sha256"] == sha256(served.files["de-en.txt.zip"])
 
 

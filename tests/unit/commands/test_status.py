@@ -164,7 +164,10 @@ def test_every_stage_of_a_student_has_a_row() -> None:
     assert [found[name].folder for name in names] == [
         Path("runs/tiny/students/raw/seed_1") / stage for stage in ("stage_1", "stage_2")
     ]
+    found = statuses(stages, "students.raw.stages.1.lr=0.5")
+    assert found[names[1]].reasons == ("the setting students.raw.stages.1.lr changed from 0.005 to 0.5",)
     found = statuses(stages, "students.raw.stages.0.lr=0.5")
+    assert found[names[0]].reasons == ("the setting students.raw.stages.0.lr changed from 0.01 to 0.5",)
     assert [found[name].state for name in names] == ["out of date", "out of date"]
     assert found[names[1]].reasons == ("student raw seed 1 stage 1 is not up to date",)
     assert found["score"].state == "out of date"

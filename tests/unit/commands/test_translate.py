@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import io
+import json
 import os
 import pty
 import select
@@ -131,8 +132,16 @@ def test_translating_needs_only_a_checkpoint_folder(tmp_path_factory: pytest.Tem
 
 
 @pytest.mark.usefixtures("finished")
-def test_a_run_is_translated_with_its_average_and_a_pointer_with_its_folder() -> None:
-    stdin = "ba be bi\nga\n"
+def test_a_run_is_translated_with_its_chosen_checkpoint_and_a_pointer_with_its_folder() -> None:
+    stdin, record = Path("text/test.en").read_bytes(), TEACHER / "chosen.json"
+    values = json.loads(record.read_text(encoding="utf-8"))
+    outputs = set()
+    for name in ("best", "average"):
+        record.write_text(json.dumps(values | {"checkpoint": name}), encoding="utf-8")
+        assert translate(stdin).out == translate(stdin, checkpoint=TEACHER / name).out
+        outputs.add(translate(stdin).out)
+    assert len(outputs) == 2
+    record.unlink()
     assert translate(stdin).out == translate(stdin, checkpoint=TEACHER / "average").out
     pointed = TEACHER / (TEACHER / "best").read_text(encoding="utf-8").strip()
     assert translate(stdin, checkpoint=TEACHER / "best").out == translate(stdin, checkpoint=pointed).out
@@ -152,7 +161,7 @@ def test_missing_and_damaged_checkpoints_are_refused() -> None:
     assert "runs/tiny/prepare: neither a checkpoint folder nor a run that has one" in result.err
     weights = TEACHER / "average" / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-4])
-    result = translate("ba\n")
+    result = translate("ba\n", checkpoint=TEACHER / "average")
     assert (result.code, result.out) == (2, "")
     assert result.err == f"kdmt: error: {weights}: damaged: its sha256 is not the one in checksums.json\n"
 

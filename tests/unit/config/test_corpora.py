@@ -80,6 +80,22 @@ def test_contradicting_settings_are_named(problem: Callable[..., str], override:
     assert problem(override).startswith(expected)
 
 
+@pytest.mark.parametrize("url", ["ftp://host/x", "s3://bucket/x", "file:///x", "host/x", "host:8080/x", "C:\\x"])
+def test_urls_of_other_schemes_are_refused_with_their_path(problem: Callable[..., str], url: str) -> None:
+    refused = problem(f"prepare.train.0.source={{url: '{url}'}}")
+    assert refused.startswith(
+        f"prepare.train.0.source.url: should begin with 'https://' or 'http://'; a local file is given as 'path' "
+        f"(it is {url!r})"
+    )
+    assert Source(url="HTTPS://host/x").url is not None
+
+
+def test_a_login_is_not_quoted_with_a_refused_scheme(problem: Callable[..., str]) -> None:
+    refused = problem("prepare.train.0.source={url: 'ftp://me:secret@host/x'}")
+    assert "prepare.train.0.source.url: should begin with" in refused
+    assert "secret" not in refused
+
+
 def test_a_login_is_removed_from_the_url() -> None:
     source = Source(url="https://me:s%2Fcret@host:8080/file", sha256="0" * 64)
     assert (source.url, source.login) == ("https://host:8080/file", "me:s/cret")

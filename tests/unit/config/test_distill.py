@@ -34,6 +34,10 @@ Load = Callable[..., Pipeline]
         ("distill={engine: ctranslate2, teachers: [a, b]}", "distill: 'engine: ctranslate2' has one model"),
         ("distill.imported_sources=true", "distill: 'imported_sources' has no effect unless 'imported' is set"),
         ("distill.reverse={drop_percent: 1.0}", "distill.reverse.checkpoint: missing"),
+        ("distill.mbr={prune: 8, aggregate: true}", "distill.mbr: 'prune' has no effect with 'aggregate: true'"),
+        ("distill.mbr={prune: 2, top: 3}", "distill.mbr: 'prune' (2) leaves fewer candidates than 'top' (3)"),
+        ("distill.mbr.top=0", "distill.mbr.top: should be greater than or equal to 1 (it is 0)"),
+        ("distill.mbr.utility=comet", "distill.mbr.utility: should be 'chrf' or 'bleu' (it is 'comet')"),
     ],
 )
 def test_contradicting_settings_are_named(problem: Callable[..., str], override: str, expected: str) -> None:

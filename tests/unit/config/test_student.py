@@ -103,6 +103,10 @@ Load = Callable[..., Pipeline]
             "students.raw: 'nat.layout: fairseq' cannot have 'hidden_kd'",
         ),
         (
+            "students.raw={nat: {family: cmlm, layout: fairseq, deep_supervision: 1.0, dslp: true}}",
+            "students.raw: 'nat.layout: fairseq' cannot have 'dslp'",
+        ),
+        (
             "students.raw={nat: {family: cmlm, layout: fairseq, deep_supervision: 1.0}}",
             "students.raw: 'nat.layout: fairseq' cannot have 'deep_supervision'",
         ),

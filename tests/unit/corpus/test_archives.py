@@ -198,3 +198,50 @@ def test_a_file_that_is_not_what_its_name_says_is_refused(tmp_path: Path, ending
     with pytest.raises(UserError, match=rf"not {kind} but plain text: rename it"):
         read(tmp_path / f"a.{ending}", text(LINES))
     assert read(tmp_path / f"a.{ending}", COMPRESS["bzip2"](text(LINES))) == LINES
+
+
+def nested(path: Path, content: bytes) -> None:
+    """Write a tar.gz archive with a zip archive, which needs a temporary copy."""
+    inner = io.BytesIO()
+    with zipfile.ZipFile(inner, "w", zipfile.ZIP_STORED) as archive:
+        archive.writestr("text.de", content)
+    with tarfile.open(path, "w:gz") as outer:
+        info = tarfile.TarInfo("inner.zip")
+        info.size = inner.tell()
+        inner.seek(0)
+        outer.addfile(info, inner)
+
+
+def test_a_temporary_copy_is_next_to_the_archive_and_has_no_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nested(tmp_path / "a.tgz", b"eins\nzwei\n")
+    made = []
+    real = tempfile.TemporaryFile
+    monkeypatch.setattr(tempfile, "TemporaryFile", lambda **named: made.append(named["dir"]) or real(**named))
+    lines = open_lines(tmp_path / "a.tgz", member="inner.zip/text.de")
+    assert next(lines) == "eins"
+    assert made == [tmp_path]
+    assert [path.name for path in tmp_path.iterdir()] == ["a.tgz"]
+    assert list(lines) == ["zwei"]
+    monkeypatch.setattr("os.access", lambda *_: False)  # a folder that is read-only
+    assert list(open_lines(tmp_path / "a.tgz", member="inner.zip/text.de")) == ["eins", "zwei"]
+    assert made[1:] == [Path(tempfile.gettempdir())]
+
+
+def test_a_temporary_copy_has_a_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    nested(tmp_path / "a.tgz", bytes(2_000_000))
+    monkeypatch.setattr(kdmt.corpus.archives, "_SMALL_COPY", 0)
+    size = (tmp_path / "a.tgz").stat().st_size
+    with pytest.raises(UserError, match=rf"inner.zip/x: has more than {200 * size:,} bytes when it is unpacked, and"):
+        list(open_lines(tmp_path / "a.tgz", member="inner.zip/x"))
+    nested(tmp_path / "a.tgz", random.Random(1).randbytes(2_000_000).replace(b"\r", b"").replace(b"\n", b""))
+    with pytest.raises(UserError, match="no such member"):  # not more than 200 times the archive
+        list(open_lines(tmp_path / "a.tgz", member="inner.zip/x"))
+
+
+def test_a_temporary_copy_leaves_space_on_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    nested(tmp_path / "a.tgz", b"eins\n")
+    monkeypatch.setattr(kdmt.corpus.archives, "_SPACE_LEFT", 1 << 62)
+    with pytest.raises(UserError, match=r"a temporary copy is needed, and the disk of .* has less than"):
+        list(open_lines(tmp_path / "a.tgz", member="inner.zip/text.de"))

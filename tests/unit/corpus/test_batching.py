@@ -129,6 +129,14 @@ def test_epoch_order_is_a_permutation_that_depends_on_seed_and_epoch():
     assert order.tolist() != epoch_order(50, seed=2, epoch=3).tolist()
 
 
+def test_epoch_order_of_a_later_stage_is_another_one():
+    first = np.random.default_rng([1, 3, 1]).permutation(50).tolist()  # as in all versions
+    assert epoch_order(50, seed=1, epoch=3).tolist() == epoch_order(50, seed=1, epoch=3, number=1).tolist() == first
+    orders = [epoch_order(50, seed=1, epoch=3, number=number).tolist() for number in (1, 2, 3)]
+    assert len({tuple(order) for order in orders}) == 3
+    assert all(sorted(order) == list(range(50)) for order in orders)
+
+
 def write(prefix, sentences):
     with IndexedWriter(prefix, 100) as writer:
         for sentence in sentences:

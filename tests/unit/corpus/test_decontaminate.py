@@ -1,10 +1,12 @@
 import unicodedata
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from kdmt.corpus.decontaminate import collect_forbidden, comparison_key
+from kdmt.corpus.ngram_overlap import NgramOverlaps, Overlap, index_side
 
 
 @pytest.mark.parametrize(
@@ -79,3 +81,18 @@ def test_matches_name_the_held_out_sides() -> None:
         forbidden.matches(comparison_key("A dog runs fast."), comparison_key("Ein Hund rennt schnell.")) == ()
     )  # only whole sentences match
     assert forbidden.matches(comparison_key("?!"), comparison_key("…")) == ()  # only punctuation
+
+
+def test_copies_are_compared_with_the_ngrams_of_sources_alone() -> None:
+    english, german = "one two three four five six", "eins zwei drei vier fünf sechs"
+    texts = (("test.source", english), ("test.target", german))
+    sides = (index_side([(name, [line])], ngram=5, overlap=0.8) for name, line in texts)
+    forbidden = replace(collect_forbidden([("test", [(english, german)])]), overlaps=NgramOverlaps(*sides))
+    copies = forbidden.of_copies()
+    assert copies.overlaps is not None
+    assert forbidden.overlaps is not None
+    lines = [f"so {english}", f"so {german}"]
+    assert copies.overlaps.find((lines, lines)) == [Overlap(0, "test.source", 1)]
+    assert forbidden.overlaps.find((lines, lines)) == [Overlap(0, "test.source", 1), Overlap(1, "test.target", 1)]
+    assert copies.matches(comparison_key(english), b"") == ("test.source",)
+    assert replace(forbidden, overlaps=None).of_copies().overlaps is None

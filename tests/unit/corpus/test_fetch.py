@@ -352,9 +352,10 @@ def test_a_server_that_never_answers_times_out(get: Callable[..., Path], monkeyp
             get(Source(url=url, sha256=SHA256))
 
 
-def test_urls_other_than_http_are_refused(get: Callable[..., Path]) -> None:
+def test_alternatives_other_than_http_are_refused(tmp_path: Path) -> None:
+    places = Places(tmp_path, alternatives={"http://127.0.0.1:1/x": ("file:///etc/hostname",)})
     with pytest.raises(UserError, match="file:///etc/hostname: only http and https"):
-        get(Source(url="file:///etc/hostname", sha256=SHA256))
+        fetch(Source(url="http://127.0.0.1:1/x", sha256=SHA256), places)
 
 
 # ------------------------------------------------------------------------------------------------ malicious servers

@@ -8,7 +8,7 @@ import os
 import random
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -37,12 +37,17 @@ def sources(server: FaultServer, host: str = "127.0.0.1") -> list[Source]:
     return [Source(url=f"{url}{path}", sha256=hashlib.sha256(data).hexdigest()) for path, data in FILES.items()]
 
 
+def named(wanted: Sequence[Source]) -> list[tuple[str, Source]]:
+    """Return sources with the places where they are given."""
+    return [(f"train.{number}", source) for number, source in enumerate(wanted)]
+
+
 def test_files_are_returned_in_the_order_of_the_sources(server: FaultServer, tmp_path: Path) -> None:
     (tmp_path / "local").write_bytes(b"x")
     wanted = [*sources(server)[::-1], Source(path="local"), sources(server)[3]]
     seen: dict[str, tuple[int, int | None]] = {}
     fetched = fetch_all(
-        wanted,
+        named(wanted),
         Places(tmp_path / "d", base=tmp_path),
         at_once=4,
         progress=lambda name, done, total: seen.update({name: (done, total)}),
@@ -54,19 +59,19 @@ def test_files_are_returned_in_the_order_of_the_sources(server: FaultServer, tmp
         describe_fetched(fetched)
         == "4,800,000 bytes downloaded: 4,800,000 bytes (12 files) from 127.0.0.1, 1 file present"
     )
-    again = fetch_all(wanted, Places(tmp_path / "d", base=tmp_path), at_once=4)
+    again = fetch_all(named(wanted), Places(tmp_path / "d", base=tmp_path), at_once=4)
     assert describe_fetched(again) == "0 bytes downloaded: 13 files present"
 
 
 def test_at_most_two_downloads_are_from_one_host(server: FaultServer, tmp_path: Path) -> None:
     server.always = lambda _: Fault(seconds=0.01)
-    fetch_all(sources(server), Places(tmp_path / "d"), at_once=8)
+    fetch_all(named(sources(server)), Places(tmp_path / "d"), at_once=8)
     assert server.most_at_once == 2
 
 
 def test_files_of_another_host_do_not_wait(server: FaultServer, tmp_path: Path) -> None:
     server.always = lambda _: Fault(seconds=0.02)
-    fetch_all([*sources(server)[:6], *sources(server, "localhost")[6:]], Places(tmp_path / "d"), at_once=8)
+    fetch_all(named([*sources(server)[:6], *sources(server, "localhost")[6:]]), Places(tmp_path / "d"), at_once=8)
     assert server.most_at_once == 4
 
 
@@ -74,12 +79,12 @@ def test_an_error_stops_the_other_downloads_and_is_raised(server: FaultServer, t
     server.faults["/0"] = [Fault(404)]
     server.always = lambda path: Fault(seconds=2.0) if path == "/1" else None
     before = time.monotonic()
-    with pytest.raises(UserError, match=f"{server.url}/0: the server answers 404"):
-        fetch_all(sources(server), Places(tmp_path / "d"), at_once=2)
+    with pytest.raises(UserError, match=f"^train.0: {server.url}/0: the server answers 404"):
+        fetch_all(named(sources(server)), Places(tmp_path / "d"), at_once=2)
     assert time.monotonic() - before < 10.0
     assert {path for path, _ in server.requests} <= {"/0", "/1", "/2"}
     server.always = lambda _: None
-    fetched = fetch_all(sources(server), Places(tmp_path / "d"), at_once=2)
+    fetched = fetch_all(named(sources(server)), Places(tmp_path / "d"), at_once=2)
     assert [each.path.read_bytes() for each in fetched] == list(FILES.values())
 
 
@@ -116,7 +121,7 @@ def test_interrupted_downloads_go_on(server: FaultServer, tmp_path: Path, number
             os.kill(process.pid, number)
         process.join()
     assert process.exitcode == 0
-    fetched = fetch_all(wanted, Places(tmp_path / "d"), at_once=2)
+    fetched = fetch_all(named(wanted), Places(tmp_path / "d"), at_once=2)
     assert [each.path.read_bytes() for each in fetched] == list(FILES.values())
     assert sorted(path.name for path in (tmp_path / "d").iterdir()) == sorted(each.path.name for each in fetched)
     assert sum(server.num_bytes.values()) < 2 * sum(map(len, FILES.values()))  # most bytes were sent once
@@ -124,4 +129,4 @@ def test_interrupted_downloads_go_on(server: FaultServer, tmp_path: Path, number
 
 def _fetch_quietly(wanted: list[Source], downloads: Path) -> None:
     with suppress(KeyboardInterrupt):
-        fetch_all(wanted, Places(downloads), at_once=4)
+        fetch_all(named(wanted), Places(downloads), at_once=4)

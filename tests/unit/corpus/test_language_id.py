@@ -9,10 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from kdmt.corpus import language_id
 from kdmt.corpus.language_id import (
+    BUILT_IN_LANGUAGES,
     RELATED,
     group_of,
     identify_batch,
+    knows_language,
     open_built_in,
     open_fasttext,
     open_identifier,
@@ -53,6 +56,15 @@ def test_probabilities_do_not_depend_on_the_batch() -> None:
     alone = np.concatenate([identifier.probabilities([line]) for line in lines[: len(SENTENCES) + len(ODD)]])
     np.testing.assert_allclose(identifier.probabilities(lines), np.tile(alone, (150, 1)), atol=1e-6)
     assert identifier.probabilities([]).shape == (0, len(identifier.languages))
+
+
+def test_the_languages_of_the_built_in_identifier_are_known_without_opening_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("py3langid")
+    assert set(open_built_in().languages) == BUILT_IN_LANGUAGES
+    assert not knows_language(None, "qaa")
+    monkeypatch.setattr(language_id, "open_built_in", lambda: pytest.fail("the model is not needed"))
+    assert knows_language(None, "de")
+    assert knows_language(None, "yi")  # as `he`
 
 
 def test_sentences_are_identified() -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import sys
+from collections.abc import Iterator
+from typing import Any
 
 import pyarrow
 import pyarrow.parquet
@@ -91,3 +93,29 @@ def test_a_name_of_a_column_that_is_not_utf8_is_damage() -> None:
     content = table(en=["a"], de=["b"], ümlaut=["c"]).replace("ümlaut".encode(), b"\xff\xffmlaut")
     with pytest.raises(EOFError):
         rows(content, ("en", "de"))
+
+
+def test_dictionaries_of_arrow_are_read_as_text_in_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each batch of a column of Arrow's dictionary type would have a copy of the whole dictionary."""
+    values = [f"{number:0100}" for number in range(20_000)]
+    text = pyarrow.array(values).dictionary_encode()
+    content = io.BytesIO()
+    names = {"en": text, "de": pyarrow.array(values, pyarrow.large_string())}
+    pyarrow.parquet.write_table(pyarrow.table(names), content, row_group_size=20_000, dictionary_pagesize_limit=1 << 30)
+    sizes = []
+    real = pyarrow.parquet.ParquetFile.iter_batches
+
+    def recorded(*args: Any, **named: Any) -> Iterator[Any]:
+        for batch in real(*args, **named):
+            sizes.append(batch.nbytes)
+            yield batch
+
+    monkeypatch.setattr(pyarrow.parquet.ParquetFile, "iter_batches", recorded)
+    assert rows(content.getvalue(), ("en", "de")) == [(n, [value, value]) for n, value in enumerate(values, start=1)]
+    assert max(sizes) < 2 * 4096 * 110  # two columns of 4,096 rows
+
+
+def test_a_table_without_the_schema_of_arrow_is_read() -> None:
+    file = io.BytesIO()
+    pyarrow.parquet.write_table(pyarrow.table({"en": ["a"], "de": ["x"]}), file, store_schema=False)
+    assert rows(file.getvalue(), ("en", "de")) == [(1, ["a", "x"])]

@@ -166,8 +166,8 @@ def nbest(tmp_path: Path) -> Path:
 def give(nbest: Path, *scores: str) -> tuple[list[float], list[int]]:
     path = nbest.with_name("scores")
     write_lines(path, scores)
-    given = read_scores(path, nbest, nbest.with_name("nbest.npy"), nbest.parent)
-    return np.load(given.path).tolist(), given.starts_U.tolist()
+    given = read_scores([path], nbest, nbest.with_name("nbest.npy"), nbest.parent)
+    return np.load(given.path)[:, 0].tolist(), given.starts_U.tolist()
 
 
 def test_scores_are_assigned_to_the_lines_of_the_nbest(nbest: Path) -> None:

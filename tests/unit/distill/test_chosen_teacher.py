@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 
 from kdmt.distill.chosen_teacher import SEARCH_SETTINGS, ChosenTeacher, plan_settings
+from kdmt.distill.endpoint_teacher import EndpointModel
 from kdmt.distill.huggingface_teacher import HuggingFaceTeacher
 from kdmt.distill.teachers import OwnTeacher
 
@@ -27,8 +28,9 @@ def test_settings_are_selected_by_path_prefix() -> None:
 
 def test_every_teacher_implements_the_interface() -> None:
     interface = {name for name in vars(ChosenTeacher) if not name.startswith("_")}
-    assert interface == {"vocab_size", "inputs", "check", "made_from", "open", "opens_text", "to_words"}
-    for teacher in (OwnTeacher, HuggingFaceTeacher):
-        for name in interface - {"vocab_size"}:
+    functions = {"inputs", "check", "made_from", "open", "opens_text", "to_words", "find_failures", "facts"}
+    assert interface == {"vocab_size", "is_reproducible"} | functions
+    for teacher in (OwnTeacher, HuggingFaceTeacher, EndpointModel):
+        for name in functions:
             wanted = list(inspect.signature(getattr(ChosenTeacher, name)).parameters)
             assert list(inspect.signature(getattr(teacher, name)).parameters) == wanted, (teacher, name)

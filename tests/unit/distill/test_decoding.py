@@ -37,6 +37,7 @@ class EchoTeacher:
     deadly: int | None = None
     max_target_tokens: int = 9
     max_source_tokens: int = 10
+    limits_lengths: bool = True
     vocab_size: int = 100
     decoded_numbers: list[int] = field(default_factory=list)
 

@@ -29,14 +29,16 @@ def test_the_lowest_scores_are_dropped(scores: list[float], percent: float, drop
 
 
 def test_dropped_pairs_are_removed_from_all_files_and_noted_in_order(tmp_path: Path) -> None:
-    files = Outputs(*(tmp_path / name for name in ("source", "target", "tags", "rejected")))
+    files = Outputs(*(tmp_path / name for name in ("source", "target", "tags", "rejected", "choices")))
     files.source.write_text("a\nb\nb\nd\n")
     files.target.write_text("A\nB\nB2\nD\n")
     files.rejected.write_text("1\tempty\tdropped\n4\tcopied\treplaced by the reference\n")
+    files.choices.write_text("columns\n0\n2a\n2b\n4\n")
     report = MergeReport(5, 4, indices=array("q", [0, 2, 2, 4]), of_teacher=bytearray([1, 1, 1, 0]))
     drop_pairs(files, report, np.array([True, False, True, False]), failure="quality")
     assert files.source.read_text() == "a\nb\n"
     assert files.target.read_text() == "A\nB2\n"
+    assert files.choices.read_text() == "columns\n0\n2b\n"
     assert not files.tags.exists()
     assert files.rejected.read_text().splitlines() == [
         "1\tempty\tdropped",

@@ -21,7 +21,17 @@ from kdmt.corpus.sentence_lengths import SLACK
 from kdmt.distill.candidates import GivenScores, format_candidate
 from kdmt.distill.failures import FAILURES
 from kdmt.distill.merge import MergeReport, Outputs, TrainingText, merge_candidates
-from kdmt.distill.selection import BEST, HIGHEST_GIVEN, Selector, interpolated, weighted
+from kdmt.distill.selection import (
+    ALL,
+    BEST,
+    HIGHEST_GIVEN,
+    Candidate,
+    Choice,
+    Line,
+    Selector,
+    interpolated,
+    weighted,
+)
 from kdmt.errors import UserError
 
 ACTIONS = ("keep", "reference", "drop")
@@ -34,11 +44,17 @@ def common_words(hypotheses: Sequence[str], reference: str) -> list[float]:
     return [len(set(hypothesis.split()) & set(reference.split())) for hypothesis in hypotheses]
 
 
+def two_longest(candidates: Sequence[Candidate], line: Line) -> list[Choice]:
+    order = sorted(range(len(candidates)), key=lambda place: -len(candidates[place].words))[:2]
+    return [Choice(place, values=(len(candidates[place].words), len(line.source))) for place in order]
+
+
 RULES: dict[str, Selector] = {
     "best": BEST,
     "nearest": interpolated(common_words),
     "given": HIGHEST_GIVEN,
     "weighted": weighted(LENPEN),
+    "longest": Selector(ALL, two_longest, reason="long", columns=("letters", "letters of the source")),
 }
 
 
@@ -55,7 +71,7 @@ class Hypo:
 
 
 @dataclass(frozen=True)
-class Line:
+class CorpusLine:
     text: int  # index of its text
     number: int  # number of its sentence
     source: str
@@ -67,7 +83,7 @@ class Line:
 class Corpus:
     """Texts, of which the last may be monolingual, and the hypotheses of each sentence."""
 
-    lines: list[Line]
+    lines: list[CorpusLine]
     nbest: list[list[Hypo]]
 
     def write(self, folder: Path, *, newline_at_end: bool = True) -> list[TrainingText]:
@@ -94,7 +110,7 @@ class Corpus:
                 )
                 sizes.append(file.write(data))
         np.save(folder / "nbest.npy", np.cumsum(sizes))
-        np.save(folder / "scores.npy", np.array([each.given for own in self.nbest for each in own], dtype=float))
+        np.save(folder / "scores.npy", np.array([[each.given] for own in self.nbest for each in own], dtype=float))
         return texts
 
     def merge(
@@ -118,7 +134,7 @@ class Corpus:
 
 
 def outputs(folder: Path) -> Outputs:
-    return Outputs(*(folder / f"out.{name}" for name in ("source", "target", "tags", "rejected")))
+    return Outputs(*(folder / f"out.{name}" for name in ("source", "target", "tags", "rejected", "choices")))
 
 
 # --------------------------------------------------------------------------------------- reference implementation
@@ -132,6 +148,7 @@ class Expected:
     target: list[str] = field(default_factory=list)
     tags: list[str] = field(default_factory=list)
     rejected: list[str] = field(default_factory=list)
+    choices: list[list[str]] = field(default_factory=list)
     weights: list[float] = field(default_factory=list)
     indices: list[int] = field(default_factory=list)
     of_teacher: list[int] = field(default_factory=list)
@@ -139,7 +156,7 @@ class Expected:
     replaced: Counter[str] = field(default_factory=Counter)
     dropped: Counter[str] = field(default_factory=Counter)
 
-    def add(self, index: int, line: Line, targets: list[tuple[str, float]], *, of_teacher: bool) -> None:
+    def add(self, index: int, line: CorpusLine, targets: list[tuple[str, float]], *, of_teacher: bool) -> None:
         for words, weight in targets:
             self.source.append(line.source)
             self.target.append(words)
@@ -162,17 +179,22 @@ def failure_of(hypo: Hypo, source: str, failures: Failures) -> str:
     return "-"
 
 
-def choose(rule: str, usable: list[Hypo], reference: str | None) -> list[tuple[str, float]]:
+def choose(rule: str, usable: list[Hypo], line: CorpusLine) -> list[tuple[Hypo, float, str, list[float]]]:
+    """Return each target with its weight, and the reason and the values in the record of choices."""
     if rule == "weighted":
         shares = [math.exp(each.score * each.length**LENPEN) for each in usable]
-        return [(each.words, share / sum(shares)) for each, share in zip(usable, shares, strict=True)]
+        shares = [share / sum(shares) for share in shares]
+        return [(each, share, RULES[rule].reason, [share]) for each, share in zip(usable, shares, strict=True)]
+    if rule == "longest":
+        longest = sorted(usable, key=lambda each: -len(each.words))[:2]
+        return [(each, 1.0, "long", [len(each.words), len(line.source)]) for each in longest]
     if rule == "given":
         values = [each.given for each in usable]
-    elif rule == "nearest" and reference is not None:
-        values = common_words([each.words for each in usable], reference)
+    elif rule == "nearest" and line.reference is not None:
+        values = common_words([each.words for each in usable], line.reference)
     else:
-        values = [0.0] * len(usable)
-    return [(usable[values.index(max(values))].words, 1.0)]
+        return [(usable[0], 1.0, "best hypothesis", [])]
+    return [(usable[values.index(max(values))], 1.0, RULES[rule].reason, [max(values)])]
 
 
 def walk(corpus: Corpus, failures: Failures, rule: str) -> Expected:
@@ -181,8 +203,14 @@ def walk(corpus: Corpus, failures: Failures, rule: str) -> Expected:
         own = corpus.nbest[line.number][: 1 if rule == "best" else None]
         named = [(each, failure_of(each, line.source, failures)) for each in own]
         usable = [each for each, failure in named if failure == "-"]
+        nothing = ["-"] * len(RULES[rule].columns)
         if usable:
-            out.add(index, line, choose(rule, usable, line.reference), of_teacher=True)
+            chosen = choose(rule, usable, line)
+            out.add(index, line, [(each.words, weight) for each, weight, *_ in chosen], of_teacher=True)
+            for rank, (each, _, reason, values) in enumerate(chosen, start=1):
+                place = next(place for place, other in enumerate(own) if other is each)
+                row = [index, rank, place, len(usable), reason, *([f"{value:.6g}" for value in values] or nothing)]
+                out.choices.append([str(cell) for cell in row])
             continue
         failure = named[0][1] if named else "empty"
         out.failures[failure] += 1
@@ -190,10 +218,12 @@ def walk(corpus: Corpus, failures: Failures, rule: str) -> Expected:
         if action == "keep":
             out.add(index, line, [(own[0].words if own else "", 1.0)], of_teacher=True)
             out.rejected.append(f"{index}\t{failure}\tkept")
+            out.choices.append([str(index), "1", "0" if own else "-", "0", f"{failure}: kept", *nothing])
         elif action == "reference" and line.reference is not None:
             out.add(index, line, [(line.reference, 1.0)], of_teacher=False)
             out.replaced[failure] += 1
             out.rejected.append(f"{index}\t{failure}\treplaced by the reference")
+            out.choices.append([str(index), "1", "-", "0", f"{failure}: reference", *nothing])
         else:
             out.dropped[failure] += 1
             out.rejected.append(f"{index}\t{failure}\tdropped")
@@ -211,6 +241,12 @@ def check(corpus: Corpus, folder: Path, report: MergeReport, expected: Expected,
     assert lines_in(files.source) == expected.source
     assert lines_in(files.target) == expected.target
     assert lines_in(files.rejected) == expected.rejected
+    if rule == "best":
+        assert not files.choices.exists()
+    else:
+        names, *rows = (line.split("\t") for line in lines_in(files.choices))
+        assert names == ["line", "rank", "candidate", "usable", "reason", *RULES[rule].columns]
+        assert rows == expected.choices
     if any(line.tag is not None for line in corpus.lines):
         assert lines_in(files.tags) == expected.tags
     else:
@@ -248,7 +284,7 @@ def make_corpus(seed: int, sizes: Sequence[int] = (14, 9), *, tags: bool = False
             number = numbers.setdefault(drawn, len(numbers))
             reference = None if alone else words(4)
             tag = rng.choice(["", "<2>"]) if tags and not alone else None
-            lines.append(Line(text, number, sentences[drawn], reference, tag))
+            lines.append(CorpusLine(text, number, sentences[drawn], reference, tag))
     nbest: list[list[Hypo]] = []
     for drawn in numbers:
         own = []
@@ -274,6 +310,7 @@ def test_merge_equals_reference_implementation(
     failures = Failures.model_validate(actions)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(kdmt.distill.merge, "_CHUNK_LINES", data.draw(st.sampled_from([1, 2, 7, 10_000])))
+        patch.setattr(kdmt.distill.merge, "_CHUNK_BYTES", data.draw(st.sampled_from([1, 90, 10_000])))
         report = corpus.merge(folder, failures, rule, newline_at_end=data.draw(st.booleans()))
     check(corpus, folder, report, walk(corpus, failures, rule), rule)
 
@@ -285,7 +322,7 @@ def test_files_do_not_depend_on_number_of_workers(tmp_path: Path, monkeypatch: p
     made: list[Any] = []
     for workers in (1, 2):
         report = corpus.merge(tmp_path, failures, rule, workers=workers)
-        made.append(([path.read_bytes() for path in outputs(tmp_path).paths()], report))
+        made.append(([path.read_bytes() for path in outputs(tmp_path).paths() if path.exists()], report))
     assert made[0] == made[1]
     check(corpus, tmp_path, made[1][1], walk(corpus, failures, rule), rule)
 
@@ -298,19 +335,19 @@ def hypo(words: str, failure: str = "-", score: float = -1.0, given: float = 0.0
 
 
 def test_each_line_of_a_repeated_sentence_uses_its_own_reference(tmp_path: Path) -> None:
-    lines = [Line(0, 0, "s", "r0", None), Line(0, 1, "t", "r1", None), Line(0, 0, "s", "r2", None)]
+    lines = [CorpusLine(0, 0, "s", "r0", None), CorpusLine(0, 1, "t", "r1", None), CorpusLine(0, 0, "s", "r2", None)]
     corpus = Corpus(lines, [[hypo("x r0"), hypo("y r2")], [hypo("z", "unk")]])
     report = corpus.merge(tmp_path, Failures(unk="reference"), "nearest")
     assert lines_in(tmp_path / "out.target") == ["x r0", "r1", "y r2"]
     assert lines_in(tmp_path / "out.rejected") == ["1\tunk\treplaced by the reference"]
     assert bytes(report.of_teacher) == b"\1\0\1"
-    lines = [Line(0, 0, "s", "r0", None), Line(0, 0, "s", "r1", None)]
+    lines = [CorpusLine(0, 0, "s", "r0", None), CorpusLine(0, 0, "s", "r1", None)]
     Corpus(lines, [[hypo("", "empty")]]).merge(tmp_path, Failures(empty="reference"), "best")
     assert lines_in(tmp_path / "out.target") == ["r0", "r1"]
 
 
 def test_failed_monolingual_lines_are_dropped(tmp_path: Path) -> None:
-    lines = [Line(0, 0, "s", "r0", "<2>"), Line(1, 0, "s", None, None), Line(1, 1, "t", None, None)]
+    lines = [CorpusLine(0, 0, "s", "r0", "<2>"), CorpusLine(1, 0, "s", None, None), CorpusLine(1, 1, "t", None, None)]
     corpus = Corpus(lines, [[hypo("x", "unk")], [hypo("y"), hypo("t u")]])
     report = corpus.merge(tmp_path, Failures(unk="reference"), "nearest")
     assert lines_in(tmp_path / "out.source") == ["s", "t"]
@@ -322,11 +359,11 @@ def test_failed_monolingual_lines_are_dropped(tmp_path: Path) -> None:
 
 def test_failures_of_words_depend_on_the_source_of_each_line(tmp_path: Path) -> None:
     """Two sources with the same ids are one sentence, but only one of them equals the hypothesis."""
-    lines = [Line(0, 0, "a b", "r0", None), Line(0, 0, "a ☃", "r1", None)]
+    lines = [CorpusLine(0, 0, "a b", "r0", None), CorpusLine(0, 0, "a ☃", "r1", None)]
     report = Corpus(lines, [[hypo("A b")]]).merge(tmp_path, Failures(copied="reference"), "best")
     assert lines_in(tmp_path / "out.target") == ["r0", "A b"]
     assert report.failures == {"copied": 1}
-    corpus = Corpus([Line(0, 0, "s", "r0", None), Line(0, 1, "t", "r1", None)], [[hypo("ж")], [hypo("x")]])
+    corpus = Corpus([CorpusLine(0, 0, "s", "r0", None), CorpusLine(0, 1, "t", "r1", None)], [[hypo("ж")], [hypo("x")]])
     report = corpus.merge(tmp_path, Failures(scripts=["Latin"], script="drop"), "best")
     assert lines_in(tmp_path / "out.target") == ["x"]
     assert report.dropped == {"script": 1}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import random
 from pathlib import Path
@@ -14,9 +15,11 @@ from distilled_pipeline import (
     NBEST,
     PREPARED,
     SCORED,
+    distill,
     done,
     manifest,
     usable,
+    verified,
 )
 from tiny_pipeline import (
     hash_tree,
@@ -24,7 +27,7 @@ from tiny_pipeline import (
     write_lines,
 )
 
-from kdmt.score.metrics import sentence_chrf
+from kdmt.score.metrics import sentence_bleu, sentence_chrf
 
 
 @pytest.mark.usefixtures("finished")
@@ -43,6 +46,68 @@ def test_minimum_bayes_risk_chooses_highest_expected_chrf() -> None:
         other += target != own[0]
     assert other  # the choice is not always the first hypothesis
     assert "mbr: up to date, nothing to do" in done(*NBEST, "students.near={data: mbr}")
+
+
+@pytest.mark.usefixtures("finished")
+def test_the_record_of_choices_explains_each_line() -> None:
+    sets = (*NBEST, "students.near={data: mbr}", "distill.mbr={utility: bleu, weights: probability, top: 2}")
+    done(*sets)
+    assert "choices.tsv" in manifest(MBR)["outputs"]
+    settings = manifest(MBR)["settings"]
+    assert settings["distill.mbr.utility"] == "bleu"
+    assert settings["bleu_tokenizer"]
+    names, *rows = (line.split("\t") for line in read_lines(MBR / "choices.tsv"))
+    assert names == ["line", "rank", "candidate", "usable", "reason", "utility"]
+    targets, sources = read_lines(MBR / "distilled.de"), read_lines(MBR / "distilled.en")
+    lines = read_lines(PREPARED / "train.en")
+    assert len(rows) == len(targets)
+    candidates: dict[int, list[tuple[float, int, str, str]]] = {}
+    for row in read_lines(MADE / "nbest"):
+        number, score, length, failure, words = row.split("\t")
+        candidates.setdefault(int(number), []).append((float(score), int(length), failure, words))
+    several = 0
+    for row, target, source in zip(rows, targets, sources, strict=True):
+        line, rank, place, num_usable, reason, utility = row
+        assert source == lines[int(line)]
+        if place == "-":
+            assert (num_usable, utility) == ("0", "-")
+            assert reason.endswith(": reference")
+            continue
+        assert candidates[int(line)][int(place)][3] == target
+        assert reason == "highest expected utility"
+        own = [each for each in candidates[int(line)] if each[2] == "-"]
+        assert int(num_usable) == len(own)
+        shares = [math.exp(score * length) for score, length, *_ in own]
+        expected = [
+            sum(share * sentence_bleu(words, other[3]).value for share, other in zip(shares, own, strict=True))
+            for *_, words in own
+        ]
+        distinct = sorted({value / sum(shares) for value in expected}, reverse=True)
+        assert float(utility) == pytest.approx(distinct[int(rank) - 1] if len(distinct) > 1 else 100.0, rel=1e-4)
+        several += rank == "2"
+    assert several
+    assert distill("--verify", "--verify-blocks", "0", sets=sets).code == 0
+    (MBR / "choices.tsv").write_text((MBR / "choices.tsv").read_text().replace("highest", "lowest"))
+    assert "choices.tsv" in refused("distill", "tiny.yaml", "--verify", sets=sets)
+    assert "mbr: rebuilt: the setting distill.mbr.top changed from 2 to 1" in done(
+        *sets[:-1], "distill.mbr={utility: bleu, weights: probability}"
+    )
+
+
+@pytest.mark.usefixtures("finished")
+def test_a_set_of_a_version_without_the_record_is_up_to_date() -> None:
+    """Such a version had no settings of minimum Bayes risk either."""
+    sets = (*NBEST, "students.near={data: mbr}")
+    done(*sets)
+    record = manifest(MBR)
+    record["settings"] = {key: value for key, value in record["settings"].items() if "distill.mbr." not in key}
+    del record["outputs"]["choices.tsv"]
+    (MBR / "manifest.json").write_text(json.dumps(record))
+    (MBR / "choices.tsv").unlink()
+    assert "mbr: up to date, nothing to do" in done(*sets)
+    assert verified("--verify-blocks", "0", sets=sets).code == 0
+    assert "mbr: rebuilt" in done(*sets, "distill.mbr.weights=probability")
+    assert (MBR / "choices.tsv").exists()
 
 
 def write_scores() -> dict[int, float]:

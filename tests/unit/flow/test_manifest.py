@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -117,6 +118,18 @@ def test_a_lowered_extend_setting_makes_the_stage_stale(folder: Path) -> None:
     status = check_status(folder, plan_of(Teacher(train=Train(max_updates=5))))
     assert status.state == "stale"
     assert status.explain() == "the setting teacher.train.max_updates was lowered from 100000 to 5"
+
+
+def test_a_setting_has_its_yaml_path_in_the_reasons(folder: Path) -> None:
+    paths = {f"teacher.train.{name}": f"students.x.stages.1.{name}" for name in ("lr", "max_updates")}
+    lowered = replace(plan_of(Teacher(train=Train(lr=0.25, max_updates=5))), paths=paths)
+    assert check_status(folder, lowered).reasons == [
+        "the setting students.x.stages.1.lr changed from 0.0005 to 0.25",
+        "the setting students.x.stages.1.max_updates was lowered from 100000 to 5",
+    ]
+    assert check_status(folder, replace(LONGER, paths=paths)).reasons == [
+        "the setting students.x.stages.1.max_updates changed from 100000 to 200000"
+    ]
 
 
 def test_a_result_setting_has_priority_over_an_extend_setting(folder: Path) -> None:

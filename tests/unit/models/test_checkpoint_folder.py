@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import shutil
 from pathlib import Path
 
@@ -25,6 +26,7 @@ from kdmt.models.checkpoint_choice import Candidate, CandidateName, Choice, writ
 from kdmt.models.checkpoint_folder import (
     checkpoint_sha256,
     list_checkpoints,
+    log_opened,
     newest_valid_checkpoint,
     num_updates,
     point,
@@ -65,7 +67,7 @@ def test_newest_valid_checkpoint_skips_and_reports_damaged_ones(tmp_path: Path) 
     assert newest_valid_checkpoint(tmp_path / "nowhere") == (None, [])
 
 
-def test_run_resolves_to_average_then_best_then_last(tmp_path: Path) -> None:
+def test_run_without_a_choice_resolves_to_average_then_best_then_last(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="neither a checkpoint folder nor a run"):
         resolve_checkpoint(tmp_path)
     make_folders(tmp_path, "checkpoint_8", "checkpoint_9")
@@ -182,11 +184,43 @@ def test_auto_is_the_recorded_choice(
     assert resolve_checkpoint(run / "auto") == run / expected
     assert resolve_name(run, "auto") == chosen
     assert resolve_name(run, "last") == "last"
-    assert resolve_checkpoint(run) == run / "average"  # as before
+    assert resolve_checkpoint(run) == run / expected
     assert not caplog.text
     (run / "best").write_text("checkpoint_9\n")
     assert resolve_name(run, "auto") == chosen
     assert f"{run}: validated since chosen.json was written; 'auto' is still {chosen}" in caplog.text
+
+
+def test_a_run_whose_chosen_checkpoint_is_missing_opens_another_one_with_a_warning(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    run = make_run(tmp_path / "run")
+    write_choice(run, Choice("average_best", "auto", "bleu"))
+    assert resolve_checkpoint(run) == run / "average"
+    assert f"{run}: average_best, which chosen.json names, is missing" in caplog.text
+
+
+def test_the_folder_of_stages_opens_the_checkpoint_that_the_last_stage_chose(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "seed_1" / "stage_2")
+    point(tmp_path / "seed_1" / "last", run)
+    assert resolve_checkpoint(tmp_path / "seed_1") == run / "average"
+    write_choice(run, Choice("best", "auto", "bleu"))
+    assert resolve_checkpoint(tmp_path / "seed_1") == resolve_checkpoint(run) == run / "checkpoint_8"
+
+
+def test_the_opened_checkpoint_is_logged_with_the_updates_of_an_average(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    run = make_run(tmp_path / "run")
+    caplog.set_level(logging.INFO, logger="kdmt")
+    log_opened(run / "average", run / "average")
+    assert not caplog.messages
+    log_opened(run, run / "average")
+    log_opened(run / "best", run / "checkpoint_8")
+    assert caplog.messages == [
+        f"{run}: opened {run}/average (updates 8, 9)",
+        f"{run / 'best'}: opened {run}/checkpoint_8",
+    ]
 
 
 def test_num_updates_is_that_of_the_newest_checkpoint(tmp_path: Path) -> None:

@@ -200,6 +200,18 @@ def test_deep_supervision_equals_loss_of_the_lower_layer(
     torch.testing.assert_close(terms["deep"].sum, lower)
 
 
+@pytest.mark.parametrize("family", ["nat", "ctc", "dag"])
+def test_convex_loss_applies_to_the_lower_layers_too(tmp_path: Path, family: FamilyName) -> None:
+    model, batch, convex = small(family, 3, layers=2), batch_of(tmp_path), {"convex": {"power": 3.0}}
+    terms = terms_of(nat_objective(model, besides=convex, deep_supervision=0.5).train(), batch)
+    assert (terms["deep"].weight, terms["deep"].count) == (0.5, terms["loss"].count)
+    model.decoder_layers = model.decoder_layers[:1]
+    lower = terms_of(nat_objective(model, besides=convex).train(), batch)["loss"].sum
+    plain = terms_of(nat_objective(model).train(), batch)["loss"].sum
+    torch.testing.assert_close(terms["deep"].sum, lower)
+    assert not torch.allclose(lower, plain)
+
+
 @pytest.mark.parametrize("family", ["ctc", "dag"])
 @pytest.mark.parametrize("power", [1.0, 3.0])
 @pytest.mark.parametrize("average", ["token", "sentence"])

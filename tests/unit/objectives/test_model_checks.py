@@ -15,7 +15,13 @@ from kdmt.errors import UserError
 from kdmt.families import FAMILIES
 from kdmt.models.architecture import architecture
 from kdmt.models.build import build_nonautoregressive
-from kdmt.objectives.model_checks import NAT_PARAMETERS, check_architectures, learns_from_cache, learns_from_running
+from kdmt.objectives.model_checks import (
+    NAT_PARAMETERS,
+    check_architectures,
+    learns_from_cache,
+    learns_from_running,
+    untrained_fine_tuning,
+)
 from kdmt.stages.training_work import nat_config
 
 
@@ -30,6 +36,31 @@ def test_compatible_models_are_accepted() -> None:
     check_architectures(pipeline())
     check_architectures(pipeline(hidden_kd={}, attention_kd={}, word_kd={}))
     check_architectures(pipeline(nat={"family": "ctc"}, hidden_kd={"decoder": "none"}))
+
+
+LIKELIHOOD_FIRST = {"nat": {"family": "ctc"}, "stages": [{}, {"nat": {"loss": "nmla"}}]}
+
+
+@pytest.mark.parametrize(
+    ("changes", "setting"),
+    [
+        ({"nat": {"family": "ctc", "loss": "nmla"}}, "'students.raw': 'nat.loss: nmla'"),
+        ({"nat": {"family": "dag", "loss": "fuzzy_alignment"}}, "'students.raw': 'nat.loss: fuzzy_alignment'"),
+        ({"convex": {}}, "'students.raw': 'convex'"),
+        ({"stages": [{"convex": {}}, {}]}, "'students.raw.stages.0': 'convex'"),
+        # the decoder of a non-autoregressive student predicts from other inputs than the teacher's
+        ({"nat": {"family": "cmlm"}, "convex": {}, "decoder_layers_from_teacher": [0]}, "'students.raw': 'convex'"),
+        ({}, None),
+        (LIKELIHOOD_FIRST, None),
+        ({"nat": {"family": "ctc", "loss": "nmla"}, "train": tiny_pipeline.TRAIN | {"init_from": "x"}}, None),
+        ({"convex": {}, "encoder_layers_from_teacher": [0], "decoder_layers_from_teacher": [0]}, None),
+    ],
+)
+def test_fine_tuning_of_an_untrained_student_is_warned_of(changes: dict[str, Any], setting: str | None) -> None:
+    warnings = untrained_fine_tuning(pipeline(**changes))
+    assert len(warnings) == (setting is not None)
+    if setting is not None:
+        assert warnings[0].startswith(f"{setting} has almost no gradient for an untrained model")
 
 
 NARROW = tiny_pipeline.MODEL | {"decoder_embed_dim": 8, "share_all_embeddings": False}

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import json
+import pickle
 import sys
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,6 +17,7 @@ from tiny_prepare import MADE, report
 
 from kdmt.config import load_pipeline
 from kdmt.corpus.codec import TextCodec
+from kdmt.corpus.pool import mapping_in_order
 from kdmt.decode.engines.pytorch import TorchEngine
 from kdmt.models.checkpoint import load_model
 from kdmt.models.checkpoint_folder import resolve_checkpoint
@@ -192,3 +197,26 @@ def test_filters_run_in_the_command_with_the_inline_executor(monkeypatch: pytest
     run_stages("prepare", sets=["prepare.executor=inline", "prepare.workers=2"])
     run_stages("prepare", sets=["prepare.clean.max_words=50", "prepare.workers=2"])
     assert counted == [1, 2]
+
+
+@pytest.mark.usefixtures("pipeline")
+def test_filters_that_are_computed_from_the_text_run_on_ray_where_the_rules_run(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    rules = [{"alignment": {"drop_percent": 10}}, {"cross_entropy": {"drop_percent": 25}}]
+    use_rules(*rules)
+    run_stages("prepare")
+    expected = [read_lines(MADE / f"train.{lang}") for lang in ("en", "de")]
+    sent = []
+
+    def on_ray(function: Callable[[Any], Any], workers: int) -> AbstractContextManager[Callable[..., Any]]:
+        sent.append(pickle.dumps(function))
+        return mapping_in_order(pickle.loads(sent[-1]), workers)
+
+    monkeypatch.setattr(prepare_work, "mapping_on_ray", on_ray)
+    use_rules(*rules, name="other")
+    done = kdmt("prepare", "other.yaml", "--set", "prepare.executor=ray", "--set", "prepare.workers=1")
+    assert done.code == 0, done.err
+    assert [read_lines(Path(f"runs/other/prepare/train.{lang}")) for lang in ("en", "de")] == expected
+    assert sum(b"AlignmentModel" in function for function in sent) == 1
+    assert sum(b"SideModels" in function for function in sent) == 1

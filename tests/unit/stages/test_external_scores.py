@@ -66,15 +66,15 @@ def test_every_system_has_the_mean_of_its_segment_scores_and_p_values() -> None:
         hypotheses = read_lines(TINY / f"score/{system}.seed_1.test.beam{beam}.de")
         scored = row["scores"]["recall"]
         assert scored["value"] == pytest.approx(recall(hypotheses).mean())
-        assert scored["signature"] == "recall|v:1|recall:1.0"
+        assert scored["signature"] == "recall|v:1|nrefs:1|recall:1.0"
         assert (scored["higher_is_better"], scored["range"]) == (True, [0.0, 1.0])
     for comparison in json.loads((TINY / "significance.json").read_text(encoding="utf-8")):
         assert 1 / 21 <= comparison["p_values"]["recall"]["value"] <= 1
-        assert comparison["p_values"]["recall"]["signature"] == "recall|v:1|recall:1.0|bs:20|seed:12345"
+        assert comparison["p_values"]["recall"]["signature"] == "recall|v:1|nrefs:1|recall:1.0|bs:20|seed:12345"
     for text in (result.out, (TINY / "report.html").read_text(encoding="utf-8")):
         assert "recall" in text
         assert f"{found['teacher', 1]['scores']['recall']['value']:.4f}" in text
-        assert "recall: recall|v:1|recall:1.0" in text
+        assert "recall: recall|v:1|nrefs:1|recall:1.0" in text
         assert "higher is better, from 0 to 1" in text
         assert "p (recall)" in text
 

@@ -49,14 +49,32 @@ def test_case_folding_by_the_tokenizer_is_no_warning() -> None:
 
 
 @pytest.mark.usefixtures("pipeline")
+def test_the_number_of_merges_is_shown_for_each_language() -> None:
+    tokenizer = {"type": "subword-nmt", "model": "bpe", "vocab_size": "auto", "joint": False}
+    document = settings()
+    document["prepare"] |= {"tokenizer": tokenizer, "vocabulary": {"joined": False}}
+    for system in (document["teacher"], *document["students"].values()):
+        system["model"]["share_all_embeddings"] = False
+    Path("tiny.yaml").write_text(to_yaml(document), encoding="utf-8")
+    [prepared] = run_stages("prepare")
+    merges = [
+        len(path.read_text(encoding="utf-8").splitlines()) - 1  # the first line is the version
+        for path in (MADE / "tokenizer/en.codes", MADE / "tokenizer/de.codes")
+    ]
+    assert max(merges) < 1000
+    assert f"vocab_size: auto is {merges[0]} and {merges[1]}, as many as the text allows: 1,000" in prepared.err
+
+
+@pytest.mark.usefixtures("pipeline")
 def test_the_size_of_the_vocabulary_can_be_chosen_by_the_number_of_pairs() -> None:
     train = [{**settings()["prepare"]["train"][0], "weight": 3}]  # copies do not count
     change(train=train, tokenizer={"vocab_size": "auto"})
     [prepared] = run_stages("prepare")
-    assert f"vocab_size: auto is 1,000: 1,000 pieces suit {SIZES['train']} pairs" in prepared.err
     assert facts()["vocab_size"] == 1000
     num_pieces = len(TextCodec.load(MADE).tokenizers.source.symbols)
     assert 20 < num_pieces < 1000  # the text allows fewer
+    suggested = f"1,000 pieces suit {SIZES['train']} pairs"
+    assert f"vocab_size: auto is {num_pieces}, as many as the text allows: {suggested}" in prepared.err
     assert "prepare: up to date" in kdmt("prepare", "tiny.yaml").err
 
 

@@ -27,6 +27,7 @@ from training_runs import (
 )
 
 from kdmt.config import recipes
+from kdmt.files import write_json
 from kdmt.models.checkpoint_folder import resolve_checkpoint
 from kdmt.train.run_folder import RunFolder
 
@@ -102,6 +103,8 @@ def test_a_run_with_an_interrupted_extension_is_read_as_the_average_of_its_end(
     command: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Check a run that was killed before it wrote the average of its extension: it is read as that average."""
+    choice = json.loads((RAW / "chosen.json").read_text(encoding="utf-8"))
+    write_json(RAW / "chosen.json", choice | {"checkpoint": "average"})
     before = hash_tree(RAW / "average")
 
     def kill(*_: object) -> None:
@@ -343,20 +346,20 @@ def test_a_change_of_a_stage_redoes_it_and_the_stages_after_it() -> None:
     first, second = hash_tree(FIRST), hash_tree(SECOND)
     result = student("raw", IN_STAGES, "students.raw.stages.1.lr=0.002")
     assert "student raw seed 1 stage 1: up to date, nothing to do\n" in result.err
-    assert "student raw seed 1 stage 2: rebuilt: the setting students.raw.train.lr changed" in result.err
+    assert "student raw seed 1 stage 2: rebuilt: the setting students.raw.stages.1.lr changed" in result.err
     assert (hash_tree(FIRST), hash_tree(SECOND.with_name("stage_2.previous"))) == (first, second)
     assert "taken back from stage_2.previous" in student("raw", IN_STAGES).err
     assert hash_tree(SECOND) == second
 
     result = student("raw", IN_STAGES, "students.raw.stages.0.lr=0.02")
-    assert "student raw seed 1 stage 1: rebuilt: the setting students.raw.train.lr changed" in result.err
+    assert "student raw seed 1 stage 1: rebuilt: the setting students.raw.stages.0.lr changed" in result.err
     assert "student raw seed 1 stage 2: rebuilt: the input stage_1 changed" in result.err
 
 
 @pytest.mark.usefixtures("in_stages")
 def test_more_updates_extend_the_last_stage() -> None:
     result = student("raw", IN_STAGES, "students.raw.stages.1.max_updates=6")
-    assert "stage 2: going on: the setting students.raw.train.max_updates changed from 4 to 6" in result.err
+    assert "stage 2: going on: the setting students.raw.stages.1.max_updates changed from 4 to 6" in result.err
     assert "going on from checkpoint_4" in result.err
     extended = results(SECOND)
     shutil.rmtree(SECOND)
@@ -380,6 +383,31 @@ def test_stages_resume_exactly(killed: str) -> None:
     assert ("going on from checkpoint_2" in result.err) == (killed != "between the stages")
     assert ("stage 1: up to date" in result.err) == (killed != "in the first stage")
     assert {run: results(run) for run in (FIRST, SECOND)} == straight
+
+
+@pytest.mark.usefixtures("in_stages")
+def test_a_stage_of_an_older_version_keeps_the_order_of_batches_that_it_began_with() -> None:
+    """Such a record has no number of the order."""
+    assert (record(SECOND)["settings"]["batch_order"], "batch_order" in record(FIRST)["settings"]) == (2, False)
+    own = results(SECOND)
+    values = record(SECOND)
+    del values["settings"]["batch_order"]
+    shutil.rmtree(SECOND)
+    SECOND.mkdir()
+    write_json(SECOND / "plan.json", {name: values[name] for name in ("settings", "extend", "inputs")})
+    assert student("raw", IN_STAGES).code == 0
+    assert record(SECOND)["settings"]["batch_order"] == 1
+    straight = results(SECOND)
+    assert straight != own
+    values = record(SECOND)
+    del values["settings"]["batch_order"]
+    write_json(SECOND / "manifest.json", values)
+    assert "stage 2: up to date, nothing to do" in student("raw", IN_STAGES).err
+    end_before_the_manifest(SECOND)
+    for name in ("checkpoint_4", "average"):
+        shutil.rmtree(SECOND / name)
+    assert "going on from checkpoint_2" in student("raw", IN_STAGES).err
+    assert results(SECOND) == straight
 
 
 @pytest.mark.usefixtures("finished")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,11 @@ import tiny_pipeline
 
 from kdmt.checksum import file_sha256
 from kdmt.config import Pipeline, Student
+from kdmt.files import write_json
+from kdmt.flow.manifest import Plan, check_status
 from kdmt.stages.training_inputs import (
     Job,
+    batch_order,
     cache_made_from,
     data_names,
     init_inputs,
@@ -21,6 +25,7 @@ from kdmt.stages.training_inputs import (
     teacher_checkpoints,
     teaching_inputs,
     training_inputs,
+    with_batch_order,
 )
 from kdmt.stages.workspace import Workspace
 
@@ -74,6 +79,48 @@ def test_a_cache_depends_on_the_training_set_the_dictionary_and_the_teacher() ->
     data = {name: sha256 for name, sha256 in recorded.items() if name.startswith("data-bin/train.")}
     dictionary = file_sha256(Path("runs/tiny/prepare/dict.de.txt"))
     assert found == {**data, "dict.de.txt": dictionary, "teacher/average": file_sha256(AVERAGE)}
+
+
+PLAN = Plan({"lr": 1.0}, {"max_updates": 4}, {})
+
+
+def later(folder: Path, number: int = 2) -> Job:
+    return replace(job(), folder=folder / f"stage_{number}", number=number)
+
+
+def record(folder: Path, **settings: object) -> None:
+    folder.mkdir(parents=True)
+    write_json(folder / "plan.json", replace(PLAN, settings=settings).as_dict())
+
+
+def test_a_stage_after_the_first_has_its_own_order_of_batches(tmp_path: Path) -> None:
+    assert with_batch_order(PLAN, later(tmp_path, 1)) == PLAN
+    for number in (2, 3):
+        assert with_batch_order(PLAN, later(tmp_path, number)).settings == {"lr": 1.0, "batch_order": number}
+    record(tmp_path / "stage_2", lr=1.0, batch_order=2)
+    assert with_batch_order(PLAN, later(tmp_path)).settings["batch_order"] == 2
+    assert batch_order(later(tmp_path)) == 2
+
+
+def test_a_run_without_the_number_of_its_order_of_batches_keeps_the_first_order(tmp_path: Path) -> None:
+    run = later(tmp_path)
+    record(run.folder, lr=1.0)
+    assert batch_order(run) == 1
+    plan = with_batch_order(PLAN, run)
+    assert plan.settings["batch_order"] == 1
+    assert check_status(run.folder, plan).state == "unfinished"
+    changed = with_batch_order(replace(PLAN, settings={"lr": 2.0}), run)
+    assert changed.settings["batch_order"] == 2
+
+
+@pytest.mark.parametrize("state", ["seed_1/stage_2.unfinished", "seed_1.unfinished/stage_2"])
+def test_an_earlier_state_is_found_with_its_order_of_batches(tmp_path: Path, state: str) -> None:
+    run = later(tmp_path / "seed_1")
+    record(run.folder, lr=2.0, batch_order=2)
+    record(tmp_path / state, lr=1.0)
+    plan = with_batch_order(PLAN, run)
+    assert plan.settings["batch_order"] == 1
+    assert check_status(tmp_path / state, plan).state == "unfinished"
 
 
 def test_training_sets_are_joined_in_their_order() -> None:

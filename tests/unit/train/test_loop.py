@@ -754,7 +754,7 @@ def test_a_checkpoint_of_an_older_version_can_be_resumed(tmp_path: Path, pairs: 
 
 def extend_and_kill(run: Path, data: TrainingData, *, at: int = 45, **changes: Any) -> None:
     """Train to update 20, with an average, then towards 60 until a kill at the `at`-th micro-batch."""
-    settings = {"save_interval_updates": 5, **changes}
+    settings = {"save_interval_updates": 5, "average": {"of": "last"}, **changes}
     make_trainer(run, data, train_settings(max_updates=20, **settings)).run()
     longer = make_trainer(run, Disturbed(data, at=at, happening=kill), train_settings(max_updates=60, **settings))
     with pytest.raises(Killed):
@@ -787,9 +787,9 @@ def test_an_average_from_before_an_interrupted_extension_is_rebuilt(
 def test_an_average_is_kept_until_the_run_validates_again(tmp_path: Path, pairs: ParallelData) -> None:
     """Check the average of an end between validations, which is later than the last validation."""
     data = open_data(pairs, train_settings())
-    make_trainer(tmp_path, data, train_settings(max_updates=23)).run()
+    make_trainer(tmp_path, data, train_settings(max_updates=23, average={"of": "last"})).run()
     made = hash_tree(tmp_path / "average")
-    settings = train_settings(max_updates=60, save_interval_updates=1)
+    settings = train_settings(max_updates=60, save_interval_updates=1, average={"of": "last"})
     longer = make_trainer(tmp_path, Disturbed(data, at=5, happening=kill), settings)
     with pytest.raises(Killed):
         longer.run()

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from copy_task import make_model, train_settings
 
-from kdmt.models.average_record import wanted_of
+from kdmt.errors import UserError
+from kdmt.models.average_record import is_outdated, wanted_of, write_wanted_of
+from kdmt.models.averages import renew_average
 from kdmt.models.checkpoint import load_state
 from kdmt.models.checkpoint_folder import checkpoint_update, list_checkpoints, resolve_checkpoint
 from kdmt.train.run_folder import Position, RunFolder, Validated
@@ -62,6 +65,22 @@ def test_records_of_averages_that_are_missing_after_a_kill_are_written(tmp_path:
     position = Position(update=8, best_update=8, best_validations=[Validated(8, 1.0, 1.0), Validated(6, 2.0, 1.0)])
     folder.mend_pointers(folder.path / "checkpoint_8", position)
     assert wanted_of(folder.path, "average_best") == [8]  # checkpoint 6 does not exist
+
+
+def test_the_last_checkpoints_take_the_place_of_the_best_ones_if_all_of_these_are_damaged(tmp_path: Path) -> None:
+    folder = folder_of(tmp_path / "run")
+    position = Position(update=12, best_update=4, best_validations=[Validated(4, 1.0, 1.0)])
+    for update in (4, 8, 12):
+        folder.save(MODEL, replace(position, update=update), weights=WEIGHTS, tensors={})
+    (folder.path / "checkpoint_4" / "model.json").write_text("{}")
+    folder.path.joinpath("checkpoint_4").rename(folder.path / "damaged-checkpoint_4")
+    folder.mend_pointers(folder.path / "checkpoint_12", position)
+    assert wanted_of(folder.path, "average_best") == [8, 12]
+    folder.write_averages(MODEL, position)
+    assert not is_outdated(folder.path, "average_best")
+    write_wanted_of(folder.path, [], "average_best")  # as earlier versions did
+    with pytest.raises(UserError, match=r"average_best: older than .* cannot be rebuilt .*all checkpoints .* damaged"):
+        renew_average(folder.path, "average_best")
 
 
 @pytest.mark.parametrize(("updates", "counted"), [([3, 4, 7], [4]), ([4, 8, 12, 13], [8, 12]), ([8, 12, 15], [12, 15])])

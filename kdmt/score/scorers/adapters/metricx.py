@@ -1,6 +1,6 @@
 """MetricX-24 (and MetricX-23) as an external scorer: an mT5 model with one decoder step.
 
-    python -m kdmt.score.scorers.adapters.metricx --model FOLDER --tokenizer FOLDER [--qe] [--device cuda]
+    python -m kdmt.score.scorers.adapters.metricx --model FOLDER --tokenizer FOLDER [--device cuda]
 
 The decoder is given the token 0; the score is the logit of the token 250089, limited to 0 to 25, and lower is better
 (Juraska et al. 2024). MetricX-24 reads `source: ... candidate: ... reference: ...` without </s>; without references,
@@ -22,6 +22,13 @@ from kdmt.score.scorers.adapters.serving import Segment, serve, take_output
 SCORE_TOKEN = 250_089  # <extra_id_10> of mT5
 LOWEST, HIGHEST = 0.0, 25.0
 MAX_INPUT_LENGTHS = {24: 1536, 23: 1024}  # of training, by the year of the model
+# (year, whether there is a reference) -> parts of the input in the order of training
+_PARTS = {
+    (24, True): ("source", "candidate", "reference"),
+    (24, False): ("source", "candidate"),
+    (23, True): ("candidate", "reference"),
+    (23, False): ("candidate", "source"),  # models of their own, with `qe` in their names
+}
 
 
 def main() -> None:
@@ -29,7 +36,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="MetricX as an external scorer of kdmt")
     parser.add_argument("--model", type=Path, required=True, help="folder of the model")
     parser.add_argument("--tokenizer", type=Path, help="folder of mT5's tokenizer (default: that of the model)")
-    parser.add_argument("--year", type=int, choices=sorted(MAX_INPUT_LENGTHS), default=24, help="24 or 23 (default: 24)")
+    parser.add_argument(
+        "--year", type=int, choices=sorted(MAX_INPUT_LENGTHS), default=24, help="24 or 23 (default: 24)"
+    )
     parser.add_argument("--device", default="cpu", help="device of PyTorch (default: cpu)")
     parser.add_argument("--batch-size", type=int, default=8, help="number of segments in a batch (default: 8)")
     parser.add_argument("--threads", type=int, default=0, help="number of CPU threads (default: those of PyTorch)")
@@ -40,7 +49,7 @@ def main() -> None:
     if options.threads:
         torch.set_num_threads(options.threads)
     tokenizer = transformers.AutoTokenizer.from_pretrained(str(options.tokenizer or options.model))
-    model = transformers.MT5ForConditionalGeneration.from_pretrained(str(options.model), torch_dtype=torch.float32)
+    model = transformers.MT5ForConditionalGeneration.from_pretrained(str(options.model)).float()
     model.to(options.device).eval()
     max_length = MAX_INPUT_LENGTHS[options.year]
 
@@ -61,13 +70,8 @@ def main() -> None:
 
 def input_text(segment: Segment, *, year: int) -> str:
     """Return the input of MetricX for a segment, with or without a reference."""
-    reference = segment.get("reference")
-    parts = {"source": segment["source"], "candidate": segment["hypothesis"], "reference": reference}
-    if year == 23:  # with a reference, these models read no source; the order of the parts is that of training
-        names = ("candidate", "source") if reference is None else ("candidate", "reference")
-    else:
-        names = ("source", "candidate") if reference is None else ("source", "candidate", "reference")
-    return " ".join(f"{name}: {parts[name]}" for name in names)
+    parts = {"source": segment["source"], "candidate": segment["hypothesis"], "reference": segment.get("reference", "")}
+    return " ".join(f"{name}: {parts[name]}" for name in _PARTS[year, "reference" in segment])
 
 
 def score_texts(torch: Any, model: Any, tokenizer: Any, texts: Sequence[str], *, max_length: int) -> list[float]:

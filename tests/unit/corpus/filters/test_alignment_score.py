@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import math
 import random
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,9 @@ from kdmt.config import AlignmentScore
 from kdmt.corpus.alignment import EMPTY_WORD_PROBABILITY
 from kdmt.corpus.filters.alignment_score import FLOOR, AlignmentFilter, Lexicon, train_alignment
 from kdmt.corpus.filters.scored_filter import KeptText
+from kdmt.corpus.pool import mapping_in_order
+
+INLINE = partial(mapping_in_order, workers=1)
 
 MULTI30K = Path(__file__).parents[4] / "../shared/data/multi30k/raw"
 
@@ -62,7 +66,7 @@ def test_shuffled_pairs_have_lower_scores(tmp_path: Path) -> None:
     for side, path in enumerate((tmp_path / "source", tmp_path / "target")):
         path.write_text("".join(f"{pair[side]}\n" for pair in pairs))
     text = KeptText(tmp_path / "source", tmp_path / "target", np.ones(len(pairs), dtype=bool))
-    scored = AlignmentFilter(AlignmentScore(drop_percent=5.0), spaced=(True, True), workers=1)
+    scored = AlignmentFilter(AlignmentScore(drop_percent=5.0), spaced=(True, True), open_map=INLINE)
     scored.fit([text])
     scores = scored.score(text)
     assert area_under_curve(scores[~is_bad], scores[is_bad]) > 0.99
@@ -74,7 +78,7 @@ def test_text_without_repeated_words_has_no_scores(tmp_path: Path) -> None:
     (tmp_path / "source").write_text("one two\n")
     (tmp_path / "target").write_text("eins zwei\n")
     text = KeptText(tmp_path / "source", tmp_path / "target", np.ones(1, dtype=bool))
-    scored = AlignmentFilter(AlignmentScore(min=0.0), spaced=(True, True), workers=1)
+    scored = AlignmentFilter(AlignmentScore(min=0.0), spaced=(True, True), open_map=INLINE)
     scored.fit([text])
     assert np.isnan(scored.score(text)).tolist() == [True]
 

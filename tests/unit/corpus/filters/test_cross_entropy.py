@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,9 @@ import pytest
 from kdmt.config import CrossEntropyDifference
 from kdmt.corpus.filters.cross_entropy import CrossEntropyFilter, train_side
 from kdmt.corpus.filters.scored_filter import KeptText
+from kdmt.corpus.pool import mapping_in_order
+
+INLINE = partial(mapping_in_order, workers=1)
 
 
 def sentences(topic: str, count: int, seed: int) -> list[str]:
@@ -31,7 +35,7 @@ def test_text_of_the_domain_has_higher_scores(sides: str, tmp_path: Path) -> Non
     mixed = make_text(tmp_path, "a", sentences("law", 300, 1) + sentences("sport", 300, 2))
     valid = [(line, line) for line in sentences("law", 200, 3)]
     settings = CrossEntropyDifference.model_validate({"min": 0.0, "sides": sides})
-    scored = CrossEntropyFilter(settings, valid=valid, spaced=(True, True), workers=1)
+    scored = CrossEntropyFilter(settings, valid=valid, spaced=(True, True), open_map=INLINE)
     scored.fit([mixed])
     scores = scored.score(mixed)
     law, sport = scores[:300], scores[300:]
@@ -42,7 +46,7 @@ def test_text_of_the_domain_has_higher_scores(sides: str, tmp_path: Path) -> Non
 def test_a_training_corpus_may_be_the_domain(tmp_path: Path) -> None:
     texts = [make_text(tmp_path, "a", sentences("sport", 400, 2)), make_text(tmp_path, "b", sentences("law", 200, 1))]
     scored = CrossEntropyFilter(
-        CrossEntropyDifference(min=0.0, in_domain_corpus=1), valid=(), spaced=(True, True), workers=1
+        CrossEntropyDifference(min=0.0, in_domain_corpus=1), valid=(), spaced=(True, True), open_map=INLINE
     )
     scored.fit(texts)
     assert np.median(scored.score(texts[1])) > 0 > np.median(scored.score(texts[0]))
@@ -62,7 +66,7 @@ def test_no_pair_is_scored_by_a_model_that_has_seen_it(tmp_path: Path) -> None:
     lines = sentences("law", 100, 1)
     text = make_text(tmp_path, "a", lines)
     valid = [(line, line) for line in sentences("law", 100, 3)]
-    scored = CrossEntropyFilter(CrossEntropyDifference(min=0.0), valid=valid, spaced=(True, True), workers=1)
+    scored = CrossEntropyFilter(CrossEntropyDifference(min=0.0), valid=valid, spaced=(True, True), open_map=INLINE)
     scored.fit([text])  # which samples all lines
     unseen = make_text(tmp_path, "b", sentences("law", 100, 4))
     assert abs(np.median(scored.score(text)) - np.median(scored.score(unseen))) < 0.3

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 
 from kdmt.config import ScoreLimit
 from kdmt.corpus.filters.scored_filter import KeptText, choose_dropped, sample_pairs, score_in_batches
+from kdmt.corpus.pool import mapping_in_order
 
 
 def make_text(folder: Path, name: str, kept: list[bool]) -> KeptText:
@@ -69,6 +71,11 @@ def _lengths(pairs: list[tuple[str, str]]) -> np.ndarray:
 @pytest.mark.parametrize("workers", [1, 2])
 def test_scores_of_batches_are_in_the_order_of_the_pairs(workers: int, tmp_path: Path) -> None:
     text = make_text(tmp_path, "a", [number % 3 > 0 for number in range(200)])
-    scores = score_in_batches(_lengths, text, batch_pairs=9, workers=workers)
+    scores = score_in_batches(_lengths, text, batch_pairs=9, open_map=partial(mapping_in_order, workers=workers))
     assert scores.tolist() == [len(source) for source, _ in text.pairs()]
-    assert score_in_batches(_lengths, make_text(tmp_path, "b", []), batch_pairs=9, workers=1).tolist() == []
+    assert (
+        score_in_batches(
+            _lengths, make_text(tmp_path, "b", []), batch_pairs=9, open_map=partial(mapping_in_order, workers=1)
+        ).tolist()
+        == []
+    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 
 from kdmt.config import Clean, ReverseScore, Rules
 from kdmt.corpus.filters.table import FILTERS, FilterContext, FilteredCorpus, run_filters
+from kdmt.corpus.pool import mapping_in_order
 from kdmt.corpus.rules.language import LanguageRule
 
 SCORE = "import sys; [print(line.split()[1]) for line in sys.stdin]"
@@ -34,7 +36,9 @@ def make_context(folder: Path, scored: list[list[str]] | None = None) -> FilterC
         scored.append(lines)
         return np.array([float(line.split()[1]) for line in lines])
 
-    return FilterContext((True, True), (), folder / "cache", folder, 1, print, score_files)
+    return FilterContext(
+        (True, True), (), folder / "cache", folder, partial(mapping_in_order, workers=1), print, score_files
+    )
 
 
 def test_filters_come_last_among_the_rules() -> None:
@@ -61,6 +65,6 @@ def test_a_filter_sees_what_earlier_rules_keep_and_drops_by_the_limits_of_the_co
 def test_a_reverse_model_needs_its_function(tmp_path: Path) -> None:
     corpus = make_corpus(tmp_path, "a", [1], rules_of({"reverse": {"checkpoint": "model", "min": 1.0}}), [])
     context = make_context(tmp_path)
-    context = FilterContext(context.spaced, (), context.cache, tmp_path, 1, print)
+    context = FilterContext(context.spaced, (), context.cache, tmp_path, context.open_map, print)
     with pytest.raises(ValueError, match="scores files"):
         run_filters([corpus], context)

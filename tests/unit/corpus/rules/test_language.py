@@ -13,7 +13,13 @@ import pytest
 
 from kdmt.config import Language
 from kdmt.corpus.rules import language
-from kdmt.corpus.rules.language import LanguageRule, build_language_rule, count_letters, script_share
+from kdmt.corpus.rules.language import (
+    LanguageRule,
+    build_language_rule,
+    check_language_rule,
+    count_letters,
+    script_share,
+)
 from kdmt.errors import UserError
 
 ENGLISH = "The committee will meet again next week in Brussels."
@@ -104,7 +110,10 @@ def test_a_script_decides_without_an_identifier(code: str, line: str, monkeypatc
 def test_a_language_that_the_identifier_does_not_know_is_refused() -> None:
     with pytest.raises(UserError, match=r"does not know 'qaa'.*'sides'.*fasttext"):
         build_language_rule(Language(), ("en", "qaa"))
+    with pytest.raises(UserError, match=r"does not know 'qaa'.*'sides'.*fasttext"):
+        check_language_rule(Language(), ("en", "qaa"))
     assert build_language_rule(Language(sides="source"), ("en", "qaa")).identifier is not None
+    check_language_rule(Language(sides="source"), ("en", "qaa"))
     assert isinstance(build_language_rule(Language(), ("en", "nb")), LanguageRule)  # as `no`
 
 

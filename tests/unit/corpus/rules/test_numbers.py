@@ -19,7 +19,10 @@ from kdmt.corpus.rules.pair_text import LanguagePair, LineText, PairText
         ("007", {"7"}),
         ("0 and 00", {"0"}),
         ("the 5th, at 10:30.", {"5", "1030"}),
-        ("\u0661\u0662 \u0969 \uff14", {"12", "3", "4"}),  # Arabic, Devanagari and full-width digits
+        (
+            "\u0661\u0662 \u0969 \uff14 \u0ed1\u0ed5",
+            {"12", "3", "4", "15"},
+        ),  # Arabic, Devanagari, full-width, Lao digits
         ("12\u066b5", {"125"}),
         ("x\u00b2", set()),  # a superscript is not a decimal digit
     ],

@@ -9,8 +9,9 @@ import pytest
 from kdmt.config import Clean
 from kdmt.corpus.clean import broken_rule
 from kdmt.corpus.rules.pair_text import WORD_SPACE, LanguagePair, PairText
-from kdmt.corpus.rules.screening import suspected_rules
+from kdmt.corpus.rules.screening import plain_lines, suspected_rules
 from kdmt.corpus.rules.table import build_rules
+from kdmt.corpus.rules.tidying import is_plain
 
 PARTS = (
     *("the", "a", "house", "Straße", "größer", "1,000", "2", "x", "www.example.org/a", "http://a.b", "me@example.org"),
@@ -75,3 +76,41 @@ def test_rules_without_a_test_apply_to_every_pair() -> None:
     clean = Clean.model_validate({"rules": ["length_ratio"]})
     rules = build_rules(clean, LanguagePair(codes=("en", "de"))).dropping
     assert [rule.name for rule in suspected_rules(rules, ["one two"], ["eins zwei drei"])[0]] == ["length_ratio"]
+
+
+@pytest.mark.parametrize("separator", ["", "\n"])
+def test_lines_are_plain_as_the_test_of_one_line_finds(separator: str) -> None:
+    rng = random.Random(4)
+    characters = [*"aZ9 ~&<", "\x7f", "\x1f", "\t", *"éÿÀ×ā¿…語😀"]
+    weights = [30, 10, 5, 12, 2, *[0.3] * 5, 3, 3, 3, *[0.3] * 6]
+    lines = ["".join(rng.choices(characters, weights, k=rng.randrange(8))) for _ in range(4500)]
+    lines[2000] += separator
+    found = plain_lines(lines).tolist()
+    assert found == list(map(is_plain, lines))
+    assert 1000 < sum(found) < 4000
+    assert plain_lines([]).tolist() == []
+
+
+@pytest.mark.parametrize("times", [2, 3, 4])
+def test_repeated_phrases_of_any_number_of_words_are_suspected(times: int) -> None:
+    clean = Clean.model_validate({"rules": [{"repeated_phrases": {"times": times, "min_length": 1}}]})
+    rules = build_rules(clean, LanguagePair(codes=("en", "de"))).dropping
+    rng = random.Random(times)
+    lines = []
+    for _ in range(1500):
+        before, phrase, after = (
+            ["".join(rng.choices("abcé", k=rng.randrange(1, 4))) for _ in range(rng.randrange(most))]
+            for most in (6, 40, 6)
+        )
+        lines.append(" ".join([*before, *phrase * times, *after, f"{len(lines)}"]))
+    suspected = suspected_rules(rules, lines, ["x"] * len(lines))
+    broken = [broken_rule(PairText(line, "x"), rules) for line in lines]
+    assert broken.count("repeated_phrases") > 1000
+    for rule, own in zip(broken, suspected, strict=True):
+        assert rule is None or rule in [each.name for each in own]
+
+
+def test_words_that_occur_often_are_no_repeated_phrase() -> None:
+    rules = build_rules(Clean.model_validate({"rules": "default"}), LanguagePair(codes=("en", "de"))).dropping
+    line = "The man and the dog and a cat saw the house of the man and went home."
+    assert suspected_rules(rules, [line], ["Der Mann, der Hund und die Katze sahen das Haus und gingen heim."]) == [()]

@@ -1,0 +1,249 @@
+"""Answers of large language models: the translation in an answer, and the failures of their own kind.
+
+What can be removed safely is removed and counted: a reasoning section before the answer, a prefix such as
+"Translation:", and quotation marks around the whole answer. An answer that is not only a translation after that has the
+first failure that applies:
+
+    no_answer       the server gave none
+    refusal         the model refuses to translate
+    truncated       the answer reached the limit of its tokens
+    chatter         text about the translation
+    several_lines   more than one line
+    quotes          an unpaired quotation mark that the source does not have
+    echoed          the source within a longer answer
+    wrong_language  another language than the target language
+
+The rules compare an answer with its source: a prefix, quotation mark or phrase that the source has too is part of the
+translation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import regex
+
+from kdmt.choices import AnswerBatch, AnswerFailure, Cleaning
+from kdmt.corpus.language_id import Identifier, open_built_in, share_of
+from kdmt.corpus.rules.character_class import native_characters
+from kdmt.corpus.rules.letters import script_share
+from kdmt.corpus.rules.pair_text import LineText
+from kdmt.distill.text_ids import CLEANINGS
+from kdmt.errors import UserError
+from kdmt.languages import Direction, parse_language, script_of
+
+FINISHED_BY_LENGTH = "length"  # values of the field finish_reason
+FILTERED = "content_filter"
+
+_REASONING = regex.compile(r"\A\s*<think(?:ing)?>.*?</think(?:ing)?>\s*", regex.DOTALL)
+_OPEN_REASONING = regex.compile(r"\A\s*<think(?:ing)?>")
+_AGREEMENT = r"(?:(?:sure|certainly|of course|okay|ok|absolutely)(?:\s+thing)?\s*[!,.:]*\s*)"
+_LEAD = r"(?:here(?:'s|’s|\s+is|\s+are|\s+you\s+go)|below\s+is|this\s+is)"
+_PREFIX = regex.compile(
+    rf"\A\s*\**(?:{_AGREEMENT}?{_LEAD}[^:\n]{{0,80}}\btranslat[^:\n]{{0,80}}"
+    rf"|{_AGREEMENT}?(?:the\s+)?(?:\w+\s+)?translat(?:ion|ed\s+text)(?:\s+(?:in|into|to)\s+\w+)?)\s*\**\s*:\s*\**\s*",
+    regex.IGNORECASE,
+)
+_CHATTER = regex.compile(
+    rf"\A\s*{_AGREEMENT}?{_LEAD}[^.\n]{{0,60}}\btranslat"
+    r"|(?:\A|[\n(*])\s*(?:(?:translator'?s?\s+)?note|explanation)\s*\**:"
+    r"|\blet me know if\b|\bi hope this helps\b|\bplease (?:note|let me know)\b|\bas requested\b"
+    r"|\A\s*(?:sure|certainly|of course|absolutely)\s*!",
+    regex.IGNORECASE,
+)
+_REFUSAL = regex.compile(
+    r"\A\s*(?:i['’]?m (?:very |so |really )?sorry|i am (?:very |so )?sorry|sorry\b|i apologi[sz]e|unfortunately\b|"
+    r"as an ai\b|i (?:can(?:not|['’]t| not)|am (?:not able|unable)|won['’]t|will not)|i['’]m (?:not able|unable))",
+    regex.IGNORECASE,
+)
+_ABOUT_THE_TASK = regex.compile(
+    r"\btranslat|\bas an ai\b|\blanguage model\b|\bai (?:assistant|model)\b|\bthis request\b|\bcomply\b|"
+    r"\b(?:assist|help)(?: you)? with (?:that|this)\b|\bcontent polic|\bguidelines\b|"
+    r"\bprovided? (?:a|the|any) (?:text|sentence)",
+    regex.IGNORECASE,
+)
+_PAIRS = {'"': '"', "“": "”", "„": "“", "«": "»", "»": "«", "‘": "’", "'": "'", "`": "`", "「": "」", "『": "』"}
+_CLOSING = {"„": "“”", "“": "”", "«": "»", "»": "«"}  # further closing marks of an opening one
+_MARKS = '"“”„«»「」『』'  # quotation marks that are not apostrophes too
+_NUMBERED = regex.compile(r"\s*(\d+)\s*[.):]\s+(.*)")
+_MIN_ECHO_WORDS, _MIN_ECHO_CHARACTERS = 3, 15  # a shorter source, such as a name, may be part of its translation
+_MIN_LETTERS = 40  # identification of shorter text is not reliable
+_MIN_SHARE = 0.05  # of the target language against the most probable other one
+_MIN_SCRIPT = 0.5  # of the letters that belong to the script of the target language
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A candidate as the server gave it.
+
+    Attributes:
+        text: the answer, unchanged.
+        finish: why it ended (`finish_reason`), None if unknown.
+    """
+
+    text: str
+    finish: str | None = None
+
+
+@dataclass(frozen=True)
+class Translation:
+    """The translation in an answer.
+
+    Attributes:
+        text: one line.
+        failure: first failure that applies, None if there is none.
+        cleanings: what was removed.
+    """
+
+    text: str
+    failure: AnswerFailure | None = None
+    cleanings: tuple[Cleaning, ...] = ()
+
+    @property
+    def marks(self) -> tuple[AnswerFailure | Cleaning, ...]:
+        """Failure and cleanings."""
+        return (*(() if self.failure is None else (self.failure,)), *self.cleanings)
+
+
+NO_ANSWER = Translation("", "no_answer")
+
+
+@dataclass(frozen=True)
+class LanguageCheck:
+    """Check that a text is in the target language.
+
+    It uses the built-in identifier (`kdmt.corpus.language_id`) if its package is installed and it knows the language,
+    otherwise the script. The value can be sent to another process.
+    """
+
+    direction: Direction
+
+    @property
+    def method(self) -> str:
+        """Name of the method, on which failures depend."""
+        return "script" if self._identifier is None else "py3langid"
+
+    def is_other(self, text: str) -> bool:
+        """Return whether a text is in another language than the target language."""
+        target = self.direction.target
+        if sum(map(str.isalpha, text)) < _MIN_LETTERS:
+            return False
+        letters = native_characters(script_of(target))
+        if letters is not None and script_share(LineText(text), letters) < _MIN_SCRIPT:
+            return True
+        if self._identifier is None:
+            return False
+        probabilities_NL = self._identifier.probabilities([text])
+        share = share_of(self._identifier, probabilities_NL, parse_language(target).language)
+        return float(share[0]) < _MIN_SHARE
+
+    @cached_property
+    def _identifier(self) -> Identifier | None:
+        try:
+            identifier = open_built_in()
+        except UserError:
+            return None
+        known = all(parse_language(code).language in identifier.languages for code in self.direction.sides)
+        return identifier if known else None
+
+    def __getstate__(self) -> dict[str, object]:
+        return {"direction": self.direction}  # without the model
+
+
+def find_translation(answer: Answer, source: str, check: LanguageCheck) -> Translation:
+    """Return the translation in the answer to one source sentence."""
+    text, cleanings = _clean(answer.text, source)
+    failure = _find_failure(text, answer.finish, source, check)
+    return Translation(" ".join(text.split()), failure, cleanings)
+
+
+def _clean(text: str, source: str) -> tuple[str, tuple[Cleaning, ...]]:
+    """Return the text without what can be removed safely, and the names of what was removed."""
+    done: set[Cleaning] = set()
+    if match := _REASONING.match(text):
+        text = text[match.end() :]
+        done.add("removed_reasoning")
+    match = _PREFIX.match(text)
+    if match and match.end() < len(text.rstrip()) and not _PREFIX.match(source):
+        text = text[match.end() :]
+        done.add("removed_prefix")
+    text = text.strip()
+    if _is_quoted(text) and source.strip()[:1] not in _PAIRS:
+        text = text[1:-1].strip()
+        done.add("removed_quotes")
+    return text, tuple(name for name in CLEANINGS if name in done)
+
+
+def _is_quoted(text: str) -> bool:
+    """Return whether one pair of quotation marks encloses the whole text."""
+    if len(text) < 3 or text[0] not in _PAIRS:
+        return False
+    closing = _CLOSING.get(text[0], _PAIRS[text[0]])
+    inside = text[1:-1]
+    return text[-1] in closing and not any(mark in inside for mark in (text[0], text[-1]))
+
+
+def _find_failure(text: str, finish: str | None, source: str, check: LanguageCheck) -> AnswerFailure | None:
+    if finish == FILTERED:
+        return "refusal"
+    if _REFUSAL.match(text) and _ABOUT_THE_TASK.search(text) and not _ABOUT_THE_TASK.search(source):
+        return "refusal"
+    if finish == FINISHED_BY_LENGTH or _OPEN_REASONING.match(text):
+        return "truncated"
+    if _CHATTER.search(text) and not _CHATTER.search(source):
+        return "chatter"
+    if "\n" in text or "\r" in text:
+        return "several_lines"
+    if _has_unpaired_quote(text) and not any(mark in source for mark in _MARKS):
+        return "quotes"
+    if _is_echoed(text, source):
+        return "echoed"
+    return "wrong_language" if check.is_other(text) else None
+
+
+def _has_unpaired_quote(text: str) -> bool:
+    return sum(map(text.count, _MARKS)) % 2 == 1
+
+
+def _is_echoed(text: str, source: str) -> bool:
+    """Return whether an answer has the whole source and more; an answer that equals the source is a copy instead."""
+    source, text = (" ".join(each.casefold().split()) for each in (source, text))
+    is_long = len(source) >= _MIN_ECHO_CHARACTERS and len(source.split()) >= _MIN_ECHO_WORDS
+    return is_long and source in text and len(text) > len(source) + 1
+
+
+# ---------------------------------------------------------------------------------------- requests of several sentences
+
+
+def join_sources(sources: Sequence[str], batch: AnswerBatch) -> str:
+    """Return the text of a request with several sentences."""
+    if batch == "paragraph":
+        return "\n".join(sources)
+    return "\n".join(f"{number}. {source}" for number, source in enumerate(sources, start=1))
+
+
+def split_answer(answer: Answer, count: int, batch: AnswerBatch) -> list[Answer | None]:
+    """Return the answer of each of `count` sentences in the answer to all of them.
+
+    If lines are missing, or numbers are not 1 to `count` in this order, it is not known which line belongs to which
+    sentence, and all are None. Only if the limit of tokens cut the answer off, the lines before the last one are used.
+    """
+    text = _REASONING.sub("", answer.text)
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    if lines and (match := _PREFIX.match(lines[0])) and match.end() == len(lines[0]):
+        del lines[0]
+    is_cut = answer.finish == FINISHED_BY_LENGTH
+    nothing: list[Answer | None] = [None] * count
+    if batch == "sentences":
+        matches = [_NUMBERED.fullmatch(line) for line in lines]
+        if [match and int(match[1]) for match in matches] != list(range(1, len(lines) + 1)):
+            return nothing
+        lines = [match[2].strip() for match in matches if match]
+        if is_cut and len(lines) <= count:
+            whole = lines[:-1]
+            return [*map(Answer, whole), *nothing[len(whole) :]]
+    if is_cut or answer.finish == FILTERED or len(lines) != count:
+        return nothing
+    return [Answer(line) for line in lines]

@@ -1,0 +1,177 @@
+"""Reranking: choice of the candidate with the highest value of a linear model over features.
+
+Shapes: N candidates of a sentence, F features.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import lru_cache, partial
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kdmt.choices import FeatureName
+from kdmt.config import Rerank
+from kdmt.corpus.codec import TextCodec
+from kdmt.corpus.sentence_lengths import SLACK
+from kdmt.distill.mbr import ExpectedUtility
+from kdmt.distill.selection import ALL, Candidate, Choice, Line, Selector
+from kdmt.errors import UserError
+from kdmt.interop.kenlm import KenLM
+
+LogProbs = Callable[[Sequence[str]], Sequence[float]]  # lines of words -> log-probability of each
+
+
+@dataclass(frozen=True)
+class Features:
+    """The features of candidates. They can be sent to other processes.
+
+    Attributes:
+        names: names of the features that are computed.
+        files: names of the features from files, in the order of `Candidate.given`.
+        expected: expected utility.
+        lenpen: exponent of the length by which scores are divided.
+        typical_ratio: typical number of target characters per source character.
+        language_model: log-probabilities of lines, if there is such a feature.
+    """
+
+    names: tuple[FeatureName, ...]
+    files: tuple[str, ...] = ()
+    expected: ExpectedUtility = field(default_factory=ExpectedUtility)
+    lenpen: float = 1.0
+    typical_ratio: float = 1.0
+    language_model: LogProbs | None = None
+
+    @classmethod
+    def of(
+        cls,
+        settings: Rerank,
+        *,
+        expected: ExpectedUtility,
+        lenpen: float,
+        typical_ratio: float,
+        corpus: Path,
+    ) -> Features:
+        """Return the features that the section `distill.rerank` describes.
+
+        Args:
+            corpus: folder of the prepared corpus, whose pieces the language model has.
+        """
+        path = settings.language_model
+        return cls(
+            tuple(settings.features),
+            tuple(settings.files),
+            replace(expected, prune=0),  # every candidate needs a value
+            lenpen,
+            typical_ratio,
+            None if path is None else partial(_piece_log_probs, Path(path), corpus),
+        )
+
+    @property
+    def all_names(self) -> tuple[str, ...]:
+        """Return the names in the order of the values."""
+        return (*self.names, *self.files)
+
+    def __call__(self, candidates: Sequence[Candidate], line: Line) -> NDArray[np.float64]:
+        """Return the features of each candidate [N, F].
+
+        Raises:
+            UserError: if a value is infinite, which a linear model cannot use.
+        """
+        values_NF = np.empty((len(candidates), len(self.all_names)))
+        for column, name in enumerate(self.names):
+            values_NF[:, column] = FEATURES[name](self, candidates, line)
+        values_NF[:, len(self.names) :] = [candidate.given for candidate in candidates]
+        infinite = np.flatnonzero(~np.isfinite(values_NF).all(axis=0))
+        if len(infinite):
+            raise UserError(f"the feature {self.all_names[infinite[0]]!r} of a candidate is not a finite number")
+        return values_NF
+
+
+def _scores(_: Features, candidates: Sequence[Candidate], __: Line) -> list[float]:
+    return [each.score for each in candidates]
+
+
+def _log_probs(features: Features, candidates: Sequence[Candidate], _: Line) -> list[float]:
+    return [each.score * each.length**features.lenpen for each in candidates]
+
+
+def _lengths(_: Features, candidates: Sequence[Candidate], __: Line) -> list[float]:
+    return [float(each.length) for each in candidates]
+
+
+def _ratios(features: Features, candidates: Sequence[Candidate], line: Line) -> list[float]:
+    typical = math.log(len(line.source) * features.typical_ratio + SLACK)
+    return [abs(math.log(len(each.words) + SLACK) - typical) for each in candidates]
+
+
+def _draws(_: Features, candidates: Sequence[Candidate], __: Line) -> list[float]:
+    return [math.log1p(each.count) for each in candidates]
+
+
+def _utilities(features: Features, candidates: Sequence[Candidate], _: Line) -> NDArray[np.float64]:
+    return features.expected(candidates)
+
+
+def _fluencies(features: Features, candidates: Sequence[Candidate], _: Line) -> Sequence[float]:
+    assert features.language_model is not None
+    return features.language_model([each.words for each in candidates])
+
+
+# name in `distill.rerank.features` -> values of the candidates
+FEATURES: dict[FeatureName, Callable[[Features, Sequence[Candidate], Line], Sequence[float] | NDArray[np.float64]]] = {
+    "score": _scores,
+    "log_prob": _log_probs,
+    "length": _lengths,
+    "ratio": _ratios,
+    "count": _draws,
+    "mbr": _utilities,
+    "language_model": _fluencies,
+}
+
+
+def _piece_log_probs(path: Path, corpus: Path, lines: Sequence[str]) -> list[float]:
+    """Return the natural log-probability of each line under a KenLM model of pieces, with </s>."""
+    codec, model = _open_language_model(path, corpus)
+    found = []
+    for tokens in codec.encode_target(lines):
+        state, log_prob = model.start(), 0.0
+        for token in tokens.tolist()[:-1]:
+            state, piece = model.extend(state, token)
+            log_prob += piece
+        found.append(log_prob + model.end(state))
+    return found
+
+
+@lru_cache(maxsize=1)
+def _open_language_model(path: Path, corpus: Path) -> tuple[TextCodec, KenLM]:
+    codec = TextCodec.load(corpus)
+    return codec, KenLM(path, codec.tgt_dictionary.symbols)
+
+
+def by_linear_model(features: Features, weights: Mapping[str, float]) -> Selector:
+    """Return the rule that chooses the first candidate with the highest weighted sum of features.
+
+    Args:
+        weights: weight of each feature by its name.
+    """
+    weights_F = np.array([weights[name] for name in features.all_names])
+    return Selector(
+        depth=ALL,
+        choose=partial(_highest_value, features=features, weights_F=weights_F),
+        reason="highest value of the linear model",
+        columns=("value", *features.all_names),
+    )
+
+
+def _highest_value(
+    candidates: Sequence[Candidate], line: Line, *, features: Features, weights_F: NDArray[np.float64]
+) -> list[Choice]:
+    values_NF = features(candidates, line)
+    value_N = values_NF @ weights_F
+    best = int(np.argmax(value_N))
+    return [Choice(best, values=(float(value_N[best]), *values_NF[best].tolist()))]

@@ -1,0 +1,90 @@
+"""Text as ids, for teachers that answer with text: marks, and the bytes of UTF-8.
+
+The blocks of other teachers hold ids of their vocabularies. Those of a teacher that answers with text use this one:
+
+    0 to 3      <s>, <pad>, </s>, <unk>, as everywhere
+    4 to 259    the bytes 0 to 255
+    260 and up  marks: failures of an answer and the ways in which it was cleaned (`kdmt.distill.llm_answers`)
+
+The marks of a hypothesis come before its bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import get_args
+
+import numpy as np
+import regex
+from numpy.typing import NDArray
+
+from kdmt.choices import AnswerFailure, Cleaning
+from kdmt.config import Failures
+from kdmt.distill.failures import CODES, Codes, Flags, find_token_failures
+from kdmt.types import EOS
+
+_FIRST_BYTE = 4
+_FIRST_MARK = _FIRST_BYTE + 256
+ANSWER_FAILURES: tuple[AnswerFailure, ...] = get_args(AnswerFailure)
+CLEANINGS: tuple[Cleaning, ...] = get_args(Cleaning)
+_MARKS: tuple[str, ...] = (*ANSWER_FAILURES, *CLEANINGS)
+VOCAB_SIZE = _FIRST_MARK + len(_MARKS)
+# what the search for loops compares: words, and single characters of the scripts that do not separate words
+_UNITS = regex.compile(r"[\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}\p{Tibetan}]|[^\s\p{Han}]+")
+
+
+def encode_source(text: str) -> NDArray[np.int64]:
+    """Return the ids of a source sentence, with </s>."""
+    return np.append(_bytes_to_ids(text), EOS)
+
+
+def encode_answer(text: str, marks: Sequence[AnswerFailure | Cleaning]) -> tuple[int, ...]:
+    """Return the ids of a hypothesis without </s>: its marks in the order of the vocabulary, then its text."""
+    ids = sorted(_FIRST_MARK + _MARKS.index(mark) for mark in marks)
+    return (*ids, *_bytes_to_ids(text).tolist())
+
+
+def decode_text(ids: NDArray[np.integer]) -> str:
+    """Return the text of ids; </s> and marks are left out."""
+    is_byte = (ids >= _FIRST_BYTE) & (ids < _FIRST_MARK)
+    return (ids[is_byte] - _FIRST_BYTE).astype(np.uint8).tobytes().decode("utf-8", errors="replace")
+
+
+def split_hypotheses(tokens: NDArray[np.integer], sizes: NDArray[np.integer]) -> list[NDArray[np.integer]]:
+    """Return the ids of each hypothesis."""
+    return np.split(tokens, np.cumsum(sizes[:-1], dtype=np.int64)) if len(sizes) else []
+
+
+def count_marks(tokens: NDArray[np.integer]) -> dict[str, int]:
+    """Return how often each mark occurs, without those that do not."""
+    counts = np.bincount(tokens[tokens >= _FIRST_MARK].astype(np.int64) - _FIRST_MARK, minlength=len(_MARKS))
+    return {mark: count for mark, count in zip(_MARKS, counts.tolist(), strict=True) if count}
+
+
+def find_answer_failures(
+    tokens: NDArray[np.integer], sizes: NDArray[np.integer], at_limit: Flags, settings: Failures
+) -> Codes:
+    """Return the code of the first failure of each hypothesis; see `find_token_failures`.
+
+    A failure that a hypothesis is marked with comes first. Loops are searched for among words instead of bytes, since
+    four zeros in a number are no loop.
+    """
+    hypotheses = split_hypotheses(tokens, sizes)
+    units = [_UNITS.findall(decode_text(hypothesis)) for hypothesis in hypotheses]
+    numbers: dict[str, int] = {}
+    ids = [numbers.setdefault(unit, _FIRST_BYTE + len(numbers)) for own in units for unit in own]
+    codes_N = find_token_failures(
+        np.array(ids, dtype=np.int64),
+        np.array([len(own) for own in units], dtype=np.int32),
+        at_limit,
+        repetition_times=settings.repetition_times,
+    )
+    for place, hypothesis in enumerate(hypotheses):
+        mark = int(hypothesis[0]) - _FIRST_MARK if len(hypothesis) else -1
+        if 0 <= mark < len(ANSWER_FAILURES):
+            codes_N[place] = CODES[ANSWER_FAILURES[mark]]
+    return codes_N
+
+
+def _bytes_to_ids(text: str) -> NDArray[np.int64]:
+    return np.frombuffer(text.encode("utf-8", errors="replace"), dtype=np.uint8).astype(np.int64) + _FIRST_BYTE
