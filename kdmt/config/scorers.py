@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, Strict, model_validator
 
+from kdmt.choices import AgreementMetric
 from kdmt.config.section import Section, execution
 
 Bounds = Annotated[tuple[float | None, float | None], Strict(False)]
@@ -35,6 +36,9 @@ class Scorer(Section):
         600.0, gt=0.0, description="Number of seconds without output after which the process is started again"
     )
     restarts: int = execution(3, ge=0, description="Maximum number of restarts after the process ended or was silent")
+    human_agreement: AgreementMetric | None = execution(
+        None, description="Metric whose figures of agreement with people are shown for differences; null for none"
+    )
     environment: str | None = execution(
         None, description="Folder of the virtual environment whose programs are used; null for that of kdmt"
     )

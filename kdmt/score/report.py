@@ -16,11 +16,14 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text  # brackets in Text are not interpreted as markup
 
+from kdmt.choices import AgreementMetric
 from kdmt.files import write_text
 from kdmt.html_page import page_html, table_html
 from kdmt.models.checkpoint_choice import describe_updates
+from kdmt.score.human_agreement import agreement
 from kdmt.score.metrics import METRICS, MetricScore, main_metric, metric_label
 from kdmt.score.pareto import Point, pareto_svg
+from kdmt.score.report_notes import NO_NOTES, ReportNotes
 from kdmt.score.score_files import Comparison, Missing, ScoreRow, TakenCheckpoint
 from kdmt.score.significance import mean_and_sd
 
@@ -62,6 +65,7 @@ def render_table(
     comparisons: Sequence[Comparison] = (),
     *,
     missing: Sequence[Missing] = (),
+    extra: ReportNotes = NO_NOTES,
     width: int = 100,
     ascii_only: bool = False,
 ) -> str:
@@ -74,6 +78,7 @@ def render_table(
         rows: rows of scores.json.
         comparisons: comparisons for the columns of p-values; if empty, there are no such columns.
         missing: systems without scores, each shown as a line in the tables of scores.
+        extra: notes that follow from the settings.
         width: number of columns of the terminal. In a narrow terminal, names are wrapped; figures are not.
         ascii_only: whether to use only ASCII for lines and signs, for terminals without Unicode.
 
@@ -82,10 +87,10 @@ def render_table(
     """
     text = io.StringIO()
     console = Console(file=text, width=width, color_system=None, force_terminal=False, legacy_windows=False)
-    for table in _tables(rows, comparisons, missing):
+    for table in _tables(rows, comparisons, missing, extra):
         console.print(_rich_table(table, ascii_only=ascii_only), crop=False)
         console.print()
-    notes = "\n".join(_notes(rows, comparisons, missing))
+    notes = "\n".join(_notes(rows, comparisons, missing, extra))
     console.print(notes, soft_wrap=True, markup=False, highlight=False)
     drawn = _in_ascii(text.getvalue()) if ascii_only else text.getvalue()
     return "\n".join(line.rstrip() for line in drawn.splitlines()) + "\n"
@@ -97,6 +102,7 @@ def write_html(
     comparisons: Sequence[Comparison] = (),
     *,
     missing: Sequence[Missing] = (),
+    extra: ReportNotes = NO_NOTES,
     title: str = "Scores",
 ) -> None:
     """Write the tables and signatures of `render_table`, and plots of the main metric against speed, as an HTML page.
@@ -104,15 +110,18 @@ def write_html(
     Raises:
         ValueError: if there are no rows.
     """
-    tables = "\n".join([*(_html_table(table) for table in _tables(rows, comparisons, missing)), *_pictures(rows)])
-    notes = "\n".join(f"<p><code>{html.escape(note)}</code></p>" for note in _notes(rows, comparisons, missing))
+    drawn = [_html_table(table) for table in _tables(rows, comparisons, missing, extra)]
+    tables = "\n".join([*drawn, *_pictures(rows)])
+    notes = "\n".join(f"<p><code>{html.escape(note)}</code></p>" for note in _notes(rows, comparisons, missing, extra))
     write_text(path, page_html(title, f"{tables}\n{notes}"))
 
 
 # ------------------------------------------------------------------------------------------------------------ content
 
 
-def _tables(rows: Sequence[ScoreRow], comparisons: Sequence[Comparison], missing: Sequence[Missing]) -> list[_Table]:
+def _tables(
+    rows: Sequence[ScoreRow], comparisons: Sequence[Comparison], missing: Sequence[Missing], extra: ReportNotes
+) -> list[_Table]:
     if not rows:
         raise ValueError("there are no scores to report")
     names = [_Column("system", lambda group: group[0].system, is_figure=False)]
@@ -127,13 +136,43 @@ def _tables(rows: Sequence[ScoreRow], comparisons: Sequence[Comparison], missing
     for test_set in dict.fromkeys(row.test_set for row in rows):
         rows_here = [row for row in rows if row.test_set == test_set]
         comparisons_here = [comparison for comparison in comparisons if comparison.test_set == test_set]
-        columns = names + _score_columns(rows_here, comparisons_here)
+        columns = names + _score_columns(rows_here, comparisons_here, extra)
         title = f"{test_set}{_references_note(rows_here)}"
         tables.append(_Table(title, columns, _groups(rows_here), list(_missing_names(rows, missing))))
+        tables += _difference_tables(test_set, names, rows_here, comparisons_here, extra)
     return [
         *tables,
         _Table("size and speed (medians over test sets and seeds)", names + _cost_columns(rows), _groups(rows)),
     ]
+
+
+def _difference_tables(
+    test_set: str,
+    names: Sequence[_Column],
+    rows: Sequence[ScoreRow],
+    comparisons: Sequence[Comparison],
+    extra: ReportNotes,
+) -> Iterator[_Table]:
+    """Yield a table for each baseline: differences of scores, and how often people agree with such differences."""
+    metrics = [name for name in _metric_names(rows) if name in extra.agreement]
+    for baseline in dict.fromkeys(comparison.baseline for comparison in comparisons):
+        base = [row for row in rows if row.system == baseline]
+        groups = _groups(row for row in rows if row.system != baseline)
+        if metrics and base and groups:
+            cells = {metric: partial(_difference, metric, extra.agreement[metric], base) for metric in metrics}
+            columns = [_Column(_column_label(metric, extra), cells[metric], is_score=True) for metric in metrics]
+            title = f"{test_set}: differences from {baseline} (share of people's judgements that agree)"
+            yield _Table(title, [*names, *columns], groups)
+
+
+def _difference(metric: str, known_as: AgreementMetric, base: Sequence[ScoreRow], group: Group) -> str:
+    """Return the difference of means over seeds, from the baseline with the same way of decoding, or its first one."""
+    alike = [row for row in base if _way(row) == _way(group[0])] or [row for row in base if _way(row) == _way(base[0])]
+    own, other = ([row.scores[metric] for row in each if metric in row.scores] for each in (group, alike))
+    if not own or not other:
+        return ""
+    difference = statistics.fmean(score.value for score in own) - statistics.fmean(score.value for score in other)
+    return f"{difference:+.{_digits(own[0])}f} ({agreement(difference, known_as):.0f}%)"
 
 
 def _references_note(rows: Iterable[ScoreRow]) -> str:
@@ -163,10 +202,10 @@ def _way(row: ScoreRow) -> str:
     return str(row.beam) if row.iterations is None else f"{row.iterations} it."
 
 
-def _score_columns(rows: Sequence[ScoreRow], comparisons: Sequence[Comparison]) -> list[_Column]:
+def _score_columns(rows: Sequence[ScoreRow], comparisons: Sequence[Comparison], extra: ReportNotes) -> list[_Column]:
     columns = []
     for name in _metric_names(rows):
-        columns.append(_Column(metric_label(name), partial(_mean_score, name), is_score=True))
+        columns.append(_Column(_column_label(name, extra), partial(_mean_score, name), is_score=True))
         if any(name in row.second_scores for row in rows):
             columns.append(_Column(_second_label(name), partial(_mean_second_score, name), is_score=True))
     for baseline in dict.fromkeys(comparison.baseline for comparison in comparisons):
@@ -189,6 +228,11 @@ def _external_names(rows: Iterable[ScoreRow]) -> list[str]:
 
 def _main_metric(rows: Iterable[ScoreRow]) -> str:
     return main_metric(_metric_names(rows))
+
+
+def _column_label(name: str, extra: ReportNotes) -> str:
+    """Return the heading of a metric, with a mark if it chose training targets."""
+    return f"{metric_label(name)}{'*' if name in extra.chose else ''}"
 
 
 def _second_label(name: str) -> str:
@@ -255,7 +299,9 @@ def _p_values(comparisons: Iterable[Comparison], metric: str, group: Group) -> s
     return low if low == high else f"{low}–{high}"
 
 
-def _notes(rows: Sequence[ScoreRow], comparisons: Sequence[Comparison], missing: Sequence[Missing]) -> list[str]:
+def _notes(
+    rows: Sequence[ScoreRow], comparisons: Sequence[Comparison], missing: Sequence[Missing], extra: ReportNotes
+) -> list[str]:
     """Return the signatures of all scores in the tables, and notes on how the figures were measured."""
     signatures = []
     for name in _metric_names(rows):
@@ -270,6 +316,15 @@ def _notes(rows: Sequence[ScoreRow], comparisons: Sequence[Comparison], missing:
     errors = dict.fromkeys(name for row in rows for name, score in row.scores.items() if not score.higher_is_better)
     notes += [f"{metric_label(name)} is a rate of errors: lower is better" for name in errors if name in METRICS]
     notes += [_external_note(name, rows) for name in _external_names(rows)]
+    for name in _metric_names(rows):
+        if name in extra.chose:
+            what = "; ".join(extra.chose[name])
+            notes.append(f"* {metric_label(name)} is no independent evidence where it chose what is scored: {what}")
+    if comparisons and extra.agreement.keys() & set(_metric_names(rows)):
+        notes.append(
+            "the share of people's judgements that agree with a difference is that of Kocmi et al. (2024), for systems "
+            "of WMT; it does not replace p"
+        )
     engines = {_engine(row) for row in rows}
     if len(engines) == 1:
         notes.append(f"decoded with {engines.pop()}")

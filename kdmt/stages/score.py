@@ -15,6 +15,7 @@ from kdmt.flow.stage import Stage
 from kdmt.models.checkpoint_folder import checkpoint_sha256, resolve_checkpoint, resolve_name
 from kdmt.score.metrics import DEFAULT_METRICS
 from kdmt.score.report import render_table
+from kdmt.score.report_notes import report_notes
 from kdmt.score.score_files import Missing, ReportFiles, read_comparisons, read_scores
 from kdmt.score.scorers.segments import model_inputs
 from kdmt.score.systems import System
@@ -114,6 +115,7 @@ def _show(workspace: Workspace) -> None:
     rows, missing = read_scores(reports.scores)
     comparisons = read_comparisons(reports.significance)
     width = shutil.get_terminal_size(fallback=(110, 24)).columns
-    table = render_table(rows, comparisons, missing=missing, width=width, ascii_only=not shows_unicode())
+    extra = report_notes(workspace.config)
+    table = render_table(rows, comparisons, missing=missing, extra=extra, width=width, ascii_only=not shows_unicode())
     workspace.show(printable(table, keep="\n"))
     workspace.show(printable(f"scores: {reports.scores}   report: {reports.page}   translations: {workspace.score}/"))

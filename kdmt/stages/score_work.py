@@ -29,6 +29,7 @@ from kdmt.runtime import pick_device, use_threads
 from kdmt.score.latency import measure_speed
 from kdmt.score.metrics import MetricScore
 from kdmt.score.report import write_html
+from kdmt.score.report_notes import report_notes
 from kdmt.score.score_files import Missing, ReportFiles, ScoreRow, TakenCheckpoint, write_comparisons, write_scores
 from kdmt.score.systems import System, SystemRun, Way, compare_runs, file_name, taken_checkpoint
 from kdmt.score.test_sets import References, TestSet
@@ -77,7 +78,7 @@ def score_systems(
     comparisons = compare_runs(runs, test_sets, baseline=baseline, samples=samples, segments=segments)
     write_scores(reports.scores, rows, missing)
     write_comparisons(reports.significance, comparisons)
-    write_html(reports.page, rows, comparisons, missing=missing, title=config.name)
+    write_html(reports.page, rows, comparisons, missing=missing, extra=report_notes(config), title=config.name)
     texts = [_text_file(workspace, run.file) for run in runs]
     decoded = [path for run in runs for path in translations.files(run.file)]
     finish(folder, plan, outputs=[*texts, *decoded, *reports.all()], facts={"systems": len(systems)})

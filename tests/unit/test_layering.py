@@ -50,7 +50,7 @@ WITHOUT_TORCH = {
     *("cli", "api", "spawn"),
     *(f"commands.{name}" for name in ("clean", "find", "lock", "new", "pipeline_file", "run", "schema", "status")),
     *("score.metrics", "score.pareto", "score.score_files", "score.report", "score.significance", "score.systems"),
-    *("score.test_sets", "score.translations", "stages.score"),
+    *("score.human_agreement", "score.report_notes", "score.test_sets", "score.translations", "stages.score"),
     *(f"score.scorers.{name}" for name in ("cache", "process", "segments", "adapters.chrf", "adapters.serving")),
     *(f"models.{name}" for name in ("architecture", "average_record", "checkpoint_folder", "description")),
     *(

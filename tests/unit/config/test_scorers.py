@@ -13,7 +13,9 @@ from kdmt.config.flattening import flatten_settings
 
 def test_what_does_not_change_scores_is_an_execution_setting() -> None:
     settings = Scorer(command=["x"])
-    assert set(flatten_settings(settings, "execution")) == {"batch_size", "timeout", "restarts", "environment"}
+    assert set(flatten_settings(settings, "execution")) == {
+        *("batch_size", "timeout", "restarts", "environment", "human_agreement"),
+    }
 
 
 def test_a_range_is_given_as_a_list() -> None:
