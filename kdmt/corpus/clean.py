@@ -314,9 +314,13 @@ def _swap_sides(raw: Pair, cleaned: Pair, rules: RuleSet, counts: collections.Co
     if rules.changing[0] == rules.changing[1]:
         return cleaned[1], cleaned[0]
     before: collections.Counter[str] = collections.Counter()
-    _clean_pair(raw, rules, before)
+    for line, changing in zip(raw, rules.changing, strict=True):
+        clean_line(line, changing, before)
     counts.subtract(before)
-    return _clean_pair((raw[1], raw[0]), rules, counts)
+    source, target = (
+        clean_line(line, changing, counts) for line, changing in zip(raw[::-1], rules.changing, strict=True)
+    )
+    return source, target
 
 
 def _judge_languages(pairs: Sequence[Pair], rule: LanguageRule | None) -> tuple[set[int], set[int]]:
