@@ -38,7 +38,7 @@ CHECKPOINT_PREFERENCE: tuple[CheckpointName, ...] = ("average", "best", "last") 
 SubwordSide = Literal["both", "source", "target"]
 LRSchedule = Literal["inverse_sqrt", "linear", "cosine", "polynomial_decay", "wsd"]
 BestMetric = Literal["loss", "bleu", "chrf"]
-ScoreMetric = Literal["bleu", "chrf", "chrf++", "ter"]  # of the score stage
+ScoreMetric = Literal["bleu", "chrf", "chrf++", "ter", "spbleu"]  # of the score stage
 OnDivergence = Literal["stop", "skip"]  # for a loss or gradient that is not finite, or a gradient that is too large
 Parallelism = Literal["ddp", "fsdp"]
 

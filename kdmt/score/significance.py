@@ -51,6 +51,7 @@ def paired_bootstrap(
     tokenize: str = "13a",
     lowercase: bool = False,
     metrics: Sequence[str] = DEFAULT_METRICS,
+    spbleu_model: str | None = None,
 ) -> PairedBootstrap:
     """Compare each system with the baseline by paired bootstrap resampling (Koehn 2004), in one process.
 
@@ -72,6 +73,7 @@ def paired_bootstrap(
         seed: positive integer; for sacreBLEU, 0 means a different seed each time.
         tokenize, lowercase: as for `Metric.score`.
         metrics: names in `METRICS`.
+        spbleu_model: as for `Metric.score`.
 
     Raises:
         ValueError: if the baseline is unknown, a system differs in length from the references, there is no sentence,
@@ -84,13 +86,14 @@ def paired_bootstrap(
     from sacrebleu.significance import PairedTest
 
     ordered = [(baseline, systems[baseline]), *((name, systems[name]) for name in systems if name != baseline)]
-    made = {name: METRICS[name].make(tokenize, lowercase) for name in metrics}
-    with _sacrebleu_seed(seed):
-        test = PairedTest(ordered, made, [references, *further], test_type="bs", n_samples=samples, n_jobs=1)
-    signatures, results = test()
     systems_in_order = [name for name, _ in ordered]
     estimates, texts = {}, {}
-    for name, known in zip(made, test.metrics, strict=True):  # sacreBLEU uses other names, such as chrF2
+    for name in metrics:  # one at a time, because sacreBLEU has the same name for BLEU and spBLEU
+        made = {name: METRICS[name].make(tokenize, lowercase, spbleu_model)}
+        with _sacrebleu_seed(seed):
+            test = PairedTest(ordered, made, [references, *further], test_type="bs", n_samples=samples, n_jobs=1)
+        signatures, results = test()
+        (known,) = test.metrics  # sacreBLEU uses other names, such as chrF2
         estimates[name] = _estimates(systems_in_order, cast("list[Result]", results[known]))
         texts[name] = str(signatures[known])
     return PairedBootstrap(baseline, samples, seed, estimates, texts)

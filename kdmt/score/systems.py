@@ -134,6 +134,7 @@ def _compare(
         tokenize=test_set.first.tokenize,
         lowercase=test_set.first.lowercase,
         metrics=test_set.metrics,
+        spbleu_model=test_set.first.spbleu_model,
     )
     p_values = {}
     for metric, estimates in found.estimates.items():

@@ -25,14 +25,15 @@ from kdmt.streams import shows_unicode
 from kdmt.terminal import printable
 
 
-def check_language_model(score: Score) -> None:
-    """Check that the language model exists, before anything is trained.
+def check_score_files(score: Score) -> None:
+    """Check that the language model and the model of spBLEU exist, before anything is trained.
 
     Raises:
-        UserError: if it does not exist; the message has the YAML path.
+        UserError: if one does not exist; the message has the YAML path.
     """
-    if score.nat.ctc_lm is not None and not Path(score.nat.ctc_lm).is_file():
-        raise UserError(f"score.nat.ctc_lm: {score.nat.ctc_lm}: no such file")
+    for setting, path in (("nat.ctc_lm", score.nat.ctc_lm), ("spbleu_model", score.spbleu_model)):
+        if path is not None and not Path(path).is_file():
+            raise UserError(f"score.{setting}: {path}: no such file")
 
 
 def score_stage(
@@ -77,6 +78,8 @@ def _plan(workspace: Workspace, systems: Sequence[System], missing: Sequence[Mis
         inputs[f"{system.name}/seed_{system.seed}"] = checkpoint_sha256(checkpoint)
     if settings.nat.ctc_lm is not None:
         inputs["score.nat.ctc_lm"] = known_sha256(Path(settings.nat.ctc_lm))
+    if settings.spbleu_model is not None:
+        inputs["score.spbleu_model"] = known_sha256(Path(settings.spbleu_model))
     extra: dict[str, object] = {"baseline": _baseline(workspace.config, systems)}
     extra["never trained"] = [f"{each.system} seed {each.seed}" for each in missing]
     scorers = workspace.config.scorers_of_score

@@ -91,7 +91,8 @@ def _text_file(workspace: Workspace, name: str) -> Path:
 def _test_set(workspace: Workspace, name: str) -> TestSet:
     tokenize, lowercase = bleu_tokenizer(workspace), workspace.config.scores_lowercased
     further = read_further(workspace, name, as_words=not workspace.config.score.detokenized)
-    first = References(read_references(workspace, name), tokenize, lowercase, further)
+    model = workspace.config.score.spbleu_model
+    first = References(read_references(workspace, name), tokenize, lowercase, further, model)
     return TestSet(first, _second_form(workspace, name), workspace.config.score.metrics)
 
 
@@ -106,10 +107,12 @@ def _second_form(workspace: Workspace, name: str) -> References | None:
     if workspace.config.score.detokenized:
         words = join_words(workspace, read_lines(workspace.prepare / f"{name}.{tgt}"))
         tokenize = "none" if spaced_sides(workspace)[1] else bleu_tokenizer(workspace)
-        return References(words, tokenize, further=read_further(workspace, name, as_words=True))
+        further = read_further(workspace, name, as_words=True)
+        return References(words, tokenize, further=further, spbleu_model=workspace.config.score.spbleu_model)
     raw = read_lines(workspace.prepare / f"{name}.raw.{tgt}")
     further = read_further(workspace, name, as_words=False)
-    return References(raw, bleu_tokenizer(workspace), text.lowercase, further)
+    model = workspace.config.score.spbleu_model
+    return References(raw, bleu_tokenizer(workspace), text.lowercase, further, model)
 
 
 # ----------------------------------------------------------------------------------------------------------- one system

@@ -130,3 +130,25 @@ def test_names_that_cannot_be_are_refused(setting: str, expected: str) -> None:
         result = score("--set", setting)
     assert result.code == 2
     assert expected in result.err
+
+
+@pytest.mark.usefixtures("finished")
+def test_spbleu_is_a_column_with_the_pieces_of_a_given_model() -> None:
+    model = TINY / "prepare/tokenizer/joint.model"
+    sets = ["--set", "score.metrics=[bleu, spbleu]", "--set", f"score.spbleu_model={model}"]
+    result = score(*sets)
+    assert result.code == 0, result.err
+    row = rows()[0]
+    assert "tok:spm-joint-" in row["scores"]["spbleu"]["signature"]
+    assert row["scores"]["spbleu"]["value"] != row["scores"]["bleu"]["value"]
+    assert "spBLEU" in result.out
+    assert "up to date" in score(*sets).err
+    for wrong, expected in (
+        (["--set", "score.metrics=[spbleu]"], "'spbleu' in 'metrics' needs 'spbleu_model'"),
+        (["--set", f"score.spbleu_model={model}"], "'spbleu' in 'metrics' needs 'spbleu_model'"),
+        ([*sets[:3], "score.spbleu_model=no.model"], "score.spbleu_model: no.model: no such file"),
+    ):
+        with unharmed():
+            refused = score(*wrong)
+        assert refused.code == 2
+        assert expected in refused.err

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
 from kdmt.config import Scorer
-from kdmt.score.scorers.adapters.metricx import SCORE_TOKEN, input_text
+from kdmt.score.scorers.adapters.metricx import SCORE_TOKEN, input_text, score_texts
 from kdmt.score.scorers.process import Segment
 from kdmt.score.scorers.segments import open_scorer, score_segments
 
@@ -46,7 +47,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with torch.no_grad():
         for parameter in mt5.parameters():
             parameter.normal_(std=0.5)
-        mt5.lm_head.weight[SCORE_TOKEN] *= 5
+        mt5.lm_head.weight[SCORE_TOKEN] *= -5  # positive logits
     mt5.save_pretrained(folder)
     return folder
 
@@ -83,8 +84,34 @@ def test_scores_are_the_limited_logits_of_one_token(model: Path, tmp_path: Path,
         for each in SEGMENTS
     ]
     logits = expected(model, inputs)
-    assert len({*np.clip(logits, 0, 25)}) > 2
-    np.testing.assert_allclose(found, np.clip(logits, 0, 25), rtol=1e-4, atol=1e-5)
+    assert 0 < min(logits) < max(logits) - 0.1 < 24.9
+    np.testing.assert_allclose(found, logits, rtol=1e-4, atol=1e-5)
+
+
+class Recorder:
+    """A model that records its inputs and returns given logits."""
+
+    device = torch.device("cpu")
+
+    def __init__(self, logits: list[float]) -> None:
+        self.logits, self.given = logits, dict[str, torch.Tensor]()
+
+    def __call__(self, **given: torch.Tensor) -> SimpleNamespace:
+        self.given = given
+        logits = torch.zeros((len(self.logits), 1, SCORE_TOKEN + 5))
+        logits[:, 0, SCORE_TOKEN] = torch.tensor(self.logits)
+        return SimpleNamespace(logits=logits)
+
+
+def test_scores_are_limited_and_inputs_have_no_end_of_sentence() -> None:
+    def tokenizer(texts: list[str], **_: object) -> dict[str, list[list[int]]]:
+        return {"input_ids": [[ord(letter) for letter in text] + [1] for text in texts]}
+
+    recorder = Recorder([-3.0, 7.5, 40.0])
+    assert score_texts(torch, recorder, tokenizer, ["ab", "a", "abc"], max_length=9) == [0.0, 7.5, 25.0]
+    assert recorder.given["input_ids"].tolist() == [[97, 98, 0], [97, 0, 0], [97, 98, 99]]
+    assert recorder.given["attention_mask"].tolist() == [[1, 1, 0], [1, 0, 0], [1, 1, 1]]
+    assert recorder.given["decoder_input_ids"].tolist() == [[0], [0], [0]]
 
 
 def test_older_models_have_their_own_inputs() -> None:

@@ -43,7 +43,7 @@ TARGETS = [
     "Der Fluss überschwemmte letzte Nacht drei Dörfer.",
     "Wir brauchen mehr Stühle für das Konzert.",
 ]
-REPEATED = [f"{target} " * 4 for target in TARGETS]
+REPEATED = [f"{target} " * 6 for target in TARGETS]
 
 
 @pytest.fixture(scope="module")
