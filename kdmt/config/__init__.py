@@ -25,6 +25,7 @@ from kdmt.config.distill import (
     Rerank,
     Reverse,
     ScoreFiles,
+    ScorerFilter,
     Shortlist,
 )
 from kdmt.config.filters import AlignmentScore, CrossEntropyDifference, ExternalFilter, ReverseScore, ScoreLimit
@@ -46,6 +47,7 @@ from kdmt.config.prepare import Clean, FairseqData, Mixing, Prepare, Text, Token
 from kdmt.config.records import checked, read_record
 from kdmt.config.rules import Language, Rules
 from kdmt.config.score import Score
+from kdmt.config.scorers import Scorer
 from kdmt.config.search import Decode, NATDecode, Sample
 from kdmt.config.section import KINDS, Section
 from kdmt.config.student import (
@@ -112,6 +114,8 @@ __all__ = [
     "Score",
     "ScoreFiles",
     "ScoreLimit",
+    "Scorer",
+    "ScorerFilter",
     "Section",
     "SelfSupervised",
     "Setting",

@@ -126,6 +126,27 @@ class Reverse(Section):
     compute_type: ComputeType = Field("float32", description="Number type of CTranslate2's computation")
 
 
+class ScorerFilter(Section):
+    """Filter by an external scorer: the pairs of a training set with the worst scores are dropped.
+
+    It comes after the checks of hypotheses and after 'reverse'.
+    """
+
+    scorer: str = Field(description="Name of the scorer in 'scorers'")
+    min_quality: float | None = Field(
+        None, description="Worst score of a kept pair: the lowest, or the highest if the scorer's 'direction' is lower"
+    )
+    drop_percent: float | None = Field(
+        None, gt=0.0, lt=100.0, description="Percentage of the pairs, those with the worst scores, that are dropped"
+    )
+
+    @model_validator(mode="after")
+    def _one_limit(self) -> ScorerFilter:
+        if self.min_quality is None and self.drop_percent is None:
+            raise ValueError("give 'min_quality' or 'drop_percent'")
+        return self
+
+
 class Mbr(Section):
     """Minimum Bayes risk: choice of the candidates with the highest expected utility, for `data: mbr`."""
 
@@ -319,6 +340,7 @@ class Distill(Section):
     monolingual: bool = Field(False, description="Whether the text of 'prepare.monolingual' is translated too")
     failures: Failures = Field(Failures(), description="Checks of hypotheses")
     reverse: Reverse | None = Field(None, description="Filter by a model of the opposite direction; null for none")
+    quality: ScorerFilter | None = Field(None, description="Filter by an external scorer; null for none")
     interpolate: SimilarityName = Field(
         "sentence_bleu", description="Similarity to the reference by which 'data: interpolated' chooses a hypothesis"
     )

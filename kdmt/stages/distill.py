@@ -9,6 +9,7 @@ distill/
     distilled.tags                  tags, if the training set has tags
     rejected                        index of a line, failure, action taken
     reverse.npy                     cross entropy of each pair by the reverse model, if there is one: float32
+    quality.npy, quality.html       score of each pair by the external scorer, if there is one: float64; its histogram
     data-bin/                       the distilled corpus, binarised with the teacher's vocabulary
 
 sampled/                            the same files for translations drawn from the teacher
@@ -33,6 +34,7 @@ from kdmt.corpus.prepared import PreparedCorpus
 from kdmt.distill.block_size import ON_CPUS
 from kdmt.distill.chosen_teacher import ChosenTeacher
 from kdmt.distill.inputs import Inputs
+from kdmt.distill.quality import QualityFilter
 from kdmt.distill.reverse import reverse_inputs
 from kdmt.distill.target_choices import CHOICES
 from kdmt.distill.teachers import choose_teacher
@@ -149,6 +151,7 @@ def _job(workspace: Workspace, folder: Path, inputs: Inputs) -> Job:
         tokenize=words_tokenizer(config.score, config.prepare.text, config.direction.target),
         remove_bpe=config.prepare.tokenizer.remove_bpe,
         say=workspace.say,
+        quality=_quality_filter(workspace),
     )
     return distill_work.Job(writer, config.prepare.text, workspace.resolved_config())
 
@@ -164,12 +167,24 @@ def _verify(workspace: Workspace, name: str, plan: Callable[[], Plan], blocks: i
     _work(workspace, name).verify(plan(), blocks, seed)
 
 
-def _choice_sections(settings: Distill) -> dict[str, Section]:
+def _choice_sections(workspace: Workspace) -> dict[str, Section]:
     """Return the sections that the choice among candidates depends on, for a plan."""
+    settings = workspace.config.distill
     sections: dict[str, Section] = {"distill.failures": settings.failures}
     if settings.reverse is not None:
         sections["distill.reverse"] = settings.reverse
-    return sections
+    quality = _quality_filter(workspace)
+    return sections if quality is None else sections | quality.sections()
+
+
+def _quality_filter(workspace: Workspace) -> QualityFilter | None:
+    return QualityFilter.of(workspace.config, workspace.scorers, workspace.say)
+
+
+def _filter_inputs(workspace: Workspace) -> dict[str, str]:
+    """Return the SHA-256 of the models that filter pairs, for a plan."""
+    quality = _quality_filter(workspace)
+    return reverse_inputs(workspace.config.distill.reverse) | ({} if quality is None else quality.inputs())
 
 
 def _prepared_inputs(prepare: Path, wanted: tuple[str, ...]) -> dict[str, str]:
@@ -212,8 +227,10 @@ def _decoding_plan(workspace: Workspace, name: str) -> Plan:
     if settings.monolingual:
         wanted += ("data-bin/monolingual.", "monolingual.")
     inputs = _prepared_inputs(workspace.prepare, wanted)
-    inputs |= _teacher(workspace).inputs() | reverse_inputs(settings.reverse)
-    made_from = make_plan({"distill": settings}, {}, inputs)
+    inputs |= _teacher(workspace).inputs() | _filter_inputs(workspace)
+    quality = _quality_filter(workspace)
+    sections = {} if quality is None else quality.sections()
+    made_from = make_plan({**sections, "distill": settings}, {}, inputs)
     left_out = [field for other, each in TRAINING_SETS.items() if other != name for field in each.own_settings]
     if TRAINING_SETS[name].origin == "sampling":
         left_out += _SEARCH_SETTINGS
@@ -259,10 +276,10 @@ def _choosing_plan(workspace: Workspace, name: str) -> Plan:
     config, candidates = workspace.config, workspace.training_set("distilled")
     settings = config.distill
     inputs = {f"{candidates.name}/{file}": sha for file, sha in recorded_outputs(candidates).items()}
-    inputs |= reverse_inputs(settings.reverse)
+    inputs |= _filter_inputs(workspace)
     if (path := _file_of(settings, name)) is not None:
         inputs[str(path)] = file_input(path)
-    sections = _choice_sections(settings)
+    sections = _choice_sections(workspace)
     extra: dict[str, object] = {}
     for field in TRAINING_SETS[name].settings:
         value = getattr(settings, field)
@@ -332,11 +349,11 @@ def _importing_plan(workspace: Workspace, name: str) -> Plan:
     path = _file_of(settings, name)
     assert path is not None
     inputs = _prepared_inputs(workspace.prepare, ("tokenizer/", "text.json", "dict.", "train.", "monolingual."))
-    inputs |= {str(path): file_input(path)} | reverse_inputs(settings.reverse)
+    inputs |= {str(path): file_input(path)} | _filter_inputs(workspace)
     extra: dict[str, object] = {"distill.monolingual": settings.monolingual}
     if settings.imported_sources:
         extra["distill.imported_sources"] = True
-    return with_ratio(make_plan(_choice_sections(settings), extra, inputs), settings, prepared_corpus(workspace))
+    return with_ratio(make_plan(_choice_sections(workspace), extra, inputs), settings, prepared_corpus(workspace))
 
 
 _BUILDERS: dict[Origin, Callable[[_Surroundings, str], TextStage]] = {
