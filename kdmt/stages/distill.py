@@ -46,7 +46,7 @@ from kdmt.models.checkpoint_folder import resolve_name
 from kdmt.score.bleu_tokenizer import words_tokenizer
 from kdmt.stages.measures import prepared_corpus, recorded_tokenizer, with_ratio, with_tokenizer
 from kdmt.stages.workspace import Workspace
-from kdmt.training_sets import TRAINING_SETS, Origin, parts_of
+from kdmt.training_sets import TRAINING_SETS, Origin
 
 if TYPE_CHECKING:
     from kdmt.stages.distill_work import Choosing, Decoding, Importing, Job
@@ -96,7 +96,7 @@ def text_stages(workspace: Workspace, *, prepare: Stage, teacher: Stage) -> dict
 
     The teacher does not translate if students learn only from files and the corpus, and from at least one file.
     """
-    wanted = {part for _, student in workspace.config.trainings() for part in parts_of(student.data)}
+    wanted = {name for _, student in workspace.config.trainings() for name in student.data_names}
     origins = {TRAINING_SETS[name].origin for name in wanted}
     if not ("file" in origins and origins <= {"file", "corpus"}):
         wanted.add("distilled")
