@@ -48,7 +48,7 @@ from kdmt.config.records import checked, read_record
 from kdmt.config.rules import Language, Rules
 from kdmt.config.score import Score
 from kdmt.config.scorers import Scorer
-from kdmt.config.search import Decode, NATDecode, Sample
+from kdmt.config.search import Decode, Diverse, NATDecode, Pool, Sample
 from kdmt.config.section import KINDS, Section
 from kdmt.config.student import (
     AttentionKD,
@@ -78,6 +78,7 @@ __all__ = [
     "CrossEntropyDifference",
     "Decode",
     "Distill",
+    "Diverse",
     "DiverseTargets",
     "EndpointTeacher",
     "ExternalFilter",
@@ -102,6 +103,7 @@ __all__ = [
     "Online",
     "ParallelText",
     "Pipeline",
+    "Pool",
     "Prepare",
     "Prompted",
     "Provenance",

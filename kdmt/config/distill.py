@@ -33,7 +33,7 @@ from kdmt.config.language_models import (
     LocalTranslator,
     TextTeacher,
 )
-from kdmt.config.search import Decode, NATDecode, Sample
+from kdmt.config.search import Decode, NATDecode, Pool, Sample
 from kdmt.config.section import LanguageCode, Ratio, RepetitionTimes, Section, changed, execution
 
 
@@ -361,6 +361,11 @@ class Distill(Section):
         "set's",
     )
     sample: Sample = Field(Sample(), description="Sampling, for 'data: sampled'")
+    pool: Pool | None = Field(
+        None,
+        description="Pool of candidates that the sets interpolated, mbr, scored and nbest choose from; null for the "
+        "n-best lists of beam search",
+    )
     block_size: int | None = Field(
         None,
         ge=1,
@@ -390,6 +395,12 @@ class Distill(Section):
             raise ValueError("'shortlist' needs CTranslate2, and 'engine' is torch")
         if self.engine == "ctranslate2" and len(self.teachers) > 1:
             raise ValueError("'engine: ctranslate2' has one model: several 'teachers' translate in torch")
+        return self
+
+    @model_validator(mode="after")
+    def _diverse_in_torch(self) -> Distill:
+        if self.pool is not None and self.pool.diverse is not None and self.engine != "torch":
+            raise ValueError("'pool.diverse': CTranslate2 has no diverse beam search: set 'engine: torch'")
         return self
 
     @model_validator(mode="after")

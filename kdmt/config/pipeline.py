@@ -157,8 +157,10 @@ class Pipeline(Section):
         for path, student in self.trainings():
             for name in student.data_names:
                 made = TRAINING_SETS[name]
-                if made.origin == "choice" and self.distill.decode.nbest == 1:
-                    raise ValueError(f"'{path}.data: {name}' is made of the n-best: set 'distill.decode.nbest'")
+                if made.origin == "choice" and self.distill.decode.nbest == 1 and self.distill.pool is None:
+                    raise ValueError(
+                        f"'{path}.data: {name}' is made of the n-best: set 'distill.decode.nbest' or 'distill.pool'"
+                    )
                 if made.file is not None and getattr(self.distill, made.file) is None:
                     raise ValueError(f"'{path}.data: {name}' needs the file 'distill.{made.file}'")
         return self
