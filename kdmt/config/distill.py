@@ -363,8 +363,8 @@ class Distill(Section):
     sample: Sample = Field(Sample(), description="Sampling, for 'data: sampled'")
     pool: Pool | None = Field(
         None,
-        description="Pool of candidates that the sets interpolated, mbr, scored and nbest choose from; null for the "
-        "n-best lists of beam search",
+        description="Pool of candidates that the sets interpolated, mbr, reranked, diverse, scored and nbest choose "
+        "from; null for the n-best lists of beam search",
     )
     block_size: int | None = Field(
         None,
@@ -401,6 +401,14 @@ class Distill(Section):
     def _diverse_in_torch(self) -> Distill:
         if self.pool is not None and self.pool.diverse is not None and self.engine != "torch":
             raise ValueError("'pool.diverse': CTranslate2 has no diverse beam search: set 'engine: torch'")
+        return self
+
+    @model_validator(mode="after")
+    def _counts_draws(self) -> Distill:
+        if self.pool is None and self.mbr.weights == "count":
+            raise ValueError("'mbr.weights: count' has no effect unless 'pool' is set")
+        if self.pool is None and "count" in self.rerank.features:
+            raise ValueError("'rerank.features': 'count' has no effect unless 'pool' is set")
         return self
 
     @model_validator(mode="after")
