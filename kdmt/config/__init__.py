@@ -25,12 +25,13 @@ from kdmt.config.distill import (
     Rerank,
     Reverse,
     ScoreFiles,
+    ScorerFilter,
     Shortlist,
 )
 from kdmt.config.filters import AlignmentScore, CrossEntropyDifference, ExternalFilter, ReverseScore, ScoreLimit
 from kdmt.config.flattening import REQUIRED, Setting, flatten_settings, resolved
 from kdmt.config.knowledge import Knowledge
-from kdmt.config.language_models import EndpointTeacher, Prompted
+from kdmt.config.language_models import EndpointTeacher, LocalGenerator, LocalTranslator, Prompted, TextTeacher
 from kdmt.config.loading import (
     NO_LOCK_FILE,
     LockedPipeline,
@@ -46,6 +47,7 @@ from kdmt.config.prepare import Clean, FairseqData, Mixing, Prepare, Text, Token
 from kdmt.config.records import checked, read_record
 from kdmt.config.rules import Language, Rules
 from kdmt.config.score import Score
+from kdmt.config.scorers import Scorer
 from kdmt.config.search import Decode, Diverse, NATDecode, Pool, Sample
 from kdmt.config.section import KINDS, Section
 from kdmt.config.student import (
@@ -88,6 +90,8 @@ __all__ = [
     "Knowledge",
     "Language",
     "LayerMap",
+    "LocalGenerator",
+    "LocalTranslator",
     "LockedPipeline",
     "Mbr",
     "Mixing",
@@ -112,6 +116,8 @@ __all__ = [
     "Score",
     "ScoreFiles",
     "ScoreLimit",
+    "Scorer",
+    "ScorerFilter",
     "Section",
     "SelfSupervised",
     "Setting",
@@ -121,6 +127,7 @@ __all__ = [
     "SubwordRegularization",
     "Teacher",
     "Text",
+    "TextTeacher",
     "Tokenizer",
     "Train",
     "Vocabulary",

@@ -16,6 +16,7 @@ merge.py, training_text.py              the text and the data-bin of a training 
 comparison.py                           similarity of distilled text to the references
 imported.py                             translations by another system
 reverse.py, pair_scores.py              filter by a reverse model; scores of given pairs
+quality.py, dropping.py                 filter by an external scorer; removal of pairs
 verification.py                         checks of finished training sets
 shortlist.py                            lexical shortlist
 teacher_forcing.py                      knowledge cache filled from the teacher

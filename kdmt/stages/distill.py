@@ -9,6 +9,7 @@ distill/
     distilled.tags                  tags, if the training set has tags
     rejected                        index of a line, failure, action taken
     reverse.npy                     cross entropy of each pair by the reverse model, if there is one: float32
+    quality.npy, quality.html       score of each pair by the external scorer, if there is one: float64; its histogram
     data-bin/                       the distilled corpus, binarised with the teacher's vocabulary
 
 pool/                               candidates without a training text (`kdmt.stages.pool_work`)
@@ -34,6 +35,7 @@ from kdmt.corpus.prepared import PreparedCorpus
 from kdmt.distill.block_size import ON_CPUS
 from kdmt.distill.chosen_teacher import ChosenTeacher
 from kdmt.distill.inputs import Inputs
+from kdmt.distill.quality import QualityFilter
 from kdmt.distill.reverse import reverse_inputs
 from kdmt.distill.target_choices import CHOICES
 from kdmt.distill.teachers import choose_teacher
@@ -45,7 +47,7 @@ from kdmt.models.checkpoint_folder import checkpoint_sha256, resolve_checkpoint,
 from kdmt.score.bleu_tokenizer import words_tokenizer
 from kdmt.stages.measures import prepared_corpus, recorded_tokenizer, with_ratio, with_tokenizer
 from kdmt.stages.workspace import Workspace
-from kdmt.training_sets import TRAINING_SETS, Origin, parts_of
+from kdmt.training_sets import TRAINING_SETS, Origin
 
 if TYPE_CHECKING:
     from kdmt.distill.backward import BackwardScores
@@ -100,7 +102,7 @@ def text_stages(workspace: Workspace, *, prepare: Stage, teacher: Stage) -> dict
 
     The teacher does not translate if students learn only from files and the corpus, and from at least one file.
     """
-    wanted = {part for _, student in workspace.config.trainings() for part in parts_of(student.data)}
+    wanted = {name for _, student in workspace.config.trainings() for name in student.data_names}
     origins = {TRAINING_SETS[name].origin for name in wanted}
     if not ("file" in origins and origins <= {"file", "corpus"}):
         wanted.add("distilled")
@@ -162,6 +164,7 @@ def _job(workspace: Workspace, folder: Path, inputs: Inputs) -> Job:
         tokenize=words_tokenizer(config.score, config.prepare.text, config.direction.target),
         remove_bpe=config.prepare.tokenizer.remove_bpe,
         say=workspace.say,
+        quality=_quality_filter(workspace),
     )
     return distill_work.Job(writer, config.prepare.text, workspace.resolved_config())
 
@@ -177,12 +180,24 @@ def _verify(workspace: Workspace, name: str, plan: Callable[[], Plan], blocks: i
     _work(workspace, name).verify(plan(), blocks, seed)
 
 
-def _choice_sections(settings: Distill) -> dict[str, Section]:
+def _choice_sections(workspace: Workspace) -> dict[str, Section]:
     """Return the sections that the choice among candidates depends on, for a plan."""
+    settings = workspace.config.distill
     sections: dict[str, Section] = {"distill.failures": settings.failures}
     if settings.reverse is not None:
         sections["distill.reverse"] = settings.reverse
-    return sections
+    quality = _quality_filter(workspace)
+    return sections if quality is None else sections | quality.sections()
+
+
+def _quality_filter(workspace: Workspace) -> QualityFilter | None:
+    return QualityFilter.of(workspace.config, workspace.scorers, workspace.say)
+
+
+def _filter_inputs(workspace: Workspace) -> dict[str, str]:
+    """Return the SHA-256 of the models that filter pairs, for a plan."""
+    quality = _quality_filter(workspace)
+    return reverse_inputs(workspace.config.distill.reverse) | ({} if quality is None else quality.inputs())
 
 
 def _prepared_inputs(prepare: Path, wanted: tuple[str, ...]) -> dict[str, str]:
@@ -225,10 +240,12 @@ def _decoding_plan(workspace: Workspace, name: str) -> Plan:
     if settings.monolingual:
         wanted += ("data-bin/monolingual.", "monolingual.")
     inputs = _prepared_inputs(workspace.prepare, wanted)
-    inputs |= _teacher(workspace).inputs() | reverse_inputs(settings.reverse)
+    inputs |= _teacher(workspace).inputs() | _filter_inputs(workspace)
     if TRAINING_SETS[name].origin == "pool" and settings.pool is not None:
         inputs |= {path: file_input(Path(path)) for path in settings.pool.systems.values()}
-    made_from = make_plan({"distill": settings}, {}, inputs)
+    quality = _quality_filter(workspace)
+    sections = {} if quality is None else quality.sections()
+    made_from = make_plan({**sections, "distill": settings}, {}, inputs)
     left_out = [field for other, each in TRAINING_SETS.items() if other != name for field in each.own_settings]
     left_out += _WITHOUT_EFFECT.get(TRAINING_SETS[name].origin, ())
     own = {key: value for key, value in made_from.settings.items() if not _is_below(key, left_out)}
@@ -274,10 +291,10 @@ def _choosing_plan(workspace: Workspace, name: str) -> Plan:
     config, settings = workspace.config, workspace.config.distill
     candidates = workspace.training_set(_candidates(settings))
     inputs = {f"{candidates.name}/{file}": sha for file, sha in recorded_outputs(candidates).items()}
-    inputs |= reverse_inputs(settings.reverse)
+    inputs |= _filter_inputs(workspace)
     if (path := _file_of(settings, name)) is not None:
         inputs[str(path)] = file_input(path)
-    sections = _choice_sections(settings)
+    sections = _choice_sections(workspace)
     extra: dict[str, object] = {}
     for field in TRAINING_SETS[name].settings:
         value = getattr(settings, field)
@@ -376,11 +393,11 @@ def _importing_plan(workspace: Workspace, name: str) -> Plan:
     path = _file_of(settings, name)
     assert path is not None
     inputs = _prepared_inputs(workspace.prepare, ("tokenizer/", "text.json", "dict.", "train.", "monolingual."))
-    inputs |= {str(path): file_input(path)} | reverse_inputs(settings.reverse)
+    inputs |= {str(path): file_input(path)} | _filter_inputs(workspace)
     extra: dict[str, object] = {"distill.monolingual": settings.monolingual}
     if settings.imported_sources:
         extra["distill.imported_sources"] = True
-    return with_ratio(make_plan(_choice_sections(settings), extra, inputs), settings, prepared_corpus(workspace))
+    return with_ratio(make_plan(_choice_sections(workspace), extra, inputs), settings, prepared_corpus(workspace))
 
 
 _BUILDERS: dict[Origin, Callable[[_Surroundings, str], TextStage]] = {

@@ -393,7 +393,6 @@ class CTranslate2Engine:
         """
         forced = self._frame.target_prefix
         prefixes = [[*forced, *(self._columns[token] for token in rows[0].tokens)] for rows in owners]
-        top_k = rule.engine_top_k
         results = self._run(
             translator.translate_batch,
             [given.sources[rows[0].source] for rows in owners],
@@ -407,7 +406,7 @@ class CTranslate2Engine:
             max_input_length=0,
             max_decoding_length=len(forced) + steps,
             min_decoding_length=0,
-            sampling_topk=top_k if top_k < len(self._columns) else 0,
+            sampling_topk=rule.engine_top_k if rule.engine_top_k < len(self._columns) else 0,
             sampling_topp=1.0,
             sampling_temperature=rule.sampling.temperature,
         )

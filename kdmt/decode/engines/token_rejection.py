@@ -1,11 +1,14 @@
-"""Sampling from a restricted distribution with an engine that draws from a larger one, token by token.
+"""Sampling from a distribution that an engine does not have, by rejection of tokens that it draws from another one.
 
-The engine draws whole translations and returns the logits of each position. A translation is kept up to the first token
-that the restricted distribution excludes. That token is drawn again from the restricted distribution, and the engine
-continues the translation from there. A token that the engine drew and that is not excluded has the probabilities of the
-restricted distribution, because they are proportional to the engine's: the result is exact, provided that the engine's
-distribution contains all tokens of the restricted one. Rejecting whole translations instead would draw from another
-distribution, which favours translations whose prefixes have few excluded continuations.
+The engine draws whole translations from its own distribution q, which has the temperature and the most probable tokens
+only, and returns the logits of each position. At each position, the wanted distribution r is known then. A token y is
+kept with probability min(1, r(y) / q(y)). The first token that is not kept is replaced by one from max(r - q, 0),
+renormalised, and the engine continues the translation from there. Each token thus has the distribution r, whatever q is
+(Leviathan et al. 2023, section 2.3, and appendix A.1, where q is a smaller model); q only decides how often tokens are
+replaced. Rejecting whole translations instead would draw from another distribution, which prefers translations whose
+prefixes have few excluded continuations.
+
+If q has all tokens of r, as at most positions, r(y) / q(y) is at least 1 for them, and 0 for the others.
 
 Shapes: T tokens, V vocabulary.
 """
@@ -19,6 +22,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kdmt.types import Sampling
+
+# Number of most probable tokens that the engine draws from. With few, it seldom draws a token that epsilon or min-p
+# sampling excludes; with more, it seldom misses one that they do not exclude.
+ENGINE_TOP_K = 8
 
 
 @dataclass
@@ -42,96 +49,122 @@ class Row:
 
 @dataclass(frozen=True)
 class Rejection:
-    """Rules by which drawn tokens are kept or drawn again. They are those of `kdmt.decode.search.sampling`.
+    """Rules by which drawn tokens are kept or replaced, so that the result follows `kdmt.decode.search.sampling`.
 
     Attributes:
-        sampling: the restricted distribution.
+        sampling: the wanted distribution.
         eos: token that ends a translation; it is not drawn as the first token.
         pad: token that is never drawn; None if the vocabulary has none.
-        generator: random numbers for the tokens that are drawn again.
+        generator: random numbers for keeping and replacing tokens.
+        engine_top_k: number of most probable tokens that the engine draws from, at the temperature of `sampling`.
     """
 
     sampling: Sampling
     eos: int
     pad: int | None
     generator: np.random.Generator
-
-    @property
-    def engine_top_k(self) -> int:
-        """Number of most probable tokens that contain all tokens of the restricted distribution, 0 for all."""
-        sampling = self.sampling
-        bounds = [sampling.top_k] if sampling.top_k else []
-        bounds += [math.floor(1 / sampling.epsilon)] if sampling.epsilon else []
-        return max(min(bounds), 1) + 2 if bounds else 0  # <pad> and </s> may be more probable than all of them
+    engine_top_k: int = ENGINE_TOP_K
 
     def extend(self, row: Row, drawn: list[int], logits_TV: NDArray[np.float32]) -> None:
-        """Add the drawn tokens to a row up to the first one that is excluded, which is drawn again.
+        """Add the drawn tokens to a row up to the first one that is not kept, which is replaced.
 
         Args:
             drawn: tokens after those of the row, with </s> if the engine ended there.
-            logits_TV: the model's logits for each of them; the array is changed.
+            logits_TV: the model's logits for each of them.
         """
         free = min(len(drawn), row.max_len - len(row.tokens))  # at the maximum length, </s> is forced
         if free and not self._extend(row, drawn[:free], logits_TV[:free]):
             return
         if len(drawn) > free:
-            self._append(row, self.eos, _log_softmax(logits_TV[free]))
+            logits_V = logits_TV[free]
+            self._append(row, self.eos, float(logits_V[self.eos] - _log_sum_exp(logits_V[None])[0]))
 
     def _extend(self, row: Row, drawn: list[int], logits_TV: NDArray[np.float32]) -> bool:
         """Add freely drawn tokens, and return whether all of them are kept."""
-        places_T, total_T = np.arange(len(drawn)), _log_sum_exp(logits_TV)
-        log_probs_T = logits_TV[places_T, drawn] - total_T
-        is_kept_T = self._keeps(logits_TV, total_T, drawn, len(row.tokens))
-        count = len(drawn) if is_kept_T.all() else int(np.argmin(is_kept_T))
+        total_T, first = _log_sum_exp(logits_TV), len(row.tokens)
+        log_probs_T = logits_TV[np.arange(len(drawn)), drawn] - total_T
+        count = self._num_kept(logits_TV, total_T, drawn, first)
         row.tokens += drawn[:count]
         row.log_probs += log_probs_T[:count].tolist()
         row.has_ended = bool(row.tokens) and row.tokens[-1] == self.eos
-        if count < len(drawn):
-            log_probs_V = logits_TV[count].astype(np.float64) - float(total_T[count])
-            token = self._draw(self._allowed(log_probs_V[None], len(row.tokens))[0])
-            self._append(row, token, log_probs_V)
-        return count == len(drawn)
+        if count == len(drawn):
+            return True
+        wanted_V, own_V = self._distributions(logits_TV[count], first + count)
+        rest_V = np.maximum(wanted_V - own_V, 0.0)
+        cumulative_V = (rest_V if rest_V.any() else wanted_V).cumsum()
+        place = np.searchsorted(cumulative_V, self.generator.random() * cumulative_V[-1], side="right")
+        token = min(int(place), len(wanted_V) - 1)
+        self._append(row, token, float(logits_TV[count, token] - total_T[count]))
+        return False
 
-    def _append(self, row: Row, token: int, log_probs_V: NDArray[np.floating]) -> None:
+    def _append(self, row: Row, token: int, log_prob: float) -> None:
         row.tokens.append(token)
-        row.log_probs.append(float(log_probs_V[token]))
+        row.log_probs.append(log_prob)
         row.has_ended = token == self.eos
 
-    def _allowed(self, logits_TV: NDArray[np.floating], first: int) -> NDArray[np.floating]:
-        """Return logits divided by the temperature, -inf for tokens that are not allowed.
-
-        Args:
-            first: number of tokens before the first position.
-        """
-        temperature = self.sampling.temperature
-        allowed_TV = logits_TV.copy() if temperature == 1.0 else logits_TV / logits_TV.dtype.type(temperature)
-        if self.pad is not None:
-            allowed_TV[:, self.pad] = -np.inf
-        if first == 0:
-            allowed_TV[0, self.eos] = -np.inf
-        return allowed_TV
-
-    def _keeps(
+    def _num_kept(
         self, logits_TV: NDArray[np.float32], total_T: NDArray[np.floating], drawn: list[int], first: int
-    ) -> NDArray[np.bool_]:
-        """Return whether the restricted distribution has each drawn token: bool [T].
+    ) -> int:
+        """Return the number of tokens before the first one that is not kept.
 
         Args:
             total_T: logarithm of the sum of the exponentials of the logits.
             first: number of tokens before the first position.
         """
-        allowed_TV = self._allowed(logits_TV, first)
+        scaled_TV = self._scaled(logits_TV)
+        allowed_TV = self._allowed(scaled_TV, first)
         chosen_T, largest_T = allowed_TV[np.arange(len(drawn)), drawn], allowed_TV.max(1)
         if self.sampling.temperature == 1.0:
             total_T = self._total_of_allowed(logits_TV, total_T, first)
         else:
             total_T = _log_sum_exp(allowed_TV)
         least_T = np.maximum(_log(self.sampling.min_p) + largest_T, _log(self.sampling.epsilon) + total_T)
-        is_kept_T = (chosen_T >= np.minimum(least_T, largest_T)) & (chosen_T > -np.inf)
+        least_T = np.minimum(least_T, largest_T)
+        is_wanted_T = (chosen_T >= least_T) & (chosen_T > -np.inf)
         if self.sampling.top_k or self.sampling.top_p < 1.0:
-            for place in np.flatnonzero(is_kept_T).tolist():
-                is_kept_T[place] = truncated(allowed_TV[place], self.sampling)[drawn[place]] > 0
-        return is_kept_T
+            is_certain_T = ~is_wanted_T
+        else:  # the engine has all tokens that are wanted, of which the drawn one is one
+            is_certain_T = ~is_wanted_T | ((scaled_TV >= least_T[:, None]).sum(1) <= self._engine_tokens(logits_TV))
+        for place in range(len(drawn)):
+            if not is_wanted_T[place]:
+                return place
+            if not is_certain_T[place]:
+                wanted_V, own_V = self._distributions(logits_TV[place], first + place)
+                if self.generator.random() * own_V[drawn[place]] >= wanted_V[drawn[place]]:
+                    return place
+        return len(drawn)
+
+    def _distributions(
+        self, logits_V: NDArray[np.float32], num_before: int
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Return the wanted distribution and that of the engine at a position: [V] each."""
+        scaled_V = self._scaled(logits_V.astype(np.float64))
+        wanted_V = truncated(self._allowed(scaled_V[None], num_before)[0], self.sampling)
+        own_V = np.exp(scaled_V - scaled_V.max())
+        count = self._engine_tokens(logits_V)
+        if count < len(own_V):
+            own_V[scaled_V < np.partition(scaled_V, -count)[-count]] = 0.0
+        return wanted_V, own_V / own_V.sum()
+
+    def _engine_tokens(self, logits: NDArray[np.floating]) -> int:
+        return min(self.engine_top_k, logits.shape[-1])
+
+    def _scaled(self, logits: NDArray[np.floating]) -> NDArray[np.floating]:
+        temperature = self.sampling.temperature
+        return logits if temperature == 1.0 else logits / logits.dtype.type(temperature)
+
+    def _allowed(self, scaled_TV: NDArray[np.floating], first: int) -> NDArray[np.floating]:
+        """Return logits with -inf for tokens that are not allowed.
+
+        Args:
+            first: number of tokens before the first position.
+        """
+        allowed_TV = scaled_TV.copy()
+        if self.pad is not None:
+            allowed_TV[:, self.pad] = -np.inf
+        if first == 0:
+            allowed_TV[0, self.eos] = -np.inf
+        return allowed_TV
 
     def _total_of_allowed(
         self, logits_TV: NDArray[np.float32], total_T: NDArray[np.floating], first: int
@@ -142,12 +175,9 @@ class Rejection:
             forbidden_T += np.exp(logits_TV[:, self.pad] - total_T)
         if first == 0:
             forbidden_T[0] += np.exp(logits_TV[0, self.eos] - total_T[0])
-        return total_T + np.log1p(-np.minimum(forbidden_T, 1 - 1e-6))
-
-    def _draw(self, allowed_V: NDArray[np.floating]) -> int:
-        cumulative_V = truncated(allowed_V, self.sampling).cumsum()
-        wanted = self.generator.random() * cumulative_V[-1]
-        return min(int(np.searchsorted(cumulative_V, wanted, side="right")), len(allowed_V) - 1)
+        if (forbidden_T > 0.5).any():  # the difference would be imprecise
+            return _log_sum_exp(self._allowed(logits_TV, first))
+        return total_T + np.log1p(-forbidden_T)
 
 
 def truncated(allowed_V: NDArray[np.floating], sampling: Sampling) -> NDArray[np.float64]:
@@ -182,7 +212,3 @@ def _log_sum_exp(logits_TV: NDArray[np.floating]) -> NDArray[np.floating]:
     np.exp(shares_TV, out=shares_TV)
     total_T: NDArray[np.floating] = largest_T1[:, 0] + np.log(shares_TV.sum(1))
     return total_T
-
-
-def _log_softmax(logits_V: NDArray[np.floating]) -> NDArray[np.floating]:
-    return logits_V - _log_sum_exp(logits_V[None])[0]
