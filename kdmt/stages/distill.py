@@ -30,7 +30,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
-from kdmt.config import Distill, Rerank, Section
+from kdmt.config import Distill, Mbr, Rerank, Section
 from kdmt.corpus.prepared import PreparedCorpus
 from kdmt.distill.block_size import ON_CPUS
 from kdmt.distill.chosen_teacher import ChosenTeacher
@@ -63,6 +63,7 @@ _ON_CPUS: dict[str, tuple[object, object]] = {
     "distill.block_size": (None, ON_CPUS),
 }
 _CHECKPOINT = "distill.checkpoint"
+_UTILITY_SETTINGS = ("utility", "weights", "aggregate")  # of `distill.mbr`, for sets that use the expected utility
 _BACKWARD = "backward"  # folder of scores inside that of a stage
 # origin of a training set -> fields of `distill` for the search for the best translations, on which it does not depend
 _WITHOUT_EFFECT: dict[Origin, tuple[str, ...]] = {
@@ -304,11 +305,22 @@ def _choosing_plan(workspace: Workspace, name: str) -> Plan:
     plan = with_ratio(make_plan(sections, extra, inputs), settings, prepared_corpus(workspace))
     if name == "reranked":
         plan = _reranking_plan(plan, settings.rerank, prepared_corpus(workspace))
+    if _uses_utility(settings, name):
+        for field in _UTILITY_SETTINGS:
+            default = Mbr.model_fields[field].default
+            plan = plan.depending_on(f"distill.mbr.{field}", getattr(settings.mbr, field), default=default)
     if not CHOICES[name].uses_bleu(settings):
         return plan
     return with_tokenizer(
         plan, workspace.training_set(name), config.score, config.prepare.text, config.direction.target
     )
+
+
+def _uses_utility(settings: Distill, name: str) -> bool:
+    """Return whether a training set besides `mbr` depends on the expected utility of candidates."""
+    if name == "reranked":
+        return "mbr" in settings.rerank.features
+    return name == "diverse" and settings.diverse.quality == "utility"
 
 
 def _candidates(settings: Distill) -> str:
