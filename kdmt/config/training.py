@@ -249,6 +249,13 @@ class Train(Section):
         description="Number of validations without a better score, or an equal one with a lower loss, after which "
         "training ends early; 0 for no early end",
     )
+    ema: float = Field(
+        0.0,
+        ge=0.0,
+        lt=1.0,
+        description="Decay, at every update, of an exponential moving average of the weights, which is validated and "
+        "saved as the model; at most (1 + t) / (10 + t) after t updates, as in Marian; 0 for no average",
+    )
     average_checkpoints: int = Field(
         5, ge=1, description="Number of checkpoints that 'average' and 'average_best' are the mean of"
     )
