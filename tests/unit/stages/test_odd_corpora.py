@@ -161,7 +161,8 @@ def test_text_in_another_format_is_refused_in_every_setting(place: str, disguise
         Path("tiny.yaml").write_text(to_yaml(document), encoding="utf-8")
     path.write_bytes(wrap(path.read_bytes()))
     message = refused("prepare", "tiny.yaml")
-    assert message.startswith(f"{path}: ")
+    setting = {"train": "train.0", "test": "test.test", "monolingual": "monolingual.0", "raw_target": "test.test"}
+    assert message.startswith(f"prepare.{setting.get(place, place)}: {path}: ")
     assert reason in message
     assert not MADE.exists()
 
