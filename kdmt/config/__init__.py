@@ -60,7 +60,7 @@ from kdmt.config.student import (
     WordKD,
     setting_path,
 )
-from kdmt.config.training import Model, SubwordRegularization, Teacher, Train
+from kdmt.config.training import GuidedAlignment, Model, SubwordRegularization, Teacher, Train
 
 __all__ = [
     "KINDS",
@@ -82,6 +82,7 @@ __all__ = [
     "Failures",
     "FairseqData",
     "ForeignTeacher",
+    "GuidedAlignment",
     "HeldOut",
     "HiddenKD",
     "Knowledge",
