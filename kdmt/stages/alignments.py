@@ -17,7 +17,7 @@ from pathlib import Path
 from kdmt.errors import UserError
 from kdmt.flow.manifest import Plan, file_input, make_plan, recorded_outputs
 from kdmt.flow.stage import Stage
-from kdmt.stages.training_inputs import Alignment, alignments_of, data_names
+from kdmt.stages.training_inputs import Alignment, alignments_of
 from kdmt.stages.workspace import Workspace
 
 
@@ -37,7 +37,7 @@ def alignment_stages(workspace: Workspace, *, owners: Mapping[str, Stage]) -> di
 def _wanted(workspace: Workspace) -> Iterator[Alignment]:
     yield from alignments_of(workspace.config.teacher.train, ("raw",))
     for path, student in workspace.config.trainings():
-        settings, data = student.train.guided_alignment, data_names(student)
+        settings, data = student.train.guided_alignment, student.data_names
         if settings is not None and settings.file is not None and len(data) > 1:
             raise UserError(
                 f"'{path}.train.guided_alignment.file' has the links of one training set, the student has "

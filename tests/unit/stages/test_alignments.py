@@ -88,7 +88,11 @@ def test_the_teacher_learns_the_links_of_a_file_of_words() -> None:
         for source, target in zip(*sides, strict=True)
     ]
     write_lines(Path("links.txt"), lines)
-    sets = ("teacher.train.guided_alignment={file: links.txt}", "teacher.train.max_updates=3", "teacher.train.log_interval_updates=1")
+    sets = (
+        "teacher.train.guided_alignment={file: links.txt}",
+        "teacher.train.max_updates=3",
+        "teacher.train.log_interval_updates=1",
+    )
     run_stages("prepare", "teacher", sets=sets)
     (folder,) = (path.parent for path in (TINY / "alignments").glob("*/links"))
     pairs = open_split(TINY / "prepare/data-bin", "train", Direction("en", "de"))
