@@ -1,4 +1,4 @@
-"""Environments of external scorers that `make metrics-env NAME=...` makes; tests of their adapters are skipped without."""
+"""Environments of external scorers of `make metrics-env NAME=...`; tests of their adapters need them."""
 
 from __future__ import annotations
 

@@ -31,7 +31,7 @@ from kdmt.config.distill import (
 from kdmt.config.filters import AlignmentScore, CrossEntropyDifference, ExternalFilter, ReverseScore, ScoreLimit
 from kdmt.config.flattening import REQUIRED, Setting, flatten_settings, resolved
 from kdmt.config.knowledge import Knowledge
-from kdmt.config.language_models import EndpointTeacher, Prompted
+from kdmt.config.language_models import EndpointTeacher, LocalGenerator, LocalTranslator, Prompted, TextTeacher
 from kdmt.config.loading import (
     NO_LOCK_FILE,
     LockedPipeline,
@@ -48,7 +48,7 @@ from kdmt.config.records import checked, read_record
 from kdmt.config.rules import Language, Rules
 from kdmt.config.score import Score
 from kdmt.config.scorers import Scorer
-from kdmt.config.search import Decode, NATDecode, Sample
+from kdmt.config.search import Decode, Diverse, NATDecode, Pool, Sample
 from kdmt.config.section import KINDS, Section
 from kdmt.config.student import (
     AttentionKD,
@@ -78,6 +78,7 @@ __all__ = [
     "CrossEntropyDifference",
     "Decode",
     "Distill",
+    "Diverse",
     "DiverseTargets",
     "EndpointTeacher",
     "ExternalFilter",
@@ -89,6 +90,8 @@ __all__ = [
     "Knowledge",
     "Language",
     "LayerMap",
+    "LocalGenerator",
+    "LocalTranslator",
     "LockedPipeline",
     "Mbr",
     "Mixing",
@@ -100,6 +103,7 @@ __all__ = [
     "Online",
     "ParallelText",
     "Pipeline",
+    "Pool",
     "Prepare",
     "Prompted",
     "Provenance",
@@ -123,6 +127,7 @@ __all__ = [
     "SubwordRegularization",
     "Teacher",
     "Text",
+    "TextTeacher",
     "Tokenizer",
     "Train",
     "Vocabulary",

@@ -155,11 +155,14 @@ class Pipeline(Section):
     @model_validator(mode="after")
     def _training_sets(self) -> Pipeline:
         for path, student in self.trainings():
-            made = TRAINING_SETS[student.data]
-            if made.origin == "choice" and self.distill.decode.nbest == 1:
-                raise ValueError(f"'{path}.data: {student.data}' is made of the n-best: set 'distill.decode.nbest'")
-            if made.file is not None and getattr(self.distill, made.file) is None:
-                raise ValueError(f"'{path}.data: {student.data}' needs the file 'distill.{made.file}'")
+            for name in student.data_names:
+                made = TRAINING_SETS[name]
+                if made.origin == "choice" and self.distill.decode.nbest == 1 and self.distill.pool is None:
+                    raise ValueError(
+                        f"'{path}.data: {name}' is made of the n-best: set 'distill.decode.nbest' or 'distill.pool'"
+                    )
+                if made.file is not None and getattr(self.distill, made.file) is None:
+                    raise ValueError(f"'{path}.data: {name}' needs the file 'distill.{made.file}'")
         return self
 
     @model_validator(mode="after")

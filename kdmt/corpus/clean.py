@@ -317,10 +317,7 @@ def _swap_sides(raw: Pair, cleaned: Pair, rules: RuleSet, counts: collections.Co
     for line, changing in zip(raw, rules.changing, strict=True):
         clean_line(line, changing, before)
     counts.subtract(before)
-    source, target = (
-        clean_line(line, changing, counts) for line, changing in zip(raw[::-1], rules.changing, strict=True)
-    )
-    return source, target
+    return clean_line(raw[1], rules.changing[0], counts), clean_line(raw[0], rules.changing[1], counts)
 
 
 def _judge_languages(pairs: Sequence[Pair], rule: LanguageRule | None) -> tuple[set[int], set[int]]:

@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 
 from kdmt.choices import AgreementMetric
 from kdmt.config import Pipeline
-from kdmt.training_sets import parts_of
 
 _KINDS = (("bleu", "spbleu"), ("chrf", "chrf++"))  # metrics of the same kind
 # metrics of kdmt for which there are figures of agreement with people
@@ -52,7 +51,7 @@ def _choices(config: Pipeline) -> Iterator[tuple[str, str]]:
     """Yield a metric and what it chose, for each choice of training targets of a student."""
     settings = config.distill
     for path, student in config.trainings():
-        for name in parts_of(student.data):
+        for name in student.data_names:
             what = f"targets of '{path}' (data: {name})"
             if name == "interpolated":
                 yield settings.interpolate.removeprefix("sentence_"), what

@@ -107,7 +107,7 @@ def _baseline(config: Pipeline, systems: Sequence[System]) -> str:
     raw = [
         name
         for name in names
-        if name in config.students and all(stage.data == "raw" for _, stage in config.trainings_of(name))
+        if name in config.students and all(stage.data_names == ("raw",) for _, stage in config.trainings_of(name))
     ]
     return raw[0] if raw else "teacher"
 

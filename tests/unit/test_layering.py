@@ -85,6 +85,7 @@ WITHOUT_TORCH = {
     *("corpus.datasets.catalogue", "corpus.datasets.resolve"),
     *("decode.engines.ctranslate2", "decode.engines.engine", "decode.search.lengths"),
     *("interop.ctranslate2_folder", "interop.export_folder", "interop.exporters", "interop.onnx_folder"),
+    "interop.text_tokenizer",
     *(
         f"distill.{name}"
         for name in (
