@@ -35,6 +35,7 @@ AutoCheckpoint = Literal["auto", "best", "last"]  # that `auto` is: the best by 
 CHECKPOINT_PREFERENCE: tuple[CheckpointName, ...] = ("average", "best", "last")  # if none is named, the first one found
 
 # training
+AlignmentUnit = Literal["words", "tokens"]  # of a file of links
 SubwordSide = Literal["both", "source", "target"]
 LRSchedule = Literal["inverse_sqrt", "linear", "cosine", "polynomial_decay", "wsd"]
 BestMetric = Literal["loss", "bleu", "chrf"]

@@ -62,7 +62,7 @@ from kdmt.config.student import (
     WordKD,
     setting_path,
 )
-from kdmt.config.training import Model, SubwordRegularization, Teacher, Train
+from kdmt.config.training import GuidedAlignment, Model, SubwordRegularization, Teacher, Train
 
 __all__ = [
     "KINDS",
@@ -85,6 +85,7 @@ __all__ = [
     "Failures",
     "FairseqData",
     "ForeignTeacher",
+    "GuidedAlignment",
     "HeldOut",
     "HiddenKD",
     "Knowledge",
