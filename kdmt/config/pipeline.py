@@ -124,8 +124,14 @@ class Pipeline(Section):
     def _training_sets(self) -> Pipeline:
         for path, student in self.trainings():
             made = TRAINING_SETS[student.data]
-            if made.origin == "choice" and self.distill.decode.nbest == 1:
-                raise ValueError(f"'{path}.data: {student.data}' is made of the n-best: set 'distill.decode.nbest'")
+            number, setting = self.distill.num_candidates
+            if made.origin == "choice" and number == 1:
+                raise ValueError(f"'{path}.data: {student.data}' is made of the n-best: set '{setting}'")
+            if made.origin == "sampling" and self.distill.of_text is not None:
+                raise ValueError(
+                    f"'{path}.data: {student.data}' is not drawn from the teacher in 'distill.teachers': its samples "
+                    "are the candidates from which 'mbr' and others choose"
+                )
             if made.file is not None and getattr(self.distill, made.file) is None:
                 raise ValueError(f"'{path}.data: {student.data}' needs the file 'distill.{made.file}'")
         return self

@@ -299,7 +299,11 @@ class Decoding:
         facts = self.job.writer.write(self.targets)
         scores, lengths = _spread(written.scores_B), _spread(written.lengths_B)
         facts |= {"scores": scores, "lengths": lengths, "blocks": _origins(written.made_with)}
-        facts |= self.teacher.facts(self.folder, tasks)
+        if more := self.teacher.facts(self.folder, tasks):
+            facts |= more
+            counts = more.get("answers")
+            if isinstance(counts, dict) and counts:
+                self.job.say("answers: " + ", ".join(f"{name} {count:,}" for name, count in counts.items()))
         self.job.say(
             "of the teacher's best, mean and 5th and 95th percentile: "
             f"score {_in_words(scores)}, tokens {_in_words(lengths)}"

@@ -78,6 +78,17 @@ def test_failures_of_answers_have_actions(load: Load) -> None:
         assert getattr(settings.failures, name) == "drop"
 
 
+@pytest.mark.parametrize("teacher", [ENDPOINT, GENERATOR])
+def test_choices_need_several_candidates(load: Load, problem: Callable[..., str], teacher: str) -> None:
+    mbr = "students.small.data=mbr"
+    message = "'students.small.data: mbr' is made of the n-best: set 'distill.teachers.0.n'"
+    assert problem(of(teacher), mbr).startswith(message)
+    assert load(of(teacher, n="2", temperature="1.0"), mbr).distill.num_candidates[0] == 2
+    assert load(of(TRANSLATOR, more=", decode: {beam: 3, nbest: 3}"), mbr).distill.num_candidates[0] == 3
+    sampled = "students.small.data=sampled"
+    assert problem(of(teacher), sampled).startswith("'students.small.data: sampled' is not drawn from the teacher")
+
+
 def test_how_requests_are_sent_does_not_change_a_plan(load: Load) -> None:
     settings = load(of(ENDPOINT)).distill
     kinds = {kind: set(flatten_settings(settings, kind)) for kind in ("result", "execution")}
