@@ -50,7 +50,7 @@ _PREFIX = regex.compile(
 )
 _CHATTER = regex.compile(
     rf"\A\s*{_AGREEMENT}?{_LEAD}[^.\n]{{0,60}}\btranslat"
-    r"|(?:\A|[\n(*])\s*(?:(?:translator'?s?\s+)?note|explanation)\s*\**:"
+    r"|[\n(*]\s*(?:(?:translator'?s?\s+)?note|explanation)\s*\**:"
     r"|\blet me know if\b|\bi hope this helps\b|\bplease (?:note|let me know)\b|\bas requested\b"
     r"|\A\s*(?:sure|certainly|of course|absolutely)\s*!",
     regex.IGNORECASE,
