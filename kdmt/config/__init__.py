@@ -25,6 +25,7 @@ from kdmt.config.distill import (
     Rerank,
     Reverse,
     ScoreFiles,
+    ScorerFilter,
     Shortlist,
 )
 from kdmt.config.filters import AlignmentScore, CrossEntropyDifference, ExternalFilter, ReverseScore, ScoreLimit
@@ -46,7 +47,8 @@ from kdmt.config.prepare import Clean, FairseqData, Mixing, Prepare, Text, Token
 from kdmt.config.records import checked, read_record
 from kdmt.config.rules import Language, Rules
 from kdmt.config.score import Score
-from kdmt.config.search import Decode, NATDecode, Sample
+from kdmt.config.scorers import Scorer
+from kdmt.config.search import Decode, Diverse, NATDecode, Pool, Sample
 from kdmt.config.section import KINDS, Section
 from kdmt.config.student import (
     AttentionKD,
@@ -60,7 +62,7 @@ from kdmt.config.student import (
     WordKD,
     setting_path,
 )
-from kdmt.config.training import Model, SubwordRegularization, Teacher, Train
+from kdmt.config.training import GuidedAlignment, Model, SubwordRegularization, Teacher, Train
 
 __all__ = [
     "KINDS",
@@ -76,12 +78,14 @@ __all__ = [
     "CrossEntropyDifference",
     "Decode",
     "Distill",
+    "Diverse",
     "DiverseTargets",
     "EndpointTeacher",
     "ExternalFilter",
     "Failures",
     "FairseqData",
     "ForeignTeacher",
+    "GuidedAlignment",
     "HeldOut",
     "HiddenKD",
     "Knowledge",
@@ -100,6 +104,7 @@ __all__ = [
     "Online",
     "ParallelText",
     "Pipeline",
+    "Pool",
     "Prepare",
     "Prompted",
     "Provenance",
@@ -112,6 +117,8 @@ __all__ = [
     "Score",
     "ScoreFiles",
     "ScoreLimit",
+    "Scorer",
+    "ScorerFilter",
     "Section",
     "SelfSupervised",
     "Setting",

@@ -197,11 +197,15 @@ def _add_stage_settings(definitions: dict[str, Any]) -> None:
     student, train = (definitions[name]["properties"] for name in ("Student", "Train"))
     found = {name: setting for name, setting in {**student, **train}.items() if name not in NOT_OF_A_STAGE}
     for name, setting in found.items():
-        if _refers_to_section(setting):
+        if _refers_to_section(setting) and not _may_be_list(setting):
             found[name] = {"type": ["object", "null"], "description": setting.get("description", "")}
     stage = {"type": "object", "properties": found, "additionalProperties": False}
     stages = next(each for each in student["stages"]["anyOf"] if each.get("type") == "array")
     stages["items"] = stage
+
+
+def _may_be_list(schema: dict[str, Any]) -> bool:
+    return any(each.get("type") == "array" for key in ("anyOf", "oneOf") for each in schema.get(key, ()))
 
 
 def _refers_to_section(schema: object) -> bool:

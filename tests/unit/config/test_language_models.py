@@ -63,6 +63,7 @@ def test_teachers_are_distinguished_by_a_setting(load: Load, teacher: str, kind:
         (of(GENERATOR, more=", decode: {beam: 2}"), "distill: 'decode' has no effect on a model with 'ctranslate2_gen"),
         (of(TRANSLATOR, more=", iterations: 2"), "distill: 'iterations' has no effect on a model with 'ctranslate2'"),
         (of(TRANSLATOR, more=", sample: {seed: 2}"), "distill: 'sample' has no effect on a model with 'ctranslate2'"),
+        (of(ENDPOINT, more=", pool: {}"), "distill: 'pool' has no effect on a model with 'endpoint' in 'teachers'"),
         ("distill.teachers=[a, {ctranslate2: f}]", "distill: "),
         ("distill={teachers: [{ctranslate2: f}, {ctranslate2: g}]}", "distill: 'teachers': a model with 'ctranslate2'"),
         ("distill.failures.refusal=drop", "distill: 'failures.refusal' has no effect on the answers of this teacher"),
