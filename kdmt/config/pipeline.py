@@ -125,6 +125,12 @@ class Pipeline(Section):
         is_lowercased = self.prepare.text.lowercase and self.score.detokenized
         return self.score.lowercase or is_lowercased or self.prepare.tokenizer.folds_case
 
+    def teacher_trainings(self) -> list[tuple[str, Teacher]]:
+        """Return the YAML path and the settings of each training of the teacher: one, or one for each of its stages."""
+        if self.teacher.stages is None:
+            return [("teacher", self.teacher)]
+        return [(f"teacher.stages.{number}", stage) for number, stage in enumerate(self.teacher.in_stages())]
+
     def trainings(self) -> Iterator[tuple[str, Student]]:
         """Yield the YAML path and the settings of each training of each student."""
         for name in self.students:
@@ -139,6 +145,8 @@ class Pipeline(Section):
 
     @model_validator(mode="after")
     def _stages(self) -> Pipeline:
+        if self.teacher.stages is None and "begin_from" in changed(self.teacher):
+            raise ValueError("'teacher.begin_from' has no effect without 'stages'")
         for name, student in self.students.items():
             if student.stages is None and "begin_from" in changed(student):
                 raise ValueError(f"'students.{name}.begin_from' has no effect without 'stages'")
@@ -173,7 +181,9 @@ class Pipeline(Section):
     @model_validator(mode="after")
     def _can_be_resampled(self) -> Pipeline:
         tokenizer = self.prepare.tokenizer
-        for path, train in [("teacher", self.teacher.train), *((path, each.train) for path, each in self.trainings())]:
+        trainings = [(path, each.train) for path, each in self.teacher_trainings()]
+        trainings += [(path, each.train) for path, each in self.trainings()]
+        for path, train in trainings:
             if train.subword_regularization is None:
                 continue
             # the model of a given file is known when it is read
