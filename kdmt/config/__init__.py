@@ -26,6 +26,7 @@ from kdmt.config.distill import (
     Reverse,
     ScoreFiles,
     ScorerFilter,
+    ScorerScores,
     Shortlist,
 )
 from kdmt.config.filters import AlignmentScore, CrossEntropyDifference, ExternalFilter, ReverseScore, ScoreLimit
@@ -119,6 +120,7 @@ __all__ = [
     "ScoreLimit",
     "Scorer",
     "ScorerFilter",
+    "ScorerScores",
     "Section",
     "SelfSupervised",
     "Setting",

@@ -150,7 +150,11 @@ class ScorerFilter(Section):
 class Mbr(Section):
     """Minimum Bayes risk: choice of the candidates with the highest expected utility, for `data: mbr`."""
 
-    utility: MbrUtility = Field("chrf", description="Similarity of two candidates: chrF2, or smoothed sentence BLEU")
+    utility: str = Field(
+        "chrf",
+        description="Similarity of two candidates: 'chrf' (chrF2), 'bleu' (smoothed sentence BLEU), or the name of a "
+        "scorer in 'scorers' with 'reference: true'",
+    )
     weights: MbrWeights = Field(
         "equal",
         description="Weights of the candidates as references: equal, the number of times that a text was drawn, or the "
@@ -168,8 +172,15 @@ class Mbr(Section):
         "candidate; 0 for all",
     )
 
+    @property
+    def scorer(self) -> str | None:
+        """Return the name of the scorer that is the utility, None if kdmt computes it."""
+        return None if self.utility in names(MbrUtility) else self.utility
+
     @model_validator(mode="after")
     def _prunes(self) -> Mbr:
+        if self.aggregate and self.scorer is not None:
+            raise ValueError(f"'aggregate: true' needs n-gram counts: {self.utility!r} is not 'chrf' or 'bleu'")
         if self.prune and self.aggregate:
             raise ValueError("'prune' has no effect with 'aggregate: true', which compares no pair of candidates")
         if 0 < self.prune < self.top:
@@ -193,11 +204,12 @@ class ScoreFiles(Section):
 class Rerank(Section):
     """Choice of the candidate with the highest value of a linear model over features, for `data: reranked`."""
 
-    features: list[FeatureName] = Field(
+    features: list[str] = Field(
         ["score", "length", "mbr"],
         description="Features that are computed: 'score' and 'log_prob' of the teacher with and without normalisation "
         "by length, 'length' in tokens, 'ratio' (difference from the typical length, in logarithms), 'count' of draws "
-        "(in logarithms), 'mbr' (the expected utility of 'distill.mbr'), 'backward', 'language_model'",
+        "(in logarithms), 'mbr' (the expected utility of 'distill.mbr'), 'backward', 'language_model', or the name of "
+        "a scorer in 'scorers'",
     )
     files: dict[FeatureFileName, ScoreFiles] = Field(
         default_factory=dict, description="Further features by name, such as scores of a reverse model"
@@ -221,6 +233,11 @@ class Rerank(Section):
         """Return the names of all features."""
         return [*self.features, *self.files]
 
+    @property
+    def scorers(self) -> list[str]:
+        """Return the features that external scorers compute."""
+        return [name for name in self.features if name not in names(FeatureName)]
+
     @model_validator(mode="after")
     def _features(self) -> Rerank:
         if not self.all_features:
@@ -231,6 +248,8 @@ class Rerank(Section):
         for given in self.files:
             if given in names(FeatureName):
                 raise ValueError(f"'files.{given}': this is the name of a feature that is computed")
+            if given in self.features:
+                raise ValueError(f"'features' and 'files' both have {given!r}")
         models: dict[FeatureName, str | None] = {"backward": self.backward, "language_model": self.language_model}
         for name, path in models.items():
             if name in self.features and path is None:
@@ -256,6 +275,25 @@ class Rerank(Section):
             if files.valid is not None:
                 raise ValueError(f"'files.{name}.valid' has no effect with 'weights', which are not tuned")
         return self
+
+
+class ScorerScores(Section):
+    """Scores of all candidates by an external scorer, for `data: scored`: the best one is chosen."""
+
+    scorer: str = Field(description="Name of the scorer in 'scorers'")
+
+
+PATH_BRANCH, SCORER_BRANCH = "<a path>", "<a scorer>"
+
+
+def _scores_branch(value: object) -> str:
+    """Return the tag of the type that `scores` has."""
+    return SCORER_BRANCH if isinstance(value, (dict, ScorerScores)) else PATH_BRANCH
+
+
+Scores = Annotated[
+    Annotated[str, Tag(PATH_BRANCH)] | Annotated[ScorerScores, Tag(SCORER_BRANCH)], Discriminator(_scores_branch)
+]
 
 
 class DiverseTargets(Section):
@@ -356,8 +394,10 @@ class Distill(Section):
     diverse: DiverseTargets = Field(
         DiverseTargets(), description="Several different targets of a sentence, for 'data: diverse'"
     )
-    scores: str | None = Field(
-        None, description="Path of a file with a score for each hypothesis of the n-best lists, for 'data: scored'"
+    scores: Scores | None = Field(
+        None,
+        description="Scores of the candidates for 'data: scored', of which the best is chosen: path of a file with a "
+        "number for each candidate, or an external scorer",
     )
     imported: str | None = Field(
         None, description="Path of a file with translations of another system, for 'data: imported'"

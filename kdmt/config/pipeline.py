@@ -7,8 +7,8 @@ from typing import Annotated, Literal, get_args
 
 from pydantic import Field, ValidationError, model_validator
 
-from kdmt.choices import ScoreMetric
-from kdmt.config.distill import Distill
+from kdmt.choices import FeatureName, MbrUtility, ScoreMetric, names
+from kdmt.config.distill import Distill, ScorerScores
 from kdmt.config.knowledge import Knowledge
 from kdmt.config.messages import describe_problems
 from kdmt.config.prepare import Clean, Prepare
@@ -19,6 +19,12 @@ from kdmt.config.student import Student, setting_path
 from kdmt.config.training import Teacher
 from kdmt.languages import Direction, moses_language, parse_language, same_language, script_of, writes_spaces
 from kdmt.training_sets import TRAINING_SETS
+
+# settings that name an external scorer or something that kdmt computes
+_COMPUTED = {
+    "distill.mbr.utility": " or ".join(map(repr, names(MbrUtility))),
+    "distill.rerank.features": f"one of {', '.join(names(FeatureName))}",
+}
 
 
 class Pipeline(Section):
@@ -93,20 +99,32 @@ class Pipeline(Section):
         for name in self.score.scorers or []:
             if name not in self.scorers:
                 raise ValueError(f"'score.scorers': {name!r}: {known}")
-        quality = self.distill.quality
-        if quality is not None:
-            scorer = self.scorers.get(quality.scorer)
+        for path, name in self._scorers_of_distill():
+            scorer = self.scorers.get(name)
             if scorer is None:
-                raise ValueError(f"'distill.quality.scorer': {quality.scorer!r}: {known}")
-            if scorer.reference and self.distill.monolingual:
-                raise ValueError(
-                    f"'distill.quality.scorer': {quality.scorer!r} needs references, and the text of "
-                    f"'distill.monolingual' has none"
-                )
+                own = _COMPUTED.get(path)
+                raise ValueError(f"'{path}': {name!r}{f' is not {own}, and' if own else ':'} {known}")
+            if path == "distill.mbr.utility":
+                if not scorer.reference:
+                    raise ValueError(f"'{path}': {name!r} compares no two candidates: set 'reference: true' in it")
+            elif scorer.reference and self.distill.monolingual:
+                raise ValueError(f"'{path}': {name!r} needs references, and the text of 'distill.monolingual' has none")
         for name in self.scorers:
             if name in get_args(ScoreMetric):
                 raise ValueError(f"'scorers': a scorer cannot be called {name!r}, as a metric is")
         return self
+
+    def _scorers_of_distill(self) -> Iterator[tuple[str, str]]:
+        """Yield the YAML path and the name of each external scorer of the distill stage."""
+        settings = self.distill
+        if settings.quality is not None:
+            yield "distill.quality.scorer", settings.quality.scorer
+        if isinstance(settings.scores, ScorerScores):
+            yield "distill.scores.scorer", settings.scores.scorer
+        if settings.mbr.scorer is not None:
+            yield "distill.mbr.utility", settings.mbr.scorer
+        for name in settings.rerank.scorers:
+            yield "distill.rerank.features", name
 
     @property
     def scorers_of_score(self) -> dict[str, Scorer]:
@@ -173,6 +191,11 @@ class Pipeline(Section):
                     raise ValueError(
                         f"'{path}.data: {name}' is not drawn from the teacher in 'distill.teachers': its samples are "
                         "the candidates from which 'mbr' and others choose"
+                    )
+                if name == "diverse" and self.distill.diverse.quality == "utility" and self.distill.mbr.scorer:
+                    raise ValueError(
+                        f"'{path}.data: {name}' adds utilities to chrF2, from 0 to 100: 'distill.mbr.utility' must be "
+                        "'chrf' or 'bleu', or 'distill.diverse.quality' 'probability'"
                     )
                 if made.file is not None and getattr(self.distill, made.file) is None:
                     raise ValueError(f"'{path}.data: {name}' needs the file 'distill.{made.file}'")

@@ -43,6 +43,8 @@ class Utility:
     ignores_spaces: bool = False
 
 
+# of pruning, if an external scorer compares the texts
+COARSE = Utility(chrf_matrix, mean_chrf)
 CHRF = Utility(chrf_matrix, mean_chrf, ignores_spaces=True)
 
 
@@ -53,6 +55,34 @@ def bleu_utility(tokenize: str) -> Utility:
         tokenize: name of sacreBLEU's tokenizer.
     """
     return Utility(partial(bleu_matrix, tokenize=tokenize), partial(mean_bleu, tokenize=tokenize))
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The comparisons whose weighted means are the expected utilities of the candidates of a sentence.
+
+    Attributes:
+        texts: distinct texts, which are the references.
+        index_N: index of the text of each candidate.
+        share_T: weight of each text as a reference; the sum is 1.
+        kept_K: indices of the texts that are compared with all texts; the others are pruned.
+    """
+
+    texts: list[str]
+    index_N: NDArray[np.int64]
+    share_T: NDArray[np.float64]
+    kept_K: NDArray[np.int64]
+
+    @property
+    def kept(self) -> list[str]:
+        """Return the texts that are compared with all texts."""
+        return [self.texts[index] for index in self.kept_K.tolist()]
+
+    def expectation(self, utility_KT: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return the expected utility of each candidate; -inf for a candidate that was pruned [N]."""
+        expected_T = np.full(len(self.texts), -np.inf)
+        expected_T[self.kept_K] = utility_KT @ self.share_T
+        return expected_T[self.index_N]
 
 
 @dataclass(frozen=True)
@@ -80,19 +110,23 @@ class ExpectedUtility:
 
     def __call__(self, candidates: Sequence[Candidate]) -> NDArray[np.float64]:
         """Return the expected utility of each candidate, 0 to 100; -inf for a candidate that was pruned [N]."""
-        distinct, index_N = self.distinct(candidates)
-        share_T = np.bincount(index_N, weights=self._shares(candidates))
-        if len(distinct) == 1:  # for example the n-best list of an easy sentence, or an n of 1
-            return np.full(len(candidates), 100.0 if distinct[0].strip() else 0.0)
+        compared = self.comparison(candidates)
+        texts = compared.texts
+        if len(texts) == 1:  # for example the n-best list of an easy sentence, or an n of 1
+            return np.full(len(candidates), 100.0 if texts[0].strip() else 0.0)
         if self.aggregate:
-            return self.utility.aggregate(distinct, share_T.tolist())[index_N]
-        if not 0 < self.prune < len(distinct):
-            return (self.utility.matrix(distinct, distinct) @ share_T)[index_N]
-        coarse_T = self.utility.aggregate(distinct, share_T.tolist())
-        kept_K = np.sort(np.argsort(-coarse_T, kind="stable")[: self.prune])
-        expected_T = np.full(len(distinct), -np.inf)
-        expected_T[kept_K] = self.utility.matrix([distinct[place] for place in kept_K.tolist()], distinct) @ share_T
-        return expected_T[index_N]
+            return self.utility.aggregate(texts, compared.share_T.tolist())[compared.index_N]
+        return compared.expectation(self.utility.matrix(compared.kept, texts))
+
+    def comparison(self, candidates: Sequence[Candidate]) -> Comparison:
+        """Return the comparisons of which the expectation consists."""
+        distinct, index_N = self.distinct(candidates)
+        share_T = np.bincount(index_N, weights=self._shares(candidates)).astype(np.float64)
+        kept_K = np.arange(len(distinct))
+        if 0 < self.prune < len(distinct):
+            coarse_T = self.utility.aggregate(distinct, share_T.tolist())
+            kept_K = np.sort(np.argsort(-coarse_T, kind="stable")[: self.prune])
+        return Comparison(distinct, index_N, share_T, kept_K)
 
     def distinct(self, candidates: Sequence[Candidate]) -> tuple[list[str], NDArray[np.int64]]:
         """Return the distinct texts [T], and the index of the text of each candidate [N]."""
@@ -110,7 +144,20 @@ class ExpectedUtility:
         return [count / sum(counts) for count in counts]
 
 
-def by_expected_utility(expected: ExpectedUtility | None = None, *, top: int = 1) -> Selector:
+@dataclass(frozen=True)
+class GivenUtility:
+    """The expected utility that an external scorer computed before, as the first given score of each candidate."""
+
+    def __call__(self, candidates: Sequence[Candidate]) -> NDArray[np.float64]:
+        """Return the expected utility of each candidate; -inf for a candidate that was pruned [N]."""
+        return np.array([each.given[0] for each in candidates])
+
+    def distinct(self, candidates: Sequence[Candidate]) -> tuple[list[str], NDArray[np.int64]]:
+        """See `ExpectedUtility.distinct`."""
+        return ExpectedUtility(COARSE).distinct(candidates)
+
+
+def by_expected_utility(expected: ExpectedUtility | GivenUtility | None = None, *, top: int = 1) -> Selector:
     """Return the rule that chooses the hypotheses with the highest expected utility.
 
     If several have the highest value, the first is chosen. No text is chosen twice.
@@ -127,7 +174,9 @@ def by_expected_utility(expected: ExpectedUtility | None = None, *, top: int = 1
     )
 
 
-def _likest(candidates: Sequence[Candidate], _: Line, *, expected: ExpectedUtility, top: int) -> list[Choice]:
+def _likest(
+    candidates: Sequence[Candidate], _: Line, *, expected: ExpectedUtility | GivenUtility, top: int
+) -> list[Choice]:
     utility_N = expected(candidates)
     index_N = expected.distinct(candidates)[1]
     left_N = utility_N.copy()

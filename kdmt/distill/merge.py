@@ -187,6 +187,30 @@ def usable_candidates(
             yield Line(source, reference), [candidate for candidate, failure in found if failure == NO_FAILURE]
 
 
+def distinct_sentences(
+    texts: Sequence[TrainingText],
+    numbers_L: NDArray[np.int64],
+    *,
+    nbest: Path,
+    offsets: Path,
+    settings: Failures,
+    typical_ratio: float,
+) -> Iterator[tuple[Line, Nbest]]:
+    """Yield the candidates of each distinct sentence with their failures, and the first line with this sentence.
+
+    The sentences are numbered in the order of their first lines. For the arguments, see `merge_candidates`.
+    """
+    following = 0
+    for chunk in _chunks(texts, numbers_L, np.load(offsets, mmap_mode="r"), None):
+        read = _read_chunk(nbest, ALL, settings, typical_ratio, chunk)
+        references = [""] * len(read.sources) if read.references is None else read.references
+        numbers = numbers_L[chunk.first : chunk.first + len(read.sources)].tolist()
+        for number, source, reference, found in zip(numbers, read.sources, references, read.found, strict=True):
+            if number == following:
+                following += 1
+                yield Line(source, reference), found
+
+
 # ------------------------------------------------------------------------------------------------------------- chunks
 
 

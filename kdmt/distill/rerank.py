@@ -10,12 +10,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache, partial
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from kdmt.choices import FeatureName
-from kdmt.config import Rerank
+from kdmt.config import Mbr, Rerank
 from kdmt.corpus.codec import TextCodec
 from kdmt.corpus.sentence_lengths import SLACK
 from kdmt.distill.mbr import ExpectedUtility
@@ -23,7 +24,21 @@ from kdmt.distill.selection import ALL, Candidate, Choice, Line, Selector
 from kdmt.errors import UserError
 from kdmt.interop.kenlm import KenLM
 
+MBR: FeatureName = "mbr"
 BACKWARD: FeatureName = "backward"  # feature that is computed for all candidates before, and given like a file
+
+
+def given_features(settings: Rerank, mbr: Mbr) -> tuple[str, ...]:
+    """Return the names of the features that are given for all candidates, in the order of `Candidate.given`."""
+    backward = [name for name in settings.features if name == BACKWARD]
+    return (*settings.files, *backward, *scored_features(settings, mbr))
+
+
+def scored_features(settings: Rerank, mbr: Mbr) -> dict[str, str]:
+    """Return the features that external scorers compute, each with the name of the scorer."""
+    own = {name: name for name in settings.scorers}
+    return own if mbr.scorer is None or MBR not in settings.features else {**own, MBR: mbr.scorer}
+
 
 LogProbs = Callable[[Sequence[str]], Sequence[float]]  # lines of words -> log-probability of each
 
@@ -52,6 +67,7 @@ class Features:
     def of(
         cls,
         settings: Rerank,
+        mbr: Mbr,
         *,
         expected: ExpectedUtility,
         lenpen: float,
@@ -61,12 +77,14 @@ class Features:
         """Return the features that the section `distill.rerank` describes.
 
         Args:
+            mbr: section `distill.mbr`.
+            expected: expected utility, unless an external scorer computes it.
             corpus: folder of the prepared corpus, whose pieces the language model has.
         """
-        path = settings.language_model
+        path, given = settings.language_model, given_features(settings, mbr)
         return cls(
-            tuple(name for name in settings.features if name != BACKWARD),
-            (*settings.files, *(name for name in settings.features if name == BACKWARD)),
+            tuple(cast("FeatureName", name) for name in settings.features if name not in given),
+            given,
             replace(expected, prune=0),  # every candidate needs a value
             lenpen,
             typical_ratio,

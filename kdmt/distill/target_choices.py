@@ -9,11 +9,18 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 
-from kdmt.choices import MbrUtility
 from kdmt.config import Distill
 from kdmt.corpus.prepared import PreparedCorpus
 from kdmt.distill.diversity import Quality, diverse, token_probability
-from kdmt.distill.mbr import CHRF, ExpectedUtility, Utility, bleu_utility, by_expected_utility
+from kdmt.distill.mbr import (
+    CHRF,
+    COARSE,
+    ExpectedUtility,
+    GivenUtility,
+    Utility,
+    bleu_utility,
+    by_expected_utility,
+)
 from kdmt.distill.rerank import Features, by_linear_model
 from kdmt.distill.selection import HIGHEST_GIVEN, Selector, interpolated, weighted
 from kdmt.distill.similarity import bleu_nearness, chrf_nearness
@@ -42,12 +49,16 @@ def _nearest_to_reference(settings: Distill, tokenize: str, _: PreparedCorpus) -
 
 
 # name in `distill.mbr.utility` -> function of the name of sacreBLEU's tokenizer
-UTILITIES: dict[MbrUtility, Callable[[str], Utility]] = {"chrf": lambda _: CHRF, "bleu": bleu_utility}
+UTILITIES: dict[str, Callable[[str], Utility]] = {"chrf": lambda _: CHRF, "bleu": bleu_utility}
 
 
 def expected_utility(settings: Distill, tokenize: str) -> ExpectedUtility:
-    """Return the expected utility that the section `distill.mbr` describes."""
-    return ExpectedUtility.of(settings.mbr, UTILITIES[settings.mbr.utility](tokenize), settings.decode.lenpen)
+    """Return the expected utility that the section `distill.mbr` describes.
+
+    If its utility is an external scorer, the value has the comparisons to make and not the utility.
+    """
+    utility = COARSE if settings.mbr.scorer is not None else UTILITIES[settings.mbr.utility](tokenize)
+    return ExpectedUtility.of(settings.mbr, utility, settings.decode.lenpen)
 
 
 def _utility_is_bleu(settings: Distill) -> bool:
@@ -55,13 +66,15 @@ def _utility_is_bleu(settings: Distill) -> bool:
 
 
 def _highest_utility(settings: Distill, tokenize: str, _: PreparedCorpus) -> Selector:
-    return by_expected_utility(expected_utility(settings, tokenize), top=settings.mbr.top)
+    expected = expected_utility(settings, tokenize) if settings.mbr.scorer is None else GivenUtility()
+    return by_expected_utility(expected, top=settings.mbr.top)
 
 
 def features_of(settings: Distill, tokenize: str, corpus: PreparedCorpus) -> Features:
     """Return the features that the section `distill.rerank` describes."""
     return Features.of(
         settings.rerank,
+        settings.mbr,
         expected=expected_utility(settings, tokenize),
         lenpen=settings.decode.lenpen,
         typical_ratio=corpus.typical_ratio() if "ratio" in settings.rerank.features else 1.0,
@@ -98,7 +111,7 @@ CHOICES = {
     "diverse": Choice(
         _different, lambda settings: settings.diverse.quality == "utility" and _utility_is_bleu(settings)
     ),
-    # the hypothesis with the highest score in a file
+    # the hypothesis with the highest score in a file, or by an external scorer
     "scored": Choice(lambda *_: HIGHEST_GIVEN),
     # all hypotheses, weighted by their probabilities
     "nbest": Choice(lambda settings, *_: weighted(settings.decode.lenpen)),

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from kdmt.choices import AgreementMetric
-from kdmt.config import Pipeline
+from kdmt.config import Pipeline, ScorerScores
 
 _KINDS = (("bleu", "spbleu"), ("chrf", "chrf++"))  # metrics of the same kind
 # metrics of kdmt for which there are figures of agreement with people
@@ -56,7 +56,12 @@ def _choices(config: Pipeline) -> Iterator[tuple[str, str]]:
             if name == "interpolated":
                 yield settings.interpolate.removeprefix("sentence_"), what
             if name == "reranked":
-                yield settings.rerank.metric, what
+                if settings.rerank.weights is None:
+                    yield settings.rerank.metric, what
+                for scorer in settings.rerank.scorers:
+                    yield scorer, what
+            if name == "scored" and isinstance(settings.scores, ScorerScores):
+                yield settings.scores.scorer, what
             by_utility = name == "reranked" and "mbr" in settings.rerank.features
             by_utility |= name == "diverse" and settings.diverse.quality == "utility"
             if name == "mbr" or by_utility:

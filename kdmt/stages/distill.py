@@ -30,14 +30,15 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
-from kdmt.config import Distill, Mbr, Rerank, Section
+from kdmt.config import Distill, Mbr, Rerank, ScorerScores, Section
 from kdmt.corpus.prepared import PreparedCorpus
 from kdmt.distill.block_size import ON_CPUS
 from kdmt.distill.chosen_teacher import ChosenTeacher
 from kdmt.distill.inputs import Inputs
 from kdmt.distill.quality import QualityFilter
+from kdmt.distill.rerank import MBR, scored_features
 from kdmt.distill.reverse import reverse_inputs
-from kdmt.distill.target_choices import CHOICES
+from kdmt.distill.target_choices import CHOICES, expected_utility
 from kdmt.distill.teachers import choose_teacher
 from kdmt.flow.manifest import Plan, file_input, make_plan, recorded_outputs
 from kdmt.flow.shards import Shards
@@ -45,12 +46,14 @@ from kdmt.flow.stage import Stage
 from kdmt.models.checkpoint_choice import AUTO
 from kdmt.models.checkpoint_folder import checkpoint_sha256, resolve_checkpoint, resolve_name
 from kdmt.score.bleu_tokenizer import words_tokenizer
+from kdmt.score.scorers.segments import model_inputs
 from kdmt.stages.measures import prepared_corpus, recorded_tokenizer, with_ratio, with_tokenizer
 from kdmt.stages.workspace import Workspace
 from kdmt.training_sets import TRAINING_SETS, Origin
 
 if TYPE_CHECKING:
     from kdmt.distill.backward import BackwardScores
+    from kdmt.distill.candidate_scores import CandidateScores
     from kdmt.stages.distill_work import Choosing, Decoding, Importing, Job
     from kdmt.stages.rerank_work import Reranking
 
@@ -135,8 +138,9 @@ def _work(workspace: Workspace, name: str) -> Decoding | Choosing | Reranking | 
         tokenizer = partial(recorded_tokenizer, job.folder, config.prepare.text)
         candidates = workspace.training_set(_candidates(config.distill))
         backward = _backward(job, candidates, job.folder / _BACKWARD) if name == "reranked" else None
+        scored = _scored_candidates(workspace, job, name, candidates, job.folder)
         choosing = distill_work.Choosing(
-            job, name, candidates=candidates, scores=scores, tokenizer=tokenizer, backward=backward
+            job, name, candidates=candidates, scores=scores, tokenizer=tokenizer, backward=backward, scored=scored
         )
         return _reranking(workspace, choosing) if _tunes(config.distill, name) else choosing
     if made.origin == "file":
@@ -300,6 +304,14 @@ def _choosing_plan(workspace: Workspace, name: str) -> Plan:
     for field in TRAINING_SETS[name].settings:
         value = getattr(settings, field)
         (sections if isinstance(value, Section) else extra)[f"distill.{field}"] = value
+    if name == "scored" and isinstance(settings.scores, ScorerScores):
+        sections["distill.scores"] = settings.scores
+    used = _scorers_of(settings, name)
+    scorers = {scorer: config.scorers[scorer] for scorer in used.values()}
+    sections |= {f"scorers.{scorer}": own for scorer, own in scorers.items()}
+    inputs |= model_inputs(scorers)
+    if any(config.scorers[scorer].reference for feature, scorer in used.items() if feature != MBR):
+        inputs |= _prepared_inputs(workspace.prepare, ("train.",))
     if _tunes(settings, name):
         inputs |= _prepared_inputs(workspace.prepare, ("valid.", "data-bin/valid."))
     plan = with_ratio(make_plan(sections, extra, inputs), settings, prepared_corpus(workspace))
@@ -321,6 +333,47 @@ def _uses_utility(settings: Distill, name: str) -> bool:
     if name == "reranked":
         return "mbr" in settings.rerank.features
     return name == "diverse" and settings.diverse.quality == "utility"
+
+
+def _scorers_of(settings: Distill, name: str) -> dict[str, str]:
+    """Return the scores of candidates that external scorers compute for a training set: name -> scorer."""
+    if name == "scored" and isinstance(settings.scores, ScorerScores):
+        return {settings.scores.scorer: settings.scores.scorer}
+    if name == "mbr" and settings.mbr.scorer is not None:
+        return {MBR: settings.mbr.scorer}
+    return scored_features(settings.rerank, settings.mbr) if name == "reranked" else {}
+
+
+def _scored_candidates(
+    workspace: Workspace, job: Job, name: str, candidates: Path, folder: Path
+) -> tuple[CandidateScores, ...]:
+    """Return the scores of candidates by external scorers that the choice of a training set uses.
+
+    Args:
+        job: work on the text that the candidates translate.
+        candidates: folder of the candidates.
+        folder: folder in which that of the scores is made.
+    """
+    from kdmt.distill.candidate_scores import FOLDER, CandidateScores  # load the candidates, see `_work`
+
+    settings = workspace.config.distill
+    expected = expected_utility(settings, "")
+    if name != "mbr":
+        expected = replace(expected, prune=0)  # every candidate needs a value
+    return tuple(
+        CandidateScores(
+            scorer=scorer,
+            settings=workspace.config.scorers[scorer],
+            caches=workspace.scorers,
+            inputs=job.writer.inputs,
+            candidates=candidates,
+            failures=settings.failures,
+            path=folder / FOLDER / f"{feature}.txt",
+            say=workspace.say,
+            expected=expected if feature == MBR else None,
+        )
+        for feature, scorer in _scorers_of(settings, name).items()
+    )
 
 
 def _candidates(settings: Distill) -> str:
@@ -364,7 +417,8 @@ def _reranking(workspace: Workspace, choosing: Choosing) -> Reranking:
     scores = {name: files.valid for name, files in config.distill.rerank.files.items()}
     plan = partial(_decoding_plan, workspace, _candidates(config.distill))
     backward = _backward(job, job.folder, job.folder / _BACKWARD)
-    return rerank_work.Reranking(choosing, decoding, plan, scores, backward)
+    scored = _scored_candidates(workspace, job, "reranked", job.folder, job.folder)
+    return rerank_work.Reranking(choosing, decoding, plan, scores, backward, scored)
 
 
 def _backward(job: Job, candidates: Path, folder: Path) -> BackwardScores | None:
@@ -388,7 +442,8 @@ def _backward(job: Job, candidates: Path, folder: Path) -> BackwardScores | None
 def _file_of(settings: Distill, name: str) -> Path | None:
     """Return the file that a training set is made from, None if there is none."""
     field = TRAINING_SETS[name].file
-    return None if field is None else Path(getattr(settings, field) or "")
+    value = None if field is None else getattr(settings, field)
+    return None if field is None or isinstance(value, Section) else Path(value or "")
 
 
 # ------------------------------------------------------------------------------------------------ another system's text

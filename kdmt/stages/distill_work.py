@@ -22,6 +22,7 @@ from kdmt.config import Distill, Pool, Sample, Text
 from kdmt.distill.backward import BackwardScores
 from kdmt.distill.block_size import block_size_of, choose_block_size
 from kdmt.distill.blocks import BLOCKS, fits
+from kdmt.distill.candidate_scores import CandidateScores
 from kdmt.distill.candidates import Written, read_scores, write_candidates
 from kdmt.distill.chosen_teacher import ChosenTeacher
 from kdmt.distill.decoding import BlockDecoder, BlockTask, missing_tasks, plan_tasks
@@ -395,6 +396,7 @@ class Choosing:
         scores: files of scores that the rule uses.
         backward: scores by a model of the opposite direction, if the rule uses them, after those of the files.
         tokenizer: function that returns sacreBLEU's tokenizer from the recorded plan, once the folder is open for work.
+        scored: scores by external scorers that the rule uses, after all others.
     """
 
     job: Job
@@ -403,6 +405,7 @@ class Choosing:
     scores: tuple[Path, ...]
     tokenizer: Callable[[], str]
     backward: BackwardScores | None = None
+    scored: tuple[CandidateScores, ...] = ()
 
     @property
     def targets(self) -> Targets:
@@ -413,14 +416,20 @@ class Choosing:
         """Return the targets that the rule chooses with the given settings."""
         rule = CHOICES[self.name].select(settings, self.bleu_tokenizer(), self.job.writer.inputs.corpus)
         computed = () if self.backward is None else (self.backward.file(),)
-        return Targets(self.candidates, rule, (*self.scores, *computed))
+        return Targets(self.candidates, rule, (*self.scores, *computed, *(each.path for each in self.scored)))
 
     def make(self, plan: Plan) -> None:
         """Choose the targets, and write the training set."""
         self.job.check()
         self.check_scores()
         self.job.begin(plan)
-        self.job.finish(plan, self.job.writer.write(self.targets))
+        facts = self.write_scores()
+        facts |= self.job.writer.write(self.targets)
+        self.job.finish(plan, facts, [each.path for each in self.scored])
+
+    def write_scores(self) -> dict[str, object]:
+        """Compute the scores by external scorers, and return the facts for the manifest."""
+        return {"scorers": {each.path.stem: each.write() for each in self.scored}} if self.scored else {}
 
     def verify(self, plan: Plan, blocks: int, seed: int | None) -> None:
         """See `TextWork.verify`; nothing is decoded."""

@@ -17,6 +17,7 @@ import numpy as np
 from kdmt.checksum import file_sha256
 from kdmt.config import Distill, Rerank
 from kdmt.distill.backward import BackwardScores
+from kdmt.distill.candidate_scores import CandidateScores
 from kdmt.distill.candidates import read_scores
 from kdmt.distill.merge import usable_candidates
 from kdmt.distill.rerank import Features
@@ -58,6 +59,7 @@ class Reranking:
         valid_scores: path of the scores of the validation set's candidates for each feature from a file.
         valid_backward: scores of the validation set's candidates by a model of the opposite direction, if a feature
             needs them.
+        valid_scored: scores of the validation set's candidates by external scorers.
     """
 
     choosing: Choosing
@@ -65,6 +67,7 @@ class Reranking:
     decoding_plan: Callable[[], Plan]
     valid_scores: Mapping[str, str | None]
     valid_backward: BackwardScores | None = None
+    valid_scored: tuple[CandidateScores, ...] = ()
 
     @property
     def settings(self) -> Distill:
@@ -87,10 +90,14 @@ class Reranking:
         job.begin(plan)
         self._decode_valid()
         self._require_scores()
+        for each in self.valid_scored:
+            each.write()
         tuned = self._tune()
         write_json(self.weights_file, tuned)
-        facts = job.writer.write(self.choosing.targets_with(self._with_weights(tuned)))
+        facts = self.choosing.write_scores()
+        facts |= job.writer.write(self.choosing.targets_with(self._with_weights(tuned)))
         more = [self.weights_file, *(self.valid.folder / name for name in CANDIDATES)]
+        more += [each.path for each in (*self.valid_scored, *self.choosing.scored)]
         job.finish(plan, facts | {"rerank": tuned}, more)
 
     def verify(self, plan: Plan, blocks: int, seed: int | None) -> None:
@@ -175,6 +182,7 @@ class Reranking:
         paths = [Path(path) for path in self.valid_scores.values() if path is not None]
         if self.valid_backward is not None:
             paths.append(self.valid_backward.file())
+        paths += [each.path for each in self.valid_scored]
         found: list[_Tuned] = []
         with TemporaryDirectory() as scratch:
             given = read_scores(paths, folder / NBEST, folder / OFFSETS, Path(scratch)) if paths else None

@@ -62,7 +62,26 @@ Load = Callable[..., Pipeline]
         ),
         ("distill.diverse.targets=1", "distill.diverse.targets: should be greater than or equal to 2 (it is 1)"),
         ("distill.diverse.balance=1.5", "distill.diverse.balance: should be less than or equal to 1 (it is 1.5)"),
-        ("distill.mbr.utility=comet", "distill.mbr.utility: should be 'chrf' or 'bleu' (it is 'comet')"),
+        (
+            "distill.mbr.utility=comet",
+            "'distill.mbr.utility': 'comet' is not 'chrf' or 'bleu', and 'scorers' has none",
+        ),
+        (
+            "distill.rerank.features=[lenght]",
+            "'distill.rerank.features': 'lenght' is not one of score, log_prob, length, ratio, count, mbr, backward, "
+            "language_model, and 'scorers' has none",
+        ),
+        ("distill.scores={scorer: comet}", "'distill.scores.scorer': 'comet': 'scorers' has none"),
+        ("distill.scores={scorer: comet, top: 1}", "distill.scores.top: unknown setting"),
+        ("distill.scores=5", "distill.scores: should be a valid string (it is 5)"),
+        (
+            "distill.mbr={utility: comet, aggregate: true}",
+            "distill.mbr: 'aggregate: true' needs n-gram counts: 'comet' is not 'chrf' or 'bleu'",
+        ),
+        (
+            "distill.rerank={features: [kiwi], files: {kiwi: {train: x}}}",
+            "distill.rerank: 'features' and 'files' both have 'kiwi'",
+        ),
     ],
 )
 def test_contradicting_settings_are_named(problem: Callable[..., str], override: str, expected: str) -> None:

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from kdmt.choices import FeatureName
-from kdmt.config import Rerank
+from kdmt.config import Mbr, Rerank
 from kdmt.distill.mbr import ExpectedUtility
 from kdmt.distill.rerank import BACKWARD, FEATURES, Features, by_linear_model
 from kdmt.distill.selection import Candidate, Line
@@ -106,5 +106,5 @@ def test_an_infinite_feature_is_refused() -> None:
 
 def test_the_utility_is_computed_for_pruned_candidates_too() -> None:
     settings = Rerank(features=["mbr"])
-    made = Features.of(settings, expected=ExpectedUtility(prune=1), lenpen=1.0, typical_ratio=1.0, corpus=Path())
+    made = Features.of(settings, Mbr(), expected=ExpectedUtility(prune=1), lenpen=1.0, typical_ratio=1.0, corpus=Path())
     assert np.isfinite(made([Candidate(each.words, -1.0, 2) for each in CANDIDATES], LINE)).all()

@@ -48,6 +48,24 @@ def test_the_scorer_of_a_filter_chose_targets_of_distilled_sets_only() -> None:
     assert chose("raw", quality, scorers=scorers) == {}
 
 
+def test_the_scorer_of_a_choice_chose_targets() -> None:
+    scorers = {"kiwi": {"command": ["x"]}, "comet": {"command": ["x"], "reference": True}}
+    assert chose("scored", {"scores": {"scorer": "kiwi"}}, scorers=scorers) == {
+        "kiwi": ["targets of 'students.small' (data: scored)"]
+    }
+    assert chose("scored", {"scores": "scores.txt"}, scorers=scorers) == {}
+    assert chose("mbr", {"mbr": {"utility": "comet"}}, scorers=scorers).keys() == {"comet"}
+    assert chose("mbr", {"scores": {"scorer": "kiwi"}, "mbr": {"utility": "comet"}}, scorers=scorers).keys() == {
+        "comet"
+    }
+    tuned = {"rerank": {"features": ["kiwi", "score"]}}
+    assert chose("reranked", tuned, scorers=scorers).keys() == {"kiwi", "bleu", "spbleu"}
+    given = {"rerank": {"features": ["kiwi"], "weights": {"kiwi": 1.0}}}  # the metric of the tuning is not used
+    assert chose("reranked", given, scorers=scorers).keys() == {"kiwi"}
+    by_utility = {"rerank": {"features": ["mbr"], "weights": {"mbr": 1.0}}, "mbr": {"utility": "comet"}}
+    assert chose("reranked", by_utility, scorers=scorers).keys() == {"comet"}
+
+
 def test_metrics_have_their_figures_of_agreement() -> None:
     document = {**settings(), "scorers": {"kiwi": {"command": ["x"], "human_agreement": "cometkiwi22"}}}
     notes = report_notes(Pipeline.model_validate(document))
