@@ -7,7 +7,7 @@ from typing import Annotated, Literal, get_args
 
 from pydantic import Field, ValidationError, model_validator
 
-from kdmt.choices import FeatureName, MbrUtility, ScoreMetric, names
+from kdmt.choices import BestMetric, FeatureName, MbrUtility, ScoreMetric, names
 from kdmt.config.distill import Distill, ScorerScores
 from kdmt.config.knowledge import Knowledge
 from kdmt.config.messages import describe_problems
@@ -20,6 +20,7 @@ from kdmt.config.training import Teacher
 from kdmt.languages import Direction, moses_language, parse_language, same_language, script_of, writes_spaces
 from kdmt.training_sets import TRAINING_SETS
 
+_FIGURES = ("nll", "update", "epoch", "best_update", "kind")  # in the records of validations
 # settings that name an external scorer or something that kdmt computes
 _COMPUTED = {
     "distill.mbr.utility": " or ".join(map(repr, names(MbrUtility))),
@@ -125,6 +126,21 @@ class Pipeline(Section):
             yield "distill.mbr.utility", settings.mbr.scorer
         for name in settings.rerank.scorers:
             yield "distill.rerank.features", name
+
+    @model_validator(mode="after")
+    def _best_metrics(self) -> Pipeline:
+        trainings = [(path, each.train) for path, each in self.teacher_trainings()]
+        trainings += [(path, each.train) for path, each in self.trainings()]
+        for path, train in trainings:
+            name, where = train.scorer, setting_path(path, "train.best_metric")
+            if name is None:
+                continue
+            if name not in self.scorers:
+                known = f"'scorers' has {', '.join(self.scorers) or 'none'}"
+                raise ValueError(f"'{where}': {name!r} is not one of {', '.join(names(BestMetric))}, and {known}")
+            if name in _FIGURES or name.startswith("nll_"):
+                raise ValueError(f"'{where}': validations have a figure {name!r}: give this scorer another name")
+        return self
 
     @property
     def scorers_of_score(self) -> dict[str, Scorer]:

@@ -20,6 +20,7 @@ from kdmt.choices import (
     Precision,
     RecipeName,
     SubwordSide,
+    names,
 )
 from kdmt.config.bounds import largest
 from kdmt.config.recipes import merge_settings, with_recipe
@@ -263,14 +264,16 @@ class Train(Section):
         0.1, ge=0.0, lt=1.0, description="Probability mass that label smoothing spreads over the vocabulary"
     )
     validate_interval_updates: int = Field(500, ge=1, description="Number of updates between validations")
-    validate_bleu: bool = Field(
-        True, description="Whether validation translates, for BLEU and, with 'best_metric: chrf', chrF"
-    )
+    validate_bleu: bool = Field(True, description="Whether validation translates, for BLEU and another 'best_metric'")
     validate_beam: int = Field(1, ge=1, description="Beam size of validation")
     validate_sentences: int = Field(
         0, ge=0, description="Number of validation sentences that are translated, from the first on; 0 for all"
     )
-    best_metric: BestMetric = Field("bleu", description="Validation metric by which the best checkpoint is chosen")
+    best_metric: str = Field(
+        "bleu",
+        description="Validation metric by which the best checkpoint is chosen: 'loss', 'bleu', 'chrf', or the name of "
+        "a scorer in 'scorers'",
+    )
     # no validation is counted before the end of the warmup or while the score is 0
     patience: int = Field(
         0,
@@ -349,6 +352,11 @@ class Train(Section):
     activation_checkpointing: bool = execution(
         False, description="Recomputation of layers in the backward pass, which needs less memory and more time"
     )
+
+    @property
+    def scorer(self) -> str | None:
+        """Return the name of the scorer that is 'best_metric', None if kdmt computes it."""
+        return None if self.best_metric in names(BestMetric) else self.best_metric
 
     @model_validator(mode="before")
     @classmethod

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from kdmt.choices import AutoCheckpoint, BestMetric, CheckpointName
+from kdmt.choices import AutoCheckpoint, CheckpointName
 from kdmt.config import read_record
 from kdmt.files import read_optional_json, write_json
 from kdmt.models.average_record import AVERAGES, PREFIX, average_of, is_outdated
@@ -51,7 +51,7 @@ class Choice:
 
     checkpoint: CandidateName
     of: AutoCheckpoint
-    metric: BestMetric
+    metric: str
     signature: str | None = None
     candidates: dict[CandidateName, Candidate] = field(default_factory=dict)
 
@@ -60,7 +60,7 @@ def choose(
     candidates: Mapping[CandidateName, Candidate],
     *,
     of: AutoCheckpoint,
-    metric: BestMetric,
+    metric: str,
     higher_is_better: bool,
     signature: str | None = None,
 ) -> Choice:

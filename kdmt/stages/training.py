@@ -22,6 +22,8 @@ from kdmt.stages.training_inputs import (
     init_inputs,
     needs_teacher,
     reads_monolingual,
+    scorer_inputs,
+    scorer_sections,
     teaching_inputs,
     training_inputs,
     with_batch_order,
@@ -70,7 +72,8 @@ def _teacher_jobs(workspace: Workspace) -> Iterator[tuple[Job, Teacher]]:
 def _teacher_stage(workspace: Workspace, job: Job, teacher: Teacher, upstream: tuple[Stage, ...]) -> Stage:
     def plan() -> Plan:
         inputs = training_inputs(workspace, job.data) | init_inputs(job) | alignment_inputs(workspace, job.alignments)
-        made = make_plan({"teacher": teacher}, {}, inputs)
+        inputs |= scorer_inputs(workspace, job)
+        made = make_plan({"teacher": teacher, **scorer_sections(workspace, job)}, {}, inputs)
         # of other stages only the checkpoint matters, which is an input
         return _of_training(made, job, "teacher", ("stages", "begin_from"))
 
@@ -148,8 +151,9 @@ def _student_stage(workspace: Workspace, name: str, job: Job, student: Student, 
         inputs = training_inputs(workspace, job.data, more=("monolingual",) if reads_monolingual(student) else ())
         inputs |= init_inputs(job)
         inputs |= teaching_inputs(workspace, student) | alignment_inputs(workspace, job.alignments)
+        inputs |= scorer_inputs(workspace, job)
         own = f"students.{name}"
-        made = make_plan({own: student}, {"seed": job.seed}, inputs)
+        made = make_plan({own: student, **scorer_sections(workspace, job)}, {"seed": job.seed}, inputs)
         # other seeds have other folders, and of other stages only the checkpoint matters, which is an input
         return _of_training(made, job, own, ("seeds", "stages", "begin_from"))
 

@@ -8,11 +8,12 @@ from hashlib import sha256
 from pathlib import Path
 
 from kdmt.choices import CheckpointName
-from kdmt.config import Model, Student, Train
+from kdmt.config import Model, Section, Student, Train
 from kdmt.flow.folders import earlier_states
 from kdmt.flow.manifest import Plan, check_status, recorded_outputs, recorded_plan
 from kdmt.models.checkpoint_folder import checkpoint_sha256, resolve_checkpoint, resolve_name
 from kdmt.objectives.model_checks import learns_from_cache, learns_from_running
+from kdmt.score.scorers.segments import model_inputs
 from kdmt.stages.workspace import Workspace
 from kdmt.training_sets import WEIGHTS
 
@@ -207,3 +208,15 @@ def cache_made_from(workspace: Workspace, data: str) -> dict[str, str]:
     found[dictionary] = recorded_outputs(workspace.prepare)[dictionary]
     name = resolve_name(workspace.teacher, workspace.config.distill.checkpoint)
     return {**found, f"teacher/{name}": teacher_sha256(workspace)}
+
+
+def scorer_sections(workspace: Workspace, job: Job) -> dict[str, Section]:
+    """Return the section of the external scorer that chooses the best checkpoint of a run, for a plan."""
+    name = job.train.scorer
+    return {} if name is None else {f"scorers.{name}": workspace.config.scorers[name]}
+
+
+def scorer_inputs(workspace: Workspace, job: Job) -> dict[str, str]:
+    """Return the SHA-256 of the model of the external scorer that chooses the best checkpoint of a run."""
+    name = job.train.scorer
+    return {} if name is None else model_inputs({name: workspace.config.scorers[name]})

@@ -51,6 +51,7 @@ from kdmt.stages.training_inputs import (
     teacher_checkpoint,
     teacher_checkpoints,
 )
+from kdmt.stages.validation_scorer import ValidationScorer
 from kdmt.stages.workspace import Workspace
 from kdmt.train.arithmetic import choose_threads
 from kdmt.train.data import BinarizedData, MonolingualText
@@ -71,7 +72,8 @@ def train(workspace: Workspace, job: Job, plan: Plan | None) -> None:
     data = _training_data(workspace, job, codec, knowledge)
     model, init_state = _build_model(workspace, job, codec)
     objective = _objective(workspace, job, model, knowledge)
-    validate = _validator(workspace, job, codec, device)
+    scorer = ValidationScorer.of(workspace, job, codec)
+    validate = _validator(workspace, job, codec, device, scorer)
     num_batches = len(data.batches())
     if plan is not None:
         begin(job.folder, plan, workspace.resolved_config())  # after all checks, so that an error changes no folder
@@ -96,7 +98,8 @@ def train(workspace: Workspace, job: Job, plan: Plan | None) -> None:
         device=device,
         ranks=ranks,
         init_state=init_state,
-        signature=_signature(workspace, job),
+        signature=_signature(workspace, job, scorer),
+        scale=None if scorer is None else scorer.scale,
     )
     outcome = trainer.run()
     progress.note(f"done at update {outcome.update} ({outcome.ending}); best at {outcome.best_update}")
@@ -109,6 +112,7 @@ def _open_progress(job: Job, ranks: Ranks) -> Progress:
         job.folder / "metrics.jsonl" if ranks.is_first else None,
         name=job.name,
         tensorboard=job.folder / "tensorboard" if job.train.tensorboard and ranks.is_first else None,
+        metric=job.train.scorer,
     )
 
 
@@ -312,7 +316,7 @@ def _kept_tokenizer(run: Path) -> str | None:
 
 
 def _validator(
-    workspace: Workspace, job: Job, codec: TextCodec, device: torch.device
+    workspace: Workspace, job: Job, codec: TextCodec, device: torch.device, scorer: ValidationScorer | None
 ) -> Callable[[Objective], dict[str, float]]:
     """Return a function that computes loss, BLEU and the metric that selects the best checkpoint on the validation set.
 
@@ -340,7 +344,10 @@ def _validator(
             hypotheses = interleave(parts)
             tokenize = _kept_tokenizer(job.folder)
             for metric in dict.fromkeys(("bleu", job.train.best_metric)):
-                if metric != "loss":
+                if metric == job.train.scorer:
+                    assert scorer is not None
+                    figures[metric] = scorer.score(hypotheses)
+                elif metric != "loss":
                     score = score_words(workspace, metric, hypotheses, references, tokenize=tokenize)
                     figures[metric] = score.value
         return figures
@@ -348,7 +355,7 @@ def _validator(
     return validate
 
 
-def _signature(workspace: Workspace, job: Job) -> str | None:
+def _signature(workspace: Workspace, job: Job, scorer: ValidationScorer | None) -> str | None:
     """Return the signature of `best_metric` in the validations of a run, None for the loss.
 
     It does not depend on the text, so that a resumed run has it without a validation.
@@ -356,6 +363,8 @@ def _signature(workspace: Workspace, job: Job) -> str | None:
     metric = job.train.best_metric
     if metric == "loss":
         return None
+    if scorer is not None:
+        return scorer.signature()
     return score_words(workspace, metric, [""], [""], tokenize=_kept_tokenizer(job.folder)).signature
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from kdmt.config import Train
@@ -11,6 +12,29 @@ from kdmt.models.average_record import PREFIX
 from kdmt.models.checkpoint_choice import Candidate, CandidateName, Choice, choose, describe_updates
 from kdmt.score.metrics import METRICS
 from kdmt.train.run_folder import Position
+
+
+@dataclass(frozen=True)
+class Scale:
+    """Scale of a validation metric.
+
+    Attributes:
+        higher_is_better: whether a higher value is better.
+        worst: value of the worst translation; None if there is no bound on its side.
+    """
+
+    higher_is_better: bool
+    worst: float | None
+
+    @property
+    def sign(self) -> int:
+        return 1 if self.higher_is_better else -1
+
+
+def scale_of(metric: str) -> Scale:
+    """Return the scale of a metric that kdmt computes."""
+    return Scale(False, None) if metric == "loss" else Scale(METRICS[metric].higher_is_better, METRICS[metric].worst)
+
 
 Validate = Callable[[Path], dict[str, float]]  # validation figures of the weights in a checkpoint folder
 
@@ -23,6 +47,7 @@ def choose_checkpoint(
     *,
     validate: Validate,
     signature: str | None,
+    scale: Scale | None = None,
 ) -> Choice:
     """Return the checkpoint of a run that `auto` is, by `best_metric` and for equal scores by the loss.
 
@@ -34,6 +59,7 @@ def choose_checkpoint(
         position: end of the training.
         validate: function that validates the weights in a folder; it is not called unless `average.of` is `auto`.
         signature: signature of `best_metric`; None for the loss.
+        scale: scale of `best_metric`; None for that of a metric that kdmt computes.
     """
     metric, of = settings.best_metric, settings.average.of
     known: dict[tuple[int, ...], Candidate] = {}
@@ -46,7 +72,7 @@ def choose_checkpoint(
             figures = validate(_folder(run, name, updates)) if of == "auto" else {}
             known[tuple(updates)] = _candidate(updates, figures, metric)
         found[name] = known[tuple(updates)]
-    higher_is_better = metric != "loss" and METRICS[metric].higher_is_better
+    higher_is_better = (scale or scale_of(metric)).higher_is_better
     return choose(found, of=of, metric=metric, higher_is_better=higher_is_better, signature=signature)
 
 

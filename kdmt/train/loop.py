@@ -32,10 +32,9 @@ from kdmt.models.moving_average import decay_at, follow
 from kdmt.objectives.objective import Objective, Prepared
 from kdmt.ranks import ALONE, Ranks
 from kdmt.runtime import StopRequest, stop_requests
-from kdmt.score.metrics import METRICS
 from kdmt.train.arithmetic import ModelShape, choose_arithmetic
 from kdmt.train.background import BackgroundWriter
-from kdmt.train.choice import choose_checkpoint, describe_choice
+from kdmt.train.choice import Scale, choose_checkpoint, describe_choice, scale_of
 from kdmt.train.data import Prefetched, Step, TrainingData, steps
 from kdmt.train.distributed import ParallelObjective
 from kdmt.train.meter import Meter
@@ -81,6 +80,7 @@ class Trainer:
         ranks: the processes that train together.
         init_state: optimiser state of another run from which this one continues.
         signature: signature of `best_metric`; None for the loss.
+        scale: scale of `best_metric`; None for that of a metric that kdmt computes.
     """
 
     def __init__(
@@ -98,6 +98,7 @@ class Trainer:
         ranks: Ranks = ALONE,
         init_state: TrainingState | None = None,
         signature: str | None = None,
+        scale: Scale | None = None,
     ) -> None:
         self.objective, self.data, self.settings, self.seed = objective, data, settings, seed
         self.validate, self.progress, self.device, self.ranks = validate, progress, device, ranks
@@ -105,6 +106,7 @@ class Trainer:
         self.folder = RunFolder(run, settings, companions)
         self.init_state = init_state
         self.signature = signature
+        self.scale = scale or scale_of(settings.best_metric)
         self.average: dict[str, Tensor] = {}  # moving average of the model's weights; empty without `ema`
         self.position = Position(world=ranks.world)
         self.meter = Meter(device, objective)
@@ -422,7 +424,7 @@ class Trainer:
             return False
         if position.best_update % self.settings.validate_interval_updates:
             return True  # the best so far is an unscheduled validation, at the end of a run that was extended since
-        sign = 1 if metric != "loss" and METRICS[metric].higher_is_better else -1
+        sign = self.scale.sign
         best_loss = math.inf if position.best_loss is None else position.best_loss  # None: saved by an older version
         return (sign * figures[metric], -figures["loss"]) > (sign * position.best_score, -best_loss)
 
@@ -436,7 +438,7 @@ class Trainer:
         others = [each for each in position.best_validations if each.update % interval == 0]
         if not scheduled and others:
             return
-        sign = 1 if metric != "loss" and METRICS[metric].higher_is_better else -1
+        sign = self.scale.sign
         others.append(Validated(position.update, figures[metric], figures["loss"]))
         others.sort(key=lambda each: (-sign * each.score, math.inf if each.loss is None else each.loss, each.update))
         position.best_validations = others[: self.settings.average_checkpoints]
@@ -447,9 +449,9 @@ class Trainer:
         It does not count during the warmup, nor while the best score is still the worst possible one: neither means
         that the model has stopped learning.
         """
-        position, metric = self.position, self.settings.best_metric
+        position, worst = self.position, self.scale.worst
         warm = position.update + position.schedule_offset >= self.settings.warmup_updates
-        return warm and not (metric != "loss" and position.best_score == METRICS[metric].worst)
+        return warm and not (worst is not None and position.best_score == worst)
 
     def _note_falling_loss(self) -> None:
         """Log a message if training ends by `patience` although the validation loss still falls.
@@ -719,6 +721,7 @@ class Trainer:
                 self.settings,
                 validate=validate,
                 signature=self.signature,
+                scale=self.scale,
             )
             with torch.no_grad():
                 for name, weight in objective.model.named_parameters():

@@ -28,10 +28,14 @@ class Progress:
             shown, as on all ranks but the first.
         name: name of the model in training, for the bar and the lines.
         tensorboard: folder for event files, or None.
+        metric: validation metric that is shown besides those of kdmt, or None.
     """
 
-    def __init__(self, metrics: Path | None, *, name: str, tensorboard: Path | None = None) -> None:
+    def __init__(
+        self, metrics: Path | None, *, name: str, tensorboard: Path | None = None, metric: str | None = None
+    ) -> None:
         self.metrics = metrics
+        self.metric = metric
         self.name = name
         self._open_writer = _tensorboard_opener(tensorboard) if tensorboard else None
         self.writer: Any = None
@@ -76,7 +80,7 @@ class Progress:
 
     def log_validation(self, *, update: int, **figures: Any) -> None:
         self._record("valid", update, figures)
-        scores: dict[str, float] = {key: figures[key] for key in METRICS if key in figures}
+        scores: dict[str, float] = {key: figures[key] for key in (*METRICS, self.metric) if key in figures}
         self._show(scores)
         shown = _by_visible_words(figures) + "".join(f" {key} {score:.2f}" for key, score in scores.items())
         best = " (best)" if figures["best_update"] == update else f" (best at {figures['best_update']})"

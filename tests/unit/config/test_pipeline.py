@@ -48,6 +48,10 @@ def test_a_resolved_pipeline_loads_to_an_equal_pipeline(load: Load, override: st
         ("score.baseline=rwa", "'score.baseline': 'rwa' is none of teacher, raw, distilled"),
         ("students.teacher={}", "'students': a student cannot be called 'teacher'"),
         ("students.raw.data=nbest", "'students.raw.data: nbest' is made of the n-best: set 'distill.decode.nbest'"),
+        (
+            "teacher.train.best_metric=kiwi",
+            "'teacher.train.best_metric': 'kiwi' is not one of loss, bleu, chrf, and 'scorers' has none",
+        ),
         ("students.raw.data=imported", "'students.raw.data: imported' needs the file 'distill.imported'"),
         ("students.raw.self_supervised={monolingual: true}", "'students.raw.self_supervised.monolingual' needs"),
         ("distill.monolingual=true", "'distill.monolingual' needs 'prepare.monolingual'"),

@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 from pydantic import ValidationError
+from tiny_pipeline import settings
 
-from kdmt.config import Scorer
+from kdmt.config import Pipeline, Scorer
 from kdmt.config.flattening import flatten_settings
 
 
@@ -39,3 +40,12 @@ def test_settings_that_contradict_each_other_are_refused(values: dict[str, Any],
     with pytest.raises(ValidationError) as failed:
         Scorer.model_validate({"command": ["x"], **values})
     assert expected in str(failed.value)
+
+
+def test_a_scorer_with_the_name_of_another_figure_cannot_be_the_best_metric() -> None:
+    document = {**settings(), "scorers": {"nll": {"command": ["x"]}, "kiwi": {"command": ["x"]}}}
+    document["teacher"]["train"]["best_metric"] = "kiwi"
+    assert Pipeline.model_validate(document).teacher.train.scorer == "kiwi"
+    document["teacher"]["train"]["best_metric"] = "nll"
+    with pytest.raises(ValidationError, match="validations have a figure 'nll'"):
+        Pipeline.model_validate(document)
