@@ -152,6 +152,16 @@ class Pipeline(Section):
         return self
 
     @model_validator(mode="after")
+    def _right_to_left(self) -> Pipeline:
+        for path, student in self.trainings() if self.teacher.right_to_left else ():
+            others = student.online is not None or (student.word_kd is not None and student.word_kd.teachers)
+            if not others and (name := student.compares_decoders):
+                raise ValueError(
+                    f"'{path}.{name}': the teacher predicts targets in reversed order ('teacher.right_to_left')"
+                )
+        return self
+
+    @model_validator(mode="after")
     def _knowledge(self) -> Pipeline:
         for training, student in self.trainings():
             if student.word_kd is None or student.word_kd.source != "cache":

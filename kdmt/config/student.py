@@ -451,6 +451,17 @@ class Student(Section):
         """Return the name of a training set of the student whose pairs have weights, None if there is none."""
         return next((name for name in self.data_names if TRAINING_SETS[name].has_weights), None)
 
+    @property
+    def compares_decoders(self) -> str | None:
+        """Return a setting that compares the decoder of the student with that of a teacher, None if there is none."""
+        parts = {
+            "word_kd": self.word_kd is not None,
+            "hidden_kd.decoder": self.hidden_kd is not None and self.hidden_kd.decoder != "none",
+            "attention_kd.decoder_self": self.attention_kd is not None and self.attention_kd.decoder_self != "none",
+            "attention_kd.cross": self.attention_kd is not None and self.attention_kd.cross != "none",
+        }
+        return next((name for name, compares in parts.items() if compares), None)
+
     def in_stages(self) -> list[Student]:
         """Return the settings of each stage of the training; those of the student itself if it has no stages."""
         if self.stages is None:

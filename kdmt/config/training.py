@@ -384,6 +384,11 @@ class Teacher(Section):
     model: Model = Field(Model(), description="Architecture of the teacher")
     train: Train = Field(Train(), description="Training of the teacher")
     seed: int = Field(1, ge=0, description="Seed of the initial weights, of dropout and of the order of batches")
+    right_to_left: bool = Field(
+        False,
+        description="Whether the teacher predicts the last word of a target first, as a second model for reranking; "
+        "its translations and scores are those of sentences in their normal order",
+    )
 
     @model_validator(mode="before")
     @classmethod

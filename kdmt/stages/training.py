@@ -39,6 +39,7 @@ def teacher_stage(workspace: Workspace, prepare: Stage) -> Stage:
         seed=teacher.seed,
         data=("raw",),
         path="teacher",
+        right_to_left=teacher.right_to_left,
     )
 
     def plan() -> Plan:

@@ -30,6 +30,7 @@ class Job:
         student: settings of a student or of one of its stages; None for the teacher.
         before: run of the stage before, from whose checkpoint `student.begin_from` this run begins; None for none.
         number: number of the stage of a student, from 1.
+        right_to_left: whether the model predicts reversed targets.
     """
 
     name: str
@@ -43,6 +44,7 @@ class Job:
     before: Path | None = None
     number: int = 1
     shares: tuple[float, ...] | None = None
+    right_to_left: bool = False
 
     @property
     def first_checkpoint(self) -> Path | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -29,6 +29,7 @@ from kdmt.models.build import build_nonautoregressive, build_transformer, count_
 from kdmt.models.checkpoint import TrainingState, load_model, load_state, load_weights
 from kdmt.models.checkpoint_choice import CHOSEN
 from kdmt.models.checkpoint_folder import resolve_checkpoint
+from kdmt.models.description import is_right_to_left
 from kdmt.models.initialise import copy_from_teacher
 from kdmt.models.transformer import Transformer
 from kdmt.objectives.build import build_objective
@@ -134,6 +135,7 @@ def _training_data(
         weights=_weights(workspace, job),
         sampling=_sampling(job, codec),
         shares=job.shares,
+        right_to_left=job.right_to_left,
     )
 
 
@@ -203,7 +205,7 @@ def _knowledge(workspace: Workspace, student: Student | None) -> KnowledgeSource
 def _build_model(workspace: Workspace, job: Job, codec: TextCodec) -> tuple[Transformer, TrainingState | None]:
     """Return a model with its initial weights, and the optimiser state to start from, if any."""
     torch.manual_seed(job.seed)
-    config = architecture(job.model.arch, job.model.overrides())
+    config = replace(architecture(job.model.arch, job.model.overrides()), right_to_left=job.right_to_left)
     sizes = {"src_vocab_size": len(codec.src_dictionary), "tgt_vocab_size": len(codec.tgt_dictionary)}
     model: Transformer
     if job.student is not None and job.student.nat is not None:
@@ -217,6 +219,11 @@ def _build_model(workspace: Workspace, job: Job, codec: TextCodec) -> tuple[Tran
         return model, None
     verify_checkpoint(folder)
     check_vocabulary(folder, workspace.prepare, workspace.direction)
+    if is_right_to_left(folder) != job.right_to_left:
+        order = "left to right" if job.right_to_left else "right to left"
+        raise UserError(
+            f"{folder}: the model predicts targets from {order}; the model that begins from it ({job.path}) does not"
+        )
     try:
         load_weights(model, folder)
     except UserError as error:
@@ -272,6 +279,11 @@ def _load_teachers(workspace: Workspace, job: Job, model: Transformer) -> list[T
     for folder in teacher_checkpoints(workspace, student):
         check_vocabulary(folder, workspace.prepare, workspace.direction)
         teachers.append(load_model(folder))
+        if teachers[-1].config.right_to_left and student.compares_decoders:
+            raise UserError(
+                f"{folder}: the model predicts targets from right to left: {job.path}.{student.compares_decoders} "
+                "compares predictions of one order"
+            )
         check_positions(job.path, student, model.config, teachers[-1].config)
     check_inside(job.path, student, model.config, teachers[0].config)
     return teachers
@@ -309,7 +321,8 @@ def _validator(
     The validation set is that of the raw data, even if the training data is distilled.
     """
     try:
-        valid = BinarizedData(_open_data(workspace, "raw", "valid"), job.train, seed=0)
+        pairs = _open_data(workspace, "raw", "valid")
+        valid = BinarizedData(pairs, job.train, seed=0, right_to_left=job.right_to_left)
     except UserError as error:
         raise UserError(f"validation set: {error}") from None
     batches = valid.batches()

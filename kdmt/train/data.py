@@ -16,6 +16,7 @@ import torch
 from kdmt.config import Train
 from kdmt.corpus.batching import (
     Batch,
+    Change,
     Extras,
     ParallelData,
     collate,
@@ -26,6 +27,7 @@ from kdmt.corpus.batching import (
 )
 from kdmt.corpus.knowledge_cache import KnowledgeSource
 from kdmt.corpus.packing import PackingShape
+from kdmt.corpus.right_to_left import reversing
 from kdmt.corpus.subword_sampling import SubwordSampling
 from kdmt.errors import UserError
 from kdmt.ranks import Ranks
@@ -46,6 +48,7 @@ class BinarizedData:
         weights: float32 [pairs], weight of each pair.
         sampling: draws other subwords for the sentences of a batch, whose size is planned by those of the data-bin.
         shares: share of each data-bin in the pairs of an epoch; None to use all pairs in each epoch.
+        right_to_left: whether targets are reversed, see `kdmt.corpus.right_to_left`.
 
     Attributes:
         num_left_out: number of pairs over the size limits.
@@ -66,9 +69,11 @@ class BinarizedData:
         weights: np.ndarray | None = None,
         sampling: SubwordSampling | None = None,
         shares: Sequence[float] | None = None,
+        right_to_left: bool = False,
     ) -> None:
         self.data, self.settings, self.seed, self.knowledge = data, settings, seed, knowledge
         self.monolingual, self.weights, self.sampling = monolingual, weights, sampling
+        self.right_to_left = right_to_left
         self.order = 1
         self.kept, self.num_left_out = filter_by_size(
             data.src_sizes,
@@ -118,13 +123,9 @@ class BinarizedData:
         """Return the batch of these pairs, with the subwords drawn for an epoch if there is `sampling`."""
         if self.packing is None:
             multiple = _length_multiple(self.settings)
-            if self.sampling is None:
-                batch = collate(indices, self.data, length_multiple=multiple)
-            else:
-                change = partial(self.sampling.sample, epoch=epoch)
-                batch = collate(indices, self.data, length_multiple=multiple, change=change)
+            batch = collate(indices, self.data, length_multiple=multiple, change=self._change(epoch))
         else:
-            batch = collate_packed(indices, self.data, self.packing)
+            batch = collate_packed(indices, self.data, self.packing, change=self._change(epoch))
         extras = Extras(
             knowledge=None if self.knowledge is None else self.knowledge.load(indices),
             monolingual_BS=None if self.monolingual is None else self.monolingual.batch_for(indices),
@@ -132,6 +133,11 @@ class BinarizedData:
         if self.weights is not None:
             extras = self._weighted(extras, self.weights[indices], self._target_sizes(indices, batch))
         return replace(batch, extras=extras)
+
+    def _change(self, epoch: int) -> Change | None:
+        """Return the function that changes the tokens of a batch, None if they are those of the data-bin."""
+        sample = None if self.sampling is None else partial(self.sampling.sample, epoch=epoch)
+        return reversing(sample) if self.right_to_left else sample
 
     def _target_sizes(self, indices: np.ndarray, batch: Batch) -> np.ndarray:
         if self.sampling is not None:

@@ -55,6 +55,7 @@ import numpy as np
 
 from kdmt.config import Decode
 from kdmt.corpus.indexed import without_padding
+from kdmt.corpus.right_to_left import reverse_hypotheses, reverse_targets
 from kdmt.decode.engines.ctranslate2_devices import (
     MemoryLimit,
     batches_in_flight,
@@ -188,6 +189,7 @@ class CTranslate2Engine:
         model = ModelFolder.open(folder, shortlist=shortlist)
         self.max_source_positions, self.max_target_positions = model.max_source_positions, model.max_target_positions
         self._folder, self._shortlist, self._frame = folder, shortlist, model.frame
+        self.right_to_left = model.right_to_left
         self._src_symbols, self._tgt_symbols, self._columns = model.src_symbols, model.tgt_symbols, model.vocabulary
         self._tgt_ids = {symbol: index for index, symbol in enumerate(self._tgt_symbols)}
         self._eos_column = self._columns.index(SPECIALS[EOS])
@@ -214,10 +216,11 @@ class CTranslate2Engine:
         found = self._decode_indices(given, indices, progress)
         if len(indices) < len(sources):
             progress(len(sources) - len(indices))
-        return [
+        ranked = [
             self._ranked(found[index], settings) if index in found else [Hypothesis((), 0.0)]
             for index in range(len(sources))
         ]
+        return reverse_hypotheses(ranked) if self.right_to_left else ranked
 
     def _decode_indices(
         self, given: _Given, indices: list[int], progress: Callable[[int], None]
@@ -298,7 +301,7 @@ class CTranslate2Engine:
                 found[index] = [sample]
             if progress is not None:
                 progress(len(batch))
-        return found
+        return reverse_hypotheses(found) if self.right_to_left else found
 
     def _sample_batch(
         self, translator: Translator, sources: list[list[str]], max_len: int, sampling: Sampling
@@ -551,12 +554,15 @@ class CTranslate2Engine:
             raise ValueError(f"{len(sources)} sources and {len(targets)} targets")
         check_sentences(sources, self.max_source_positions, "source")
         check_sentences(targets, self.max_target_positions, "target")
-        return self._score(
+        if self.right_to_left:
+            targets = reverse_targets(targets)
+        scores = self._score(
             [self._spell(source) for source in sources],
             [[self._tgt_symbols[token] for token in target.tolist()[:-1]] for target in targets],
             max_tokens=max_tokens,
             batch_size=batch_size,
         )
+        return reverse_targets(scores) if self.right_to_left else scores
 
     def _score(
         self,

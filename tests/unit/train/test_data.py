@@ -74,6 +74,20 @@ def test_a_mixture_with_a_data_bin_without_a_pair_that_fits_is_refused(pairs: Pa
         BinarizedData(join_data([pairs, long]), train_settings(max_source_tokens=5), seed=1, shares=(0.5, 0.5))
 
 
+@pytest.mark.parametrize("packing", [False, True])
+def test_targets_of_a_right_to_left_model_are_reversed(pairs: ParallelData, packing: bool) -> None:
+    indices, settings = np.array([3, 11, 4]), train_settings(packing=packing)
+    plain = BinarizedData(pairs, settings, seed=1).load(indices)
+    turned = BinarizedData(pairs, settings, seed=1, right_to_left=True).load(indices)
+    assert torch.equal(turned.src_tokens_BS, plain.src_tokens_BS)
+    sentences = [pairs[index][1].tolist() for index in indices]  # type: ignore[union-attr]
+    expected = [token for each in sentences for token in (*each[-2::-1], EOS)]
+    assert [token for token in turned.targets[1].flatten().tolist() if token != PAD] == expected
+    before = [token for each in sentences for token in (EOS, *each[-2::-1])]
+    assert [token for token in turned.targets[0].flatten().tolist() if token != PAD] == before
+    assert turned.num_tgt_tokens == plain.num_tgt_tokens
+
+
 def test_batches_are_sorted_by_length_within_max_tokens(pairs: ParallelData) -> None:
     batches = BinarizedData(pairs, train_settings(max_tokens=40), seed=1).batches()
     longest = [int(pairs.src_sizes[batch].max()) for batch in batches]
