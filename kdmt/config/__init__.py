@@ -48,6 +48,7 @@ from kdmt.config.rules import Language, Rules
 from kdmt.config.score import Score
 from kdmt.config.search import Decode, NATDecode, Sample
 from kdmt.config.section import KINDS, Section
+from kdmt.config.selective import Selective
 from kdmt.config.student import (
     AttentionKD,
     Convex,
@@ -111,6 +112,7 @@ __all__ = [
     "ScoreFiles",
     "ScoreLimit",
     "Section",
+    "Selective",
     "SelfSupervised",
     "Setting",
     "Shortlist",

@@ -113,6 +113,20 @@ class Pipeline(Section):
         return self
 
     @model_validator(mode="after")
+    def _evaluators(self) -> Pipeline:
+        for name in self.students:
+            for number, (path, student) in enumerate(self.trainings_of(name)):
+                chosen = student.selective
+                if chosen is None or chosen.evaluator is not None:
+                    continue
+                if number == 0 and student.train.init_from is None:
+                    raise ValueError(
+                        f"'{path}.selective.evaluator': a model that was trained on distilled data is needed: name its "
+                        f"checkpoint, or let the training begin from it ('stages' or 'train.init_from')"
+                    )
+        return self
+
+    @model_validator(mode="after")
     def _monolingual(self) -> Pipeline:
         for path, student in self.trainings():
             wanted = student.self_supervised is not None and student.self_supervised.monolingual

@@ -23,6 +23,7 @@ from kdmt.config.mixture import Data, names_of, shares_of
 from kdmt.config.nat import NAT
 from kdmt.config.recipes import merge_settings
 from kdmt.config.section import SchedulePoint, Section, changed, execution, extend, later
+from kdmt.config.selective import Selective
 from kdmt.config.training import Model, Train, check_initial_weights, check_packed_model, from_recipe
 from kdmt.families import FAMILIES
 from kdmt.training_sets import TRAINING_SETS
@@ -247,6 +248,9 @@ class Student(Section):
         "[{set: distilled, share: 0.7}, {set: raw, share: 0.3}]; an epoch uses each pair of the first set once",
     )
     model: Model = Field(Model(), description="Architecture of the student")
+    selective: Selective | None = Field(
+        None, description="References for some lines of a non-autoregressive student's training set; null for none"
+    )
     nat: NAT | None = Field(None, description="Non-autoregressive decoder; null for an autoregressive one")
     train: Train = Field(Train(), description="Training of the student")
     word_kd: WordKD | None = Field(None, description="Word-level distillation; null for none")
@@ -299,6 +303,16 @@ class Student(Section):
         if len(set(self.seeds)) != len(self.seeds):
             raise ValueError("'seeds' holds a number twice")
         check_initial_weights(self.model, self.train)
+        return self
+
+    @model_validator(mode="after")
+    def _selects(self) -> Student:
+        if self.selective is None:
+            return self
+        if self.nat is None:
+            raise ValueError("'selective' is for non-autoregressive students: set 'nat'")
+        if self.data != "distilled":
+            raise ValueError("'selective' chooses between distilled targets and references: it needs 'data: distilled'")
         return self
 
     @model_validator(mode="after")
@@ -439,7 +453,7 @@ class Student(Section):
     @property
     def data_names(self) -> tuple[str, ...]:
         """Return the training sets with folders of their own that the student reads, in the order of their pairs."""
-        return names_of(self.data)
+        return names_of(self.data) if self.selective is None else ("distilled", "raw")
 
     @property
     def shares(self) -> tuple[float, ...] | None:

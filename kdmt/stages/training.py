@@ -21,6 +21,7 @@ from kdmt.stages.training_inputs import (
     init_inputs,
     needs_teacher,
     reads_monolingual,
+    selective_inputs,
     teaching_inputs,
     training_inputs,
     with_batch_order,
@@ -124,6 +125,7 @@ def _student_stage(workspace: Workspace, name: str, job: Job, student: Student, 
         inputs = training_inputs(workspace, job.data, more=("monolingual",) if reads_monolingual(student) else ())
         inputs |= init_inputs(job)
         inputs |= teaching_inputs(workspace, student)
+        inputs |= selective_inputs(workspace, student)
         own = f"students.{name}"
         made = _without(
             make_plan({own: student}, {"seed": job.seed}, inputs),

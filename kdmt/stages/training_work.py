@@ -31,6 +31,7 @@ from kdmt.models.checkpoint_choice import CHOSEN
 from kdmt.models.checkpoint_folder import resolve_checkpoint
 from kdmt.models.description import is_right_to_left
 from kdmt.models.initialise import copy_from_teacher
+from kdmt.models.nonautoregressive import NATransformer
 from kdmt.models.transformer import Transformer
 from kdmt.objectives.build import build_objective
 from kdmt.objectives.model_checks import check_inside, check_positions, learns_from_cache, learns_from_running
@@ -41,6 +42,7 @@ from kdmt.runtime import pick_device, use_threads
 from kdmt.score.bleu_tokenizer import require_packages
 from kdmt.stages.measures import tokenizer_note, words_tokenizer
 from kdmt.stages.references import score_words
+from kdmt.stages.selective_work import load_evaluator, measure, open_selection
 from kdmt.stages.training_inputs import (
     Job,
     batch_order,
@@ -68,6 +70,7 @@ def train(workspace: Workspace, job: Job, plan: Plan | None) -> None:
     codec = TextCodec.load(workspace.prepare)
     knowledge = _knowledge(workspace, job.student)
     data = _training_data(workspace, job, codec, knowledge)
+    evaluator = None if data.selection is None else _evaluator(workspace, job)
     model, init_state = _build_model(workspace, job, codec)
     objective = _objective(workspace, job, model, knowledge)
     validate = _validator(workspace, job, codec, device)
@@ -83,6 +86,9 @@ def train(workspace: Workspace, job: Job, plan: Plan | None) -> None:
         f"{count_parameters(model):,} parameters, {_describe(data)}, {num_batches:,} batches an epoch, {device} with "
         f"{threads} threads{f', {ranks.world} ranks' if ranks.world > 1 else ''}"
     )
+    if data.selection is not None and evaluator is not None:
+        measure(job.folder, evaluator, data.selection, data.data, device=device, ranks=ranks, progress=progress)
+        del evaluator  # and its memory on the device
     trainer = Trainer(
         objective=objective,
         data=data,
@@ -126,8 +132,10 @@ def _describe(data: BinarizedData) -> str:
 def _training_data(
     workspace: Workspace, job: Job, codec: TextCodec, knowledge: KnowledgeSource | None
 ) -> BinarizedData:
+    sets = [_open_data(workspace, name, "train") for name in job.data]
+    settings = None if job.student is None else job.student.selective
     return BinarizedData(
-        join_data([_open_data(workspace, name, "train") for name in job.data]),
+        join_data(sets),
         job.train,
         seed=job.seed,
         knowledge=knowledge,
@@ -136,7 +144,14 @@ def _training_data(
         sampling=_sampling(job, codec),
         shares=job.shares,
         right_to_left=job.right_to_left,
+        selection=None if settings is None else open_selection(workspace, settings, *sets),
     )
+
+
+def _evaluator(workspace: Workspace, job: Job) -> NATransformer:
+    assert job.student is not None
+    assert job.student.selective is not None
+    return load_evaluator(workspace, job, job.student.selective)
 
 
 def _sampling(job: Job, codec: TextCodec) -> SubwordSampling | None:

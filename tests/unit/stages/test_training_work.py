@@ -38,8 +38,10 @@ from training_runs import (
     without_times,
 )
 
-from kdmt.config import Train
+from kdmt.config import Decode, Train
 from kdmt.corpus.codec import TextCodec
+from kdmt.corpus.edit_distance import edit_distances
+from kdmt.decode.engines.translator import Translator
 from kdmt.models.checkpoint import load_model
 from kdmt.models.checkpoint_folder import resolve_checkpoint
 from kdmt.train.schedule import inverse_sqrt
@@ -187,6 +189,45 @@ def test_a_right_to_left_teacher_learns_distils_and_scores_sentences_in_their_no
     begun = student("raw", f"students.raw.train.init_from={checkpoint}")
     assert begun.code == 2
     assert "the model that begins from it (students.raw) does not" in begun.err
+
+
+@pytest.mark.usefixtures("finished")
+def test_selective_distillation_resumes_exactly_with_the_distances_of_the_evaluator() -> None:
+    plain = ("students.raw.nat={family: ctc, upsample: 2}", "students.raw.data=distilled")
+    assert student("raw", *plain).code == 0
+    without = results(RAW)
+    shutil.copytree(resolve_checkpoint(RAW / "last"), "evaluator")
+    schedule = "distilled: [[0, 1.0], [3, 0.0]], max_distance: 100.0"
+    sets = (*plain, f"students.raw.selective={{evaluator: evaluator, {schedule}}}")
+    result = student("raw", *sets)
+    assert result.code == 0, result.err
+    assert "80 of 80 lines have references" in result.err
+    found = np.load(RAW / "selective" / "000000.npy")
+
+    translator = Translator.load(Path("evaluator"), iterations=1)
+    sources, references = (read_lines(TINY / "prepare" / f"train.{side}") for side in ("en", "de"))
+    hypotheses = translator.hypotheses(translator.codec.encode_source(sources), Decode())
+    words = [tokens[:-1].tolist() for tokens in translator.codec.encode_target(references)]
+    distances = edit_distances([nbest[0].tokens for nbest in hypotheses], words)
+    np.testing.assert_allclose(found, distances / [len(each) for each in words], rtol=1e-6)
+
+    straight = results(RAW)
+    assert straight != without
+    assert "up to date" in student("raw", *sets).err
+    stop_after_checkpoint_2()
+    shutil.rmtree(RAW / "selective")
+    assert "going on from checkpoint_2" in student("raw", *sets).err
+    assert results(RAW) == straight
+
+    own = (*plain, f"students.raw.stages=[{{}}, {{selective: {{{schedule}}}}}]")
+    result = student("raw", *own)
+    assert result.code == 0, result.err
+    assert (RAW / "stage_2" / "selective" / "000000.npy").is_file()
+    teacher = (*plain, f"students.raw.selective={{evaluator: {TEACHER}, {schedule}}}")
+    refused = student("raw", *teacher)
+    assert refused.code == 2
+    assert "students.raw.selective.evaluator: " in refused.err
+    assert "is autoregressive" in refused.err
 
 
 @pytest.mark.usefixtures("finished")
