@@ -29,10 +29,12 @@ from kdmt.runtime import pick_device, use_threads
 from kdmt.score.latency import measure_speed
 from kdmt.score.metrics import MetricScore
 from kdmt.score.report import write_html
+from kdmt.score.report_notes import report_notes
 from kdmt.score.score_files import Missing, ReportFiles, ScoreRow, TakenCheckpoint, write_comparisons, write_scores
 from kdmt.score.systems import System, SystemRun, Way, compare_runs, file_name, taken_checkpoint
 from kdmt.score.test_sets import References, TestSet
 from kdmt.score.translations import Decoded, Translations
+from kdmt.stages.external_scores import add_external_scores
 from kdmt.stages.measures import bleu_tokenizer, spaced_sides, tokenizer_note
 from kdmt.stages.references import join_words, read_further, read_references
 from kdmt.stages.workspace import Workspace
@@ -71,10 +73,12 @@ def score_systems(
     translations = Translations(folder / _DECODED, earlier, workspace.direction.target)
     scored = [pair for system in systems for pair in _score_system(workspace, system, threads, test_sets, translations)]
     rows, runs = [row for row, _ in scored], [run for _, run in scored]
-    comparisons = compare_runs(runs, test_sets, baseline=baseline, samples=config.score.bootstrap_samples)
+    rows, segments = add_external_scores(workspace, rows, runs)
+    samples = config.score.bootstrap_samples
+    comparisons = compare_runs(runs, test_sets, baseline=baseline, samples=samples, segments=segments)
     write_scores(reports.scores, rows, missing)
     write_comparisons(reports.significance, comparisons)
-    write_html(reports.page, rows, comparisons, missing=missing, title=config.name)
+    write_html(reports.page, rows, comparisons, missing=missing, extra=report_notes(config), title=config.name)
     texts = [_text_file(workspace, run.file) for run in runs]
     decoded = [path for run in runs for path in translations.files(run.file)]
     finish(folder, plan, outputs=[*texts, *decoded, *reports.all()], facts={"systems": len(systems)})
@@ -87,7 +91,8 @@ def _text_file(workspace: Workspace, name: str) -> Path:
 def _test_set(workspace: Workspace, name: str) -> TestSet:
     tokenize, lowercase = bleu_tokenizer(workspace), workspace.config.scores_lowercased
     further = read_further(workspace, name, as_words=not workspace.config.score.detokenized)
-    first = References(read_references(workspace, name), tokenize, lowercase, further)
+    model = workspace.config.score.spbleu_model
+    first = References(read_references(workspace, name), tokenize, lowercase, further, model)
     return TestSet(first, _second_form(workspace, name), workspace.config.score.metrics)
 
 
@@ -102,10 +107,12 @@ def _second_form(workspace: Workspace, name: str) -> References | None:
     if workspace.config.score.detokenized:
         words = join_words(workspace, read_lines(workspace.prepare / f"{name}.{tgt}"))
         tokenize = "none" if spaced_sides(workspace)[1] else bleu_tokenizer(workspace)
-        return References(words, tokenize, further=read_further(workspace, name, as_words=True))
+        further = read_further(workspace, name, as_words=True)
+        return References(words, tokenize, further=further, spbleu_model=workspace.config.score.spbleu_model)
     raw = read_lines(workspace.prepare / f"{name}.raw.{tgt}")
     further = read_further(workspace, name, as_words=False)
-    return References(raw, bleu_tokenizer(workspace), text.lowercase, further)
+    model = workspace.config.score.spbleu_model
+    return References(raw, bleu_tokenizer(workspace), text.lowercase, further, model)
 
 
 # ----------------------------------------------------------------------------------------------------------- one system
@@ -145,7 +152,8 @@ def _score_system(
                 workspace.say(f"score: {where}: translated before, scored again")
             first, second = _both_forms(workspace, codec, decoded.words)
             write_lines(_text_file(workspace, file), first)
-            run = SystemRun(system, name, way, kind.library, kind.compute_type, first)
+            finished = first if score.detokenized else second
+            run = SystemRun(system, name, way, kind.library, kind.compute_type, first, finished)
             scores = test_set.score(first, second)
             row = _row(run, scores, decoded, taken, threads=threads, parameters=parameters, sha256=sha256)
             yield row, run

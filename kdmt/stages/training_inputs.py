@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 
+from kdmt.choices import CheckpointName
 from kdmt.config import Model, Selective, Student, Train
 from kdmt.flow.folders import earlier_states
 from kdmt.flow.manifest import Plan, check_status, recorded_outputs, recorded_plan
@@ -14,7 +16,40 @@ from kdmt.objectives.model_checks import learns_from_cache, learns_from_running
 from kdmt.stages.workspace import Workspace
 from kdmt.training_sets import WEIGHTS
 
+ALIGNMENTS, LINKS = "alignments", "links"  # folder of alignments, and the file in each of them
 _BATCH_ORDER = "batch_order"  # name in the settings of a plan
+
+
+@dataclass(frozen=True)
+class Alignment:
+    """An alignment that a model learns.
+
+    Attributes:
+        data: name of the training set.
+        file: path of a file of links; None for IBM model 1.
+        unit: unit that the file counts.
+    """
+
+    data: str
+    file: str | None
+    unit: str
+
+    @property
+    def folder_name(self) -> str:
+        """Return the name of the folder of its stage."""
+        if self.file is None:
+            return self.data
+        return f"{self.data}-{sha256(f'{self.unit} {self.file}'.encode()).hexdigest()[:8]}"
+
+    def folder(self, workspace: Workspace) -> Path:
+        """Return the folder of its stage."""
+        return workspace.layout.folder(ALIGNMENTS, self.folder_name)
+
+
+def alignments_of(train: Train, data: Sequence[str]) -> list[Alignment]:
+    """Return the alignments that a training on these sets learns, in their order."""
+    settings = train.guided_alignment
+    return [] if settings is None else [Alignment(name, settings.file, settings.unit) for name in data]
 
 
 @dataclass(frozen=True)
@@ -27,9 +62,10 @@ class Job:
         data: names of training sets, which are concatenated in this order.
         shares: share of each set in the pairs of an epoch; None to use all pairs in each epoch.
         path: YAML path of its settings.
-        student: settings of a student or of one of its stages; None for the teacher.
-        before: run of the stage before, from whose checkpoint `student.begin_from` this run begins; None for none.
-        number: number of the stage of a student, from 1.
+        student: settings of a student or of one of its stages; None for a teacher.
+        before: run of the stage before, from whose checkpoint `begin_from` this run begins; None for none.
+        begin_from: name of that checkpoint.
+        number: number of the stage of a teacher or student, from 1.
         right_to_left: whether the model predicts reversed targets.
     """
 
@@ -42,15 +78,21 @@ class Job:
     path: str
     student: Student | None = None
     before: Path | None = None
+    begin_from: CheckpointName = "auto"
     number: int = 1
     shares: tuple[float, ...] | None = None
     right_to_left: bool = False
 
     @property
+    def alignments(self) -> list[Alignment]:
+        """Return the alignments that the run learns."""
+        return alignments_of(self.train, self.data)
+
+    @property
     def first_checkpoint(self) -> Path | None:
         """Return the checkpoint that the run begins from, None if it begins from random weights."""
-        if self.before is not None and self.student is not None:
-            return resolve_checkpoint(self.before / self.student.begin_from)
+        if self.before is not None:
+            return resolve_checkpoint(self.before / self.begin_from)
         return None if self.train.init_from is None else resolve_checkpoint(Path(self.train.init_from))
 
 
@@ -104,6 +146,11 @@ def training_inputs(workspace: Workspace, data: Sequence[str], *, more: Sequence
         used = ("data-bin/train.", WEIGHTS)
         inputs |= {f"{folder.name}/{name}": sha for name, sha in made.items() if name.startswith(used)}
     return inputs
+
+
+def alignment_inputs(workspace: Workspace, alignments: Sequence[Alignment]) -> dict[str, str]:
+    """Return the files of links that a training reads, with their SHA-256."""
+    return {f"{ALIGNMENTS}/{each.folder_name}": recorded_outputs(each.folder(workspace))[LINKS] for each in alignments}
 
 
 def init_inputs(job: Job) -> dict[str, str]:

@@ -19,6 +19,7 @@ from kdmt.corpus.codec import TextCodec, check_vocabulary
 from kdmt.corpus.knowledge_cache import KnowledgeCache, KnowledgeSource
 from kdmt.corpus.lines import read_lines
 from kdmt.corpus.subword_sampling import SubwordSampling
+from kdmt.corpus.word_links import LinkFile, LinkSource
 from kdmt.decode.engines.translator import Translator
 from kdmt.errors import UserError
 from kdmt.files import read_optional_json, write_json
@@ -44,6 +45,7 @@ from kdmt.stages.measures import tokenizer_note, words_tokenizer
 from kdmt.stages.references import score_words
 from kdmt.stages.selective_work import load_evaluator, measure, open_selection
 from kdmt.stages.training_inputs import (
+    LINKS,
     Job,
     batch_order,
     cache_made_from,
@@ -142,6 +144,7 @@ def _training_data(
         monolingual=_monolingual(workspace, job),
         weights=_weights(workspace, job),
         sampling=_sampling(job, codec),
+        links=_links(workspace, job),
         shares=job.shares,
         right_to_left=job.right_to_left,
         selection=None if settings is None else open_selection(workspace, settings, *sets),
@@ -190,6 +193,12 @@ def _weights(workspace: Workspace, job: Job) -> np.ndarray | None:
         for file, size in zip(files, sizes, strict=True)
     ]
     return np.concatenate(weights)
+
+
+def _links(workspace: Workspace, job: Job) -> LinkSource | None:
+    """Open the alignments of the training sets, for a model that learns them."""
+    files = [LinkFile(each.folder(workspace) / LINKS) for each in job.alignments]
+    return LinkSource(files) if files else None
 
 
 def _monolingual(workspace: Workspace, job: Job) -> MonolingualText | None:
@@ -276,6 +285,7 @@ def _objective(workspace: Workspace, job: Job, model: Transformer, knowledge: Kn
         label_smoothing=job.train.label_smoothing,
         teachers=_load_teachers(workspace, job, model),
         marginal_V=None if knowledge is None else torch.from_numpy(knowledge.marginal),
+        guided_alignment=job.train.guided_alignment,
         seed=job.seed,
         path=job.path,
     )

@@ -57,6 +57,7 @@ from kdmt.types import EOS
         ("word_kd={},online={kind: ema}", "word_kd"),
         ("word_kd={},online={kind: mutual, peers: 2}", "peer_2"),
         ("word_kd={},hidden_kd={},attention_kd={}", "attention"),
+        ("attention_kd={mapping: learned, encoder_self: none}", "attention"),
         ("word_kd={},on_policy={rate: 1.0, max_len_b: 5},self_supervised={}", "self_supervised"),
         ("word_kd={},online={kind: joint, model: JOINT},hidden_kd={}", "teacher_1"),
         ("nat={family: ctc, upsample: 2, glancing: [[0, 0.5]]}", "nll"),
