@@ -430,6 +430,7 @@ StageSettings = Annotated[dict[str, Any], WithJsonSchema({"type": "object"})]
 TEACHER_NOT_OF_A_STAGE: Mapping[str, str] = {
     "recipe": "the recipe is that of the teacher",
     "seed": "all stages have the same seed",
+    "right_to_left": "all stages predict targets in the same order",
     "stages": "a stage has no stages",
     "train": "a stage has the settings of 'train' directly, such as 'lr'",
 }
@@ -481,7 +482,7 @@ def settings_of_stage(
     for name in given:
         if name in refused:
             raise ValueError(f"'stages.{number}.{name}': {refused[name]}")
-    not_taken_over = {*refused} - {"recipe", "seed", "seeds", "train"}
+    not_taken_over = {*refused} - {"recipe", "seed", "seeds", "train", "right_to_left"}
     before = {key: value for key, value in own.items() if key not in not_taken_over}
     before["train"] = _train_before(own.get("train", {}), given, number)
     train = {key: value for key, value in given.items() if key in Train.model_fields}
@@ -535,7 +536,9 @@ class Teacher(Section):
             check_packed_model(self.model)
         check_initial_weights(self.model, self.train)
         if self.right_to_left and self.train.guided_alignment is not None:
-            raise ValueError("'right_to_left' cannot have 'train.guided_alignment', whose links are of the normal order")
+            raise ValueError(
+                "'right_to_left' cannot have 'train.guided_alignment', whose links are of the normal order"
+            )
         return self
 
     @model_validator(mode="after")
