@@ -34,12 +34,18 @@ _LINES_AT_ONCE = 1_000  # whose distances are computed together
 
 
 def open_selection(
-    workspace: Workspace, settings: Selective, distilled: ParallelData, raw: ParallelData
+    workspace: Workspace,
+    settings: Selective,
+    distilled: ParallelData,
+    raw: ParallelData,
+    *,
+    max_target_tokens: int,
 ) -> TargetSelection:
     """Return the selection between the distilled targets and the references, without distances.
 
     Args:
         distilled, raw: training sets, whose pairs are concatenated in this order.
+        max_target_tokens: maximum number of tokens of a reference that is used; 0 for no limit.
 
     Raises:
         UserError: if the lines of the training sets do not match.
@@ -49,6 +55,9 @@ def open_selection(
     has_reference = of_line < len(raw)  # not the lines of monolingual text
     if not np.array_equal(distilled.src_sizes[has_reference], raw.src_sizes[of_line[has_reference]]):
         raise UserError(f"{folder}: its sources are not those of the training set: run `kdmt distill` again")
+    if max_target_tokens:
+        assert raw.tgt_sizes is not None
+        has_reference[has_reference] = raw.tgt_sizes[of_line[has_reference]] <= max_target_tokens
     second = np.where(has_reference, len(distilled) + of_line, -1)
     return TargetSelection(second, settings.distilled, settings.max_distance)
 
@@ -57,7 +66,7 @@ def _lines(folder: Path, num_pairs: int) -> NDArray[np.int64]:
     """Return the index, in the text that was distilled, of each line of the training set, int64 [pairs]."""
     is_kept = np.ones(len(np.load(folder / SENTENCES, mmap_mode="r")), dtype=bool)
     for line in iterate_lines(folder / REJECTED):
-        index, _, action = line.split("\t")
+        index, *_, action = line.split("\t")
         if action == "dropped":
             is_kept[int(index)] = False
     lines = np.flatnonzero(is_kept)

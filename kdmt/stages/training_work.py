@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, fields, replace
 from pathlib import Path
 
@@ -59,6 +59,7 @@ from kdmt.train.arithmetic import choose_threads
 from kdmt.train.data import BinarizedData, MonolingualText
 from kdmt.train.loop import Trainer
 from kdmt.train.run_log import Progress
+from kdmt.train.target_selection import TargetSelection
 from kdmt.train.validation import validation_loss, visible_nll
 from kdmt.training_sets import WEIGHTS
 
@@ -135,7 +136,6 @@ def _training_data(
     workspace: Workspace, job: Job, codec: TextCodec, knowledge: KnowledgeSource | None
 ) -> BinarizedData:
     sets = [_open_data(workspace, name, "train") for name in job.data]
-    settings = None if job.student is None else job.student.selective
     return BinarizedData(
         join_data(sets),
         job.train,
@@ -147,8 +147,16 @@ def _training_data(
         links=_links(workspace, job),
         shares=job.shares,
         right_to_left=job.right_to_left,
-        selection=None if settings is None else open_selection(workspace, settings, *sets),
+        selection=None if job.student is None else _selection(workspace, job.student, sets),
     )
+
+
+def _selection(workspace: Workspace, student: Student, sets: Sequence[ParallelData]) -> TargetSelection | None:
+    if student.selective is None:
+        return None
+    distilled, raw = sets
+    limit = student.train.max_target_tokens
+    return open_selection(workspace, student.selective, distilled, raw, max_target_tokens=limit)
 
 
 def _evaluator(workspace: Workspace, job: Job) -> NATransformer:

@@ -51,15 +51,17 @@ def sets(tmp_path: Path) -> tuple[ParallelData, ParallelData]:
     return write_pairs(tmp_path / "distilled", DISTILLED), write_pairs(tmp_path / "raw", RAW)
 
 
-def opened(folder: Path, sets: tuple[ParallelData, ParallelData]) -> TargetSelection:
+def opened(folder: Path, sets: tuple[ParallelData, ParallelData], *, limit: int = 0) -> TargetSelection:
     workspace = cast(Workspace, SimpleNamespace(training_set=lambda name: folder / name))
-    return open_selection(workspace, SETTINGS, *sets)
+    return open_selection(workspace, SETTINGS, *sets, max_target_tokens=limit)
 
 
 def test_references_are_those_of_the_lines_that_were_not_dropped(
     tmp_path: Path, sets: tuple[ParallelData, ParallelData]
 ) -> None:
     assert opened(tmp_path, sets).second.tolist() == [3, 5, -1]
+    assert opened(tmp_path, sets, limit=5).second.tolist() == [3, 5, -1]
+    assert opened(tmp_path, sets, limit=4).second.tolist() == [3, -1, -1]  # the second has five tokens with </s>
 
 
 @pytest.mark.parametrize(
