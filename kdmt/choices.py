@@ -104,7 +104,8 @@ AgreementMetric = Literal[
 ]
 MbrUtility = Literal["chrf", "bleu"]
 MbrWeights = Literal["equal", "count", "probability"]  # of the candidates as references
-FeatureName = Literal["score", "log_prob", "length", "ratio", "count", "mbr", "language_model"]  # of a candidate
+# of a candidate, for reranking
+FeatureName = Literal["score", "log_prob", "length", "ratio", "count", "mbr", "backward", "language_model"]
 TuningMetric = Literal["bleu", "chrf"]
 DiverseQuality = Literal["utility", "probability"]
 DagSearch = Literal["greedy", "lookahead", "viterbi"]

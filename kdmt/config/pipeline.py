@@ -178,11 +178,16 @@ class Pipeline(Section):
     @model_validator(mode="after")
     def _training_sets(self) -> Pipeline:
         for path, student in self.trainings():
+            number, setting = self.distill.num_candidates
             for name in student.data_names:
                 made = TRAINING_SETS[name]
-                if made.origin == "choice" and self.distill.decode.nbest == 1 and self.distill.pool is None:
+                if made.origin == "choice" and number == 1 and self.distill.pool is None:
+                    others = "" if self.distill.of_text is not None else " or 'distill.pool'"
+                    raise ValueError(f"'{path}.data: {name}' is made of the n-best: set '{setting}'{others}")
+                if made.origin == "sampling" and self.distill.of_text is not None:
                     raise ValueError(
-                        f"'{path}.data: {name}' is made of the n-best: set 'distill.decode.nbest' or 'distill.pool'"
+                        f"'{path}.data: {name}' is not drawn from the teacher in 'distill.teachers': its samples are "
+                        "the candidates from which 'mbr' and others choose"
                     )
                 if made.file is not None and getattr(self.distill, made.file) is None:
                     raise ValueError(f"'{path}.data: {name}' needs the file 'distill.{made.file}'")

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from kdmt.checksum import file_sha256
 from kdmt.config import Distill, Pool, Sample, Text
+from kdmt.distill.backward import BackwardScores
 from kdmt.distill.block_size import block_size_of, choose_block_size
 from kdmt.distill.blocks import BLOCKS, fits
 from kdmt.distill.candidates import Written, read_scores, write_candidates
@@ -27,7 +28,7 @@ from kdmt.distill.decoding import BlockDecoder, BlockTask, missing_tasks, plan_t
 from kdmt.distill.endpoint_teacher import EndpointModel
 from kdmt.distill.imported import IMPORTING, write_imported
 from kdmt.distill.pool_systems import SystemCandidates
-from kdmt.distill.reverse import check_reverse
+from kdmt.distill.reverse import check_opposite, check_reverse
 from kdmt.distill.selection import BEST
 from kdmt.distill.sources import Sources, find_sources
 from kdmt.distill.target_choices import CHOICES
@@ -327,7 +328,10 @@ class Decoding:
             f"score {_in_words(scores)}, tokens {_in_words(lengths)}"
         )
         facts: dict[str, object] = {"scores": scores, "lengths": lengths, "blocks": _origins(written.made_with)}
-        return facts | self.teacher.facts(self.folder, tasks)
+        more = self.teacher.facts(self.folder, tasks)
+        if isinstance(counts := more.get("answers"), dict) and counts:
+            self.job.say("answers: " + ", ".join(f"{name} {count:,}" for name, count in counts.items()))
+        return facts | more
 
 
 def _keep_blocks(
@@ -389,6 +393,7 @@ class Choosing:
         name: name of the training set in `CHOICES`.
         candidates: folder of `distilled`.
         scores: files of scores that the rule uses.
+        backward: scores by a model of the opposite direction, if the rule uses them, after those of the files.
         tokenizer: function that returns sacreBLEU's tokenizer from the recorded plan, once the folder is open for work.
     """
 
@@ -397,6 +402,7 @@ class Choosing:
     candidates: Path
     scores: tuple[Path, ...]
     tokenizer: Callable[[], str]
+    backward: BackwardScores | None = None
 
     @property
     def targets(self) -> Targets:
@@ -406,7 +412,8 @@ class Choosing:
     def targets_with(self, settings: Distill) -> Targets:
         """Return the targets that the rule chooses with the given settings."""
         rule = CHOICES[self.name].select(settings, self.bleu_tokenizer(), self.job.writer.inputs.corpus)
-        return Targets(self.candidates, rule, self.scores)
+        computed = () if self.backward is None else (self.backward.file(),)
+        return Targets(self.candidates, rule, (*self.scores, *computed))
 
     def make(self, plan: Plan) -> None:
         """Choose the targets, and write the training set."""
@@ -425,7 +432,10 @@ class Choosing:
         return self.tokenizer() if CHOICES[self.name].uses_bleu(self.job.settings) else ""
 
     def check_scores(self) -> None:
-        """Check the files of scores before any folder is changed."""
+        """Check the files of scores, and the model that computes others, before any folder is changed."""
+        if self.backward is not None:
+            direction = self.job.writer.inputs.corpus.direction
+            check_opposite(str(self.backward.checkpoint), "distill.rerank.backward", direction, self.job.text)
         if self.scores:
             with TemporaryDirectory() as scratch:
                 read_scores(self.scores, self.candidates / NBEST, self.candidates / OFFSETS, Path(scratch))

@@ -99,7 +99,7 @@ WITHOUT_TORCH = {
                 "ngram_counts",
                 "selection",
                 "shortlist",
-                "similarity",
+                *("backward", "diversity", "rerank", "rerank_tuning", "similarity"),
             ),
             *("chosen_teacher", "comparison", "imported", "inputs", "pair_scores", "reverse", "sources"),
             *("dropping", "quality", "target_choices", "teacher_engines", "teachers", "training_text", "verification"),
