@@ -13,6 +13,7 @@ Every setting has one of three kinds, which `flatten_settings` reads:
 
 from __future__ import annotations
 
+from kdmt.config.back_translation import BackTranslation
 from kdmt.config.bounds import check_bounds, largest
 from kdmt.config.corpora import SCHEMES, Corpus, HeldOut, Monolingual, ParallelText, Quality, Source, split_login
 from kdmt.config.distill import (
@@ -73,6 +74,7 @@ __all__ = [
     "SCHEMES",
     "AlignmentScore",
     "AttentionKD",
+    "BackTranslation",
     "Clean",
     "Convex",
     "Corpus",

@@ -265,9 +265,9 @@ class Student(Section):
         description="Training set: 'raw' references; 'distilled', the teacher's best translations; of its n-best "
         "lists, 'interpolated' (the most similar to the reference), 'mbr' (the most similar to the others), 'reranked' "
         "(the best by several features), 'diverse' (several that differ), 'scored' (the best by 'distill.scores') or "
-        "'nbest' (all, weighted); 'sampled'; 'imported' from another system; 'mixed', raw and distilled. Or a list of "
-        "sets with shares of the pairs of an epoch, such as [{set: distilled, share: 0.7}, {set: raw, share: 0.3}]; an "
-        "epoch uses each pair of the first set once",
+        "'nbest' (all, weighted); 'sampled'; 'imported' from another system; 'back_translated'; 'mixed', raw and "
+        "distilled. Or a list of sets with shares of the pairs of an epoch, such as [{set: distilled, share: 0.7}, "
+        "{set: raw, share: 0.3}]; an epoch uses each pair of the first set once",
     )
     model: Model = Field(Model(), description="Architecture of the student")
     selective: Selective | None = Field(

@@ -22,8 +22,10 @@ from kdmt.choices import (
     SubwordSide,
 )
 from kdmt.config.bounds import largest
+from kdmt.config.mixture import Data, names_of, shares_of
 from kdmt.config.recipes import merge_settings, with_recipe
 from kdmt.config.section import Section, TokenLimit, changed, execution, extend, later
+from kdmt.training_sets import OF_TEACHERS
 
 
 class Model(Section):
@@ -505,6 +507,11 @@ class Teacher(Section):
     recipe: RecipeName | None = execution(
         None, description="Recipe whose settings apply wherever the file has none; null for the defaults"
     )
+    data: Data = Field(
+        "raw",
+        description="Training set: 'raw' references or 'back_translated' text, or a list of both with shares, as "
+        "'data' of a student",
+    )
     model: Model = Field(Model(), description="Architecture of the teacher")
     train: Train = Field(Train(), description="Training of the teacher")
     seed: int = Field(1, ge=0, description="Seed of the initial weights, of dropout and of the order of batches")
@@ -539,7 +546,20 @@ class Teacher(Section):
             raise ValueError(
                 "'right_to_left' cannot have 'train.guided_alignment', whose links are of the normal order"
             )
+        for name in self.data_names:
+            if name not in OF_TEACHERS:
+                raise ValueError(f"'data': {name} is not made without the teacher: give {' or '.join(OF_TEACHERS)}")
         return self
+
+    @property
+    def data_names(self) -> tuple[str, ...]:
+        """Return the training sets with folders of their own that the teacher reads, in the order of their pairs."""
+        return names_of(self.data)
+
+    @property
+    def shares(self) -> tuple[float, ...] | None:
+        """Return the share of each training set; None if all pairs of the sets are used in each epoch."""
+        return shares_of(self.data)
 
     @model_validator(mode="after")
     def _has_valid_stages(self) -> Teacher:
