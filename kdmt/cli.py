@@ -397,6 +397,14 @@ def score(
 
 
 @app.command()
+def diagnose(pipeline: PipelineFile, set_: Overrides = None, runs: Runs = RUNS) -> None:
+    """Print the diagnostics that 'kdmt score' has written: memorisation, hallucinations, omissions, rare words."""
+    from kdmt.stages.score import show_diagnostics
+
+    show_diagnostics(_workspace(pipeline, set_, runs))
+
+
+@app.command()
 def clean(
     pipeline: PipelineFile,
     names: Annotated[

@@ -36,6 +36,46 @@ class WordPairs:
     links_P: NDArray[np.int64]  # number of target words y whose most likely source word is x
 
 
+@dataclass(frozen=True)
+class Linker:
+    """A translation table that links the words of sentences which it was not trained on.
+
+    Attributes:
+        codes_P: source id times `tgt_size` plus target id of each pair, in ascending order.
+        t_P: t(y|x) of each pair.
+        tgt_size: number that is larger than every target id.
+    """
+
+    codes_P: NDArray[np.int64]
+    t_P: NDArray[np.float64]
+    tgt_size: int
+
+    @classmethod
+    def of(cls, pairs: WordPairs) -> Linker:
+        """Return the linker of trained pairs."""
+        tgt_size = 1 + int(pairs.tgt_ids_P.max())
+        return cls(pairs.src_ids_P * tgt_size + pairs.tgt_ids_P, pairs.t_P, tgt_size)
+
+    def link(self, src: IntArray, tgt: IntArray) -> NDArray[np.int64]:
+        """Return the index in `src` of the source word that most likely produced each target word [T].
+
+        It is 0, the empty word, if no pair of the target word is in the table. Of several equally likely source words,
+        the last one is returned, as in `align`.
+
+        Args:
+            src: ids [1 + S], the first id is that of the empty word; a negative id is that of an unknown word.
+            tgt: ids [T]; a negative id is that of an unknown word.
+        """
+        if not len(tgt) or len(src) == 1:
+            return np.zeros(len(tgt), dtype=np.int64)
+        codes_TS = _pair_codes(src, tgt, self.tgt_size).reshape(len(tgt), len(src))
+        places_TS = np.searchsorted(self.codes_P, codes_TS).clip(max=len(self.codes_P) - 1)
+        known_TS = (self.codes_P[places_TS] == codes_TS) & (src >= 0)[None, :] & (tgt >= 0)[:, None]
+        joint_TS = np.where(known_TS, self.t_P[places_TS], 0.0) * _diagonal_prior(len(src) - 1, len(tgt))
+        last_T = len(src) - 1 - joint_TS[:, ::-1].argmax(axis=1)
+        return np.where(joint_TS.max(axis=1) > 0, last_T, 0)
+
+
 def align(
     src_sentences: Sequence[IntArray], tgt_sentences: Sequence[IntArray], *, iterations: int = EM_ITERATIONS
 ) -> WordPairs:

@@ -22,6 +22,11 @@ class References:
     lowercase: bool = False
     further: Sequence[Sequence[str]] = ()  # further references, each with a line per sentence
 
+    def part(self, indices: Sequence[int]) -> References:
+        """Return the references of some of the sentences."""
+        further = [[lines[i] for i in indices] for lines in self.further]
+        return References([self.references[i] for i in indices], self.tokenize, self.lowercase, further)
+
     def score(self, hypotheses: Sequence[str], metrics: Sequence[str]) -> dict[str, MetricScore]:
         """Return the score of hypotheses in the same form for each metric, given by its name."""
         return {

@@ -5,13 +5,13 @@ from __future__ import annotations
 import itertools
 import math
 import random
-from collections import defaultdict
+from collections import Counter, defaultdict
 
 import numpy as np
 import pytest
 
 from kdmt.corpus import alignment
-from kdmt.corpus.alignment import DIAGONAL_TENSION, EMPTY_WORD_PROBABILITY, WordPairs, align, spread
+from kdmt.corpus.alignment import DIAGONAL_TENSION, EMPTY_WORD_PROBABILITY, Linker, WordPairs, align, spread
 
 Corpus = list[list[int]]
 
@@ -112,6 +112,25 @@ def test_probabilities_do_not_depend_on_the_chunk_size(monkeypatch: pytest.Monke
 def test_a_corpus_without_word_pairs_is_refused(sources: Corpus, targets: Corpus) -> None:
     with pytest.raises(ValueError, match="there is no word pair to align"):
         train(sources, targets)
+
+
+def test_a_linker_links_the_training_corpus_as_training_does() -> None:
+    sources, targets = noisy_corpus()
+    pairs = train(sources, targets)
+    linker, links = Linker.of(pairs), Counter[tuple[int, int]]()
+    for source, target in zip(sources, targets, strict=True):
+        src, tgt = as_arrays([[0, *source], target])
+        links.update(zip(src[linker.link(src, tgt)].tolist(), target, strict=True))
+    counted = zip(pairs.src_ids_P.tolist(), pairs.tgt_ids_P.tolist(), pairs.links_P.tolist(), strict=True)
+    assert links == {(x, y): count for x, y, count in counted if count}
+
+
+def test_unknown_words_are_linked_to_the_empty_word() -> None:
+    pairs = WordPairs(np.array([0, 1, 2]), np.array([5, 5, 3]), np.array([0.1, 0.9, 1.0]), np.array([0, 0, 0]))
+    linker = Linker.of(pairs)
+    assert linker.link(np.array([0, 1, -1]), np.array([5, -1, 3])).tolist() == [1, 0, 0]
+    assert linker.link(np.array([0]), np.array([5])).tolist() == [0]
+    assert linker.link(np.array([0, 1]), np.array([], dtype=np.int64)).tolist() == []
 
 
 def test_sides_of_different_lengths_are_refused() -> None:
