@@ -14,9 +14,7 @@ def parts(words: list[str], ratio: float) -> float:
     """Count the parts by trying every end of each part."""
     found, start = 0.0, 0
     while start < len(words):
-        ends = [
-            end for end in range(start + 1, len(words) + 1) if len(set(words[start:end])) / (end - start) <= ratio
-        ]
+        ends = [end for end in range(start + 1, len(words) + 1) if len(set(words[start:end])) / (end - start) <= ratio]
         if not ends:
             rest = words[start:]
             return found + (1 - len(set(rest)) / len(rest)) / (1 - ratio)
