@@ -20,7 +20,7 @@ from generated_text import generate
 
 from kdmt.commands.select import Selection, select_lines
 
-SHARE = 10  # one of so many lines is chosen
+SHARE = 10  # lines of the text for each chosen line
 DIMENSIONS = 384  # those of multilingual-e5-small
 CHUNK_LINES = 50_000
 

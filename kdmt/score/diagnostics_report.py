@@ -79,7 +79,9 @@ def diagnostics_html(found: SystemDiagnostics) -> str:
     ]
     for problem, examples in _by_problem(found.examples):
         parts.append(f"<h3>{html.escape(_PROBLEMS[problem])}</h3>")
-        parts += [table_html(_place(each), ["", ""], _example_cells(each), [False, False]) for each in examples]
+        parts += [
+            table_html(_place(same), ["", ""], _example_cells(same[0]), [False, False]) for same in _by_line(examples)
+        ]
     parts += [f"<p><code>{html.escape(note)}</code></p>" for note in _notes(found)]
     return "\n".join(parts)
 
@@ -94,10 +96,11 @@ def _tables(found: SystemDiagnostics) -> Iterator[_Table]:
         lines = [_figure_line(name, groups) for name in FIGURES]
         yield _Table(f"diagnostics of {test_set}", systems, [line for line in lines if any(line[1:])])
         labels = {name: FIGURES[name].label for name in KIND_FIGURES}
+        groups = [group for group in groups if group[0].system != REFERENCE]
         for name, label in {"score": metric_label(found.score), **labels}.items():
             lines = list(_kind_lines(name, groups))
             if any(cell not in ("", "0.0") for line in lines for cell in line[1:]):
-                yield _Table(f"{label} by kind of sentence, {test_set}", systems, lines)
+                yield _Table(f"{label} by kind of sentence, {test_set}", list(map(_name, groups)), lines)
 
 
 def _groups(rows: Sequence[DiagnosticsRow]) -> list[Group]:
@@ -159,9 +162,17 @@ def _by_problem(examples: Sequence[Example]) -> Iterator[tuple[str, list[Example
             yield problem, chosen
 
 
-def _place(example: Example) -> str:
-    note = f": {example.note}" if example.note else ""
-    return f"{example.system}, {example.text} line {example.line}{note}"
+def _by_line(examples: Sequence[Example]) -> list[list[Example]]:
+    """Return the examples of each line, which are those of several systems."""
+    found: dict[tuple[str, int], list[Example]] = {}
+    for each in examples:
+        found.setdefault((each.text, each.line), []).append(each)
+    return list(found.values())
+
+
+def _place(same: Sequence[Example]) -> str:
+    systems = [f"{each.system}: {each.note}" if each.note else each.system for each in same]
+    return f"{same[0].text} line {same[0].line}, {'; '.join(systems)}"
 
 
 def _example_cells(example: Example) -> list[list[str]]:
@@ -171,9 +182,9 @@ def _example_cells(example: Example) -> list[list[str]]:
 def _example_lines(examples: Sequence[Example]) -> Iterator[str]:
     for problem, chosen in _by_problem(examples):
         yield f"{_PROBLEMS[problem]}:"
-        for each in chosen:
-            yield f"  {_place(each)}"
-            cells = _example_cells(each)
+        for same in _by_line(chosen):
+            yield f"  {_place(same)}"
+            cells = _example_cells(same[0])
             widest = max(len(name) for name, _ in cells)
             yield from (f"    {name:<{widest}}  {text}" for name, text in cells)
         yield ""

@@ -32,12 +32,18 @@ def test_examples_show_all_systems() -> None:
     lines = diagnostics_text(FOUND).splitlines()
     at = lines.index("Omitted words:")
     assert lines[at + 1 : at + 6] == [
-        "  raw, test line 7: dog",
+        "  test line 7, raw: dog",
         "    source     the <b> dog",
         "    reference  der Hund",
         "    raw        der [red]",
         "    kd         der Hund",
     ]
+
+
+def test_a_line_with_a_problem_of_two_systems_is_shown_once() -> None:
+    both = replace(FOUND, examples=[EXAMPLE, replace(EXAMPLE, system="kd", note="the")])
+    assert diagnostics_text(both).count("the <b> dog") == 1
+    assert "  test line 7, raw: dog; kd: the" in diagnostics_text(both).splitlines()
 
 
 def test_seeds_are_averaged_and_systems_that_do_not_fit_are_in_another_table() -> None:
