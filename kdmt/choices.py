@@ -36,10 +36,11 @@ AutoCheckpoint = Literal["auto", "best", "last"]  # that `auto` is: the best by 
 CHECKPOINT_PREFERENCE: tuple[CheckpointName, ...] = ("average", "best", "last")  # if none is named, the first one found
 
 # training
+AlignmentUnit = Literal["words", "tokens"]  # of a file of links
 SubwordSide = Literal["both", "source", "target"]
 LRSchedule = Literal["inverse_sqrt", "linear", "cosine", "polynomial_decay", "wsd"]
 BestMetric = Literal["loss", "bleu", "chrf"]
-ScoreMetric = Literal["bleu", "chrf", "chrf++", "ter"]  # of the score stage
+ScoreMetric = Literal["bleu", "chrf", "chrf++", "ter", "spbleu"]  # of the score stage
 OnDivergence = Literal["stop", "skip"]  # for a loss or gradient that is not finite, or a gradient that is too large
 Parallelism = Literal["ddp", "fsdp"]
 
@@ -61,6 +62,7 @@ DivergenceName = Literal[
 ]
 HiddenDistance = Literal["mse", "cosine", "pkd"]
 AttentionDistance = Literal["kl", "squared_error"]
+AttentionMapping = Literal["given", "learned"]  # between heads and layers of student and teacher
 GlancingDistance = Literal["hamming", "levenshtein"]
 GlancingDraw = Literal["exact", "bernoulli"]  # of the positions that glancing shows
 GlancingRounding = Literal["truncate", "round"]
@@ -85,9 +87,26 @@ Failure = Literal["empty", "too_long", "repetition", "unk", "ratio", "copied", "
 AnswerBatch = Literal["sentences", "paragraph"]  # of one request: numbered lines, or the lines of a paragraph
 OnFailure = Literal["keep", "reference", "drop"]
 SimilarityName = Literal["sentence_bleu", "chrf"]
+# metrics with figures of the agreement of people with differences
+AgreementMetric = Literal[
+    "bleu",
+    "chrf",
+    "spbleu101",
+    "spbleu200",
+    "comet20",
+    "comet22",
+    "cometkiwi22",
+    "cometkiwi23-xl",
+    "xcomet-xl",
+    "xcomet-xxl",
+    "bleurt20",
+    "metricx-23-large",
+    "metricx-23-qe-large",
+]
 MbrUtility = Literal["chrf", "bleu"]
 MbrWeights = Literal["equal", "count", "probability"]  # of the candidates as references
-FeatureName = Literal["score", "log_prob", "length", "ratio", "count", "mbr", "language_model"]  # of a candidate
+# of a candidate, for reranking
+FeatureName = Literal["score", "log_prob", "length", "ratio", "count", "mbr", "backward", "language_model"]
 TuningMetric = Literal["bleu", "chrf"]
 DiverseQuality = Literal["utility", "probability"]
 DagSearch = Literal["greedy", "lookahead", "viterbi"]

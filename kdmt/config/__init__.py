@@ -25,12 +25,13 @@ from kdmt.config.distill import (
     Rerank,
     Reverse,
     ScoreFiles,
+    ScorerFilter,
     Shortlist,
 )
 from kdmt.config.filters import AlignmentScore, CrossEntropyDifference, ExternalFilter, ReverseScore, ScoreLimit
 from kdmt.config.flattening import REQUIRED, Setting, flatten_settings, resolved
 from kdmt.config.knowledge import Knowledge
-from kdmt.config.language_models import EndpointTeacher, Prompted
+from kdmt.config.language_models import EndpointTeacher, LocalGenerator, LocalTranslator, Prompted, TextTeacher
 from kdmt.config.loading import (
     NO_LOCK_FILE,
     LockedPipeline,
@@ -46,7 +47,8 @@ from kdmt.config.prepare import Clean, FairseqData, Mixing, Prepare, Text, Token
 from kdmt.config.records import checked, read_record
 from kdmt.config.rules import Language, Rules
 from kdmt.config.score import Diagnostics, Score
-from kdmt.config.search import Decode, NATDecode, Sample
+from kdmt.config.scorers import Scorer
+from kdmt.config.search import Decode, Diverse, NATDecode, Pool, Sample
 from kdmt.config.section import KINDS, Section
 from kdmt.config.student import (
     AttentionKD,
@@ -60,7 +62,7 @@ from kdmt.config.student import (
     WordKD,
     setting_path,
 )
-from kdmt.config.training import Model, SubwordRegularization, Teacher, Train
+from kdmt.config.training import GuidedAlignment, Model, SubwordRegularization, Teacher, Train
 
 __all__ = [
     "KINDS",
@@ -77,17 +79,21 @@ __all__ = [
     "Decode",
     "Diagnostics",
     "Distill",
+    "Diverse",
     "DiverseTargets",
     "EndpointTeacher",
     "ExternalFilter",
     "Failures",
     "FairseqData",
     "ForeignTeacher",
+    "GuidedAlignment",
     "HeldOut",
     "HiddenKD",
     "Knowledge",
     "Language",
     "LayerMap",
+    "LocalGenerator",
+    "LocalTranslator",
     "LockedPipeline",
     "Mbr",
     "Mixing",
@@ -99,6 +105,7 @@ __all__ = [
     "Online",
     "ParallelText",
     "Pipeline",
+    "Pool",
     "Prepare",
     "Prompted",
     "Provenance",
@@ -111,6 +118,8 @@ __all__ = [
     "Score",
     "ScoreFiles",
     "ScoreLimit",
+    "Scorer",
+    "ScorerFilter",
     "Section",
     "SelfSupervised",
     "Setting",
@@ -120,6 +129,7 @@ __all__ = [
     "SubwordRegularization",
     "Teacher",
     "Text",
+    "TextTeacher",
     "Tokenizer",
     "Train",
     "Vocabulary",

@@ -24,8 +24,16 @@ from kdmt.choices import (
     TuningMetric,
     names,
 )
-from kdmt.config.language_models import EndpointTeacher
-from kdmt.config.search import Decode, NATDecode, Sample
+from kdmt.config.language_models import (
+    DISTINCTIVE,
+    NO_EFFECT,
+    TEXT_TEACHERS,
+    EndpointTeacher,
+    LocalGenerator,
+    LocalTranslator,
+    TextTeacher,
+)
+from kdmt.config.search import Decode, NATDecode, Pool, Sample
 from kdmt.config.section import LanguageCode, Ratio, RepetitionTimes, Section, changed, execution
 
 
@@ -118,6 +126,27 @@ class Reverse(Section):
     compute_type: ComputeType = Field("float32", description="Number type of CTranslate2's computation")
 
 
+class ScorerFilter(Section):
+    """Filter by an external scorer: the pairs of a training set with the worst scores are dropped.
+
+    It comes after the checks of hypotheses and after 'reverse'.
+    """
+
+    scorer: str = Field(description="Name of the scorer in 'scorers'")
+    min_quality: float | None = Field(
+        None, description="Worst score of a kept pair: the lowest, or the highest if the scorer's 'direction' is lower"
+    )
+    drop_percent: float | None = Field(
+        None, gt=0.0, lt=100.0, description="Percentage of the pairs, those with the worst scores, that are dropped"
+    )
+
+    @model_validator(mode="after")
+    def _one_limit(self) -> ScorerFilter:
+        if self.min_quality is None and self.drop_percent is None:
+            raise ValueError("give 'min_quality' or 'drop_percent'")
+        return self
+
+
 class Mbr(Section):
     """Minimum Bayes risk: choice of the candidates with the highest expected utility, for `data: mbr`."""
 
@@ -168,10 +197,15 @@ class Rerank(Section):
         ["score", "length", "mbr"],
         description="Features that are computed: 'score' and 'log_prob' of the teacher with and without normalisation "
         "by length, 'length' in tokens, 'ratio' (difference from the typical length, in logarithms), 'count' of draws "
-        "(in logarithms), 'mbr' (the expected utility of 'distill.mbr'), 'language_model'",
+        "(in logarithms), 'mbr' (the expected utility of 'distill.mbr'), 'backward', 'language_model'",
     )
     files: dict[FeatureFileName, ScoreFiles] = Field(
         default_factory=dict, description="Further features by name, such as scores of a reverse model"
+    )
+    backward: str | None = Field(
+        None,
+        description="Checkpoint of a teacher from the target to the source language, for the feature 'backward': the "
+        "mean log-probability of the source's tokens given the candidate",
     )
     language_model: str | None = Field(
         None, description="Path of a KenLM n-gram model of target subwords, for the feature 'language_model'"
@@ -197,10 +231,12 @@ class Rerank(Section):
         for given in self.files:
             if given in names(FeatureName):
                 raise ValueError(f"'files.{given}': this is the name of a feature that is computed")
-        if "language_model" in self.features and self.language_model is None:
-            raise ValueError("the feature 'language_model' needs the setting 'language_model'")
-        if self.language_model is not None and "language_model" not in self.features:
-            raise ValueError("'language_model' has no effect unless 'features' has it")
+        models: dict[FeatureName, str | None] = {"backward": self.backward, "language_model": self.language_model}
+        for name, path in models.items():
+            if name in self.features and path is None:
+                raise ValueError(f"the feature {name!r} needs the setting {name!r}")
+            if path is not None and name not in self.features:
+                raise ValueError(f"{name!r} has no effect unless 'features' has it")
         return self
 
     @model_validator(mode="after")
@@ -255,29 +291,33 @@ class ForeignTeacher(Section):
 
 
 CHECKPOINT_BRANCH, FOREIGN_BRANCH = "<a checkpoint>", "<a foreign model>"
-ENDPOINT_BRANCH = "<an endpoint>"
-TEACHER_BRANCHES = (CHECKPOINT_BRANCH, FOREIGN_BRANCH, ENDPOINT_BRANCH)
-# setting that distinguishes a section of `teachers` from the others -> tag of the section
-_BRANCH_OF = {"endpoint": ENDPOINT_BRANCH}
+ENDPOINT_BRANCH, GENERATOR_BRANCH, TRANSLATOR_BRANCH = "<an endpoint>", "<a generator>", "<a translator>"
+_BRANCHES: dict[type[Section], str] = {
+    ForeignTeacher: FOREIGN_BRANCH,
+    EndpointTeacher: ENDPOINT_BRANCH,
+    LocalGenerator: GENERATOR_BRANCH,
+    LocalTranslator: TRANSLATOR_BRANCH,
+}
+TEACHER_BRANCHES = (CHECKPOINT_BRANCH, *_BRANCHES.values())
 
 
 def _teacher_branch(value: object) -> str:
     """Return the tag of the type that an item of `teachers` has."""
     if isinstance(value, Section):
-        value = dict.fromkeys(type(value).model_fields)
+        return _BRANCHES[type(value)]
     if not isinstance(value, dict):
         return CHECKPOINT_BRANCH
-    return next((branch for name, branch in _BRANCH_OF.items() if name in value), FOREIGN_BRANCH)
+    return next((_BRANCHES[section] for name, section in DISTINCTIVE.items() if name in value), FOREIGN_BRANCH)
 
 
 TeacherName = Annotated[
     Annotated[str, Tag(CHECKPOINT_BRANCH)]
     | Annotated[ForeignTeacher, Tag(FOREIGN_BRANCH)]
-    | Annotated[EndpointTeacher, Tag(ENDPOINT_BRANCH)],
+    | Annotated[EndpointTeacher, Tag(ENDPOINT_BRANCH)]
+    | Annotated[LocalGenerator, Tag(GENERATOR_BRANCH)]
+    | Annotated[LocalTranslator, Tag(TRANSLATOR_BRANCH)],
     Discriminator(_teacher_branch),
 ]
-# settings of `distill` without an effect on a teacher that answers with text
-_NOT_OF_TEXT = ("engine", "compute_type", "decode", "nat", "iterations", "shortlist", "sample")
 
 
 class Distill(Section):
@@ -307,6 +347,7 @@ class Distill(Section):
     monolingual: bool = Field(False, description="Whether the text of 'prepare.monolingual' is translated too")
     failures: Failures = Field(Failures(), description="Checks of hypotheses")
     reverse: Reverse | None = Field(None, description="Filter by a model of the opposite direction; null for none")
+    quality: ScorerFilter | None = Field(None, description="Filter by an external scorer; null for none")
     interpolate: SimilarityName = Field(
         "sentence_bleu", description="Similarity to the reference by which 'data: interpolated' chooses a hypothesis"
     )
@@ -327,6 +368,11 @@ class Distill(Section):
         "set's",
     )
     sample: Sample = Field(Sample(), description="Sampling, for 'data: sampled'")
+    pool: Pool | None = Field(
+        None,
+        description="Pool of candidates that the sets interpolated, mbr, reranked, diverse, scored and nbest choose "
+        "from; null for the n-best lists of beam search",
+    )
     block_size: int | None = Field(
         None,
         ge=1,
@@ -359,6 +405,20 @@ class Distill(Section):
         return self
 
     @model_validator(mode="after")
+    def _diverse_in_torch(self) -> Distill:
+        if self.pool is not None and self.pool.diverse is not None and self.engine != "torch":
+            raise ValueError("'pool.diverse': CTranslate2 has no diverse beam search: set 'engine: torch'")
+        return self
+
+    @model_validator(mode="after")
+    def _counts_draws(self) -> Distill:
+        if self.pool is None and self.mbr.weights == "count":
+            raise ValueError("'mbr.weights: count' has no effect unless 'pool' is set")
+        if self.pool is None and "count" in self.rerank.features:
+            raise ValueError("'rerank.features': 'count' has no effect unless 'pool' is set")
+        return self
+
+    @model_validator(mode="after")
     def _sources_of_a_file(self) -> Distill:
         if self.imported_sources and self.imported is None:
             raise ValueError("'imported_sources' has no effect unless 'imported' is set")
@@ -376,22 +436,31 @@ class Distill(Section):
 
     @model_validator(mode="after")
     def _text_alone(self) -> Distill:
-        if self.of_text is None:
+        teacher = self.of_text
+        if teacher is None:
             for name in names(AnswerFailure):
                 if name in changed(self.failures):
-                    raise ValueError(f"'failures.{name}' has no effect unless a teacher is a large language model")
+                    raise ValueError(f"'failures.{name}' has no effect on the answers of this teacher")
             return self
+        kind = next(name for name, section in DISTINCTIVE.items() if isinstance(teacher, section))
         if len(self.teachers) > 1:
-            raise ValueError("'teachers': a large language model translates alone")
-        for name in _NOT_OF_TEXT:
+            raise ValueError(f"'teachers': a model with '{kind}' translates alone")
+        for name in NO_EFFECT[type(teacher)]:
             if name in changed(self):
-                raise ValueError(f"'{name}' has no effect on a large language model in 'teachers'")
+                raise ValueError(f"'{name}' has no effect on a model with '{kind}' in 'teachers'")
         return self
 
     @property
-    def of_text(self) -> EndpointTeacher | None:
+    def of_text(self) -> TextTeacher | None:
         """Return the teacher that answers with text, None if there is none."""
-        return next((teacher for teacher in self.teachers if isinstance(teacher, EndpointTeacher)), None)
+        return next((teacher for teacher in self.teachers if isinstance(teacher, TEXT_TEACHERS)), None)
+
+    @property
+    def num_candidates(self) -> tuple[int, str]:
+        """Return the number of candidates of a sentence, and the path of the setting that gives it."""
+        if isinstance(self.of_text, (EndpointTeacher, LocalGenerator)):
+            return self.of_text.n, "distill.teachers.0.n"
+        return self.decode.nbest, "distill.decode.nbest"
 
     @property
     def foreign(self) -> ForeignTeacher | None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from types import NoneType, UnionType
@@ -20,6 +21,7 @@ from kdmt.config.bounds import largest
 from kdmt.config.pipeline import Pipeline
 from kdmt.config.section import Section, kind_of, sections_in
 from kdmt.config.student import NOT_OF_A_STAGE
+from kdmt.config.training import TEACHER_NOT_OF_A_STAGE
 
 SCHEMA_DIALECT = "https://json-schema.org/draft/2020-12/schema"
 _PLAIN_TYPES: dict[object, str] = {bool: "boolean", int: "integer", float: "number", str: "string"}
@@ -60,6 +62,10 @@ def settings_tables() -> list[Table]:
     paths: dict[type[Section], list[str]] = {}
     for path, section in _walk(Pipeline, ""):
         paths.setdefault(section, []).append(path)
+    shared = Counter(found[0] for found in paths.values())
+    for section, found in paths.items():
+        if shared[found[0]] > 1:  # alternatives, which the first setting of their own distinguishes
+            found[0] = f"{found[0]} ({next(iter(section.__annotations__))})"
     first = {section: found[0] for section, found in paths.items()}
     return [
         Table(
@@ -144,7 +150,7 @@ def _section_name(path: str) -> str:
 
 
 def _anchor(path: str) -> str:
-    return f"settings-{path.lower().replace('.', '-')}" if path else "settings-pipeline"
+    return f"settings-{re.sub(r'[. (]+', '-', path.lower().rstrip(')'))}" if path else "settings-pipeline"
 
 
 def _table_markdown(table: Table) -> str:
@@ -185,18 +191,23 @@ def json_schema() -> dict[str, Any]:
 
 
 def _add_stage_settings(definitions: dict[str, Any]) -> None:
-    """Add the settings that a stage of a student may have: those of the student and of `train`.
+    """Add the settings that a stage of a teacher or student may have: those of the model and of `train`.
 
     Of sections within them a stage may have any part, which only the loader can check.
     """
-    student, train = (definitions[name]["properties"] for name in ("Student", "Train"))
-    found = {name: setting for name, setting in {**student, **train}.items() if name not in NOT_OF_A_STAGE}
-    for name, setting in found.items():
-        if _refers_to_section(setting):
-            found[name] = {"type": ["object", "null"], "description": setting.get("description", "")}
-    stage = {"type": "object", "properties": found, "additionalProperties": False}
-    stages = next(each for each in student["stages"]["anyOf"] if each.get("type") == "array")
-    stages["items"] = stage
+    for owner, refused in (("Teacher", TEACHER_NOT_OF_A_STAGE), ("Student", NOT_OF_A_STAGE)):
+        own, train = (definitions[name]["properties"] for name in (owner, "Train"))
+        found = {name: setting for name, setting in {**own, **train}.items() if name not in refused}
+        for name, setting in found.items():
+            if _refers_to_section(setting) and not _may_be_list(setting):
+                found[name] = {"type": ["object", "null"], "description": setting.get("description", "")}
+        stage = {"type": "object", "properties": found, "additionalProperties": False}
+        stages = next(each for each in own["stages"]["anyOf"] if each.get("type") == "array")
+        stages["items"] = stage
+
+
+def _may_be_list(schema: dict[str, Any]) -> bool:
+    return any(each.get("type") == "array" for key in ("anyOf", "oneOf") for each in schema.get(key, ()))
 
 
 def _refers_to_section(schema: object) -> bool:

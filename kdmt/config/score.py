@@ -50,6 +50,15 @@ class Score(Section):
         description="Metrics of the translations, in the order of the columns; 'ter' is a rate of errors between words "
         "separated by spaces, and lower is better",
     )
+    spbleu_model: str | None = Field(
+        None,
+        description="SentencePiece model of the metric 'spbleu', such as that of FLORES-200; it is not downloaded",
+    )
+    scorers: list[str] | None = Field(
+        None,
+        description="External scorers of the translations, by their names in 'scorers', in the order of the columns; "
+        "null for all of them",
+    )
     tokenize: BleuTokenizer = Field(
         "auto",
         description="Tokenizer of sacreBLEU, for BLEU in all stages; 'auto' is its choice for the target language "
@@ -100,6 +109,10 @@ class Score(Section):
         for name in ("beams", "iterations"):
             if len(set(getattr(self, name))) != len(getattr(self, name)):
                 raise ValueError(f"'{name}' holds a number twice")
-        if len(set(self.metrics)) != len(self.metrics):
-            raise ValueError("'metrics' holds a name twice")
+        if ("spbleu" in self.metrics) != (self.spbleu_model is not None):
+            raise ValueError("'spbleu' in 'metrics' needs 'spbleu_model', which has no effect without it")
+        for name in ("metrics", "scorers"):
+            names = getattr(self, name) or []
+            if len(set(names)) != len(names):
+                raise ValueError(f"'{name}' holds a name twice")
         return self

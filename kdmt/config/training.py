@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, Field, WithJsonSchema, model_validator
 
 from kdmt.choices import (
     Activation,
+    AlignmentUnit,
     AutoCheckpoint,
     BestMetric,
+    CheckpointName,
     Initialisation,
     LRSchedule,
     OnDivergence,
@@ -19,7 +22,7 @@ from kdmt.choices import (
     SubwordSide,
 )
 from kdmt.config.bounds import largest
-from kdmt.config.recipes import with_recipe
+from kdmt.config.recipes import merge_settings, with_recipe
 from kdmt.config.section import Section, TokenLimit, changed, execution, extend, later
 
 
@@ -160,6 +163,32 @@ class SubwordRegularization(Section):
             raise ValueError("'dropout' is a setting of BPE models: the tokenizer is a unigram model, set 'alpha'")
 
 
+class GuidedAlignment(Section):
+    """Guided alignment (Chen et al. 2016): cross entropy of one head of the attention to the source with an alignment.
+
+    The alignment is that of the tokens of the training set by IBM model 1 in both directions, or that of a file.
+    """
+
+    weight: float = Field(0.1, gt=0.0, description="Weight of the cross entropy in the loss")
+    layer: int | None = Field(None, ge=0, description="Decoder layer of the head, from 0; null for the last layer")
+    head: int = Field(0, ge=0, description="Index of the head, from 0")
+    file: str | None = Field(
+        None,
+        description="Path of a file with the links of each pair of the training set, 'i-j' from source i to target j, "
+        "as fast_align and eflomal write; null for the alignment by IBM model 1",
+    )
+    unit: AlignmentUnit = Field(
+        "words",
+        description="Unit that 'file' counts: 'words' of the text of the training set, or 'tokens' of its data-bin",
+    )
+
+    @model_validator(mode="after")
+    def _consistent(self) -> GuidedAlignment:
+        if self.file is None and self.unit != "words":
+            raise ValueError("'unit' has no effect without 'file': IBM model 1 aligns tokens")
+        return self
+
+
 def _average_from_name(value: object) -> object:
     return {"of": value} if isinstance(value, str) else value
 
@@ -249,6 +278,13 @@ class Train(Section):
         description="Number of validations without a better score, or an equal one with a lower loss, after which "
         "training ends early; 0 for no early end",
     )
+    ema: float = Field(
+        0.0,
+        ge=0.0,
+        lt=1.0,
+        description="Decay, at every update, of an exponential moving average of the weights, which is validated and "
+        "saved as the model; at most (1 + t) / (10 + t) after t updates, as in Marian; 0 for no average",
+    )
     average_checkpoints: int = Field(
         5, ge=1, description="Number of checkpoints that 'average' and 'average_best' are the mean of"
     )
@@ -273,6 +309,11 @@ class Train(Section):
         None,
         description="Random segmentations of the training text into subwords; 'max_tokens' counts the tokens of the "
         "data-bin. Autoregressive models only; null for none",
+    )
+    guided_alignment: GuidedAlignment | None = Field(
+        None,
+        description="Guided alignment: one head of the attention to the source learns the word alignment. "
+        "Autoregressive models only; null for none",
     )
     compile: bool = Field(
         False, description="Compilation with torch.compile; sentences are padded to a small number of lengths"
@@ -326,6 +367,14 @@ class Train(Section):
             raise ValueError(
                 "'packing' cannot be combined with 'subword_regularization', whose sentences may not fit into a row"
             )
+        if self.guided_alignment is not None:
+            if self.packing:
+                raise ValueError("'packing' cannot be combined with 'guided_alignment', which needs padded sentences")
+            if self.subword_regularization is not None:
+                raise ValueError(
+                    "'subword_regularization' cannot be combined with 'guided_alignment', whose alignment is that of "
+                    "one segmentation"
+                )
         return self
 
     @model_validator(mode="after")
@@ -375,6 +424,80 @@ def check_initial_weights(model: Model, train: Train) -> None:
         )
 
 
+# settings of a stage: those of the model and of its `train` section, which are checked with the model's own
+StageSettings = Annotated[dict[str, Any], WithJsonSchema({"type": "object"})]
+# settings of a teacher that a stage does not have, with the reason
+TEACHER_NOT_OF_A_STAGE: Mapping[str, str] = {
+    "recipe": "the recipe is that of the teacher",
+    "seed": "all stages have the same seed",
+    "stages": "a stage has no stages",
+    "train": "a stage has the settings of 'train' directly, such as 'lr'",
+}
+_FIRST_WEIGHTS = ("init_from", "init_optimizer")  # settings of `train` that give a model its first weights
+_DROPOUTS = {"dropout", "attention_dropout", "activation_dropout"}
+
+
+def check_model_of_stages(model: Model, stages: Sequence[Model]) -> None:
+    """Check that all stages of a training have the same model, except for dropout.
+
+    Raises:
+        ValueError: if one has not.
+    """
+    for number, stage in enumerate(stages):
+        changed_model = {key for key, value in stage if getattr(model, key) != value} - _DROPOUTS
+        if changed_model:
+            raise ValueError(
+                f"'stages.{number}.model.{min(changed_model)}': all stages have the same model; a stage can change "
+                f"{', '.join(sorted(_DROPOUTS))}"
+            )
+
+
+def settings_of_stage(
+    own: Mapping[str, Any],
+    given: Mapping[str, Any],
+    number: int,
+    *,
+    refused: Mapping[str, str],
+    first_weights: Sequence[str] = (),
+) -> dict[str, Any]:
+    """Return the settings of one stage, as in a pipeline file.
+
+    Args:
+        own: settings of the teacher or student.
+        given: settings of the stage.
+        number: index of the stage, from 0.
+        refused: settings that a stage does not have, with the reason.
+        first_weights: further settings that give a model its first weights, which are of the first stage.
+
+    Raises:
+        ValueError: if a setting has no effect in this stage, or cannot be different in a stage.
+    """
+    refused = dict(refused)
+    if number == 0:
+        refused["begin_from"] = "no stage comes before the first"
+    else:
+        names = [*first_weights, *_FIRST_WEIGHTS]
+        refused |= dict.fromkeys(names, "a stage begins from the weights of the stage before")
+    for name in given:
+        if name in refused:
+            raise ValueError(f"'stages.{number}.{name}': {refused[name]}")
+    not_taken_over = {*refused} - {"recipe", "seed", "seeds", "train"}
+    before = {key: value for key, value in own.items() if key not in not_taken_over}
+    before["train"] = _train_before(own.get("train", {}), given, number)
+    train = {key: value for key, value in given.items() if key in Train.model_fields}
+    others = {key: value for key, value in given.items() if key not in Train.model_fields}
+    return merge_settings(before, {**others, "train": train} if train else others)
+
+
+def _train_before(own: Mapping[str, Any], given: Mapping[str, Any], number: int) -> dict[str, Any]:
+    """Return the settings of training of a model without those that a stage does not take over."""
+    left_out = set(_FIRST_WEIGHTS if number else ())
+    average = given.get("average")
+    if isinstance(average, Mapping) and average.get("n") is not None:
+        left_out.add("average_checkpoints")  # another name of the same number
+    return {key: value for key, value in own.items() if key not in left_out}
+
+
 class Teacher(Section):
     """Settings of the teacher stage."""
 
@@ -384,6 +507,18 @@ class Teacher(Section):
     model: Model = Field(Model(), description="Architecture of the teacher")
     train: Train = Field(Train(), description="Training of the teacher")
     seed: int = Field(1, ge=0, description="Seed of the initial weights, of dropout and of the order of batches")
+
+    stages: list[StageSettings] | None = Field(
+        None,
+        min_length=1,
+        description="Stages of training, each from the weights of the one before: for each stage, the settings of the "
+        "teacher and of 'train' that are different in it; null for one training",
+    )
+    begin_from: CheckpointName = Field(
+        "auto",
+        description="Checkpoint of the stage before that a stage begins from, for 'stages'; 'auto' is the one that its "
+        "run chose by validation",
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -396,3 +531,25 @@ class Teacher(Section):
             check_packed_model(self.model)
         check_initial_weights(self.model, self.train)
         return self
+
+    @model_validator(mode="after")
+    def _has_valid_stages(self) -> Teacher:
+        check_model_of_stages(self.model, [stage.model for stage in self.in_stages()])
+        return self
+
+    def in_stages(self) -> list[Teacher]:
+        """Return the settings of each stage of the training; those of the teacher itself if it has no stages."""
+        if self.stages is None:
+            return [self]
+        own = self.model_dump(exclude={"stages"}, exclude_unset=True)
+        stages = [
+            settings_of_stage(own, given, number, refused=TEACHER_NOT_OF_A_STAGE)
+            for number, given in enumerate(self.stages)
+        ]
+        return _TeacherStages.model_validate({"stages": stages}).stages
+
+
+class _TeacherStages(Section):
+    """Settings of all stages, which are checked as a list so that messages have the number of the stage."""
+
+    stages: list[Teacher]

@@ -36,46 +36,6 @@ class WordPairs:
     links_P: NDArray[np.int64]  # number of target words y whose most likely source word is x
 
 
-@dataclass(frozen=True)
-class Linker:
-    """A translation table that links the words of sentences which it was not trained on.
-
-    Attributes:
-        codes_P: source id times `tgt_size` plus target id of each pair, in ascending order.
-        t_P: t(y|x) of each pair.
-        tgt_size: number that is larger than every target id.
-    """
-
-    codes_P: NDArray[np.int64]
-    t_P: NDArray[np.float64]
-    tgt_size: int
-
-    @classmethod
-    def of(cls, pairs: WordPairs) -> Linker:
-        """Return the linker of trained pairs."""
-        tgt_size = 1 + int(pairs.tgt_ids_P.max())
-        return cls(pairs.src_ids_P * tgt_size + pairs.tgt_ids_P, pairs.t_P, tgt_size)
-
-    def link(self, src: IntArray, tgt: IntArray) -> NDArray[np.int64]:
-        """Return the index in `src` of the source word that most likely produced each target word [T].
-
-        It is 0, the empty word, if no pair of the target word is in the table. Of several equally likely source words,
-        the last one is returned, as in `align`.
-
-        Args:
-            src: ids [1 + S], the first id is that of the empty word; a negative id is that of an unknown word.
-            tgt: ids [T]; a negative id is that of an unknown word.
-        """
-        if not len(tgt) or len(src) == 1:
-            return np.zeros(len(tgt), dtype=np.int64)
-        codes_TS = _pair_codes(src, tgt, self.tgt_size).reshape(len(tgt), len(src))
-        places_TS = np.searchsorted(self.codes_P, codes_TS).clip(max=len(self.codes_P) - 1)
-        known_TS = (self.codes_P[places_TS] == codes_TS) & (src >= 0)[None, :] & (tgt >= 0)[:, None]
-        joint_TS = np.where(known_TS, self.t_P[places_TS], 0.0) * _diagonal_prior(len(src) - 1, len(tgt))
-        last_T = len(src) - 1 - joint_TS[:, ::-1].argmax(axis=1)
-        return np.where(joint_TS.max(axis=1) > 0, last_T, 0)
-
-
 def align(
     src_sentences: Sequence[IntArray], tgt_sentences: Sequence[IntArray], *, iterations: int = EM_ITERATIONS
 ) -> WordPairs:
@@ -114,6 +74,48 @@ def align(
         best_J = _best_links(t_P[part.pair_L] * part.prior(), part.candidates())
         links_P += np.bincount(part.pair_L[best_J], minlength=len(pairs_P))
     return WordPairs(src_ids_P, tgt_ids_P, t_P, links_P)
+
+
+class TranslationTable:
+    """Trained probabilities t(y|x), with which sentences are aligned that need not be those of the training.
+
+    Args:
+        pairs: word pairs of the training, whose target ids are less than `num_targets`.
+        floor: probability of a pair of words that never occurred together. If it is 0, a target word that occurred with
+            no word of the source is linked to the empty word.
+    """
+
+    def __init__(self, pairs: WordPairs, num_targets: int, *, floor: float = 1e-7) -> None:
+        self._codes_P = pairs.src_ids_P * num_targets + pairs.tgt_ids_P
+        self._t_P, self._num_targets, self._floor = pairs.t_P, num_targets, floor
+
+    def link(self, src_sentences: Sequence[IntArray], tgt_sentences: Sequence[IntArray]) -> list[NDArray[np.int64]]:
+        """Return the source word that each target word is linked to, for each sentence pair [T].
+
+        Args:
+            src_sentences: ids [1 + S] of each sentence, the first id is that of the empty word.
+            tgt_sentences: ids [T] of each sentence.
+
+        Returns:
+            Indices from 0 for the source words, -1 for the empty word.
+        """
+        sizes = [(len(src), len(tgt)) for src, tgt in zip(src_sentences, tgt_sentences, strict=True)]
+        found: list[NDArray[np.int64]] = []
+        for first, end in _chunks(sizes):
+            chunk = range(first, end)
+            codes_L = np.concatenate(
+                [_pair_codes(src_sentences[i], tgt_sentences[i], self._num_targets) for i in chunk], dtype=np.int64
+            )
+            place_L = np.minimum(np.searchsorted(self._codes_P, codes_L), len(self._codes_P) - 1)
+            t_L = np.where(self._codes_P[place_L] == codes_L, self._t_P[place_L], self._floor)
+            part = _Part(sizes[first:end], place_L.astype(np.int32))
+            candidates_J = part.candidates()
+            starts_J = np.cumsum(candidates_J) - candidates_J
+            joint_L = np.maximum(t_L, self._floor) * part.prior()
+            best_J = _best_links(joint_L, candidates_J) if len(codes_L) else starts_J
+            links_J = np.where(joint_L[best_J] > 0, best_J - starts_J - 1, -1)
+            found += np.split(links_J, np.cumsum([size for _, size in sizes[first:end]])[:-1])
+        return found
 
 
 @dataclass(frozen=True)

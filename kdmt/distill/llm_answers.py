@@ -20,7 +20,7 @@ translation.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import regex
@@ -30,6 +30,7 @@ from kdmt.corpus.language_id import Identifier, open_built_in, share_of
 from kdmt.corpus.rules.character_class import native_characters
 from kdmt.corpus.rules.letters import script_share
 from kdmt.corpus.rules.pair_text import LineText
+from kdmt.distill.llm_prompt import language_name
 from kdmt.distill.text_ids import CLEANINGS
 from kdmt.errors import UserError
 from kdmt.languages import Direction, parse_language, script_of
@@ -39,6 +40,7 @@ FILTERED = "content_filter"
 
 _REASONING = regex.compile(r"\A\s*<think(?:ing)?>.*?</think(?:ing)?>\s*", regex.DOTALL)
 _OPEN_REASONING = regex.compile(r"\A\s*<think(?:ing)?>")
+_LABEL = regex.compile(r"\A\s*\w+\s*:")  # of a source, which its translation has too
 _AGREEMENT = r"(?:(?:sure|certainly|of course|okay|ok|absolutely)(?:\s+thing)?\s*[!,.:]*\s*)"
 _LEAD = r"(?:here(?:'s|’s|\s+is|\s+are|\s+you\s+go)|below\s+is|this\s+is)"
 _PREFIX = regex.compile(
@@ -48,7 +50,7 @@ _PREFIX = regex.compile(
 )
 _CHATTER = regex.compile(
     rf"\A\s*{_AGREEMENT}?{_LEAD}[^.\n]{{0,60}}\btranslat"
-    r"|(?:\A|[\n(*])\s*(?:(?:translator'?s?\s+)?note|explanation)\s*\**:"
+    r"|[\n(*]\s*(?:(?:translator'?s?\s+)?note|explanation)\s*\**:"
     r"|\blet me know if\b|\bi hope this helps\b|\bplease (?:note|let me know)\b|\bas requested\b"
     r"|\A\s*(?:sure|certainly|of course|absolutely)\s*!",
     regex.IGNORECASE,
@@ -107,9 +109,6 @@ class Translation:
         return (*(() if self.failure is None else (self.failure,)), *self.cleanings)
 
 
-NO_ANSWER = Translation("", "no_answer")
-
-
 @dataclass(frozen=True)
 class LanguageCheck:
     """Check that a text is in the target language.
@@ -125,19 +124,32 @@ class LanguageCheck:
         """Name of the method, on which failures depend."""
         return "script" if self._identifier is None else "py3langid"
 
-    def is_other(self, text: str) -> bool:
-        """Return whether a text is in another language than the target language."""
-        target = self.direction.target
-        if sum(map(str.isalpha, text)) < _MIN_LETTERS:
-            return False
+    def find_others(self, texts: Sequence[str]) -> list[bool]:
+        """Return for each text whether it is in another language than the target language."""
+        target, others = self.direction.target, [False] * len(texts)
         letters = native_characters(script_of(target))
-        if letters is not None and script_share(LineText(text), letters) < _MIN_SCRIPT:
-            return True
-        if self._identifier is None:
-            return False
-        probabilities_NL = self._identifier.probabilities([text])
-        share = share_of(self._identifier, probabilities_NL, parse_language(target).language)
-        return float(share[0]) < _MIN_SHARE
+        long = [place for place, text in enumerate(texts) if sum(map(str.isalpha, text)) >= _MIN_LETTERS]
+        if letters is not None:
+            for place in long:
+                others[place] = script_share(LineText(texts[place]), letters) < _MIN_SCRIPT
+        left = [place for place in long if not others[place]]
+        if self._identifier is not None and left:
+            probabilities_NL = self._identifier.probabilities([texts[place] for place in left])
+            shares_N = share_of(self._identifier, probabilities_NL, parse_language(target).language)
+            for place, share in zip(left, shares_N.tolist(), strict=True):
+                others[place] = share < _MIN_SHARE
+        return others
+
+    @cached_property
+    def label(self) -> regex.Pattern[str]:
+        """Pattern of the name of the target language before a translation: `German:`."""
+        name = regex.escape(language_name(self.direction.target))
+        return regex.compile(rf"\A\s*\**{name}\**\s*:\s*\**\s*", regex.IGNORECASE)
+
+    @property
+    def is_english(self) -> bool:
+        """Whether the target language is English, so that a translation can be like what a model says itself."""
+        return parse_language(self.direction.target).language == "en"
 
     @cached_property
     def _identifier(self) -> Identifier | None:
@@ -149,26 +161,34 @@ class LanguageCheck:
         return identifier if known else None
 
     def __getstate__(self) -> dict[str, object]:
-        return {"direction": self.direction}  # without the model
+        return {"direction": self.direction}  # without the identifier
 
 
-def find_translation(answer: Answer, source: str, check: LanguageCheck) -> Translation:
-    """Return the translation in the answer to one source sentence."""
-    text, cleanings = _clean(answer.text, source)
-    failure = _find_failure(text, answer.finish, source, check)
-    return Translation(" ".join(text.split()), failure, cleanings)
+def find_translations(answers: Sequence[Answer], sources: Sequence[str], check: LanguageCheck) -> list[Translation]:
+    """Return the translation in each answer, whose source sentence is given for each."""
+    found: list[Translation] = []
+    for answer, source in zip(answers, sources, strict=True):
+        text, cleanings = _clean(answer.text, source, check.label)
+        failure = _find_failure(text, answer.finish, source, is_english=check.is_english)
+        found.append(Translation(" ".join(text.split()), failure, cleanings))
+    whole = [place for place, each in enumerate(found) if each.failure is None]
+    for place, is_other in zip(whole, check.find_others([found[place].text for place in whole]), strict=True):
+        if is_other:
+            found[place] = replace(found[place], failure="wrong_language")
+    return found
 
 
-def _clean(text: str, source: str) -> tuple[str, tuple[Cleaning, ...]]:
+def _clean(text: str, source: str, label: regex.Pattern[str]) -> tuple[str, tuple[Cleaning, ...]]:
     """Return the text without what can be removed safely, and the names of what was removed."""
     done: set[Cleaning] = set()
     if match := _REASONING.match(text):
         text = text[match.end() :]
         done.add("removed_reasoning")
-    match = _PREFIX.match(text)
-    if match and match.end() < len(text.rstrip()) and not _PREFIX.match(source):
-        text = text[match.end() :]
-        done.add("removed_prefix")
+    for pattern in (_PREFIX, label):
+        match = pattern.match(text)
+        if match and match.end() < len(text.rstrip()) and not pattern.match(source) and not _LABEL.match(source):
+            text = text[match.end() :]
+            done.add("removed_prefix")
     text = text.strip()
     if _is_quoted(text) and source.strip()[:1] not in _PAIRS:
         text = text[1:-1].strip()
@@ -185,22 +205,27 @@ def _is_quoted(text: str) -> bool:
     return text[-1] in closing and not any(mark in inside for mark in (text[0], text[-1]))
 
 
-def _find_failure(text: str, finish: str | None, source: str, check: LanguageCheck) -> AnswerFailure | None:
+def _find_failure(text: str, finish: str | None, source: str, *, is_english: bool) -> AnswerFailure | None:
+    """Return the first failure of a text, except for its language."""
     if finish == FILTERED:
         return "refusal"
-    if _REFUSAL.match(text) and _ABOUT_THE_TASK.search(text) and not _ABOUT_THE_TASK.search(source):
+    # "Please let me know." may be a translation into English, unless its length is not that of the source
+    is_likely = not (is_english and _agree_in_length(text, source))
+    if is_likely and _REFUSAL.match(text) and _ABOUT_THE_TASK.search(text) and not _ABOUT_THE_TASK.search(source):
         return "refusal"
     if finish == FINISHED_BY_LENGTH or _OPEN_REASONING.match(text):
         return "truncated"
-    if _CHATTER.search(text) and not _CHATTER.search(source):
+    if is_likely and _CHATTER.search(text) and not _CHATTER.search(source):
         return "chatter"
     if "\n" in text or "\r" in text:
         return "several_lines"
     if _has_unpaired_quote(text) and not any(mark in source for mark in _MARKS):
         return "quotes"
-    if _is_echoed(text, source):
-        return "echoed"
-    return "wrong_language" if check.is_other(text) else None
+    return "echoed" if _is_echoed(text, source) else None
+
+
+def _agree_in_length(text: str, source: str) -> bool:
+    return 0.6 * len(source) <= len(text) <= 1.5 * len(source) + 10
 
 
 def _has_unpaired_quote(text: str) -> bool:

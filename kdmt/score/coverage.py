@@ -13,10 +13,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from kdmt.corpus.alignment import Linker, align
+from kdmt.corpus.alignment import TranslationTable, align
 
 EMPTY = 0  # id of the empty word
-UNKNOWN = -1  # id of a word that the training corpus does not have
 
 Words = Sequence[str]
 
@@ -44,7 +43,7 @@ class Aligner:
 
     src_ids: dict[str, int]
     tgt_ids: dict[str, int]
-    linker: Linker
+    table: TranslationTable
 
     @classmethod
     def train(cls, sources: Sequence[Words], targets: Sequence[Words]) -> Aligner:
@@ -57,13 +56,15 @@ class Aligner:
         tgt_ids: dict[str, int] = {}
         src = [_encode(["", *words], src_ids) for words in sources]
         tgt = [_encode(words, tgt_ids) for words in targets]
-        return cls(src_ids, tgt_ids, Linker.of(align(src, tgt)))
+        # one more target, so that an unknown word has an id of its own
+        return cls(src_ids, tgt_ids, TranslationTable(align(src, tgt), len(tgt_ids) + 1, floor=0.0))
 
     def linked_sources(self, source: Words, target: Words) -> set[int]:
         """Return the indices of the source words to which a word of the target is linked."""
-        src = np.array([EMPTY, *(self.src_ids.get(word, UNKNOWN) for word in source)], dtype=np.int64)
-        tgt = np.array([self.tgt_ids.get(word, UNKNOWN) for word in target], dtype=np.int64)
-        return {index - 1 for index in self.linker.link(src, tgt).tolist() if index}
+        src = np.array([EMPTY, *(self.src_ids.get(word, len(self.src_ids)) for word in source)], dtype=np.int64)
+        tgt = np.array([self.tgt_ids.get(word, len(self.tgt_ids)) for word in target], dtype=np.int64)
+        (links_T,) = self.table.link([src], [tgt])
+        return {index for index in links_T.tolist() if index >= 0}
 
     def cover(self, source: Words, reference: Words, output: Words) -> Coverage:
         """Return the source words that an output omits or leaves untranslated."""

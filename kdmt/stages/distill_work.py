@@ -18,7 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kdmt.checksum import file_sha256
-from kdmt.config import Distill, Sample, Text
+from kdmt.config import Distill, Pool, Sample, Text
+from kdmt.distill.backward import BackwardScores
 from kdmt.distill.block_size import block_size_of, choose_block_size
 from kdmt.distill.blocks import BLOCKS, fits
 from kdmt.distill.candidates import Written, read_scores, write_candidates
@@ -26,7 +27,8 @@ from kdmt.distill.chosen_teacher import ChosenTeacher
 from kdmt.distill.decoding import BlockDecoder, BlockTask, missing_tasks, plan_tasks
 from kdmt.distill.endpoint_teacher import EndpointModel
 from kdmt.distill.imported import IMPORTING, write_imported
-from kdmt.distill.reverse import check_reverse
+from kdmt.distill.pool_systems import SystemCandidates
+from kdmt.distill.reverse import check_opposite, check_reverse
 from kdmt.distill.selection import BEST
 from kdmt.distill.sources import Sources, find_sources
 from kdmt.distill.target_choices import CHOICES
@@ -140,6 +142,11 @@ class Decoding:
         return self.folder / BLOCKS
 
     @property
+    def once(self) -> bool:
+        """Return whether a sentence that occurs on several lines is decoded once."""
+        return self.sample is None
+
+    @property
     def targets(self) -> Targets:
         """Targets that are the teacher's best hypotheses."""
         return Targets(self.folder, BEST)
@@ -195,6 +202,10 @@ class Decoding:
         elif again:
             numbers = ", ".join(str(task.number) for task in again)
             self.job.say(f"decoded again, the same: blocks {numbers} (--verify-seed {seed})")
+        self.verify_targets()
+
+    def verify_targets(self) -> None:
+        """Check that the training set follows from its candidates."""
         verify_text(self.job.writer, self.targets, recorded_outputs(self.job.folder))
 
     def estimate(self, plan: Plan) -> None:
@@ -218,7 +229,7 @@ class Decoding:
     def sources(self) -> Sources:
         """Find the distinct sentences and their lines."""
         open_text = self.teacher.opens_text()
-        return find_sources(open_text(), once=self.sample is None, workdir=self.folder)
+        return find_sources(open_text(), once=self.once, workdir=self.folder)
 
     def tasks(self, sources: Sources) -> list[BlockTask]:
         """Return a task for each block."""
@@ -234,6 +245,7 @@ class Decoding:
             open_text=self.teacher.opens_text(),
             folder=folder,
             made_from=self.made_from(plan),
+            is_pool=isinstance(self.sample, Pool),
         )
 
     def made_from(self, plan: Plan) -> dict[str, object]:
@@ -257,7 +269,13 @@ class Decoding:
             out=out / NBEST,
             out_offsets=out / OFFSETS,
             workers=num_helpers(len(sources)),
+            systems=self.systems(sources, out),
         )
+
+    def systems(self, sources: Sources, workdir: Path) -> list[SystemCandidates]:
+        """Return the candidates of other systems, sorted by sentence in the folder `workdir`."""
+        del sources, workdir
+        return []
 
     def decode(
         self, plan: Plan, sources: Sources, own: slice = slice(None), *, states: Sequence[Path] | None = None
@@ -296,15 +314,24 @@ class Decoding:
 
     def _merge(self, plan: Plan, sources: Sources, tasks: list[BlockTask]) -> None:
         written = self.put_candidates(plan, sources, tasks)
-        facts = self.job.writer.write(self.targets)
+        self.finish(plan, written, tasks)
+
+    def finish(self, plan: Plan, written: Written, tasks: list[BlockTask]) -> None:
+        """Write the training set and the manifest, once the candidates are there."""
+        self.job.finish(plan, self.job.writer.write(self.targets) | self.facts_of(written, tasks))
+
+    def facts_of(self, written: Written, tasks: list[BlockTask]) -> dict[str, object]:
+        """Return the facts about the candidates for the manifest, and report them."""
         scores, lengths = _spread(written.scores_B), _spread(written.lengths_B)
-        facts |= {"scores": scores, "lengths": lengths, "blocks": _origins(written.made_with)}
-        facts |= self.teacher.facts(self.folder, tasks)
         self.job.say(
             "of the teacher's best, mean and 5th and 95th percentile: "
             f"score {_in_words(scores)}, tokens {_in_words(lengths)}"
         )
-        self.job.finish(plan, facts)
+        facts: dict[str, object] = {"scores": scores, "lengths": lengths, "blocks": _origins(written.made_with)}
+        more = self.teacher.facts(self.folder, tasks)
+        if isinstance(counts := more.get("answers"), dict) and counts:
+            self.job.say("answers: " + ", ".join(f"{name} {count:,}" for name, count in counts.items()))
+        return facts | more
 
 
 def _keep_blocks(
@@ -366,6 +393,7 @@ class Choosing:
         name: name of the training set in `CHOICES`.
         candidates: folder of `distilled`.
         scores: files of scores that the rule uses.
+        backward: scores by a model of the opposite direction, if the rule uses them, after those of the files.
         tokenizer: function that returns sacreBLEU's tokenizer from the recorded plan, once the folder is open for work.
     """
 
@@ -374,6 +402,7 @@ class Choosing:
     candidates: Path
     scores: tuple[Path, ...]
     tokenizer: Callable[[], str]
+    backward: BackwardScores | None = None
 
     @property
     def targets(self) -> Targets:
@@ -383,7 +412,8 @@ class Choosing:
     def targets_with(self, settings: Distill) -> Targets:
         """Return the targets that the rule chooses with the given settings."""
         rule = CHOICES[self.name].select(settings, self.bleu_tokenizer(), self.job.writer.inputs.corpus)
-        return Targets(self.candidates, rule, self.scores)
+        computed = () if self.backward is None else (self.backward.file(),)
+        return Targets(self.candidates, rule, (*self.scores, *computed))
 
     def make(self, plan: Plan) -> None:
         """Choose the targets, and write the training set."""
@@ -402,7 +432,10 @@ class Choosing:
         return self.tokenizer() if CHOICES[self.name].uses_bleu(self.job.settings) else ""
 
     def check_scores(self) -> None:
-        """Check the files of scores before any folder is changed."""
+        """Check the files of scores, and the model that computes others, before any folder is changed."""
+        if self.backward is not None:
+            direction = self.job.writer.inputs.corpus.direction
+            check_opposite(str(self.backward.checkpoint), "distill.rerank.backward", direction, self.job.text)
         if self.scores:
             with TemporaryDirectory() as scratch:
                 read_scores(self.scores, self.candidates / NBEST, self.candidates / OFFSETS, Path(scratch))

@@ -12,13 +12,14 @@ from kdmt.flow.manifest import check_outputs
 from kdmt.flow.shards import run_shard
 from kdmt.flow.stage import Stage, require_upstream, run_stage
 from kdmt.objectives.model_checks import check_architectures, untrained_fine_tuning
+from kdmt.stages.alignments import alignment_stages
 from kdmt.stages.distill import TextStage, text_stages
 from kdmt.stages.followers import Followers, join_stages
 from kdmt.stages.given_checkpoints import RUN_INPUTS, given_checkpoints
 from kdmt.stages.knowledge import knowledge_stages
 from kdmt.stages.prepare import prepare_shards, prepare_stage
-from kdmt.stages.score import check_language_model, score_stage
-from kdmt.stages.training import student_stages, teacher_stage
+from kdmt.stages.score import check_score_files, score_stage
+from kdmt.stages.training import student_stages, teacher_stages
 from kdmt.stages.workspace import Workspace
 
 
@@ -44,19 +45,31 @@ class Stages:
 def build_stages(workspace: Workspace) -> Stages:
     """Return the stages of a pipeline, each with the stages that it depends on."""
     prepare = prepare_stage(workspace)
-    teacher = teacher_stage(workspace, prepare)
+    of_prepared = alignment_stages(workspace, owners={"raw": prepare})
+    teachers = teacher_stages(workspace, prepare, alignments=of_prepared)
+    teacher = teachers[-1]
     texts = text_stages(workspace, prepare=prepare, teacher=teacher)
     text = {name: made.stage for name, made in texts.items()}
+    of_texts = alignment_stages(workspace, owners=text)
+    alignments = of_prepared | of_texts
     knowledge = knowledge_stages(workspace, prepare=prepare, teacher=teacher, text=text)
     students = {
-        name: student_stages(workspace, name, prepare=prepare, teacher=teacher, text=text, knowledge=knowledge)
+        name: student_stages(
+            workspace,
+            name,
+            prepare=prepare,
+            teacher=teacher,
+            text=text,
+            knowledge=knowledge,
+            alignments=alignments,
+        )
         for name in workspace.config.students
     }
     last = {name: {seed: stages[-1] for seed, stages in seeds.items()} for name, seeds in students.items()}
     groups: dict[StageName, list[Stage]] = {
-        "prepare": [prepare],
-        "teacher": [teacher],
-        "distill": list(text.values()),
+        "prepare": [prepare, *of_prepared.values()],
+        "teacher": list(teachers),
+        "distill": [*text.values(), *of_texts.values()],
         "knowledge": list(knowledge.values()),
         "student": [stage for seeds in students.values() for stages in seeds.values() for stage in stages],
         "score": [score_stage(workspace, prepare=prepare, teacher=teacher, students=last)],
@@ -74,9 +87,9 @@ def checked_stages(workspace: Workspace) -> Stages:
     """
     for warning in untrained_fine_tuning(workspace.config):
         workspace.say(f"warning: {warning}")
-    stages = build_stages(workspace)
+    stages, of_teacher = build_stages(workspace), workspace.config.teacher_trainings()
     owners: list[tuple[str, list[Stage]]] = [
-        ("teacher.", stages.groups["teacher"]),
+        *((f"{path}.", [made]) for (path, _), made in zip(of_teacher, stages.groups["teacher"], strict=True)),
         ("distill.teachers.", [made.stage for made in stages.texts.values() if made.shards is not None]),
         ("distill.reverse.", stages.groups["distill"]),
         *(
@@ -85,13 +98,15 @@ def checked_stages(workspace: Workspace) -> Stages:
             for number, (path, _) in enumerate(workspace.config.trainings_of(name))
         ),
     ]
-    # the folder of all stages of a student is read as the run of the last one
+    # the folder of all stages of a teacher or student is read as the run of the last one
     last = {
         os.path.realpath(workspace.student(name, seed)): str(of_seed[-1].folder)
         for name, seeds in stages.students.items()
         for seed, of_seed in seeds.items()
         if workspace.config.students[name].stages is not None
     }
+    if workspace.config.teacher.stages is not None:
+        last[os.path.realpath(workspace.teacher)] = str(stages.groups["teacher"][-1].folder)
     given: dict[str, list[tuple[str, str]]] = {}
     for setting, path in given_checkpoints(workspace.config):
         for prefix, own in owners:
@@ -122,7 +137,7 @@ def run_prepare_shard(workspace: Workspace, shard: int, shards: int, *, rebuild:
     """
     _check_shard(shard, shards)
     check_architectures(workspace.config)
-    (stage,) = checked_stages(workspace).groups["prepare"]
+    stage = checked_stages(workspace).groups["prepare"][0]
     run_shard(stage, prepare_shards(workspace), shard, shards, rebuild=rebuild, say=workspace.say)
 
 
@@ -175,7 +190,7 @@ def run_command(workspace: Workspace, name: StageName, *, rebuild: bool, student
         UserError: if a model cannot be built, the student is unknown, or a stage before this one is not up to date.
     """
     check_architectures(workspace.config)
-    check_language_model(workspace.config.score)
+    check_score_files(workspace.config.score)
     stages = checked_stages(workspace)
     wanted = chosen_students(stages, student) if name == "student" else stages.groups[name]
     if not wanted:

@@ -83,13 +83,11 @@ class DiagnosedRun:
 
     Attributes:
         words: outputs in the form that the tokenizer reads [N].
-        finished: outputs as finished text [N].
         training: outputs for the training sentences; None if the system did not translate them in this way.
     """
 
     run: SystemRun
     words: list[str]
-    finished: list[str]
     training: TrainingOutputs | None
 
 
@@ -221,7 +219,7 @@ def diagnose(
         for each in runs:
             if each.run.test_set != name:
                 continue
-            outputs = Outputs([tgt_words(line) for line in each.words], each.finished)
+            outputs = Outputs([tgt_words(line) for line in each.words], list(each.run.finished))
             measured = measure_outputs(text, outputs, training.knowledge)
             first.setdefault(each.run.system.name, (outputs, measured))
             score = partial(_score_part, test_sets[name], each.run.hypotheses, metric)

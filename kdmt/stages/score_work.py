@@ -33,11 +33,13 @@ from kdmt.score.diagnostics_report import diagnostics_html
 from kdmt.score.latency import measure_speed
 from kdmt.score.metrics import MetricScore
 from kdmt.score.report import write_html
+from kdmt.score.report_notes import report_notes
 from kdmt.score.score_files import Missing, ReportFiles, ScoreRow, TakenCheckpoint, write_comparisons, write_scores
 from kdmt.score.system_diagnostics import write_diagnostics
 from kdmt.score.systems import System, SystemRun, Way, compare_runs, file_name, taken_checkpoint
 from kdmt.score.test_sets import References, TestSet
 from kdmt.score.translations import Decoded, Translations
+from kdmt.stages.external_scores import add_external_scores
 from kdmt.stages.measures import bleu_tokenizer, spaced_sides, tokenizer_note
 from kdmt.stages.references import join_words, read_further, read_references
 from kdmt.stages.score_diagnostics import (
@@ -92,7 +94,9 @@ def score_systems(
         for each in _score_system(workspace, system, threads, test_sets, translations, sample)
     ]
     rows, runs = [each.row for each in scored], [each.diagnosed.run for each in scored]
-    comparisons = compare_runs(runs, test_sets, baseline=baseline, samples=config.score.bootstrap_samples)
+    rows, segments = add_external_scores(workspace, rows, runs)
+    samples = config.score.bootstrap_samples
+    comparisons = compare_runs(runs, test_sets, baseline=baseline, samples=samples, segments=segments)
     write_scores(reports.scores, rows, missing)
     write_comparisons(reports.significance, comparisons)
     reports.diagnostics.unlink(missing_ok=True)  # `begin` has copied it to the earlier state that it belongs to
@@ -101,7 +105,15 @@ def score_systems(
         found = diagnose(workspace, [each.diagnosed for each in scored], texts, test_sets, training)
         write_diagnostics(reports.diagnostics, found)
         diagnostics_section = diagnostics_html(found)
-    write_html(reports.page, rows, comparisons, missing=missing, title=config.name, further_html=diagnostics_section)
+    write_html(
+        reports.page,
+        rows,
+        comparisons,
+        missing=missing,
+        extra=report_notes(config),
+        title=config.name,
+        further_html=diagnostics_section,
+    )
     written = [_text_file(workspace, run.file) for run in runs]
     decoded = [path for run in runs for path in translations.files(run.file)]
     decoded += sorted(path for path in (folder / _DECODED / SAMPLE).glob("*") if not path.name.startswith("."))
@@ -115,7 +127,8 @@ def _text_file(workspace: Workspace, name: str) -> Path:
 def _test_set(workspace: Workspace, name: str) -> TestSet:
     tokenize, lowercase = bleu_tokenizer(workspace), workspace.config.scores_lowercased
     further = read_further(workspace, name, as_words=not workspace.config.score.detokenized)
-    first = References(read_references(workspace, name), tokenize, lowercase, further)
+    model = workspace.config.score.spbleu_model
+    first = References(read_references(workspace, name), tokenize, lowercase, further, model)
     return TestSet(first, _second_form(workspace, name), workspace.config.score.metrics)
 
 
@@ -130,10 +143,12 @@ def _second_form(workspace: Workspace, name: str) -> References | None:
     if workspace.config.score.detokenized:
         words = join_words(workspace, read_lines(workspace.prepare / f"{name}.{tgt}"))
         tokenize = "none" if spaced_sides(workspace)[1] else bleu_tokenizer(workspace)
-        return References(words, tokenize, further=read_further(workspace, name, as_words=True))
+        further = read_further(workspace, name, as_words=True)
+        return References(words, tokenize, further=further, spbleu_model=workspace.config.score.spbleu_model)
     raw = read_lines(workspace.prepare / f"{name}.raw.{tgt}")
     further = read_further(workspace, name, as_words=False)
-    return References(raw, bleu_tokenizer(workspace), text.lowercase, further)
+    model = workspace.config.score.spbleu_model
+    return References(raw, bleu_tokenizer(workspace), text.lowercase, further, model)
 
 
 # ----------------------------------------------------------------------------------------------------------- one system
@@ -196,11 +211,11 @@ def _score_system(
                 workspace.say(f"score: {where}: translated before, scored again")
             first, second = _both_forms(workspace, codec, decoded.words)
             write_lines(_text_file(workspace, file), first)
-            run = SystemRun(system, name, way, kind.library, kind.compute_type, first)
+            finished, words = (first, second) if score.detokenized else (second, first)
+            run = SystemRun(system, name, way, kind.library, kind.compute_type, first, finished)
             scores = test_set.score(first, second)
             row = _row(run, scores, decoded, taken, threads=threads, parameters=parameters, sha256=sha256)
-            finished, words = (first, second) if score.detokenized else (second, first)
-            yield _Scored(row, DiagnosedRun(run, words, finished, training))
+            yield _Scored(row, DiagnosedRun(run, words, training))
 
 
 def _engine_of(engine: Engine, way: Way) -> Engine:

@@ -5,12 +5,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from kdmt.config import Student, setting_path
+from kdmt.config import Student, Teacher, setting_path
 from kdmt.flow.manifest import Plan, make_plan
 from kdmt.flow.stage import Stage
 from kdmt.models.checkpoint_folder import num_updates
@@ -18,7 +18,7 @@ from kdmt.objectives.model_checks import learns_from_cache
 from kdmt.stages.student_folder import at_work_on, point_to
 from kdmt.stages.training_inputs import (
     Job,
-    data_names,
+    alignment_inputs,
     init_inputs,
     needs_teacher,
     reads_monolingual,
@@ -29,33 +29,52 @@ from kdmt.stages.training_inputs import (
 from kdmt.stages.workspace import Workspace
 
 
-def teacher_stage(workspace: Workspace, prepare: Stage) -> Stage:
-    """Return the stage that trains the teacher on the raw training data."""
-    teacher = workspace.config.teacher
-    job = Job(
-        name="teacher",
-        folder=workspace.teacher,
-        model=teacher.model,
-        train=teacher.train,
-        seed=teacher.seed,
-        data=("raw",),
-        path="teacher",
-    )
+def teacher_stages(workspace: Workspace, prepare: Stage, *, alignments: Mapping[str, Stage]) -> tuple[Stage, ...]:
+    """Return the stages that train the teacher on the raw training data.
 
+    There is one, or one for each of the teacher's `stages` in their order; the model of the last one is the teacher.
+
+    Args:
+        alignments: stages that align training sets, by the names of their folders.
+    """
+    made: list[Stage] = []
+    for job, teacher in _teacher_jobs(workspace):
+        links = [alignments[each.folder_name] for each in job.alignments]
+        made.append(_teacher_stage(workspace, job, teacher, (prepare, *links, *made[-1:])))
+    if workspace.config.teacher.stages is not None:
+        made[-1] = _as_last(made[-1])
+    return tuple(made)
+
+
+def _teacher_jobs(workspace: Workspace) -> Iterator[tuple[Job, Teacher]]:
+    """Yield the runs of the teacher, in their order."""
+    in_stages = workspace.config.teacher.stages is not None
+    before: Path | None = None
+    for number, (path, teacher) in enumerate(workspace.config.teacher_trainings(), start=1):
+        job = Job(
+            name=f"teacher stage {number}" if in_stages else "teacher",
+            folder=workspace.teacher / f"stage_{number}" if in_stages else workspace.teacher,
+            model=teacher.model,
+            train=teacher.train,
+            seed=teacher.seed,
+            data=("raw",),
+            path=path,
+            before=before,
+            begin_from=teacher.begin_from,
+            number=number,
+        )
+        yield job, teacher
+        before = job.folder
+
+
+def _teacher_stage(workspace: Workspace, job: Job, teacher: Teacher, upstream: tuple[Stage, ...]) -> Stage:
     def plan() -> Plan:
-        inputs = training_inputs(workspace, job.data) | init_inputs(job)
-        return make_plan({"teacher": teacher}, {}, inputs)
+        inputs = training_inputs(workspace, job.data) | init_inputs(job) | alignment_inputs(workspace, job.alignments)
+        made = make_plan({"teacher": teacher}, {}, inputs)
+        # of other stages only the checkpoint matters, which is an input
+        return _of_training(made, job, "teacher", ("stages", "begin_from"))
 
-    return Stage(
-        name="teacher",
-        command="kdmt teacher",
-        folder=job.folder,
-        upstream=(prepare,),
-        plan=plan,
-        extent=num_updates,
-        make=partial(_train, workspace, job),
-        join=partial(_train, workspace, job, None),
-    )
+    return _training_stage(workspace, job, workspace.teacher, "kdmt teacher", upstream, plan)
 
 
 def student_stages(
@@ -66,6 +85,7 @@ def student_stages(
     teacher: Stage,
     text: Mapping[str, Stage],
     knowledge: Mapping[str, Stage],
+    alignments: Mapping[str, Stage],
 ) -> dict[int, tuple[Stage, ...]]:
     """Return the stages that train one student, for each of its seeds.
 
@@ -74,15 +94,16 @@ def student_stages(
     Args:
         text: stages that write training sets, by name.
         knowledge: stages that fill caches, by name of the training set.
+        alignments: stages that align training sets, by the names of their folders.
     """
 
     def upstream(student: Student) -> tuple[Stage, ...]:
         found = [prepare]
         if needs_teacher(student):
             found.append(teacher)
-        found += [text[data] for data in data_names(student) if data != "raw"]
+        found += [text[data] for data in student.data_names if data != "raw"]
         if learns_from_cache(student):
-            found += [knowledge[data] for data in data_names(student)]
+            found += [knowledge[data] for data in student.data_names]
         return tuple(found)
 
     stages: dict[int, tuple[Stage, ...]] = {}
@@ -90,7 +111,9 @@ def student_stages(
         made: list[Stage] = []
         for job in _jobs(workspace, name, seed):
             assert job.student is not None
-            made.append(_student_stage(workspace, name, job, job.student, (*upstream(job.student), *made[-1:])))
+            links = [alignments[each.folder_name] for each in job.alignments]
+            before = (*upstream(job.student), *links, *made[-1:])
+            made.append(_student_stage(workspace, name, job, job.student, before))
         if workspace.config.students[name].stages is not None:
             made[-1] = _as_last(made[-1])
         stages[seed] = tuple(made)
@@ -108,11 +131,13 @@ def _jobs(workspace: Workspace, name: str, seed: int) -> Iterator[Job]:
             model=student.model,
             train=student.train,
             seed=seed,
-            data=data_names(student),
+            data=student.data_names,
             path=path,
             student=student,
             before=before,
+            begin_from=student.begin_from,
             number=number,
+            shares=student.shares,
         )
         yield job
         before = job.folder
@@ -122,28 +147,52 @@ def _student_stage(workspace: Workspace, name: str, job: Job, student: Student, 
     def plan() -> Plan:
         inputs = training_inputs(workspace, job.data, more=("monolingual",) if reads_monolingual(student) else ())
         inputs |= init_inputs(job)
-        inputs |= teaching_inputs(workspace, student)
+        inputs |= teaching_inputs(workspace, student) | alignment_inputs(workspace, job.alignments)
         own = f"students.{name}"
-        made = _without(
-            make_plan({own: student}, {"seed": job.seed}, inputs),
-            # other seeds have other folders, and of other stages only the checkpoint matters, which is an input
-            [f"{own}.{key}" for key in ("seeds", "stages", "begin_from")],
-        )
-        names = [key for key in (*made.settings, *made.extend) if key.startswith(f"{own}.")]
-        paths = {key: setting_path(job.path, key.removeprefix(f"{own}.")) for key in names}
-        return with_batch_order(replace(made, paths=paths), job)
+        made = make_plan({own: student}, {"seed": job.seed}, inputs)
+        # other seeds have other folders, and of other stages only the checkpoint matters, which is an input
+        return _of_training(made, job, own, ("seeds", "stages", "begin_from"))
 
-    in_stages = job.folder != workspace.student(name, job.seed)
+    folder, command = workspace.student(name, job.seed), f"kdmt student --student {name}"
+    return _training_stage(workspace, job, folder, command, upstream, plan)
+
+
+def _training_stage(
+    workspace: Workspace,
+    job: Job,
+    folder: Path,
+    command: str,
+    upstream: tuple[Stage, ...],
+    plan: Callable[[], Plan],
+) -> Stage:
+    """Return the stage of one run.
+
+    Args:
+        folder: folder of the teacher or student, which is that of the run unless it is trained in stages.
+    """
     return Stage(
         name=job.name,
-        command=f"kdmt student --student {name}",
+        command=command,
         folder=job.folder,
         upstream=upstream,
         plan=plan,
         extent=num_updates,
-        make=partial(_train_in_stage if in_stages else _train, workspace, job),
+        make=partial(_train if job.folder == folder else _train_in_stage, workspace, job),
         join=partial(_train, workspace, job, None),
     )
+
+
+def _of_training(made: Plan, job: Job, own: str, left_out: Sequence[str]) -> Plan:
+    """Return the plan of a run without some settings of its section, and with the YAML paths of the others.
+
+    Args:
+        own: name of the section in the plan.
+        left_out: names of settings in the section.
+    """
+    made = _without(made, [f"{own}.{name}" for name in left_out])
+    names = [key for key in (*made.settings, *made.extend) if key.startswith(f"{own}.")]
+    paths = {key: setting_path(job.path, key.removeprefix(f"{own}.")) for key in names}
+    return with_batch_order(replace(made, paths=paths), job)
 
 
 def _without(plan: Plan, names: Sequence[str]) -> Plan:
@@ -155,7 +204,7 @@ def _without(plan: Plan, names: Sequence[str]) -> Plan:
 
 
 def _as_last(stage: Stage) -> Stage:
-    """Return the last stage of a student, in whose place the folder of the student is read."""
+    """Return the last stage of a model, in whose place the folder of the teacher or student is read."""
 
     def make(plan: Plan) -> None:
         stage.make(plan)

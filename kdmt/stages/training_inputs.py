@@ -4,17 +4,52 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 
+from kdmt.choices import CheckpointName
 from kdmt.config import Model, Student, Train
 from kdmt.flow.folders import earlier_states
 from kdmt.flow.manifest import Plan, check_status, recorded_outputs, recorded_plan
 from kdmt.models.checkpoint_folder import checkpoint_sha256, resolve_checkpoint, resolve_name
 from kdmt.objectives.model_checks import learns_from_cache, learns_from_running
 from kdmt.stages.workspace import Workspace
-from kdmt.training_sets import WEIGHTS, parts_of
+from kdmt.training_sets import WEIGHTS
 
+ALIGNMENTS, LINKS = "alignments", "links"  # folder of alignments, and the file in each of them
 _BATCH_ORDER = "batch_order"  # name in the settings of a plan
+
+
+@dataclass(frozen=True)
+class Alignment:
+    """An alignment that a model learns.
+
+    Attributes:
+        data: name of the training set.
+        file: path of a file of links; None for IBM model 1.
+        unit: unit that the file counts.
+    """
+
+    data: str
+    file: str | None
+    unit: str
+
+    @property
+    def folder_name(self) -> str:
+        """Return the name of the folder of its stage."""
+        if self.file is None:
+            return self.data
+        return f"{self.data}-{sha256(f'{self.unit} {self.file}'.encode()).hexdigest()[:8]}"
+
+    def folder(self, workspace: Workspace) -> Path:
+        """Return the folder of its stage."""
+        return workspace.layout.folder(ALIGNMENTS, self.folder_name)
+
+
+def alignments_of(train: Train, data: Sequence[str]) -> list[Alignment]:
+    """Return the alignments that a training on these sets learns, in their order."""
+    settings = train.guided_alignment
+    return [] if settings is None else [Alignment(name, settings.file, settings.unit) for name in data]
 
 
 @dataclass(frozen=True)
@@ -25,10 +60,12 @@ class Job:
         name: name for messages.
         folder: folder of the run.
         data: names of training sets, which are concatenated in this order.
+        shares: share of each set in the pairs of an epoch; None to use all pairs in each epoch.
         path: YAML path of its settings.
-        student: settings of a student or of one of its stages; None for the teacher.
-        before: run of the stage before, from whose checkpoint `student.begin_from` this run begins; None for none.
-        number: number of the stage of a student, from 1.
+        student: settings of a student or of one of its stages; None for a teacher.
+        before: run of the stage before, from whose checkpoint `begin_from` this run begins; None for none.
+        begin_from: name of that checkpoint.
+        number: number of the stage of a teacher or student, from 1.
     """
 
     name: str
@@ -40,19 +77,21 @@ class Job:
     path: str
     student: Student | None = None
     before: Path | None = None
+    begin_from: CheckpointName = "auto"
     number: int = 1
+    shares: tuple[float, ...] | None = None
+
+    @property
+    def alignments(self) -> list[Alignment]:
+        """Return the alignments that the run learns."""
+        return alignments_of(self.train, self.data)
 
     @property
     def first_checkpoint(self) -> Path | None:
         """Return the checkpoint that the run begins from, None if it begins from random weights."""
-        if self.before is not None and self.student is not None:
-            return resolve_checkpoint(self.before / self.student.begin_from)
+        if self.before is not None:
+            return resolve_checkpoint(self.before / self.begin_from)
         return None if self.train.init_from is None else resolve_checkpoint(Path(self.train.init_from))
-
-
-def data_names(student: Student) -> tuple[str, ...]:
-    """Return the names of a student's training sets, in the order in which they are concatenated."""
-    return parts_of(student.data)
 
 
 def reads_monolingual(student: Student | None) -> bool:
@@ -107,6 +146,11 @@ def training_inputs(workspace: Workspace, data: Sequence[str], *, more: Sequence
     return inputs
 
 
+def alignment_inputs(workspace: Workspace, alignments: Sequence[Alignment]) -> dict[str, str]:
+    """Return the files of links that a training reads, with their SHA-256."""
+    return {f"{ALIGNMENTS}/{each.folder_name}": recorded_outputs(each.folder(workspace))[LINKS] for each in alignments}
+
+
 def init_inputs(job: Job) -> dict[str, str]:
     """Return the checkpoint that a training run begins from, with its SHA-256."""
     first = job.first_checkpoint
@@ -122,7 +166,7 @@ def teaching_inputs(workspace: Workspace, student: Student) -> dict[str, str]:
     for path in student.word_kd.teachers if student.word_kd is not None else ():
         inputs[f"teacher {path}"] = checkpoint_sha256(resolve_checkpoint(Path(path)))
     if learns_from_cache(student):
-        for data in data_names(student):
+        for data in student.data_names:
             recorded = recorded_outputs(workspace.knowledge(data))
             inputs[f"knowledge/{data}"] = recorded["knowledge.json"]  # this file has the SHA-256 of all blocks
     return inputs

@@ -19,6 +19,7 @@ from kdmt.corpus.codec import TextCodec, check_vocabulary
 from kdmt.corpus.knowledge_cache import KnowledgeCache, KnowledgeSource
 from kdmt.corpus.lines import read_lines
 from kdmt.corpus.subword_sampling import SubwordSampling
+from kdmt.corpus.word_links import LinkFile, LinkSource
 from kdmt.decode.engines.translator import Translator
 from kdmt.errors import UserError
 from kdmt.files import read_optional_json, write_json
@@ -41,10 +42,10 @@ from kdmt.score.bleu_tokenizer import require_packages
 from kdmt.stages.measures import tokenizer_note, words_tokenizer
 from kdmt.stages.references import score_words
 from kdmt.stages.training_inputs import (
+    LINKS,
     Job,
     batch_order,
     cache_made_from,
-    data_names,
     reads_monolingual,
     takes_from_teacher,
     teacher_checkpoint,
@@ -117,7 +118,10 @@ def _open_progress(job: Job, ranks: Ranks) -> Progress:
 def _describe(data: BinarizedData) -> str:
     """Return the number of pairs for messages."""
     left_out = f" ({data.num_left_out:,} left out for their length)" if data.num_left_out else ""
-    return f"{len(data.kept):,} pairs{left_out}"
+    if data.mixture is None:
+        return f"{len(data.kept):,} pairs{left_out}"
+    sets = zip(data.mixture.sizes, data.mixture.sets, strict=True)
+    return f"{' + '.join(f'{float(size):,.0f} of {len(kept):,}' for size, kept in sets)} pairs an epoch{left_out}"
 
 
 def _training_data(
@@ -131,6 +135,8 @@ def _training_data(
         monolingual=_monolingual(workspace, job),
         weights=_weights(workspace, job),
         sampling=_sampling(job, codec),
+        links=_links(workspace, job),
+        shares=job.shares,
     )
 
 
@@ -162,7 +168,20 @@ def _open_data(workspace: Workspace, name: str, split: str) -> ParallelData:
 def _weights(workspace: Workspace, job: Job) -> np.ndarray | None:
     """Return the weight of each sentence pair, float32 [pairs]; None if all weights are equal."""
     files = [workspace.training_set(name) / WEIGHTS for name in job.data]
-    return np.load(files[0]) if len(files) == 1 and files[0].exists() else None
+    if not any(file.exists() for file in files):
+        return None
+    sizes = [len(_open_data(workspace, name, "train")) for name in job.data]
+    weights = [
+        np.load(file) if file.exists() else np.ones(size, dtype=np.float32)
+        for file, size in zip(files, sizes, strict=True)
+    ]
+    return np.concatenate(weights)
+
+
+def _links(workspace: Workspace, job: Job) -> LinkSource | None:
+    """Open the alignments of the training sets, for a model that learns them."""
+    files = [LinkFile(each.folder(workspace) / LINKS) for each in job.alignments]
+    return LinkSource(files) if files else None
 
 
 def _monolingual(workspace: Workspace, job: Job) -> MonolingualText | None:
@@ -181,10 +200,10 @@ def _knowledge(workspace: Workspace, student: Student | None) -> KnowledgeSource
     if student is None or student.word_kd is None or not learns_from_cache(student):
         return None
     caches = []
-    for data in data_names(student):
+    for data in student.data_names:
         caches.append(KnowledgeCache(workspace.knowledge(data)))
         caches[-1].check(cache_made_from(workspace, data))
-    return KnowledgeSource(caches, temperature=student.word_kd.temperature)
+    return KnowledgeSource(caches, temperature=student.word_kd.temperature, shares=student.shares)
 
 
 # -------------------------------------------------------------------------------------------------------------- models
@@ -244,6 +263,7 @@ def _objective(workspace: Workspace, job: Job, model: Transformer, knowledge: Kn
         label_smoothing=job.train.label_smoothing,
         teachers=_load_teachers(workspace, job, model),
         marginal_V=None if knowledge is None else torch.from_numpy(knowledge.marginal),
+        guided_alignment=job.train.guided_alignment,
         seed=job.seed,
         path=job.path,
     )

@@ -27,8 +27,10 @@ from kdmt.corpus.batching import (
 from kdmt.corpus.knowledge_cache import KnowledgeSource
 from kdmt.corpus.packing import PackingShape
 from kdmt.corpus.subword_sampling import SubwordSampling
+from kdmt.corpus.word_links import LinkSource
 from kdmt.errors import UserError
 from kdmt.ranks import Ranks
+from kdmt.train.mixture import Mixture
 from kdmt.types import PAD
 
 _COMPILED_MULTIPLE = 8  # lengths are padded to multiples of it, so that a compiled model sees few different shapes
@@ -43,14 +45,16 @@ class BinarizedData:
         knowledge: cache from which the teacher's most probable tokens are added to each batch.
         monolingual: sources without targets to add to each batch.
         weights: float32 [pairs], weight of each pair.
+        links: alignment of the pairs, which is added to each batch.
         sampling: draws other subwords for the sentences of a batch, whose size is planned by those of the data-bin.
+        shares: share of each data-bin in the pairs of an epoch; None to use all pairs in each epoch.
 
     Attributes:
         num_left_out: number of pairs over the size limits.
         order: number of the sequence of orders of the batches, see `epoch_order`.
 
     Raises:
-        UserError: if no pair is within the size limits.
+        UserError: if no pair is within the size limits, or none of a data-bin that has a share.
     """
 
     def __init__(
@@ -63,9 +67,11 @@ class BinarizedData:
         monolingual: MonolingualText | None = None,
         weights: np.ndarray | None = None,
         sampling: SubwordSampling | None = None,
+        links: LinkSource | None = None,
+        shares: Sequence[float] | None = None,
     ) -> None:
         self.data, self.settings, self.seed, self.knowledge = data, settings, seed, knowledge
-        self.monolingual, self.weights, self.sampling = monolingual, weights, sampling
+        self.monolingual, self.weights, self.sampling, self.links = monolingual, weights, sampling, links
         self.order = 1
         self.kept, self.num_left_out = filter_by_size(
             data.src_sizes,
@@ -75,6 +81,7 @@ class BinarizedData:
         )
         if not len(self.kept):
             raise UserError("no pair is within train.max_source_tokens and train.max_target_tokens")
+        self.mixture = None if shares is None else Mixture(self._kept_of_parts(), shares, seed=seed)
         self.packing = self._packing_shape() if settings.packing else None
 
     def epoch(self, epoch: int) -> Sequence[np.ndarray]:
@@ -88,12 +95,22 @@ class BinarizedData:
         return make_batches(
             self.data.src_sizes,
             self.data.tgt_sizes,
-            indices=self.kept,
+            indices=self.kept if self.mixture is None else self.mixture.pairs(max(epoch, 1), order=self.order),
             max_tokens=self.settings.max_tokens,
             seed=self.seed,
             epoch=epoch,
             packing=self.packing,
         )
+
+    def _kept_of_parts(self) -> list[np.ndarray]:
+        """Return the pairs of each data-bin that are within the size limits."""
+        parts = np.split(self.kept, np.searchsorted(self.kept, self.data.starts[1:-1]))
+        for (source, _), kept in zip(self.data.parts, parts, strict=True):
+            if not len(kept):
+                raise UserError(
+                    f"{source.prefix}: no pair is within train.max_source_tokens and train.max_target_tokens"
+                )
+        return parts
 
     def _packing_shape(self) -> PackingShape:
         assert self.data.tgt_sizes is not None
@@ -114,10 +131,15 @@ class BinarizedData:
         extras = Extras(
             knowledge=None if self.knowledge is None else self.knowledge.load(indices),
             monolingual_BS=None if self.monolingual is None else self.monolingual.batch_for(indices),
+            alignment=None if self.links is None else self.links.load(indices, self._weights_of(indices)),
         )
-        if self.weights is not None:
-            extras = self._weighted(extras, self.weights[indices], self._target_sizes(indices, batch))
+        weights = self._weights_of(indices)
+        if weights is not None:
+            extras = self._weighted(extras, weights, self._target_sizes(indices, batch))
         return replace(batch, extras=extras)
+
+    def _weights_of(self, indices: np.ndarray) -> np.ndarray | None:
+        return None if self.weights is None else self.weights[indices]
 
     def _target_sizes(self, indices: np.ndarray, batch: Batch) -> np.ndarray:
         if self.sampling is not None:

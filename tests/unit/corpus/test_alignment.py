@@ -5,13 +5,20 @@ from __future__ import annotations
 import itertools
 import math
 import random
-from collections import Counter, defaultdict
+from collections import defaultdict
 
 import numpy as np
 import pytest
 
 from kdmt.corpus import alignment
-from kdmt.corpus.alignment import DIAGONAL_TENSION, EMPTY_WORD_PROBABILITY, Linker, WordPairs, align, spread
+from kdmt.corpus.alignment import (
+    DIAGONAL_TENSION,
+    EMPTY_WORD_PROBABILITY,
+    TranslationTable,
+    WordPairs,
+    align,
+    spread,
+)
 
 Corpus = list[list[int]]
 
@@ -114,23 +121,12 @@ def test_a_corpus_without_word_pairs_is_refused(sources: Corpus, targets: Corpus
         train(sources, targets)
 
 
-def test_a_linker_links_the_training_corpus_as_training_does() -> None:
-    sources, targets = noisy_corpus()
-    pairs = train(sources, targets)
-    linker, links = Linker.of(pairs), Counter[tuple[int, int]]()
-    for source, target in zip(sources, targets, strict=True):
-        src, tgt = as_arrays([[0, *source], target])
-        links.update(zip(src[linker.link(src, tgt)].tolist(), target, strict=True))
-    counted = zip(pairs.src_ids_P.tolist(), pairs.tgt_ids_P.tolist(), pairs.links_P.tolist(), strict=True)
-    assert links == {(x, y): count for x, y, count in counted if count}
-
-
-def test_unknown_words_are_linked_to_the_empty_word() -> None:
+def test_without_a_floor_unknown_words_are_linked_to_the_empty_word() -> None:
     pairs = WordPairs(np.array([0, 1, 2]), np.array([5, 5, 3]), np.array([0.1, 0.9, 1.0]), np.array([0, 0, 0]))
-    linker = Linker.of(pairs)
-    assert linker.link(np.array([0, 1, -1]), np.array([5, -1, 3])).tolist() == [1, 0, 0]
-    assert linker.link(np.array([0]), np.array([5])).tolist() == [0]
-    assert linker.link(np.array([0, 1]), np.array([], dtype=np.int64)).tolist() == []
+    table = TranslationTable(pairs, 7, floor=0.0)
+    sources, targets = as_arrays([[0, 1, 3], [0], [0, 1]]), as_arrays([[5, 6, 3], [5], []])
+    assert [links.tolist() for links in table.link(sources, targets)] == [[0, -1, -1], [-1], []]
+    assert TranslationTable(pairs, 7).link(sources[:1], targets[:1])[0].tolist()[0] == 0
 
 
 def test_sides_of_different_lengths_are_refused() -> None:
@@ -146,3 +142,23 @@ def test_positions_are_spread_over_the_corpus(size: int, count: int) -> None:
     assert all(0 <= position < size for position in found)
     gaps = {after - before for before, after in itertools.pairwise([*found, size])} if found else {1}
     assert max(gaps) - min(gaps) <= 1
+
+
+@pytest.mark.parametrize("links_in_a_chunk", [30, 2_000_000])
+def test_sentences_of_the_training_are_linked_as_in_it(monkeypatch: pytest.MonkeyPatch, links_in_a_chunk: int) -> None:
+    rng = random.Random(3)
+    sources, targets = ([[rng.randint(1, 9) for _ in range(rng.randint(1, 6))] for _ in range(40)] for _ in range(2))
+    found = train(sources, targets)
+    monkeypatch.setattr(alignment, "_CHUNK_LINKS", links_in_a_chunk)
+    linked = TranslationTable(found, 10).link(as_arrays([[0, *source] for source in sources]), as_arrays(targets))
+    counts: dict[tuple[int, int], int] = defaultdict(int)
+    for source, target, places in zip(sources, targets, linked, strict=True):
+        for word, place in zip(target, places.tolist(), strict=True):
+            counts[0 if place < 0 else source[place], word] += 1
+    assert dict(counts) == expected_table(sources, targets, 4)[1]
+
+
+def test_words_without_an_entry_are_linked_by_their_places() -> None:
+    table = TranslationTable(train([[1, 2]], [[1, 2]]), 9)
+    (links,) = table.link(as_arrays([[0, 7, 8]]), as_arrays([[5, 6]]))
+    assert links.tolist() == [0, 1]

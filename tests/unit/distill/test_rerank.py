@@ -5,14 +5,17 @@ from __future__ import annotations
 import math
 import pickle
 from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
 from typing import get_args
 
 import numpy as np
 import pytest
 
 from kdmt.choices import FeatureName
+from kdmt.config import Rerank
 from kdmt.distill.mbr import ExpectedUtility
-from kdmt.distill.rerank import FEATURES, Features, by_linear_model
+from kdmt.distill.rerank import BACKWARD, FEATURES, Features, by_linear_model
 from kdmt.distill.selection import Candidate, Line
 from kdmt.errors import UserError
 from kdmt.score.metrics import sentence_chrf
@@ -30,12 +33,12 @@ def count_letters(lines: Sequence[str]) -> list[float]:
     return [float(len(line)) for line in lines]
 
 
-def features_of(*names: FeatureName, files: tuple[str, ...] = ()) -> Features:
-    return Features(names, files, lenpen=LENPEN, typical_ratio=1.25, language_model=count_letters)
+def features_of(*names: FeatureName, given: tuple[str, ...] = ()) -> Features:
+    return Features(names, given, lenpen=LENPEN, typical_ratio=1.25, language_model=count_letters)
 
 
 def test_every_name_has_a_feature() -> None:
-    assert set(FEATURES) == set(get_args(FeatureName))
+    assert {*FEATURES, BACKWARD} == set(get_args(FeatureName))
 
 
 @pytest.mark.parametrize(
@@ -61,9 +64,19 @@ def test_feature_equals_its_definition(name: FeatureName, expected: list[float])
     assert features_of(name)(candidates, LINE)[:, 0].tolist() == pytest.approx(expected)
 
 
+def test_candidates_of_other_systems_have_the_lowest_score_of_the_teacher() -> None:
+    candidates = [*CANDIDATES, Candidate("the dog", math.nan, 3, system=1)]
+    own = [(each.score, each.score * each.length**LENPEN) for each in candidates[:3]]
+    expected = [*own, (min(score for score, _ in own), min(log_prob for _, log_prob in own))]
+    candidates = [replace(each, given=()) for each in candidates]
+    found = features_of("score", "log_prob")(candidates, LINE)
+    assert found.tolist() == [pytest.approx(row) for row in expected]
+    assert features_of("score")(candidates[3:], LINE).tolist() == [[0.0]]
+
+
 def test_features_of_files_follow_those_that_are_computed() -> None:
-    features = features_of("length", files=("backward", "right_to_left"))
-    assert features.all_names == ("length", "backward", "right_to_left")
+    features = features_of("length", given=("other", "right_to_left"))
+    assert features.all_names == ("length", "other", "right_to_left")
     assert features(CANDIDATES, LINE).tolist() == [[6, 0.5, -3], [7, -0.5, -1], [2, 2, -2]]
 
 
@@ -76,7 +89,7 @@ def test_features_of_files_follow_those_that_are_computed() -> None:
     ],
 )
 def test_highest_weighted_sum_is_chosen(weights: dict[str, float], expected: int) -> None:
-    rule = by_linear_model(features_of("length", files=("a", "b")), weights)
+    rule = by_linear_model(features_of("length", given=("a", "b")), weights)
     (choice,) = pickle.loads(pickle.dumps(rule)).choose(CANDIDATES, LINE)
     assert choice.index == expected
     assert rule.columns == ("value", "length", "a", "b")
@@ -87,13 +100,11 @@ def test_highest_weighted_sum_is_chosen(weights: dict[str, float], expected: int
 
 def test_an_infinite_feature_is_refused() -> None:
     candidates = [Candidate("a", -1.0, 2, (-math.inf,)), CANDIDATES[0]]
-    with pytest.raises(UserError, match="the feature 'backward' of a candidate is not a finite number"):
-        features_of(files=("backward",))([candidates[0]], LINE)
+    with pytest.raises(UserError, match="the feature 'other' of a candidate is not a finite number"):
+        features_of(given=("other",))([candidates[0]], LINE)
 
 
 def test_the_utility_is_computed_for_pruned_candidates_too() -> None:
-    from kdmt.config import Rerank
-
     settings = Rerank(features=["mbr"])
-    made = Features.of(settings, expected=ExpectedUtility(prune=1), lenpen=1.0, typical_ratio=1.0, corpus=None)
+    made = Features.of(settings, expected=ExpectedUtility(prune=1), lenpen=1.0, typical_ratio=1.0, corpus=Path())
     assert np.isfinite(made([Candidate(each.words, -1.0, 2) for each in CANDIDATES], LINE)).all()

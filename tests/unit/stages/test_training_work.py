@@ -49,6 +49,7 @@ from kdmt.train.schedule import inverse_sqrt
         ("word_kd={},online={kind: ema}", "word_kd"),
         ("word_kd={},online={kind: mutual, peers: 2}", "peer_2"),
         ("word_kd={},hidden_kd={},attention_kd={}", "attention"),
+        ("attention_kd={mapping: learned, encoder_self: none}", "attention"),
         ("word_kd={},on_policy={rate: 1.0, max_len_b: 5},self_supervised={}", "self_supervised"),
         ("word_kd={},online={kind: joint, model: JOINT},hidden_kd={}", "teacher_1"),
         ("nat={family: ctc, upsample: 2, glancing: [[0, 0.5]]}", "nll"),
@@ -85,6 +86,7 @@ from kdmt.train.schedule import inverse_sqrt
         ("nat={family: dag, upsample: 3, loss: fuzzy_alignment, ngram: 3}", "nll"),
         ("convex={power: 1.0}", "nll"),
         ("train.subword_regularization={alpha: 0.1}", "nll"),
+        ("data=[{set: distilled, share: 0.75}, {set: raw, share: 0.25}]", "nll"),
         ("nat={family: levenshtein},embeddings_from_teacher=true", "deletion"),
         ("nat={family: insertion},attention_kd={decoder_self: none, cross: none}", "attention"),
         ("nat={family: insertion},encoder_layers_from_teacher=[0]", "nll"),
@@ -104,6 +106,36 @@ def test_objectives_resume_exactly(online: str, term: str) -> None:
     stop_after_checkpoint_2()
     assert "going on from checkpoint_2" in student("raw", *sets).err
     assert results(RAW) == straight
+
+
+@pytest.mark.usefixtures("finished")
+def test_a_mixture_of_training_sets_has_their_shares_weights_and_caches() -> None:
+    both = "[{set: %s, share: 0.8}, {set: %s, share: 0.2}]"
+    setting = "students.raw.data"
+    losses = {}
+    for first, second, *more in (
+        ("distilled", "raw"),
+        ("raw", "distilled"),
+        ("raw", "nbest", "distill.decode={beam: 2, nbest: 2, max_len_a: 1.0, max_len_b: 5}"),
+    ):
+        sets = (f"{setting}={both % (first, second)}", *more)
+        if more:
+            assert kdmt("distill", "tiny.yaml", *(part for each in sets for part in ("--set", each))).code == 0
+        result = student("raw", *sets)
+        assert result.code == 0
+        size = re.search(r"80 of 80 \+ 20 of (\d+) pairs an epoch", result.err)
+        assert size is not None
+        assert (int(size[1]) > 80) == (second == "nbest")
+        losses[first, second] = metrics(RAW, "train")[0]["nll"]
+        assert "up to date" in student("raw", *sets).err
+    assert len(set(losses.values())) == len(losses)
+    cached = ("students.raw.word_kd={source: cache}", f"{setting}={both % ('distilled', 'raw')}")
+    assert kdmt("knowledge", "tiny.yaml", *(part for each in cached for part in ("--set", each))).code == 0
+    assert student("raw", *cached).code == 0
+    shutil.rmtree(TINY / "knowledge" / "raw")
+    refused = student("raw", *cached)
+    assert refused.code == 2
+    assert "knowledge of raw" in refused.err
 
 
 @pytest.mark.usefixtures("finished")
