@@ -61,7 +61,8 @@ def diagnostics_text(found: SystemDiagnostics, *, width: int = 100, ascii_only: 
         for whole in _tables(found):
             for table in _split(whole, at_once):
                 header, figures = ["", *table.systems], [False, *(True for _ in table.systems)]
-                drawn = make_table(table.title, header, table.lines, figures, ascii_only=ascii_only)
+                console.print(table.title, soft_wrap=True, markup=False, highlight=False)
+                drawn = make_table("", header, table.lines, figures, ascii_only=ascii_only)
                 console.print(drawn, crop=False)
                 console.print()
         for line in (*_example_lines(found.examples), *_notes(found)):

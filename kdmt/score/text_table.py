@@ -17,7 +17,7 @@ def make_table(
     """Return a table. In a narrow terminal, cells are wrapped except those with figures.
 
     Args:
-        title: heading of the table.
+        title: heading of the table, wrapped to its width; empty for none.
         header: headings of the columns.
         lines: cells of each line, at least one line.
         figures: whether each column has figures, which are aligned on the right.
@@ -25,7 +25,9 @@ def make_table(
     """
     if ascii_only:  # before the widths of the columns are computed
         lines = [[in_ascii(cell) for cell in cells] for cells in lines]
-    table = Table(title=Text(title), title_justify="left", box=SIMPLE_HEAD, show_edge=False, pad_edge=False)
+    table = Table(
+        title=Text(title) if title else None, title_justify="left", box=SIMPLE_HEAD, show_edge=False, pad_edge=False
+    )
     for heading, is_figure, cells in zip(header, figures, zip(*lines, strict=True), strict=True):
         widest = max(len(part) for text in (heading, *cells) for part in text.split("\n"))
         if is_figure:
