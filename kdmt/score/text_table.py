@@ -28,12 +28,12 @@ def make_table(
     table = Table(
         title=Text(title) if title else None, title_justify="left", box=SIMPLE_HEAD, show_edge=False, pad_edge=False
     )
-    for heading, is_figure, cells in zip(header, figures, zip(*lines, strict=True), strict=True):
-        widest = max(len(part) for text in (heading, *cells) for part in text.split("\n"))
+    for name, is_figure, cells in zip(header, figures, zip(*lines, strict=True), strict=True):
+        widest = max(len(part) for text in (name, *cells) for part in text.split("\n"))
         if is_figure:
-            table.add_column(Text(heading), justify="right", no_wrap=True, min_width=widest)
+            table.add_column(Text(name), justify="right", no_wrap=True, min_width=widest)
         else:
-            table.add_column(Text(heading), overflow="fold", min_width=min(widest, 12))
+            table.add_column(Text(name), overflow="fold", min_width=min(widest, 12))
     for line in lines:
         table.add_row(*(Text(cell) for cell in line))
     return table
