@@ -47,7 +47,7 @@ from kdmt.config.pipeline import Pipeline
 from kdmt.config.prepare import Clean, FairseqData, Mixing, Prepare, Text, Tokenizer, Vocabulary
 from kdmt.config.records import checked, read_record
 from kdmt.config.rules import Language, Rules
-from kdmt.config.score import Score
+from kdmt.config.score import Diagnostics, Score
 from kdmt.config.scorers import Scorer
 from kdmt.config.search import Decode, Diverse, NATDecode, Pool, Sample
 from kdmt.config.section import KINDS, Section
@@ -80,6 +80,7 @@ __all__ = [
     "Corpus",
     "CrossEntropyDifference",
     "Decode",
+    "Diagnostics",
     "Distill",
     "Diverse",
     "DiverseTargets",
