@@ -13,6 +13,7 @@ Every setting has one of three kinds, which `flatten_settings` reads:
 
 from __future__ import annotations
 
+from kdmt.config.augment import Augment, DistillAugment, TextNoise
 from kdmt.config.bounds import check_bounds, largest
 from kdmt.config.corpora import SCHEMES, Corpus, HeldOut, Monolingual, ParallelText, Quality, Source, split_login
 from kdmt.config.distill import (
@@ -70,12 +71,14 @@ __all__ = [
     "SCHEMES",
     "AlignmentScore",
     "AttentionKD",
+    "Augment",
     "Clean",
     "Convex",
     "Corpus",
     "CrossEntropyDifference",
     "Decode",
     "Distill",
+    "DistillAugment",
     "DiverseTargets",
     "EndpointTeacher",
     "ExternalFilter",
@@ -119,6 +122,7 @@ __all__ = [
     "SubwordRegularization",
     "Teacher",
     "Text",
+    "TextNoise",
     "Tokenizer",
     "Train",
     "Vocabulary",

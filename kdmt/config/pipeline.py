@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, ValidationError, model_validator
 
+from kdmt.config.augment import TextNoise, check_text
 from kdmt.config.distill import Distill
 from kdmt.config.knowledge import Knowledge
 from kdmt.config.messages import describe_problems
@@ -142,6 +143,33 @@ class Pipeline(Section):
                 train.subword_regularization.check_tokenizer(tokenizer.type, model)
             except ValueError as error:
                 raise ValueError(f"'{setting_path(path, 'train.subword_regularization')}': {error}") from None
+        return self
+
+    @model_validator(mode="after")
+    def _can_be_augmented(self) -> Pipeline:
+        found: list[tuple[str, TextNoise | None]] = [
+            ("teacher.augment", self.teacher.augment),
+            ("distill.augment", self.distill.augment),
+            *((f"{path}.augment", each.augment) for path, each in self.trainings()),
+        ]
+        for path, augment in found:
+            if augment is not None:
+                drawn = [name for name, share in augment.shares().items() if share]
+                check_text(drawn, path, tokenizer=self.prepare.tokenizer.type, lowercase=self.prepare.text.lowercase)
+        return self
+
+    @model_validator(mode="after")
+    def _variants(self) -> Pipeline:
+        taken = {name.casefold() for name in self.prepare.test_sets}
+        for name, modifiers in self.score.variants.items():
+            path = f"score.variants.{name}"
+            if not taken:
+                raise ValueError(f"'{path}' has no effect: there is no test set")
+            check_text(modifiers, path, tokenizer=self.prepare.tokenizer.type, lowercase=self.prepare.text.lowercase)
+            for test_set in self.prepare.test_sets:
+                if (made := f"{test_set}.{name}").casefold() in taken:
+                    raise ValueError(f"'{path}': {made!r} is the name of another test set, or of a variant")
+                taken.add(made.casefold())
         return self
 
     @model_validator(mode="after")

@@ -18,6 +18,7 @@ from kdmt.choices import (
     RecipeName,
     SubwordSide,
 )
+from kdmt.config.augment import AUGMENT, Augment, AugmentOrRecipe
 from kdmt.config.bounds import largest
 from kdmt.config.recipes import with_recipe
 from kdmt.config.section import Section, TokenLimit, changed, execution, extend, later
@@ -362,6 +363,16 @@ def check_packed_model(model: Model) -> None:
         raise ValueError("'train.packing' needs 'model.attention_dropout: 0'")
 
 
+def check_augmented(augment: Augment | None, train: Train) -> None:
+    """Check that a training can have its augmentation.
+
+    Raises:
+        ValueError: if sentences are packed.
+    """
+    if augment is not None and train.packing:
+        raise ValueError("'augment' cannot be combined with 'train.packing': its sentences may not fit into a row")
+
+
 def check_initial_weights(model: Model, train: Train) -> None:
     """Check that random initial weights are kept.
 
@@ -383,6 +394,7 @@ class Teacher(Section):
     )
     model: Model = Field(Model(), description="Architecture of the teacher")
     train: Train = Field(Train(), description="Training of the teacher")
+    augment: AugmentOrRecipe | None = Field(None, description=AUGMENT)
     seed: int = Field(1, ge=0, description="Seed of the initial weights, of dropout and of the order of batches")
 
     @model_validator(mode="before")
@@ -395,4 +407,5 @@ class Teacher(Section):
         if self.train.packing:
             check_packed_model(self.model)
         check_initial_weights(self.model, self.train)
+        check_augmented(self.augment, self.train)
         return self

@@ -3,6 +3,7 @@
 distill/
     blocks/                         one checksummed file for each block
     engine/, logs/                  the teacher in CTranslate2's format; a log for each worker
+    noised/                         text with 'distill.augment', if it is set (`kdmt.distill.noised`)
     nbest, nbest.npy                all hypotheses as text (`kdmt.distill.candidates`)
     sentences.npy                   index of the distinct sentence on each line: int64
     distilled.<lang>                words; sources and targets of the training set
@@ -33,6 +34,7 @@ from kdmt.corpus.prepared import PreparedCorpus
 from kdmt.distill.block_size import ON_CPUS
 from kdmt.distill.chosen_teacher import ChosenTeacher
 from kdmt.distill.inputs import Inputs
+from kdmt.distill.noised import NOISED
 from kdmt.distill.reverse import reverse_inputs
 from kdmt.distill.target_choices import CHOICES
 from kdmt.distill.teachers import choose_teacher
@@ -105,9 +107,16 @@ def text_stages(workspace: Workspace, *, prepare: Stage, teacher: Stage) -> dict
     return made
 
 
-def inputs_of(workspace: Workspace) -> Inputs:
-    """Return the text that is distilled."""
-    return Inputs(prepared_corpus(workspace), workspace.config.distill.monolingual)
+def inputs_of(workspace: Workspace, name: str = "distilled") -> Inputs:
+    """Return the text that is distilled for a training set.
+
+    Choices read the text that the teacher translated for `distilled`. Translations from a file are of the corpus.
+    """
+    settings, origin = workspace.config.distill, TRAINING_SETS[name].origin
+    inputs = Inputs(prepared_corpus(workspace), settings.monolingual)
+    if settings.augment is None or origin == "file":
+        return inputs
+    return replace(inputs, noised=workspace.training_set("distilled" if origin == "choice" else name) / NOISED)
 
 
 def _work(workspace: Workspace, name: str) -> Decoding | Choosing | Reranking | Importing:
@@ -115,7 +124,7 @@ def _work(workspace: Workspace, name: str) -> Decoding | Choosing | Reranking | 
     from kdmt.stages import distill_work  # loads decoding, its workers and sacreBLEU
 
     config, made = workspace.config, TRAINING_SETS[name]
-    job = _job(workspace, workspace.training_set(name), inputs_of(workspace))
+    job = _job(workspace, workspace.training_set(name), inputs_of(workspace, name))
     file = _file_of(config.distill, name)
     if made.origin == "choice":
         scores: tuple[Path, ...] = () if file is None else (file,)
@@ -129,7 +138,7 @@ def _work(workspace: Workspace, name: str) -> Decoding | Choosing | Reranking | 
         assert file is not None
         return distill_work.Importing(job, file)
     sample = config.distill.sample if made.origin == "sampling" else None
-    return distill_work.Decoding(job, _teacher(workspace), sample)
+    return distill_work.Decoding(job, _teacher(workspace, name), sample)
 
 
 def _job(workspace: Workspace, folder: Path, inputs: Inputs) -> Job:
@@ -202,8 +211,8 @@ def _decoding(workspace: Workspace, name: str) -> Decoding:
     return cast("Decoding", _work(workspace, name))
 
 
-def _teacher(workspace: Workspace) -> ChosenTeacher:
-    return choose_teacher(workspace.config.distill, inputs_of(workspace), workspace.teacher)
+def _teacher(workspace: Workspace, name: str) -> ChosenTeacher:
+    return choose_teacher(workspace.config.distill, inputs_of(workspace, name), workspace.teacher)
 
 
 def _decoding_plan(workspace: Workspace, name: str) -> Plan:
@@ -212,7 +221,7 @@ def _decoding_plan(workspace: Workspace, name: str) -> Plan:
     if settings.monolingual:
         wanted += ("data-bin/monolingual.", "monolingual.")
     inputs = _prepared_inputs(workspace.prepare, wanted)
-    inputs |= _teacher(workspace).inputs() | reverse_inputs(settings.reverse)
+    inputs |= _teacher(workspace, name).inputs() | reverse_inputs(settings.reverse)
     made_from = make_plan({"distill": settings}, {}, inputs)
     left_out = [field for other, each in TRAINING_SETS.items() if other != name for field in each.own_settings]
     if TRAINING_SETS[name].origin == "sampling":

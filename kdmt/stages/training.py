@@ -40,6 +40,7 @@ def teacher_stage(workspace: Workspace, prepare: Stage) -> Stage:
         seed=teacher.seed,
         data=("raw",),
         path="teacher",
+        augment=teacher.augment,
     )
 
     def plan() -> Plan:
@@ -111,6 +112,7 @@ def _jobs(workspace: Workspace, name: str, seed: int) -> Iterator[Job]:
             data=data_names(student),
             path=path,
             student=student,
+            augment=student.augment,
             before=before,
             number=number,
         )

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from kdmt.config import Model, Student, Train
+from kdmt.config import Augment, Model, Student, Train
 from kdmt.flow.folders import earlier_states
 from kdmt.flow.manifest import Plan, check_status, recorded_outputs, recorded_plan
 from kdmt.models.checkpoint_folder import checkpoint_sha256, resolve_checkpoint, resolve_name
@@ -27,6 +27,7 @@ class Job:
         data: names of training sets, which are concatenated in this order.
         path: YAML path of its settings.
         student: settings of a student or of one of its stages; None for the teacher.
+        augment: changes of the training text, None for none.
         before: run of the stage before, from whose checkpoint `student.begin_from` this run begins; None for none.
         number: number of the stage of a student, from 1.
     """
@@ -39,6 +40,7 @@ class Job:
     data: tuple[str, ...]
     path: str
     student: Student | None = None
+    augment: Augment | None = None
     before: Path | None = None
     number: int = 1
 

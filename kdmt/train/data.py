@@ -14,10 +14,12 @@ import numpy as np
 import torch
 
 from kdmt.config import Train
+from kdmt.corpus.augmentation import Augmentation
 from kdmt.corpus.batching import (
     Batch,
     Extras,
     ParallelData,
+    Side,
     collate,
     collate_packed,
     epoch_order,
@@ -44,6 +46,7 @@ class BinarizedData:
         monolingual: sources without targets to add to each batch.
         weights: float32 [pairs], weight of each pair.
         sampling: draws other subwords for the sentences of a batch, whose size is planned by those of the data-bin.
+        augmentation: changes the text of some pairs of a batch before.
 
     Attributes:
         num_left_out: number of pairs over the size limits.
@@ -63,9 +66,11 @@ class BinarizedData:
         monolingual: MonolingualText | None = None,
         weights: np.ndarray | None = None,
         sampling: SubwordSampling | None = None,
+        augmentation: Augmentation | None = None,
     ) -> None:
         self.data, self.settings, self.seed, self.knowledge = data, settings, seed, knowledge
         self.monolingual, self.weights, self.sampling = monolingual, weights, sampling
+        self.augmentation = augmentation
         self.order = 1
         self.kept, self.num_left_out = filter_by_size(
             data.src_sizes,
@@ -100,17 +105,43 @@ class BinarizedData:
         longer = np.maximum(self.data.src_sizes, self.data.tgt_sizes)
         return PackingShape.of(longer[self.kept], self.settings.max_tokens)
 
+    @property
+    def num_parts(self) -> int:
+        """Number of parts in which a batch of several pairs is loaded.
+
+        There are two if augmentation makes some pairs much longer, so that the others are not padded to their length.
+        """
+        lengthens = self.augmentation is not None and self.augmentation.lengthens
+        return 2 if lengthens and self.monolingual is None else 1
+
     def load(self, indices: np.ndarray, epoch: int = 0) -> Batch:
-        """Return the batch of these pairs, with the subwords drawn for an epoch if there is `sampling`."""
-        if self.packing is None:
-            multiple = _length_multiple(self.settings)
-            if self.sampling is None:
-                batch = collate(indices, self.data, length_multiple=multiple)
-            else:
-                change = partial(self.sampling.sample, epoch=epoch)
-                batch = collate(indices, self.data, length_multiple=multiple, change=change)
-        else:
-            batch = collate_packed(indices, self.data, self.packing)
+        """Return the batch of these pairs, changed by the draws for an epoch if there are any."""
+        if self.packing is not None:
+            return self._with_extras(collate_packed(indices, self.data, self.packing), indices)
+        return self._collate(indices, self._augmented(indices, epoch), epoch)
+
+    def load_parts(self, indices: np.ndarray, epoch: int = 0) -> list[Batch]:
+        """Return the batch of these pairs in `num_parts` parts; in one part if it has one pair."""
+        if self.num_parts == 1 or len(indices) == 1:
+            return [self.load(indices, epoch)]
+        sides = self._augmented(indices, epoch)
+        assert sides is not None
+        return [
+            self._collate(indices[rows], (_rows_of(sides[0], rows), _rows_of(sides[1], rows)), epoch)
+            for rows in split_by_length(np.maximum(sides[0][1], sides[1][1]))
+        ]
+
+    def _augmented(self, indices: np.ndarray, epoch: int) -> tuple[Side, Side] | None:
+        return None if self.augmentation is None else self.augmentation.apply(self.data, indices, epoch)
+
+    def _collate(self, indices: np.ndarray, sides: tuple[Side, Side] | None, epoch: int) -> Batch:
+        change = None if self.sampling is None else partial(self.sampling.sample, epoch=epoch)
+        multiple = _length_multiple(self.settings)
+        return self._with_extras(
+            collate(indices, self.data, length_multiple=multiple, sides=sides, change=change), indices
+        )
+
+    def _with_extras(self, batch: Batch, indices: np.ndarray) -> Batch:
         extras = Extras(
             knowledge=None if self.knowledge is None else self.knowledge.load(indices),
             monolingual_BS=None if self.monolingual is None else self.monolingual.batch_for(indices),
@@ -120,7 +151,7 @@ class BinarizedData:
         return replace(batch, extras=extras)
 
     def _target_sizes(self, indices: np.ndarray, batch: Batch) -> np.ndarray:
-        if self.sampling is not None:
+        if self.sampling is not None or self.augmentation is not None:
             return batch.targets[1].ne(PAD).sum(dim=1).numpy()
         assert self.data.tgt_sizes is not None
         return self.data.tgt_sizes[indices]
@@ -152,6 +183,31 @@ class MonolingualText:
         return collate(self.batches[place], self.data, length_multiple=_length_multiple(self.settings)).src_tokens_BS
 
 
+def split_by_length(sizes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Divide sentences into shorter and longer ones, so that both parts together have the least padding.
+
+    Args:
+        sizes: number of tokens of each sentence [B], with B at least 2.
+
+    Returns:
+        Indices of the sentences of each part, ascending.
+    """
+    order = np.argsort(sizes, kind="stable")
+    ordered = sizes[order].astype(np.int64)
+    counts = np.arange(1, len(sizes))
+    cost = counts * ordered[:-1] + (len(sizes) - counts) * ordered[-1]
+    first = int(cost.argmin()) + 1
+    return np.sort(order[:first]), np.sort(order[first:])
+
+
+def _rows_of(side: Side, rows: np.ndarray) -> Side:
+    """Return the sentences of a side with the given indices."""
+    tokens, sizes = side
+    mask = np.zeros(len(sizes), dtype=bool)
+    mask[rows] = True
+    return tokens[np.repeat(mask, sizes)], sizes[rows]
+
+
 def _length_multiple(settings: Train) -> int:
     return _COMPILED_MULTIPLE if settings.compile else 1
 
@@ -166,7 +222,12 @@ class TrainingData(Protocol):
 
     def epoch(self, epoch: int) -> Sequence[np.ndarray]: ...
 
+    @property
+    def num_parts(self) -> int: ...
+
     def load(self, indices: np.ndarray, epoch: int = 0) -> Batch: ...
+
+    def load_parts(self, indices: np.ndarray, epoch: int = 0) -> list[Batch]: ...
 
 
 @dataclass(frozen=True)
@@ -196,8 +257,10 @@ def steps(
         for start in range(done, len(batches), update_freq * ranks.world):
             group = batches[start : start + update_freq * ranks.world]
             own = list(group[ranks.rank :: ranks.world])
-            idle = -(-len(group) // ranks.world) - len(own)
-            loaded = [data.load(indices, epoch) for indices in own + [group[0]] * idle]
+            loaded = [part for indices in own for part in data.load_parts(indices, epoch)]
+            # a rank without a part of a batch of one pair, and one without a batch, repeat one
+            idle = -(-len(group) // ranks.world) * data.num_parts - len(loaded) if ranks.world > 1 else 0
+            loaded += [data.load(group[0], epoch) for _ in range(idle)]
             if pin_memory:
                 loaded = [batch.pin_memory() for batch in loaded]
             yield Step(epoch, start + len(group), loaded, idle)

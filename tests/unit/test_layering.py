@@ -57,6 +57,7 @@ WITHOUT_TORCH = {
         for name in (
             *(
                 "alignment",
+                "augmentation",
                 "clean",
                 "codec",
                 "dropped",
@@ -69,6 +70,7 @@ WITHOUT_TORCH = {
                 "language_id",
                 "line_index",
                 "lines",
+                "modifiers",
                 "near_duplicates",
                 "partitions",
                 "pool",
@@ -78,7 +80,7 @@ WITHOUT_TORCH = {
                 "text",
                 "tokenizer",
             ),
-            "vocabulary",
+            *("vocabulary", "word_links"),
         )
     ),
     *("corpus.datasets.catalogue", "corpus.datasets.resolve"),
@@ -95,6 +97,7 @@ WITHOUT_TORCH = {
                 "mbr",
                 "merge",
                 "ngram_counts",
+                "noised",
                 "selection",
                 "shortlist",
                 "similarity",

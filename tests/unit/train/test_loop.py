@@ -201,11 +201,18 @@ class Disturbed:
     def epoch(self, epoch: int) -> Sequence[np.ndarray]:
         return self.data.epoch(epoch)
 
+    @property
+    def num_parts(self) -> int:
+        return self.data.num_parts
+
     def load(self, indices: np.ndarray, epoch: int = 0) -> Batch:
+        return self.data.load(indices, epoch)
+
+    def load_parts(self, indices: np.ndarray, epoch: int = 0) -> list[Batch]:
         self.left -= 1
         if self.left == 0:
             self.happening()
-        return self.data.load(indices, epoch)
+        return self.data.load_parts(indices, epoch)
 
 
 def kill() -> None:
