@@ -22,6 +22,19 @@ def file_sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def path_sha256(path: Path) -> str:
+    """Return the hex SHA-256 of a file, or of the names and SHA-256 of all files of a folder.
+
+    Raises:
+        UserError: if there is neither.
+    """
+    if not path.is_dir():
+        return known_sha256(path)
+    files = sorted((file.relative_to(path).as_posix(), file) for file in path.rglob("*") if file.is_file())
+    listed = "".join(f"{known_sha256(file)} {name}\n" for name, file in files)
+    return hashlib.sha256(listed.encode()).hexdigest()
+
+
 CHECKSUMS = "checksums.json"
 WEIGHTS = ("model.safetensors", "model.bin", "model.onnx")
 # files that are read from a checkpoint or an exported model and therefore must be listed; other files need not be

@@ -45,7 +45,7 @@ VariantModifier = Literal[  # of test sets
 AugmentRecipe = Literal["default"]  # named shares of modifiers
 LRSchedule = Literal["inverse_sqrt", "linear", "cosine", "polynomial_decay", "wsd"]
 BestMetric = Literal["loss", "bleu", "chrf"]
-ScoreMetric = Literal["bleu", "chrf", "chrf++", "ter"]  # of the score stage
+ScoreMetric = Literal["bleu", "chrf", "chrf++", "ter", "spbleu"]  # of the score stage
 OnDivergence = Literal["stop", "skip"]  # for a loss or gradient that is not finite, or a gradient that is too large
 Parallelism = Literal["ddp", "fsdp"]
 
@@ -91,6 +91,22 @@ Failure = Literal["empty", "too_long", "repetition", "unk", "ratio", "copied", "
 AnswerBatch = Literal["sentences", "paragraph"]  # of one request: numbered lines, or the lines of a paragraph
 OnFailure = Literal["keep", "reference", "drop"]
 SimilarityName = Literal["sentence_bleu", "chrf"]
+# metrics with figures of the agreement of people with differences
+AgreementMetric = Literal[
+    "bleu",
+    "chrf",
+    "spbleu101",
+    "spbleu200",
+    "comet20",
+    "comet22",
+    "cometkiwi22",
+    "cometkiwi23-xl",
+    "xcomet-xl",
+    "xcomet-xxl",
+    "bleurt20",
+    "metricx-23-large",
+    "metricx-23-qe-large",
+]
 MbrUtility = Literal["chrf", "bleu"]
 MbrWeights = Literal["equal", "count", "probability"]  # of the candidates as references
 FeatureName = Literal["score", "log_prob", "length", "ratio", "count", "mbr", "language_model"]  # of a candidate

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Literal
 
 WEIGHTS = "weights.npy"  # file in the folder of a set whose pairs have weights: float32 [pairs]
 
-# corpus: the clean text; search: the teacher's beam search; sampling: samples of the teacher; choice: another choice
-# among the hypotheses of `distilled`; file: translations in a file; union: other sets joined
-Origin = Literal["corpus", "search", "sampling", "choice", "file", "union"]
+# corpus: the clean text; search: the teacher's beam search; sampling: samples of the teacher; pool: candidates of the
+# teacher and of other systems, not a training set itself; choice: another choice among the candidates of `pool` or, if
+# there is none, of `distilled`; file: translations in a file; union: other sets joined
+Origin = Literal["corpus", "search", "sampling", "pool", "choice", "file", "union"]
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,7 @@ class TrainingSet:
 TRAINING_SETS = {
     "raw": TrainingSet("corpus", "prepare"),
     "distilled": TrainingSet("search", "distill"),
+    "pool": TrainingSet("pool", "pool", settings=("pool",)),
     "interpolated": TrainingSet("choice", "interpolated", settings=("interpolate",)),
     "mbr": TrainingSet("choice", "mbr", settings=("mbr",)),
     "reranked": TrainingSet("choice", "reranked", settings=("rerank",)),
@@ -59,7 +61,7 @@ TRAINING_SETS = {
 if TYPE_CHECKING:
     TrainingSetName = str
 else:
-    TrainingSetName = Literal[tuple(TRAINING_SETS)]
+    TrainingSetName = Literal[tuple(name for name, made in TRAINING_SETS.items() if made.origin != "pool")]
 
 
 def parts_of(name: str) -> tuple[str, ...]:

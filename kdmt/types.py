@@ -24,12 +24,14 @@ class Hypothesis:
             counts </s>; other searches document their own.
         log_probs: natural logarithm of the probability of each token, </s> last.
         steps: number of passes of a non-autoregressive decoder.
+        draws: number of times that it was drawn, in a list of distinct samples.
     """
 
     tokens: tuple[int, ...]
     score: float
     log_probs: tuple[float, ...] = ()
     steps: int = 0
+    draws: int = 1
 
 
 @dataclass(frozen=True)
@@ -41,11 +43,16 @@ class Sampling:
         top_k: number of most probable tokens to draw from, 0 for all (Fan et al. 2018).
         top_p: draw from the smallest set of most probable tokens with at least this mass (Holtzman et al. 2020, section
             3.1), 1 for all.
+        epsilon: tokens with a smaller probability are not drawn, 0 for all (Hewitt et al. 2022, section 3.1).
+        min_p: tokens with a smaller probability than this share of the largest one are not drawn, 0 for all (Nguyen et
+            al. 2024, section 3).
     """
 
     temperature: float = 1.0
     top_k: int = 0
     top_p: float = 1.0
+    epsilon: float = 0.0
+    min_p: float = 0.0
 
 
 @dataclass(frozen=True)

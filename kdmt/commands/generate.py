@@ -160,9 +160,9 @@ def _score(scored: _Scored, flags: GenerateFlags) -> str:
     if flags.scoring == "bleu":
         return str(TokenBleu.of(scored.hypotheses, scored.references))
     if flags.scoring == "chrf":
-        metric = METRICS["chrf"].make("none", False)
+        metric = METRICS["chrf"].make("none", False, None)
     else:
-        metric = METRICS["bleu"].make(flags.sacrebleu_tokenizer, flags.sacrebleu_lowercase)
+        metric = METRICS["bleu"].make(flags.sacrebleu_tokenizer, flags.sacrebleu_lowercase, None)
     score = metric.corpus_score(scored.hypotheses, [scored.references])
     _logger.info(f"signature: {metric.get_signature()}")
     return score.format()

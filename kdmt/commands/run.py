@@ -10,7 +10,7 @@ from kdmt.flow.stage import Stage, run_stage
 from kdmt.objectives.model_checks import check_architectures
 from kdmt.stages.followers import Followers, join_stages
 from kdmt.stages.pipeline import Stages, build_stages, checked_stages, chosen_students
-from kdmt.stages.score import check_language_model
+from kdmt.stages.score import check_score_files
 from kdmt.stages.workspace import Workspace
 
 _WITH_STUDENTS = ("student", "score")  # the stages for which a student can be chosen
@@ -37,7 +37,7 @@ def run_pipeline(
     """
     _check_request(to, student)
     check_architectures(workspace.config)
-    check_language_model(workspace.config.score)
+    check_score_files(workspace.config.score)
     stages = checked_stages(workspace)
     wanted = _wanted(stages, to, student)
     if not wanted:

@@ -26,12 +26,13 @@ from kdmt.config.distill import (
     Rerank,
     Reverse,
     ScoreFiles,
+    ScorerFilter,
     Shortlist,
 )
 from kdmt.config.filters import AlignmentScore, CrossEntropyDifference, ExternalFilter, ReverseScore, ScoreLimit
 from kdmt.config.flattening import REQUIRED, Setting, flatten_settings, resolved
 from kdmt.config.knowledge import Knowledge
-from kdmt.config.language_models import EndpointTeacher, Prompted
+from kdmt.config.language_models import EndpointTeacher, LocalGenerator, LocalTranslator, Prompted, TextTeacher
 from kdmt.config.loading import (
     NO_LOCK_FILE,
     LockedPipeline,
@@ -47,7 +48,8 @@ from kdmt.config.prepare import Clean, FairseqData, Mixing, Prepare, Text, Token
 from kdmt.config.records import checked, read_record
 from kdmt.config.rules import Language, Rules
 from kdmt.config.score import Score
-from kdmt.config.search import Decode, NATDecode, Sample
+from kdmt.config.scorers import Scorer
+from kdmt.config.search import Decode, Diverse, NATDecode, Pool, Sample
 from kdmt.config.section import KINDS, Section
 from kdmt.config.student import (
     AttentionKD,
@@ -79,6 +81,7 @@ __all__ = [
     "Decode",
     "Distill",
     "DistillAugment",
+    "Diverse",
     "DiverseTargets",
     "EndpointTeacher",
     "ExternalFilter",
@@ -90,6 +93,8 @@ __all__ = [
     "Knowledge",
     "Language",
     "LayerMap",
+    "LocalGenerator",
+    "LocalTranslator",
     "LockedPipeline",
     "Mbr",
     "Mixing",
@@ -101,6 +106,7 @@ __all__ = [
     "Online",
     "ParallelText",
     "Pipeline",
+    "Pool",
     "Prepare",
     "Prompted",
     "Provenance",
@@ -113,6 +119,8 @@ __all__ = [
     "Score",
     "ScoreFiles",
     "ScoreLimit",
+    "Scorer",
+    "ScorerFilter",
     "Section",
     "SelfSupervised",
     "Setting",
@@ -123,6 +131,7 @@ __all__ = [
     "Teacher",
     "Text",
     "TextNoise",
+    "TextTeacher",
     "Tokenizer",
     "Train",
     "Vocabulary",

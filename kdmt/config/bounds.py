@@ -14,7 +14,7 @@ _LARGEST: dict[str, float] = {
     **dict.fromkeys(("max_source_positions", "max_target_positions"), 1_000_000),
     **dict.fromkeys(("max_source_tokens", "max_target_tokens", "max_len_b", "crf_candidates", "k"), 1_000_000),
     **dict.fromkeys(("vocab_size", "src_vocab_size", "tgt_vocab_size", "per_token", "frequent"), 10_000_000),
-    **dict.fromkeys(("beam", "nbest", "beams", "validate_beam", "ctc_beam", "iterations"), 10_000),
+    **dict.fromkeys(("beam", "nbest", "beams", "samples", "groups", "validate_beam", "ctc_beam", "iterations"), 10_000),
     **dict.fromkeys(("workers", "threads", "average_checkpoints", "n", "repetition_times"), 10_000),
     **dict.fromkeys(("source_column", "target_column"), 100_000),
     **dict.fromkeys(("update_freq", "batch_size", "bootstrap_samples", "weight", "temperature"), 1_000_000),

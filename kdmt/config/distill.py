@@ -25,8 +25,16 @@ from kdmt.choices import (
     names,
 )
 from kdmt.config.augment import DistillAugmentOrRecipe
-from kdmt.config.language_models import EndpointTeacher
-from kdmt.config.search import Decode, NATDecode, Sample
+from kdmt.config.language_models import (
+    DISTINCTIVE,
+    NO_EFFECT,
+    TEXT_TEACHERS,
+    EndpointTeacher,
+    LocalGenerator,
+    LocalTranslator,
+    TextTeacher,
+)
+from kdmt.config.search import Decode, NATDecode, Pool, Sample
 from kdmt.config.section import LanguageCode, Ratio, RepetitionTimes, Section, changed, execution
 
 
@@ -117,6 +125,27 @@ class Reverse(Section):
         5.0, gt=0.0, lt=100.0, description="Percentage of the pairs that are dropped, by cross entropy per token"
     )
     compute_type: ComputeType = Field("float32", description="Number type of CTranslate2's computation")
+
+
+class ScorerFilter(Section):
+    """Filter by an external scorer: the pairs of a training set with the worst scores are dropped.
+
+    It comes after the checks of hypotheses and after 'reverse'.
+    """
+
+    scorer: str = Field(description="Name of the scorer in 'scorers'")
+    min_quality: float | None = Field(
+        None, description="Worst score of a kept pair: the lowest, or the highest if the scorer's 'direction' is lower"
+    )
+    drop_percent: float | None = Field(
+        None, gt=0.0, lt=100.0, description="Percentage of the pairs, those with the worst scores, that are dropped"
+    )
+
+    @model_validator(mode="after")
+    def _one_limit(self) -> ScorerFilter:
+        if self.min_quality is None and self.drop_percent is None:
+            raise ValueError("give 'min_quality' or 'drop_percent'")
+        return self
 
 
 class Mbr(Section):
@@ -256,29 +285,33 @@ class ForeignTeacher(Section):
 
 
 CHECKPOINT_BRANCH, FOREIGN_BRANCH = "<a checkpoint>", "<a foreign model>"
-ENDPOINT_BRANCH = "<an endpoint>"
-TEACHER_BRANCHES = (CHECKPOINT_BRANCH, FOREIGN_BRANCH, ENDPOINT_BRANCH)
-# setting that distinguishes a section of `teachers` from the others -> tag of the section
-_BRANCH_OF = {"endpoint": ENDPOINT_BRANCH}
+ENDPOINT_BRANCH, GENERATOR_BRANCH, TRANSLATOR_BRANCH = "<an endpoint>", "<a generator>", "<a translator>"
+_BRANCHES: dict[type[Section], str] = {
+    ForeignTeacher: FOREIGN_BRANCH,
+    EndpointTeacher: ENDPOINT_BRANCH,
+    LocalGenerator: GENERATOR_BRANCH,
+    LocalTranslator: TRANSLATOR_BRANCH,
+}
+TEACHER_BRANCHES = (CHECKPOINT_BRANCH, *_BRANCHES.values())
 
 
 def _teacher_branch(value: object) -> str:
     """Return the tag of the type that an item of `teachers` has."""
     if isinstance(value, Section):
-        value = dict.fromkeys(type(value).model_fields)
+        return _BRANCHES[type(value)]
     if not isinstance(value, dict):
         return CHECKPOINT_BRANCH
-    return next((branch for name, branch in _BRANCH_OF.items() if name in value), FOREIGN_BRANCH)
+    return next((_BRANCHES[section] for name, section in DISTINCTIVE.items() if name in value), FOREIGN_BRANCH)
 
 
 TeacherName = Annotated[
     Annotated[str, Tag(CHECKPOINT_BRANCH)]
     | Annotated[ForeignTeacher, Tag(FOREIGN_BRANCH)]
-    | Annotated[EndpointTeacher, Tag(ENDPOINT_BRANCH)],
+    | Annotated[EndpointTeacher, Tag(ENDPOINT_BRANCH)]
+    | Annotated[LocalGenerator, Tag(GENERATOR_BRANCH)]
+    | Annotated[LocalTranslator, Tag(TRANSLATOR_BRANCH)],
     Discriminator(_teacher_branch),
 ]
-# settings of `distill` without an effect on a teacher that answers with text
-_NOT_OF_TEXT = ("engine", "compute_type", "decode", "nat", "iterations", "shortlist", "sample")
 
 
 class Distill(Section):
@@ -313,6 +346,7 @@ class Distill(Section):
     )
     failures: Failures = Field(Failures(), description="Checks of hypotheses")
     reverse: Reverse | None = Field(None, description="Filter by a model of the opposite direction; null for none")
+    quality: ScorerFilter | None = Field(None, description="Filter by an external scorer; null for none")
     interpolate: SimilarityName = Field(
         "sentence_bleu", description="Similarity to the reference by which 'data: interpolated' chooses a hypothesis"
     )
@@ -333,6 +367,11 @@ class Distill(Section):
         "set's",
     )
     sample: Sample = Field(Sample(), description="Sampling, for 'data: sampled'")
+    pool: Pool | None = Field(
+        None,
+        description="Pool of candidates that the sets interpolated, mbr, reranked, diverse, scored and nbest choose "
+        "from; null for the n-best lists of beam search",
+    )
     block_size: int | None = Field(
         None,
         ge=1,
@@ -365,6 +404,20 @@ class Distill(Section):
         return self
 
     @model_validator(mode="after")
+    def _diverse_in_torch(self) -> Distill:
+        if self.pool is not None and self.pool.diverse is not None and self.engine != "torch":
+            raise ValueError("'pool.diverse': CTranslate2 has no diverse beam search: set 'engine: torch'")
+        return self
+
+    @model_validator(mode="after")
+    def _counts_draws(self) -> Distill:
+        if self.pool is None and self.mbr.weights == "count":
+            raise ValueError("'mbr.weights: count' has no effect unless 'pool' is set")
+        if self.pool is None and "count" in self.rerank.features:
+            raise ValueError("'rerank.features': 'count' has no effect unless 'pool' is set")
+        return self
+
+    @model_validator(mode="after")
     def _sources_of_a_file(self) -> Distill:
         if self.imported_sources and self.imported is None:
             raise ValueError("'imported_sources' has no effect unless 'imported' is set")
@@ -382,22 +435,24 @@ class Distill(Section):
 
     @model_validator(mode="after")
     def _text_alone(self) -> Distill:
-        if self.of_text is None:
+        teacher = self.of_text
+        if teacher is None:
             for name in names(AnswerFailure):
                 if name in changed(self.failures):
-                    raise ValueError(f"'failures.{name}' has no effect unless a teacher is a large language model")
+                    raise ValueError(f"'failures.{name}' has no effect on the answers of this teacher")
             return self
+        kind = next(name for name, section in DISTINCTIVE.items() if isinstance(teacher, section))
         if len(self.teachers) > 1:
-            raise ValueError("'teachers': a large language model translates alone")
-        for name in _NOT_OF_TEXT:
+            raise ValueError(f"'teachers': a model with '{kind}' translates alone")
+        for name in NO_EFFECT[type(teacher)]:
             if name in changed(self):
-                raise ValueError(f"'{name}' has no effect on a large language model in 'teachers'")
+                raise ValueError(f"'{name}' has no effect on a model with '{kind}' in 'teachers'")
         return self
 
     @property
-    def of_text(self) -> EndpointTeacher | None:
+    def of_text(self) -> TextTeacher | None:
         """Return the teacher that answers with text, None if there is none."""
-        return next((teacher for teacher in self.teachers if isinstance(teacher, EndpointTeacher)), None)
+        return next((teacher for teacher in self.teachers if isinstance(teacher, TEXT_TEACHERS)), None)
 
     @property
     def foreign(self) -> ForeignTeacher | None:

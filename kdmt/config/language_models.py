@@ -61,7 +61,7 @@ class EndpointTeacher(Prompted):
         description="Minimum probability of a sampled token, relative to the most probable one; 0 for none",
     )
     seed: int | None = Field(None, ge=0, description="Seed that is sent to the server; null for none")
-    extra: dict[str, Any] = Field(default_factory=dict, description="Further fields of each request")
+    request_fields: dict[str, Any] = Field(default_factory=dict, description="Further fields of each request")
     batch: AnswerBatch | None = Field(
         None,
         description="Content of a request with several sentences: 'sentences' are numbered lines, 'paragraph' lines "
@@ -106,7 +106,44 @@ class EndpointTeacher(Prompted):
     def _request(self) -> EndpointTeacher:
         if self.batch is None and "batch_size" in changed(self):
             raise ValueError("'batch_size' has no effect unless 'batch' is set")
-        own = [name for name in _OWN_FIELDS if name in self.extra]
+        own = [name for name in _OWN_FIELDS if name in self.request_fields]
         if own:
-            raise ValueError(f"'extra': the field '{own[0]}' is made from other settings")
+            raise ValueError(f"'request_fields': the field '{own[0]}' is made from other settings")
         return self
+
+
+class LocalGenerator(Prompted):
+    """A large language model on this machine, in CTranslate2's format: Gemma, Qwen, Llama, Mistral and others.
+
+    The prompt contains the marks of the model's turns, such as <|im_start|>.
+    """
+
+    ctranslate2_generator: str = Field(min_length=1, description="Folder of the model, with the files of its tokenizer")
+    end_tokens: list[str] = Field(
+        default_factory=list, description="Tokens that end an answer; empty for the one of the model"
+    )
+    seed: int = Field(1, ge=0, description="Seed of the sampling")
+    batch_size: int = Field(16, ge=1, description="Number of sentences in a batch")
+
+
+class LocalTranslator(Section):
+    """A model with encoder and decoder in CTranslate2's format that translates text: MADLAD, T5 and others."""
+
+    ctranslate2: str = Field(min_length=1, description="Folder of the model, with the files of its tokenizer")
+    source_prefix: str = Field("", description="Text before each source, such as '<2de> ' for MADLAD")
+
+
+TextTeacher = EndpointTeacher | LocalGenerator | LocalTranslator
+TEXT_TEACHERS = (EndpointTeacher, LocalGenerator, LocalTranslator)
+# setting that distinguishes a section of `distill.teachers` from the others -> section
+DISTINCTIVE: dict[str, type[Section]] = {
+    "endpoint": EndpointTeacher,
+    "ctranslate2_generator": LocalGenerator,
+    "ctranslate2": LocalTranslator,
+}
+# settings of `distill` without an effect on a teacher that answers with text
+NO_EFFECT: dict[type[Section], tuple[str, ...]] = {
+    EndpointTeacher: ("engine", "compute_type", "decode", "nat", "iterations", "shortlist", "sample"),
+    LocalGenerator: ("engine", "decode", "nat", "iterations", "shortlist", "sample"),
+    LocalTranslator: ("engine", "nat", "iterations", "shortlist", "sample"),
+}

@@ -9,6 +9,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from kdmt.config.distill import TEACHER_BRANCHES
+from kdmt.config.mixture import MIXTURE_BRANCH, NAME_BRANCH
 from kdmt.config.prepare import (
     AUTO_BRANCH,
     NONE_BRANCH,
@@ -38,6 +39,7 @@ _MESSAGES = {
 # tags of unions, which pydantic puts into the location of an error, and what it appends for a key of a mapping
 _BRANCHES = (
     *(RULES_BRANCH, NONE_BRANCH, SIZE_BRANCH, AUTO_BRANCH, OVERLAP_BRANCH, SWITCH_BRANCH, RULE_BRANCH, PAIRS_BRANCH),
+    *(NAME_BRANCH, MIXTURE_BRANCH),
     *TEACHER_BRANCHES,
     "[key]",
 )

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 from pydantic import Field, ValidationError, model_validator
 
+from kdmt.choices import ScoreMetric
 from kdmt.config.augment import TextNoise, check_text
 from kdmt.config.distill import Distill
 from kdmt.config.knowledge import Knowledge
 from kdmt.config.messages import describe_problems
 from kdmt.config.prepare import Clean, Prepare
 from kdmt.config.score import Score
+from kdmt.config.scorers import Scorer
 from kdmt.config.section import LanguageCode, Section, changed
 from kdmt.config.student import Student, setting_path
 from kdmt.config.training import Teacher
@@ -40,6 +42,9 @@ class Pipeline(Section):
         default_factory=dict, description="Students by name"
     )
     score: Score = Field(Score(), description="Score stage")
+    scorers: dict[Annotated[str, Field(pattern=r"^[A-Za-z][\w.-]*$")], Scorer] = Field(
+        default_factory=dict, description="External scorers by name: metrics and quality estimation models"
+    )
 
     @model_validator(mode="after")
     def _languages(self) -> Pipeline:
@@ -83,6 +88,33 @@ class Pipeline(Section):
                 _check_moses(key, getattr(self, key), already_applied=self.prepare.text.already_applied)
         return self
 
+    @model_validator(mode="after")
+    def _scorers(self) -> Pipeline:
+        known = f"'scorers' has {', '.join(self.scorers) or 'none'}"
+        for name in self.score.scorers or []:
+            if name not in self.scorers:
+                raise ValueError(f"'score.scorers': {name!r}: {known}")
+        quality = self.distill.quality
+        if quality is not None:
+            scorer = self.scorers.get(quality.scorer)
+            if scorer is None:
+                raise ValueError(f"'distill.quality.scorer': {quality.scorer!r}: {known}")
+            if scorer.reference and self.distill.monolingual:
+                raise ValueError(
+                    f"'distill.quality.scorer': {quality.scorer!r} needs references, and the text of "
+                    f"'distill.monolingual' has none"
+                )
+        for name in self.scorers:
+            if name in get_args(ScoreMetric):
+                raise ValueError(f"'scorers': a scorer cannot be called {name!r}, as a metric is")
+        return self
+
+    @property
+    def scorers_of_score(self) -> dict[str, Scorer]:
+        """Return the external scorers of the score stage by name, in the order of their columns."""
+        names = self.score.scorers
+        return self.scorers if names is None else {name: self.scorers[name] for name in names}
+
     @property
     def direction(self) -> Direction:
         """Return the direction of translation."""
@@ -124,11 +156,14 @@ class Pipeline(Section):
     @model_validator(mode="after")
     def _training_sets(self) -> Pipeline:
         for path, student in self.trainings():
-            made = TRAINING_SETS[student.data]
-            if made.origin == "choice" and self.distill.decode.nbest == 1:
-                raise ValueError(f"'{path}.data: {student.data}' is made of the n-best: set 'distill.decode.nbest'")
-            if made.file is not None and getattr(self.distill, made.file) is None:
-                raise ValueError(f"'{path}.data: {student.data}' needs the file 'distill.{made.file}'")
+            for name in student.data_names:
+                made = TRAINING_SETS[name]
+                if made.origin == "choice" and self.distill.decode.nbest == 1 and self.distill.pool is None:
+                    raise ValueError(
+                        f"'{path}.data: {name}' is made of the n-best: set 'distill.decode.nbest' or 'distill.pool'"
+                    )
+                if made.file is not None and getattr(self.distill, made.file) is None:
+                    raise ValueError(f"'{path}.data: {name}' needs the file 'distill.{made.file}'")
         return self
 
     @model_validator(mode="after")

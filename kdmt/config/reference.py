@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from types import NoneType, UnionType
@@ -60,6 +61,10 @@ def settings_tables() -> list[Table]:
     paths: dict[type[Section], list[str]] = {}
     for path, section in _walk(Pipeline, ""):
         paths.setdefault(section, []).append(path)
+    shared = Counter(found[0] for found in paths.values())
+    for section, found in paths.items():
+        if shared[found[0]] > 1:  # alternatives, which the first setting of their own distinguishes
+            found[0] = f"{found[0]} ({next(iter(section.__annotations__))})"
     first = {section: found[0] for section, found in paths.items()}
     return [
         Table(
@@ -144,7 +149,7 @@ def _section_name(path: str) -> str:
 
 
 def _anchor(path: str) -> str:
-    return f"settings-{path.lower().replace('.', '-')}" if path else "settings-pipeline"
+    return f"settings-{re.sub(r'[. (]+', '-', path.lower().rstrip(')'))}" if path else "settings-pipeline"
 
 
 def _table_markdown(table: Table) -> str:
@@ -192,11 +197,15 @@ def _add_stage_settings(definitions: dict[str, Any]) -> None:
     student, train = (definitions[name]["properties"] for name in ("Student", "Train"))
     found = {name: setting for name, setting in {**student, **train}.items() if name not in NOT_OF_A_STAGE}
     for name, setting in found.items():
-        if _refers_to_section(setting):
+        if _refers_to_section(setting) and not _may_be_list(setting):
             found[name] = {"type": ["object", "null"], "description": setting.get("description", "")}
     stage = {"type": "object", "properties": found, "additionalProperties": False}
     stages = next(each for each in student["stages"]["anyOf"] if each.get("type") == "array")
     stages["items"] = stage
+
+
+def _may_be_list(schema: dict[str, Any]) -> bool:
+    return any(each.get("type") == "array" for key in ("anyOf", "oneOf") for each in schema.get(key, ()))
 
 
 def _refers_to_section(schema: object) -> bool:

@@ -45,6 +45,15 @@ class Score(Section):
         description="Changed test sets, which are scored in addition: name -> changes of every sentence; the "
         "references follow as the targets of training data do ('students.NAME.augment')",
     )
+    spbleu_model: str | None = Field(
+        None,
+        description="SentencePiece model of the metric 'spbleu', such as that of FLORES-200; it is not downloaded",
+    )
+    scorers: list[str] | None = Field(
+        None,
+        description="External scorers of the translations, by their names in 'scorers', in the order of the columns; "
+        "null for all of them",
+    )
     tokenize: BleuTokenizer = Field(
         "auto",
         description="Tokenizer of sacreBLEU, for BLEU in all stages; 'auto' is its choice for the target language "
@@ -91,8 +100,12 @@ class Score(Section):
         for name in ("beams", "iterations"):
             if len(set(getattr(self, name))) != len(getattr(self, name)):
                 raise ValueError(f"'{name}' holds a number twice")
-        if len(set(self.metrics)) != len(self.metrics):
-            raise ValueError("'metrics' holds a name twice")
+        if ("spbleu" in self.metrics) != (self.spbleu_model is not None):
+            raise ValueError("'spbleu' in 'metrics' needs 'spbleu_model', which has no effect without it")
+        for name in ("metrics", "scorers"):
+            names = getattr(self, name) or []
+            if len(set(names)) != len(names):
+                raise ValueError(f"'{name}' holds a name twice")
         for name, modifiers in self.variants.items():
             if len(set(modifiers)) != len(modifiers):
                 raise ValueError(f"'variants.{name}' holds a name twice")

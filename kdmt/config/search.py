@@ -39,6 +39,53 @@ class Sample(Section):
         le=1.0,
         description="Probability mass of the smallest set of tokens that is sampled from; 1 for all tokens",
     )
+    epsilon: float = Field(
+        0.0, ge=0.0, lt=1.0, description="Probability below which a token is not sampled (epsilon sampling); 0 for none"
+    )
+    min_p: float = Field(
+        0.0,
+        ge=0.0,
+        lt=1.0,
+        description="Share of the largest probability below which a token is not sampled (min-p sampling); 0 for none",
+    )
+
+
+class Diverse(Section):
+    """Diverse beam search: groups of beams that avoid the tokens of earlier groups."""
+
+    groups: int = Field(2, ge=2, description="Number of groups that the beam is divided into")
+    penalty: float = Field(
+        0.5, gt=0.0, description="Penalty on a token for each beam of an earlier group that has it at the same position"
+    )
+
+
+class Pool(Sample):
+    """Pool of candidates of each source, for the training sets that choose: beam hypotheses, then distinct samples."""
+
+    beam: int = Field(4, ge=0, description="Beam size and number of hypotheses of beam search; 0 for none")
+    samples: int = Field(32, ge=0, description="Number of samples of each source; 0 for none")
+    epsilon: float = Field(
+        0.02,
+        ge=0.0,
+        lt=1.0,
+        description="Probability below which a token is not sampled (epsilon sampling); 0 for none",
+    )
+    diverse: Diverse | None = Field(None, description="Diverse beam search with 'engine: torch'; null for beam search")
+    systems: dict[str, str] = Field(
+        default_factory=dict, description="Paths of files with candidates of other systems, by the name of the system"
+    )
+
+    @model_validator(mode="after")
+    def _has_candidates(self) -> Pool:
+        if not self.beam and not self.samples:
+            raise ValueError("'beam' and 'samples' are both 0: the teacher makes no candidates")
+        if not self.samples:
+            for name in changed(self):
+                if name in Sample.model_fields:
+                    raise ValueError(f"'{name}' has no effect unless 'samples' is more than 0")
+        if self.diverse is not None and (not self.beam or self.beam % self.diverse.groups):
+            raise ValueError(f"'beam' ({self.beam}) is no multiple of 'diverse.groups' ({self.diverse.groups})")
+        return self
 
 
 class NATDecode(Section):

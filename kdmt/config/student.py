@@ -20,12 +20,13 @@ from kdmt.choices import (
     TokenSelection,
 )
 from kdmt.config.augment import AUGMENT, AugmentOrRecipe
+from kdmt.config.mixture import Data, names_of, shares_of
 from kdmt.config.nat import NAT
 from kdmt.config.recipes import merge_settings
 from kdmt.config.section import SchedulePoint, Section, changed, execution, extend, later
 from kdmt.config.training import Model, Train, check_augmented, check_initial_weights, check_packed_model, from_recipe
 from kdmt.families import FAMILIES
-from kdmt.training_sets import TRAINING_SETS, TrainingSetName
+from kdmt.training_sets import TRAINING_SETS
 
 
 class WordKD(Section):
@@ -238,12 +239,14 @@ class Student(Section):
     recipe: RecipeName | None = execution(
         None, description="Recipe whose settings apply wherever the file has none; null for the defaults"
     )
-    data: TrainingSetName = Field(
+    data: Data = Field(
         "distilled",
         description="Training set: 'raw' references; 'distilled', the teacher's best translations; of its n-best "
-        "lists, 'interpolated' (the most similar to the reference), 'mbr' (the most similar to the others), 'scored' "
-        "(the best by 'distill.scores') or 'nbest' (all, weighted); 'sampled'; 'imported' from another system; "
-        "'mixed', raw and distilled",
+        "lists, 'interpolated' (the most similar to the reference), 'mbr' (the most similar to the others), 'reranked' "
+        "(the best by several features), 'diverse' (several that differ), 'scored' (the best by 'distill.scores') or "
+        "'nbest' (all, weighted); 'sampled'; 'imported' from another system; 'mixed', raw and distilled. Or a list of "
+        "sets with shares of the pairs of an epoch, such as [{set: distilled, share: 0.7}, {set: raw, share: 0.3}]; an "
+        "epoch uses each pair of the first set once",
     )
     model: Model = Field(Model(), description="Architecture of the student")
     nat: NAT | None = Field(None, description="Non-autoregressive decoder; null for an autoregressive one")
@@ -316,9 +319,9 @@ class Student(Section):
         self._compares_no_framed_states()
         if elsewhere is not None:
             self._compares_encoders_alone(elsewhere)
-        if elsewhere is not None and TRAINING_SETS[self.data].has_weights:
+        if elsewhere is not None and (weighted := self.weighted_data):
             raise ValueError(
-                f"'nat.family: {family}' cannot have 'data: {self.data}': its loss has no weights of sentences"
+                f"'nat.family: {family}' cannot have 'data: {weighted}': its loss has no weights of sentences"
             )
         return self
 
@@ -365,8 +368,8 @@ class Student(Section):
         for name in ("nat", "hidden_kd", "attention_kd", "self_supervised", "on_policy", "convex"):
             if getattr(self, name) is not None:
                 raise ValueError(f"'train.packing' cannot be combined with '{name}', which needs padded sentences")
-        if TRAINING_SETS[self.data].has_weights:
-            raise ValueError(f"'train.packing' cannot have 'data: {self.data}', whose sentences have weights")
+        if weighted := self.weighted_data:
+            raise ValueError(f"'train.packing' cannot have 'data: {weighted}', whose sentences have weights")
         return self
 
     @model_validator(mode="after")
@@ -445,6 +448,21 @@ class Student(Section):
                     f"{', '.join(sorted(_DROPOUTS))}"
                 )
         return self
+
+    @property
+    def data_names(self) -> tuple[str, ...]:
+        """Return the training sets with folders of their own that the student reads, in the order of their pairs."""
+        return names_of(self.data)
+
+    @property
+    def shares(self) -> tuple[float, ...] | None:
+        """Return the share of each of these training sets; None if all pairs are used in each epoch."""
+        return shares_of(self.data)
+
+    @property
+    def weighted_data(self) -> str | None:
+        """Return the name of a training set of the student whose pairs have weights, None if there is none."""
+        return next((name for name in self.data_names if TRAINING_SETS[name].has_weights), None)
 
     def in_stages(self) -> list[Student]:
         """Return the settings of each stage of the training; those of the student itself if it has no stages."""

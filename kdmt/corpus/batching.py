@@ -152,7 +152,8 @@ class ParallelData:
         return np.concatenate(sizes) if sizes else None
 
     @cached_property
-    def _starts(self) -> list[int]:
+    def starts(self) -> list[int]:
+        """Index of the first pair of each data-bin, and the number of all pairs."""
         return np.cumsum([0, *(len(source) for source, _ in self.parts)]).tolist()
 
     def located(
@@ -171,19 +172,19 @@ class ParallelData:
         outside = indices[(indices < 0) | (indices >= len(self))]
         if len(outside):
             raise IndexError(f"pair {outside[0]} of {len(self)}")
-        numbers = np.searchsorted(self._starts, indices, side="right") - 1
+        numbers = np.searchsorted(self.starts, indices, side="right") - 1
         for number, part in enumerate(self.parts):
             mask = numbers == number
             dataset = part[side]
             if dataset is not None and mask.any():
-                yield None if mask.all() else mask, dataset, indices[mask] - self._starts[number]
+                yield None if mask.all() else mask, dataset, indices[mask] - self.starts[number]
 
     def __getitem__(self, index: int) -> Sentence:
         if not 0 <= index < len(self):
             raise IndexError(f"pair {index} of {len(self)}")
-        number = bisect_right(self._starts, index) - 1
+        number = bisect_right(self.starts, index) - 1
         source, target = self.parts[number]
-        place = index - self._starts[number]
+        place = index - self.starts[number]
         return source[place], None if target is None else target[place]
 
 

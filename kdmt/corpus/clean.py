@@ -314,9 +314,10 @@ def _swap_sides(raw: Pair, cleaned: Pair, rules: RuleSet, counts: collections.Co
     if rules.changing[0] == rules.changing[1]:
         return cleaned[1], cleaned[0]
     before: collections.Counter[str] = collections.Counter()
-    _clean_pair(raw, rules, before)
+    for line, changing in zip(raw, rules.changing, strict=True):
+        clean_line(line, changing, before)
     counts.subtract(before)
-    return _clean_pair((raw[1], raw[0]), rules, counts)
+    return clean_line(raw[1], rules.changing[0], counts), clean_line(raw[0], rules.changing[1], counts)
 
 
 def _judge_languages(pairs: Sequence[Pair], rule: LanguageRule | None) -> tuple[set[int], set[int]]:

@@ -101,6 +101,10 @@ class TextCodec:
     def _detokenizer(self) -> Detokenizer:
         return Detokenizer(self.tokenizers.target, self.tgt_dictionary.symbols)
 
+    def finish_source(self, words: str) -> str:
+        """Convert words of a source to finished text, for example by detokenisation."""
+        return self.text.postprocess_source(self.tokenizers.source.join(words))
+
     def finish_target(self, words: str) -> str:
         """Convert words to finished text, for example by detokenisation."""
         return self.text.postprocess_target(self.tokenizers.target.join(words))

@@ -252,18 +252,27 @@ class KnowledgeCache:
 
 
 class KnowledgeSource:
-    """Knowledge from the caches of several concatenated data-bins, at one temperature."""
+    """Knowledge from the caches of several concatenated data-bins, at one temperature.
 
-    def __init__(self, caches: Sequence[KnowledgeCache], *, temperature: float) -> None:
-        self.caches = caches
+    Args:
+        shares: share of each data-bin in the pairs that are trained on; None if all pairs are used equally often.
+    """
+
+    def __init__(
+        self, caches: Sequence[KnowledgeCache], *, temperature: float, shares: Sequence[float] | None = None
+    ) -> None:
+        self.caches, self.shares = caches, shares
         self.columns = [cache.temperature(temperature) for cache in caches]
         self.starts = np.cumsum([0, *(len(cache.sizes) for cache in caches)]).tolist()
 
     @property
     def marginal(self) -> NDArray[np.float32]:
-        """Mean distribution of the teacher at temperature 1 over all caches, [V]."""
-        tokens = [int(cache.sizes.sum(dtype=np.int64)) for cache in self.caches]
-        return np.average([cache.marginal for cache in self.caches], axis=0, weights=tokens).astype(np.float32)
+        """Mean distribution of the teacher at temperature 1 over the tokens that are trained on, [V]."""
+        weights: list[float] = [int(cache.sizes.sum(dtype=np.int64)) for cache in self.caches]
+        if self.shares is not None:  # a share is one of sentences
+            per_sentence = (total / len(cache.sizes) for total, cache in zip(weights, self.caches, strict=True))
+            weights = [share * mean for share, mean in zip(self.shares, per_sentence, strict=True)]
+        return np.average([cache.marginal for cache in self.caches], axis=0, weights=weights).astype(np.float32)
 
     def load(self, indices: Sequence[int] | IntArray) -> Knowledge:
         """Return the knowledge about all target tokens of these pairs, in the given order.

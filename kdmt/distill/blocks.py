@@ -9,6 +9,8 @@ for a block if they have the same type of processor, the same libraries and the 
 The header records what the block was made from (`made_from`: a file with other values is refused) and what it was made
 with (`made_with`: libraries, processor, threads; these may differ from block to block).
 
+A block of a pool of candidates (format 4) has one more column than other blocks (format 3): `draws_H`.
+
 Shapes: N sentences, H hypotheses of all sentences, T tokens of all hypotheses.
 """
 
@@ -34,7 +36,7 @@ from kdmt.files import PARTIAL, check_file, naming, parse_json
 from kdmt.types import EOS, Hypothesis
 
 BLOCKS = "blocks"  # folder of the blocks, inside the stage's folder
-FORMAT = 3
+FORMAT, POOL_FORMAT = 3, 4
 _DIGEST_BYTES = 32
 _HEADER_KEYS = {"block", "first", "count", "sources", "made_from", "made_with", "columns"}
 _LONGEST_HEADER = 1 << 20  # bytes
@@ -71,6 +73,7 @@ class Decoded:
     at_limit_H: NDArray[np.uint8]  # 1 for hypotheses that reached the maximum length
     sizes_H: NDArray[np.int32]  # number of tokens of each hypothesis, without </s>
     tokens_T: NDArray[np.integer]  # target ids
+    draws_H: NDArray[np.int32] | None = None  # number of times that each was drawn, for a pool of candidates
 
     @classmethod
     def of(
@@ -80,11 +83,13 @@ class Decoded:
         hashes_N: NDArray[np.uint64],
         max_len_N: Sequence[int],
         vocab_size: int,
+        is_pool: bool = False,
     ) -> Decoded:
         """Return the columns for the hypotheses of each sentence.
 
         Args:
             max_len_N: maximum length of the hypotheses of each sentence.
+            is_pool: whether to store how often each hypothesis was drawn.
         """
         flat = [hypothesis for nbest in hypotheses for hypothesis in nbest]
         limits = [limit for nbest, limit in zip(hypotheses, max_len_N, strict=True) for _ in nbest]
@@ -96,6 +101,7 @@ class Decoded:
             at_limit_H=np.array([len(h.tokens) >= limit for h, limit in zip(flat, limits, strict=True)], dtype="u1"),
             sizes_H=np.array([len(each) for each in tokens], dtype="<i4"),
             tokens_T=np.array([token for each in tokens for token in each], dtype=fitting_dtype(vocab_size)),
+            draws_H=np.array([hypothesis.draws for hypothesis in flat], dtype="<i4") if is_pool else None,
         )
 
     def hypotheses(self) -> list[list[tuple[int, ...]]]:
@@ -236,7 +242,7 @@ def _refuse_foreign(path: Path, found: Mapping[str, object], wanted: Mapping[str
 
 def _encode(block: Block, decoded: Decoded, made_from: Mapping[str, object], made_with: Mapping[str, object]) -> bytes:
     header = {
-        "format": FORMAT,
+        "format": FORMAT if decoded.draws_H is None else POOL_FORMAT,
         "block": block.number,
         "first": block.first,
         "count": block.count,
@@ -256,7 +262,8 @@ def _encode(block: Block, decoded: Decoded, made_from: Mapping[str, object], mad
 
 
 def _columns(decoded: Decoded) -> list[tuple[Any, NDArray[Any]]]:
-    return [(each, getattr(decoded, each.name)) for each in fields(decoded)]
+    columns = [(each, getattr(decoded, each.name)) for each in fields(decoded)]
+    return [(each, column) for each, column in columns if column is not None]
 
 
 def _decode(path: Path) -> tuple[dict[str, Any], Decoded]:
@@ -293,19 +300,20 @@ _DTYPES = {
     "sizes_H": ("<i4",),
     "tokens_T": ("<u2", "<u4", "<i8"),  # see `fitting_dtype`
 }
+_DTYPES_OF = {FORMAT: _DTYPES, POOL_FORMAT: {**_DTYPES, "draws_H": ("<i4",)}}  # by the format of the block
 
 
 def _described_columns(path: Path, header: Mapping[str, Any]) -> list[tuple[str, str, int]]:
     """Return the name, type and length of each column from the header."""
-    columns = header["columns"]
+    columns, dtypes = header["columns"], _DTYPES_OF[header["format"]]
     try:
         found = [(str(name), str(dtype), count) for name, dtype, count in columns]
     except (TypeError, ValueError):
         found = []
-    if [name for name, _, _ in found] != list(_DTYPES):
-        raise DamagedBlock(f"{path}: damaged: its columns are not {', '.join(_DTYPES)}")
+    if [name for name, _, _ in found] != list(dtypes):
+        raise DamagedBlock(f"{path}: damaged: its columns are not {', '.join(dtypes)}")
     for name, dtype, count in found:
-        if dtype not in _DTYPES[name] or type(count) is not int or count < 0:
+        if dtype not in dtypes[name] or type(count) is not int or count < 0:
             raise DamagedBlock(
                 f"{path}: damaged: its column {name} has {str(count)[:40]} values of type {dtype[:40]!r}"
             )
@@ -323,6 +331,10 @@ def _disagreement(header: Mapping[str, object], decoded: Decoded) -> str | None:
         "sizes": (len(decoded.sizes_H), hypotheses),
         "tokens": (len(decoded.tokens_T), int(decoded.sizes_H.sum(dtype=np.int64))),
     }
+    if decoded.draws_H is not None:
+        lengths["numbers of draws"] = (len(decoded.draws_H), hypotheses)
+        if (decoded.draws_H < 0).any():
+            return "a number of draws is negative"
     if (decoded.counts_N < 0).any() or (decoded.sizes_H < 0).any():
         return "a number of hypotheses or a size is negative"
     for name, (found, wanted) in lengths.items():
@@ -342,7 +354,7 @@ def _parse_header(path: Path, line: bytes) -> dict[str, Any]:
         header = parse_json(line)
     except ValueError:
         raise DamagedBlock(f"{path}: not a block of decoded sentences") from None
-    if not isinstance(header, dict) or header.get("format") != FORMAT:
+    if not isinstance(header, dict) or header.get("format") not in (FORMAT, POOL_FORMAT):
         raise DamagedBlock(f"{path}: not in the form that this version writes")
     if not header.keys() >= _HEADER_KEYS:
         raise DamagedBlock(f"{path}: damaged: its header is not whole")

@@ -5,6 +5,15 @@
 Each line has one hypothesis, best first. `number` is the index among the distinct sentences (`kdmt.distill.sources`),
 `length` the number of tokens with </s>. `nbest.npy` in the same folder has the byte offset of each sentence's first
 line, int64 [U + 1], so that single sentences can be read.
+
+A pool of candidates has two more columns:
+
+    number <TAB> score <TAB> length <TAB> failure or - <TAB> count <TAB> system <TAB> words
+
+`count` is the number of times that the teacher drew the text, or that another system's file has it; 0 for a hypothesis
+of beam search that was not drawn. `system` is 0 for the teacher, 1 for the first of the other systems. A text occurs
+once for each sentence; if several systems have it, its `system` is the first of them and its `count` the sum. The score
+of a candidate of another system is nan.
 """
 
 from __future__ import annotations
@@ -25,9 +34,10 @@ from numpy.typing import NDArray
 from kdmt.config import Failures
 from kdmt.corpus.pool import mapping_in_order
 from kdmt.corpus.text_files import open_lines
-from kdmt.distill.blocks import read_block
+from kdmt.distill.blocks import Block, Decoded, read_block
 from kdmt.distill.decoding import BlockTask
 from kdmt.distill.failures import FAILURES, Codes, Flags, find_token_failures
+from kdmt.distill.pool_systems import SystemCandidates, candidates_of
 from kdmt.distill.selection import Candidate
 from kdmt.errors import UserError
 from kdmt.files import naming
@@ -62,6 +72,7 @@ class Written:
     made_with: list[Mapping[str, object]]  # from the header of each block
     scores_B: NDArray[np.float32]  # of the best hypothesis
     lengths_B: NDArray[np.int32]  # of the best hypothesis: number of tokens with </s>
+    num_candidates: int
 
 
 @dataclass(frozen=True)
@@ -73,6 +84,7 @@ class _Spelled:
     made_with: Mapping[str, object]
     scores_B: NDArray[np.float32]
     lengths_B: NDArray[np.int32]
+    num_candidates: int
 
 
 def find_failures_of_tokens(
@@ -93,6 +105,7 @@ def write_candidates(
     out_offsets: Path,
     workers: int,
     vocab_size: int | None = None,
+    systems: Sequence[SystemCandidates] = (),
     find_failures: FindFailures = find_failures_of_tokens,
 ) -> Written:
     """Write `nbest` and its offsets from all blocks, after a check of each block.
@@ -102,6 +115,7 @@ def write_candidates(
         out, out_offsets: paths of the new files.
         workers: number of processes.
         vocab_size: size of the target dictionary; if given, all ids must be smaller.
+        systems: candidates of other systems, for a pool.
         find_failures: function that finds the failures that ids show; it can be sent to other processes.
 
     Raises:
@@ -110,7 +124,7 @@ def write_candidates(
     offsets = np.zeros(1 + sum(task.count for task in tasks), dtype="<i8")
     found: list[_Spelled] = []
     first = 1
-    spell = partial(_spell_block, blocks, made_from, to_words, settings, vocab_size, find_failures)
+    spell = partial(_spell_block, blocks, made_from, to_words, settings, vocab_size, systems, find_failures)
     with naming(out), out.open("wb") as file, mapping_in_order(spell, workers) as map_in_order:
         for task, spelled in zip(tasks, map_in_order(tasks), strict=True):
             file.write(spelled.text)
@@ -124,6 +138,7 @@ def write_candidates(
         [spelled.made_with for spelled in found],
         np.concatenate([spelled.scores_B for spelled in found] or [np.empty(0, np.float32)]),
         np.concatenate([spelled.lengths_B for spelled in found] or [np.empty(0, np.int32)]),
+        sum(spelled.num_candidates for spelled in found),
     )
 
 
@@ -133,6 +148,7 @@ def _spell_block(
     to_words: ToWords,
     settings: Failures,
     vocab_size: int | None,
+    systems: Sequence[SystemCandidates],
     find_failures: FindFailures,
     task: BlockTask,
 ) -> _Spelled:
@@ -147,26 +163,69 @@ def _spell_block(
         to_words(decoded.tokens_T, decoded.sizes_H),
         strict=True,
     )
-    lines = [format_candidate(*row) for row in rows]
+    if decoded.draws_H is None:
+        lines, counts_N = [format_candidate(*row) for row in rows], decoded.counts_N.astype(np.int64)
+    else:
+        lines, counts_N = _pool_lines(list(rows), decoded, systems, task.block)
     sizes_H = np.fromiter(map(len, lines), dtype=np.int64, count=len(lines))
-    ends_N = np.cumsum(decoded.counts_N)
+    ends_N = np.cumsum(counts_N)
     sums = np.concatenate([[0], np.cumsum(sizes_H)])
-    best_B = (ends_N - decoded.counts_N)[decoded.counts_N > 0]
+    best_B = (np.cumsum(decoded.counts_N) - decoded.counts_N)[decoded.counts_N > 0]
     return _Spelled(
         b"".join(lines),
-        sums[ends_N] - sums[ends_N - decoded.counts_N],
+        sums[ends_N] - sums[ends_N - counts_N],
         header["made_with"],
         decoded.scores_H[best_B],
         decoded.sizes_H[best_B] + 1,
+        len(lines),
     )
 
 
-def format_candidate(number: int, score: float, length: int, code: int, words: str) -> bytes:
-    """Return a line of `nbest`; `code` is the code of a failure, 0 for none."""
+def _pool_lines(
+    rows: Sequence[tuple[int, float, int, int, str]],
+    decoded: Decoded,
+    systems: Sequence[SystemCandidates],
+    block: Block,
+) -> tuple[list[bytes], NDArray[np.int64]]:
+    """Return the lines of the distinct texts of each sentence, and their number for each sentence: int64 [N]."""
+    assert decoded.draws_H is not None
+    draws, lines, counts = decoded.draws_H.tolist(), list[bytes](), list[int]()
+    start = 0
+    others = candidates_of(systems, block.first, block.count)
+    for place, count in enumerate(decoded.counts_N.tolist()):
+        # text -> the first candidate with it: score, length, failure; its number of draws, and its system
+        found: dict[str, tuple[tuple[float, int, int], int, int]] = {}
+        own = slice(start, start + count)
+        for (_, score, length, code, words), drawn in zip(rows[own], draws[own], strict=True):
+            facts, times, owner = found.get(words, ((score, length, code), 0, 0))
+            found[words] = (facts, times + drawn, owner)
+        for system, texts in enumerate(others[place], start=1):
+            for words in texts:
+                facts, times, owner = found.get(words, ((math.nan, len(words.split()) + 1, 0), 0, system))
+                found[words] = (facts, times + 1, owner)
+        lines += [
+            format_candidate(block.first + place, *facts, words, origin=(times, owner))
+            for words, (facts, times, owner) in found.items()
+        ]
+        counts.append(len(found))
+        start += count
+    return lines, np.array(counts, dtype=np.int64)
+
+
+def format_candidate(
+    number: int, score: float, length: int, code: int, words: str, *, origin: tuple[int, int] | None = None
+) -> bytes:
+    """Return a line of `nbest`.
+
+    Args:
+        code: code of a failure, 0 for none.
+        origin: count and system of a candidate of a pool.
+    """
     # a vocabulary of bytes can produce line ends
     if "\n" in words or "\t" in words:
         words = " ".join(words.split())
-    return f"{number}\t{score:.7g}\t{length}\t{_NAMES[code]}\t{words}\n".encode()
+    columns = "" if origin is None else f"{origin[0]}\t{origin[1]}\t"
+    return f"{number}\t{score:.7g}\t{length}\t{_NAMES[code]}\t{columns}{words}\n".encode()
 
 
 class Candidates:
@@ -194,8 +253,9 @@ class Candidates:
 
 
 def _parse(line: str) -> tuple[Candidate, str]:
-    _, score, length, failure, words = line.split("\t", 4)
-    return Candidate(words, float(score), int(length)), failure
+    _, score, length, failure, *origin, words = line.split("\t")
+    count, system = map(int, origin) if origin else (1, 0)
+    return Candidate(words, float(score), int(length), count=count, system=system), failure
 
 
 def _slices(file: int, starts_N: NDArray[np.int64], stops_N: NDArray[np.int64]) -> list[str]:

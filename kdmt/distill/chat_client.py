@@ -145,8 +145,8 @@ class ChatClient:
             except _BadAnswer as error:
                 problem = str(error)
             except OSError as error:
-                problem = self._explain(error, is_last=is_last)
                 used = 0 if _is_unreachable(error) else None
+                problem = self._explain(error, is_last=is_last)
             except http.client.HTTPException as error:
                 problem = f"the answer is not complete: {type(error).__name__}"
             finally:
@@ -176,7 +176,7 @@ class ChatClient:
             body["min_p"] = settings.min_p
         if request.seed is not None:
             body["seed"] = request.seed
-        return json.dumps(body | settings.extra, ensure_ascii=False).encode("utf-8", errors="replace")
+        return json.dumps(body | settings.request_fields, ensure_ascii=False).encode("utf-8", errors="replace")
 
     def _send(self, body: bytes) -> _Response:
         """Send a request once; a connection that the server closed in the meantime is opened again."""
@@ -196,10 +196,10 @@ class ChatClient:
             response = connection.getresponse()
             data = _read(response, deadline)
         except BaseException:
-            self._close()
+            self.close()
             raise
         if response.will_close:
-            self._close()
+            self.close()
         return _Response(response.status, response.reason, dict(response.getheaders()), data)
 
     def _connection(self) -> http.client.HTTPConnection:
@@ -208,7 +208,8 @@ class ChatClient:
             return http.client.HTTPSConnection(host, port, timeout=timeout, context=self._tls)
         return http.client.HTTPConnection(host, port, timeout=timeout)
 
-    def _close(self) -> None:
+    def close(self) -> None:
+        """Close the connection of this thread."""
         connection: http.client.HTTPConnection | None = getattr(self._local, "connection", None)
         self._local.connection = None
         if connection is not None:
@@ -276,6 +277,7 @@ def _read(response: http.client.HTTPResponse, deadline: float) -> bytes:
             raise TimeoutError
     if response.length:  # `read1` does not raise an error for a body that ends early
         raise http.client.IncompleteRead(b"", response.length)
+    response.close()  # not the connection, which is ready for the next request now
     return b"".join(parts)
 
 

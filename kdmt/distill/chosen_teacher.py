@@ -12,7 +12,10 @@ from kdmt.distill.decoding import BlockTask, Teacher
 from kdmt.distill.sources import Text
 
 ENGINE_FOLDER = "engine"  # inside the stage's folder: the model in CTranslate2's format
-SEARCH_SETTINGS = ("distill.decode.", "distill.sample.")
+SEARCH_SETTINGS = ("distill.decode.", "distill.sample.", "distill.pool.")
+# settings that blocks of earlier versions do not have, with the values that they had
+_EARLIER = {"distill.sample.epsilon": 0.0, "distill.sample.min_p": 0.0}
+_OTHER_SYSTEMS = "distill.pool.systems"  # their candidates are not in blocks
 
 
 class ChosenTeacher(Protocol):
@@ -77,5 +80,10 @@ class ChosenTeacher(Protocol):
 
 
 def plan_settings(settings: Mapping[str, object], prefixes: Sequence[str]) -> dict[str, object]:
-    """Return the settings of a plan whose dotted paths begin with one of the prefixes."""
-    return {key: value for key, value in settings.items() if key.startswith(tuple(prefixes))}
+    """Return the settings of a plan whose dotted paths begin with one of the prefixes, for the headers of blocks."""
+    wanted = {key: value for key, value in settings.items() if key.startswith(tuple(prefixes))}
+    return {
+        key: value
+        for key, value in wanted.items()
+        if not key.startswith(_OTHER_SYSTEMS) and not (key in _EARLIER and value == _EARLIER[key])
+    }

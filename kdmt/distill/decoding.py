@@ -86,6 +86,7 @@ class BlockDecoder:
         open_text: function that opens the source text; it can be sent to another process.
         folder: folder of the block files.
         made_from: values of teacher, vocabulary and settings for the headers of blocks.
+        is_pool: whether the hypotheses are a pool of candidates, which are stored with the number of their draws.
     """
 
     teacher: Teacher
@@ -93,6 +94,7 @@ class BlockDecoder:
     open_text: Callable[[], Text]
     folder: Path
     made_from: Mapping[str, object]
+    is_pool: bool = False
 
     def __call__(self, spec: WorkerSpec) -> Worker:
         made_with = self.teacher.made_with(spec)
@@ -113,6 +115,7 @@ class BlockDecoder:
             hashes_N=task.hashes_N,
             max_len_N=self._limits(sources),
             vocab_size=self.teacher.vocab_size,
+            is_pool=self.is_pool,
         )
         write_block(self.folder, task.block, decoded, made_from=self.made_from, made_with=made_with)
 

@@ -24,10 +24,13 @@ Quality = Callable[[Sequence[Candidate]], NDArray[np.float64]]
 def token_probability(candidates: Sequence[Candidate], *, lenpen: float) -> NDArray[np.float64]:
     """Return 100 times the geometric mean of the probabilities of the tokens of each candidate [N].
 
+    It is 0 for a candidate of another system, whose score is NaN.
+
     Args:
         lenpen: exponent of the length by which scores are divided.
     """
-    return np.array([100 * math.exp(each.score * each.length ** (lenpen - 1)) for each in candidates])
+    found = [100 * math.exp(each.score * each.length ** (lenpen - 1)) for each in candidates]
+    return np.nan_to_num(np.array(found), nan=0.0)
 
 
 def diverse(quality: Quality, *, targets: int, balance: float) -> Selector:

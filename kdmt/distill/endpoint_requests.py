@@ -44,7 +44,12 @@ class Requests:
         """Hash of everything that an answer depends on besides its source."""
         settings = self.settings
         sampling = (settings.model, settings.n, settings.temperature, settings.top_p, settings.min_p, settings.seed)
-        parts = (*sampling, settings.output_ratio, sorted(map(repr, settings.extra.items())), self.prompt.sha256)
+        parts = (
+            *sampling,
+            settings.output_ratio,
+            sorted(map(repr, settings.request_fields.items())),
+            self.prompt.sha256,
+        )
         return hashlib.sha256(repr(parts).encode()).hexdigest()[:32]
 
     def of(self, job: Job, before: int = 0) -> ChatRequest:

@@ -14,12 +14,8 @@ from functools import partial
 from pathlib import Path
 from typing import ClassVar
 
-import numpy as np
-from numpy.typing import NDArray
-
 from kdmt.checksum import known_sha256
 from kdmt.config import Distill, EndpointTeacher, Sample
-from kdmt.corpus.text import TextProcessor
 from kdmt.distill.answer_log import ANSWERS, AnswerLog, read_replies, sealed_path
 from kdmt.distill.blocks import BLOCKS, Block, DamagedBlock, read_columns
 from kdmt.distill.candidates import FindFailures, ToWords
@@ -29,7 +25,7 @@ from kdmt.distill.decoding import BlockTask, SourceIds, Teacher, Translate
 from kdmt.distill.earlier_answers import EarlierAnswers, write_index
 from kdmt.distill.endpoint_requests import BlockAnswers, Exchange, Requests, distinct, in_order
 from kdmt.distill.inputs import Inputs
-from kdmt.distill.llm_answers import NO_ANSWER, LanguageCheck, find_translation
+from kdmt.distill.llm_answers import LanguageCheck
 from kdmt.distill.llm_prompt import Prompt, estimate_tokens, read_prompt
 from kdmt.distill.sources import SourceLines, Text
 from kdmt.distill.text_ids import (
@@ -37,10 +33,9 @@ from kdmt.distill.text_ids import (
     count_marks,
     decode_text,
     encode_answer,
-    encode_source,
     find_answer_failures,
-    split_hypotheses,
 )
+from kdmt.distill.text_processing import TextDecoder, TextEncoder, text_hypotheses
 from kdmt.distill.token_budget import TOKENS, TokenBudget
 from kdmt.errors import UserError
 from kdmt.types import Hypothesis
@@ -48,27 +43,6 @@ from kdmt.workers.tasks import WorkerSpec
 
 SETTING = "distill.teachers.0."
 _MAX_IDS = 1 << 30  # there is no limit of the ids of a text
-
-
-@dataclass(frozen=True)
-class TextEncoder:
-    """Function that converts words of the training text to ids of its text as a language model reads it."""
-
-    text: TextProcessor
-
-    def __call__(self, lines: Sequence[str]) -> list[NDArray[np.int64]]:
-        return [encode_source(self.text.postprocess_source(line)) for line in lines]
-
-
-@dataclass(frozen=True)
-class TextDecoder:
-    """Function that converts ids of text to words in the form of a corpus. See `ToWords`."""
-
-    text: TextProcessor
-
-    def __call__(self, tokens: NDArray[np.integer], sizes: NDArray[np.int32]) -> list[str]:
-        texts = map(decode_text, split_hypotheses(tokens, sizes))
-        return [" ".join(self.text.preprocess_target(text).split()) for text in texts]
 
 
 @dataclass(frozen=True)
@@ -258,14 +232,9 @@ class AnsweringTeacher:
             ("system_fingerprint", {reply.fingerprint for reply in replies}),
         ):
             made_with[name] = sorted(value for value in values if value is not None)
-        found = {source: self._hypotheses(source, answers) for source in answers.sources}
-        return [found[text] for text in texts]
-
-    def _hypotheses(self, source: str, answers: BlockAnswers) -> list[Hypothesis]:
-        own = answers.answers.get(source, [])[: self.requests.settings.n]
-        translations = [find_translation(answer, source, self.check) for answer in own] or [NO_ANSWER]
-        # the protocol has no scores that all servers give
-        return [Hypothesis(encode_answer(each.text, each.marks), 0.0) for each in translations]
+        n = self.requests.settings.n
+        found = text_hypotheses([answers.answers.get(text, [])[:n] for text in texts], texts, self.check)
+        return [own or [Hypothesis(encode_answer("", ("no_answer",)), 0.0)] for own in found]
 
 
 def gather(answers: BlockAnswers, log: AnswerLog, earlier: EarlierAnswers | None) -> int:

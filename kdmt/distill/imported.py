@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import chain, islice
 from pathlib import Path
 
@@ -23,15 +23,14 @@ from numpy.typing import NDArray
 
 from kdmt.corpus.codec import TextCodec
 from kdmt.corpus.lines import iterate_lines
-from kdmt.corpus.text_files import open_lines
 from kdmt.distill.candidates import format_candidate
+from kdmt.distill.indexed_lines import indexed_lines
 from kdmt.errors import UserError
 from kdmt.files import naming
 
 IMPORTING = ".imported-"  # prefix of the name of the temporary folder, next to the stage's folder
 _SHOWN = 5
 _SHOWN_TEXT = 40
-_MAX_DIGITS = 40  # int() raises an error for very long numbers
 
 
 def write_imported(
@@ -74,7 +73,7 @@ def _write_unordered(
     lines_L = np.zeros(len(spans_L), dtype=np.int64)  # number of the line with each index, from 1; 0 for none
     start = 0
     with naming(out), out.open("wb") as file:
-        for number, index, text in _indexed_lines(path, len(spans_L)):
+        for number, index, text in indexed_lines(path, len(spans_L)):
             if lines_L[index]:
                 raise UserError(f"{path}:{number}: index {index} is already in line {lines_L[index]}")
             if check is not None:
@@ -124,18 +123,6 @@ class _SourceCheck:
 
 def _hash(line: str) -> int:
     return int.from_bytes(hashlib.blake2b(line.encode(), digest_size=8).digest(), "little")
-
-
-def _indexed_lines(path: Path, count: int) -> Iterator[tuple[int, int, str]]:
-    lines: Iterable[str] = open_lines(path, member=None, name=str(path))
-    for number, line in enumerate(lines, start=1):
-        index, tab, text = line.partition("\t")
-        if not (tab and index.isascii() and index.isdigit()):
-            raise UserError(f"{path}:{number}: expected index<TAB>translation, found {line[:40]!r}")
-        if len(index) > _MAX_DIGITS or int(index) >= count:
-            shown = index[:_MAX_DIGITS]
-            raise UserError(f"{path}:{number}: index {shown}, but the training source has the lines 0 to {count - 1}")
-        yield number, int(index), text
 
 
 def _write_in_order(unordered: Path, spans_L: NDArray[np.int64], out: Path) -> None:

@@ -20,7 +20,7 @@ translation.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import regex
@@ -107,9 +107,6 @@ class Translation:
         return (*(() if self.failure is None else (self.failure,)), *self.cleanings)
 
 
-NO_ANSWER = Translation("", "no_answer")
-
-
 @dataclass(frozen=True)
 class LanguageCheck:
     """Check that a text is in the target language.
@@ -125,19 +122,26 @@ class LanguageCheck:
         """Name of the method, on which failures depend."""
         return "script" if self._identifier is None else "py3langid"
 
-    def is_other(self, text: str) -> bool:
-        """Return whether a text is in another language than the target language."""
-        target = self.direction.target
-        if sum(map(str.isalpha, text)) < _MIN_LETTERS:
-            return False
+    def find_others(self, texts: Sequence[str]) -> list[bool]:
+        """Return for each text whether it is in another language than the target language."""
+        target, others = self.direction.target, [False] * len(texts)
         letters = native_characters(script_of(target))
-        if letters is not None and script_share(LineText(text), letters) < _MIN_SCRIPT:
-            return True
-        if self._identifier is None:
-            return False
-        probabilities_NL = self._identifier.probabilities([text])
-        share = share_of(self._identifier, probabilities_NL, parse_language(target).language)
-        return float(share[0]) < _MIN_SHARE
+        long = [place for place, text in enumerate(texts) if sum(map(str.isalpha, text)) >= _MIN_LETTERS]
+        if letters is not None:
+            for place in long:
+                others[place] = script_share(LineText(texts[place]), letters) < _MIN_SCRIPT
+        left = [place for place in long if not others[place]]
+        if self._identifier is not None and left:
+            probabilities_NL = self._identifier.probabilities([texts[place] for place in left])
+            shares_N = share_of(self._identifier, probabilities_NL, parse_language(target).language)
+            for place, share in zip(left, shares_N.tolist(), strict=True):
+                others[place] = share < _MIN_SHARE
+        return others
+
+    @property
+    def is_english(self) -> bool:
+        """Whether the target language is English, so that a translation can be like what a model says itself."""
+        return parse_language(self.direction.target).language == "en"
 
     @cached_property
     def _identifier(self) -> Identifier | None:
@@ -152,11 +156,18 @@ class LanguageCheck:
         return {"direction": self.direction}  # without the model
 
 
-def find_translation(answer: Answer, source: str, check: LanguageCheck) -> Translation:
-    """Return the translation in the answer to one source sentence."""
-    text, cleanings = _clean(answer.text, source)
-    failure = _find_failure(text, answer.finish, source, check)
-    return Translation(" ".join(text.split()), failure, cleanings)
+def find_translations(answers: Sequence[Answer], sources: Sequence[str], check: LanguageCheck) -> list[Translation]:
+    """Return the translation in each answer, whose source sentence is given for each."""
+    found: list[Translation] = []
+    for answer, source in zip(answers, sources, strict=True):
+        text, cleanings = _clean(answer.text, source)
+        failure = _find_failure(text, answer.finish, source, is_english=check.is_english)
+        found.append(Translation(" ".join(text.split()), failure, cleanings))
+    whole = [place for place, each in enumerate(found) if each.failure is None]
+    for place, is_other in zip(whole, check.find_others([found[place].text for place in whole]), strict=True):
+        if is_other:
+            found[place] = replace(found[place], failure="wrong_language")
+    return found
 
 
 def _clean(text: str, source: str) -> tuple[str, tuple[Cleaning, ...]]:
@@ -185,22 +196,27 @@ def _is_quoted(text: str) -> bool:
     return text[-1] in closing and not any(mark in inside for mark in (text[0], text[-1]))
 
 
-def _find_failure(text: str, finish: str | None, source: str, check: LanguageCheck) -> AnswerFailure | None:
+def _find_failure(text: str, finish: str | None, source: str, *, is_english: bool) -> AnswerFailure | None:
+    """Return the first failure of a text, except for its language."""
     if finish == FILTERED:
         return "refusal"
-    if _REFUSAL.match(text) and _ABOUT_THE_TASK.search(text) and not _ABOUT_THE_TASK.search(source):
+    # "Please let me know." may be a translation into English, unless its length is not that of the source
+    is_likely = not (is_english and _agree_in_length(text, source))
+    if is_likely and _REFUSAL.match(text) and _ABOUT_THE_TASK.search(text) and not _ABOUT_THE_TASK.search(source):
         return "refusal"
     if finish == FINISHED_BY_LENGTH or _OPEN_REASONING.match(text):
         return "truncated"
-    if _CHATTER.search(text) and not _CHATTER.search(source):
+    if is_likely and _CHATTER.search(text) and not _CHATTER.search(source):
         return "chatter"
     if "\n" in text or "\r" in text:
         return "several_lines"
     if _has_unpaired_quote(text) and not any(mark in source for mark in _MARKS):
         return "quotes"
-    if _is_echoed(text, source):
-        return "echoed"
-    return "wrong_language" if check.is_other(text) else None
+    return "echoed" if _is_echoed(text, source) else None
+
+
+def _agree_in_length(text: str, source: str) -> bool:
+    return 0.6 * len(source) <= len(text) <= 1.5 * len(source) + 10
 
 
 def _has_unpaired_quote(text: str) -> bool:

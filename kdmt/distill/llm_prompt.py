@@ -24,7 +24,7 @@ _PLACEHOLDER = re.compile(r"\{([A-Za-z_]+)\}")
 _NAMES = ("source", "source_language", "target_language", "examples")
 _VARIANTS = {"Hans": "Simplified", "Hant": "Traditional"}
 _BYTES_PER_TOKEN = 3  # of UTF-8: fewer than tokenizers have for most languages, so that estimates are not too small
-_MORE_TOKENS = 32  # of an output, so that short sources have room
+MORE_TOKENS = 32  # of an output, so that short sources have room
 _LARGEST_FILE = 1 << 20  # bytes
 
 
@@ -111,7 +111,7 @@ def estimate_tokens(text: str) -> int:
 
 def max_output_tokens(source: str, ratio: float) -> int:
     """Return the maximum number of output tokens for a source text."""
-    return math.ceil(ratio * estimate_tokens(source)) + _MORE_TOKENS
+    return math.ceil(ratio * estimate_tokens(source)) + MORE_TOKENS
 
 
 def _read(path: Path, setting: str) -> str:

@@ -79,6 +79,7 @@ class MergeReport:
     indices: array[int] = field(default_factory=lambda: array("q"))  # index in the text of each written line
     weights: array[float] = field(default_factory=lambda: array("f"))  # of each written line, if the rule has weights
     of_teacher: bytearray = field(default_factory=bytearray)  # for each written line, 1 if it is not a reference
+    quality: dict[str, object] | None = None  # facts on a filter by an external scorer
 
     def keep(self, is_kept: NDArray[np.bool_], *, failure: str) -> None:
         """Keep only the written lines of the mask; count the others as dropped for this failure."""

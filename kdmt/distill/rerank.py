@@ -93,11 +93,20 @@ class Features:
 
 
 def _scores(_: Features, candidates: Sequence[Candidate], __: Line) -> list[float]:
-    return [each.score for each in candidates]
+    return _without_gaps([each.score for each in candidates])
 
 
 def _log_probs(features: Features, candidates: Sequence[Candidate], _: Line) -> list[float]:
-    return [each.score * each.length**features.lenpen for each in candidates]
+    return _without_gaps([each.score * each.length**features.lenpen for each in candidates])
+
+
+def _without_gaps(scores: Sequence[float]) -> list[float]:
+    """Return scores in which the candidates of other systems, whose scores are NaN, have the lowest of the teacher's.
+
+    If the teacher has none, all scores are 0.
+    """
+    lowest = min((score for score in scores if not math.isnan(score)), default=0.0)
+    return [lowest if math.isnan(score) else score for score in scores]
 
 
 def _lengths(_: Features, candidates: Sequence[Candidate], __: Line) -> list[float]:

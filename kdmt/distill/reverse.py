@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import heapq
 from pathlib import Path
 
 import numpy as np
@@ -10,10 +9,11 @@ from numpy.typing import NDArray
 
 from kdmt.config import Distill, Reverse, Text
 from kdmt.corpus.codec import TextCodec
+from kdmt.distill.dropping import best_of, drop_pairs
 from kdmt.distill.merge import MergeReport, Outputs
 from kdmt.distill.pair_scores import open_scorer, pair_tasks, read_pair_scores
 from kdmt.errors import UserError
-from kdmt.files import atomic_file, naming
+from kdmt.files import naming
 from kdmt.languages import Direction
 from kdmt.models.checkpoint_folder import checkpoint_sha256, resolve_checkpoint
 from kdmt.workers.open import open_executor
@@ -65,13 +65,7 @@ def drop_improbable(settings: Distill, folder: Path, files: Outputs, report: Mer
     entropies = _cross_entropies(settings, settings.reverse, folder, files)
     with naming(folder / SCORES):
         np.save(files.source.with_name(SCORES), entropies.astype("<f4"))
-    is_kept = _best(entropies, settings.reverse.drop_percent)
-    for path in (files.source, files.target, files.tags):
-        if path.exists():
-            _keep_lines(path, is_kept)
-    if files.choices.exists():
-        _keep_lines(files.choices, np.concatenate([[True], is_kept]))  # the first line has the names of the columns
-    _note_dropped(files.rejected, report, is_kept)
+    drop_pairs(files, report, best_of(-entropies, settings.reverse.drop_percent), failure=REVERSE)
 
 
 def _cross_entropies(settings: Distill, reverse: Reverse, folder: Path, files: Outputs) -> NDArray[np.float64]:
@@ -90,31 +84,3 @@ def _cross_entropies(settings: Distill, reverse: Reverse, folder: Path, files: O
         raise UserError(f"{folder.name}: the reverse model: {failed[0].error}")
     scores = read_pair_scores(tasks)
     return np.where(np.isnan(scores[:, 0]), np.inf, -scores[:, 0] / scores[:, 1])
-
-
-def _best(entropies: NDArray[np.float64], drop_percent: float) -> NDArray[np.bool_]:
-    """Return a mask that excludes the worst `drop_percent`; among equal scores, later lines are dropped first."""
-    dropped = int(len(entropies) * drop_percent / 100)
-    is_kept = np.ones(len(entropies), dtype=bool)
-    order = np.argsort(entropies, kind="stable")
-    is_kept[order[len(order) - dropped :]] = False
-    return is_kept
-
-
-def _keep_lines(path: Path, is_kept: NDArray[np.bool_]) -> None:
-    with atomic_file(path) as aside, path.open("rb") as source, aside.open("wb") as target:
-        target.writelines(line for line, kept in zip(source, is_kept.tolist(), strict=True) if kept)
-
-
-def _note_dropped(rejected: Path, report: MergeReport, is_kept: NDArray[np.bool_]) -> None:
-    """Add dropped pairs to the report and to the file of rejected lines, which is sorted by line."""
-    dropped = np.frombuffer(report.indices, dtype=np.int64)[~is_kept].tolist()
-    with (
-        atomic_file(rejected) as aside,
-        rejected.open(encoding="utf-8") as before,
-        aside.open("w", encoding="utf-8") as after,
-    ):
-        earlier = ((int(line.partition("\t")[0]), line) for line in before)
-        ours = ((index, f"{index}\t{REVERSE}\tdropped\n") for index in dropped)
-        after.writelines(line for _, line in heapq.merge(earlier, ours))
-    report.keep(is_kept, failure=REVERSE)

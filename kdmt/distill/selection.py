@@ -18,7 +18,7 @@ class Candidate:
 
     Attributes:
         words: text of the hypothesis.
-        score: natural logarithm of its probability, divided by length ** lenpen.
+        score: natural logarithm of its probability, divided by length ** lenpen; NaN for another system's.
         length: number of tokens, including </s>.
         given: scores from files of the user, one of each file; NaN if a file has none.
         count: number of times that the text was drawn from the teacher.
@@ -152,9 +152,15 @@ def _by_probability(candidates: Sequence[Candidate], _: Line, *, lenpen: float) 
 
 
 def probabilities(candidates: Sequence[Candidate], lenpen: float) -> list[float]:
-    """Return the teacher's probability of each candidate, renormalised to sum to 1."""
+    """Return the teacher's probability of each candidate, renormalised to sum to 1.
+
+    Candidates of other systems have no probability: they get 0, and equal shares if there are no others.
+    """
     log_probs = [candidate.score * candidate.length**lenpen for candidate in candidates]
+    log_probs = [-math.inf if math.isnan(log_prob) else log_prob for log_prob in log_probs]
     likeliest = max(log_probs)
+    if likeliest == -math.inf:
+        return [1 / len(candidates)] * len(candidates)
     shares = [math.exp(log_prob - likeliest) for log_prob in log_probs]
     total = math.fsum(shares)
     return [share / total for share in shares]

@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from kdmt.config import Decode, NATDecode, Sample
+from kdmt.config import Decode, NATDecode, Pool, Sample
 from kdmt.decode.engines.ctranslate2 import CTranslate2Engine
 from kdmt.decode.engines.ctranslate2_devices import batch_limits, compute_type_on
 from kdmt.distill.blocks import Block
 from kdmt.distill.decoding import SourceIds, Translate
+from kdmt.distill.pool import beam_of, pooled
 from kdmt.runtime import gpu_name, processor_type
 from kdmt.types import Hypothesis, Sampling
 from kdmt.workers.tasks import WorkerSpec
@@ -74,7 +75,30 @@ class CTranslate2Teacher:
             seed = block_seed(own.seed, block)
             return engine.sample(sources, settings, sampling_of(own), seed=seed, progress=progress)
 
-        return search if own is None else draw
+        def fill(
+            sources: SourceIds, numbers: list[int], block: Block, progress: Callable[[int], None]
+        ) -> list[list[Hypothesis]]:
+            del numbers
+            assert isinstance(own, Pool)
+            return pooled(
+                len(sources),
+                own,
+                search=lambda report: engine.decode(sources, beam_of(settings, own), progress=report),
+                draw=lambda report: engine.sample(
+                    sources,
+                    settings,
+                    sampling_of(own),
+                    seed=block_seed(own.seed, block),
+                    samples=own.samples,
+                    lenpen=settings.lenpen,
+                    progress=report,
+                ),
+                progress=progress,
+            )
+
+        if own is None:
+            return search
+        return fill if isinstance(own, Pool) else draw
 
     def made_with(self, spec: WorkerSpec) -> dict[str, object]:
         """See `Teacher.made_with`."""
@@ -121,6 +145,7 @@ class TorchTeacher:
             settings=self.settings,
             sampling=None if self.sample is None else sampling_of(self.sample),
             seed=0 if self.sample is None else self.sample.seed,
+            pool=self.sample if isinstance(self.sample, Pool) else None,
             search=self.search,
             iterations=self.iterations,
         )
@@ -137,7 +162,13 @@ class TorchTeacher:
 
 def sampling_of(sample: Sample) -> Sampling:
     """Return the settings in the form that `kdmt.decode.search.sampling` takes."""
-    return Sampling(temperature=sample.temperature, top_k=sample.top_k, top_p=sample.top_p)
+    return Sampling(
+        temperature=sample.temperature,
+        top_k=sample.top_k,
+        top_p=sample.top_p,
+        epsilon=sample.epsilon,
+        min_p=sample.min_p,
+    )
 
 
 def block_seed(seed: int, block: Block) -> int:

@@ -13,13 +13,14 @@ from pathlib import Path
 from typing import ClassVar
 
 from kdmt.checksum import known_sha256
-from kdmt.config import Distill, EndpointTeacher, ForeignTeacher, Sample
+from kdmt.config import Distill, EndpointTeacher, ForeignTeacher, LocalGenerator, LocalTranslator, Sample
 from kdmt.corpus.codec import check_vocabulary
 from kdmt.distill.candidates import FindFailures, ToWords, find_failures_of_tokens
 from kdmt.distill.chosen_teacher import ENGINE_FOLDER, SEARCH_SETTINGS, ChosenTeacher, plan_settings
 from kdmt.distill.decoding import BlockTask, Teacher
 from kdmt.distill.endpoint_teacher import EndpointModel
 from kdmt.distill.inputs import Inputs
+from kdmt.distill.local_text_teachers import LocalTextModel
 from kdmt.distill.sources import SourceText, Text
 from kdmt.distill.teacher_engines import CTranslate2Teacher, TorchTeacher
 from kdmt.errors import UserError
@@ -223,9 +224,16 @@ def choose_endpoint(settings: Distill, inputs: Inputs, _: Path) -> ChosenTeacher
     return EndpointModel.choose(settings, inputs)
 
 
+def choose_local_text_model(settings: Distill, inputs: Inputs, _: Path) -> ChosenTeacher:
+    """Return the model in CTranslate2's format that the settings name and that answers with text."""
+    return LocalTextModel.choose(settings, inputs)
+
+
 # type of an entry of `distill.teachers` -> (settings, text to translate, run of the pipeline's teacher) -> teacher
 TEACHERS: dict[type, Callable[[Distill, Inputs, Path], ChosenTeacher]] = {
     str: choose_own_teacher,
     ForeignTeacher: choose_huggingface_teacher,
     EndpointTeacher: choose_endpoint,
+    LocalGenerator: choose_local_text_model,
+    LocalTranslator: choose_local_text_model,
 }

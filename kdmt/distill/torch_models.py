@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
-from kdmt.config import Decode, NATDecode
+from kdmt.config import Decode, NATDecode, Pool
 from kdmt.cuda_options import configure_cuda
 from kdmt.decode.engines.nat import NATEngine
 from kdmt.decode.engines.pytorch import TorchEngine
-from kdmt.distill.decoding import Translate
+from kdmt.distill.blocks import Block
+from kdmt.distill.decoding import SourceIds, Translate
+from kdmt.distill.pool import beam_of, pooled
 from kdmt.models.checkpoint import load_model
 from kdmt.models.nonautoregressive import NATransformer
 from kdmt.models.transformer import Transformer
 from kdmt.runtime import use_threads
-from kdmt.types import Sampling
+from kdmt.types import Hypothesis, Sampling
 from kdmt.workers.tasks import WorkerSpec
 
 
@@ -26,6 +29,7 @@ def open_models(
     settings: Decode,
     sampling: Sampling | None,
     seed: int,
+    pool: Pool | None = None,
     search: NATDecode | None,
     iterations: int,
 ) -> Translate:
@@ -37,6 +41,7 @@ def open_models(
         settings: settings of the search.
         sampling: distribution from which translations are drawn; None to search for the best ones.
         seed: seed for drawing.
+        pool: settings of the pool of candidates to make; None to make one or several translations of one kind.
         search, iterations: decoding settings of a non-autoregressive model.
     """
     use_threads(spec.threads)
@@ -48,8 +53,46 @@ def open_models(
         nat = NATEngine(first, device=spec.device, search=search, iterations=iterations, precision="auto")
         return lambda sources, _, __, progress: nat.decode(sources, settings, progress=progress)
     engine = TorchEngine(first, others=others, device=spec.device, precision="auto")
+    if pool is not None and sampling is not None:
+        return partial(_fill, engine, settings, sampling, pool)
     if sampling is None:
         return lambda sources, _, __, progress: engine.decode(sources, settings, progress=progress)
     return lambda sources, numbers, _, progress: engine.sample(
         sources, numbers, settings, sampling, seed=seed, progress=progress
+    )
+
+
+def _fill(
+    engine: TorchEngine,
+    settings: Decode,
+    sampling: Sampling,
+    pool: Pool,
+    sources: SourceIds,
+    numbers: list[int],
+    _: Block,
+    progress: Callable[[int], None],
+) -> list[list[Hypothesis]]:
+    """Return the pool of each source."""
+    beam = beam_of(settings, pool)
+
+    def search(report: Callable[[int], None]) -> list[list[Hypothesis]]:
+        if pool.diverse is not None:
+            return engine.decode_diverse(sources, beam, pool.diverse, progress=report)
+        return engine.decode(sources, beam, progress=report)
+
+    return pooled(
+        len(sources),
+        pool,
+        search=search,
+        draw=lambda report: engine.sample(
+            sources,
+            numbers,
+            settings,
+            sampling,
+            seed=pool.seed,
+            samples=pool.samples,
+            lenpen=settings.lenpen,
+            progress=report,
+        ),
+        progress=progress,
     )

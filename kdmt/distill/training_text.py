@@ -21,6 +21,8 @@ from kdmt.distill.comparison import Comparison, ComparisonFacts
 from kdmt.distill.failures import FAILURES
 from kdmt.distill.inputs import Inputs
 from kdmt.distill.merge import MergeReport, Outputs, merge_candidates
+from kdmt.distill.quality import PAGE, QualityFilter, explain
+from kdmt.distill.quality import SCORES as QUALITY_SCORES
 from kdmt.distill.reverse import SCORES, drop_improbable
 from kdmt.distill.selection import Selector
 from kdmt.errors import UserError
@@ -33,6 +35,7 @@ _WORTH_A_PROCESS = 5000  # lines to compare: half a second
 NBEST, OFFSETS, SENTENCES, REJECTED = "nbest", "nbest.npy", "sentences.npy", "rejected"
 CHOICES = "choices.tsv"
 CANDIDATES = (NBEST, OFFSETS, SENTENCES)
+_FILTERS = (SCORES, QUALITY_SCORES, PAGE)  # files of the filters of pairs, if they are used
 
 
 @dataclass(frozen=True)
@@ -61,6 +64,7 @@ class TrainingTextWriter:
         tokenize: name of sacreBLEU's tokenizer for words of the target language.
         remove_bpe: type of subwords in the text, which are joined for BLEU; None if it has none.
         say: function that prints a line for the user.
+        quality: filter by an external scorer; None for none.
     """
 
     folder: Path
@@ -69,6 +73,7 @@ class TrainingTextWriter:
     tokenize: str
     remove_bpe: str | None
     say: Callable[[str], None]
+    quality: QualityFilter | None = None
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -89,6 +94,8 @@ class TrainingTextWriter:
                     np.save(self.folder / WEIGHTS, np.frombuffer(report.weights, dtype="<f4"))
             compared = None if comparison is None else comparison.facts()
         self.say(f"{self.folder.name}: {_summary(report, compared)}")
+        if report.quality is not None:
+            self.say(f"{self.folder.name}: {explain(report.quality)}")
         for line in _warning(report):
             self.say(f"{self.folder.name}: {line}")
         return _counts(report) | ({} if compared is None else compared.as_dict())
@@ -112,11 +119,13 @@ class TrainingTextWriter:
             workers=num_helpers(len(numbers_L), compared=targets.select.depth > 1),
         )
         drop_improbable(self.settings, self.folder, files, report)
+        if self.quality is not None:
+            self.quality.drop(self.inputs, files, report)
         return report
 
     def outputs(self) -> list[Path]:
         """Return the files of a training set that a manifest lists."""
-        names = (*CANDIDATES, REJECTED, CHOICES, WEIGHTS, SCORES)
+        names = (*CANDIDATES, REJECTED, CHOICES, WEIGHTS, *_FILTERS)
         return [
             *self.folder.glob("distilled.*"),
             *(self.folder / name for name in names if (self.folder / name).exists()),
@@ -126,7 +135,7 @@ class TrainingTextWriter:
     def _write_text(self, targets: Targets) -> MergeReport:
         with TemporaryDirectory(dir=self.folder, prefix=PARTIAL) as scratch:
             report = self.merge(targets, Path(scratch))
-            for name in (*self.names, SCORES):
+            for name in (*self.names, *_FILTERS):
                 if (Path(scratch) / name).exists():
                     (Path(scratch) / name).replace(self.folder / name)
                 else:
@@ -136,7 +145,7 @@ class TrainingTextWriter:
 
     def _require_words(self, report: MergeReport) -> None:
         kept_empty = report.failures["empty"] if self.settings.failures.empty == "keep" else 0
-        if report.num_lines <= kept_empty:  # fewer if the reverse model dropped some of them
+        if report.num_lines <= kept_empty:  # fewer if a filter dropped some of them
             failures = ", ".join(f"{name} {count:,}" for name, count in report.failures.items())
             raise UserError(
                 f"{self.folder.name}: none of {report.num_sentences:,} sentences has a translation to train on; "
@@ -204,6 +213,7 @@ def _counts(report: MergeReport) -> dict[str, object]:
         "failures": dict(report.failures),
         "replaced_by_reference": dict(report.replaced),
         "dropped": dict(report.dropped),
+        **({} if report.quality is None else {"quality": report.quality}),
     }
 
 

@@ -88,7 +88,7 @@ def resolve_checkpoint(path: Path) -> Path:
 
 
 def _preferred_name(run: Path) -> CheckpointName | None:
-    """Return the checkpoint of a run that its folder stands for, None if the folder is not a run."""
+    """Return the checkpoint of a run that its folder alone names, None if the folder is not a run."""
     choice = read_choice(run)
     if choice is not None:
         if (run / choice.checkpoint).exists():

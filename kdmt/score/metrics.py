@@ -1,4 +1,4 @@
-"""Table of metrics of translation quality: BLEU, chrF, chrF++ and TER as computed by sacreBLEU.
+"""Table of metrics of translation quality: BLEU, chrF, chrF++, TER and spBLEU by sacreBLEU.
 
 A score is a value with its signature, its direction and its range. To add a metric, write the function that creates its
 sacreBLEU object, add it to `METRICS`, and add its name to `ScoreMetric` in `kdmt.choices`, the names that
@@ -11,9 +11,11 @@ Every package can therefore use it: validation, selection among n-best hypothese
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -22,7 +24,7 @@ if TYPE_CHECKING:
     from sacrebleu.metrics.chrf import CHRF
     from sacrebleu.metrics.ter import TER
 
-Range = tuple[float, float | None]  # lowest and highest value; None for no upper bound
+Range = tuple[float | None, float | None]  # lowest and highest value; None for no bound
 
 
 @dataclass(frozen=True)
@@ -41,22 +43,22 @@ class Metric:
 
     Attributes:
         label: name in tables.
-        make: function that returns the sacreBLEU object for a tokenizer and a case setting; a metric may ignore the
-            tokenizer.
+        make: function that returns the sacreBLEU object for a tokenizer, a case setting and the path of the model of
+            spBLEU; a metric may ignore the tokenizer, and only spBLEU has a model.
         higher_is_better: whether a higher value is better.
         range: lowest and highest value.
         depends_on_tokens: whether tokenised and detokenised text have different scores, so that both are reported.
     """
 
     label: str
-    make: Callable[[str, bool], SacreMetric]
+    make: Callable[[str, bool, str | None], SacreMetric]
     higher_is_better: bool = True
     range: Range = (0.0, 100.0)
     depends_on_tokens: bool = False
 
     @property
     def worst(self) -> float | None:
-        """Value of the worst translation; None if lower is better and there is no upper bound."""
+        """Value of the worst translation; None if there is no bound on its side."""
         return self.range[0] if self.higher_is_better else self.range[1]
 
     def score(
@@ -67,6 +69,7 @@ class Metric:
         further: Sequence[Sequence[str]] = (),
         tokenize: str = "13a",
         lowercase: bool = False,
+        spbleu_model: str | None = None,
     ) -> MetricScore:
         """Return the corpus score of one system against one or more references per line.
 
@@ -76,6 +79,7 @@ class Metric:
             further: further references in the same form.
             tokenize: sacreBLEU's tokenizer: 13a, intl, none, zh, ja-mecab, ko-mecab, char.
             lowercase: compare without regard to case.
+            spbleu_model: path of the SentencePiece model of spBLEU.
 
         Raises:
             ValueError: if hypotheses and references differ in length or are empty.
@@ -85,7 +89,7 @@ class Metric:
                 raise ValueError(f"{len(hypotheses)} hypotheses against {len(each)} references")
         if not hypotheses:
             raise ValueError("there is no sentence to score")
-        metric = self.make(tokenize, lowercase)
+        metric = self.make(tokenize, lowercase, spbleu_model)
         value = metric.corpus_score(hypotheses, [references, *further]).score
         return self.with_direction(value, str(metric.get_signature()))
 
@@ -94,20 +98,26 @@ class Metric:
         return MetricScore(value, signature, self.higher_is_better, self.range)
 
 
-def _bleu(tokenize: str, lowercase: bool) -> BLEU:
+def _bleu(tokenize: str, lowercase: bool, _: str | None) -> BLEU:
     return bleu_metric(tokenize=tokenize, lowercase=lowercase)
 
 
-def _chrf(_: str, lowercase: bool) -> CHRF:
+def _chrf(_: str, lowercase: bool, __: str | None) -> CHRF:
     return chrf_metric(lowercase=lowercase)
 
 
-def _chrf_plus_plus(_: str, lowercase: bool) -> CHRF:
+def _chrf_plus_plus(_: str, lowercase: bool, __: str | None) -> CHRF:
     return chrf_metric(lowercase=lowercase, word_order=2)
 
 
-def _ter(tokenize: str, lowercase: bool) -> TER:
+def _ter(tokenize: str, lowercase: bool, _: str | None) -> TER:
     return ter_metric(tokenize=tokenize, lowercase=lowercase)
+
+
+def _spbleu(_: str, lowercase: bool, model: str | None) -> BLEU:
+    if model is None:
+        raise ValueError("spBLEU needs the path of its SentencePiece model")
+    return spbleu_metric(model=model, lowercase=lowercase)
 
 
 # name in settings and files -> metric, in the order of the tables
@@ -116,6 +126,7 @@ METRICS: dict[str, Metric] = {
     "chrf": Metric("chrF", _chrf),
     "chrf++": Metric("chrF++", _chrf_plus_plus, depends_on_tokens=True),
     "ter": Metric("TER", _ter, higher_is_better=False, range=(0.0, None), depends_on_tokens=True),
+    "spbleu": Metric("spBLEU", _spbleu, depends_on_tokens=True),
 }
 DEFAULT_METRICS = ("bleu", "chrf")
 _MAIN_METRIC = "bleu"
@@ -193,3 +204,37 @@ def ter_metric(*, tokenize: str, lowercase: bool) -> TER:
 
     is_cjk = tokenize in _CJK_TOKENIZERS
     return TER(case_sensitive=not lowercase, normalized=is_cjk, asian_support=is_cjk)
+
+
+class _PieceTokenizer:
+    """Tokenizer for sacreBLEU that splits text into the pieces of a SentencePiece model.
+
+    sacreBLEU's own tokenizers of this kind download their models.
+    """
+
+    def __init__(self, model: str) -> None:
+        from sentencepiece import SentencePieceProcessor
+
+        path = Path(model)
+        self._processor = SentencePieceProcessor(model_file=model)
+        self._signature = f"spm-{path.stem}-{hashlib.sha256(path.read_bytes()).hexdigest()[:8]}"
+
+    def __call__(self, line: str) -> str:
+        return " ".join(self._processor.encode(line, out_type=str))
+
+    def signature(self) -> str:
+        return self._signature
+
+
+@lru_cache
+def spbleu_metric(*, model: str, lowercase: bool) -> BLEU:
+    """Return sacreBLEU's BLEU object for pieces of a SentencePiece model (Goyal et al. 2022). See `bleu_metric`.
+
+    Args:
+        model: path of the model, of which the signature has the beginning of the SHA-256.
+    """
+    from sacrebleu.metrics.bleu import BLEU
+
+    metric, tokenizer = BLEU(lowercase=lowercase, tokenize="none", force=True), _PieceTokenizer(model)
+    metric.tokenizer, metric.tokenizer_signature = tokenizer, tokenizer.signature()
+    return metric

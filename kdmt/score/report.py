@@ -16,14 +16,18 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text  # brackets in Text are not interpreted as markup
 
+from kdmt.choices import AgreementMetric
 from kdmt.files import write_text
 from kdmt.html_page import page_html, table_html
 from kdmt.models.checkpoint_choice import describe_updates
-from kdmt.score.metrics import main_metric, metric_label
+from kdmt.score.human_agreement import agreement
+from kdmt.score.metrics import METRICS, MetricScore, main_metric, metric_label
 from kdmt.score.pareto import Point, pareto_svg
+from kdmt.score.report_notes import NO_NOTES, ReportNotes
 from kdmt.score.score_files import Comparison, Missing, ScoreRow, TakenCheckpoint
 from kdmt.score.significance import mean_and_sd
 
+_NARROW = 10  # width of a range whose scores have four decimals
 _NUM_REFERENCES = re.compile(r"\bnrefs:([0-9]{1,4})\b")
 
 Group = list[ScoreRow]  # rows that differ only in the seed, shown as one line of a table
@@ -61,6 +65,7 @@ def render_table(
     comparisons: Sequence[Comparison] = (),
     *,
     missing: Sequence[Missing] = (),
+    extra: ReportNotes = NO_NOTES,
     width: int = 100,
     ascii_only: bool = False,
 ) -> str:
@@ -73,6 +78,7 @@ def render_table(
         rows: rows of scores.json.
         comparisons: comparisons for the columns of p-values; if empty, there are no such columns.
         missing: systems without scores, each shown as a line in the tables of scores.
+        extra: notes that follow from the settings.
         width: number of columns of the terminal. In a narrow terminal, names are wrapped; figures are not.
         ascii_only: whether to use only ASCII for lines and signs, for terminals without Unicode.
 
@@ -81,10 +87,10 @@ def render_table(
     """
     text = io.StringIO()
     console = Console(file=text, width=width, color_system=None, force_terminal=False, legacy_windows=False)
-    for table in _tables(rows, comparisons, missing):
+    for table in _tables(rows, comparisons, missing, extra):
         console.print(_rich_table(table, ascii_only=ascii_only), crop=False)
         console.print()
-    notes = "\n".join(_notes(rows, comparisons, missing))
+    notes = "\n".join(_notes(rows, comparisons, missing, extra))
     console.print(notes, soft_wrap=True, markup=False, highlight=False)
     drawn = _in_ascii(text.getvalue()) if ascii_only else text.getvalue()
     return "\n".join(line.rstrip() for line in drawn.splitlines()) + "\n"
@@ -96,6 +102,7 @@ def write_html(
     comparisons: Sequence[Comparison] = (),
     *,
     missing: Sequence[Missing] = (),
+    extra: ReportNotes = NO_NOTES,
     title: str = "Scores",
 ) -> None:
     """Write the tables and signatures of `render_table`, and plots of the main metric against speed, as an HTML page.
@@ -103,15 +110,18 @@ def write_html(
     Raises:
         ValueError: if there are no rows.
     """
-    tables = "\n".join([*(_html_table(table) for table in _tables(rows, comparisons, missing)), *_pictures(rows)])
-    notes = "\n".join(f"<p><code>{html.escape(note)}</code></p>" for note in _notes(rows, comparisons, missing))
+    drawn = [_html_table(table) for table in _tables(rows, comparisons, missing, extra)]
+    tables = "\n".join([*drawn, *_pictures(rows)])
+    notes = "\n".join(f"<p><code>{html.escape(note)}</code></p>" for note in _notes(rows, comparisons, missing, extra))
     write_text(path, page_html(title, f"{tables}\n{notes}"))
 
 
 # ------------------------------------------------------------------------------------------------------------ content
 
 
-def _tables(rows: Sequence[ScoreRow], comparisons: Sequence[Comparison], missing: Sequence[Missing]) -> list[_Table]:
+def _tables(
+    rows: Sequence[ScoreRow], comparisons: Sequence[Comparison], missing: Sequence[Missing], extra: ReportNotes
+) -> list[_Table]:
     if not rows:
         raise ValueError("there are no scores to report")
     names = [_Column("system", lambda group: group[0].system, is_figure=False)]
@@ -126,13 +136,43 @@ def _tables(rows: Sequence[ScoreRow], comparisons: Sequence[Comparison], missing
     for test_set in dict.fromkeys(row.test_set for row in rows):
         rows_here = [row for row in rows if row.test_set == test_set]
         comparisons_here = [comparison for comparison in comparisons if comparison.test_set == test_set]
-        columns = names + _score_columns(rows_here, comparisons_here)
+        columns = names + _score_columns(rows_here, comparisons_here, extra)
         title = f"{test_set}{_references_note(rows_here)}"
         tables.append(_Table(title, columns, _groups(rows_here), list(_missing_names(rows, missing))))
+        tables += _difference_tables(test_set, names, rows_here, comparisons_here, extra)
     return [
         *tables,
         _Table("size and speed (medians over test sets and seeds)", names + _cost_columns(rows), _groups(rows)),
     ]
+
+
+def _difference_tables(
+    test_set: str,
+    names: Sequence[_Column],
+    rows: Sequence[ScoreRow],
+    comparisons: Sequence[Comparison],
+    extra: ReportNotes,
+) -> Iterator[_Table]:
+    """Yield a table for each baseline: differences of scores, and how often people agree with such differences."""
+    metrics = [name for name in _metric_names(rows) if name in extra.agreement]
+    for baseline in dict.fromkeys(comparison.baseline for comparison in comparisons):
+        base = [row for row in rows if row.system == baseline]
+        groups = _groups(row for row in rows if row.system != baseline)
+        if metrics and base and groups:
+            cells = {metric: partial(_difference, metric, extra.agreement[metric], base) for metric in metrics}
+            columns = [_Column(_column_label(metric, extra), cells[metric], is_score=True) for metric in metrics]
+            title = f"{test_set}: differences from {baseline} (share of people's judgements that agree)"
+            yield _Table(title, [*names, *columns], groups)
+
+
+def _difference(metric: str, known_as: AgreementMetric, base: Sequence[ScoreRow], group: Group) -> str:
+    """Return the difference of means over seeds, from the baseline with the same way of decoding, or its first one."""
+    alike = [row for row in base if _way(row) == _way(group[0])] or [row for row in base if _way(row) == _way(base[0])]
+    own, other = ([row.scores[metric] for row in each if metric in row.scores] for each in (group, alike))
+    if not own or not other:
+        return ""
+    difference = statistics.fmean(score.value for score in own) - statistics.fmean(score.value for score in other)
+    return f"{difference:+.{_digits(own[0])}f} ({agreement(difference, known_as):.0f}%)"
 
 
 def _references_note(rows: Iterable[ScoreRow]) -> str:
@@ -162,15 +202,17 @@ def _way(row: ScoreRow) -> str:
     return str(row.beam) if row.iterations is None else f"{row.iterations} it."
 
 
-def _score_columns(rows: Sequence[ScoreRow], comparisons: Sequence[Comparison]) -> list[_Column]:
+def _score_columns(rows: Sequence[ScoreRow], comparisons: Sequence[Comparison], extra: ReportNotes) -> list[_Column]:
     columns = []
     for name in _metric_names(rows):
-        columns.append(_Column(metric_label(name), partial(_mean_score, name), is_score=True))
+        columns.append(_Column(_column_label(name, extra), partial(_mean_score, name), is_score=True))
         if any(name in row.second_scores for row in rows):
             columns.append(_Column(_second_label(name), partial(_mean_second_score, name), is_score=True))
     for baseline in dict.fromkeys(comparison.baseline for comparison in comparisons):
         against = [comparison for comparison in comparisons if comparison.baseline == baseline]
         columns.append(_Column(f"p against\n{baseline}", partial(_p_values, against, _main_metric(rows))))
+        for name in _external_names(rows):
+            columns.append(_Column(f"p ({name})\nagainst {baseline}", partial(_p_values, against, name)))
     return columns
 
 
@@ -179,8 +221,18 @@ def _metric_names(rows: Iterable[ScoreRow]) -> list[str]:
     return list(dict.fromkeys(name for row in rows for name in row.scores))
 
 
+def _external_names(rows: Iterable[ScoreRow]) -> list[str]:
+    """Return the names of the external scorers in the rows."""
+    return [name for name in _metric_names(rows) if name not in METRICS]
+
+
 def _main_metric(rows: Iterable[ScoreRow]) -> str:
     return main_metric(_metric_names(rows))
+
+
+def _column_label(name: str, extra: ReportNotes) -> str:
+    """Return the heading of a metric, with a mark if it chose training targets."""
+    return f"{metric_label(name)}{'*' if name in extra.chose else ''}"
 
 
 def _second_label(name: str) -> str:
@@ -188,7 +240,14 @@ def _second_label(name: str) -> str:
 
 
 def _mean_score(metric: str, group: Group) -> str:
-    return _mean([row.scores[metric].value for row in group if metric in row.scores])
+    scores = [row.scores[metric] for row in group if metric in row.scores]
+    return _mean([score.value for score in scores], digits=max(map(_digits, scores), default=2))
+
+
+def _digits(score: MetricScore) -> int:
+    """Return the number of decimals of a score, more for a narrow range."""
+    low, high = score.range
+    return 4 if low is not None and high is not None and high - low <= _NARROW else 2
 
 
 def _mean_second_score(metric: str, group: Group) -> str:
@@ -215,11 +274,11 @@ def _engine(row: ScoreRow) -> str:
     return f"{row.engine} {row.compute_type}, {row.threads} thread{'s' if row.threads != 1 else ''}"
 
 
-def _mean(values: Sequence[float]) -> str:
+def _mean(values: Sequence[float], *, digits: int = 2) -> str:
     if not values:
         return ""
     mean, sd = mean_and_sd(values)
-    return f"{mean:.2f}" if sd is None else f"{mean:.2f} ± {sd:.2f}"
+    return f"{mean:.{digits}f}" if sd is None else f"{mean:.{digits}f} ± {sd:.{digits}f}"
 
 
 def _median(values: Sequence[float]) -> str:
@@ -240,7 +299,9 @@ def _p_values(comparisons: Iterable[Comparison], metric: str, group: Group) -> s
     return low if low == high else f"{low}–{high}"
 
 
-def _notes(rows: Sequence[ScoreRow], comparisons: Sequence[Comparison], missing: Sequence[Missing]) -> list[str]:
+def _notes(
+    rows: Sequence[ScoreRow], comparisons: Sequence[Comparison], missing: Sequence[Missing], extra: ReportNotes
+) -> list[str]:
     """Return the signatures of all scores in the tables, and notes on how the figures were measured."""
     signatures = []
     for name in _metric_names(rows):
@@ -248,12 +309,22 @@ def _notes(rows: Sequence[ScoreRow], comparisons: Sequence[Comparison], missing:
         second = [row.second_scores[name] for row in rows if name in row.second_scores]
         signatures += [(metric_label(name), score.signature) for score in first]
         signatures += [(_second_label(name), score.signature) for score in second]
-    main = _main_metric(rows)
-    p_label = f"p ({metric_label(main)}, paired bootstrap)"
-    signatures += [(p_label, each.p_values[main].signature) for each in comparisons if main in each.p_values]
+    for name in (_main_metric(rows), *_external_names(rows)):
+        p_label = f"p ({metric_label(name)}, paired bootstrap)"
+        signatures += [(p_label, each.p_values[name].signature) for each in comparisons if name in each.p_values]
     notes = [f"{name}: {signature}" for name, signature in dict.fromkeys(signatures)]
     errors = dict.fromkeys(name for row in rows for name, score in row.scores.items() if not score.higher_is_better)
-    notes += [f"{metric_label(name)} is a rate of errors: lower is better" for name in errors]
+    notes += [f"{metric_label(name)} is a rate of errors: lower is better" for name in errors if name in METRICS]
+    notes += [_external_note(name, rows) for name in _external_names(rows)]
+    for name in _metric_names(rows):
+        if name in extra.chose:
+            what = "; ".join(extra.chose[name])
+            notes.append(f"* {metric_label(name)} is no independent evidence where it chose what is scored: {what}")
+    if comparisons and extra.agreement.keys() & set(_metric_names(rows)):
+        notes.append(
+            "the share of people's judgements that agree with a difference is that of Kocmi et al. (2024), for systems "
+            "of WMT; it does not replace p"
+        )
     engines = {_engine(row) for row in rows}
     if len(engines) == 1:
         notes.append(f"decoded with {engines.pop()}")
@@ -271,6 +342,14 @@ def _notes(rows: Sequence[ScoreRow], comparisons: Sequence[Comparison], missing:
         )
     notes += [f"missing: {each.system} seed {each.seed}: {each.missing}" for each in missing]
     return notes
+
+
+def _external_note(name: str, rows: Iterable[ScoreRow]) -> str:
+    """Return the direction and the range of an external scorer's scores."""
+    score = next(row.scores[name] for row in rows if name in row.scores)
+    low, high = ("no bound" if bound is None else f"{bound:g}" for bound in score.range)
+    direction = "higher" if score.higher_is_better else "lower"
+    return f"{name} is the mean of segment scores by an external scorer: {direction} is better, from {low} to {high}"
 
 
 def _checkpoint_note(taken: TakenCheckpoint) -> str:

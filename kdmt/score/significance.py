@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, cast
 from kdmt.score.metrics import DEFAULT_METRICS, METRICS
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
     from sacrebleu.significance import Result
 
 SEED = 12345  # default of sacreBLEU, so that its command line gives the same figures
@@ -49,6 +51,7 @@ def paired_bootstrap(
     tokenize: str = "13a",
     lowercase: bool = False,
     metrics: Sequence[str] = DEFAULT_METRICS,
+    spbleu_model: str | None = None,
 ) -> PairedBootstrap:
     """Compare each system with the baseline by paired bootstrap resampling (Koehn 2004), in one process.
 
@@ -70,6 +73,7 @@ def paired_bootstrap(
         seed: positive integer; for sacreBLEU, 0 means a different seed each time.
         tokenize, lowercase: as for `Metric.score`.
         metrics: names in `METRICS`.
+        spbleu_model: as for `Metric.score`.
 
     Raises:
         ValueError: if the baseline is unknown, a system differs in length from the references, there is no sentence,
@@ -82,16 +86,45 @@ def paired_bootstrap(
     from sacrebleu.significance import PairedTest
 
     ordered = [(baseline, systems[baseline]), *((name, systems[name]) for name in systems if name != baseline)]
-    made = {name: METRICS[name].make(tokenize, lowercase) for name in metrics}
-    with _sacrebleu_seed(seed):
-        test = PairedTest(ordered, made, [references, *further], test_type="bs", n_samples=samples, n_jobs=1)
-    signatures, results = test()
     systems_in_order = [name for name, _ in ordered]
     estimates, texts = {}, {}
-    for name, known in zip(made, test.metrics, strict=True):  # sacreBLEU uses other names, such as chrF2
+    for name in metrics:  # one at a time, because sacreBLEU has the same name for BLEU and spBLEU
+        made = {name: METRICS[name].make(tokenize, lowercase, spbleu_model)}
+        with _sacrebleu_seed(seed):
+            test = PairedTest(ordered, made, [references, *further], test_type="bs", n_samples=samples, n_jobs=1)
+        signatures, results = test()
+        (known,) = test.metrics  # sacreBLEU uses other names, such as chrF2
         estimates[name] = _estimates(systems_in_order, cast("list[Result]", results[known]))
         texts[name] = str(signatures[known])
     return PairedBootstrap(baseline, samples, seed, estimates, texts)
+
+
+def bootstrap_means(
+    baseline_N: NDArray[np.float64], system_N: NDArray[np.float64], *, samples: int = 1000, seed: int = SEED
+) -> float:
+    """Return the p-value of the difference of two systems' mean segment scores by paired bootstrap resampling.
+
+    The test and the formula are those of `paired_bootstrap`; a score of a test set is the mean of its segments.
+
+    Args:
+        baseline_N, system_N: scores of the same segments.
+
+    Raises:
+        ValueError: if the systems differ in length, there is no segment, or `samples` or `seed` is not positive.
+    """
+    import numpy as np
+
+    if len(baseline_N) != len(system_N) or not len(system_N):
+        raise ValueError(f"{len(system_N)} scores against {len(baseline_N)}")
+    if seed < 1 or samples < 1:
+        raise ValueError(f"seed ({seed}) and samples ({samples}) must be positive")
+    difference_N = system_N - baseline_N
+    observed = abs(float(difference_N.mean()))
+    if observed == 0:
+        return 1.0
+    random, count = np.random.default_rng(seed), len(difference_N)
+    drawn = np.array([abs(difference_N[random.integers(count, size=count)].mean()) for _ in range(samples)])
+    return (int(np.count_nonzero(drawn - drawn.mean() > observed)) + 1) / (samples + 1)
 
 
 def mean_and_sd(values: Sequence[float]) -> tuple[float, float | None]:

@@ -6,11 +6,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
 from kdmt.choices import CheckpointName
 from kdmt.models.checkpoint_choice import AUTO, read_choice, updates_of
 from kdmt.models.checkpoint_folder import resolve_name
 from kdmt.score.score_files import Comparison, PValue, TakenCheckpoint
-from kdmt.score.significance import paired_bootstrap
+from kdmt.score.significance import SEED, bootstrap_means, paired_bootstrap
 from kdmt.score.test_sets import TestSet
 
 
@@ -45,11 +48,25 @@ class SystemRun:
     engine: str
     compute_type: str
     hypotheses: list[str]
+    finished: Sequence[str] = ()  # the same as detokenised text, for external scorers
 
     @property
     def file(self) -> str:
         """Name of the translations, without the language."""
         return file_name(self.system, self.test_set, self.way)
+
+
+@dataclass(frozen=True)
+class SegmentScores:
+    """Scores of all runs by an external scorer.
+
+    Attributes:
+        signature: signature of the scorer.
+        of_run: file of a run -> score of each segment.
+    """
+
+    signature: str
+    of_run: dict[str, NDArray[np.float64]]
 
 
 def file_name(system: System, test_set: str, way: Way) -> str:
@@ -75,7 +92,12 @@ def taken_checkpoint(run: Path, checkpoint: CheckpointName) -> TakenCheckpoint:
 
 
 def compare_runs(
-    runs: Sequence[SystemRun], test_sets: Mapping[str, TestSet], *, baseline: str, samples: int
+    runs: Sequence[SystemRun],
+    test_sets: Mapping[str, TestSet],
+    *,
+    baseline: str,
+    samples: int,
+    segments: Mapping[str, SegmentScores] | None = None,
 ) -> list[Comparison]:
     """Compare every run with a run of the baseline by paired bootstrap resampling.
 
@@ -87,6 +109,7 @@ def compare_runs(
         test_sets: mapping from name to test set.
         baseline: name of a system.
         samples: number of resampled test sets.
+        segments: segment scores of each external scorer.
     """
     comparisons = []
     for run in runs:
@@ -95,11 +118,13 @@ def compare_runs(
         bases = [base for base in runs if (base.system.name, base.test_set) == (baseline, run.test_set)]
         alike = [base for base in bases if base.way == run.way] or bases[:1]
         base = next((base for base in alike if base.system.seed == run.system.seed), alike[0])
-        comparisons.append(_compare(base, run, test_sets[run.test_set], samples))
+        comparisons.append(_compare(base, run, test_sets[run.test_set], samples, segments or {}))
     return comparisons
 
 
-def _compare(base: SystemRun, run: SystemRun, test_set: TestSet, samples: int) -> Comparison:
+def _compare(
+    base: SystemRun, run: SystemRun, test_set: TestSet, samples: int, segments: Mapping[str, SegmentScores]
+) -> Comparison:
     found = paired_bootstrap(
         {base.system.name: base.hypotheses, run.system.name: run.hypotheses},
         test_set.first.references,
@@ -109,12 +134,16 @@ def _compare(base: SystemRun, run: SystemRun, test_set: TestSet, samples: int) -
         tokenize=test_set.first.tokenize,
         lowercase=test_set.first.lowercase,
         metrics=test_set.metrics,
+        spbleu_model=test_set.first.spbleu_model,
     )
     p_values = {}
     for metric, estimates in found.estimates.items():
         p_value = estimates[run.system.name].p_value
         assert p_value is not None, "only the baseline has no p-value"
         p_values[metric] = PValue(p_value, found.signatures[metric])
+    for scorer, scores in segments.items():
+        p_value = bootstrap_means(scores.of_run[base.file], scores.of_run[run.file], samples=samples)
+        p_values[scorer] = PValue(p_value, f"{scores.signature}|bs:{samples}|seed:{SEED}")
     return Comparison(
         test_set=run.test_set,
         system=run.system.name,

@@ -21,12 +21,18 @@ class References:
     tokenize: str  # sacreBLEU's tokenizer
     lowercase: bool = False
     further: Sequence[Sequence[str]] = ()  # further references, each with a line per sentence
+    spbleu_model: str | None = None  # path of the SentencePiece model of spBLEU
 
     def score(self, hypotheses: Sequence[str], metrics: Sequence[str]) -> dict[str, MetricScore]:
         """Return the score of hypotheses in the same form for each metric, given by its name."""
         return {
             name: METRICS[name].score(
-                hypotheses, self.references, further=self.further, tokenize=self.tokenize, lowercase=self.lowercase
+                hypotheses,
+                self.references,
+                further=self.further,
+                tokenize=self.tokenize,
+                lowercase=self.lowercase,
+                spbleu_model=self.spbleu_model,
             )
             for name in metrics
         }

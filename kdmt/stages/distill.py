@@ -10,12 +10,14 @@ distill/
     distilled.tags                  tags, if the training set has tags
     rejected                        index of a line, failure, action taken
     reverse.npy                     cross entropy of each pair by the reverse model, if there is one: float32
+    quality.npy, quality.html       score of each pair by the external scorer, if there is one: float64; its histogram
     data-bin/                       the distilled corpus, binarised with the teacher's vocabulary
 
+pool/                               candidates without a training text (`kdmt.stages.pool_work`)
 sampled/                            the same files for translations drawn from the teacher
 imported/                           the same files for translations of another system, without blocks
-interpolated/, mbr/, ...        other choices from distill/nbest, without nbest and blocks, with choices.tsv: the record
-                                of the candidate on each line and of the reason
+interpolated/, mbr/, ...        other choices from pool/nbest, or distill/nbest if there is no pool, without nbest and
+                                blocks, with choices.tsv: the record of the candidate on each line and of the reason
 reranked/                       also weights.json (weights of the features), valid/ (candidates of the validation set)
 
 This module plans; `kdmt.stages.distill_work` does the work. `kdmt.training_sets` is the table of training sets.
@@ -35,10 +37,11 @@ from kdmt.distill.block_size import ON_CPUS
 from kdmt.distill.chosen_teacher import ChosenTeacher
 from kdmt.distill.inputs import Inputs
 from kdmt.distill.noised import NOISED
+from kdmt.distill.quality import QualityFilter
 from kdmt.distill.reverse import reverse_inputs
 from kdmt.distill.target_choices import CHOICES
 from kdmt.distill.teachers import choose_teacher
-from kdmt.flow.manifest import Plan, file_input, make_plan, recorded_outputs
+from kdmt.flow.manifest import Plan, check_status, file_input, make_plan, recorded_outputs
 from kdmt.flow.shards import Shards
 from kdmt.flow.stage import Stage
 from kdmt.models.checkpoint_choice import AUTO
@@ -46,7 +49,7 @@ from kdmt.models.checkpoint_folder import resolve_name
 from kdmt.score.bleu_tokenizer import words_tokenizer
 from kdmt.stages.measures import prepared_corpus, recorded_tokenizer, with_ratio, with_tokenizer
 from kdmt.stages.workspace import Workspace
-from kdmt.training_sets import TRAINING_SETS, Origin, parts_of
+from kdmt.training_sets import TRAINING_SETS, Origin
 
 if TYPE_CHECKING:
     from kdmt.stages.distill_work import Choosing, Decoding, Importing, Job
@@ -61,8 +64,11 @@ _ON_CPUS: dict[str, tuple[object, object]] = {
     "distill.block_size": (None, ON_CPUS),
 }
 _CHECKPOINT = "distill.checkpoint"
-# fields of `distill` for the search for the best translations, on which sampling does not depend
-_SEARCH_SETTINGS = ("decode.beam", "decode.nbest", "decode.lenpen", "nat", "iterations")
+# origin of a training set -> fields of `distill` for the search for the best translations, on which it does not depend
+_WITHOUT_EFFECT: dict[Origin, tuple[str, ...]] = {
+    "sampling": ("decode.beam", "decode.nbest", "decode.lenpen", "nat", "iterations"),
+    "pool": ("decode.beam", "decode.nbest", "nat", "iterations"),
+}
 
 
 @dataclass(frozen=True)
@@ -72,7 +78,7 @@ class TextStage:
     Attributes:
         verify: function of (number of blocks, seed) that checks the training set and decodes some blocks again.
         shards: functions that make it in shards; None if one command makes it.
-    estimate: function that prints the requests that it still needs; None if the teacher does not make it.
+        estimate: function that prints the requests that it still needs; None if the teacher does not make it.
     """
 
     stage: Stage
@@ -96,10 +102,12 @@ def text_stages(workspace: Workspace, *, prepare: Stage, teacher: Stage) -> dict
 
     The teacher does not translate if students learn only from files and the corpus, and from at least one file.
     """
-    wanted = {part for _, student in workspace.config.trainings() for part in parts_of(student.data)}
+    wanted = {name for _, student in workspace.config.trainings() for name in student.data_names}
     origins = {TRAINING_SETS[name].origin for name in wanted}
     if not ("file" in origins and origins <= {"file", "corpus"}):
         wanted.add("distilled")
+    if workspace.config.distill.pool is not None:
+        wanted.add("pool")
     made: dict[str, TextStage] = {}
     for name, training_set in TRAINING_SETS.items():
         if name in wanted and training_set.origin in _BUILDERS:
@@ -110,18 +118,19 @@ def text_stages(workspace: Workspace, *, prepare: Stage, teacher: Stage) -> dict
 def inputs_of(workspace: Workspace, name: str = "distilled") -> Inputs:
     """Return the text that is distilled for a training set.
 
-    Choices read the text that the teacher translated for `distilled`. Translations from a file are of the corpus.
+    Choices read the text of their candidates. Translations from a file are of the corpus.
     """
     settings, origin = workspace.config.distill, TRAINING_SETS[name].origin
     inputs = Inputs(prepared_corpus(workspace), settings.monolingual)
     if settings.augment is None or origin == "file":
         return inputs
-    return replace(inputs, noised=workspace.training_set("distilled" if origin == "choice" else name) / NOISED)
+    translated = _candidates(settings) if origin == "choice" else name
+    return replace(inputs, noised=workspace.training_set(translated) / NOISED)
 
 
 def _work(workspace: Workspace, name: str) -> Decoding | Choosing | Reranking | Importing:
     """Return the work on one training set, with what it needs from the pipeline."""
-    from kdmt.stages import distill_work  # loads decoding, its workers and sacreBLEU
+    from kdmt.stages import distill_work, pool_work  # load decoding, its workers and sacreBLEU
 
     config, made = workspace.config, TRAINING_SETS[name]
     job = _job(workspace, workspace.training_set(name), inputs_of(workspace, name))
@@ -131,12 +140,14 @@ def _work(workspace: Workspace, name: str) -> Decoding | Choosing | Reranking | 
         if name == "reranked":
             scores = tuple(Path(files.train) for files in config.distill.rerank.files.values())
         tokenizer = partial(recorded_tokenizer, job.folder, config.prepare.text)
-        candidates = workspace.training_set("distilled")
+        candidates = workspace.training_set(_candidates(config.distill))
         choosing = distill_work.Choosing(job, name, candidates=candidates, scores=scores, tokenizer=tokenizer)
         return _reranking(workspace, choosing) if _tunes(config.distill, name) else choosing
     if made.origin == "file":
         assert file is not None
         return distill_work.Importing(job, file)
+    if made.origin == "pool":
+        return pool_work.Pooling(job, _teacher(workspace, name), config.distill.pool)
     sample = config.distill.sample if made.origin == "sampling" else None
     return distill_work.Decoding(job, _teacher(workspace, name), sample)
 
@@ -158,6 +169,7 @@ def _job(workspace: Workspace, folder: Path, inputs: Inputs) -> Job:
         tokenize=words_tokenizer(config.score, config.prepare.text, config.direction.target),
         remove_bpe=config.prepare.tokenizer.remove_bpe,
         say=workspace.say,
+        quality=_quality_filter(workspace),
     )
     return distill_work.Job(writer, config.prepare.text, workspace.resolved_config())
 
@@ -173,12 +185,24 @@ def _verify(workspace: Workspace, name: str, plan: Callable[[], Plan], blocks: i
     _work(workspace, name).verify(plan(), blocks, seed)
 
 
-def _choice_sections(settings: Distill) -> dict[str, Section]:
+def _choice_sections(workspace: Workspace) -> dict[str, Section]:
     """Return the sections that the choice among candidates depends on, for a plan."""
+    settings = workspace.config.distill
     sections: dict[str, Section] = {"distill.failures": settings.failures}
     if settings.reverse is not None:
         sections["distill.reverse"] = settings.reverse
-    return sections
+    quality = _quality_filter(workspace)
+    return sections if quality is None else sections | quality.sections()
+
+
+def _quality_filter(workspace: Workspace) -> QualityFilter | None:
+    return QualityFilter.of(workspace.config, workspace.scorers, workspace.say)
+
+
+def _filter_inputs(workspace: Workspace) -> dict[str, str]:
+    """Return the SHA-256 of the models that filter pairs, for a plan."""
+    quality = _quality_filter(workspace)
+    return reverse_inputs(workspace.config.distill.reverse) | ({} if quality is None else quality.inputs())
 
 
 def _prepared_inputs(prepare: Path, wanted: tuple[str, ...]) -> dict[str, str]:
@@ -198,6 +222,7 @@ def _decoding_stage(around: _Surroundings, name: str) -> TextStage:
     shards = Shards(
         begin=lambda made_from: _decoding(workspace, name).begin(made_from),
         make=lambda made_from, shard, shards: _decoding(workspace, name).make_shard(made_from, shard, shards),
+        is_begun=None if workspace.config.distill.augment is None else partial(_is_begun, workspace, name),
     )
     return TextStage(
         _stage(workspace, name, upstream, plan),
@@ -205,6 +230,13 @@ def _decoding_stage(around: _Surroundings, name: str) -> TextStage:
         shards,
         lambda: _decoding(workspace, name).estimate(plan()),
     )
+
+
+def _is_begun(workspace: Workspace, name: str, plan: Plan) -> bool:
+    """Return whether the folder of a training set is open for work, and has the changed text."""
+    noised = inputs_of(workspace, name).noised
+    state = check_status(workspace.training_set(name), plan).state
+    return state not in ("stale", "new") and noised is not None and noised.exists()
 
 
 def _decoding(workspace: Workspace, name: str) -> Decoding:
@@ -221,11 +253,14 @@ def _decoding_plan(workspace: Workspace, name: str) -> Plan:
     if settings.monolingual:
         wanted += ("data-bin/monolingual.", "monolingual.")
     inputs = _prepared_inputs(workspace.prepare, wanted)
-    inputs |= _teacher(workspace, name).inputs() | reverse_inputs(settings.reverse)
-    made_from = make_plan({"distill": settings}, {}, inputs)
+    inputs |= _teacher(workspace, name).inputs() | _filter_inputs(workspace)
+    if TRAINING_SETS[name].origin == "pool" and settings.pool is not None:
+        inputs |= {path: file_input(Path(path)) for path in settings.pool.systems.values()}
+    quality = _quality_filter(workspace)
+    sections = {} if quality is None else quality.sections()
+    made_from = make_plan({**sections, "distill": settings}, {}, inputs)
     left_out = [field for other, each in TRAINING_SETS.items() if other != name for field in each.own_settings]
-    if TRAINING_SETS[name].origin == "sampling":
-        left_out += _SEARCH_SETTINGS
+    left_out += _WITHOUT_EFFECT.get(TRAINING_SETS[name].origin, ())
     own = {key: value for key, value in made_from.settings.items() if not _is_below(key, left_out)}
     defaults = dict(made_from.defaults)
     own[_CHECKPOINT] = _checkpoint_name(workspace)
@@ -258,20 +293,21 @@ def _is_below(key: str, fields: Iterable[str]) -> bool:
 
 
 def _choosing_stage(around: _Surroundings, name: str) -> TextStage:
-    """Return a stage that chooses among the hypotheses of `distilled`."""
+    """Return a stage that chooses among the candidates of the pool or, if there is none, of `distilled`."""
     workspace, plan = around.workspace, partial(_choosing_plan, around.workspace, name)
-    stage = _stage(workspace, name, (around.prepare, around.made["distilled"].stage), plan)
+    candidates = around.made[_candidates(workspace.config.distill)].stage
+    stage = _stage(workspace, name, (around.prepare, candidates), plan)
     return TextStage(stage, partial(_verify, workspace, name, plan))
 
 
 def _choosing_plan(workspace: Workspace, name: str) -> Plan:
-    config, candidates = workspace.config, workspace.training_set("distilled")
-    settings = config.distill
+    config, settings = workspace.config, workspace.config.distill
+    candidates = workspace.training_set(_candidates(settings))
     inputs = {f"{candidates.name}/{file}": sha for file, sha in recorded_outputs(candidates).items()}
-    inputs |= reverse_inputs(settings.reverse)
+    inputs |= _filter_inputs(workspace)
     if (path := _file_of(settings, name)) is not None:
         inputs[str(path)] = file_input(path)
-    sections = _choice_sections(settings)
+    sections = _choice_sections(workspace)
     extra: dict[str, object] = {}
     for field in TRAINING_SETS[name].settings:
         value = getattr(settings, field)
@@ -286,6 +322,11 @@ def _choosing_plan(workspace: Workspace, name: str) -> Plan:
     return with_tokenizer(
         plan, workspace.training_set(name), config.score, config.prepare.text, config.direction.target
     )
+
+
+def _candidates(settings: Distill) -> str:
+    """Return the name in `TRAINING_SETS` of the candidates that sets of origin `choice` choose from."""
+    return "distilled" if settings.pool is None else "pool"
 
 
 def _reranking_plan(plan: Plan, settings: Rerank, corpus: PreparedCorpus) -> Plan:
@@ -311,14 +352,17 @@ def _tunes(settings: Distill, name: str) -> bool:
 
 def _reranking(workspace: Workspace, choosing: Choosing) -> Reranking:
     """Return the work on a training set whose weights are tuned on the validation set."""
-    from kdmt.stages import distill_work, rerank_work  # see `_work`
+    from kdmt.stages import distill_work, pool_work, rerank_work  # see `_work`
 
     config, inputs = workspace.config, Inputs(prepared_corpus(workspace), split="valid")
     job = _job(workspace, choosing.job.folder / rerank_work.VALID, inputs)
     teacher = choose_teacher(config.distill, inputs, workspace.teacher)
-    decoding = distill_work.Decoding(job, teacher, sample=None)
+    decoding, pool = distill_work.Decoding(job, teacher, sample=None), config.distill.pool
+    if pool is not None:  # candidates of other systems are those of the training set
+        decoding = pool_work.Pooling(job, teacher, pool.model_copy(update={"systems": {}}))
     scores = {name: files.valid for name, files in config.distill.rerank.files.items()}
-    return rerank_work.Reranking(choosing, decoding, partial(_decoding_plan, workspace, "distilled"), scores)
+    plan = partial(_decoding_plan, workspace, _candidates(config.distill))
+    return rerank_work.Reranking(choosing, decoding, plan, scores)
 
 
 def _file_of(settings: Distill, name: str) -> Path | None:
@@ -341,16 +385,17 @@ def _importing_plan(workspace: Workspace, name: str) -> Plan:
     path = _file_of(settings, name)
     assert path is not None
     inputs = _prepared_inputs(workspace.prepare, ("tokenizer/", "text.json", "dict.", "train.", "monolingual."))
-    inputs |= {str(path): file_input(path)} | reverse_inputs(settings.reverse)
+    inputs |= {str(path): file_input(path)} | _filter_inputs(workspace)
     extra: dict[str, object] = {"distill.monolingual": settings.monolingual}
     if settings.imported_sources:
         extra["distill.imported_sources"] = True
-    return with_ratio(make_plan(_choice_sections(settings), extra, inputs), settings, prepared_corpus(workspace))
+    return with_ratio(make_plan(_choice_sections(workspace), extra, inputs), settings, prepared_corpus(workspace))
 
 
 _BUILDERS: dict[Origin, Callable[[_Surroundings, str], TextStage]] = {
     "search": _decoding_stage,
     "sampling": _decoding_stage,
+    "pool": _decoding_stage,
     "choice": _choosing_stage,
     "file": _importing_stage,
 }

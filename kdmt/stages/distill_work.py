@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kdmt.checksum import file_sha256
-from kdmt.config import Distill, DistillAugment, Sample, Text
+from kdmt.config import Distill, DistillAugment, Pool, Sample, Text
 from kdmt.distill.block_size import block_size_of, choose_block_size
 from kdmt.distill.blocks import BLOCKS, fits
 from kdmt.distill.candidates import Written, read_scores, write_candidates
@@ -27,6 +27,7 @@ from kdmt.distill.decoding import BlockDecoder, BlockTask, missing_tasks, plan_t
 from kdmt.distill.endpoint_teacher import EndpointModel
 from kdmt.distill.imported import IMPORTING, write_imported
 from kdmt.distill.noised import NOISED, write_noised_text
+from kdmt.distill.pool_systems import SystemCandidates
 from kdmt.distill.reverse import check_reverse
 from kdmt.distill.selection import BEST
 from kdmt.distill.sources import Sources, find_sources
@@ -141,6 +142,11 @@ class Decoding:
         return self.folder / BLOCKS
 
     @property
+    def once(self) -> bool:
+        """Return whether a sentence that occurs on several lines is decoded once."""
+        return self.sample is None
+
+    @property
     def targets(self) -> Targets:
         """Targets that are the teacher's best hypotheses."""
         return Targets(self.folder, BEST)
@@ -198,6 +204,10 @@ class Decoding:
         elif again:
             numbers = ", ".join(str(task.number) for task in again)
             self.job.say(f"decoded again, the same: blocks {numbers} (--verify-seed {seed})")
+        self.verify_targets()
+
+    def verify_targets(self) -> None:
+        """Check that the training set follows from its candidates."""
         verify_text(self.job.writer, self.targets, recorded_outputs(self.job.folder))
 
     def estimate(self, plan: Plan) -> None:
@@ -225,7 +235,7 @@ class Decoding:
     def sources(self) -> Sources:
         """Find the distinct sentences and their lines."""
         open_text = self.teacher.opens_text()
-        return find_sources(open_text(), once=self.sample is None, workdir=self.folder)
+        return find_sources(open_text(), once=self.once, workdir=self.folder)
 
     def tasks(self, sources: Sources) -> list[BlockTask]:
         """Return a task for each block."""
@@ -241,6 +251,7 @@ class Decoding:
             open_text=self.teacher.opens_text(),
             folder=folder,
             made_from=self.made_from(plan),
+            is_pool=isinstance(self.sample, Pool),
         )
 
     def made_from(self, plan: Plan) -> dict[str, object]:
@@ -270,7 +281,13 @@ class Decoding:
             out=out / NBEST,
             out_offsets=out / OFFSETS,
             workers=num_helpers(len(sources)),
+            systems=self.systems(sources, out),
         )
+
+    def systems(self, sources: Sources, workdir: Path) -> list[SystemCandidates]:
+        """Return the candidates of other systems, sorted by sentence in the folder `workdir`."""
+        del sources, workdir
+        return []
 
     def decode(
         self, plan: Plan, sources: Sources, own: slice = slice(None), *, states: Sequence[Path] | None = None
@@ -309,17 +326,27 @@ class Decoding:
 
     def _merge(self, plan: Plan, sources: Sources, tasks: list[BlockTask]) -> None:
         written = self.put_candidates(plan, sources, tasks)
-        facts = self.job.writer.write(self.targets)
+        self.finish(plan, written, tasks)
+
+    def finish(self, plan: Plan, written: Written, tasks: list[BlockTask]) -> None:
+        """Write the training set and the manifest, once the candidates are there."""
+        facts = self.job.writer.write(self.targets) | self.facts_of(written, tasks)
+        self.job.finish(plan, facts, self.noised_files())
+
+    def noised_files(self) -> list[Path]:
+        """Return the files of the changed text, none if the text of the corpus is translated."""
+        noised = self.job.writer.inputs.noised
+        return [] if noised is None else [path for path in sorted(noised.rglob("*")) if path.is_file()]
+
+    def facts_of(self, written: Written, tasks: list[BlockTask]) -> dict[str, object]:
+        """Return the facts about the candidates for the manifest, and report them."""
         scores, lengths = _spread(written.scores_B), _spread(written.lengths_B)
-        facts |= {"scores": scores, "lengths": lengths, "blocks": _origins(written.made_with)}
-        facts |= self.teacher.facts(self.folder, tasks)
         self.job.say(
             "of the teacher's best, mean and 5th and 95th percentile: "
             f"score {_in_words(scores)}, tokens {_in_words(lengths)}"
         )
-        noised = self.job.writer.inputs.noised
-        more = [] if noised is None else [path for path in noised.rglob("*") if path.is_file()]
-        self.job.finish(plan, facts, more)
+        facts: dict[str, object] = {"scores": scores, "lengths": lengths, "blocks": _origins(written.made_with)}
+        return facts | self.teacher.facts(self.folder, tasks)
 
 
 def _keep_blocks(

@@ -13,7 +13,7 @@ from functools import partial
 from kdmt.flow.manifest import Plan, make_plan
 from kdmt.flow.stage import Stage
 from kdmt.objectives.model_checks import learns_from_cache
-from kdmt.stages.training_inputs import cache_made_from, data_names
+from kdmt.stages.training_inputs import cache_made_from
 from kdmt.stages.workspace import Workspace
 
 
@@ -22,10 +22,7 @@ def knowledge_stages(
 ) -> dict[str, Stage]:
     """Return a stage for each training set that a student learns from with a cache."""
     wanted = {
-        data
-        for _, student in workspace.config.trainings()
-        if learns_from_cache(student)
-        for data in data_names(student)
+        data for _, student in workspace.config.trainings() if learns_from_cache(student) for data in student.data_names
     }
     return {data: _stage(workspace, data, prepare, teacher, text) for data in sorted(wanted, reverse=True)}
 

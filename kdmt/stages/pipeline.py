@@ -17,7 +17,7 @@ from kdmt.stages.followers import Followers, join_stages
 from kdmt.stages.given_checkpoints import RUN_INPUTS, given_checkpoints
 from kdmt.stages.knowledge import knowledge_stages
 from kdmt.stages.prepare import prepare_shards, prepare_stage
-from kdmt.stages.score import check_language_model, score_stage
+from kdmt.stages.score import check_score_files, score_stage
 from kdmt.stages.training import student_stages, teacher_stage
 from kdmt.stages.workspace import Workspace
 
@@ -175,7 +175,7 @@ def run_command(workspace: Workspace, name: StageName, *, rebuild: bool, student
         UserError: if a model cannot be built, the student is unknown, or a stage before this one is not up to date.
     """
     check_architectures(workspace.config)
-    check_language_model(workspace.config.score)
+    check_score_files(workspace.config.score)
     stages = checked_stages(workspace)
     wanted = chosen_students(stages, student) if name == "student" else stages.groups[name]
     if not wanted:

@@ -763,15 +763,21 @@ def _write_held_out(work: Preparation, folder: Path, split: str, text: HeldOut, 
     for lang, process, lines in zip(work.direction.sides, processes, zip(*pairs, strict=True), strict=True):
         write_lines(folder / f"{split}.raw.{lang}", lines)
         write_lines(folder / f"{split}.{lang}", (process(line) for line in lines))
+    raw = folder / f"{split}.raw.{work.direction.target}"
     if text.raw_target is not None:
-        _write_reference(work, text.raw_target, folder / f"{split}.raw.{work.direction.target}", split, len(pairs))
+        _write_reference(work, text.raw_target, f"{setting}.raw_target", raw, split, len(pairs))
     for number, source in enumerate(text.references, start=1):
-        _write_reference(work, source, folder / f"{split}.raw{number}.{work.direction.target}", split, len(pairs))
+        path = raw.with_name(f"{split}.raw{number}.{work.direction.target}")
+        _write_reference(work, source, f"{setting}.references.{number - 1}", path, split, len(pairs))
 
 
-def _write_reference(work: Preparation, source: Source, path: Path, split: str, num_pairs: int) -> None:
-    """Write an untokenised reference of a held-out set."""
-    lines = tuple(source_lines(source, work.locations.fetch(source)))
+def _write_reference(work: Preparation, source: Source, setting: str, path: Path, split: str, num_pairs: int) -> None:
+    """Write an untokenised reference of a held-out set.
+
+    Args:
+        setting: YAML path of the reference.
+    """
+    lines = tuple(_naming_text(work, setting, source_lines(source, work.locations.fetch(source))))
     if len(lines) != num_pairs:
         raise UserError(f"{source.name} has {len(lines)} lines, {split} has {num_pairs}")
     write_lines(path, lines)

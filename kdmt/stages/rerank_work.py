@@ -78,7 +78,7 @@ class Reranking:
         job = self.choosing.job
         job.check()
         self.choosing.check_scores()
-        self.valid.teacher.check(None)
+        self.valid.teacher.check(self.valid.sample)
         job.begin(plan)
         self._decode_valid()
         self._require_scores()

@@ -15,7 +15,9 @@ from kdmt.flow.stage import Stage
 from kdmt.models.checkpoint_folder import checkpoint_sha256, resolve_checkpoint, resolve_name
 from kdmt.score.metrics import DEFAULT_METRICS
 from kdmt.score.report import render_table
+from kdmt.score.report_notes import report_notes
 from kdmt.score.score_files import Missing, ReportFiles, read_comparisons, read_scores
+from kdmt.score.scorers.segments import model_inputs
 from kdmt.score.systems import System
 from kdmt.stages.measures import bleu_tokenizer
 from kdmt.stages.workspace import Workspace
@@ -23,14 +25,15 @@ from kdmt.streams import shows_unicode
 from kdmt.terminal import printable
 
 
-def check_language_model(score: Score) -> None:
-    """Check that the language model exists, before anything is trained.
+def check_score_files(score: Score) -> None:
+    """Check that the language model and the model of spBLEU exist, before anything is trained.
 
     Raises:
-        UserError: if it does not exist; the message has the YAML path.
+        UserError: if one does not exist; the message has the YAML path.
     """
-    if score.nat.ctc_lm is not None and not Path(score.nat.ctc_lm).is_file():
-        raise UserError(f"score.nat.ctc_lm: {score.nat.ctc_lm}: no such file")
+    for setting, path in (("nat.ctc_lm", score.nat.ctc_lm), ("spbleu_model", score.spbleu_model)):
+        if path is not None and not Path(path).is_file():
+            raise UserError(f"score.{setting}: {path}: no such file")
 
 
 def score_stage(
@@ -75,9 +78,14 @@ def _plan(workspace: Workspace, systems: Sequence[System], missing: Sequence[Mis
         inputs[f"{system.name}/seed_{system.seed}"] = checkpoint_sha256(checkpoint)
     if settings.nat.ctc_lm is not None:
         inputs["score.nat.ctc_lm"] = known_sha256(Path(settings.nat.ctc_lm))
+    if settings.spbleu_model is not None:
+        inputs["score.spbleu_model"] = known_sha256(Path(settings.spbleu_model))
     extra: dict[str, object] = {"baseline": _baseline(workspace.config, systems)}
     extra["never trained"] = [f"{each.system} seed {each.seed}" for each in missing]
-    made = make_plan({"score": settings}, extra, inputs)
+    scorers = workspace.config.scorers_of_score
+    sections = {f"scorers.{name}": scorer for name, scorer in scorers.items()}
+    inputs |= model_inputs(scorers)
+    made = make_plan({"score": settings, **sections}, extra, inputs)
     result = dict(made.settings)
     result["metrics"] = result.pop("score.metrics")  # its name in records of versions that had no such setting
     # resolved, so that a record of 13a is up to date if `auto` resolves to 13a
@@ -99,7 +107,7 @@ def _baseline(config: Pipeline, systems: Sequence[System]) -> str:
     raw = [
         name
         for name in names
-        if name in config.students and all(stage.data == "raw" for _, stage in config.trainings_of(name))
+        if name in config.students and all(stage.data_names == ("raw",) for _, stage in config.trainings_of(name))
     ]
     return raw[0] if raw else "teacher"
 
@@ -110,6 +118,7 @@ def _show(workspace: Workspace) -> None:
     rows, missing = read_scores(reports.scores)
     comparisons = read_comparisons(reports.significance)
     width = shutil.get_terminal_size(fallback=(110, 24)).columns
-    table = render_table(rows, comparisons, missing=missing, width=width, ascii_only=not shows_unicode())
+    extra = report_notes(workspace.config)
+    table = render_table(rows, comparisons, missing=missing, extra=extra, width=width, ascii_only=not shows_unicode())
     workspace.show(printable(table, keep="\n"))
     workspace.show(printable(f"scores: {reports.scores}   report: {reports.page}   translations: {workspace.score}/"))

@@ -29,10 +29,12 @@ from kdmt.runtime import pick_device, use_threads
 from kdmt.score.latency import measure_speed
 from kdmt.score.metrics import MetricScore
 from kdmt.score.report import write_html
+from kdmt.score.report_notes import report_notes
 from kdmt.score.score_files import Missing, ReportFiles, ScoreRow, TakenCheckpoint, write_comparisons, write_scores
 from kdmt.score.systems import System, SystemRun, Way, compare_runs, file_name, taken_checkpoint
 from kdmt.score.test_sets import References, TestSet
 from kdmt.score.translations import Decoded, Translations
+from kdmt.stages.external_scores import add_external_scores
 from kdmt.stages.measures import bleu_tokenizer, spaced_sides, tokenizer_note
 from kdmt.stages.references import join_words, read_further, read_references
 from kdmt.stages.variants import TestText, scored_texts
@@ -75,10 +77,12 @@ def score_systems(
         pair for system in systems for pair in _score_system(workspace, system, threads, test_sets, texts, translations)
     ]
     rows, runs = [row for row, _ in scored], [run for _, run in scored]
-    comparisons = compare_runs(runs, test_sets, baseline=baseline, samples=config.score.bootstrap_samples)
+    rows, segments = add_external_scores(workspace, rows, runs)
+    samples = config.score.bootstrap_samples
+    comparisons = compare_runs(runs, test_sets, baseline=baseline, samples=samples, segments=segments)
     write_scores(reports.scores, rows, missing)
     write_comparisons(reports.significance, comparisons)
-    write_html(reports.page, rows, comparisons, missing=missing, title=config.name)
+    write_html(reports.page, rows, comparisons, missing=missing, extra=report_notes(config), title=config.name)
     files = [_text_file(workspace, run.file) for run in runs]
     decoded = [path for run in runs for path in translations.files(run.file)]
     finish(folder, plan, outputs=[*files, *decoded, *reports.all()], facts={"systems": len(systems)})
@@ -96,6 +100,7 @@ def _test_set(workspace: Workspace, text: TestText) -> TestSet:
         tokenize,
         lowercase,
         _further(workspace, text, as_words=as_words),
+        workspace.config.score.spbleu_model,
     )
     return TestSet(first, _second_form(workspace, text), workspace.config.score.metrics)
 
@@ -123,10 +128,11 @@ def _second_form(workspace: Workspace, text: TestText) -> References | None:
         text.references(workspace, lines, as_words=as_words),
         _further(workspace, text, as_words=as_words),
     )
+    model = workspace.config.score.spbleu_model
     if as_words:
         tokenize = "none" if spaced_sides(workspace)[1] else bleu_tokenizer(workspace)
-        return References(references, tokenize, further=further)
-    return References(references, bleu_tokenizer(workspace), processing.lowercase, further)
+        return References(references, tokenize, further=further, spbleu_model=model)
+    return References(references, bleu_tokenizer(workspace), processing.lowercase, further, model)
 
 
 # ----------------------------------------------------------------------------------------------------------- one system
@@ -167,7 +173,8 @@ def _score_system(
                 workspace.say(f"score: {where}: translated before, scored again")
             first, second = _both_forms(workspace, codec, decoded.words)
             write_lines(_text_file(workspace, file), first)
-            run = SystemRun(system, name, way, kind.library, kind.compute_type, first)
+            finished = first if score.detokenized else second
+            run = SystemRun(system, name, way, kind.library, kind.compute_type, first, finished)
             scores = test_set.score(first, second)
             row = _row(run, scores, decoded, taken, threads=threads, parameters=parameters, sha256=sha256)
             yield row, run

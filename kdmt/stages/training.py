@@ -18,7 +18,6 @@ from kdmt.objectives.model_checks import learns_from_cache
 from kdmt.stages.student_folder import at_work_on, point_to
 from kdmt.stages.training_inputs import (
     Job,
-    data_names,
     init_inputs,
     needs_teacher,
     reads_monolingual,
@@ -81,9 +80,9 @@ def student_stages(
         found = [prepare]
         if needs_teacher(student):
             found.append(teacher)
-        found += [text[data] for data in data_names(student) if data != "raw"]
+        found += [text[data] for data in student.data_names if data != "raw"]
         if learns_from_cache(student):
-            found += [knowledge[data] for data in data_names(student)]
+            found += [knowledge[data] for data in student.data_names]
         return tuple(found)
 
     stages: dict[int, tuple[Stage, ...]] = {}
@@ -109,12 +108,13 @@ def _jobs(workspace: Workspace, name: str, seed: int) -> Iterator[Job]:
             model=student.model,
             train=student.train,
             seed=seed,
-            data=data_names(student),
+            data=student.data_names,
             path=path,
             student=student,
             augment=student.augment,
             before=before,
             number=number,
+            shares=student.shares,
         )
         yield job
         before = job.folder

@@ -12,7 +12,7 @@ from kdmt.flow.manifest import Plan, check_status, recorded_outputs, recorded_pl
 from kdmt.models.checkpoint_folder import checkpoint_sha256, resolve_checkpoint, resolve_name
 from kdmt.objectives.model_checks import learns_from_cache, learns_from_running
 from kdmt.stages.workspace import Workspace
-from kdmt.training_sets import WEIGHTS, parts_of
+from kdmt.training_sets import WEIGHTS
 
 _BATCH_ORDER = "batch_order"  # name in the settings of a plan
 
@@ -25,6 +25,7 @@ class Job:
         name: name for messages.
         folder: folder of the run.
         data: names of training sets, which are concatenated in this order.
+        shares: share of each set in the pairs of an epoch; None to use all pairs in each epoch.
         path: YAML path of its settings.
         student: settings of a student or of one of its stages; None for the teacher.
         augment: changes of the training text, None for none.
@@ -43,6 +44,7 @@ class Job:
     augment: Augment | None = None
     before: Path | None = None
     number: int = 1
+    shares: tuple[float, ...] | None = None
 
     @property
     def first_checkpoint(self) -> Path | None:
@@ -50,11 +52,6 @@ class Job:
         if self.before is not None and self.student is not None:
             return resolve_checkpoint(self.before / self.student.begin_from)
         return None if self.train.init_from is None else resolve_checkpoint(Path(self.train.init_from))
-
-
-def data_names(student: Student) -> tuple[str, ...]:
-    """Return the names of a student's training sets, in the order in which they are concatenated."""
-    return parts_of(student.data)
 
 
 def reads_monolingual(student: Student | None) -> bool:
@@ -124,7 +121,7 @@ def teaching_inputs(workspace: Workspace, student: Student) -> dict[str, str]:
     for path in student.word_kd.teachers if student.word_kd is not None else ():
         inputs[f"teacher {path}"] = checkpoint_sha256(resolve_checkpoint(Path(path)))
     if learns_from_cache(student):
-        for data in data_names(student):
+        for data in student.data_names:
             recorded = recorded_outputs(workspace.knowledge(data))
             inputs[f"knowledge/{data}"] = recorded["knowledge.json"]  # this file has the SHA-256 of all blocks
     return inputs

@@ -45,7 +45,6 @@ from kdmt.stages.training_inputs import (
     Job,
     batch_order,
     cache_made_from,
-    data_names,
     reads_monolingual,
     takes_from_teacher,
     teacher_checkpoint,
@@ -118,7 +117,10 @@ def _open_progress(job: Job, ranks: Ranks) -> Progress:
 def _describe(data: BinarizedData) -> str:
     """Return the number of pairs for messages."""
     left_out = f" ({data.num_left_out:,} left out for their length)" if data.num_left_out else ""
-    return f"{len(data.kept):,} pairs{left_out}"
+    if data.mixture is None:
+        return f"{len(data.kept):,} pairs{left_out}"
+    sets = zip(data.mixture.sizes, data.mixture.sets, strict=True)
+    return f"{' + '.join(f'{float(size):,.0f} of {len(kept):,}' for size, kept in sets)} pairs an epoch{left_out}"
 
 
 def _training_data(
@@ -134,6 +136,7 @@ def _training_data(
         weights=_weights(workspace, job),
         sampling=_sampling(job, codec),
         augmentation=_augmentation(workspace, job, codec, data),
+        shares=job.shares,
     )
 
 
@@ -192,7 +195,14 @@ def _open_data(workspace: Workspace, name: str, split: str) -> ParallelData:
 def _weights(workspace: Workspace, job: Job) -> np.ndarray | None:
     """Return the weight of each sentence pair, float32 [pairs]; None if all weights are equal."""
     files = [workspace.training_set(name) / WEIGHTS for name in job.data]
-    return np.load(files[0]) if len(files) == 1 and files[0].exists() else None
+    if not any(file.exists() for file in files):
+        return None
+    sizes = [len(_open_data(workspace, name, "train")) for name in job.data]
+    weights = [
+        np.load(file) if file.exists() else np.ones(size, dtype=np.float32)
+        for file, size in zip(files, sizes, strict=True)
+    ]
+    return np.concatenate(weights)
 
 
 def _monolingual(workspace: Workspace, job: Job) -> MonolingualText | None:
@@ -211,10 +221,10 @@ def _knowledge(workspace: Workspace, student: Student | None) -> KnowledgeSource
     if student is None or student.word_kd is None or not learns_from_cache(student):
         return None
     caches = []
-    for data in data_names(student):
+    for data in student.data_names:
         caches.append(KnowledgeCache(workspace.knowledge(data)))
         caches[-1].check(cache_made_from(workspace, data))
-    return KnowledgeSource(caches, temperature=student.word_kd.temperature)
+    return KnowledgeSource(caches, temperature=student.word_kd.temperature, shares=student.shares)
 
 
 # -------------------------------------------------------------------------------------------------------------- models

@@ -40,6 +40,17 @@ class TestText:
         lines = self._source(workspace)
         return [source for source, _ in self._changed(workspace, lines, lines, as_words=True)]
 
+    def raw_texts(self, workspace: Workspace) -> tuple[list[str], list[str]]:
+        """Return the sources and the references as published, changed.
+
+        A variant with 'typos' may have other errors here than in `sources`, if text processing divides words.
+        """
+        sources, targets = (
+            read_lines(workspace.prepare / f"{self.split}.raw.{lang}") for lang in workspace.direction.sides
+        )
+        pairs = self._changed(workspace, sources, targets, as_words=False)
+        return [source for source, _ in pairs], [target for _, target in pairs]
+
     def references(self, workspace: Workspace, lines: Sequence[str], *, as_words: bool) -> list[str]:
         """Return changed references.
 

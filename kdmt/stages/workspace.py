@@ -62,6 +62,11 @@ class Workspace:
     def score(self) -> Path:
         return self.layout.folder("score")
 
+    @property
+    def scorers(self) -> Path:
+        """Return the folder of the caches and logs of external scorers."""
+        return self.layout.folder("scorers")
+
     def training_set(self, name: str) -> Path:
         """Return the folder of the stage that makes a training set; the set is in its `data-bin/train.*`."""
         return self.layout.folder(TRAINING_SETS[name].folder)

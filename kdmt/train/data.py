@@ -31,6 +31,7 @@ from kdmt.corpus.packing import PackingShape
 from kdmt.corpus.subword_sampling import SubwordSampling
 from kdmt.errors import UserError
 from kdmt.ranks import Ranks
+from kdmt.train.mixture import Mixture
 from kdmt.types import PAD
 
 _COMPILED_MULTIPLE = 8  # lengths are padded to multiples of it, so that a compiled model sees few different shapes
@@ -47,13 +48,14 @@ class BinarizedData:
         weights: float32 [pairs], weight of each pair.
         sampling: draws other subwords for the sentences of a batch, whose size is planned by those of the data-bin.
         augmentation: changes the text of some pairs of a batch before.
+        shares: share of each data-bin in the pairs of an epoch; None to use all pairs in each epoch.
 
     Attributes:
         num_left_out: number of pairs over the size limits.
         order: number of the sequence of orders of the batches, see `epoch_order`.
 
     Raises:
-        UserError: if no pair is within the size limits.
+        UserError: if no pair is within the size limits, or none of a data-bin that has a share.
     """
 
     def __init__(
@@ -67,6 +69,7 @@ class BinarizedData:
         weights: np.ndarray | None = None,
         sampling: SubwordSampling | None = None,
         augmentation: Augmentation | None = None,
+        shares: Sequence[float] | None = None,
     ) -> None:
         self.data, self.settings, self.seed, self.knowledge = data, settings, seed, knowledge
         self.monolingual, self.weights, self.sampling = monolingual, weights, sampling
@@ -80,6 +83,7 @@ class BinarizedData:
         )
         if not len(self.kept):
             raise UserError("no pair is within train.max_source_tokens and train.max_target_tokens")
+        self.mixture = None if shares is None else Mixture(self._kept_of_parts(), shares, seed=seed)
         self.packing = self._packing_shape() if settings.packing else None
 
     def epoch(self, epoch: int) -> Sequence[np.ndarray]:
@@ -93,12 +97,22 @@ class BinarizedData:
         return make_batches(
             self.data.src_sizes,
             self.data.tgt_sizes,
-            indices=self.kept,
+            indices=self.kept if self.mixture is None else self.mixture.pairs(max(epoch, 1), order=self.order),
             max_tokens=self.settings.max_tokens,
             seed=self.seed,
             epoch=epoch,
             packing=self.packing,
         )
+
+    def _kept_of_parts(self) -> list[np.ndarray]:
+        """Return the pairs of each data-bin that are within the size limits."""
+        parts = np.split(self.kept, np.searchsorted(self.kept, self.data.starts[1:-1]))
+        for (source, _), kept in zip(self.data.parts, parts, strict=True):
+            if not len(kept):
+                raise UserError(
+                    f"{source.prefix}: no pair is within train.max_source_tokens and train.max_target_tokens"
+                )
+        return parts
 
     def _packing_shape(self) -> PackingShape:
         assert self.data.tgt_sizes is not None

@@ -26,7 +26,9 @@ SETS = (
     "distill.engine=auto",
     "teacher.train.max_updates=20",
     "students.sampled={data: sampled}",
+    "distill.pool={beam: 2, samples: 4, epsilon: 0.05}",
 )
+STAGES = ("distill", "sampled", "pool")
 SLOWLY = 0.02  # seconds between two checks
 NUM_BLOCKS = 50
 
@@ -47,7 +49,7 @@ def inline(taught: Path) -> dict[str, str]:
     """Return the hashes of the files made by one process without interruptions."""
     run(taught, "distill", "tiny.yaml", sets=SETS)
     made = take_away(taught)
-    assert len([name for name in made if "/blocks/" in name]) == 2 * NUM_BLOCKS
+    assert len([name for name in made if "/blocks/" in name]) == len(STAGES) * NUM_BLOCKS
     return made
 
 
@@ -55,7 +57,7 @@ def inline(taught: Path) -> dict[str, str]:
 def _nothing_left(taught: Path) -> Iterator[None]:
     """Remove the files that a failed test has left."""
     yield
-    for stage in ("distill", "sampled"):
+    for stage in STAGES:
         shutil.rmtree(taught / "runs/tiny" / stage, ignore_errors=True)
 
 
@@ -70,7 +72,7 @@ def moments() -> random.Random:
 def take_away(folder: Path) -> dict[str, str]:
     """Remove the distilled files and return their hashes."""
     made = {}
-    for stage in ("distill", "sampled"):
+    for stage in STAGES:
         tree = hash_tree(folder / "runs/tiny" / stage)
         assert not [name for name in tree if ".partial" in name]
         # config.json records the settings of workers, which do not affect the result
@@ -119,7 +121,7 @@ def wait_for_the_end_of(pids: set[int]) -> None:
 
 
 def blocks(folder: Path) -> int:
-    return sum(len(list((folder / "runs/tiny" / stage / "blocks").glob("0*"))) for stage in ("distill", "sampled"))
+    return sum(len(list((folder / "runs/tiny" / stage / "blocks").glob("0*"))) for stage in STAGES)
 
 
 def processes(workers: int) -> tuple[str, ...]:
@@ -142,7 +144,7 @@ def test_shards_make_the_same_bytes(taught: Path, inline: dict[str, str]) -> Non
         _, err = process.communicate(timeout=TIMEOUT_SECONDS)
         assert process.returncode == 0, err
     run(taught, "distill", "tiny.yaml", "--shard", "1/3", sets=processes(2))
-    assert blocks(taught) == 2 * NUM_BLOCKS
+    assert blocks(taught) == len(STAGES) * NUM_BLOCKS
     run(taught, "distill", "tiny.yaml", sets=SETS)
     assert take_away(taught) == inline
 
@@ -207,6 +209,25 @@ def test_a_killed_driver_leaves_no_worker_and_loses_no_block(taught: Path, inlin
     _, err = run(taught, "distill", "tiny.yaml", sets=processes(1))
     assert f"{len(done)} of {NUM_BLOCKS} blocks are there" in err
     assert {path: path.stat().st_ino for path in done} == done
+    assert take_away(taught) == inline
+
+
+def test_a_pool_whose_driver_is_killed_three_times(taught: Path, inline: dict[str, str]) -> None:
+    folder = taught / "runs/tiny/pool/blocks"
+
+    def done() -> int:
+        return len(list(folder.glob("0*")))
+
+    for _ in range(3):
+        process, before = start(taught, "distill", "tiny.yaml", sets=processes(2)), done()
+        wait_until(lambda least=before + 5: done() > least, process)
+        family = family_of(process.pid)
+        process.kill()
+        process.communicate(timeout=TIMEOUT_SECONDS)
+        wait_for_the_end_of(family)
+        assert before < done() < NUM_BLOCKS
+    _, err = run(taught, "distill", "tiny.yaml", sets=processes(1))
+    assert "distill: up to date" in err
     assert take_away(taught) == inline
 
 

@@ -35,7 +35,7 @@ def test_source_and_target_of_different_length_are_refused() -> None:
     write_lines(path, [*read_lines(path), "ok", "uk"])
     with unharmed(*IN_PROGRESS):
         message = refused("prepare", "tiny.yaml")
-    assert message == "text/train.en has 80 lines, text/train.de has 82: they are no pairs"
+    assert message == "prepare.train.0: text/train.en has 80 lines, text/train.de has 82: they are no pairs"
 
 
 @pytest.mark.usefixtures("finished")
@@ -62,17 +62,18 @@ def test_invalid_utf8_is_refused_where_malformed_rows_are(name: str, line: int) 
     with unharmed(*IN_PROGRESS):
         result = kdmt("prepare", "tiny.yaml", "--set", "prepare.train.0.malformed=error")
     assert result.code == 2
-    assert result.err.endswith(f"kdmt: error: text/{name} line {line}: not UTF-8\n")
+    setting = {"train.de": "train.0", "test.en": "test.test"}[name]
+    assert result.err.endswith(f"kdmt: error: prepare.{setting}: text/{name} line {line}: not UTF-8\n")
 
 
 @pytest.mark.usefixtures("finished")
-@pytest.mark.parametrize("split", ["train", "valid", "test"])
-def test_an_empty_corpus_is_refused(split: str) -> None:
+@pytest.mark.parametrize(("split", "setting"), [("train", "train.0"), ("valid", "valid"), ("test", "test.test")])
+def test_an_empty_corpus_is_refused(split: str, setting: str) -> None:
     for lang in ("en", "de"):
         Path(f"text/{split}.{lang}").write_bytes(b"")
     with unharmed(*IN_PROGRESS):
         message = refused("prepare", "tiny.yaml")
-    assert message == f"text/{split}.en and text/{split}.de: the corpus is empty"
+    assert message == f"prepare.{setting}: text/{split}.en and text/{split}.de: the corpus is empty"
 
 
 @pytest.mark.usefixtures("finished")
@@ -154,7 +155,9 @@ def test_a_truncated_download_is_refused(monkeypatch: pytest.MonkeyPatch) -> Non
         take_source_from(url, hashlib.sha256(whole).hexdigest())
         with unharmed(*IN_PROGRESS):
             message = refused("prepare", "tiny.yaml")
-    assert message == f"{url}: truncated, 100 of {len(whole)} bytes came; they are kept, a rerun resumes"
+    assert (
+        message == f"prepare.train.0: {url}: truncated, 100 of {len(whole)} bytes came; they are kept, a rerun resumes"
+    )
     with serving(whole, announced=len(whole)) as again:  # from another location, but with the same content
         take_source_from(again, hashlib.sha256(whole).hexdigest())
         run_stages("prepare")
@@ -172,8 +175,8 @@ def test_a_download_with_other_content_is_refused(monkeypatch: pytest.MonkeyPatc
     found = hashlib.sha256(page).hexdigest()
     kept = Path(f"runs/downloads/{found[:16]}-train.en.gz")
     assert message == (
-        f"{url}: the sha256 of what came is {found}, expected {'0' * 64}; it is kept as {kept}, where it is "
-        "found if you correct the sha256"
+        f"prepare.train.0: {url}: the sha256 of what came is {found}, expected {'0' * 64}; it is kept as {kept}, "
+        "where it is found if you correct the sha256"
     )
     assert list(Path("runs/downloads").iterdir()) == [kept]
 
@@ -237,7 +240,7 @@ def test_an_initial_checkpoint_of_another_vocabulary_is_refused() -> None:
     (TINY / "teacher").rename("old")
     other_vocabulary()
     with unharmed():
-        message = refused("student", "tiny.yaml", sets=("students.raw.train.init_from=old",))
+        message = refused("student", "tiny.yaml", sets=("students.raw.train.init_from=old/average",))
     assert message.startswith("old/average/dict.en.txt does not match runs/tiny/prepare/dict.en.txt: ")
     assert " symbols against " in message
 
@@ -247,7 +250,7 @@ def test_an_initial_checkpoint_of_another_shape_is_refused() -> None:
     with unharmed():
         message = refused(
             *("student", "tiny.yaml"),
-            sets=("students.raw.train.init_from=runs/tiny/teacher", "students.raw.model.encoder_layers=2"),
+            sets=("students.raw.train.init_from=runs/tiny/teacher/average", "students.raw.model.encoder_layers=2"),
         )
     assert message.startswith("runs/tiny/teacher/average/model.safetensors: does not fit the model: encoder_layers.1.")
 

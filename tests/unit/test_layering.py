@@ -50,7 +50,8 @@ WITHOUT_TORCH = {
     *("cli", "api", "spawn"),
     *(f"commands.{name}" for name in ("clean", "find", "lock", "new", "pipeline_file", "run", "schema", "status")),
     *("score.metrics", "score.pareto", "score.score_files", "score.report", "score.significance", "score.systems"),
-    *("score.test_sets", "score.translations", "stages.score"),
+    *("score.human_agreement", "score.report_notes", "score.test_sets", "score.translations", "stages.score"),
+    *(f"score.scorers.{name}" for name in ("cache", "process", "segments", "adapters.chrf", "adapters.serving")),
     *(f"models.{name}" for name in ("architecture", "average_record", "checkpoint_folder", "description")),
     *(
         f"corpus.{name}"
@@ -86,6 +87,7 @@ WITHOUT_TORCH = {
     *("corpus.datasets.catalogue", "corpus.datasets.resolve"),
     *("decode.engines.ctranslate2", "decode.engines.engine", "decode.search.lengths"),
     *("interop.ctranslate2_folder", "interop.export_folder", "interop.exporters", "interop.onnx_folder"),
+    "interop.text_tokenizer",
     *(
         f"distill.{name}"
         for name in (
@@ -103,7 +105,7 @@ WITHOUT_TORCH = {
                 "similarity",
             ),
             *("chosen_teacher", "comparison", "imported", "inputs", "pair_scores", "reverse", "sources"),
-            *("target_choices", "teacher_engines", "teachers", "training_text", "verification"),
+            *("dropping", "quality", "target_choices", "teacher_engines", "teachers", "training_text", "verification"),
             *(
                 "answer_log",
                 "chat_client",
@@ -121,7 +123,16 @@ WITHOUT_TORCH = {
     *(
         f"stages.{name}"
         for name in (
-            *("distill", "distill_work", "followers", "given_checkpoints", "knowledge", "measures", "training"),
+            *(
+                "distill",
+                "distill_work",
+                "external_scores",
+                "followers",
+                "given_checkpoints",
+                "knowledge",
+                "measures",
+                "training",
+            ),
             *("training_inputs", "workspace"),
         )
     ),

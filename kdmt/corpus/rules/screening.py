@@ -47,6 +47,7 @@ _PLAIN_KINDS = bytes(
     else ord("a")
     for byte in range(256)
 )
+_SLACK = 1e-3  # of a distance, more than the errors of rapidfuzz, which computes with float32
 _LEAST_WITH_BLOCKS = 4  # equal characters in a row that are searched for at every second place or more
 
 
@@ -312,7 +313,7 @@ def _test_near_copy(rule: NearCopy, pairs: _Pairs) -> Flags:
     flags_N = (np.abs(lengths_N2[:, 0] - lengths_N2[:, 1]) <= most_N) & (np.abs(letters_N) <= most_N)
     indices = np.flatnonzero(flags_N).tolist()
     sides = ([side.lines[index] for index in indices] for side in (pairs.source, pairs.target))
-    limit = 1.0 - rule.settings.max + ROUNDING
+    limit = 1.0 - rule.settings.max + _SLACK
     flags_N[indices] = cpdist(*sides, scorer=Levenshtein.normalized_distance, score_cutoff=limit) <= limit
     return flags_N
 

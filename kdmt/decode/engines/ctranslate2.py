@@ -62,7 +62,8 @@ from kdmt.decode.engines.ctranslate2_devices import (
     is_out_of_memory,
     library_hint,
 )
-from kdmt.decode.engines.engine import EngineOptions, check_sentences, length_batches
+from kdmt.decode.engines.engine import EngineOptions, check_sentences, length_batches, limits_for_rows
+from kdmt.decode.engines.token_rejection import Rejection, Row
 from kdmt.decode.search.lengths import max_lengths, normalized_score
 from kdmt.errors import UserError, describe_error
 from kdmt.interop.ctranslate2_folder import ModelFolder
@@ -83,6 +84,8 @@ _OF_DEVICES = re.compile("CUDA|cuda|cuBLAS|cuDNN|NCCL|out of memory")
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
 _Parameters = ParamSpec("_Parameters")
+_Drawn = tuple[list[str], tuple[float, ...]]  # a sample, and the log-probability of each token and of </s>
+_LOGITS_AT_ONCE = 1 << 26  # 256 MiB of logits that CTranslate2 returns from one call
 # options of every search that are the same; each is set, because some defaults differ from fairseq's
 _SEARCH_OPTIONS: dict[str, Any] = {
     "max_batch_size": 0,
@@ -190,6 +193,8 @@ class CTranslate2Engine:
         self._folder, self._shortlist, self._frame = folder, shortlist, model.frame
         self._src_symbols, self._tgt_symbols, self._columns = model.src_symbols, model.tgt_symbols, model.vocabulary
         self._tgt_ids = {symbol: index for index, symbol in enumerate(self._tgt_symbols)}
+        self._column_of = {symbol: column for column, symbol in enumerate(self._columns)}
+        self._pad_column = self._column_of.get(SPECIALS[PAD])
         self._eos_column = self._columns.index(SPECIALS[EOS])
         self._min_len = 1 if self._frame.target_prefix else 0  # least number of tokens before </s> in every search
         self._threads: ThreadPoolExecutor | None = None
@@ -261,23 +266,28 @@ class CTranslate2Engine:
         sampling: Sampling,
         *,
         seed: int,
+        samples: int = 1,
+        lenpen: float = 1.0,
         progress: Callable[[int], None] | None = None,
     ) -> list[list[Hypothesis]]:
-        """Draw one translation of each source, with the distributions of `kdmt.decode.search.sampling`.
+        """Draw translations of each source, with the distributions of `kdmt.decode.search.sampling`.
 
-        The same call draws the same samples. The sample of a sentence depends on the other sources of the call, because
-        all of them take their random numbers from one generator.
+        The same call draws the same samples. The samples of a sentence depend on the other sources of the call, because
+        all of them take their random numbers from one generator. CTranslate2 has neither epsilon nor min-p sampling:
+        see `kdmt.decode.engines.token_rejection`.
 
         Args:
             sources: int [S] each, ending in </s>.
             settings: settings of which the maximum lengths and the batch limits are used.
             sampling: the distribution that samples are drawn from.
             seed: seed of CTranslate2's global generator.
+            samples: number of translations of each source; the limits of a batch count all of them.
+            lenpen: exponent of the length that divides the scores.
             progress: function called after each batch with the number of sentences in it.
 
         Returns:
-            For each source, in order, a list with its one sample, with the log-probability of each token. The
-            log-probabilities and the score are those of the model's own distribution, whatever `sampling` is.
+            For each source, in order, its samples, with the log-probability of each token. The log-probabilities and
+            the score are those of the model's own distribution, whatever `sampling` is.
 
         Raises:
             UserError: if a source is longer than the model can read; the message has its index.
@@ -288,31 +298,127 @@ class CTranslate2Engine:
         ctranslate2.set_random_seed(seed)
         # a generator is seeded when its thread starts: a new seed needs a new thread
         translator, _ = self._load(one_at_a_time=True)
-        found: list[list[Hypothesis]] = [[Hypothesis((), 0.0)] for _ in sources]
-        given = _Given([self._spell(source) for source in sources], self._max_lens(sources, settings), settings)
-        for max_len, batch in given.batches_alike(range(len(sources))):
-            # CTranslate2 does not translate a source that has only </s>
-            indices = [index for index in batch if len(sources[index]) > 1]
-            samples = self._sample_batch(translator, _of(given.sources, indices), max_len, sampling)
-            for index, sample in zip(indices, samples, strict=True):
-                found[index] = [sample]
-            if progress is not None:
-                progress(len(batch))
+        given = _Given(
+            [self._spell(source) for source in sources],
+            self._max_lens(sources, settings),
+            limits_for_rows(settings, samples),
+        )
+        # CTranslate2 does not translate a source that has only </s>
+        indices = [index for index, source in enumerate(sources) if len(source) > 1]
+        progress = progress or _keep_silent
+        if sampling.epsilon or sampling.min_p:
+            rule = Rejection(sampling, self._eos_column, self._pad_column, np.random.default_rng(seed))
+            drawn = self._draw_restricted(translator, given, indices, rule, samples, progress)
+        else:
+            drawn = self._draw_and_score(translator, given, indices, sampling, samples, progress)
+        if len(indices) < len(sources):
+            progress(len(sources) - len(indices))
+        return [
+            [
+                Hypothesis(self._read(tokens), normalized_score(sum(log_probs), len(log_probs), lenpen), log_probs)
+                for tokens, log_probs in drawn[index]
+            ]
+            if index in drawn
+            else [Hypothesis((), 0.0)] * samples
+            for index in range(len(sources))
+        ]
+
+    def _draw_and_score(
+        self,
+        translator: Translator,
+        given: _Given,
+        indices: list[int],
+        sampling: Sampling,
+        samples: int,
+        progress: Callable[[int], None],
+    ) -> dict[int, list[_Drawn]]:
+        """Draw samples of each source, and compute the log-probabilities of the distinct ones."""
+        found = {}
+        for max_len, batch in given.batches_alike(indices):
+            drawn = self._draw(translator, _of(given.sources, batch), max_len, sampling, samples)
+            distinct = [list(dict.fromkeys(map(tuple, own))) for own in drawn]
+            owners = [given.sources[index] for index, own in zip(batch, distinct, strict=True) for _ in own]
+            scores = iter(self._score(owners, [list(tokens) for own in distinct for tokens in own]))
+            for index, rows, own in zip(batch, drawn, distinct, strict=True):
+                log_probs = {tokens: tuple(next(scores).tolist()) for tokens in own}
+                found[index] = [(tokens, log_probs[tuple(tokens)]) for tokens in rows]
+            progress(len(batch))
         return found
 
-    def _sample_batch(
-        self, translator: Translator, sources: list[list[str]], max_len: int, sampling: Sampling
-    ) -> Iterator[Hypothesis]:
-        """Yield a sample for each source, with the log-probabilities of the model's own distribution."""
-        drawn = self._draw(translator, sources, max_len, sampling)
-        for tokens, log_probs in zip(drawn, self._score(sources, drawn), strict=True):
-            own = tuple(log_probs.tolist())
-            yield Hypothesis(self._read(tokens), normalized_score(sum(own), len(own), 1.0), own)
+    def _draw_restricted(
+        self,
+        translator: Translator,
+        given: _Given,
+        indices: list[int],
+        rule: Rejection,
+        samples: int,
+        progress: Callable[[int], None],
+    ) -> dict[int, list[_Drawn]]:
+        """Draw samples of each source from a distribution that CTranslate2 does not have, with log-probabilities."""
+        rows = {index: [Row(index, given.max_lens[index]) for _ in range(samples)] for index in indices}
+        for _, batch in given.batches_alike(indices):
+            self._extend_rows(translator, given, [row for index in batch for row in rows[index]], rule)
+            progress(len(batch))
+        largest = given.settings.batch_size * samples
+        while active := [row for index in indices for row in rows[index] if not row.has_ended]:
+            active.sort(key=lambda row: (row.max_len, row.source, row.tokens))
+            for start in range(0, len(active), largest):
+                self._extend_rows(translator, given, active[start : start + largest], rule)
+        return {
+            index: [([self._columns[token] for token in row.tokens[:-1]], tuple(row.log_probs)) for row in own]
+            for index, own in rows.items()
+        }
+
+    def _extend_rows(self, translator: Translator, given: _Given, rows: list[Row], rule: Rejection) -> None:
+        """Continue rows. Those with the same source and tokens are drawn together."""
+        steps = max(row.max_len for row in rows) + 1
+        size = max(1, _LOGITS_AT_ONCE // (len(self._columns) * steps))
+        alike: dict[tuple[int, ...], list[Row]] = {}
+        for place, row in enumerate(rows):
+            alike.setdefault((place // size, row.source, *row.tokens), []).append(row)
+        for _, group in groupby(sorted(alike.values(), key=len), key=lambda own: len(own)):
+            owners = list(group)
+            per_call = max(1, size // len(owners[0]))
+            for start in range(0, len(owners), per_call):
+                self._continue(translator, given, owners[start : start + per_call], steps, rule)
+
+    def _continue(
+        self, translator: Translator, given: _Given, owners: list[list[Row]], steps: int, rule: Rejection
+    ) -> None:
+        """Draw continuations in one call of CTranslate2.
+
+        Args:
+            owners: lists of equal size, each of rows with the same source and tokens.
+            steps: maximum number of tokens.
+        """
+        forced = self._frame.target_prefix
+        prefixes = [[*forced, *(self._columns[token] for token in rows[0].tokens)] for rows in owners]
+        results = self._run(
+            translator.translate_batch,
+            [given.sources[rows[0].source] for rows in owners],
+            prefixes,
+            max_batch_size=0,
+            beam_size=1,
+            num_hypotheses=len(owners[0]),
+            end_token=SPECIALS[EOS],
+            return_end_token=True,
+            return_logits_vocab=True,
+            max_input_length=0,
+            max_decoding_length=len(forced) + steps,
+            min_decoding_length=0,
+            sampling_topk=rule.engine_top_k if rule.engine_top_k < len(self._columns) else 0,
+            sampling_topp=1.0,
+            sampling_temperature=rule.sampling.temperature,
+        )
+        for rows, prefix, result in zip(owners, prefixes, results, strict=True):
+            for row, tokens, logits in zip(rows, result.hypotheses, result.logits, strict=True):
+                logits_TV = np.stack([_array(view) for view in logits[len(prefix) :]])
+                rule.extend(row, [self._column_of[token] for token in tokens[len(prefix) :]], logits_TV)
 
     def _draw(
-        self, translator: Translator, sources: list[list[str]], max_len: int, sampling: Sampling
-    ) -> list[list[str]]:
-        """Draw samples and return them without </s>.
+        self, translator: Translator, sources: list[list[str]], max_len: int, sampling: Sampling, samples: int
+    ) -> list[list[list[str]]]:
+        """Draw samples of each source and return them without </s>.
 
         CTranslate2 applies top-k, temperature and then the nucleus, which gives the same distribution as in kdmt.
         """
@@ -325,6 +431,7 @@ class CTranslate2Engine:
             self._prefixes(len(sources)),
             max_batch_size=0,
             beam_size=1,
+            num_hypotheses=samples,
             suppress_sequences=self._never,
             end_token=SPECIALS[EOS],
             max_input_length=0,
@@ -334,7 +441,7 @@ class CTranslate2Engine:
             sampling_topp=sampling.top_p,
             sampling_temperature=sampling.temperature,
         )
-        return [result.hypotheses[0][forced:] for result in results]
+        return [[tokens[forced:] for tokens in result.hypotheses] for result in results]
 
     def _max_lens(self, sources: Sequence[np.ndarray], settings: Decode) -> list[int]:
         limit = self.max_target_positions - 1  # </s> takes the last position
@@ -498,7 +605,7 @@ class CTranslate2Engine:
             min_decoding_length=0,
             return_logits_vocab=True,
         )
-        logits_KV = np.stack([_array(result.logits[0][length]) for result in results])
+        logits_KV = np.stack([_array(result.logits[0][length]) for result in results]).astype(np.float64)
         logits_KV -= logits_KV.max(axis=1, keepdims=True)
         return logits_KV - np.log(np.exp(logits_KV).sum(axis=1, keepdims=True))
 
@@ -685,10 +792,12 @@ def _in_order(result: TranslationResult, penalty: float, forced: int) -> list[_F
 
 
 def _array(view: StorageView) -> np.ndarray:
-    """Return an array of CTranslate2, on any device and of any type, as float64."""
+    """Return an array of CTranslate2, on any device and of any type, as float32."""
     from ctranslate2 import DataType, Device
 
-    return np.array(view.to_device(Device.cpu).to(DataType.float32), dtype=np.float64)
+    if view.device != "cpu" or view.dtype != DataType.float32:
+        view = view.to_device(Device.cpu).to(DataType.float32)
+    return np.asarray(view)
 
 
 def _in_flight(starts: Iterator[Callable[[], _Item]], count: int) -> Iterator[_Item]:

@@ -127,6 +127,12 @@ def length_batches(lengths: Sequence[int], *, max_tokens: int, batch_size: int) 
         yield batch
 
 
+def limits_for_rows(settings: Decode, rows: int) -> Decode:
+    """Return settings whose batches have fewer sources, so that `rows` rows for each source keep within the limits."""
+    limits = {name: max(1, getattr(settings, name) // rows) for name in ("max_tokens", "batch_size")}
+    return settings.model_copy(update=limits)
+
+
 def check_sentences(sentences: Sequence[np.ndarray], limit: int, side: str) -> None:
     """Check that an engine can read sentences.
 

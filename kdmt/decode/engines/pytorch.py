@@ -15,11 +15,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from kdmt.config import Decode
+from kdmt.config import Decode, Diverse
 from kdmt.corpus.batching import pad_sentences
-from kdmt.decode.engines.engine import EngineOptions, check_sentences, length_batches
+from kdmt.decode.engines.engine import EngineOptions, check_sentences, length_batches, limits_for_rows
 from kdmt.decode.engines.precision import DecodingPrecision, products
 from kdmt.decode.search.beam import Stepper, beam_search
+from kdmt.decode.search.diverse_beam import diverse_beam_search
 from kdmt.decode.search.lengths import max_lengths
 from kdmt.decode.search.sampling import sample
 from kdmt.decode.search.transfers import to_device
@@ -84,6 +85,32 @@ class TorchEngine:
         with products(self.device, self.precision):
             return decode_in_batches(self.models, sources, settings, search, progress)
 
+    def decode_diverse(
+        self,
+        sources: Sequence[np.ndarray],
+        settings: Decode,
+        diverse: Diverse,
+        *,
+        progress: Callable[[int], None] | None = None,
+    ) -> list[list[Hypothesis]]:
+        """Translate sources by diverse beam search; return the distinct hypotheses of each, best first."""
+
+        def search(batch: list[int]) -> list[list[Hypothesis]]:
+            own = [sources[place] for place in batch]
+            max_len_B = self._max_lens(own, settings)
+            return diverse_beam_search(
+                _start(self.models, to_device(pad_sentences(own), self.device), settings.beam, max(max_len_B) + 1),
+                max_len_B=max_len_B,
+                beam=settings.beam,
+                groups=diverse.groups,
+                penalty=diverse.penalty,
+                lenpen=settings.lenpen,
+                device=self.device,
+            )
+
+        with products(self.device, self.precision):
+            return decode_in_batches(self.models, sources, settings, search, progress)
+
     def sample(
         self,
         sources: Sequence[np.ndarray],
@@ -92,9 +119,11 @@ class TorchEngine:
         sampling: Sampling,
         *,
         seed: int,
+        samples: int = 1,
+        lenpen: float = 1.0,
         progress: Callable[[int], None] | None = None,
     ) -> list[list[Hypothesis]]:
-        """Draw one translation of each source.
+        """Draw translations of each source.
 
         Args:
             sources: int [S] each, ending in </s>.
@@ -103,36 +132,34 @@ class TorchEngine:
             settings: settings of which the maximum lengths and the batch limits are used.
             sampling: the distribution that samples are drawn from.
             seed: seed of the random numbers.
+            samples: number of translations of each source; the limits of a batch count all of them.
+            lenpen: exponent of the length that divides the scores.
             progress: function called after each batch with the number of sentences in it.
 
         Returns:
-            For each source, in order, a list with its one sample.
+            For each source, in order, its samples.
 
         Raises:
             UserError: if a source is longer than the model can read; the message has its index.
         """
 
         def draw(batch: list[int]) -> list[list[Hypothesis]]:
-            found = sample_batch(
+            return _sample_batch(
                 self.models,
                 to_device(pad_sentences([sources[place] for place in batch]), self.device),
                 sampling=sampling,
                 max_len_a=settings.max_len_a,
                 max_len_b=settings.max_len_b,
-                uniforms=lambda _, steps: _uniforms_of(seed, [indices[place] for place in batch], steps),
+                samples=samples,
+                lenpen=lenpen,
+                uniforms=lambda _, steps: _uniforms_of(seed, [indices[place] for place in batch], steps, samples),
             )
-            return [[hypothesis] for hypothesis in found]
 
         with products(self.device, self.precision):
-            return decode_in_batches(self.models, sources, settings, draw, progress)
+            return decode_in_batches(self.models, sources, limits_for_rows(settings, samples), draw, progress)
 
     def _decode_batch(self, sources: list[np.ndarray], settings: Decode) -> list[list[Hypothesis]]:
-        max_len_B = max_lengths(
-            [len(source) for source in sources],
-            settings.max_len_a,
-            settings.max_len_b,
-            limit=_shortest(self.models, "target") - 1,  # </s> takes the last position
-        )
+        max_len_B = self._max_lens(sources, settings)
         src_tokens_BS = to_device(pad_sentences(sources), self.device)
         stepper = _start(self.models, src_tokens_BS, settings.beam, max(max_len_B) + 1)
         if settings.beam == 1:
@@ -145,6 +172,10 @@ class TorchEngine:
             lenpen=settings.lenpen,
             device=self.device,
         )
+
+    def _max_lens(self, sources: list[np.ndarray], settings: Decode) -> list[int]:
+        limit = _shortest(self.models, "target") - 1  # </s> takes the last position
+        return max_lengths([len(source) for source in sources], settings.max_len_a, settings.max_len_b, limit=limit)
 
     def score_pairs(
         self,
@@ -224,9 +255,13 @@ def _uniforms_of_torch(rows: int, steps: int) -> Tensor:
     return torch.rand(rows, steps, dtype=torch.float64)
 
 
-def _uniforms_of(seed: int, indices: Sequence[int], steps: int) -> Tensor:
-    """Draw each row from a generator of its own, so that fewer steps give a prefix of more: float64 [B, steps]."""
-    return torch.from_numpy(np.stack([np.random.default_rng([seed, index]).random(steps) for index in indices]))
+def _uniforms_of(seed: int, indices: Sequence[int], steps: int, samples: int = 1) -> Tensor:
+    """Draw each row from a generator of its own, so that fewer steps give a prefix of more: float64 [B * K, steps].
+
+    The first sample of a sentence does not depend on the number of samples, K.
+    """
+    seeds = ([seed, index, number][: 3 if number else 2] for index in indices for number in range(samples))
+    return torch.from_numpy(np.stack([np.random.default_rng(own).random(steps) for own in seeds]))
 
 
 def sample_batch(
@@ -244,18 +279,36 @@ def sample_batch(
         models: one model, or several whose distributions are averaged.
         uniforms: function (rows, steps) -> uniform numbers, float64 [rows, steps].
     """
+    found = _sample_batch(
+        models, src_tokens_BS, sampling=sampling, max_len_a=max_len_a, max_len_b=max_len_b, uniforms=uniforms
+    )
+    return [hypothesis for (hypothesis,) in found]
+
+
+def _sample_batch(
+    models: Sequence[Transformer],
+    src_tokens_BS: Tensor,
+    *,
+    sampling: Sampling,
+    max_len_a: float,
+    max_len_b: float,
+    uniforms: Callable[[int, int], Tensor],
+    samples: int = 1,
+    lenpen: float = 1.0,
+) -> list[list[Hypothesis]]:
+    """Draw `samples` translations of each source. See `sample_batch`."""
     lengths = src_tokens_BS.ne(models[0].pad).sum(1).tolist()
     max_len_B = max_lengths(lengths, max_len_a, max_len_b, limit=_shortest(models, "target") - 1)
-    uniforms_BT = uniforms(len(lengths), max(max_len_B) + 1)
+    uniforms_NT = uniforms(len(lengths) * samples, max(max_len_B) + 1)
     with _inference(models):
-        found = sample(
-            _start(models, src_tokens_BS, 1, max(max_len_B) + 1),
+        return sample(
+            _start(models, src_tokens_BS, samples, max(max_len_B) + 1),
             max_len_B=max_len_B,
-            uniforms_NT=uniforms_BT,
+            uniforms_NT=uniforms_NT,
             sampling=sampling,
+            lenpen=lenpen,
             device=src_tokens_BS.device,
         )
-    return [hypothesis for (hypothesis,) in found]
 
 
 @dataclass(frozen=True)

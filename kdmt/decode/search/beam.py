@@ -196,7 +196,7 @@ def _best_tokens(
         forced = None if force_eos_N1 is None else force_eos_N1[rows]
         log_probs_RV = allowed_log_probs(logits_NV[rows], forbid_eos, forced)
         if logits_NV.device.type == "cpu":
-            log_probs_RC, tokens_RC = _stable_topk(log_probs_RV, 2 * beam)
+            log_probs_RC, tokens_RC = stable_topk(log_probs_RV, 2 * beam)
         elif sort_all:
             log_probs_RC, tokens_RC = _first_columns(log_probs_RV, 2 * beam)
         else:
@@ -234,7 +234,7 @@ def allowed_log_probs(logits_RV: Tensor, forbid_eos: bool, force_eos_R1: Tensor 
     return log_probs_RV
 
 
-def _stable_topk(values_RV: Tensor, count: int) -> tuple[Tensor, Tensor]:
+def stable_topk(values_RV: Tensor, count: int) -> tuple[Tensor, Tensor]:
     """Return the `count` largest values of each row (all, if there are fewer) and their columns.
 
     Of equal values, those in the first columns are chosen, in the order of the columns. `topk` guarantees neither the
@@ -251,13 +251,13 @@ def _stable_topk(values_RV: Tensor, count: int) -> tuple[Tensor, Tensor]:
 
 
 def _first_columns(values_RV: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """Return the results of `_stable_topk` by sorting all rows."""
+    """Return the results of `stable_topk` by sorting all rows."""
     values, columns = values_RV.sort(dim=1, descending=True, stable=True)
     return values[:, :count], columns[:, :count]
 
 
 def _ordered_topk(values_RV: Tensor, count: int, needed: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the results of `_stable_topk` without a branch, and whether the first `needed` columns are correct.
+    """Return the results of `stable_topk` without a branch, and whether the first `needed` columns are correct.
 
     Equal values that `topk` returned are put in the order of their columns. They may be the wrong ones only if the
     value at rank `needed` equals the one after the last: then some of the columns with this value were not returned.

@@ -1,4 +1,4 @@
-"""Sampling of translations from the model's distribution: ancestral, top-k and nucleus sampling.
+"""Sampling of translations from the model's distribution: ancestral, top-k, nucleus, epsilon and min-p sampling.
 
 The search receives a `Stepper` and follows the rules of beam search: <pad> is never drawn, </s> is not drawn before
 `min_len` tokens, and a translation ends at its maximum length. The caller gives random numbers for every row, so that
@@ -88,10 +88,22 @@ def _draw(allowed_NV: Tensor, uniforms_N: Tensor, sampling: Sampling) -> Tensor:
 def truncated(logits_NV: Tensor, sampling: Sampling) -> Tensor:
     """Return the probabilities that tokens are drawn from: [N, V].
 
-    Temperature is applied first, then top-k, then the nucleus of the result; probabilities are renormalised. Of equal
-    probabilities, those of lower ids are kept.
+    Temperature is applied first. `epsilon` and `min_p` compare the resulting probabilities; the most probable token is
+    always kept. Top-k, and then the nucleus of its result, restrict them further; probabilities are renormalised. Of
+    equal probabilities, those of lower ids are kept.
     """
     probs_NV = (logits_NV / sampling.temperature).softmax(1)
+    kept_NV = _nucleus(probs_NV, sampling)
+    if not sampling.epsilon and not sampling.min_p:
+        return kept_NV
+    largest_N1 = probs_NV.amax(1, keepdim=True)
+    least_N1 = (largest_N1 * sampling.min_p).clamp_min(sampling.epsilon).minimum(largest_N1)
+    kept_NV = kept_NV.masked_fill(probs_NV < least_N1, 0.0)
+    return kept_NV / kept_NV.sum(1, keepdim=True)
+
+
+def _nucleus(probs_NV: Tensor, sampling: Sampling) -> Tensor:
+    """Return probabilities with 0 for tokens outside top-k and its nucleus, renormalised: [N, V]."""
     if not sampling.top_k and sampling.top_p >= 1.0:
         return probs_NV
     ordered_NV, order_NV = probs_NV.sort(dim=1, descending=True, stable=True)

@@ -116,8 +116,8 @@ def test_many_problems_have_no_descriptions(refusal: Callable[..., str]) -> None
         (["teacher", "train", "lr"], "Learning rate at the end of the warmup"),
         (["prepare", "train", 0, "source", "path"], Source.model_fields["path"].description),
         (["students", "model", "embeddings_from_teacher"], Student.model_fields["embeddings_from_teacher"].description),
-        (["students", "data", "data"], Student.model_fields["data"].description),  # a student of this name
-        (["students", "data"], None),
+        (["students", "seeds", "seeds"], Student.model_fields["seeds"].description),  # a student of this name
+        (["students", "seeds"], None),
         (["teacher", "train"], None),
         ([], None),
     ],

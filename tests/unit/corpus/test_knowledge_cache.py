@@ -86,6 +86,15 @@ def test_sentences_of_several_caches_are_loaded_by_a_common_index(tmp_path: Path
     np.testing.assert_allclose(source.marginal, np.mean([cache.marginal for cache in caches], axis=0), rtol=1e-5)
 
 
+def test_the_marginal_of_a_mixture_follows_the_shares(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        write_cache(tmp_path / name, shape_of(block_size=4 if name == "a" else 3))
+    caches = [KnowledgeCache(tmp_path / name) for name in ("a", "b")]
+    caches[1].sizes = np.repeat(SIZES, 2)  # twice as many sentences, as long as the others: without effect on shares
+    found = KnowledgeSource(caches, temperature=1.0, shares=(0.75, 0.25)).marginal
+    np.testing.assert_allclose(found, 0.75 * caches[0].marginal + 0.25 * caches[1].marginal, rtol=1e-5)
+
+
 def test_a_block_of_other_sizes_is_refused(tmp_path: Path) -> None:
     shape = shape_of()
     writer = KnowledgeWriter(tmp_path, shape, sizes=SIZES, made_from=MADE_FROM)

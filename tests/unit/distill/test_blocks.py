@@ -58,7 +58,7 @@ def read(
 
 def content(decoded: Decoded) -> dict[str, tuple[str, list[Any]]]:
     columns = ((each.name, getattr(decoded, each.name)) for each in dataclasses.fields(decoded))
-    return {name: (column.dtype.str, column.tolist()) for name, column in columns}
+    return {name: (column.dtype.str, column.tolist()) for name, column in columns if column is not None}
 
 
 # ---------------------------------------------------------------------------------------------------------- round trip
@@ -129,6 +129,32 @@ def test_same_content_gives_the_same_file(tmp_path: Path) -> None:
         os.utime(files[-1], (1, 1))
     assert files[0].read_bytes() == files[1].read_bytes()
     assert [path.name for path in files[0].parent.iterdir()] == ["000003.gz"]
+
+
+def test_a_block_of_a_pool_has_the_draws_and_its_own_format(tmp_path: Path) -> None:
+    pool = [[dataclasses.replace(each, draws=place) for place, each in enumerate(nbest)] for nbest in NBEST]
+    decoded = Decoded.of(pool, hashes_N=HASHES, max_len_N=[3, 3, 3], vocab_size=100, is_pool=True)
+    write(tmp_path, decoded)
+    header, back = read(tmp_path)
+    assert header["format"] == 4
+    assert content(back) == content(decoded) == content(DECODED) | {"draws_H": ("<i4", [0, 1, 0, 1])}
+    for draws, problem in (
+        ([0, 1, 0], "it has 3 numbers of draws where 4 belong"),
+        ([0, 1, -1, 0], "a number of draws"),
+    ):
+        write(tmp_path, dataclasses.replace(decoded, draws_H=np.array(draws, dtype="<i4")))
+        with pytest.raises(DamagedBlock, match=problem):
+            read(tmp_path)
+
+
+def test_other_blocks_keep_their_format(tmp_path: Path) -> None:
+    write(tmp_path)
+    header, back = read(tmp_path)
+    assert header["format"] == 3
+    assert back.draws_H is None
+    rewrite(BLOCK.path(tmp_path), lambda header: header.update(format=4))
+    with pytest.raises(DamagedBlock, match="its columns are not"):
+        read(tmp_path)
 
 
 def test_file_does_not_depend_on_order_of_settings(tmp_path: Path) -> None:

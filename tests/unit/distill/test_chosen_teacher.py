@@ -7,6 +7,7 @@ import inspect
 from kdmt.distill.chosen_teacher import SEARCH_SETTINGS, ChosenTeacher, plan_settings
 from kdmt.distill.endpoint_teacher import EndpointModel
 from kdmt.distill.huggingface_teacher import HuggingFaceTeacher
+from kdmt.distill.local_text_teachers import LocalTextModel
 from kdmt.distill.teachers import OwnTeacher
 
 
@@ -30,7 +31,7 @@ def test_every_teacher_implements_the_interface() -> None:
     interface = {name for name in vars(ChosenTeacher) if not name.startswith("_")}
     functions = {"inputs", "check", "made_from", "open", "opens_text", "to_words", "find_failures", "facts"}
     assert interface == {"vocab_size", "is_reproducible"} | functions
-    for teacher in (OwnTeacher, HuggingFaceTeacher, EndpointModel):
+    for teacher in (OwnTeacher, HuggingFaceTeacher, EndpointModel, LocalTextModel):
         for name in functions:
             wanted = list(inspect.signature(getattr(ChosenTeacher, name)).parameters)
             assert list(inspect.signature(getattr(teacher, name)).parameters) == wanted, (teacher, name)

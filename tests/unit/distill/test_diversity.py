@@ -73,6 +73,7 @@ def test_token_probability_does_not_depend_on_the_length_penalty() -> None:
         ]
         expected = [100 * math.exp(-1), 100 * math.exp(-2)]
         np.testing.assert_allclose(token_probability(candidates, lenpen=lenpen), expected)
+    assert token_probability([Candidate("a", math.nan, 3, system=1)], lenpen=1.0).tolist() == [0.0]
 
 
 def test_the_rule_can_be_pickled() -> None:

@@ -192,7 +192,7 @@ def test_sentences_of_a_batch_that_cannot_be_assigned_are_requested_alone(server
 def test_candidates_that_the_server_does_not_give_are_requested_again(server: ChatServer) -> None:
     server.most_candidates = 2
     server.translate = lambda source, number, seed: f"{translated(source)} {number} {seed}"
-    teacher = {"n": 3, "temperature": 0.8, "min_p": 0.02, "top_p": 0.9, "seed": 7, "extra": {"top_k": 5}}
+    teacher = {"n": 3, "temperature": 0.8, "min_p": 0.02, "top_p": 0.9, "seed": 7, "request_fields": {"top_k": 5}}
     assert distill(server.url, teacher=teacher).code == 0
     rows = [line.split("\t") for line in read_lines(MADE / "nbest")]
     assert [row[0] for row in rows] == [str(number) for number in range(80) for _ in range(3)]

@@ -5,12 +5,15 @@ from __future__ import annotations
 import math
 import pickle
 from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
 from typing import get_args
 
 import numpy as np
 import pytest
 
 from kdmt.choices import FeatureName
+from kdmt.config import Rerank
 from kdmt.distill.mbr import ExpectedUtility
 from kdmt.distill.rerank import FEATURES, Features, by_linear_model
 from kdmt.distill.selection import Candidate, Line
@@ -61,6 +64,16 @@ def test_feature_equals_its_definition(name: FeatureName, expected: list[float])
     assert features_of(name)(candidates, LINE)[:, 0].tolist() == pytest.approx(expected)
 
 
+def test_candidates_of_other_systems_have_the_lowest_score_of_the_teacher() -> None:
+    candidates = [*CANDIDATES, Candidate("the dog", math.nan, 3, system=1)]
+    own = [(each.score, each.score * each.length**LENPEN) for each in candidates[:3]]
+    expected = [*own, (min(score for score, _ in own), min(log_prob for _, log_prob in own))]
+    candidates = [replace(each, given=()) for each in candidates]
+    found = features_of("score", "log_prob")(candidates, LINE)
+    assert found.tolist() == [pytest.approx(row) for row in expected]
+    assert features_of("score")(candidates[3:], LINE).tolist() == [[0.0]]
+
+
 def test_features_of_files_follow_those_that_are_computed() -> None:
     features = features_of("length", files=("backward", "right_to_left"))
     assert features.all_names == ("length", "backward", "right_to_left")
@@ -92,8 +105,6 @@ def test_an_infinite_feature_is_refused() -> None:
 
 
 def test_the_utility_is_computed_for_pruned_candidates_too() -> None:
-    from kdmt.config import Rerank
-
     settings = Rerank(features=["mbr"])
-    made = Features.of(settings, expected=ExpectedUtility(prune=1), lenpen=1.0, typical_ratio=1.0, corpus=None)
+    made = Features.of(settings, expected=ExpectedUtility(prune=1), lenpen=1.0, typical_ratio=1.0, corpus=Path())
     assert np.isfinite(made([Candidate(each.words, -1.0, 2) for each in CANDIDATES], LINE)).all()

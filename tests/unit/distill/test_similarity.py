@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kdmt.distill import similarity
+from kdmt.distill import ngram_counts
 from kdmt.distill.similarity import bleu_matrix, bleu_nearness, chrf_matrix, chrf_nearness, mean_bleu, mean_chrf
 from kdmt.score.metrics import bleu_metric, chrf_metric, sentence_bleu, sentence_chrf
 
@@ -57,7 +57,7 @@ def test_chrf_of_all_pairs_of_a_list(texts: list[str]) -> None:
 @given(st.lists(lines, min_size=1, max_size=4), st.integers(1, 200))
 def test_chrf_does_not_depend_on_max_cells(texts: list[str], max_cells: int) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(similarity, "MAX_CELLS", max_cells)
+        patch.setattr(ngram_counts, "MAX_CELLS", max_cells)
         assert np.array_equal(chrf_matrix(texts, texts), chrf_by_pairs(texts, texts))
 
 
@@ -102,14 +102,6 @@ def test_functions_can_be_pickled() -> None:
 
 
 # ------------------------------------------------------------------------------------------------- lists of candidates
-
-
-@settings(max_examples=200)
-@given(st.lists(any_line, min_size=1, max_size=5), st.lists(any_line, max_size=4))
-def test_chrf_of_many_texts_equals_that_of_few(texts: list[str], others: list[str]) -> None:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(similarity, "_FEW_TEXTS", 0)
-        assert np.array_equal(chrf_matrix(texts, others), chrf_by_pairs(texts, others))
 
 
 @settings(max_examples=200)

@@ -1,11 +1,14 @@
 """Metrics compared with sacreBLEU's command line, and BLEU's formula computed by hand."""
 
+import hashlib
 import math
+import shutil
 import subprocess
 import sys
 from typing import get_args
 
 import pytest
+import sentencepiece
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -24,6 +27,17 @@ from kdmt.score.metrics import (
 
 REFERENCES = ["Der Hund läuft schnell über die Wiese.", "Zwei Frauen lesen ein Buch!", "Ein Kind spielt im Sand ."]
 HYPOTHESES = ["Der Hund rennt schnell über die Wiese.", "zwei Frauen lesen Bücher!", "Ein Kind spielt im Sand ."]
+
+
+@pytest.fixture(scope="module")
+def pieces(tmp_path_factory):
+    """Return the path of a SentencePiece model."""
+    path = tmp_path_factory.mktemp("spbleu") / "pieces.model"
+    with path.open("wb") as file:
+        sentencepiece.SentencePieceTrainer.train(
+            sentence_iterator=iter(REFERENCES * 20), model_writer=file, vocab_size=40, minloglevel=2
+        )
+    return path
 
 
 def run_sacrebleu(folder, *options):
@@ -125,9 +139,11 @@ def test_bleu_is_the_main_metric_if_it_is_listed() -> None:
 
 
 @pytest.mark.parametrize("name", METRICS)
-def test_every_metric_has_its_declared_range_and_direction(name):
+def test_every_metric_has_its_declared_range_and_direction(name, pieces):
     metric = METRICS[name]
-    perfect, wrong = (metric.score(lines, REFERENCES) for lines in (REFERENCES, ["x", "y", "z"]))
+    perfect, wrong = (
+        metric.score(lines, REFERENCES, spbleu_model=str(pieces)) for lines in (REFERENCES, ["x", "y", "z"])
+    )
     lowest, highest = perfect.range
     for score in (perfect, wrong):
         assert lowest <= score.value <= (math.inf if highest is None else highest) + 1e-9
@@ -179,7 +195,7 @@ FURTHER = [
 ]
 
 
-@pytest.mark.parametrize("name", METRICS)
+@pytest.mark.parametrize("name", sorted(METRICS.keys() - {"spbleu"}))
 @pytest.mark.parametrize("lowercase", [False, True])
 @pytest.mark.parametrize("num_references", [2, 3])
 def test_several_references_are_scored_as_by_the_command_line(tmp_path, name, lowercase, num_references):
@@ -205,3 +221,22 @@ def test_several_references_are_scored_as_by_the_command_line(tmp_path, name, lo
 def test_further_references_have_as_many_lines():
     with pytest.raises(ValueError, match="3 hypotheses against 2 references"):
         METRICS["bleu"].score(HYPOTHESES, REFERENCES, further=[REFERENCES[:2]])
+
+
+@pytest.mark.parametrize("lowercase", [False, True])
+def test_spbleu_is_that_of_the_command_line_with_the_same_model(tmp_path, pieces, lowercase, monkeypatch):
+    (tmp_path / "models").mkdir()
+    shutil.copy(pieces, tmp_path / "models" / "flores200sacrebleuspm")  # where sacreBLEU looks before it downloads
+    monkeypatch.setenv("SACREBLEU", str(tmp_path))
+    (line,) = run_sacrebleu(tmp_path, "-m", "bleu", "--tokenize", "flores200", *(["-lc"] if lowercase else []))
+    score, signature = parse(line)
+    found = METRICS["spbleu"].score(HYPOTHESES, REFERENCES, lowercase=lowercase, spbleu_model=str(pieces))
+    assert found.value == pytest.approx(score, abs=1e-6)
+    sha256 = hashlib.sha256(pieces.read_bytes()).hexdigest()
+    assert found.signature == signature.replace("tok:flores200", f"tok:spm-pieces-{sha256[:8]}")
+    assert found.value != METRICS["bleu"].score(HYPOTHESES, REFERENCES, lowercase=lowercase).value
+
+
+def test_spbleu_needs_its_model():
+    with pytest.raises(ValueError, match="spBLEU needs the path"):
+        METRICS["spbleu"].score(HYPOTHESES, REFERENCES)

@@ -7,6 +7,7 @@ import pytest
 
 from kdmt.score.metrics import MetricScore
 from kdmt.score.report import render_table, write_html
+from kdmt.score.report_notes import ReportNotes
 from kdmt.score.score_files import Comparison, Missing, PValue, ScoreRow, TakenCheckpoint
 
 BLEU_SIGNATURE = "nrefs:1|case:mixed|eff:no|tok:13a|smooth:exp|version:2.6.0"
@@ -188,7 +189,7 @@ def test_an_unknown_metric_has_a_column_under_its_own_name():
     row = replace(ROW, scores={**ROW.scores, "comet": MetricScore(0.85, "wmt22-comet-da", range=(0.0, 1.0))})
     text = render_table([row, replace(ROW, system="older")])
     assert line_of(text, "system beam") == "system beam BLEU chrF comet"
-    assert line_of(text, "teacher 5") == "teacher 5 41.02 60.50 0.85"
+    assert line_of(text, "teacher 5") == "teacher 5 41.02 60.50 0.8500"
     assert line_of(text, "older 5") == "older 5 41.02 60.50"
     assert "comet: wmt22-comet-da" in text
 
@@ -258,3 +259,40 @@ def test_several_references_are_in_the_title_of_a_test_set(tmp_path):
     assert "other (" not in shown
     write_html(tmp_path / "page.html", [two, other])
     assert "<caption>test_2016_flickr (2 references)</caption>" in (tmp_path / "page.html").read_text(encoding="utf-8")
+
+
+# ------------------------------------------------------------------------------- notes that follow from the settings
+
+
+def bleu_row(system, value, **changes):
+    return replace(ROW, system=system, scores={"bleu": replace(ROW.scores["bleu"], value=value)}, **changes)
+
+
+def test_a_metric_that_chose_targets_is_marked_with_a_footnote():
+    text = render_table([ROW], extra=ReportNotes(chose={"chrf": ["targets of 'students.x' (data: mbr)"]}))
+    assert line_of(text, "system beam") == "system beam BLEU chrF*"
+    assert (
+        "* chrF is no independent evidence where it chose what is scored: targets of 'students.x' (data: mbr)" in text
+    )
+    assert "*" not in render_table([ROW])
+
+
+def test_differences_from_the_baseline_have_the_agreement_of_people(tmp_path):
+    rows = [
+        *(bleu_row("raw", value, seed=seed) for seed, value in ((1, 20.0), (2, 21.0))),
+        *(bleu_row("raw", 50.0, seed=seed, beam=1) for seed in (1, 2)),
+        *(bleu_row("small", value, seed=seed) for seed, value in ((1, 22.0), (2, 23.68))),
+        bleu_row("worse", 49.0, beam=1),
+        bleu_row("other", 20.5, beam=7),
+    ]
+    comparison = Comparison("test", "small", 1, "pytorch", 5, "float32", "raw", {})
+    rows = [replace(row, test_set="test") for row in rows]
+    text = render_table(rows, [comparison], extra=ReportNotes(agreement={"bleu": "bleu"}))
+    below = text[text.index("test: differences from raw") :]
+    assert line_of(below, "small 5") == "small 5 +2.34 (80%)"
+    assert line_of(below, "worse 1") == "worse 1 -1.00 (64%)"
+    assert line_of(below, "other 7") == "other 7 +0.00 (44%)"  # from the baseline's first way of decoding
+    assert "Kocmi et al. (2024)" in text
+    write_html(tmp_path / "report.html", rows, [comparison], extra=ReportNotes(agreement={"bleu": "bleu"}))
+    assert "+2.34 (80%)" in (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "differences" not in render_table(rows, [comparison])

@@ -17,7 +17,7 @@ from sacrebleu.metrics.bleu import BLEU
 from sacrebleu.significance import PairedTest
 
 from kdmt.score.metrics import bleu
-from kdmt.score.significance import mean_and_sd, paired_bootstrap
+from kdmt.score.significance import bootstrap_means, mean_and_sd, paired_bootstrap
 
 VOCABULARY = [f"w{i}" for i in range(30)]
 
@@ -211,3 +211,37 @@ def test_mean_and_sample_standard_deviation():
     with pytest.raises(ValueError, match="no value"):
         mean_and_sd([])
     assert sd == pytest.approx(statistics.stdev(values))
+
+
+# ------------------------------------------------------------------------------------------------- mean segment scores
+
+
+def test_the_p_value_of_means_follows_the_formula() -> None:
+    rng = np.random.default_rng(3)
+    base = rng.normal(size=40)
+    other = base + rng.normal(0.1, 0.5, size=40)
+    found = bootstrap_means(base, other, samples=200, seed=7)
+    draw = np.random.default_rng(7)
+    drawn = []
+    for _ in range(200):
+        own = draw.integers(40, size=40)  # the same segments of both systems
+        drawn.append(abs(float(np.mean([other[index] for index in own]) - np.mean([base[index] for index in own]))))
+    mean, observed = sum(drawn) / 200, abs(other.mean() - base.mean())
+    assert found == (sum(each - mean > observed for each in drawn) + 1) / 201
+
+
+def test_the_p_value_of_means_is_small_for_a_clear_difference_only() -> None:
+    rng = np.random.default_rng(4)
+    base = rng.normal(size=300)
+    assert bootstrap_means(base, base + 0.5 + rng.normal(size=300) * 0.1, samples=200) == 1 / 201
+    assert bootstrap_means(base, base - 0.5 + rng.normal(size=300) * 0.1, samples=200) == 1 / 201
+    assert bootstrap_means(base, base.copy(), samples=200) == 1.0
+    assert bootstrap_means(base, base[::-1].copy() + 1e-3, samples=200) > 0.05
+
+
+@pytest.mark.parametrize("settings", [{"samples": 0}, {"seed": 0}])
+def test_the_p_value_of_means_needs_samples_and_a_seed(settings: dict[str, int]) -> None:
+    with pytest.raises(ValueError, match="must be positive"):
+        bootstrap_means(np.zeros(3), np.ones(3), **settings)
+    with pytest.raises(ValueError, match="2 scores against 3"):
+        bootstrap_means(np.zeros(3), np.ones(2))

@@ -25,7 +25,9 @@ def test_each_form_is_scored_with_its_own_settings() -> None:
 
 
 def test_only_metrics_that_depend_on_tokens_have_a_second_score() -> None:
-    test_set = TestSet(References(FINISHED, "13a"), References(WORDS, "none"), list(METRICS))
+    test_set = TestSet(
+        References(FINISHED, "13a"), References(WORDS, "none"), [name for name in METRICS if name != "spbleu"]
+    )
     scores, second = test_set.score(FIRST, SECOND)
     assert list(scores) == ["bleu", "chrf", "chrf++", "ter"]
     assert list(second) == ["bleu", "chrf++", "ter"]

@@ -84,7 +84,7 @@ def test_malformed_rows_are_left_out_counted_and_named() -> None:
     with unharmed("tiny/prepare.partial/"):
         again = kdmt("prepare", "tiny.yaml")
     assert again.code == 2
-    assert again.err.endswith(f"kdmt: error: text/train.tsv line {last}: {wrong}: 1, not 2\n")
+    assert again.err.endswith(f"kdmt: error: prepare.train.0: text/train.tsv line {last}: {wrong}: 1, not 2\n")
 
 
 @pytest.mark.usefixtures("finished")
@@ -161,7 +161,13 @@ def test_text_in_another_format_is_refused_in_every_setting(place: str, disguise
         Path("tiny.yaml").write_text(to_yaml(document), encoding="utf-8")
     path.write_bytes(wrap(path.read_bytes()))
     message = refused("prepare", "tiny.yaml")
-    assert message.startswith(f"{path}: ")
+    paths = {
+        "train": "train.0",
+        "test": "test.test",
+        "monolingual": "monolingual.0",
+        "raw_target": "test.test.raw_target",
+    }
+    assert message.startswith(f"prepare.{paths.get(place, place)}: {path}: ")
     assert reason in message
     assert not MADE.exists()
 

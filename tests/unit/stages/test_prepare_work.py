@@ -436,7 +436,9 @@ def test_a_truncated_corpus_ends_with_its_name(form: str) -> None:
     content = path.read_bytes()
     path.write_bytes(content[:-30])
     message = refused("prepare", "tiny.yaml")
-    assert re.match(rf"{path}(:\w+)?(: truncated or damaged after (line|row) \d+: | line \d+: not JSON)", message)
+    assert re.match(
+        rf"prepare\.train\.0: {path}(:\w+)?(: truncated or damaged after (line|row) \d+: | line \d+: not JSON)", message
+    )
 
 
 @pytest.mark.usefixtures("pipeline")

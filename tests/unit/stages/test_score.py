@@ -115,7 +115,7 @@ def test_translations_equal_those_of_kdmt_translate() -> None:
     """Check that the prepared test set and the raw lines, translated with the checkpoint alone, give the same text."""
     stdin = Path("text/test.en").read_bytes()
     limits = ("--max-len-a", "1.2", "--max-len-b", "10", "--threads", "1")
-    translated = kdmt("translate", TINY / "teacher", "--beam", "2", *limits, stdin=stdin)
+    translated = kdmt("translate", TINY / "teacher/average", "--beam", "2", *limits, stdin=stdin)
     assert translated.out == (TINY / "score/teacher.seed_1.test.beam2.de").read_text(encoding="utf-8")
 
 

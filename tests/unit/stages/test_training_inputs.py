@@ -18,7 +18,6 @@ from kdmt.stages.training_inputs import (
     Job,
     batch_order,
     cache_made_from,
-    data_names,
     init_inputs,
     needs_teacher,
     reads_monolingual,
@@ -124,8 +123,8 @@ def test_an_earlier_state_is_found_with_its_order_of_batches(tmp_path: Path, sta
 
 
 def test_training_sets_are_joined_in_their_order() -> None:
-    assert data_names(student(data="raw")) == ("raw",)
-    assert data_names(student(data="mixed")) == ("raw", "distilled")
+    assert student(data="raw").data_names == ("raw",)
+    assert student(data="mixed").data_names == ("raw", "distilled")
 
 
 def test_only_a_student_that_runs_or_copies_the_teacher_needs_it() -> None:

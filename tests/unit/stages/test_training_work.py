@@ -92,6 +92,7 @@ AUGMENT = "{upper_case: 0.1, title_case: 0.1, no_end_punctuation: 0.2, typos: 0.
         (f"augment={AUGMENT},word_kd={{}}", "word_kd"),
         (f"augment={AUGMENT},nat={{family: cmlm}}", "length"),
         (f"augment={AUGMENT},nat={{family: ctc, upsample: 3}}", "nll"),
+        ("data=[{set: distilled, share: 0.75}, {set: raw, share: 0.25}]", "nll"),
         ("nat={family: levenshtein},embeddings_from_teacher=true", "deletion"),
         ("nat={family: insertion},attention_kd={decoder_self: none, cross: none}", "attention"),
         ("nat={family: insertion},encoder_layers_from_teacher=[0]", "nll"),
@@ -111,6 +112,36 @@ def test_objectives_resume_exactly(online: str, term: str) -> None:
     stop_after_checkpoint_2()
     assert "going on from checkpoint_2" in student("raw", *sets).err
     assert results(RAW) == straight
+
+
+@pytest.mark.usefixtures("finished")
+def test_a_mixture_of_training_sets_has_their_shares_weights_and_caches() -> None:
+    both = "[{set: %s, share: 0.8}, {set: %s, share: 0.2}]"
+    setting = "students.raw.data"
+    losses = {}
+    for first, second, *more in (
+        ("distilled", "raw"),
+        ("raw", "distilled"),
+        ("raw", "nbest", "distill.decode={beam: 2, nbest: 2, max_len_a: 1.0, max_len_b: 5}"),
+    ):
+        sets = (f"{setting}={both % (first, second)}", *more)
+        if more:
+            assert kdmt("distill", "tiny.yaml", *(part for each in sets for part in ("--set", each))).code == 0
+        result = student("raw", *sets)
+        assert result.code == 0
+        size = re.search(r"80 of 80 \+ 20 of (\d+) pairs an epoch", result.err)
+        assert size is not None
+        assert (int(size[1]) > 80) == (second == "nbest")
+        losses[first, second] = metrics(RAW, "train")[0]["nll"]
+        assert "up to date" in student("raw", *sets).err
+    assert len(set(losses.values())) == len(losses)
+    cached = ("students.raw.word_kd={source: cache}", f"{setting}={both % ('distilled', 'raw')}")
+    assert kdmt("knowledge", "tiny.yaml", *(part for each in cached for part in ("--set", each))).code == 0
+    assert student("raw", *cached).code == 0
+    shutil.rmtree(TINY / "knowledge" / "raw")
+    refused = student("raw", *cached)
+    assert refused.code == 2
+    assert "knowledge of raw" in refused.err
 
 
 @pytest.mark.usefixtures("finished")

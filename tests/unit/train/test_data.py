@@ -50,6 +50,30 @@ def test_epochs_depend_only_on_seed_and_number(pairs: ParallelData) -> None:
     assert as_lists(BinarizedData(pairs, settings, seed=2).epoch(2)) != second_epoch
 
 
+def test_an_epoch_of_a_mixture_has_the_share_of_each_data_bin_among_the_pairs_that_fit(
+    pairs: ParallelData, tmp_path: Path
+) -> None:
+    more = write_copy_task(tmp_path, 90, seed=2)
+    settings = train_settings(max_source_tokens=5)
+    short = [int((part.src_sizes <= 5).sum()) for part in (pairs, more)]
+    data = BinarizedData(join_data([pairs, more]), settings, seed=1, shares=(0.8, 0.2))
+    for epoch in (1, 3):
+        used = np.concatenate(data.epoch(epoch))
+        assert data.data.src_sizes[used].max() <= 5
+        assert len(set(used[used < len(pairs)])) == (used < len(pairs)).sum() == short[0]
+        assert abs((used >= len(pairs)).sum() - short[0] / 4) < 1
+    other = BinarizedData(join_data([pairs, more]), settings, seed=1, shares=(0.8, 0.2))
+    assert as_lists(other.epoch(3)) == as_lists(data.epoch(3))  # without the epochs before
+    other.order = 2
+    assert as_lists(other.epoch(3)) != as_lists(data.epoch(3))
+
+
+def test_a_mixture_with_a_data_bin_without_a_pair_that_fits_is_refused(pairs: ParallelData, tmp_path: Path) -> None:
+    long = write_pairs(tmp_path, [([5] * 9, [5] * 9)])
+    with pytest.raises(UserError, match=r"no pair is within train\.max_source_tokens"):
+        BinarizedData(join_data([pairs, long]), train_settings(max_source_tokens=5), seed=1, shares=(0.5, 0.5))
+
+
 def test_batches_are_sorted_by_length_within_max_tokens(pairs: ParallelData) -> None:
     batches = BinarizedData(pairs, train_settings(max_tokens=40), seed=1).batches()
     longest = [int(pairs.src_sizes[batch].max()) for batch in batches]

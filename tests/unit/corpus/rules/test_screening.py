@@ -114,3 +114,15 @@ def test_words_that_occur_often_are_no_repeated_phrase() -> None:
     rules = build_rules(Clean.model_validate({"rules": "default"}), LanguagePair(codes=("en", "de"))).dropping
     line = "The man and the dog and a cat saw the house of the man and went home."
     assert suspected_rules(rules, [line], ["Der Mann, der Hund und die Katze sahen das Haus und gingen heim."]) == [()]
+
+
+@pytest.mark.parametrize("maximum", [0.9, 0.7, 0.35])
+def test_near_copies_at_the_limit_are_suspected(maximum: float) -> None:
+    clean = Clean.model_validate({"rules": [{"near_copy": {"max": maximum}}]})
+    rules = build_rules(clean, LanguagePair(codes=("en", "de"))).dropping
+    pairs = [("a" * length, "a" * (length - edits) + "b" * edits) for length in range(1, 60) for edits in range(length)]
+    suspected = suspected_rules(rules, [source for source, _ in pairs], [target for _, target in pairs])
+    wanted = [broken_rule(PairText(*pair), rules) for pair in pairs]
+    assert [broken_rule(PairText(*pair), own) for pair, own in zip(pairs, suspected, strict=True)] == wanted
+    assert "near_copy" in wanted
+    assert None in wanted

@@ -53,6 +53,7 @@ LONG = {"max_len_a": 0.0, "max_len_b": POSITIONS}
 LENGTHS = [LONG, {"max_len_a": 0.5, "max_len_b": 2}, {"max_len_a": 0.0, "max_len_b": 2}]
 SETTINGS = [(1, 1.0), (5, 0.6), (5, 0.0), (3, 1.7), (8, 1.0)]
 TOLERANCE = 1e-4
+LONG_ONE = Decode.model_validate(LONG)
 
 
 @pytest.fixture(autouse=True)
@@ -291,14 +292,22 @@ def exact_distribution(model: Transformer, source: np.ndarray, sampling: Samplin
         Sampling(top_k=1000),
         Sampling(top_p=0.8),
         Sampling(top_k=4, top_p=0.7, temperature=1.5),
+        Sampling(epsilon=0.06),
+        Sampling(epsilon=0.9),  # above every probability: the most probable token
+        Sampling(min_p=0.4),
+        Sampling(epsilon=0.07, temperature=0.7),
+        Sampling(epsilon=0.05, min_p=0.3, temperature=1.5, top_k=6, top_p=0.9),
     ],
     ids=str,
 )
-def test_samples_follow_the_exact_distribution(tmp_path: Path, sampling: Sampling) -> None:
+@pytest.mark.parametrize("samples", [1, 5])
+def test_samples_follow_the_exact_distribution(tmp_path: Path, sampling: Sampling, samples: int) -> None:
     model = make_model(seed=5, pad_logit=3.0)
     (source,) = make_sources([4])
-    found = load(model, tmp_path / "model").sample([source] * SAMPLES, TWO_TOKENS, sampling, seed=1)
-    counts, exact = Counter(nbest[0].tokens for nbest in found), exact_distribution(model, source, sampling)
+    engine = load(model, tmp_path / "model")
+    found = engine.sample([source] * (SAMPLES // samples), TWO_TOKENS, sampling, seed=1, samples=samples)
+    assert {len(own) for own in found} == {samples}
+    counts, exact = Counter(h.tokens for own in found for h in own), exact_distribution(model, source, sampling)
     assert counts.keys() <= exact.keys()
     # chi-squared statistic over samples expected at least five times, all others as one class: it must be within four
     # standard deviations of its mean
@@ -318,6 +327,33 @@ def test_the_score_of_a_sample_is_teacher_forced(tmp_path: Path) -> None:
     for (hypothesis,), log_probs in zip(found, forced, strict=True):
         assert hypothesis.log_probs == pytest.approx(log_probs.tolist(), abs=TOLERANCE)
         assert hypothesis.score == pytest.approx(log_probs.mean(), abs=TOLERANCE)
+
+
+@pytest.mark.parametrize("sampling", [Sampling(), Sampling(epsilon=0.05), Sampling(min_p=0.2, temperature=0.8)])
+def test_the_scores_of_several_samples_are_teacher_forced(tmp_path: Path, sampling: Sampling) -> None:
+    model = make_model(eos_logit=-1.0, pad_logit=2.0)
+    found = load(model, tmp_path / "model").sample(
+        SOURCES, Decode(max_len_b=3), sampling, seed=2, samples=4, lenpen=0.6
+    )
+    pairs = [(source, hypothesis) for source, own in zip(SOURCES, found, strict=True) for hypothesis in own]
+    forced = TorchEngine(model).score_pairs([s for s, _ in pairs], [np.array([*h.tokens, EOS]) for _, h in pairs])
+    assert any(len(hypothesis.tokens) == int(1.2 * len(source) + 3) for source, hypothesis in pairs)
+    for (_, hypothesis), log_probs in zip(pairs, forced, strict=True):
+        assert hypothesis.log_probs == pytest.approx(log_probs.tolist(), abs=TOLERANCE)
+        assert hypothesis.score == pytest.approx(log_probs.sum() / len(log_probs) ** 0.6, abs=TOLERANCE)
+
+
+def test_restricted_samples_repeat_in_any_size_of_calls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    load(make_model(), tmp_path / "model")
+    engine, sampling = CTranslate2Engine(tmp_path / "model"), Sampling(epsilon=0.03)
+    whole, done = engine.sample(SOURCES, LONG_ONE, sampling, seed=1, samples=6), list[int]()
+    assert engine.sample(SOURCES, LONG_ONE, sampling, seed=1, samples=6, progress=done.append) == whole
+    assert sum(done) == len(SOURCES)
+    assert engine.sample(SOURCES, LONG_ONE, sampling, seed=2, samples=6) != whole
+    monkeypatch.setattr(ctranslate2_engine, "_LOGITS_AT_ONCE", 18 * 30)  # a few rows in one call
+    found = engine.sample(SOURCES, LONG_ONE, sampling, seed=1, samples=6)
+    assert [len(own) for own in found] == [6] * len(SOURCES)
+    assert all(hypothesis.log_probs for own in found for hypothesis in own)
 
 
 @pytest.mark.parametrize("threads", [1, 2])

@@ -64,7 +64,7 @@ def ordered_topk_or_sort(values_RV: torch.Tensor, count: int) -> tuple[torch.Ten
 @given(batch=sentences, beam=st.integers(1, 6), min_len=st.integers(0, 1))
 def test_the_choice_of_a_gpu_finds_the_oracles_nbest(batch: list[tuple[Table, int]], beam: int, min_len: int) -> None:
     with pytest.MonkeyPatch.context() as monkeypatch:
-        monkeypatch.setattr(beam_module, "_stable_topk", ordered_topk_or_sort)
+        monkeypatch.setattr(beam_module, "stable_topk", ordered_topk_or_sort)
         limits = [max_len for _, max_len in batch]
         found = run([table for table, _ in batch], limits, beam=beam, nbest=beam, min_len=min_len)
     for hypotheses, (table, max_len) in zip(found, batch, strict=True):
@@ -244,8 +244,8 @@ def test_half_precision_logits_are_normalised_in_float32() -> None:
     ),
     count=st.integers(1, 10),
 )
-def test_stable_topk_equals_a_stable_sort(rows: list[list[float]], count: int) -> None:
-    values, indices = beam_module._stable_topk(torch.tensor(rows), count)
+def teststable_topk_equals_a_stable_sort(rows: list[list[float]], count: int) -> None:
+    values, indices = beam_module.stable_topk(torch.tensor(rows), count)
     for row, row_values, row_indices in zip(rows, values.tolist(), indices.tolist(), strict=True):
         expected = sorted(range(len(row)), key=lambda place: (-row[place], place))[:count]
         assert row_values == [row[place] for place in expected]

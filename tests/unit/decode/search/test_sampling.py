@@ -16,7 +16,12 @@ from kdmt.types import EOS, PAD, Hypothesis, Sampling
 
 SAMPLES = 3
 samplings = st.builds(
-    Sampling, st.sampled_from([0.5, 1.0, 2.0]), st.sampled_from([0, 1, 3, 20]), st.sampled_from([0.3, 0.8, 1.0])
+    Sampling,
+    st.sampled_from([0.5, 1.0, 2.0]),
+    st.sampled_from([0, 1, 3, 20]),
+    st.sampled_from([0.3, 0.8, 1.0]),
+    st.sampled_from([0.0, 0.05, 0.2, 0.99]),
+    st.sampled_from([0.0, 0.1, 0.6, 1.0]),
 )
 
 
@@ -27,12 +32,15 @@ def probabilities(logits: list[float], sampling: Sampling, *, forbid_eos: bool) 
         token: math.exp(logit / sampling.temperature) for token, logit in enumerate(logits) if token not in forbidden
     }
     ranked = sorted(weights, key=lambda token: (-weights[token], token))
+    whole = sum(weights.values())
+    largest = weights[ranked[0]] / whole
+    least = min(max(sampling.epsilon, sampling.min_p * largest), largest)
     if sampling.top_k:
         ranked = ranked[: sampling.top_k]
     total = sum(weights[token] for token in ranked)
     masses = itertools.accumulate(weights[token] / total for token in ranked)
     enough = next((n for n, mass in enumerate(masses, start=1) if mass >= sampling.top_p - 1e-12), len(ranked))
-    ranked = ranked[:enough]
+    ranked = [token for token in ranked[:enough] if weights[token] / whole >= least - 1e-15]
     total = sum(weights[token] for token in ranked)
     return [weights[token] / total if token in ranked else 0.0 for token in range(len(logits))]
 
@@ -98,5 +106,11 @@ def test_examples_of_top_p_top_k_and_temperature() -> None:
         (Sampling(top_k=3, top_p=0.44), [1, 0, 0, 0]),
         (Sampling(top_k=3, top_p=0.45), [4 / 7, 3 / 7, 0, 0]),
         (Sampling(temperature=0.5), [16 / 30, 9 / 30, 4 / 30, 1 / 30]),
+        (Sampling(epsilon=0.15), [4 / 9, 3 / 9, 2 / 9, 0]),
+        (Sampling(epsilon=0.5), [1, 0, 0, 0]),
+        (Sampling(min_p=0.6), [4 / 7, 3 / 7, 0, 0]),
+        (Sampling(min_p=0.6, temperature=0.5), [1, 0, 0, 0]),
+        (Sampling(epsilon=0.25, min_p=0.1), [4 / 7, 3 / 7, 0, 0]),
+        (Sampling(epsilon=0.25, top_k=3), [4 / 7, 3 / 7, 0, 0]),  # before top-k renormalises
     ):
         torch.testing.assert_close(truncated(logits, sampling)[0], torch.tensor(expected, dtype=torch.float64))

@@ -1,0 +1,111 @@
+"""Candidates of other systems for a pool, from files of the user.
+
+Each line of a file has the form `index<TAB>translation`, where `index` is the index of a line of the training text, as
+for `distill.imported` (`kdmt.distill.imported`). An index may occur several times, in any order, or not at all.
+Translations are raw text. They are sorted by sentence in bounded memory: they are divided into files, each with the
+candidates of a range of sentences, which is sorted in memory.
+
+Shapes: L lines of the text, U distinct sentences, N sentences of a block.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kdmt.corpus.codec import TextCodec
+from kdmt.distill.indexed_lines import indexed_lines
+from kdmt.errors import UserError
+from kdmt.files import naming
+
+_SENTENCES = 16_384  # of a range
+_MAX_RANGES = 256  # files that are open at the same time
+
+
+@dataclass(frozen=True)
+class SystemCandidates:
+    """The candidates of one system, sorted by sentence.
+
+    Attributes:
+        name: name of the system.
+        text: file with one candidate on each line, in the order of sentences.
+        offsets: `.npy` file with the byte offset of each sentence's first candidate: int64 [U + 1].
+        num_candidates: number of candidates.
+        num_sentences: number of sentences that have candidates.
+    """
+
+    name: str
+    text: Path
+    offsets: Path
+    num_candidates: int
+    num_sentences: int
+
+    def read(self, first: int, count: int) -> list[list[str]]:
+        """Return the candidates of the sentences first, ..., first + count - 1."""
+        offsets_U = np.load(self.offsets, mmap_mode="r")
+        starts = offsets_U[first : first + count + 1].tolist()
+        with self.text.open("rb") as file:
+            file.seek(starts[0])
+            data = file.read(starts[-1] - starts[0])
+        bounds = pairwise(starts)
+        return [data[start - starts[0] : stop - starts[0]].decode().split("\n")[:-1] for start, stop in bounds]
+
+
+def read_systems(
+    systems: Mapping[str, str], codec: TextCodec, numbers_L: NDArray[np.int64], *, num_sentences: int, workdir: Path
+) -> list[SystemCandidates]:
+    """Sort the candidates of each system by sentence.
+
+    Args:
+        systems: name of each system -> path of its file.
+        numbers_L: index of the sentence on each line of the text.
+        workdir: folder for the sorted files.
+
+    Raises:
+        UserError: if a line has no index, or one out of range, or a file has no candidate; the message names the line.
+    """
+    return [
+        _read_system(name, Path(path), codec, numbers_L, num_sentences, workdir / f"system_{number}")
+        for number, (name, path) in enumerate(systems.items(), start=1)
+    ]
+
+
+def _read_system(
+    name: str, path: Path, codec: TextCodec, numbers_L: NDArray[np.int64], num_sentences: int, out: Path
+) -> SystemCandidates:
+    width = max(_SENTENCES, -(-num_sentences // _MAX_RANGES))
+    sizes_U = np.zeros(num_sentences + 1, dtype="<i8")
+    num_candidates = 0
+    with TemporaryDirectory(dir=out.parent) as scratch, naming(out), out.open("wb") as file:
+        ranges = [Path(scratch) / str(first) for first in range(0, max(num_sentences, 1), width)]
+        with ExitStack() as files:
+            opened = [files.enter_context(part.open("wb")) for part in ranges]
+            for _, index, text in indexed_lines(path, len(numbers_L)):
+                sentence = int(numbers_L[index])
+                words = " ".join(codec.text.preprocess_target(text).split())
+                opened[sentence // width].write(f"{sentence}\t{words}\n".encode())
+                num_candidates += 1
+        for part in ranges:
+            lines = [line.partition(b"\t") for line in part.read_bytes().splitlines(keepends=True)]
+            for number, _, line in sorted(lines, key=lambda each: int(each[0])):  # a stable sort
+                file.write(line)
+                sizes_U[int(number) + 1] += len(line)
+    if not num_candidates:
+        raise UserError(f"{path}: has no candidate")
+    offsets = out.with_name(f"{out.name}.npy")
+    with naming(offsets):
+        np.save(offsets, np.cumsum(sizes_U))
+    return SystemCandidates(name, out, offsets, num_candidates, int((sizes_U > 0).sum()))
+
+
+def candidates_of(systems: Sequence[SystemCandidates], first: int, count: int) -> list[list[list[str]]]:
+    """Return for each of `count` sentences, beginning with `first`, the candidates of each system."""
+    of_each = [system.read(first, count) for system in systems]
+    return [[own[place] for own in of_each] for place in range(count)]

@@ -1,0 +1,4 @@
+"""Commands that connect metrics and quality estimation models to the protocol of `kdmt.score.scorers`.
+
+Each runs in the environment of its model, so it imports only the standard library, `serving` and the model's library.
+"""

@@ -1,0 +1,93 @@
+"""Tests of settings of teachers that answer with text."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from kdmt.choices import AnswerFailure, names
+from kdmt.config import EndpointTeacher, LocalGenerator, LocalTranslator, Pipeline, flatten_settings
+from kdmt.config.language_models import DISTINCTIVE, NO_EFFECT
+
+Load = Callable[..., Pipeline]
+ENDPOINT = "endpoint: http://h/v1, model: m, prompt: p"
+GENERATOR = "ctranslate2_generator: f, prompt: p"
+TRANSLATOR = "ctranslate2: f"
+
+
+def of(teacher: str, more: str = "", **settings: str) -> str:
+    """Return the override of the section with one teacher."""
+    own = "".join(f", {name}: {value}" for name, value in settings.items())
+    return f"distill={{teachers: [{{{teacher}{own}}}]{more}}}"
+
+
+@pytest.mark.parametrize(
+    ("teacher", "kind"), [(ENDPOINT, EndpointTeacher), (GENERATOR, LocalGenerator), (TRANSLATOR, LocalTranslator)]
+)
+def test_teachers_are_distinguished_by_a_setting(load: Load, teacher: str, kind: type) -> None:
+    settings = load(of(teacher)).distill
+    assert type(settings.of_text) is kind
+    assert settings.foreign is None
+    assert settings.checkpoints == []
+    assert load(of("huggingface: x")).distill.of_text is None
+    copied = type(settings).model_validate(settings.model_dump())
+    assert copied == settings
+
+
+@pytest.mark.parametrize(
+    ("override", "expected"),
+    [
+        (of("endpoint: http://h/v1"), "distill.teachers.0.prompt: missing"),
+        (of("endpoint: localhost:8000, model: m, prompt: p"), "distill.teachers.0.endpoint: not the base URL"),
+        (of("endpoint: 'ftp://h', model: m, prompt: p"), "distill.teachers.0.endpoint: not the base URL"),
+        (of("endpoint: 'http://h:x/v1', model: m, prompt: p"), "distill.teachers.0.endpoint: not the base URL"),
+        (of("endpoint: 'http://h/v1?key=1', model: m, prompt: p"), "distill.teachers.0.endpoint: not the base URL"),
+        (of("endpoint: 'http://me:pw@h/v1', model: m, prompt: p"), "distill.teachers.0.endpoint: a URL with a user"),
+        (
+            of(ENDPOINT, api_key_variable="sk-123"),
+            "distill.teachers.0.api_key_variable: not the name of an env",
+        ),
+        (of(ENDPOINT, n="2"), "distill.teachers.0: 'n' is more than 1, and with 'temperature: 0' all candidates"),
+        (of(ENDPOINT, min_p="0.1"), "distill.teachers.0: 'min_p' has no effect with 'temperature: 0'"),
+        (of(ENDPOINT, top_p="0.1"), "distill.teachers.0: 'top_p' has no effect with 'temperature: 0'"),
+        (of(ENDPOINT, seed="1"), "distill.teachers.0: 'seed' has no effect with 'temperature: 0'"),
+        (of(GENERATOR, seed="2"), "distill.teachers.0: 'seed' has no effect with 'temperature: 0'"),
+        (of(ENDPOINT, batch_size="3"), "distill.teachers.0: 'batch_size' has no effect unless 'batch' is set"),
+        (
+            of(ENDPOINT, request_fields="{n: 3}"),
+            "distill.teachers.0: 'request_fields': the field 'n' is made from other settings",
+        ),
+        (of(ENDPOINT, more=", decode: {beam: 2}"), "distill: 'decode' has no effect on a model with 'endpoint'"),
+        (of(ENDPOINT, more=", compute_type: int8"), "distill: 'compute_type' has no effect on a model with 'endpoint'"),
+        (of(GENERATOR, more=", decode: {beam: 2}"), "distill: 'decode' has no effect on a model with 'ctranslate2_gen"),
+        (of(TRANSLATOR, more=", iterations: 2"), "distill: 'iterations' has no effect on a model with 'ctranslate2'"),
+        (of(TRANSLATOR, more=", sample: {seed: 2}"), "distill: 'sample' has no effect on a model with 'ctranslate2'"),
+        ("distill.teachers=[a, {ctranslate2: f}]", "distill: "),
+        ("distill={teachers: [{ctranslate2: f}, {ctranslate2: g}]}", "distill: 'teachers': a model with 'ctranslate2'"),
+        ("distill.failures.refusal=drop", "distill: 'failures.refusal' has no effect on the answers of this teacher"),
+    ],
+)
+def test_contradicting_settings_are_named(problem: Callable[..., str], override: str, expected: str) -> None:
+    assert problem(override).startswith(expected)
+
+
+def test_failures_of_answers_have_actions(load: Load) -> None:
+    for name in names(AnswerFailure):
+        settings = load(of(ENDPOINT, more=f", failures: {{{name}: drop}}")).distill
+        assert getattr(settings.failures, name) == "drop"
+
+
+def test_how_requests_are_sent_does_not_change_a_plan(load: Load) -> None:
+    settings = load(of(ENDPOINT)).distill
+    kinds = {kind: set(flatten_settings(settings, kind)) for kind in ("result", "execution")}
+    execution = ("endpoint", "api_key_variable", "concurrency", "retries", "timeout", "max_wait", "budget_tokens")
+    assert {f"teachers.0.{name}" for name in execution} <= kinds["execution"]
+    assert {f"teachers.0.{name}" for name in ("model", "prompt", "n", "min_p", "batch")} <= kinds["result"]
+
+
+def test_tables_have_every_teacher_and_existing_settings(load: Load) -> None:
+    assert set(DISTINCTIVE.values()) == set(NO_EFFECT)
+    fields = type(load("name=x").distill).model_fields
+    assert all(name in section.model_fields for name, section in DISTINCTIVE.items())
+    assert all(name in fields for own in NO_EFFECT.values() for name in own)

@@ -1,0 +1,87 @@
+"""Tests of candidates of other systems, which are sorted by sentence."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import pytest
+from tiny_pipeline import write_lines
+
+from kdmt.corpus.codec import TextCodec
+from kdmt.distill import pool_systems
+from kdmt.distill.pool_systems import candidates_of, read_systems
+from kdmt.errors import UserError
+
+NUMBERS = np.array([0, 1, 0, 2, 3, 1])  # lines 0 and 2, and 1 and 5, have the same sentence
+
+
+class Upper:
+    """Text processing that shows where it was applied."""
+
+    def preprocess_target(self, line: str) -> str:
+        return line.upper()
+
+
+class Codec:
+    text = Upper()
+
+
+def read(tmp_path: Path, lines: list[str], numbers: Any = NUMBERS) -> list[list[str]]:
+    write_lines(tmp_path / "theirs.tsv", lines)
+    count = int(numbers.max()) + 1
+    systems = read_systems(
+        {"theirs": str(tmp_path / "theirs.tsv")},
+        cast(TextCodec, Codec()),
+        numbers,
+        num_sentences=count,
+        workdir=tmp_path,
+    )
+    assert systems[0].num_candidates == len(lines)
+    return [own for (own,) in candidates_of(systems, 0, count)]
+
+
+def test_candidates_belong_to_the_sentence_of_their_line_in_the_order_of_the_file(tmp_path: Path) -> None:
+    found = read(tmp_path, ["4\tlast", "2\ta  b", "0\tc", "5\td", "1\te", "2\t"])
+    assert found == [["A B", "C", ""], ["D", "E"], [], ["LAST"]]
+
+
+def test_many_sentences_are_sorted_in_ranges(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pool_systems, "_SENTENCES", 7)
+    monkeypatch.setattr(pool_systems, "_MAX_RANGES", 5)
+    rng = random.Random(1)
+    numbers = np.array([rng.randrange(100) for _ in range(300)])
+    numbers[:100] = np.arange(100)
+    lines = [(rng.randrange(300), f"w{place}") for place in range(1000)]
+    expected: list[list[str]] = [[] for _ in range(100)]
+    for index, words in lines:
+        expected[numbers[index]].append(words.upper())
+    assert read(tmp_path, [f"{index}\t{words}" for index, words in lines], numbers) == expected
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["system_1", "system_1.npy", "theirs.tsv"]
+
+
+def test_a_range_of_sentences_of_several_systems(tmp_path: Path) -> None:
+    paths = {name: str(tmp_path / name) for name in ("a", "b")}
+    write_lines(tmp_path / "a", [f"{index}\ta{index}" for index in range(6)])
+    write_lines(tmp_path / "b", ["3\tb"])
+    systems = read_systems(paths, cast(TextCodec, Codec()), NUMBERS, num_sentences=4, workdir=tmp_path)
+    assert candidates_of(systems, 1, 2) == [[["A1", "A5"], []], [["A3"], ["B"]]]
+    assert [(system.name, system.num_sentences) for system in systems] == [("a", 4), ("b", 1)]
+
+
+@pytest.mark.parametrize(
+    ("lines", "problem"),
+    [(["6\tx"], "theirs.tsv:1: index 6"), (["no tab"], "theirs.tsv:1: expected"), ([], "theirs.tsv: has no candidate")],
+)
+def test_errors(tmp_path: Path, lines: list[str], problem: str) -> None:
+    (tmp_path / "theirs.tsv").write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+    with pytest.raises(UserError, match=problem):
+        read_systems(
+            {"theirs": str(tmp_path / "theirs.tsv")},
+            cast(TextCodec, Codec()),
+            NUMBERS,
+            num_sentences=4,
+            workdir=tmp_path,
+        )
