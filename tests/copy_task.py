@@ -68,13 +68,13 @@ def write_copy_task(folder: Path, num_pairs: int, *, seed: int) -> ParallelData:
 class GivenBatches:
     """Training data with the same batches in every epoch."""
 
+    num_parts = 1
+
     def __init__(self, pairs: ParallelData, batches: Iterable[Sequence[int]]) -> None:
         self.pairs, self.batches = pairs, [np.array(batch) for batch in batches]
 
     def epoch(self, _: int) -> Sequence[np.ndarray]:
         return self.batches
-
-    num_parts = 1
 
     def load(self, indices: np.ndarray, epoch: int = 0) -> Batch:  # noqa: ARG002
         return collate(indices, self.pairs)

@@ -88,7 +88,7 @@ AUGMENT = "{upper_case: 0.1, title_case: 0.1, no_end_punctuation: 0.2, typos: 0.
         ("convex={power: 1.0}", "nll"),
         ("train.subword_regularization={alpha: 0.1}", "nll"),
         (f"augment={AUGMENT}", "nll"),
-        (f"augment={AUGMENT},train.subword_regularization={{alpha: 0.1}}", "nll"),
+        (f"train.subword_regularization={{alpha: 0.1}},augment={AUGMENT}", "nll"),
         (f"augment={AUGMENT},word_kd={{}}", "word_kd"),
         (f"augment={AUGMENT},nat={{family: cmlm}}", "length"),
         (f"augment={AUGMENT},nat={{family: ctc, upsample: 3}}", "nll"),
