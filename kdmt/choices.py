@@ -35,6 +35,7 @@ AutoCheckpoint = Literal["auto", "best", "last"]  # that `auto` is: the best by 
 CHECKPOINT_PREFERENCE: tuple[CheckpointName, ...] = ("average", "best", "last")  # if none is named, the first one found
 
 # training
+AlignmentUnit = Literal["words", "tokens"]  # of a file of links
 SubwordSide = Literal["both", "source", "target"]
 ModifierName = Literal[  # of text, in the order in which they apply
     "noise", "merged", "no_end_punctuation", "typos", "upper_case", "title_case", "placeholders", "tags"
@@ -109,7 +110,8 @@ AgreementMetric = Literal[
 ]
 MbrUtility = Literal["chrf", "bleu"]
 MbrWeights = Literal["equal", "count", "probability"]  # of the candidates as references
-FeatureName = Literal["score", "log_prob", "length", "ratio", "count", "mbr", "language_model"]  # of a candidate
+# of a candidate, for reranking
+FeatureName = Literal["score", "log_prob", "length", "ratio", "count", "mbr", "backward", "language_model"]
 TuningMetric = Literal["bleu", "chrf"]
 DiverseQuality = Literal["utility", "probability"]
 DagSearch = Literal["greedy", "lookahead", "viterbi"]

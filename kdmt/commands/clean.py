@@ -27,6 +27,7 @@ from kdmt.models.checkpoint_folder import DAMAGED, num_updates
 from kdmt.outputs import writing
 from kdmt.stages.given_checkpoints import given_checkpoints
 from kdmt.stages.pipeline import build_stages
+from kdmt.stages.training_inputs import ALIGNMENTS
 from kdmt.stages.workspace import Workspace
 from kdmt.training_sets import stage_folders
 
@@ -139,6 +140,7 @@ def _stage_folders(workspace: Workspace) -> list[Path]:
     locations = [
         (root, "|".join(sorted(own | set(stage_folders().values())))),
         (root / "knowledge", "|".join(stage_folders())),
+        (root / ALIGNMENTS, f"({'|'.join(stage_folders())})(-[0-9a-f]{{8}})?"),
         *((students, "seed_[0-9]+") for students in sorted(root.glob("students/*/"))),
         *((seeds, "stage_[0-9]+") for seeds in sorted(root.glob("students/*/seed_*/"))),
     ]

@@ -63,7 +63,7 @@ from kdmt.config.student import (
     WordKD,
     setting_path,
 )
-from kdmt.config.training import Model, SubwordRegularization, Teacher, Train
+from kdmt.config.training import GuidedAlignment, Model, SubwordRegularization, Teacher, Train
 
 __all__ = [
     "KINDS",
@@ -88,6 +88,7 @@ __all__ = [
     "Failures",
     "FairseqData",
     "ForeignTeacher",
+    "GuidedAlignment",
     "HeldOut",
     "HiddenKD",
     "Knowledge",

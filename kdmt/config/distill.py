@@ -198,10 +198,15 @@ class Rerank(Section):
         ["score", "length", "mbr"],
         description="Features that are computed: 'score' and 'log_prob' of the teacher with and without normalisation "
         "by length, 'length' in tokens, 'ratio' (difference from the typical length, in logarithms), 'count' of draws "
-        "(in logarithms), 'mbr' (the expected utility of 'distill.mbr'), 'language_model'",
+        "(in logarithms), 'mbr' (the expected utility of 'distill.mbr'), 'backward', 'language_model'",
     )
     files: dict[FeatureFileName, ScoreFiles] = Field(
         default_factory=dict, description="Further features by name, such as scores of a reverse model"
+    )
+    backward: str | None = Field(
+        None,
+        description="Checkpoint of a teacher from the target to the source language, for the feature 'backward': the "
+        "mean log-probability of the source's tokens given the candidate",
     )
     language_model: str | None = Field(
         None, description="Path of a KenLM n-gram model of target subwords, for the feature 'language_model'"
@@ -227,10 +232,12 @@ class Rerank(Section):
         for given in self.files:
             if given in names(FeatureName):
                 raise ValueError(f"'files.{given}': this is the name of a feature that is computed")
-        if "language_model" in self.features and self.language_model is None:
-            raise ValueError("the feature 'language_model' needs the setting 'language_model'")
-        if self.language_model is not None and "language_model" not in self.features:
-            raise ValueError("'language_model' has no effect unless 'features' has it")
+        models: dict[FeatureName, str | None] = {"backward": self.backward, "language_model": self.language_model}
+        for name, path in models.items():
+            if name in self.features and path is None:
+                raise ValueError(f"the feature {name!r} needs the setting {name!r}")
+            if path is not None and name not in self.features:
+                raise ValueError(f"{name!r} has no effect unless 'features' has it")
         return self
 
     @model_validator(mode="after")

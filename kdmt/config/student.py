@@ -396,6 +396,16 @@ class Student(Section):
         return self
 
     @model_validator(mode="after")
+    def _has_an_alignment(self) -> Student:
+        if self.train.guided_alignment is None:
+            return self
+        if self.nat is not None:
+            raise ValueError("'train.guided_alignment' is for autoregressive students: leave out 'nat'")
+        if self.on_policy is not None:
+            raise ValueError("'train.guided_alignment' cannot have 'on_policy': samples have no alignment")
+        return self
+
+    @model_validator(mode="after")
     def _own_samples(self) -> Student:
         if self.on_policy is None:
             return self

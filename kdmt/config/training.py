@@ -8,6 +8,7 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from kdmt.choices import (
     Activation,
+    AlignmentUnit,
     AutoCheckpoint,
     BestMetric,
     Initialisation,
@@ -161,6 +162,32 @@ class SubwordRegularization(Section):
             raise ValueError("'dropout' is a setting of BPE models: the tokenizer is a unigram model, set 'alpha'")
 
 
+class GuidedAlignment(Section):
+    """Guided alignment (Chen et al. 2016): cross entropy of one head of the attention to the source with an alignment.
+
+    The alignment is that of the tokens of the training set by IBM model 1 in both directions, or that of a file.
+    """
+
+    weight: float = Field(0.1, gt=0.0, description="Weight of the cross entropy in the loss")
+    layer: int | None = Field(None, ge=0, description="Decoder layer of the head, from 0; null for the last layer")
+    head: int = Field(0, ge=0, description="Index of the head, from 0")
+    file: str | None = Field(
+        None,
+        description="Path of a file with the links of each pair of the training set, 'i-j' from source i to target j, "
+        "as fast_align and eflomal write; null for the alignment by IBM model 1",
+    )
+    unit: AlignmentUnit = Field(
+        "words",
+        description="Unit that 'file' counts: 'words' of the text of the training set, or 'tokens' of its data-bin",
+    )
+
+    @model_validator(mode="after")
+    def _consistent(self) -> GuidedAlignment:
+        if self.file is None and self.unit != "words":
+            raise ValueError("'unit' has no effect without 'file': IBM model 1 aligns tokens")
+        return self
+
+
 def _average_from_name(value: object) -> object:
     return {"of": value} if isinstance(value, str) else value
 
@@ -250,6 +277,13 @@ class Train(Section):
         description="Number of validations without a better score, or an equal one with a lower loss, after which "
         "training ends early; 0 for no early end",
     )
+    ema: float = Field(
+        0.0,
+        ge=0.0,
+        lt=1.0,
+        description="Decay, at every update, of an exponential moving average of the weights, which is validated and "
+        "saved as the model; at most (1 + t) / (10 + t) after t updates, as in Marian; 0 for no average",
+    )
     average_checkpoints: int = Field(
         5, ge=1, description="Number of checkpoints that 'average' and 'average_best' are the mean of"
     )
@@ -274,6 +308,11 @@ class Train(Section):
         None,
         description="Random segmentations of the training text into subwords; 'max_tokens' counts the tokens of the "
         "data-bin. Autoregressive models only; null for none",
+    )
+    guided_alignment: GuidedAlignment | None = Field(
+        None,
+        description="Guided alignment: one head of the attention to the source learns the word alignment. "
+        "Autoregressive models only; null for none",
     )
     compile: bool = Field(
         False, description="Compilation with torch.compile; sentences are padded to a small number of lengths"
@@ -327,6 +366,14 @@ class Train(Section):
             raise ValueError(
                 "'packing' cannot be combined with 'subword_regularization', whose sentences may not fit into a row"
             )
+        if self.guided_alignment is not None:
+            if self.packing:
+                raise ValueError("'packing' cannot be combined with 'guided_alignment', which needs padded sentences")
+            if self.subword_regularization is not None:
+                raise ValueError(
+                    "'subword_regularization' cannot be combined with 'guided_alignment', whose alignment is that of "
+                    "one segmentation"
+                )
         return self
 
     @model_validator(mode="after")
@@ -367,10 +414,16 @@ def check_augmented(augment: Augment | None, train: Train) -> None:
     """Check that a training can have its augmentation.
 
     Raises:
-        ValueError: if sentences are packed.
+        ValueError: if sentences are packed, or aligned.
     """
-    if augment is not None and train.packing:
+    if augment is None:
+        return
+    if train.packing:
         raise ValueError("'augment' cannot be combined with 'train.packing': its sentences may not fit into a row")
+    if train.guided_alignment is not None:
+        raise ValueError(
+            "'augment' cannot be combined with 'train.guided_alignment', whose links are those of the training set"
+        )
 
 
 def check_initial_weights(model: Model, train: Train) -> None:

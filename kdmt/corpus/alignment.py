@@ -76,6 +76,47 @@ def align(
     return WordPairs(src_ids_P, tgt_ids_P, t_P, links_P)
 
 
+class TranslationTable:
+    """Trained probabilities t(y|x), with which sentences are aligned that need not be those of the training.
+
+    Args:
+        pairs: word pairs of the training, whose target ids are less than `num_targets`.
+        floor: probability of a pair of words that never occurred together.
+    """
+
+    def __init__(self, pairs: WordPairs, num_targets: int, *, floor: float = 1e-7) -> None:
+        self._codes_P = pairs.src_ids_P * num_targets + pairs.tgt_ids_P
+        self._t_P, self._num_targets, self._floor = pairs.t_P, num_targets, floor
+
+    def link(self, src_sentences: Sequence[IntArray], tgt_sentences: Sequence[IntArray]) -> list[NDArray[np.int64]]:
+        """Return the source word that each target word is linked to, for each sentence pair [T].
+
+        Args:
+            src_sentences: ids [1 + S] of each sentence, the first id is that of the empty word.
+            tgt_sentences: ids [T] of each sentence.
+
+        Returns:
+            Indices from 0 for the source words, -1 for the empty word.
+        """
+        sizes = [(len(src), len(tgt)) for src, tgt in zip(src_sentences, tgt_sentences, strict=True)]
+        found: list[NDArray[np.int64]] = []
+        for first, end in _chunks(sizes):
+            chunk = range(first, end)
+            codes_L = np.concatenate(
+                [_pair_codes(src_sentences[i], tgt_sentences[i], self._num_targets) for i in chunk], dtype=np.int64
+            )
+            place_L = np.minimum(np.searchsorted(self._codes_P, codes_L), len(self._codes_P) - 1)
+            t_L = np.where(self._codes_P[place_L] == codes_L, self._t_P[place_L], self._floor)
+            part = _Part(sizes[first:end], place_L.astype(np.int32))
+            candidates_J = part.candidates()
+            starts_J = np.cumsum(candidates_J) - candidates_J
+            best_J = (
+                _best_links(np.maximum(t_L, self._floor) * part.prior(), candidates_J) if len(codes_L) else starts_J
+            )
+            found += np.split(best_J - starts_J - 1, np.cumsum([size for _, size in sizes[first:end]])[:-1])
+        return found
+
+
 @dataclass(frozen=True)
 class _Part:
     """A chunk of the corpus."""

@@ -25,7 +25,7 @@ from kdmt.corpus import modifiers
 from kdmt.corpus.alignment import spread
 from kdmt.corpus.batching import ParallelData, Side, join_side
 from kdmt.corpus.codec import TextCodec
-from kdmt.corpus.word_links import WordLinks, around_core
+from kdmt.corpus.translated_words import TranslatedWords, around_core
 from kdmt.errors import UserError
 from kdmt.languages import Direction
 from kdmt.types import SPECIALS, UNK
@@ -80,7 +80,7 @@ class TextAugmenter:
     seed: int
     spaced: tuple[bool, bool] = (True, True)
     alphabet: Sequence[str] = ()
-    links: WordLinks = field(default_factory=WordLinks)
+    links: TranslatedWords = field(default_factory=TranslatedWords)
     markup: Callable[[str], str] = str
     is_tokenized: bool = False
 
@@ -261,7 +261,7 @@ class Augmentation:
             seed,
             spaced,
             alphabet=known_characters(codec) if shares.get("noise") else (),
-            links=WordLinks.train(_sample(codec, data)) if uses_markup and all(spaced) else WordLinks(),
+            links=TranslatedWords.train(_sample(codec, data)) if uses_markup and all(spaced) else TranslatedWords(),
             markup=codec.text.preprocess_source,
             is_tokenized=codec.text.text.moses,
         )

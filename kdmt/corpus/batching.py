@@ -43,6 +43,15 @@ class Knowledge:
 
 
 @dataclass(frozen=True)
+class Alignment:
+    """Links between the target and source tokens of a batch."""
+
+    place_3L: torch.Tensor  # int64 [3, L], sentence, target and source position of each link
+    weight_L: torch.Tensor  # float32, 1 / (number of links of the target token), times the weight of the pair
+    num_tokens: float  # number of target tokens with a link, or the sum of the weights of their pairs
+
+
+@dataclass(frozen=True)
 class Extras:
     """Inputs that only some training methods need, in addition to sources and targets."""
 
@@ -50,15 +59,18 @@ class Extras:
     weight_B: torch.Tensor | None = None  # float32, weight of each pair; None for 1
     weighted_tokens: float | None = None  # sum of the pair weights over the real target tokens
     monolingual_BS: torch.Tensor | None = None  # int64, sources without targets, for the masked language model
+    alignment: Alignment | None = None  # for guided alignment
 
     def map(self, change: Callable[[torch.Tensor], torch.Tensor]) -> Extras:
         """Return a copy with `change` applied to every tensor."""
-        knowledge = self.knowledge
+        knowledge, alignment = self.knowledge, self.alignment
         return replace(
             self,
             knowledge=knowledge and Knowledge(change(knowledge.ids_MK), change(knowledge.log_probs_MG)),
             weight_B=None if self.weight_B is None else change(self.weight_B),
             monolingual_BS=None if self.monolingual_BS is None else change(self.monolingual_BS),
+            alignment=alignment
+            and replace(alignment, place_3L=change(alignment.place_3L), weight_L=change(alignment.weight_L)),
         )
 
 

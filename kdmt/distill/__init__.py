@@ -10,6 +10,7 @@ candidates.py, failures.py              hypotheses as text; checks for failed hy
 target_choices.py, selection.py         table of rules that choose targets; the rules
 mbr.py, diversity.py                    minimum Bayes risk; several targets that differ
 rerank.py, rerank_tuning.py             linear model over features of hypotheses; its weights
+backward.py                             feature of reranking: scores by a model of the opposite direction
 similarity.py, ngram_counts.py          similarity of hypotheses; n-grams that texts share
 merge.py, training_text.py              the text and the data-bin of a training set
 comparison.py                           similarity of distilled text to the references

@@ -23,6 +23,8 @@ from kdmt.distill.selection import ALL, Candidate, Choice, Line, Selector
 from kdmt.errors import UserError
 from kdmt.interop.kenlm import KenLM
 
+BACKWARD: FeatureName = "backward"  # feature that is computed for all candidates before, and given like a file
+
 LogProbs = Callable[[Sequence[str]], Sequence[float]]  # lines of words -> log-probability of each
 
 
@@ -31,8 +33,8 @@ class Features:
     """The features of candidates. They can be sent to other processes.
 
     Attributes:
-        names: names of the features that are computed.
-        files: names of the features from files, in the order of `Candidate.given`.
+        names: names of the features that are computed from the candidates.
+        given: names of the features that are given, in the order of `Candidate.given`.
         expected: expected utility.
         lenpen: exponent of the length by which scores are divided.
         typical_ratio: typical number of target characters per source character.
@@ -40,7 +42,7 @@ class Features:
     """
 
     names: tuple[FeatureName, ...]
-    files: tuple[str, ...] = ()
+    given: tuple[str, ...] = ()
     expected: ExpectedUtility = field(default_factory=ExpectedUtility)
     lenpen: float = 1.0
     typical_ratio: float = 1.0
@@ -63,8 +65,8 @@ class Features:
         """
         path = settings.language_model
         return cls(
-            tuple(settings.features),
-            tuple(settings.files),
+            tuple(name for name in settings.features if name != BACKWARD),
+            (*settings.files, *(name for name in settings.features if name == BACKWARD)),
             replace(expected, prune=0),  # every candidate needs a value
             lenpen,
             typical_ratio,
@@ -74,7 +76,7 @@ class Features:
     @property
     def all_names(self) -> tuple[str, ...]:
         """Return the names in the order of the values."""
-        return (*self.names, *self.files)
+        return (*self.names, *self.given)
 
     def __call__(self, candidates: Sequence[Candidate], line: Line) -> NDArray[np.float64]:
         """Return the features of each candidate [N, F].

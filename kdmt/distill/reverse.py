@@ -35,18 +35,31 @@ def check_reverse(reverse: Reverse | None, direction: Direction, own: Text) -> N
     Raises:
         UserError: if it does not exist, or is of other languages or other text processing.
     """
-    if reverse is None:
-        return
-    text = TextCodec.load(resolve_checkpoint(Path(reverse.checkpoint))).text
+    if reverse is not None:
+        check_opposite(reverse.checkpoint, "distill.reverse.checkpoint", direction, own)
+
+
+def check_opposite(checkpoint: str, setting: str, direction: Direction, own: Text) -> None:
+    """Check that a model of the opposite direction fits the text that is distilled.
+
+    Args:
+        setting: YAML path of the checkpoint, for messages.
+        direction: direction of the text.
+        own: text processing of the text.
+
+    Raises:
+        UserError: if it does not exist, or is of other languages or other text processing.
+    """
+    text = TextCodec.load(resolve_checkpoint(Path(checkpoint))).text
     wanted = direction.reversed()
     if not text.direction.matches(wanted):
         raise UserError(
-            f"distill.reverse.checkpoint: {reverse.checkpoint} translates {text.source_lang} to {text.target_lang}, "
+            f"{setting}: {checkpoint} translates {text.source_lang} to {text.target_lang}, "
             f"not {wanted.source} to {wanted.target}"
         )
     if (text.text.moses, text.text.lowercase) != (own.moses, own.lowercase):
         raise UserError(
-            f"distill.reverse.checkpoint: {reverse.checkpoint} was trained on other text: moses {text.text.moses}, "
+            f"{setting}: {checkpoint} was trained on other text: moses {text.text.moses}, "
             f"lowercase {text.text.lowercase}; here moses {own.moses}, lowercase {own.lowercase}"
         )
 

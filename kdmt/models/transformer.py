@@ -70,6 +70,10 @@ class Trace:
     wanted: frozenset[tuple[str, int]]
     found: dict[tuple[str, int], Tensor] = field(default_factory=dict)
 
+    def within(self, kinds: tuple[str, ...], layer: int) -> Trace | None:
+        """Return the trace if it records a map of these kinds inside a layer, else None."""
+        return self if any((kind, layer) in self.wanted for kind in kinds) else None
+
     def keep_map(self, kind: str, layer: int, make: Callable[[], Tensor]) -> None:
         """Record an attention map; the network calls this. `make` is called only if the map is wanted."""
         if (kind, layer) in self.wanted:
@@ -353,7 +357,7 @@ class Transformer(nn.Module):
             layer.compile(dynamic=not packed)
 
     def _run(self, layer: nn.Module, inputs: tuple[Visible, ...], trace: Trace | None, number: int) -> Tensor:
-        if trace is not None:  # recorded tensors need all activations that led to them
+        if trace is not None:  # a map from within the layer needs all activations that led to it
             return layer(*inputs, trace, number)
         if self.recompute_layers and torch.is_grad_enabled():
             return checkpoint(layer, *inputs, use_reentrant=False)
@@ -382,7 +386,8 @@ class Transformer(nn.Module):
         keep_B11S = _attention_mask(keep_BS, self.masks)
         x_BSD = self.src_embed(src_tokens_BS)
         for number, layer in enumerate(self.encoder_layers):
-            x_BSD = self._run(layer, (x_BSD, keep_B11S), trace, number)
+            inside = None if trace is None else trace.within(("encoder_self",), number)
+            x_BSD = self._run(layer, (x_BSD, keep_B11S), inside, number)
             if trace is not None:
                 trace.keep_state("encoder", number, x_BSD)
         if self.encoder_norm is not None:
@@ -448,7 +453,8 @@ class Transformer(nn.Module):
         for number, layer in enumerate(self.decoder_layers[:layers]):
             if between is not None and number:
                 x_BTD = between(number - 1, x_BTD)
-            x_BTD = self._run(layer, (x_BTD, encoder_output.states_BSD, keep_B11S, keep_B11T), trace, number)
+            inside = None if trace is None else trace.within(("decoder_self", "cross"), number)
+            x_BTD = self._run(layer, (x_BTD, encoder_output.states_BSD, keep_B11S, keep_B11T), inside, number)
             if trace is not None:
                 trace.keep_state("decoder", number, x_BTD)
         return x_BTD if self.decoder_norm is None else self.decoder_norm(x_BTD)

@@ -3,6 +3,7 @@
 plain                LeftToRight, [CrossEntropy]
 word_kd              LeftToRight, [WordDivergence]
 hidden_kd, ...       the same with further terms
+guided_alignment     the same with a further term
 nat                  the view and the terms of its family: `positional`, `aligned`, `edited`
 """
 
@@ -15,6 +16,7 @@ import torch
 from torch import Tensor
 
 from kdmt.config import NAT, Student
+from kdmt.config import GuidedAlignment as GuidedAlignmentSettings
 from kdmt.config import OnPolicy as OnPolicySettings
 from kdmt.decode.engines.pytorch import sample_batch
 from kdmt.errors import UserError
@@ -27,6 +29,7 @@ from kdmt.objectives.aligned import aligned_parts
 from kdmt.objectives.distillation import AttentionMaps, HiddenStates, OnPolicy, WordDivergence
 from kdmt.objectives.edited import edited_parts
 from kdmt.objectives.fine_tuning import ConvexCrossEntropy, convex_loss_of, fine_tuning_term
+from kdmt.objectives.guided_alignment import GuidedAlignment
 from kdmt.objectives.masked_language import MaskedLanguage
 from kdmt.objectives.objective import (
     CrossEntropy,
@@ -50,6 +53,7 @@ def build_objective(
     label_smoothing: float,
     teachers: Sequence[Transformer] = (),
     marginal_V: Tensor | None = None,
+    guided_alignment: GuidedAlignmentSettings | None = None,
     seed: int = 1,
     path: str = "student",
 ) -> Objective:
@@ -59,14 +63,16 @@ def build_objective(
         model: the student's model, or the teacher that is trained.
         teachers: trained models that run with the student; needed if `learns_from_running` returns True.
         marginal_V: mean distribution of the teacher over the training set, for a student that learns from a cache.
+        guided_alignment: settings of guided alignment, for which batches have the alignment of their pairs.
         seed: seed of models that are trained together with the student.
         path: YAML path of the settings, for messages.
 
     Raises:
         UserError: if the settings do not fit the model.
     """
+    guided = [] if guided_alignment is None else [GuidedAlignment(guided_alignment, model=model)]
     if student is None:
-        return Objective(model, LeftToRight(), [CrossEntropy(label_smoothing)])
+        return Objective(model, LeftToRight(), [CrossEntropy(label_smoothing), *guided])
     if student.nat is not None:
         assert isinstance(model, NATransformer)
         return _nonautoregressive(model, student, student.nat, label_smoothing, teachers, marginal_V, path)
@@ -74,7 +80,7 @@ def build_objective(
     main = _main_term(student, model, label_smoothing, marginal_V, path)
     peers = _peer_terms(student, main, group, label_smoothing)
     inner, masked = _inner_terms(student, model, group), _masked_language(student, model)
-    terms: list[Term[TokenPass]] = [main, *inner, *masked, *peers]
+    terms: list[Term[TokenPass]] = [main, *inner, *masked, *guided, *peers]
     return Objective(model, LeftToRight(), terms, group)
 
 

@@ -28,8 +28,10 @@ def check_architectures(config: Pipeline) -> None:
         UserError: if one is not. The message has the YAML path.
     """
     teacher = _architecture(config, "teacher", config.teacher.model, config.teacher.train)
+    _check_guided("teacher", config.teacher.train, teacher)
     for path, student in config.trainings():
         own = _architecture(config, path, student.model, student.train)
+        _check_guided(path, student.train, own)
         _check_nat(config, path, student, own, teacher)
         for side in ("encoder", "decoder"):
             chosen = getattr(student, f"{side}_layers_from_teacher")
@@ -124,6 +126,20 @@ def _check_nat(
             f"score.nat.rescore: {model}.max_target_positions ({limit}) is more than "
             f"teacher.model.max_target_positions ({teacher.max_target_positions}), which would have to read it"
         )
+
+
+def _check_guided(path: str, train: Train, own: TransformerConfig) -> None:
+    """Check that the head of guided alignment exists."""
+    settings = train.guided_alignment
+    if settings is None:
+        return
+    for name, number, count in (
+        ("layer", settings.layer or 0, own.decoder_layers),
+        ("head", settings.head, own.decoder_attention_heads),
+    ):
+        if number >= count:
+            setting = setting_path(path, f"train.guided_alignment.{name}")
+            raise UserError(f"{setting}: the decoder has no {name} {number}, only 0 to {count - 1}")
 
 
 def _teacher_of(

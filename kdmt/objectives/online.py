@@ -5,10 +5,10 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor, nn
 
 from kdmt.choices import Precision
+from kdmt.models.moving_average import follow
 from kdmt.models.transformer import Transformer
 from kdmt.objectives.objective import Pass, Prepared, Teachers, Term, TokenPass, TracePoint, View
 
@@ -26,11 +26,9 @@ class EmaTeacher(Teachers):
         super().__init__([copy.deepcopy(student)])
         self.decay = decay
 
-    @torch.no_grad()
     def after_update(self, student: Transformer) -> None:
         """See `Teachers.after_update`."""
-        for average, own in zip(self.models[0].parameters(), student.parameters(), strict=True):
-            average.lerp_(own, 1.0 - self.decay)
+        follow(self.models[0].parameters(), student.parameters(), decay=self.decay)
 
     def moving(self) -> dict[str, Tensor]:
         """See `Teachers.moving`."""

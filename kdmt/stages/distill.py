@@ -31,7 +31,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
-from kdmt.config import Distill, Rerank, Section
+from kdmt.config import Distill, Mbr, Rerank, Section
 from kdmt.corpus.prepared import PreparedCorpus
 from kdmt.distill.block_size import ON_CPUS
 from kdmt.distill.chosen_teacher import ChosenTeacher
@@ -45,13 +45,14 @@ from kdmt.flow.manifest import Plan, check_status, file_input, make_plan, record
 from kdmt.flow.shards import Shards
 from kdmt.flow.stage import Stage
 from kdmt.models.checkpoint_choice import AUTO
-from kdmt.models.checkpoint_folder import resolve_name
+from kdmt.models.checkpoint_folder import checkpoint_sha256, resolve_checkpoint, resolve_name
 from kdmt.score.bleu_tokenizer import words_tokenizer
 from kdmt.stages.measures import prepared_corpus, recorded_tokenizer, with_ratio, with_tokenizer
 from kdmt.stages.workspace import Workspace
 from kdmt.training_sets import TRAINING_SETS, Origin
 
 if TYPE_CHECKING:
+    from kdmt.distill.backward import BackwardScores
     from kdmt.stages.distill_work import Choosing, Decoding, Importing, Job
     from kdmt.stages.rerank_work import Reranking
 
@@ -64,6 +65,8 @@ _ON_CPUS: dict[str, tuple[object, object]] = {
     "distill.block_size": (None, ON_CPUS),
 }
 _CHECKPOINT = "distill.checkpoint"
+_UTILITY_SETTINGS = ("utility", "weights", "aggregate")  # of `distill.mbr`, for sets that use the expected utility
+_BACKWARD = "backward"  # folder of scores inside that of a stage
 # origin of a training set -> fields of `distill` for the search for the best translations, on which it does not depend
 _WITHOUT_EFFECT: dict[Origin, tuple[str, ...]] = {
     "sampling": ("decode.beam", "decode.nbest", "decode.lenpen", "nat", "iterations"),
@@ -141,7 +144,10 @@ def _work(workspace: Workspace, name: str) -> Decoding | Choosing | Reranking | 
             scores = tuple(Path(files.train) for files in config.distill.rerank.files.values())
         tokenizer = partial(recorded_tokenizer, job.folder, config.prepare.text)
         candidates = workspace.training_set(_candidates(config.distill))
-        choosing = distill_work.Choosing(job, name, candidates=candidates, scores=scores, tokenizer=tokenizer)
+        backward = _backward(job, candidates, job.folder / _BACKWARD) if name == "reranked" else None
+        choosing = distill_work.Choosing(
+            job, name, candidates=candidates, scores=scores, tokenizer=tokenizer, backward=backward
+        )
         return _reranking(workspace, choosing) if _tunes(config.distill, name) else choosing
     if made.origin == "file":
         assert file is not None
@@ -317,11 +323,22 @@ def _choosing_plan(workspace: Workspace, name: str) -> Plan:
     plan = with_ratio(make_plan(sections, extra, inputs), settings, prepared_corpus(workspace))
     if name == "reranked":
         plan = _reranking_plan(plan, settings.rerank, prepared_corpus(workspace))
+    if _uses_utility(settings, name):
+        for field in _UTILITY_SETTINGS:
+            default = Mbr.model_fields[field].default
+            plan = plan.depending_on(f"distill.mbr.{field}", getattr(settings.mbr, field), default=default)
     if not CHOICES[name].uses_bleu(settings):
         return plan
     return with_tokenizer(
         plan, workspace.training_set(name), config.score, config.prepare.text, config.direction.target
     )
+
+
+def _uses_utility(settings: Distill, name: str) -> bool:
+    """Return whether a training set besides `mbr` depends on the expected utility of candidates."""
+    if name == "reranked":
+        return "mbr" in settings.rerank.features
+    return name == "diverse" and settings.diverse.quality == "utility"
 
 
 def _candidates(settings: Distill) -> str:
@@ -338,6 +355,8 @@ def _reranking_plan(plan: Plan, settings: Rerank, corpus: PreparedCorpus) -> Pla
     if settings.language_model is not None:
         paths.append(settings.language_model)
     inputs = plan.inputs | {path: file_input(Path(path)) for path in paths}
+    if settings.backward is not None:
+        inputs[settings.backward] = checkpoint_sha256(resolve_checkpoint(Path(settings.backward)))
     plan = replace(plan, settings=kept, inputs=inputs)
     if "ratio" not in settings.features:
         return plan
@@ -362,7 +381,26 @@ def _reranking(workspace: Workspace, choosing: Choosing) -> Reranking:
         decoding = pool_work.Pooling(job, teacher, pool.model_copy(update={"systems": {}}))
     scores = {name: files.valid for name, files in config.distill.rerank.files.items()}
     plan = partial(_decoding_plan, workspace, _candidates(config.distill))
-    return rerank_work.Reranking(choosing, decoding, plan, scores)
+    backward = _backward(job, job.folder, job.folder / _BACKWARD)
+    return rerank_work.Reranking(choosing, decoding, plan, scores, backward)
+
+
+def _backward(job: Job, candidates: Path, folder: Path) -> BackwardScores | None:
+    """Return the scores of candidates by a model of the opposite direction, if a feature needs them.
+
+    Args:
+        job: work on the text that the candidates translate.
+        candidates: folder of the candidates.
+        folder: folder for the scores.
+    """
+    from kdmt.distill.backward import BackwardScores  # loads the workers
+    from kdmt.distill.training_text import NBEST, SENTENCES
+
+    checkpoint = job.settings.rerank.backward
+    if checkpoint is None:
+        return None
+    texts = job.writer.inputs.texts()
+    return BackwardScores(Path(checkpoint), job.settings, texts, candidates / NBEST, candidates / SENTENCES, folder)
 
 
 def _file_of(settings: Distill, name: str) -> Path | None:

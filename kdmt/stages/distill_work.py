@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from kdmt.checksum import file_sha256
 from kdmt.config import Distill, DistillAugment, Pool, Sample, Text
+from kdmt.distill.backward import BackwardScores
 from kdmt.distill.block_size import block_size_of, choose_block_size
 from kdmt.distill.blocks import BLOCKS, fits
 from kdmt.distill.candidates import Written, read_scores, write_candidates
@@ -28,7 +29,7 @@ from kdmt.distill.endpoint_teacher import EndpointModel
 from kdmt.distill.imported import IMPORTING, write_imported
 from kdmt.distill.noised import NOISED, write_noised_text
 from kdmt.distill.pool_systems import SystemCandidates
-from kdmt.distill.reverse import check_reverse
+from kdmt.distill.reverse import check_opposite, check_reverse
 from kdmt.distill.selection import BEST
 from kdmt.distill.sources import Sources, find_sources
 from kdmt.distill.target_choices import CHOICES
@@ -408,6 +409,7 @@ class Choosing:
         name: name of the training set in `CHOICES`.
         candidates: folder of `distilled`.
         scores: files of scores that the rule uses.
+        backward: scores by a model of the opposite direction, if the rule uses them, after those of the files.
         tokenizer: function that returns sacreBLEU's tokenizer from the recorded plan, once the folder is open for work.
     """
 
@@ -416,6 +418,7 @@ class Choosing:
     candidates: Path
     scores: tuple[Path, ...]
     tokenizer: Callable[[], str]
+    backward: BackwardScores | None = None
 
     @property
     def targets(self) -> Targets:
@@ -425,7 +428,8 @@ class Choosing:
     def targets_with(self, settings: Distill) -> Targets:
         """Return the targets that the rule chooses with the given settings."""
         rule = CHOICES[self.name].select(settings, self.bleu_tokenizer(), self.job.writer.inputs.corpus)
-        return Targets(self.candidates, rule, self.scores)
+        computed = () if self.backward is None else (self.backward.file(),)
+        return Targets(self.candidates, rule, (*self.scores, *computed))
 
     def make(self, plan: Plan) -> None:
         """Choose the targets, and write the training set."""
@@ -444,7 +448,10 @@ class Choosing:
         return self.tokenizer() if CHOICES[self.name].uses_bleu(self.job.settings) else ""
 
     def check_scores(self) -> None:
-        """Check the files of scores before any folder is changed."""
+        """Check the files of scores, and the model that computes others, before any folder is changed."""
+        if self.backward is not None:
+            direction = self.job.writer.inputs.corpus.direction
+            check_opposite(str(self.backward.checkpoint), "distill.rerank.backward", direction, self.job.text)
         if self.scores:
             with TemporaryDirectory() as scratch:
                 read_scores(self.scores, self.candidates / NBEST, self.candidates / OFFSETS, Path(scratch))

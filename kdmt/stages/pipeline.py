@@ -12,6 +12,7 @@ from kdmt.flow.manifest import check_outputs
 from kdmt.flow.shards import run_shard
 from kdmt.flow.stage import Stage, require_upstream, run_stage
 from kdmt.objectives.model_checks import check_architectures, untrained_fine_tuning
+from kdmt.stages.alignments import alignment_stages
 from kdmt.stages.distill import TextStage, text_stages
 from kdmt.stages.followers import Followers, join_stages
 from kdmt.stages.given_checkpoints import RUN_INPUTS, given_checkpoints
@@ -44,19 +45,30 @@ class Stages:
 def build_stages(workspace: Workspace) -> Stages:
     """Return the stages of a pipeline, each with the stages that it depends on."""
     prepare = prepare_stage(workspace)
-    teacher = teacher_stage(workspace, prepare)
+    of_prepared = alignment_stages(workspace, owners={"raw": prepare})
+    teacher = teacher_stage(workspace, prepare, alignments=of_prepared)
     texts = text_stages(workspace, prepare=prepare, teacher=teacher)
     text = {name: made.stage for name, made in texts.items()}
+    of_texts = alignment_stages(workspace, owners=text)
+    alignments = of_prepared | of_texts
     knowledge = knowledge_stages(workspace, prepare=prepare, teacher=teacher, text=text)
     students = {
-        name: student_stages(workspace, name, prepare=prepare, teacher=teacher, text=text, knowledge=knowledge)
+        name: student_stages(
+            workspace,
+            name,
+            prepare=prepare,
+            teacher=teacher,
+            text=text,
+            knowledge=knowledge,
+            alignments=alignments,
+        )
         for name in workspace.config.students
     }
     last = {name: {seed: stages[-1] for seed, stages in seeds.items()} for name, seeds in students.items()}
     groups: dict[StageName, list[Stage]] = {
-        "prepare": [prepare],
+        "prepare": [prepare, *of_prepared.values()],
         "teacher": [teacher],
-        "distill": list(text.values()),
+        "distill": [*text.values(), *of_texts.values()],
         "knowledge": list(knowledge.values()),
         "student": [stage for seeds in students.values() for stages in seeds.values() for stage in stages],
         "score": [score_stage(workspace, prepare=prepare, teacher=teacher, students=last)],
@@ -122,7 +134,7 @@ def run_prepare_shard(workspace: Workspace, shard: int, shards: int, *, rebuild:
     """
     _check_shard(shard, shards)
     check_architectures(workspace.config)
-    (stage,) = checked_stages(workspace).groups["prepare"]
+    stage = checked_stages(workspace).groups["prepare"][0]
     run_shard(stage, prepare_shards(workspace), shard, shards, rebuild=rebuild, say=workspace.say)
 
 

@@ -16,8 +16,10 @@ import numpy as np
 
 from kdmt.checksum import file_sha256
 from kdmt.config import Distill, Rerank
+from kdmt.distill.backward import BackwardScores
 from kdmt.distill.candidates import read_scores
 from kdmt.distill.merge import usable_candidates
+from kdmt.distill.rerank import Features
 from kdmt.distill.rerank_tuning import TuningSentence, tune_weights
 from kdmt.distill.selection import Candidate, Line
 from kdmt.distill.similarity import bleu_nearness, chrf_nearness
@@ -54,12 +56,15 @@ class Reranking:
         decoding_plan: function that returns the plan of the candidates of the training set, from which those of the
             validation set are made too.
         valid_scores: path of the scores of the validation set's candidates for each feature from a file.
+        valid_backward: scores of the validation set's candidates by a model of the opposite direction, if a feature
+            needs them.
     """
 
     choosing: Choosing
     valid: Decoding
     decoding_plan: Callable[[], Plan]
     valid_scores: Mapping[str, str | None]
+    valid_backward: BackwardScores | None = None
 
     @property
     def settings(self) -> Distill:
@@ -130,12 +135,13 @@ class Reranking:
 
     def _tune(self) -> dict[str, object]:
         """Return the tuned weights and what they achieve on the validation set, as JSON values."""
-        sentences = self._sentences()
+        features = features_of(self.settings, self.choosing.bleu_tokenizer(), self.choosing.job.writer.inputs.corpus)
+        sentences = self._sentences(features)
         try:
             weights_F = tune_weights([each.values for each in sentences], seed=self.rerank.seed)
         except ValueError as error:
             raise UserError(f"{self.valid.folder / NBEST}: the weights cannot be tuned: {error}") from None
-        names = self.rerank.all_features
+        names = features.all_names
         achieved = {
             "teacher": self._score(sentences, lambda _: 0),
             "reranked": self._score(sentences, lambda values: int(np.argmax(values.features_NF @ weights_F))),
@@ -161,13 +167,14 @@ class Reranking:
         tokenize = self.choosing.bleu_tokenizer() or "13a"  # chrF does not use it
         return METRICS[self.rerank.metric].score(chosen, references, tokenize=tokenize).value
 
-    def _sentences(self) -> list[_Tuned]:
+    def _sentences(self, features: Features) -> list[_Tuned]:
         """Return the sentences of the validation set that have candidates without a failure."""
         folder, corpus = self.valid.folder, self.choosing.job.writer.inputs.corpus
         tokenize = self.choosing.bleu_tokenizer()
-        compute = features_of(self.settings, tokenize, corpus)
         metric = chrf_nearness if self.rerank.metric == "chrf" else bleu_nearness(tokenize)
         paths = [Path(path) for path in self.valid_scores.values() if path is not None]
+        if self.valid_backward is not None:
+            paths.append(self.valid_backward.file())
         found: list[_Tuned] = []
         with TemporaryDirectory() as scratch:
             given = read_scores(paths, folder / NBEST, folder / OFFSETS, Path(scratch)) if paths else None
@@ -182,7 +189,7 @@ class Reranking:
             for line, candidates in lines:
                 if candidates:
                     gains = metric([candidate.words for candidate in candidates], line.reference)
-                    values = TuningSentence(compute(candidates, line), np.array(gains))
+                    values = TuningSentence(features(candidates, line), np.array(gains))
                     found.append(_Tuned(line, candidates, values))
         if not found:
             raise UserError(f"{folder / NBEST}: no sentence of the validation set has a usable translation")

@@ -18,6 +18,7 @@ from kdmt.objectives.model_checks import learns_from_cache
 from kdmt.stages.student_folder import at_work_on, point_to
 from kdmt.stages.training_inputs import (
     Job,
+    alignment_inputs,
     init_inputs,
     needs_teacher,
     reads_monolingual,
@@ -28,8 +29,12 @@ from kdmt.stages.training_inputs import (
 from kdmt.stages.workspace import Workspace
 
 
-def teacher_stage(workspace: Workspace, prepare: Stage) -> Stage:
-    """Return the stage that trains the teacher on the raw training data."""
+def teacher_stage(workspace: Workspace, prepare: Stage, *, alignments: Mapping[str, Stage]) -> Stage:
+    """Return the stage that trains the teacher on the raw training data.
+
+    Args:
+        alignments: stages that align training sets, by the names of their folders.
+    """
     teacher = workspace.config.teacher
     job = Job(
         name="teacher",
@@ -43,14 +48,14 @@ def teacher_stage(workspace: Workspace, prepare: Stage) -> Stage:
     )
 
     def plan() -> Plan:
-        inputs = training_inputs(workspace, job.data) | init_inputs(job)
+        inputs = training_inputs(workspace, job.data) | init_inputs(job) | alignment_inputs(workspace, job.alignments)
         return make_plan({"teacher": teacher}, {}, inputs)
 
     return Stage(
         name="teacher",
         command="kdmt teacher",
         folder=job.folder,
-        upstream=(prepare,),
+        upstream=(prepare, *(alignments[each.folder_name] for each in job.alignments)),
         plan=plan,
         extent=num_updates,
         make=partial(_train, workspace, job),
@@ -66,6 +71,7 @@ def student_stages(
     teacher: Stage,
     text: Mapping[str, Stage],
     knowledge: Mapping[str, Stage],
+    alignments: Mapping[str, Stage],
 ) -> dict[int, tuple[Stage, ...]]:
     """Return the stages that train one student, for each of its seeds.
 
@@ -74,6 +80,7 @@ def student_stages(
     Args:
         text: stages that write training sets, by name.
         knowledge: stages that fill caches, by name of the training set.
+        alignments: stages that align training sets, by the names of their folders.
     """
 
     def upstream(student: Student) -> tuple[Stage, ...]:
@@ -90,7 +97,9 @@ def student_stages(
         made: list[Stage] = []
         for job in _jobs(workspace, name, seed):
             assert job.student is not None
-            made.append(_student_stage(workspace, name, job, job.student, (*upstream(job.student), *made[-1:])))
+            links = [alignments[each.folder_name] for each in job.alignments]
+            before = (*upstream(job.student), *links, *made[-1:])
+            made.append(_student_stage(workspace, name, job, job.student, before))
         if workspace.config.students[name].stages is not None:
             made[-1] = _as_last(made[-1])
         stages[seed] = tuple(made)
@@ -124,7 +133,7 @@ def _student_stage(workspace: Workspace, name: str, job: Job, student: Student, 
     def plan() -> Plan:
         inputs = training_inputs(workspace, job.data, more=("monolingual",) if reads_monolingual(student) else ())
         inputs |= init_inputs(job)
-        inputs |= teaching_inputs(workspace, student)
+        inputs |= teaching_inputs(workspace, student) | alignment_inputs(workspace, job.alignments)
         own = f"students.{name}"
         made = _without(
             make_plan({own: student}, {"seed": job.seed}, inputs),

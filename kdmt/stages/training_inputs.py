@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 
 from kdmt.config import Augment, Model, Student, Train
@@ -14,7 +15,40 @@ from kdmt.objectives.model_checks import learns_from_cache, learns_from_running
 from kdmt.stages.workspace import Workspace
 from kdmt.training_sets import WEIGHTS
 
+ALIGNMENTS, LINKS = "alignments", "links"  # folder of alignments, and the file in each of them
 _BATCH_ORDER = "batch_order"  # name in the settings of a plan
+
+
+@dataclass(frozen=True)
+class Alignment:
+    """An alignment that a model learns.
+
+    Attributes:
+        data: name of the training set.
+        file: path of a file of links; None for IBM model 1.
+        unit: unit that the file counts.
+    """
+
+    data: str
+    file: str | None
+    unit: str
+
+    @property
+    def folder_name(self) -> str:
+        """Return the name of the folder of its stage."""
+        if self.file is None:
+            return self.data
+        return f"{self.data}-{sha256(f'{self.unit} {self.file}'.encode()).hexdigest()[:8]}"
+
+    def folder(self, workspace: Workspace) -> Path:
+        """Return the folder of its stage."""
+        return workspace.layout.folder(ALIGNMENTS, self.folder_name)
+
+
+def alignments_of(train: Train, data: Sequence[str]) -> list[Alignment]:
+    """Return the alignments that a training on these sets learns, in their order."""
+    settings = train.guided_alignment
+    return [] if settings is None else [Alignment(name, settings.file, settings.unit) for name in data]
 
 
 @dataclass(frozen=True)
@@ -45,6 +79,11 @@ class Job:
     before: Path | None = None
     number: int = 1
     shares: tuple[float, ...] | None = None
+
+    @property
+    def alignments(self) -> list[Alignment]:
+        """Return the alignments that the run learns."""
+        return alignments_of(self.train, self.data)
 
     @property
     def first_checkpoint(self) -> Path | None:
@@ -104,6 +143,11 @@ def training_inputs(workspace: Workspace, data: Sequence[str], *, more: Sequence
         used = ("data-bin/train.", WEIGHTS)
         inputs |= {f"{folder.name}/{name}": sha for name, sha in made.items() if name.startswith(used)}
     return inputs
+
+
+def alignment_inputs(workspace: Workspace, alignments: Sequence[Alignment]) -> dict[str, str]:
+    """Return the files of links that a training reads, with their SHA-256."""
+    return {f"{ALIGNMENTS}/{each.folder_name}": recorded_outputs(each.folder(workspace))[LINKS] for each in alignments}
 
 
 def init_inputs(job: Job) -> dict[str, str]:

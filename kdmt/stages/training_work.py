@@ -20,6 +20,7 @@ from kdmt.corpus.codec import TextCodec, check_vocabulary
 from kdmt.corpus.knowledge_cache import KnowledgeCache, KnowledgeSource
 from kdmt.corpus.lines import read_lines
 from kdmt.corpus.subword_sampling import SubwordSampling
+from kdmt.corpus.word_links import LinkFile, LinkSource
 from kdmt.decode.engines.translator import Translator
 from kdmt.errors import UserError
 from kdmt.files import read_optional_json, write_json
@@ -42,6 +43,7 @@ from kdmt.score.bleu_tokenizer import require_packages
 from kdmt.stages.measures import spaced_sides, tokenizer_note, words_tokenizer
 from kdmt.stages.references import score_words
 from kdmt.stages.training_inputs import (
+    LINKS,
     Job,
     batch_order,
     cache_made_from,
@@ -136,6 +138,7 @@ def _training_data(
         weights=_weights(workspace, job),
         sampling=_sampling(job, codec),
         augmentation=_augmentation(workspace, job, codec, data),
+        links=_links(workspace, job),
         shares=job.shares,
     )
 
@@ -203,6 +206,12 @@ def _weights(workspace: Workspace, job: Job) -> np.ndarray | None:
         for file, size in zip(files, sizes, strict=True)
     ]
     return np.concatenate(weights)
+
+
+def _links(workspace: Workspace, job: Job) -> LinkSource | None:
+    """Open the alignments of the training sets, for a model that learns them."""
+    files = [LinkFile(each.folder(workspace) / LINKS) for each in job.alignments]
+    return LinkSource(files) if files else None
 
 
 def _monolingual(workspace: Workspace, job: Job) -> MonolingualText | None:
@@ -284,6 +293,7 @@ def _objective(workspace: Workspace, job: Job, model: Transformer, knowledge: Kn
         label_smoothing=job.train.label_smoothing,
         teachers=_load_teachers(workspace, job, model),
         marginal_V=None if knowledge is None else torch.from_numpy(knowledge.marginal),
+        guided_alignment=job.train.guided_alignment,
         seed=job.seed,
         path=job.path,
     )

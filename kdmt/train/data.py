@@ -29,6 +29,7 @@ from kdmt.corpus.batching import (
 from kdmt.corpus.knowledge_cache import KnowledgeSource
 from kdmt.corpus.packing import PackingShape
 from kdmt.corpus.subword_sampling import SubwordSampling
+from kdmt.corpus.word_links import LinkSource
 from kdmt.errors import UserError
 from kdmt.ranks import Ranks
 from kdmt.train.mixture import Mixture
@@ -46,6 +47,7 @@ class BinarizedData:
         knowledge: cache from which the teacher's most probable tokens are added to each batch.
         monolingual: sources without targets to add to each batch.
         weights: float32 [pairs], weight of each pair.
+        links: alignment of the pairs, which is added to each batch.
         sampling: draws other subwords for the sentences of a batch, whose size is planned by those of the data-bin.
         augmentation: changes the text of some pairs of a batch before.
         shares: share of each data-bin in the pairs of an epoch; None to use all pairs in each epoch.
@@ -69,10 +71,11 @@ class BinarizedData:
         weights: np.ndarray | None = None,
         sampling: SubwordSampling | None = None,
         augmentation: Augmentation | None = None,
+        links: LinkSource | None = None,
         shares: Sequence[float] | None = None,
     ) -> None:
         self.data, self.settings, self.seed, self.knowledge = data, settings, seed, knowledge
-        self.monolingual, self.weights, self.sampling = monolingual, weights, sampling
+        self.monolingual, self.weights, self.sampling, self.links = monolingual, weights, sampling, links
         self.augmentation = augmentation
         self.order = 1
         self.kept, self.num_left_out = filter_by_size(
@@ -159,10 +162,15 @@ class BinarizedData:
         extras = Extras(
             knowledge=None if self.knowledge is None else self.knowledge.load(indices),
             monolingual_BS=None if self.monolingual is None else self.monolingual.batch_for(indices),
+            alignment=None if self.links is None else self.links.load(indices, self._weights_of(indices)),
         )
-        if self.weights is not None:
-            extras = self._weighted(extras, self.weights[indices], self._target_sizes(indices, batch))
+        weights = self._weights_of(indices)
+        if weights is not None:
+            extras = self._weighted(extras, weights, self._target_sizes(indices, batch))
         return replace(batch, extras=extras)
+
+    def _weights_of(self, indices: np.ndarray) -> np.ndarray | None:
+        return None if self.weights is None else self.weights[indices]
 
     def _target_sizes(self, indices: np.ndarray, batch: Batch) -> np.ndarray:
         if self.sampling is not None or self.augmentation is not None:

@@ -104,15 +104,34 @@ class ParallelObjective:
         return collected
 
     @contextmanager
-    def evaluating(self) -> Iterator[Objective]:
-        """Yield an objective in evaluation mode whose model is whole, for use outside of `module`."""
+    def evaluating(self, weights: Mapping[str, Tensor] | None = None) -> Iterator[Objective]:
+        """Yield an objective in evaluation mode whose model is whole, for use outside of `module`.
+
+        Args:
+            weights: weights of the model in the body, by name, sharded as its parameters; None for its own.
+        """
         if not self.sharded:
             self.objective.eval()
-            yield self.objective
+            with _replaced(self.objective.model, weights or {}):
+                yield self.objective
             return
-        parts = dict(self.objective.model.named_parameters())
+        parts = weights or dict(self.objective.model.named_parameters())
         with torch.no_grad():
             for name, parameter in self.spare.model.named_parameters():
                 parameter.copy_(self.whole(parts[name].detach()))
         yield self.spare.to(self.device).eval()
         self.spare.cpu()
+
+
+@contextmanager
+def _replaced(model: nn.Module, weights: Mapping[str, Tensor]) -> Iterator[None]:
+    """Let the parameters of a model have other values in the body, without a copy."""
+    own = {name: parameter.data for name, parameter in model.named_parameters() if name in weights}
+    parameters = dict(model.named_parameters())
+    try:
+        for name in own:
+            parameters[name].data = weights[name]
+        yield
+    finally:
+        for name, values in own.items():
+            parameters[name].data = values

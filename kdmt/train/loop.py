@@ -28,6 +28,7 @@ from kdmt.errors import Interrupted, UserError
 from kdmt.models.average_record import checkpoint_update
 from kdmt.models.checkpoint import TrainingState, load_state, load_weights
 from kdmt.models.checkpoint_choice import CANDIDATES, is_current, read_choice, updates_of, write_choice
+from kdmt.models.moving_average import decay_at, follow
 from kdmt.objectives.objective import Objective, Prepared
 from kdmt.ranks import ALONE, Ranks
 from kdmt.runtime import StopRequest, stop_requests
@@ -45,6 +46,7 @@ from kdmt.train.update_results import HostCopy, UnreadUpdate, is_unusable
 
 Ending = Literal["max_updates", "patience"]
 
+_TRAINED = "trained."  # prefix, in training states, of the weights whose moving average is the model
 _STEPS_AHEAD = 4  # number of updates whose batches are loaded in advance
 _MAX_SKIPS_IN_A_ROW = 100  # with `on_divergence: skip`; after 100, the model no longer learns
 
@@ -103,6 +105,7 @@ class Trainer:
         self.folder = RunFolder(run, settings, companions)
         self.init_state = init_state
         self.signature = signature
+        self.average: dict[str, Tensor] = {}  # moving average of the model's weights; empty without `ema`
         self.position = Position(world=ranks.world)
         self.meter = Meter(device, objective)
         self.saved_at = time.monotonic()
@@ -205,12 +208,17 @@ class Trainer:
             group["lr"] = lr
         self.optimizer.found_inf = unusable  # type: ignore[attr-defined]  # as gradient scalers set it
         self.optimizer.step()
-        follows = bool(memory or self.objective.memory() or self.objective.teachers.moving())
+        follows = bool(self.average or memory or self.objective.memory() or self.objective.teachers.moving())
         if follows and self.settings.on_divergence == "skip" and bool(unusable):
             self.objective.remember(memory)
         else:
             self.objective.after_update()
+            follow(self.average.values(), self._followed(), decay=decay_at(self.position.update, self.settings.ema))
         self.optimizer.zero_grad()
+
+    def _followed(self) -> list[Tensor]:
+        """Return the weights that the moving average follows; an empty list without one."""
+        return list(self.model.parameters()) if self.average else []
 
     def _counts(self, batches: Sequence[Prepared]) -> tuple[dict[str, float], float]:
         """Return the count of each term, by which its sum is divided, and the number of target tokens.
@@ -387,7 +395,7 @@ class Trainer:
         An unscheduled validation at the end of the run, which a longer run would not make, is not counted unless there
         is no other one.
         """
-        with self.meter.paused(), self.parallel.evaluating() as objective:
+        with self.meter.paused(), self.parallel.evaluating(self.average) as objective:
             figures = self.validate(objective)
         position = self.position
         if not math.isfinite(figures["loss"]):
@@ -479,14 +487,18 @@ class Trainer:
         self.parallel = ParallelObjective(
             self.objective, parallel=self.settings.parallel, ranks=self.ranks, device=self.device
         )
+        if self.settings.ema:  # the loaded weights are those of an average, if there is one
+            self.average = {name: weight.detach().clone() for name, weight in self.model.named_parameters()}
         self.optimizer = self._make_optimizer()
         if state is not None:
+            self._load_trained(state.tensors)
             self._load_optimizer(state.tensors)
             self._load_objective(state.tensors)
             self._load_random_state(state)
         elif self.init_state is not None:
             folder = Path(self.settings.init_from or "")
             self._check_state(self.init_state.tensors, folder, {})
+            self._load_trained(self.init_state.tensors)
             self._load_optimizer(self.init_state.tensors)
             before = read_record(Position, self.init_state.values, f"{folder}: training_state.json")
             self.position.schedule_offset = before.update + before.schedule_offset
@@ -496,7 +508,8 @@ class Trainer:
         load_weights(self.model, folder)
         state = load_state(folder)
         self.position = read_record(Position, state.values, str(folder / "training_state.json"))
-        self._check_state(state.tensors, folder, self.objective.moving())
+        trained = {f"{_TRAINED}{name}": weight for name, weight in self.model.named_parameters()}
+        self._check_state(state.tensors, folder, self.objective.moving() | (trained if self.settings.ema else {}))
         self._complete_position()
         if self.position.update > self.settings.max_updates:
             raise UserError(
@@ -555,7 +568,7 @@ class Trainer:
         """
         with self.meter.paused():
             self.writer.wait()  # before the copies are made, so that there is one set of them
-            weights = self.parallel.collect(dict(self.model.named_parameters()))
+            weights = self.parallel.collect(self.average or dict(self.model.named_parameters()))
             tensors = self._state_tensors()
             if self.ranks.is_first:
                 position = copy.deepcopy(self.position)
@@ -580,8 +593,9 @@ class Trainer:
     def _state_tensors(self) -> dict[str, Tensor]:
         """Return all tensors of a checkpoint but the model's weights.
 
-        These are the random state and the objective's memory of each rank, the state of the optimiser, and the tensors
-        of the objective outside the model that change during training.
+        These are the random state and the objective's memory of each rank, the state of the optimiser, the tensors of
+        the objective outside the model that change during training, and the trained weights if the model is saved with
+        their moving average.
         """
         of_ranks = {
             f"{name}.{rank}.{key}": value
@@ -594,7 +608,8 @@ class Trainer:
             for name, parameter in self.objective.trained().items()
             for key, value in self.optimizer.state[parameter].items()
         }
-        return of_ranks | self.parallel.collect(optimizer | self.objective.moving())
+        trained = {f"{_TRAINED}{name}": weight for name, weight in self.model.named_parameters() if self.average}
+        return of_ranks | self.parallel.collect(optimizer | self.objective.moving() | trained)
 
     def _memory(self) -> dict[str, Tensor]:
         return {name: value.to("cpu", copy=True) for name, value in self.objective.memory().items()}
@@ -633,6 +648,13 @@ class Trainer:
             memory = {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
             if memory:
                 self.objective.remember({name: value.to(self.device) for name, value in memory.items()})
+
+    def _load_trained(self, tensors: dict[str, Tensor]) -> None:
+        """Load the trained weights of a run that saves their moving average, to which the optimiser's state belongs."""
+        with torch.no_grad():
+            for name, weight in self.model.named_parameters():
+                if f"{_TRAINED}{name}" in tensors:
+                    weight.copy_(self.parallel.part_of(tensors[f"{_TRAINED}{name}"], weight))
 
     def _load_optimizer(self, tensors: dict[str, Tensor]) -> None:
         for name, parameter in self.objective.trained().items():

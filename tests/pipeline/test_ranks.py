@@ -92,6 +92,12 @@ def trainings(tmp_path_factory: pytest.TempPathFactory) -> Trainings:
         add(f"joined.{objective}", 1, JOINED, "float64", 0.0, **of)
         for parallel in ("ddp", "fsdp"):
             add(f"{parallel}.{objective}", 2, PARTS, "float64", 0.0, parallel=parallel, **of)
+    for name, world, batches, parallel in (
+        ("joined", 1, JOINED, "ddp"),
+        ("ddp", 2, PARTS, "ddp"),
+        ("fsdp", 2, PARTS, "fsdp"),
+    ):
+        add(f"{name}.average", world, batches, "float64", 0.0, parallel=parallel, max_updates=20, ema=0.9)
     add("joined in fours", 1, IN_FOURS, "float64", 0.0, max_updates=20)
     for name, (world, settings) in MORE_SPLITS.items():
         add(name, world, PARTS, "float64", 0.0, **settings, max_updates=20)
@@ -183,13 +189,16 @@ def test_number_of_ranks_may_change_with_a_message(trainings: Trainings) -> None
 
 
 @pytest.mark.parametrize("parallel", ["ddp", "fsdp"])
-@pytest.mark.parametrize("objective", OBJECTIVES)
+@pytest.mark.parametrize("objective", [*OBJECTIVES, "average"])
 def test_other_objectives_can_be_split_over_ranks(trainings: Trainings, objective: str, parallel: str) -> None:
-    """Compare also what a checkpoint saves in addition to the student: the projections and the moving teacher."""
+    """Compare also what a checkpoint saves in addition to the student: the projections and the moving teacher.
+
+    With `average`, the model is the moving average of the trained weights.
+    """
     run, joined = (trainings[0] / f"{how}.{objective}" / "checkpoint_20" for how in (parallel, "joined"))
     states = [load_file(folder / "training_state.safetensors") for folder in (run, joined)]
     extra = [
-        {name: tensor for name, tensor in state.items() if name.startswith(("objective.", "teacher."))}
+        {name: tensor for name, tensor in state.items() if name.startswith(("objective.", "teacher.", "trained."))}
         for state in states
     ]
     assert bool(extra[1]) == (objective != "ctc")

@@ -81,7 +81,7 @@ WITHOUT_TORCH = {
                 "text",
                 "tokenizer",
             ),
-            *("vocabulary", "word_links"),
+            *("translated_words", "vocabulary"),
         )
     ),
     *("corpus.datasets.catalogue", "corpus.datasets.resolve"),
@@ -102,7 +102,7 @@ WITHOUT_TORCH = {
                 "noised",
                 "selection",
                 "shortlist",
-                "similarity",
+                *("backward", "diversity", "rerank", "rerank_tuning", "similarity"),
             ),
             *("chosen_teacher", "comparison", "imported", "inputs", "pair_scores", "reverse", "sources"),
             *("dropping", "quality", "target_choices", "teacher_engines", "teachers", "training_text", "verification"),

@@ -3,5 +3,5 @@
 segments.py     segments, and scores of many segments: the entry point for other packages
 process.py      the process, its messages, restarts
 cache.py        scores by content, kept across runs
-adapters/       scorers that can be run as commands; they import no other module of kdmt than `adapters.serving`
+adapters/       scorers that can be run as commands, in environments of their own
 """

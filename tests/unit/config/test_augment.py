@@ -46,6 +46,10 @@ def test_a_stage_has_its_own_augmentation(load: Callable[..., Pipeline]) -> None
             "teacher: 'augment' cannot be combined with 'train.packing'",
         ),
         (
+            "teacher={augment: {typos: 0.1}, train: {guided_alignment: {}}}",
+            "teacher: 'augment' cannot be combined with 'train.guided_alignment'",
+        ),
+        (
             "students.raw={word_kd: {source: cache}, augment: {typos: 0.1}}",
             "students.raw: 'augment' cannot have 'word_kd.source: cache', which has the teacher's distributions at the "
             "tokens of the training set: 'word_kd.source: teacher' runs the teacher on the changed text",

@@ -45,6 +45,8 @@ Load = Callable[..., Pipeline]
         ("distill.rerank.files={A b: {train: x}}", "distill.rerank.files.A b: not in the form"),
         ("distill.rerank.features=[language_model]", "distill.rerank: the feature 'language_model' needs the setting"),
         ("distill.rerank.language_model=x", "distill.rerank: 'language_model' has no effect unless 'features' has it"),
+        ("distill.rerank.features=[backward]", "distill.rerank: the feature 'backward' needs the setting 'backward'"),
+        ("distill.rerank.backward=x", "distill.rerank: 'backward' has no effect unless 'features' has it"),
         ("distill.rerank.weights={x: 1.0}", "distill.rerank: 'weights.x': there is no such feature"),
         (
             "distill.rerank={features: [length, mbr], weights: {mbr: 1.0}}",

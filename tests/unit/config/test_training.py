@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
 from kdmt.config import Pipeline, Train, flatten_settings
 
@@ -107,3 +109,20 @@ def test_overrides_of_the_architecture_are_the_fields_that_are_set(load: Load) -
 
 def test_selection_by_loss_does_not_translate_the_validation_set(load: Load) -> None:
     assert load("teacher.train={best_metric: loss, validate_bleu: false}").teacher.train.best_metric == "loss"
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"guided_alignment": {"unit": "tokens"}}, "'unit' has no effect without 'file'"),
+        ({"guided_alignment": {}, "packing": True}, "'packing' cannot be combined with 'guided_alignment'"),
+        (
+            {"guided_alignment": {}, "subword_regularization": {"alpha": 0.1}},
+            "'subword_regularization' cannot be combined with 'guided_alignment'",
+        ),
+        ({"ema": 1.0}, "less than 1"),
+    ],
+)
+def test_guided_alignment_and_moving_average_are_checked(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        Train.model_validate(changes)

@@ -11,7 +11,14 @@ import numpy as np
 import pytest
 
 from kdmt.corpus import alignment
-from kdmt.corpus.alignment import DIAGONAL_TENSION, EMPTY_WORD_PROBABILITY, WordPairs, align, spread
+from kdmt.corpus.alignment import (
+    DIAGONAL_TENSION,
+    EMPTY_WORD_PROBABILITY,
+    TranslationTable,
+    WordPairs,
+    align,
+    spread,
+)
 
 Corpus = list[list[int]]
 
@@ -127,3 +134,23 @@ def test_positions_are_spread_over_the_corpus(size: int, count: int) -> None:
     assert all(0 <= position < size for position in found)
     gaps = {after - before for before, after in itertools.pairwise([*found, size])} if found else {1}
     assert max(gaps) - min(gaps) <= 1
+
+
+@pytest.mark.parametrize("links_in_a_chunk", [30, 2_000_000])
+def test_sentences_of_the_training_are_linked_as_in_it(monkeypatch: pytest.MonkeyPatch, links_in_a_chunk: int) -> None:
+    rng = random.Random(3)
+    sources, targets = ([[rng.randint(1, 9) for _ in range(rng.randint(1, 6))] for _ in range(40)] for _ in range(2))
+    found = train(sources, targets)
+    monkeypatch.setattr(alignment, "_CHUNK_LINKS", links_in_a_chunk)
+    linked = TranslationTable(found, 10).link(as_arrays([[0, *source] for source in sources]), as_arrays(targets))
+    counts: dict[tuple[int, int], int] = defaultdict(int)
+    for source, target, places in zip(sources, targets, linked, strict=True):
+        for word, place in zip(target, places.tolist(), strict=True):
+            counts[0 if place < 0 else source[place], word] += 1
+    assert dict(counts) == expected_table(sources, targets, 4)[1]
+
+
+def test_words_without_an_entry_are_linked_by_their_places() -> None:
+    table = TranslationTable(train([[1, 2]], [[1, 2]]), 9)
+    (links,) = table.link(as_arrays([[0, 7, 8]]), as_arrays([[5, 6]]))
+    assert links.tolist() == [0, 1]

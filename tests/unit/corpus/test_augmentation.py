@@ -23,8 +23,8 @@ from kdmt.corpus.indexed import IndexedDataset, IndexedWriter
 from kdmt.corpus.subword_model import SubwordModel
 from kdmt.corpus.text import TextProcessor
 from kdmt.corpus.tokenizer import SentencePieceModel, SubwordNmtModel, train_tokenizer
+from kdmt.corpus.translated_words import TranslatedWords
 from kdmt.corpus.vocabulary import Dictionary
-from kdmt.corpus.word_links import WordLinks
 from kdmt.errors import UserError
 from kdmt.languages import Direction
 from kdmt.types import EOS, SPECIALS, UNK
@@ -156,7 +156,7 @@ def planted() -> list[Texts]:
 
 
 def test_markup_is_at_words_that_translate_each_other() -> None:
-    text = augmenter(links=WordLinks.train(planted()))
+    text = augmenter(links=TranslatedWords.train(planted()))
     for source, target in change(text, "tags", ("kind hund .", "child dog .")):
         word = source[source.index(">") + 1 : source.index("</")]
         assert target[target.index(">") + 1 : target.index("</")] == WORDS[word]
@@ -219,7 +219,7 @@ def test_logographic_text_has_neither_case_nor_typos(source: str, epoch: int) ->
     assert text.change(pair, None, ["typos", "upper_case", "title_case"], (epoch, 2)) == pair
 
 
-LINKS = WordLinks.train(planted())
+LINKS = TranslatedWords.train(planted())
 
 
 # -------------------------------------------------------------------------------------------------------------- tokens

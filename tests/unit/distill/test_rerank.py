@@ -15,7 +15,7 @@ import pytest
 from kdmt.choices import FeatureName
 from kdmt.config import Rerank
 from kdmt.distill.mbr import ExpectedUtility
-from kdmt.distill.rerank import FEATURES, Features, by_linear_model
+from kdmt.distill.rerank import BACKWARD, FEATURES, Features, by_linear_model
 from kdmt.distill.selection import Candidate, Line
 from kdmt.errors import UserError
 from kdmt.score.metrics import sentence_chrf
@@ -33,12 +33,12 @@ def count_letters(lines: Sequence[str]) -> list[float]:
     return [float(len(line)) for line in lines]
 
 
-def features_of(*names: FeatureName, files: tuple[str, ...] = ()) -> Features:
-    return Features(names, files, lenpen=LENPEN, typical_ratio=1.25, language_model=count_letters)
+def features_of(*names: FeatureName, given: tuple[str, ...] = ()) -> Features:
+    return Features(names, given, lenpen=LENPEN, typical_ratio=1.25, language_model=count_letters)
 
 
 def test_every_name_has_a_feature() -> None:
-    assert set(FEATURES) == set(get_args(FeatureName))
+    assert {*FEATURES, BACKWARD} == set(get_args(FeatureName))
 
 
 @pytest.mark.parametrize(
@@ -75,8 +75,8 @@ def test_candidates_of_other_systems_have_the_lowest_score_of_the_teacher() -> N
 
 
 def test_features_of_files_follow_those_that_are_computed() -> None:
-    features = features_of("length", files=("backward", "right_to_left"))
-    assert features.all_names == ("length", "backward", "right_to_left")
+    features = features_of("length", given=("other", "right_to_left"))
+    assert features.all_names == ("length", "other", "right_to_left")
     assert features(CANDIDATES, LINE).tolist() == [[6, 0.5, -3], [7, -0.5, -1], [2, 2, -2]]
 
 
@@ -89,7 +89,7 @@ def test_features_of_files_follow_those_that_are_computed() -> None:
     ],
 )
 def test_highest_weighted_sum_is_chosen(weights: dict[str, float], expected: int) -> None:
-    rule = by_linear_model(features_of("length", files=("a", "b")), weights)
+    rule = by_linear_model(features_of("length", given=("a", "b")), weights)
     (choice,) = pickle.loads(pickle.dumps(rule)).choose(CANDIDATES, LINE)
     assert choice.index == expected
     assert rule.columns == ("value", "length", "a", "b")
@@ -100,8 +100,8 @@ def test_highest_weighted_sum_is_chosen(weights: dict[str, float], expected: int
 
 def test_an_infinite_feature_is_refused() -> None:
     candidates = [Candidate("a", -1.0, 2, (-math.inf,)), CANDIDATES[0]]
-    with pytest.raises(UserError, match="the feature 'backward' of a candidate is not a finite number"):
-        features_of(files=("backward",))([candidates[0]], LINE)
+    with pytest.raises(UserError, match="the feature 'other' of a candidate is not a finite number"):
+        features_of(given=("other",))([candidates[0]], LINE)
 
 
 def test_the_utility_is_computed_for_pruned_candidates_too() -> None:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -20,14 +18,9 @@ from distilled_pipeline import (
     rejected,
 )
 from tiny_pipeline import (
-    TEACHER_TRAIN,
     hash_tree,
     kdmt,
     read_lines,
-    run_stages,
-    settings,
-    to_yaml,
-    working_in,
 )
 
 from kdmt.corpus.codec import TextCodec
@@ -37,28 +30,6 @@ from kdmt.models.checkpoint import load_model
 from kdmt.models.checkpoint_folder import resolve_checkpoint
 
 REVERSE = "distill.reverse={checkpoint: runs/reverse/teacher, drop_percent: 12}"
-
-
-@pytest.fixture(scope="session")
-def _reverse_once(_finished_once: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("reverse")
-    shutil.copytree(_finished_once / "text", folder / "text")
-    document = settings()
-    document |= {"name": "reverse", "source_lang": "de", "target_lang": "en"}
-    prepare = document["prepare"]
-    for pair in (*prepare["train"], prepare["valid"], *prepare["test"].values()):
-        pair["source"], pair["target"] = pair["target"], pair["source"]
-    document["teacher"]["train"] = TEACHER_TRAIN | {"max_updates": 40}
-    (folder / "tiny.yaml").write_text(to_yaml(document), encoding="utf-8")
-    with working_in(folder):
-        run_stages("prepare", "teacher")
-    return folder / "runs/reverse"
-
-
-@pytest.fixture
-def reverse(_reverse_once: Path, finished: Path) -> Iterator[Path]:
-    shutil.copytree(_reverse_once, finished / "runs/reverse")
-    return finished
 
 
 def cross_entropies(sources: list[str], targets: list[str]) -> np.ndarray:

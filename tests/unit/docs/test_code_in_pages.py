@@ -104,7 +104,7 @@ def test_yaml_of_pipelines_has_settings_that_exist(path):
 
 
 def keys_of(piece: str) -> Iterator[str]:
-    """Yield the keys of a piece of YAML, but for the names of students, of test sets and of features from files."""
+    """Yield the keys of a piece of YAML, but for names of students, test sets, scorers and features from files."""
     text = re.sub(r"(?<=[:,])( *)\.\.\.(?=[,}\s])", r" null", piece)
     text = re.sub(r"<<: \*\w+", "data: null", re.sub(r"&\w+", "", text))
     text = re.sub(r"\*\w+", "null", text)
@@ -121,7 +121,7 @@ def _keys(value: object, *, named: bool) -> Iterator[str]:
         for key, item in value.items():
             if not (named and isinstance(item, dict)) and key != "null":
                 yield str(key)
-            yield from _keys(item, named=key in ("students", "test", "files"))
+            yield from _keys(item, named=key in ("students", "test", "files", "scorers"))
 
 
 @pytest.mark.parametrize("text", ["prepare.clean.max_ratio", "students.small.word_kd.alpha", "students.<name>.seeds"])

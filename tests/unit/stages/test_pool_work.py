@@ -13,7 +13,7 @@ import pytest
 from distilled_pipeline import PREPARED, TINY, distill, done, manifest, verified
 from tiny_pipeline import MODEL, TRAIN, kdmt, read_lines, settings, to_yaml, working_in, write_lines
 
-from kdmt.config import Decode
+from kdmt.config import Decode, Diverse
 from kdmt.corpus.codec import TextCodec
 from kdmt.corpus.indexed import IndexedDataset
 from kdmt.decode.engines.pytorch import TorchEngine
@@ -192,6 +192,38 @@ def test_samples_alone_or_beam_search_alone() -> None:
     found = candidates()
     assert {count for own in found.values() for _, count, _, _ in own} == {0}
     assert max(map(len, found.values())) == 3
+
+
+@pytest.mark.usefixtures("pooled")
+def test_diverse_beam_search_in_a_pool() -> None:
+    done("distill.pool={beam: 4, samples: 0, diverse: {groups: 2, penalty: 3.0}}")
+    codec, model = TextCodec.load(PREPARED), load_model(resolve_checkpoint(TINY / "teacher/average"))
+    sources = list(IndexedDataset(PREPARED / "data-bin/train.en-de.en"))
+    decode = Decode(beam=4, nbest=4, max_len_a=1.0, max_len_b=5)
+    expected = TorchEngine(model).decode_diverse(sources, decode, Diverse(groups=2, penalty=3.0))
+    plain, found = TorchEngine(model).decode(sources, decode), candidates()
+    texts = [list(dict.fromkeys(codec.decode_target(each.tokens) for each in own)) for own in expected]
+    assert [[words for *_, words in found[number]] for number in range(80)] == texts
+    assert sum(own != other for own, other in zip(expected, plain, strict=True)) > 40
+
+
+@pytest.mark.usefixtures("pooled")
+def test_weights_of_features_are_tuned_on_a_pool_of_the_validation_set() -> None:
+    setting, _ = write_systems()
+    err = done(setting, "students.mbr.data=reranked", "distill.rerank.features=[score, count]")
+    assert "reranked: weights score" in err
+    lines = read_lines(TINY / "reranked/valid/nbest")
+    assert {line.count("\t") for line in lines} == {6}
+    counts = Counter[str]()
+    for line in lines:
+        number, *_, count, system, _ = line.split("\t")
+        assert system == "0"  # the other systems have translated the training set alone
+        counts[number] += int(count)
+    assert dict(counts) == {str(number): 6 for number in range(6)}
+    assert (
+        "its text follows from runs/tiny/pool/nbest"
+        in verified(sets=(setting, "students.mbr.data=reranked", "distill.rerank.features=[score, count]")).err
+    )
 
 
 # ------------------------------------------------------------------------------------------------------- other systems

@@ -178,6 +178,29 @@ def test_several_different_targets_are_chosen() -> None:
     )
 
 
+@pytest.mark.usefixtures("finished")
+def test_sets_that_use_the_expected_utility_depend_on_its_settings() -> None:
+    students = ("students.near={data: diverse}", "students.far={data: reranked}", "students.other={data: mbr}")
+    weights_of = "distill.rerank={features: [mbr], weights: {mbr: 1.0}}"
+    done(*NBEST, *students, weights_of)
+    pruned = done(*NBEST, *students, weights_of, "distill.mbr.prune=2")  # has an effect on mbr only
+    assert "mbr: rebuilt: the setting distill.mbr.prune changed" in pruned
+    assert "diverse: up to date" in pruned
+    assert "reranked: up to date" in pruned
+    by_bleu = done(*NBEST, *students, weights_of, "distill.mbr.utility=bleu")
+    for name in ("diverse", "reranked", "mbr"):
+        assert f"{name}: rebuilt: " in by_bleu
+    assert by_bleu.count("the setting distill.mbr.utility changed from 'chrf' to 'bleu'") == 3
+    assert manifest(TINY / "diverse")["settings"]["bleu_tokenizer"]
+    chosen = (TINY / "reranked/distilled.de").read_bytes()
+    assert chosen == (TINY / "mbr/distilled.de").read_bytes()
+    without = ("distill.rerank={features: [score], weights: {score: 1.0}}", "distill.diverse.quality=probability")
+    done(*NBEST, *students, *without)
+    again = done(*NBEST, *students, *without, "distill.mbr.utility=bleu")
+    assert "diverse: up to date" in again
+    assert "reranked: up to date" in again
+
+
 POOL = ("distill.pool={beam: 2, samples: 5, epsilon: 0.02}", "distill.failures.max_ratio=0")
 
 

@@ -1427,3 +1427,95 @@ def test_divergence_waits_for_the_checkpoint_and_reports_one_that_failed(
     with pytest.raises(Divergence, match=f"update 5 .*The last good checkpoint is {tmp_path / 'checkpoint_2'};"):
         trainer.run()
     assert "the latest checkpoint could not be written: [Errno 28] No space left on device" in caplog.text
+
+
+# ------------------------------------------------------------------------------------- moving average of the weights
+
+EMA = {"ema": 0.8, "max_updates": 20, "validate_interval_updates": 5}
+
+
+def trained_weights(folder: Path) -> dict[str, torch.Tensor]:
+    """Return the weights from which training goes on, of a checkpoint of their moving average."""
+    tensors = load_state(folder).tensors
+    return {name.removeprefix("trained."): each for name, each in tensors.items() if name.startswith("trained.")}
+
+
+def test_the_saved_and_validated_model_is_the_moving_average(tmp_path: Path, pairs: ParallelData) -> None:
+    """Weights that are trained are those of a run without `ema`, and the average is that of its formula."""
+    settings = train_settings(**EMA | {"validate_interval_updates": 1, "average_checkpoints": 20})
+    plain = settings.model_copy(update={"ema": 0.0})
+    validated: list[dict[str, torch.Tensor]] = []
+
+    def validate(objective: Objective) -> dict[str, float]:
+        validated.append(clone(objective.model))
+        return {"loss": 1.0, "nll": 1.0}
+
+    data = open_data(pairs, settings)
+    average = {name: each.double().numpy() for name, each in clone(make_model()).items()}
+    trainer = make_trainer(tmp_path / "ema", data, settings, validate=validate)
+    trainer.run()
+    make_trainer(tmp_path / "plain", data, plain, validate=lambda _: {"loss": 1.0, "nll": 1.0}).run()
+    for update in range(1, 21):
+        folder, other = (tmp_path / run / f"checkpoint_{update}" for run in ("ema", "plain"))
+        raw = weights(other)
+        assert same(trained_weights(folder), raw)
+        decay = min(0.8, update / (9 + update))  # after update - 1 updates
+        average = {name: decay * each + (1 - decay) * raw[name].double().numpy() for name, each in average.items()}
+        for name, saved in weights(folder).items():
+            np.testing.assert_allclose(saved.numpy(), average[name], rtol=1e-4, atol=1e-6)
+        assert same(validated[update - 1], weights(folder))
+    assert same(clone(trainer.model), weights(tmp_path / "plain" / "checkpoint_20"))
+    mean = np.mean(
+        [weights(tmp_path / "ema" / f"checkpoint_{n}")["src_embed.tokens.weight"].numpy() for n in range(1, 21)], axis=0
+    )
+    np.testing.assert_allclose(weights(tmp_path / "ema/average")["src_embed.tokens.weight"].numpy(), mean, rtol=1e-5)
+
+
+@pytest.mark.parametrize("at", [2, 8, 13, 17])
+def test_killed_run_with_a_moving_average_resumes_exactly(tmp_path: Path, pairs: ParallelData, at: int) -> None:
+    settings = train_settings(**EMA, save_interval_updates=2)
+    data = open_data(pairs, settings)
+    make_trainer(tmp_path / "straight", data, settings).run()
+    with pytest.raises(Killed):
+        make_trainer(tmp_path / "killed", Disturbed(data, at=at, happening=kill), settings).run()
+    model = make_model(99 if list_checkpoints(tmp_path / "killed") else 1)
+    make_trainer(tmp_path / "killed", data, settings, model=model).run()
+    for name in ("checkpoint_20/checksums.json", "average/model.safetensors", "best", "chosen.json"):
+        assert (tmp_path / "killed" / name).read_bytes() == (tmp_path / "straight" / name).read_bytes()
+    assert read_metrics(tmp_path / "killed") == read_metrics(tmp_path / "straight")
+
+
+def test_checkpoint_without_the_trained_weights_does_not_continue_a_moving_average(
+    tmp_path: Path, pairs: ParallelData
+) -> None:
+    settings = train_settings(max_updates=5)
+    data = open_data(pairs, settings)
+    make_trainer(tmp_path, data, settings).run()
+    with pytest.raises(UserError, match=r"trained\.src_embed\.tokens\.weight is missing"):
+        make_trainer(tmp_path, data, settings.model_copy(update={"ema": 0.9, "max_updates": 9})).run()
+
+
+def test_skipped_update_changes_no_moving_average(tmp_path: Path, pairs: ParallelData) -> None:
+    changes = {"max_updates": 3, "validate_interval_updates": 1, "average_checkpoints": 3, "on_divergence": "skip"}
+    settings = train_settings(**EMA | changes)
+    ill = poison(make_trainer(tmp_path, open_data(pairs, settings), settings), at=2, value=float("nan"), weight=False)
+    ill.run()
+    first, second, third = (weights(tmp_path / f"checkpoint_{update}") for update in (1, 2, 3))
+    assert same(first, second)
+    assert not same(second, third)
+
+
+def test_fine_tuning_that_keeps_the_optimiser_begins_from_the_trained_weights(
+    tmp_path: Path, pairs: ParallelData
+) -> None:
+    settings = train_settings(**EMA)
+    data = open_data(pairs, settings)
+    make_trainer(tmp_path / "first", data, settings).run()
+    folder = tmp_path / "first" / "checkpoint_20"
+    kept = make_trainer(tmp_path / "kept", data, settings, model=load_model(folder), init_state=load_state(folder))
+    kept._start()
+    assert same(clone(kept.model), trained_weights(folder))
+    assert same(dict(kept.average), weights(folder))
+    plain = make_trainer(tmp_path / "plain", data, settings, model=load_model(folder))
+    plain._start()
+    assert same(clone(plain.model), weights(folder))

@@ -300,6 +300,30 @@ def test_another_seed_or_index_gives_another_sample() -> None:
     assert one == again != other
 
 
+def test_several_samples_of_a_sentence_depend_on_nothing_else() -> None:
+    """The first sample is the one that a call for one sample draws, and more samples continue fewer."""
+    engine, decode, done = TorchEngine(make_model()), Decode(max_len_b=3, batch_size=12), list[int]()
+    whole = engine.sample(SOURCES, INDICES, decode, Sampling(), seed=1, samples=5, lenpen=0.4, progress=done.append)
+    assert [each[0].tokens for each in whole] == [each.tokens for each in draw(engine.model, INDICES)]
+    assert done == [2, 2, 2, 2]  # the limit of a batch counts samples
+    order = [6, 2, 3]
+    some = engine.sample(
+        [SOURCES[i] for i in order], [INDICES[i] for i in order], Decode(max_len_b=3), Sampling(), seed=1, samples=3
+    )
+    assert [[each.tokens for each in own] for own in some] == [[each.tokens for each in whole[i][:3]] for i in order]
+    assert len({each.tokens for each in whole[-1]}) == 5
+    for own in whole:
+        for each in own:
+            assert each.score == pytest.approx(sum(each.log_probs) / len(each.log_probs) ** 0.4)
+
+
+def test_samples_have_no_token_below_epsilon() -> None:
+    engine = TorchEngine(make_model())
+    found = engine.sample(SOURCES, INDICES, Decode(max_len_b=9), Sampling(epsilon=0.05), seed=1, samples=20)
+    lowest = min(each.log_probs[:-1] and min(each.log_probs[:-1]) for own in found for each in own)
+    assert np.log(0.05) - 1e-6 <= lowest < np.log(0.08)
+
+
 @pytest.mark.parametrize("sampling", [Sampling(top_k=1), Sampling(temperature=1e-4), Sampling(top_p=1e-9)])
 def test_a_deterministic_sample_equals_greedy_search(sampling: Sampling) -> None:
     model, settings, done = make_model(seed=3), Decode(beam=1, batch_size=3, max_len_b=3), []

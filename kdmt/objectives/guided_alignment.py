@@ -1,0 +1,44 @@
+"""Term that teaches one head of the attention to the source the word alignment of the training pairs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from kdmt.config import GuidedAlignment as GuidedAlignmentSettings
+from kdmt.corpus.batching import Alignment
+from kdmt.losses.guided_alignment import alignment_nll
+from kdmt.models.transformer import Transformer
+from kdmt.objectives.objective import Pass, Prepared, Term, TokenPass
+
+
+class GuidedAlignment(Term[TokenPass]):
+    """Cross entropy of one head of a decoder layer with the alignment, `alignment`.
+
+    Only this layer computes its attention weights in addition to its output; all layers have fused attention.
+    """
+
+    def __init__(self, settings: GuidedAlignmentSettings, *, model: Transformer) -> None:
+        super().__init__()
+        layer = model.config.decoder_layers - 1 if settings.layer is None else settings.layer
+        self.point, self.head = ("cross", layer), settings.head
+        self.trace_points = frozenset({self.point})
+        self.weights = {"alignment": settings.weight}
+
+    def counts(self, prepared: Prepared) -> dict[str, float]:
+        """See `Term.counts`: target tokens with a link, times the weights of their pairs."""
+        return {"alignment": _alignment(prepared).num_tokens}
+
+    def forward(self, student: TokenPass, teachers: Sequence[Pass], prepared: Prepared) -> dict[str, Tensor]:  # noqa: ARG002
+        """See `Term.forward`."""
+        alignment = _alignment(prepared)
+        attention_BTS = student.trace.found[self.point][:, self.head]
+        return {"alignment": alignment_nll(attention_BTS, alignment.place_3L, alignment.weight_L)}
+
+
+def _alignment(prepared: Prepared) -> Alignment:
+    found = prepared.batch.extras.alignment
+    if found is None:
+        raise ValueError("guided alignment needs batches with the alignment of their pairs")
+    return found

@@ -1,0 +1,72 @@
+"""The stages that align training sets: the links between the tokens of each pair, for guided alignment.
+
+alignments/<data>/               by IBM model 1, for each training set of a model with `train.guided_alignment`
+alignments/<data>-<hash>/        from a file of links; the hash is that of its path and its unit
+
+    links, links.npy             a line of links `i-j` for each pair, tokens counted from 0; offsets of the lines
+
+`kdmt.stages.alignments_work` does the work.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from functools import partial
+from pathlib import Path
+
+from kdmt.errors import UserError
+from kdmt.flow.manifest import Plan, file_input, make_plan, recorded_outputs
+from kdmt.flow.stage import Stage
+from kdmt.stages.training_inputs import Alignment, alignments_of
+from kdmt.stages.workspace import Workspace
+
+
+def alignment_stages(workspace: Workspace, *, owners: Mapping[str, Stage]) -> dict[str, Stage]:
+    """Return the stages that align training sets, by the names of their folders.
+
+    Args:
+        owners: stages that make the training sets, by name; other sets are left out.
+
+    Raises:
+        UserError: if a file of links is given for several training sets.
+    """
+    wanted = {each.folder_name: each for each in _wanted(workspace) if each.data in owners}
+    return {name: _stage(workspace, each, owners[each.data]) for name, each in sorted(wanted.items())}
+
+
+def _wanted(workspace: Workspace) -> Iterator[Alignment]:
+    yield from alignments_of(workspace.config.teacher.train, ("raw",))
+    for path, student in workspace.config.trainings():
+        settings, data = student.train.guided_alignment, student.data_names
+        if settings is not None and settings.file is not None and len(data) > 1:
+            raise UserError(
+                f"'{path}.train.guided_alignment.file' has the links of one training set, the student has "
+                f"{len(data)}: {', '.join(data)}"
+            )
+        yield from alignments_of(student.train, data)
+
+
+def _stage(workspace: Workspace, wanted: Alignment, owner: Stage) -> Stage:
+    def plan() -> Plan:
+        made = recorded_outputs(owner.folder)
+        inputs = {name: sha for name, sha in made.items() if name.startswith("data-bin/train.")}
+        settings: dict[str, object] = {"data": wanted.data}
+        if wanted.file is not None:
+            inputs["file of links"] = file_input(Path(wanted.file))
+            settings |= {"file": wanted.file, "unit": wanted.unit}
+        return make_plan({}, settings, inputs)
+
+    return Stage(
+        name=f"alignment of {wanted.data}",
+        command=owner.command,
+        folder=wanted.folder(workspace),
+        upstream=(owner,),
+        plan=plan,
+        make=partial(_make, workspace, wanted),
+    )
+
+
+def _make(workspace: Workspace, wanted: Alignment, plan: Plan) -> None:
+    from kdmt.stages.alignments_work import make_alignment  # loads NumPy and the data-bin
+
+    make_alignment(workspace, wanted, plan)

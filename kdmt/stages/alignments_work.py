@@ -1,0 +1,88 @@
+"""The work of the stages that align training sets."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+
+from kdmt.corpus.batching import ParallelData, open_split
+from kdmt.corpus.codec import TextCodec
+from kdmt.corpus.token_alignment import TokenAligner
+from kdmt.corpus.word_links import (
+    Links,
+    LinksWriter,
+    links_of_tokens,
+    offsets_path,
+    parse_links,
+    words_of_tokens,
+)
+from kdmt.errors import UserError
+from kdmt.flow.manifest import Plan, begin, finish
+from kdmt.flow.progress import sentence_progress
+from kdmt.stages.training_inputs import LINKS, Alignment
+from kdmt.stages.workspace import Workspace
+
+
+def make_alignment(workspace: Workspace, wanted: Alignment, plan: Plan) -> None:
+    """Write the links of each pair of a training set.
+
+    Raises:
+        UserError: if a file of links does not fit the training set; the message names the line.
+    """
+    folder = wanted.folder(workspace)
+    data = open_split(workspace.training_set(wanted.data) / "data-bin", "train", workspace.direction)
+    codec = TextCodec.load(workspace.prepare)
+    begin(folder, plan, workspace.resolved_config())
+    path, num_links = folder / LINKS, 0
+    name = f"alignment of {wanted.data}"
+    with LinksWriter(path) as writer, sentence_progress(name, len(data)) as progress:
+        for links in _links(wanted, data, codec):
+            writer.add(links)
+            num_links += len(links)
+            progress(1)
+    facts = {"num_pairs": len(data), "num_links": num_links}
+    workspace.say(f"{name}: {num_links:,} links in {len(data):,} pairs")
+    finish(folder, plan, outputs=[path, offsets_path(path)], facts=facts)
+
+
+def _links(wanted: Alignment, data: ParallelData, codec: TextCodec) -> Iterator[Links]:
+    if wanted.file is not None:
+        return _given_links(Path(wanted.file), data, None if wanted.unit == "tokens" else codec)
+    try:
+        aligner = TokenAligner(data, (len(codec.src_dictionary), len(codec.tgt_dictionary)))
+    except ValueError as error:
+        raise UserError(f"alignment of {wanted.data}: {error}") from None
+    return aligner.align(data)
+
+
+def _given_links(path: Path, data: ParallelData, codec: TextCodec | None) -> Iterator[Links]:
+    """Yield the links of a file between the tokens of each pair.
+
+    Args:
+        codec: tokenizer and dictionaries, if the file counts words; None if it counts tokens.
+    """
+    with path.open("rb") as file:
+        for number in range(len(data)):
+            yield _links_of_pair(file, f"{path}:{number + 1}", data, number, codec)
+        if file.readline():
+            raise UserError(f"{path}: more lines than the {len(data):,} pairs of the training set")
+
+
+def _links_of_pair(file: BinaryIO, where: str, data: ParallelData, number: int, codec: TextCodec | None) -> Links:
+    line = file.readline()
+    if not line:
+        raise UserError(f"{where}: there is no such line: the training set has {len(data):,} pairs")
+    source, target = data[number]
+    assert target is not None
+    if codec is None:
+        words = [np.arange(len(side) - 1) for side in (source, target)]
+    else:
+        symbols = ((codec.src_dictionary, source), (codec.tgt_dictionary, target))
+        words = [words_of_tokens([own.symbols[token] for token in side[:-1]]) for own, side in symbols]
+    try:
+        return links_of_tokens(parse_links(line, where), *words)
+    except IndexError as error:
+        raise UserError(f"{where}: {error}") from None
