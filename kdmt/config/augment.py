@@ -59,7 +59,7 @@ class TextNoise(Section):
 
 
 class Augment(TextNoise):
-    """Augmentation of training pairs, in each epoch anew. The name of a recipe stands for its shares."""
+    """Augmentation of training pairs in each epoch, as shares of the pairs or as the name of a recipe."""
 
     noise: Share = Field(
         0.0, description="Share of the pairs that are replaced by random characters, the same on both sides"
@@ -73,7 +73,7 @@ class Augment(TextNoise):
 
 
 class DistillAugment(TextNoise):
-    """Noise in the text that the teacher translates. The name of a recipe stands for its shares."""
+    """Noise in the text that the teacher translates, as shares of the lines or as the name of a recipe."""
 
     seed: int = Field(1, ge=0, description="Seed of the draws")
 
