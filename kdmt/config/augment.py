@@ -103,14 +103,14 @@ DistillAugmentOrRecipe = Annotated[
 ]
 
 
-def check_text(modifiers: Sequence[ModifierName], path: str, *, tokenizer: str, lowercase: bool) -> None:
+def check_text(modifiers: Sequence[ModifierName], path: str, *, tokenizer: str, case: str | None) -> None:
     """Check that text can be changed, and that changes of case have an effect on it.
 
     Args:
         modifiers: changes of the text.
         path: YAML path of their setting.
         tokenizer: type of the tokenizer.
-        lowercase: whether the text is lowercased before.
+        case: setting that removes the case of letters, such as `prepare.text.lowercase: true`; None for none.
 
     Raises:
         ValueError: if a change is not possible or has no effect.
@@ -118,5 +118,5 @@ def check_text(modifiers: Sequence[ModifierName], path: str, *, tokenizer: str, 
     if tokenizer == "words":
         raise ValueError(f"'{path}': text of 'prepare.tokenizer.type: words' cannot be tokenised again")
     for name in ("upper_case", "title_case"):
-        if lowercase and name in modifiers:
-            raise ValueError(f"'{path}': '{name}' has no effect with 'prepare.text.lowercase: true'")
+        if case is not None and name in modifiers:
+            raise ValueError(f"'{path}': '{name}' has no effect with '{case}'")

@@ -190,8 +190,16 @@ class Pipeline(Section):
         for path, augment in found:
             if augment is not None:
                 drawn = [name for name, share in augment.shares().items() if share]
-                check_text(drawn, path, tokenizer=self.prepare.tokenizer.type, lowercase=self.prepare.text.lowercase)
+                check_text(drawn, path, tokenizer=self.prepare.tokenizer.type, case=self._removes_case())
         return self
+
+    def _removes_case(self) -> str | None:
+        """Return the setting that removes the case of letters in the training text; None if there is none."""
+        if self.prepare.text.lowercase:
+            return "prepare.text.lowercase: true"
+        tokenizer = self.prepare.tokenizer
+        folds = tokenizer.type == "sentencepiece" and tokenizer.normalization_rule.endswith("_cf")
+        return f"prepare.tokenizer.normalization_rule: {tokenizer.normalization_rule}" if folds else None
 
     @model_validator(mode="after")
     def _variants(self) -> Pipeline:
@@ -200,7 +208,7 @@ class Pipeline(Section):
             path = f"score.variants.{name}"
             if not taken:
                 raise ValueError(f"'{path}' has no effect: there is no test set")
-            check_text(modifiers, path, tokenizer=self.prepare.tokenizer.type, lowercase=self.prepare.text.lowercase)
+            check_text(modifiers, path, tokenizer=self.prepare.tokenizer.type, case=self._removes_case())
             for test_set in self.prepare.test_sets:
                 if (made := f"{test_set}.{name}").casefold() in taken:
                     raise ValueError(f"'{path}': {made!r} is the name of another test set, or of a variant")

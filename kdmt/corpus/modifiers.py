@@ -61,8 +61,7 @@ def has_case(text: str, language: str) -> bool:
         script = "Latn"
     if script not in _CASED_SCRIPTS:
         return False
-    letters = _LETTER.findall(text)
-    return 2 * sum(map(bool, map(_CASED.match, letters))) > len(letters)
+    return 2 * len(_CASED.findall(text)) > len(_LETTER.findall(text))
 
 
 def to_upper_case(text: str, language: str) -> str:

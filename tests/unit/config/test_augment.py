@@ -78,6 +78,9 @@ def test_settings_that_contradict_are_refused(problem: Callable[..., str], overr
 def test_text_must_be_one_that_can_change(problem: Callable[..., str], setting: str, path: str) -> None:
     lowercase = "prepare.text={lowercase: true}"
     assert problem(setting, lowercase) == f"'{path}': 'upper_case' has no effect with 'prepare.text.lowercase: true'"
+    folding = "prepare.tokenizer.normalization_rule=nmt_nfkc_cf"
+    message = f"'{path}': 'upper_case' has no effect with 'prepare.tokenizer.normalization_rule: nmt_nfkc_cf'"
+    assert problem(setting, folding) == message
     message = f"'{path}': text of 'prepare.tokenizer.type: words' cannot be tokenised again"
     assert problem(setting, "prepare.tokenizer={type: words}") == message
 
