@@ -68,6 +68,7 @@ DivergenceName = Literal[
 ]
 HiddenDistance = Literal["mse", "cosine", "pkd"]
 AttentionDistance = Literal["kl", "squared_error"]
+AttentionMapping = Literal["given", "learned"]  # between heads and layers of student and teacher
 GlancingDistance = Literal["hamming", "levenshtein"]
 GlancingDraw = Literal["exact", "bernoulli"]  # of the positions that glancing shows
 GlancingRounding = Literal["truncate", "round"]

@@ -223,9 +223,11 @@ def _handler(server: ChatServer) -> type[http.server.BaseHTTPRequestHandler]:
         def _is_received(self) -> bool:
             """Return whether the client closes the connection in order: a kill before it read the answer resets it."""
             try:
-                return self.connection.recv(1) == b""
+                is_closed = self.connection.recv(1) == b""
             except OSError:
                 return False
+            # a reset that arrives after the end of the connection is not an error of `recv`
+            return is_closed and self.connection.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) == 0
 
         def log_message(self, format: str, *args: object) -> None:
             pass

@@ -141,6 +141,7 @@ def _stage_folders(workspace: Workspace) -> list[Path]:
         (root, "|".join(sorted(own | set(stage_folders().values())))),
         (root / "knowledge", "|".join(stage_folders())),
         (root / ALIGNMENTS, f"({'|'.join(stage_folders())})(-[0-9a-f]{{8}})?"),
+        (root / "teacher", "stage_[0-9]+"),
         *((students, "seed_[0-9]+") for students in sorted(root.glob("students/*/"))),
         *((seeds, "stage_[0-9]+") for seeds in sorted(root.glob("students/*/seed_*/"))),
     ]

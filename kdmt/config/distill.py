@@ -462,6 +462,13 @@ class Distill(Section):
         return next((teacher for teacher in self.teachers if isinstance(teacher, TEXT_TEACHERS)), None)
 
     @property
+    def num_candidates(self) -> tuple[int, str]:
+        """Return the number of candidates of a sentence, and the path of the setting that gives it."""
+        if isinstance(self.of_text, (EndpointTeacher, LocalGenerator)):
+            return self.of_text.n, "distill.teachers.0.n"
+        return self.decode.nbest, "distill.decode.nbest"
+
+    @property
     def foreign(self) -> ForeignTeacher | None:
         """Return the Hugging Face model among the teachers, None if there is none."""
         return next((teacher for teacher in self.teachers if isinstance(teacher, ForeignTeacher)), None)

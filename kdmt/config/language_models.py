@@ -143,7 +143,7 @@ DISTINCTIVE: dict[str, type[Section]] = {
 }
 # settings of `distill` without an effect on a teacher that answers with text
 NO_EFFECT: dict[type[Section], tuple[str, ...]] = {
-    EndpointTeacher: ("engine", "compute_type", "decode", "nat", "iterations", "shortlist", "sample"),
-    LocalGenerator: ("engine", "decode", "nat", "iterations", "shortlist", "sample"),
-    LocalTranslator: ("engine", "nat", "iterations", "shortlist", "sample"),
+    EndpointTeacher: ("engine", "compute_type", "decode", "nat", "iterations", "shortlist", "sample", "pool"),
+    LocalGenerator: ("engine", "decode", "nat", "iterations", "shortlist", "sample", "pool"),
+    LocalTranslator: ("engine", "nat", "iterations", "shortlist", "sample", "pool"),
 }

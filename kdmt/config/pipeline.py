@@ -126,6 +126,12 @@ class Pipeline(Section):
         is_lowercased = self.prepare.text.lowercase and self.score.detokenized
         return self.score.lowercase or is_lowercased or self.prepare.tokenizer.folds_case
 
+    def teacher_trainings(self) -> list[tuple[str, Teacher]]:
+        """Return the YAML path and the settings of each training of the teacher: one, or one for each of its stages."""
+        if self.teacher.stages is None:
+            return [("teacher", self.teacher)]
+        return [(f"teacher.stages.{number}", stage) for number, stage in enumerate(self.teacher.in_stages())]
+
     def trainings(self) -> Iterator[tuple[str, Student]]:
         """Yield the YAML path and the settings of each training of each student."""
         for name in self.students:
@@ -140,6 +146,8 @@ class Pipeline(Section):
 
     @model_validator(mode="after")
     def _stages(self) -> Pipeline:
+        if self.teacher.stages is None and "begin_from" in changed(self.teacher):
+            raise ValueError("'teacher.begin_from' has no effect without 'stages'")
         for name, student in self.students.items():
             if student.stages is None and "begin_from" in changed(student):
                 raise ValueError(f"'students.{name}.begin_from' has no effect without 'stages'")
@@ -156,11 +164,16 @@ class Pipeline(Section):
     @model_validator(mode="after")
     def _training_sets(self) -> Pipeline:
         for path, student in self.trainings():
+            number, setting = self.distill.num_candidates
             for name in student.data_names:
                 made = TRAINING_SETS[name]
-                if made.origin == "choice" and self.distill.decode.nbest == 1 and self.distill.pool is None:
+                if made.origin == "choice" and number == 1 and self.distill.pool is None:
+                    others = "" if self.distill.of_text is not None else " or 'distill.pool'"
+                    raise ValueError(f"'{path}.data: {name}' is made of the n-best: set '{setting}'{others}")
+                if made.origin == "sampling" and self.distill.of_text is not None:
                     raise ValueError(
-                        f"'{path}.data: {name}' is made of the n-best: set 'distill.decode.nbest' or 'distill.pool'"
+                        f"'{path}.data: {name}' is not drawn from the teacher in 'distill.teachers': its samples are "
+                        "the candidates from which 'mbr' and others choose"
                     )
                 if made.file is not None and getattr(self.distill, made.file) is None:
                     raise ValueError(f"'{path}.data: {name}' needs the file 'distill.{made.file}'")
@@ -169,7 +182,9 @@ class Pipeline(Section):
     @model_validator(mode="after")
     def _can_be_resampled(self) -> Pipeline:
         tokenizer = self.prepare.tokenizer
-        for path, train in [("teacher", self.teacher.train), *((path, each.train) for path, each in self.trainings())]:
+        trainings = [(path, each.train) for path, each in self.teacher_trainings()]
+        trainings += [(path, each.train) for path, each in self.trainings()]
+        for path, train in trainings:
             if train.subword_regularization is None:
                 continue
             # the model of a given file is known when it is read
@@ -183,8 +198,8 @@ class Pipeline(Section):
     @model_validator(mode="after")
     def _can_be_augmented(self) -> Pipeline:
         found: list[tuple[str, TextNoise | None]] = [
-            ("teacher.augment", self.teacher.augment),
             ("distill.augment", self.distill.augment),
+            *((f"{path}.augment", each.augment) for path, each in self.teacher_trainings()),
             *((f"{path}.augment", each.augment) for path, each in self.trainings()),
         ]
         for path, augment in found:

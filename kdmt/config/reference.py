@@ -21,6 +21,7 @@ from kdmt.config.bounds import largest
 from kdmt.config.pipeline import Pipeline
 from kdmt.config.section import Section, kind_of, sections_in
 from kdmt.config.student import NOT_OF_A_STAGE
+from kdmt.config.training import TEACHER_NOT_OF_A_STAGE
 
 SCHEMA_DIALECT = "https://json-schema.org/draft/2020-12/schema"
 _PLAIN_TYPES: dict[object, str] = {bool: "boolean", int: "integer", float: "number", str: "string"}
@@ -190,18 +191,19 @@ def json_schema() -> dict[str, Any]:
 
 
 def _add_stage_settings(definitions: dict[str, Any]) -> None:
-    """Add the settings that a stage of a student may have: those of the student and of `train`.
+    """Add the settings that a stage of a teacher or student may have: those of the model and of `train`.
 
     Of sections within them a stage may have any part, which only the loader can check.
     """
-    student, train = (definitions[name]["properties"] for name in ("Student", "Train"))
-    found = {name: setting for name, setting in {**student, **train}.items() if name not in NOT_OF_A_STAGE}
-    for name, setting in found.items():
-        if _refers_to_section(setting) and not _may_be_list(setting):
-            found[name] = {"type": ["object", "null"], "description": setting.get("description", "")}
-    stage = {"type": "object", "properties": found, "additionalProperties": False}
-    stages = next(each for each in student["stages"]["anyOf"] if each.get("type") == "array")
-    stages["items"] = stage
+    for owner, refused in (("Teacher", TEACHER_NOT_OF_A_STAGE), ("Student", NOT_OF_A_STAGE)):
+        own, train = (definitions[name]["properties"] for name in (owner, "Train"))
+        found = {name: setting for name, setting in {**own, **train}.items() if name not in refused}
+        for name, setting in found.items():
+            if _refers_to_section(setting) and not _may_be_list(setting):
+                found[name] = {"type": ["object", "null"], "description": setting.get("description", "")}
+        stage = {"type": "object", "properties": found, "additionalProperties": False}
+        stages = next(each for each in own["stages"]["anyOf"] if each.get("type") == "array")
+        stages["items"] = stage
 
 
 def _may_be_list(schema: dict[str, Any]) -> bool:

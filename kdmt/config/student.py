@@ -6,10 +6,11 @@ import re
 from collections.abc import Mapping
 from typing import Annotated, Any
 
-from pydantic import Discriminator, Field, Strict, Tag, WithJsonSchema, model_validator
+from pydantic import Discriminator, Field, Strict, Tag, model_validator
 
 from kdmt.choices import (
     AttentionDistance,
+    AttentionMapping,
     CheckpointName,
     DivergenceName,
     HiddenDistance,
@@ -22,9 +23,18 @@ from kdmt.choices import (
 from kdmt.config.augment import AUGMENT, AugmentOrRecipe
 from kdmt.config.mixture import Data, names_of, shares_of
 from kdmt.config.nat import NAT
-from kdmt.config.recipes import merge_settings
 from kdmt.config.section import SchedulePoint, Section, changed, execution, extend, later
-from kdmt.config.training import Model, Train, check_augmented, check_initial_weights, check_packed_model, from_recipe
+from kdmt.config.training import (
+    Model,
+    StageSettings,
+    Train,
+    check_augmented,
+    check_initial_weights,
+    check_model_of_stages,
+    check_packed_model,
+    from_recipe,
+    settings_of_stage,
+)
 from kdmt.families import FAMILIES
 from kdmt.training_sets import TRAINING_SETS
 
@@ -154,6 +164,24 @@ class AttentionKD(Section):
         "heads, else for the mean over the heads of each",
     )
     weight: float = Field(1.0, gt=0.0, description="Weight of the distance in the loss")
+    mapping: AttentionMapping = later(
+        "given",
+        description="Mapping of heads and layers: 'given' by the settings above, or 'learned', where each head of all "
+        "layers of the teacher is compared with a learned mean of all heads of all layers of the student",
+    )
+
+    @model_validator(mode="after")
+    def _learns_the_mapping(self) -> AttentionKD:
+        if self.mapping == "given":
+            return self
+        if self.heads is not None:
+            raise ValueError("'heads' has no effect with 'mapping: learned', which maps all heads")
+        for name in ("encoder_self", "decoder_self", "cross"):
+            if getattr(self, name) not in ("uniform", "none"):
+                raise ValueError(
+                    f"'{name}' names layers, and 'mapping: learned' maps all of them: leave it out, or set it to 'none'"
+                )
+        return self
 
     @model_validator(mode="after")
     def _compares(self) -> AttentionKD:
@@ -216,8 +244,6 @@ class SelfSupervised(Section):
     )
 
 
-# settings of a stage: those of the student and of its `train` section, which are checked with the student's own
-StageSettings = Annotated[dict[str, Any], WithJsonSchema({"type": "object"})]
 # settings of a student that a stage does not have, with the reason
 NOT_OF_A_STAGE: Mapping[str, str] = {
     "recipe": "the recipe is that of the student",
@@ -225,12 +251,8 @@ NOT_OF_A_STAGE: Mapping[str, str] = {
     "stages": "a stage has no stages",
     "train": "a stage has the settings of 'train' directly, such as 'lr'",
 }
-# settings that give a model its first weights, by section: they are of the first stage
-_FIRST_WEIGHTS: Mapping[str, tuple[str, ...]] = {
-    "student": ("encoder_layers_from_teacher", "decoder_layers_from_teacher", "embeddings_from_teacher"),
-    "train": ("init_from", "init_optimizer"),
-}
-_DROPOUTS = {"dropout", "attention_dropout", "activation_dropout"}
+# settings that give a student its first weights, in addition to those of `train`: they are of the first stage
+_FIRST_WEIGHTS = ("encoder_layers_from_teacher", "decoder_layers_from_teacher", "embeddings_from_teacher")
 
 
 class Student(Section):
@@ -450,13 +472,7 @@ class Student(Section):
 
     @model_validator(mode="after")
     def _has_valid_stages(self) -> Student:
-        for number, stage in enumerate(self.in_stages()):
-            changed_model = {key for key, value in stage.model if getattr(self.model, key) != value} - _DROPOUTS
-            if changed_model:
-                raise ValueError(
-                    f"'stages.{number}.model.{min(changed_model)}': all stages have the same model; a stage can change "
-                    f"{', '.join(sorted(_DROPOUTS))}"
-                )
+        check_model_of_stages(self.model, [stage.model for stage in self.in_stages()])
         return self
 
     @property
@@ -479,62 +495,29 @@ class Student(Section):
         if self.stages is None:
             return [self]
         own = self.model_dump(exclude={"stages"}, exclude_unset=True)
-        stages = [_settings_of_stage(own, given, number) for number, given in enumerate(self.stages)]
+        stages = [
+            settings_of_stage(own, given, number, refused=NOT_OF_A_STAGE, first_weights=_FIRST_WEIGHTS)
+            for number, given in enumerate(self.stages)
+        ]
         return _Stages.model_validate({"stages": stages}).stages
 
 
 def setting_path(training: str, setting: str) -> str:
     """Return the YAML path of a setting of a training.
 
-    A stage has the settings of `train` directly, and the model of its student.
+    A stage has the settings of `train` directly, and the model of its teacher or student.
 
     Args:
-        training: YAML path of the teacher, a student or a stage of a student.
+        training: YAML path of the teacher, a student or a stage of either.
         setting: path of the setting below that.
     """
-    student = re.fullmatch(r"(students\..+)\.stages\.[0-9]+", training)
-    if student is not None and setting.startswith("model"):
-        return f"{student[1]}.{setting}"
-    return f"{training}.{setting if student is None else setting.removeprefix('train.')}"
+    owner = re.fullmatch(r"(teacher|students\..+)\.stages\.[0-9]+", training)
+    if owner is not None and setting.startswith("model"):
+        return f"{owner[1]}.{setting}"
+    return f"{training}.{setting if owner is None else setting.removeprefix('train.')}"
 
 
 class _Stages(Section):
     """Settings of all stages, which are checked as a list so that messages have the number of the stage."""
 
     stages: list[Student]
-
-
-def _settings_of_stage(own: Mapping[str, Any], given: Mapping[str, Any], number: int) -> dict[str, Any]:
-    """Return the settings of one stage, as in a pipeline file.
-
-    Args:
-        own: settings of the student.
-        given: settings of the stage.
-        number: index of the stage, from 0.
-
-    Raises:
-        ValueError: if a setting has no effect in this stage, or cannot be different in a stage.
-    """
-    refused = dict(NOT_OF_A_STAGE)
-    if number == 0:
-        refused["begin_from"] = "no stage comes before the first"
-    else:
-        names = [name for section in _FIRST_WEIGHTS.values() for name in section]
-        refused |= dict.fromkeys(names, "a stage begins from the weights of the stage before")
-    for name in given:
-        if name in refused:
-            raise ValueError(f"'stages.{number}.{name}': {refused[name]}")
-    before = {key: value for key, value in own.items() if key not in refused or key in ("recipe", "seeds", "train")}
-    before["train"] = _train_before(own.get("train", {}), given, number)
-    train = {key: value for key, value in given.items() if key in Train.model_fields}
-    others = {key: value for key, value in given.items() if key not in Train.model_fields}
-    return merge_settings(before, {**others, "train": train} if train else others)
-
-
-def _train_before(own: Mapping[str, Any], given: Mapping[str, Any], number: int) -> dict[str, Any]:
-    """Return the student's settings of training without those that a stage does not take over."""
-    left_out = set(_FIRST_WEIGHTS["train"] if number else ())
-    average = given.get("average")
-    if isinstance(average, Mapping) and average.get("n") is not None:
-        left_out.add("average_checkpoints")  # another name of the same number
-    return {key: value for key, value in own.items() if key not in left_out}

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, Field, WithJsonSchema, model_validator
 
 from kdmt.choices import (
     Activation,
     AlignmentUnit,
     AutoCheckpoint,
     BestMetric,
+    CheckpointName,
     Initialisation,
     LRSchedule,
     OnDivergence,
@@ -21,7 +23,7 @@ from kdmt.choices import (
 )
 from kdmt.config.augment import AUGMENT, Augment, AugmentOrRecipe
 from kdmt.config.bounds import largest
-from kdmt.config.recipes import with_recipe
+from kdmt.config.recipes import merge_settings, with_recipe
 from kdmt.config.section import Section, TokenLimit, changed, execution, extend, later
 
 
@@ -439,6 +441,80 @@ def check_initial_weights(model: Model, train: Train) -> None:
         )
 
 
+# settings of a stage: those of the model and of its `train` section, which are checked with the model's own
+StageSettings = Annotated[dict[str, Any], WithJsonSchema({"type": "object"})]
+# settings of a teacher that a stage does not have, with the reason
+TEACHER_NOT_OF_A_STAGE: Mapping[str, str] = {
+    "recipe": "the recipe is that of the teacher",
+    "seed": "all stages have the same seed",
+    "stages": "a stage has no stages",
+    "train": "a stage has the settings of 'train' directly, such as 'lr'",
+}
+_FIRST_WEIGHTS = ("init_from", "init_optimizer")  # settings of `train` that give a model its first weights
+_DROPOUTS = {"dropout", "attention_dropout", "activation_dropout"}
+
+
+def check_model_of_stages(model: Model, stages: Sequence[Model]) -> None:
+    """Check that all stages of a training have the same model, except for dropout.
+
+    Raises:
+        ValueError: if one has not.
+    """
+    for number, stage in enumerate(stages):
+        changed_model = {key for key, value in stage if getattr(model, key) != value} - _DROPOUTS
+        if changed_model:
+            raise ValueError(
+                f"'stages.{number}.model.{min(changed_model)}': all stages have the same model; a stage can change "
+                f"{', '.join(sorted(_DROPOUTS))}"
+            )
+
+
+def settings_of_stage(
+    own: Mapping[str, Any],
+    given: Mapping[str, Any],
+    number: int,
+    *,
+    refused: Mapping[str, str],
+    first_weights: Sequence[str] = (),
+) -> dict[str, Any]:
+    """Return the settings of one stage, as in a pipeline file.
+
+    Args:
+        own: settings of the teacher or student.
+        given: settings of the stage.
+        number: index of the stage, from 0.
+        refused: settings that a stage does not have, with the reason.
+        first_weights: further settings that give a model its first weights, which are of the first stage.
+
+    Raises:
+        ValueError: if a setting has no effect in this stage, or cannot be different in a stage.
+    """
+    refused = dict(refused)
+    if number == 0:
+        refused["begin_from"] = "no stage comes before the first"
+    else:
+        names = [*first_weights, *_FIRST_WEIGHTS]
+        refused |= dict.fromkeys(names, "a stage begins from the weights of the stage before")
+    for name in given:
+        if name in refused:
+            raise ValueError(f"'stages.{number}.{name}': {refused[name]}")
+    not_taken_over = {*refused} - {"recipe", "seed", "seeds", "train"}
+    before = {key: value for key, value in own.items() if key not in not_taken_over}
+    before["train"] = _train_before(own.get("train", {}), given, number)
+    train = {key: value for key, value in given.items() if key in Train.model_fields}
+    others = {key: value for key, value in given.items() if key not in Train.model_fields}
+    return merge_settings(before, {**others, "train": train} if train else others)
+
+
+def _train_before(own: Mapping[str, Any], given: Mapping[str, Any], number: int) -> dict[str, Any]:
+    """Return the settings of training of a model without those that a stage does not take over."""
+    left_out = set(_FIRST_WEIGHTS if number else ())
+    average = given.get("average")
+    if isinstance(average, Mapping) and average.get("n") is not None:
+        left_out.add("average_checkpoints")  # another name of the same number
+    return {key: value for key, value in own.items() if key not in left_out}
+
+
 class Teacher(Section):
     """Settings of the teacher stage."""
 
@@ -449,6 +525,18 @@ class Teacher(Section):
     train: Train = Field(Train(), description="Training of the teacher")
     augment: AugmentOrRecipe | None = Field(None, description=AUGMENT)
     seed: int = Field(1, ge=0, description="Seed of the initial weights, of dropout and of the order of batches")
+
+    stages: list[StageSettings] | None = Field(
+        None,
+        min_length=1,
+        description="Stages of training, each from the weights of the one before: for each stage, the settings of the "
+        "teacher and of 'train' that are different in it; null for one training",
+    )
+    begin_from: CheckpointName = Field(
+        "auto",
+        description="Checkpoint of the stage before that a stage begins from, for 'stages'; 'auto' is the one that its "
+        "run chose by validation",
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -462,3 +550,25 @@ class Teacher(Section):
         check_initial_weights(self.model, self.train)
         check_augmented(self.augment, self.train)
         return self
+
+    @model_validator(mode="after")
+    def _has_valid_stages(self) -> Teacher:
+        check_model_of_stages(self.model, [stage.model for stage in self.in_stages()])
+        return self
+
+    def in_stages(self) -> list[Teacher]:
+        """Return the settings of each stage of the training; those of the teacher itself if it has no stages."""
+        if self.stages is None:
+            return [self]
+        own = self.model_dump(exclude={"stages"}, exclude_unset=True)
+        stages = [
+            settings_of_stage(own, given, number, refused=TEACHER_NOT_OF_A_STAGE)
+            for number, given in enumerate(self.stages)
+        ]
+        return _TeacherStages.model_validate({"stages": stages}).stages
+
+
+class _TeacherStages(Section):
+    """Settings of all stages, which are checked as a list so that messages have the number of the stage."""
+
+    stages: list[Teacher]

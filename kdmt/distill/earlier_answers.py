@@ -1,12 +1,14 @@
 """The answers in earlier states of a stage's folder, by sentence, so that they are used again and not requested.
 
 An index has the hash of each source sentence and the file that has its answer, 12 bytes per sentence. The files stay
-where they are; if one was removed in the meantime, its sentences are requested.
+where they are; if one was removed in the meantime, its sentences are requested. `earlier.json` names the file of the
+index and the files that it was made from; it is replaced if these change, also while other processes use it.
 """
 
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -16,9 +18,9 @@ from numpy.typing import NDArray
 
 from kdmt.distill.answer_log import ANSWERS, Reply, read_replies
 from kdmt.errors import UserError
-from kdmt.files import atomic_file, read_json, write_json
+from kdmt.files import atomic_file, read_optional_json, write_json
 
-_INDEX, _FILES = "earlier.npy", "earlier.json"
+_RECORD = "earlier.json"
 _ROW = np.dtype([("hash", "<u8"), ("file", "<u4")])
 
 
@@ -34,9 +36,10 @@ class EarlierAnswers:
         self._settings = settings
         self._rows: NDArray[np.void] = np.empty(0, _ROW)
         self._files: list[Path] = []
-        if (folder / _INDEX).exists():
-            self._rows = np.load(folder / _INDEX, mmap_mode="r")
-            self._files = [Path(path) for path in read_json(folder / _FILES)]
+        record = read_optional_json(folder / _RECORD)
+        if record is not None:
+            self._rows = np.load(folder / record["index"], mmap_mode="r")
+            self._files = [folder / name for name, _, _ in record["files"]]
         self._read = lru_cache(maxsize=4)(self._replies)  # sentences of a block were in few blocks before
 
     def find(self, sources: Sequence[str]) -> Iterator[Reply]:
@@ -59,29 +62,38 @@ class EarlierAnswers:
 
 
 def write_index(folder: Path, states: Iterable[Path], settings: str) -> None:
-    """Write an index of the answers in earlier states, unless there is one.
+    """Write an index of the answers in earlier states, unless there is one of the same files.
 
     Args:
         folder: existing folder of the index.
         states: folders of earlier states of the stage.
         settings: hash of the settings of requests; replies with others are left out.
     """
-    if (folder / _INDEX).exists():
+    files = [path for state in states for path in sorted((state / ANSWERS).glob("[0-9]*.*"))]
+    described = [_describe(path, folder) for path in files]
+    index = f"earlier-{hashlib.sha256(repr((settings, described)).encode()).hexdigest()[:16]}.npy"
+    record = read_optional_json(folder / _RECORD)
+    if record == {"index": index, "files": described} or (record is None and not files):
         return
-    files: list[Path] = []
     rows = [np.empty(0, _ROW)]
-    for path in (path for state in states for path in sorted((state / ANSWERS).glob("[0-9]*.*"))):
+    for number, path in enumerate(files):
         try:
             sources = [source for reply in _usable(path, settings) for source in reply.sources]
         except UserError:  # damaged, so that its sentences are requested again
             continue
-        if sources:
-            rows.append(np.array([(_hash(source), len(files)) for source in dict.fromkeys(sources)], dtype=_ROW))
-            files.append(path)
+        rows.append(np.array([(_hash(source), number) for source in dict.fromkeys(sources)], dtype=_ROW))
     found = np.concatenate(rows)
-    write_json(folder / _FILES, [str(path) for path in files])
-    with atomic_file(folder / _INDEX) as aside, aside.open("wb") as file:
+    with atomic_file(folder / index) as aside, aside.open("wb") as file:
         np.save(file, found[np.argsort(found, order=("hash", "file"))])
+    write_json(folder / _RECORD, {"index": index, "files": described})
+    if record is not None:
+        (folder / record["index"]).unlink(missing_ok=True)  # processes that have opened it can still read it
+
+
+def _describe(path: Path, folder: Path) -> list[object]:
+    """Return the path relative to the folder of the index, so that both can be moved, with the size and time."""
+    status = path.stat()
+    return [os.path.relpath(path.resolve(), folder.resolve()), status.st_size, status.st_mtime_ns]
 
 
 def _usable(path: Path, settings: str) -> list[Reply]:

@@ -159,7 +159,7 @@ class Exchange:
         if not jobs:
             return
         run = _Run(self, answers, log, progress, deque(jobs))
-        with ThreadPoolExecutor(min(self._requests.settings.concurrency, len(answers.sources))) as pool:
+        with ThreadPoolExecutor(min(self.concurrency, len(answers.sources))) as pool:
             try:
                 run.work(pool)
             finally:
@@ -201,6 +201,11 @@ class Exchange:
             raise self.broken(reply)
 
     @property
+    def concurrency(self) -> int:
+        """Maximum number of requests at a time."""
+        return self._requests.settings.concurrency
+
+    @property
     def has_answered(self) -> bool:
         """Return whether the server has answered any request of this worker."""
         return self._has_answered
@@ -236,7 +241,11 @@ class _Run:
     failures: list[Reply] = field(default_factory=list)  # not in the log so far
 
     def work(self, pool: ThreadPoolExecutor) -> None:
-        concurrency = self.exchange._requests.settings.concurrency
+        """Send all requests.
+
+        Raises:
+            UserError: see `Exchange.run`.
+        """
         while self.waiting or self.sent or self.over_budget:
             if self.over_budget and not self.sent:
                 # nothing is reserved by this worker any more: if one request alone exceeds the budget, it is used up
@@ -244,7 +253,7 @@ class _Run:
                 self.over_budget.clear()
                 if not self._send_alone(pool):
                     raise self.exchange.over_budget()
-            while self.waiting and len(self.sent) < concurrency and not self.over_budget:
+            while self.waiting and len(self.sent) < self.exchange.concurrency and not self.over_budget:
                 self._send(pool)
             done, _ = wait(self.sent, timeout=_POLL_SECONDS, return_when=FIRST_COMPLETED)
             self.progress(0)

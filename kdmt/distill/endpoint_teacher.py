@@ -76,11 +76,7 @@ class EndpointModel:
         return {path: known_sha256(Path(path)) for path in files}
 
     def check(self, sample: Sample | None) -> None:
-        if sample is not None:
-            raise UserError(
-                f"{SETTING}endpoint: samples of a language model are its candidates: set {SETTING}n and "
-                f"{SETTING}temperature, and choose among them with another 'data' than 'sampled'"
-            )
+        assert sample is None, "see kdmt.config.pipeline"
         ChatClient(self.model, SETTING)  # raises an error if there is no key
 
     def made_from(self, settings: Mapping[str, object], inputs: Mapping[str, str]) -> dict[str, object]:

@@ -30,6 +30,7 @@ from kdmt.corpus.language_id import Identifier, open_built_in, share_of
 from kdmt.corpus.rules.character_class import native_characters
 from kdmt.corpus.rules.letters import script_share
 from kdmt.corpus.rules.pair_text import LineText
+from kdmt.distill.llm_prompt import language_name
 from kdmt.distill.text_ids import CLEANINGS
 from kdmt.errors import UserError
 from kdmt.languages import Direction, parse_language, script_of
@@ -39,6 +40,7 @@ FILTERED = "content_filter"
 
 _REASONING = regex.compile(r"\A\s*<think(?:ing)?>.*?</think(?:ing)?>\s*", regex.DOTALL)
 _OPEN_REASONING = regex.compile(r"\A\s*<think(?:ing)?>")
+_LABEL = regex.compile(r"\A\s*\w+\s*:")  # of a source, which its translation has too
 _AGREEMENT = r"(?:(?:sure|certainly|of course|okay|ok|absolutely)(?:\s+thing)?\s*[!,.:]*\s*)"
 _LEAD = r"(?:here(?:'s|’s|\s+is|\s+are|\s+you\s+go)|below\s+is|this\s+is)"
 _PREFIX = regex.compile(
@@ -48,7 +50,7 @@ _PREFIX = regex.compile(
 )
 _CHATTER = regex.compile(
     rf"\A\s*{_AGREEMENT}?{_LEAD}[^.\n]{{0,60}}\btranslat"
-    r"|(?:\A|[\n(*])\s*(?:(?:translator'?s?\s+)?note|explanation)\s*\**:"
+    r"|[\n(*]\s*(?:(?:translator'?s?\s+)?note|explanation)\s*\**:"
     r"|\blet me know if\b|\bi hope this helps\b|\bplease (?:note|let me know)\b|\bas requested\b"
     r"|\A\s*(?:sure|certainly|of course|absolutely)\s*!",
     regex.IGNORECASE,
@@ -138,6 +140,12 @@ class LanguageCheck:
                 others[place] = share < _MIN_SHARE
         return others
 
+    @cached_property
+    def label(self) -> regex.Pattern[str]:
+        """Pattern of the name of the target language before a translation: `German:`."""
+        name = regex.escape(language_name(self.direction.target))
+        return regex.compile(rf"\A\s*\**{name}\**\s*:\s*\**\s*", regex.IGNORECASE)
+
     @property
     def is_english(self) -> bool:
         """Whether the target language is English, so that a translation can be like what a model says itself."""
@@ -153,14 +161,14 @@ class LanguageCheck:
         return identifier if known else None
 
     def __getstate__(self) -> dict[str, object]:
-        return {"direction": self.direction}  # without the model
+        return {"direction": self.direction}  # without the identifier
 
 
 def find_translations(answers: Sequence[Answer], sources: Sequence[str], check: LanguageCheck) -> list[Translation]:
     """Return the translation in each answer, whose source sentence is given for each."""
     found: list[Translation] = []
     for answer, source in zip(answers, sources, strict=True):
-        text, cleanings = _clean(answer.text, source)
+        text, cleanings = _clean(answer.text, source, check.label)
         failure = _find_failure(text, answer.finish, source, is_english=check.is_english)
         found.append(Translation(" ".join(text.split()), failure, cleanings))
     whole = [place for place, each in enumerate(found) if each.failure is None]
@@ -170,16 +178,17 @@ def find_translations(answers: Sequence[Answer], sources: Sequence[str], check: 
     return found
 
 
-def _clean(text: str, source: str) -> tuple[str, tuple[Cleaning, ...]]:
+def _clean(text: str, source: str, label: regex.Pattern[str]) -> tuple[str, tuple[Cleaning, ...]]:
     """Return the text without what can be removed safely, and the names of what was removed."""
     done: set[Cleaning] = set()
     if match := _REASONING.match(text):
         text = text[match.end() :]
         done.add("removed_reasoning")
-    match = _PREFIX.match(text)
-    if match and match.end() < len(text.rstrip()) and not _PREFIX.match(source):
-        text = text[match.end() :]
-        done.add("removed_prefix")
+    for pattern in (_PREFIX, label):
+        match = pattern.match(text)
+        if match and match.end() < len(text.rstrip()) and not pattern.match(source) and not _LABEL.match(source):
+            text = text[match.end() :]
+            done.add("removed_prefix")
     text = text.strip()
     if _is_quoted(text) and source.strip()[:1] not in _PAIRS:
         text = text[1:-1].strip()

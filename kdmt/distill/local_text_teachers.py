@@ -80,11 +80,7 @@ class LocalTextModel:
         return files
 
     def check(self, sample: Sample | None) -> None:
-        if sample is not None:
-            raise UserError(
-                f"{_SETTING}{self.kind}: the model draws no samples for 'data: sampled'; candidates of a language "
-                f"model are drawn with {_SETTING}n"
-            )
+        assert sample is None, "see kdmt.config.pipeline"
         open_text_tokenizer(self.folder, begin=True, end=True)
 
     def made_from(self, settings: Mapping[str, object], inputs: Mapping[str, str]) -> dict[str, object]:

@@ -63,3 +63,14 @@ def match_heads(student_BHTS: Tensor, teacher_BHTS: Tensor, head_map: list[int] 
     if student_BHTS.size(1) == teacher_BHTS.size(1):
         return student_BHTS, teacher_BHTS
     return student_BHTS.mean(1, keepdim=True), teacher_BHTS.mean(1, keepdim=True)
+
+
+def mix_heads(student_BHTS: Tensor, logits_GH: Tensor) -> Tensor:
+    """Return a mean of the student's attention maps for each of G heads of the teacher: [B, G, T, S].
+
+        mixed_g = sum_h softmax(logits_g)_h a_h
+
+    The heads of all layers are mapped at once, as in Align-to-Distill (Jin et al. 2024). Each mean is a distribution
+    over the keys again, because its weights are a softmax.
+    """
+    return torch.einsum("gh,bhts->bgts", logits_GH.to(student_BHTS.dtype).softmax(-1), student_BHTS)

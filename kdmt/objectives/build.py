@@ -26,7 +26,7 @@ from kdmt.models.build import build_transformer
 from kdmt.models.nonautoregressive import NATransformer
 from kdmt.models.transformer import Transformer
 from kdmt.objectives.aligned import aligned_parts
-from kdmt.objectives.distillation import AttentionMaps, HiddenStates, OnPolicy, WordDivergence
+from kdmt.objectives.distillation import AttentionMaps, HiddenStates, LearnedAttentionMaps, OnPolicy, WordDivergence
 from kdmt.objectives.edited import edited_parts
 from kdmt.objectives.fine_tuning import ConvexCrossEntropy, convex_loss_of, fine_tuning_term
 from kdmt.objectives.guided_alignment import GuidedAlignment
@@ -153,7 +153,8 @@ def _inner_terms(student: Student, model: Transformer, teachers: Teachers) -> li
     if student.hidden_kd is not None:
         terms.append(HiddenStates(student.hidden_kd, student=model, teacher=teachers.first))
     if student.attention_kd is not None:
-        terms.append(AttentionMaps(student.attention_kd, student=model, teacher=teachers.first))
+        maps = AttentionMaps if student.attention_kd.mapping == "given" else LearnedAttentionMaps
+        terms.append(maps(student.attention_kd, student=model, teacher=teachers.first))
     return terms
 
 

@@ -16,11 +16,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from kdmt.config import AttentionKD, HiddenKD, WordKD
+from kdmt.config import AttentionKD, HiddenKD, LayerMap, WordKD
 from kdmt.corpus.batching import Batch, Extras, pad_sentences
 from kdmt.losses.cross_entropy import chunk_size, projected_loss, token_nll
 from kdmt.losses.divergences import divergence
-from kdmt.losses.intermediate import attention_distance, hidden_distance, match_heads
+from kdmt.losses.intermediate import attention_distance, hidden_distance, match_heads, mix_heads
 from kdmt.losses.token_selection import harder_than_most, hardest, push
 from kdmt.losses.word_kd import BestTokens, TeacherTokens, WholeDistribution, WordKDLoss
 from kdmt.models.transformer import Transformer
@@ -251,15 +251,10 @@ class AttentionMaps(Term[Pass]):
         super().__init__()
         self.settings = settings
         self.weights = {"attention": settings.weight}
-        kinds = {
-            "encoder_self": (settings.encoder_self, "encoder"),
-            "decoder_self": (settings.decoder_self, "decoder"),
-            "cross": (settings.cross, "decoder"),
-        }
         self.pairs = tuple(
             ((kind, own), (kind, other))
-            for kind, (layers, side) in kinds.items()
-            for own, other in layer_pairs(layers, *(_num_layers(model, side) for model in (student, teacher)))
+            for kind, layers in _maps_of(settings).items()
+            for own, other in layer_pairs(layers, *(_num_layers(model, _side_of(kind)) for model in (student, teacher)))
         )
 
     def counts(self, prepared: Prepared) -> dict[str, float]:
@@ -276,6 +271,63 @@ class AttentionMaps(Term[Pass]):
         return {"attention": total}
 
 
+class LearnedAttentionMaps(Term[Pass]):
+    """Distance between the attention maps of all teacher heads and learned means of all student heads.
+
+    The heads of all layers of a kind are mapped together (`mix_heads`). The means are those of equal weights at first.
+    """
+
+    key = "attention_mapping"
+
+    def __init__(self, settings: AttentionKD, *, student: Transformer, teacher: Transformer) -> None:
+        super().__init__()
+        self.settings = settings
+        self.weights = {"attention": settings.weight}
+        self.layers = {
+            kind: (_num_layers(student, _side_of(kind)), _num_layers(teacher, _side_of(kind)))
+            for kind, layers in _maps_of(settings).items()
+            if layers != "none"
+        }
+        self.pairs = tuple(
+            ((kind, own), (kind, other))
+            for kind, (num_own, num_others) in self.layers.items()
+            for own in range(num_own)
+            for other in range(num_others)
+        )
+        self.mappings = nn.ParameterDict(
+            {
+                kind: nn.Parameter(
+                    torch.zeros(
+                        num_others * _num_heads(teacher, _side_of(kind)), num_own * _num_heads(student, _side_of(kind))
+                    )
+                )
+                for kind, (num_own, num_others) in self.layers.items()
+            }
+        )
+
+    def counts(self, prepared: Prepared) -> dict[str, float]:
+        """See `Term.counts`: real queries, once for each kind of attention."""
+        return {"attention": sum(_num_tokens(prepared, _side_of(kind)) for kind in self.layers)}
+
+    def forward(self, student: Pass, teachers: Sequence[Pass], prepared: Prepared) -> dict[str, Tensor]:
+        """See `Term.forward`."""
+        total = student.encoded.states_BSD.new_zeros(())
+        for kind, layers in self.layers.items():
+            own_BHTS, other_BGTS = (
+                torch.cat([each.trace.found[kind, layer] for layer in range(count)], dim=1)
+                for each, count in zip((student, teachers[0]), layers, strict=True)
+            )
+            mixed_BGTS = mix_heads(own_BHTS, self.mappings[kind])
+            keep_BT = _keep(prepared, _side_of(kind))
+            total = total + attention_distance(mixed_BGTS, other_BGTS.detach(), keep_BT, self.settings.distance)
+        return {"attention": total}
+
+
+def _maps_of(settings: AttentionKD) -> dict[str, LayerMap]:
+    """Return the layers that are compared, by the kind of the attention maps."""
+    return {"encoder_self": settings.encoder_self, "decoder_self": settings.decoder_self, "cross": settings.cross}
+
+
 def _projection(student: Transformer, teacher: Transformer, side: str) -> nn.Module:
     own, other = (int(getattr(model.config, f"{side}_embed_dim")) for model in (student, teacher))
     return nn.Identity() if own == other else nn.Linear(own, other, bias=False)
@@ -283,6 +335,10 @@ def _projection(student: Transformer, teacher: Transformer, side: str) -> nn.Mod
 
 def _num_layers(model: Transformer, side: str) -> int:
     return int(getattr(model.config, f"{side}_layers"))
+
+
+def _num_heads(model: Transformer, side: str) -> int:
+    return int(getattr(model.config, f"{side}_attention_heads"))
 
 
 def _side_of(kind: str) -> str:

@@ -28,7 +28,8 @@ def check_architectures(config: Pipeline) -> None:
         UserError: if one is not. The message has the YAML path.
     """
     teacher = _architecture(config, "teacher", config.teacher.model, config.teacher.train)
-    _check_guided("teacher", config.teacher.train, teacher)
+    for path, training in config.teacher_trainings():
+        _check_guided(path, training.train, _architecture(config, path, training.model, training.train))
     for path, student in config.trainings():
         own = _architecture(config, path, student.model, student.train)
         _check_guided(path, student.train, own)

@@ -35,7 +35,8 @@ def alignment_stages(workspace: Workspace, *, owners: Mapping[str, Stage]) -> di
 
 
 def _wanted(workspace: Workspace) -> Iterator[Alignment]:
-    yield from alignments_of(workspace.config.teacher.train, ("raw",))
+    for _, teacher in workspace.config.teacher_trainings():
+        yield from alignments_of(teacher.train, ("raw",))
     for path, student in workspace.config.trainings():
         settings, data = student.train.guided_alignment, student.data_names
         if settings is not None and settings.file is not None and len(data) > 1:

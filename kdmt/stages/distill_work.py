@@ -347,7 +347,10 @@ class Decoding:
             f"score {_in_words(scores)}, tokens {_in_words(lengths)}"
         )
         facts: dict[str, object] = {"scores": scores, "lengths": lengths, "blocks": _origins(written.made_with)}
-        return facts | self.teacher.facts(self.folder, tasks)
+        more = self.teacher.facts(self.folder, tasks)
+        if isinstance(counts := more.get("answers"), dict) and counts:
+            self.job.say("answers: " + ", ".join(f"{name} {count:,}" for name, count in counts.items()))
+        return facts | more
 
 
 def _keep_blocks(

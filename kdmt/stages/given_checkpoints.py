@@ -12,8 +12,9 @@ RUN_INPUTS = ("init_from ", "teacher ")  # prefixes of inputs of a training run 
 
 def given_checkpoints(config: Pipeline) -> Iterator[tuple[str, str]]:
     """Yield the YAML path and the value of each setting that is the path of a checkpoint or a run."""
-    if config.teacher.train.init_from is not None:
-        yield "teacher.train.init_from", config.teacher.train.init_from
+    for training, teacher in config.teacher_trainings():
+        if teacher.train.init_from is not None:
+            yield setting_path(training, "train.init_from"), teacher.train.init_from
     for number, path in enumerate(config.distill.checkpoints):
         yield f"distill.teachers.{number}", path
     if config.distill.reverse is not None:

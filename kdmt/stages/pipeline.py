@@ -19,7 +19,7 @@ from kdmt.stages.given_checkpoints import RUN_INPUTS, given_checkpoints
 from kdmt.stages.knowledge import knowledge_stages
 from kdmt.stages.prepare import prepare_shards, prepare_stage
 from kdmt.stages.score import check_score_files, score_stage
-from kdmt.stages.training import student_stages, teacher_stage
+from kdmt.stages.training import student_stages, teacher_stages
 from kdmt.stages.workspace import Workspace
 
 
@@ -46,7 +46,8 @@ def build_stages(workspace: Workspace) -> Stages:
     """Return the stages of a pipeline, each with the stages that it depends on."""
     prepare = prepare_stage(workspace)
     of_prepared = alignment_stages(workspace, owners={"raw": prepare})
-    teacher = teacher_stage(workspace, prepare, alignments=of_prepared)
+    teachers = teacher_stages(workspace, prepare, alignments=of_prepared)
+    teacher = teachers[-1]
     texts = text_stages(workspace, prepare=prepare, teacher=teacher)
     text = {name: made.stage for name, made in texts.items()}
     of_texts = alignment_stages(workspace, owners=text)
@@ -67,7 +68,7 @@ def build_stages(workspace: Workspace) -> Stages:
     last = {name: {seed: stages[-1] for seed, stages in seeds.items()} for name, seeds in students.items()}
     groups: dict[StageName, list[Stage]] = {
         "prepare": [prepare, *of_prepared.values()],
-        "teacher": [teacher],
+        "teacher": list(teachers),
         "distill": [*text.values(), *of_texts.values()],
         "knowledge": list(knowledge.values()),
         "student": [stage for seeds in students.values() for stages in seeds.values() for stage in stages],
@@ -86,9 +87,9 @@ def checked_stages(workspace: Workspace) -> Stages:
     """
     for warning in untrained_fine_tuning(workspace.config):
         workspace.say(f"warning: {warning}")
-    stages = build_stages(workspace)
+    stages, of_teacher = build_stages(workspace), workspace.config.teacher_trainings()
     owners: list[tuple[str, list[Stage]]] = [
-        ("teacher.", stages.groups["teacher"]),
+        *((f"{path}.", [made]) for (path, _), made in zip(of_teacher, stages.groups["teacher"], strict=True)),
         ("distill.teachers.", [made.stage for made in stages.texts.values() if made.shards is not None]),
         ("distill.reverse.", stages.groups["distill"]),
         *(
@@ -97,13 +98,15 @@ def checked_stages(workspace: Workspace) -> Stages:
             for number, (path, _) in enumerate(workspace.config.trainings_of(name))
         ),
     ]
-    # the folder of all stages of a student is read as the run of the last one
+    # the folder of all stages of a teacher or student is read as the run of the last one
     last = {
         os.path.realpath(workspace.student(name, seed)): str(of_seed[-1].folder)
         for name, seeds in stages.students.items()
         for seed, of_seed in seeds.items()
         if workspace.config.students[name].stages is not None
     }
+    if workspace.config.teacher.stages is not None:
+        last[os.path.realpath(workspace.teacher)] = str(stages.groups["teacher"][-1].folder)
     given: dict[str, list[tuple[str, str]]] = {}
     for setting, path in given_checkpoints(workspace.config):
         for prefix, own in owners:

@@ -5,12 +5,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from kdmt.config import Student, setting_path
+from kdmt.config import Student, Teacher, setting_path
 from kdmt.flow.manifest import Plan, make_plan
 from kdmt.flow.stage import Stage
 from kdmt.models.checkpoint_folder import num_updates
@@ -29,38 +29,53 @@ from kdmt.stages.training_inputs import (
 from kdmt.stages.workspace import Workspace
 
 
-def teacher_stage(workspace: Workspace, prepare: Stage, *, alignments: Mapping[str, Stage]) -> Stage:
-    """Return the stage that trains the teacher on the raw training data.
+def teacher_stages(workspace: Workspace, prepare: Stage, *, alignments: Mapping[str, Stage]) -> tuple[Stage, ...]:
+    """Return the stages that train the teacher on the raw training data.
+
+    There is one, or one for each of the teacher's `stages` in their order; the model of the last one is the teacher.
 
     Args:
         alignments: stages that align training sets, by the names of their folders.
     """
-    teacher = workspace.config.teacher
-    job = Job(
-        name="teacher",
-        folder=workspace.teacher,
-        model=teacher.model,
-        train=teacher.train,
-        seed=teacher.seed,
-        data=("raw",),
-        path="teacher",
-        augment=teacher.augment,
-    )
+    made: list[Stage] = []
+    for job, teacher in _teacher_jobs(workspace):
+        links = [alignments[each.folder_name] for each in job.alignments]
+        made.append(_teacher_stage(workspace, job, teacher, (prepare, *links, *made[-1:])))
+    if workspace.config.teacher.stages is not None:
+        made[-1] = _as_last(made[-1])
+    return tuple(made)
 
+
+def _teacher_jobs(workspace: Workspace) -> Iterator[tuple[Job, Teacher]]:
+    """Yield the runs of the teacher, in their order."""
+    in_stages = workspace.config.teacher.stages is not None
+    before: Path | None = None
+    for number, (path, teacher) in enumerate(workspace.config.teacher_trainings(), start=1):
+        job = Job(
+            name=f"teacher stage {number}" if in_stages else "teacher",
+            folder=workspace.teacher / f"stage_{number}" if in_stages else workspace.teacher,
+            model=teacher.model,
+            train=teacher.train,
+            seed=teacher.seed,
+            data=("raw",),
+            path=path,
+            augment=teacher.augment,
+            before=before,
+            begin_from=teacher.begin_from,
+            number=number,
+        )
+        yield job, teacher
+        before = job.folder
+
+
+def _teacher_stage(workspace: Workspace, job: Job, teacher: Teacher, upstream: tuple[Stage, ...]) -> Stage:
     def plan() -> Plan:
         inputs = training_inputs(workspace, job.data) | init_inputs(job) | alignment_inputs(workspace, job.alignments)
-        return make_plan({"teacher": teacher}, {}, inputs)
+        made = make_plan({"teacher": teacher}, {}, inputs)
+        # of other stages only the checkpoint matters, which is an input
+        return _of_training(made, job, "teacher", ("stages", "begin_from"))
 
-    return Stage(
-        name="teacher",
-        command="kdmt teacher",
-        folder=job.folder,
-        upstream=(prepare, *(alignments[each.folder_name] for each in job.alignments)),
-        plan=plan,
-        extent=num_updates,
-        make=partial(_train, workspace, job),
-        join=partial(_train, workspace, job, None),
-    )
+    return _training_stage(workspace, job, workspace.teacher, "kdmt teacher", upstream, plan)
 
 
 def student_stages(
@@ -122,6 +137,7 @@ def _jobs(workspace: Workspace, name: str, seed: int) -> Iterator[Job]:
             student=student,
             augment=student.augment,
             before=before,
+            begin_from=student.begin_from,
             number=number,
             shares=student.shares,
         )
@@ -135,26 +151,50 @@ def _student_stage(workspace: Workspace, name: str, job: Job, student: Student, 
         inputs |= init_inputs(job)
         inputs |= teaching_inputs(workspace, student) | alignment_inputs(workspace, job.alignments)
         own = f"students.{name}"
-        made = _without(
-            make_plan({own: student}, {"seed": job.seed}, inputs),
-            # other seeds have other folders, and of other stages only the checkpoint matters, which is an input
-            [f"{own}.{key}" for key in ("seeds", "stages", "begin_from")],
-        )
-        names = [key for key in (*made.settings, *made.extend) if key.startswith(f"{own}.")]
-        paths = {key: setting_path(job.path, key.removeprefix(f"{own}.")) for key in names}
-        return with_batch_order(replace(made, paths=paths), job)
+        made = make_plan({own: student}, {"seed": job.seed}, inputs)
+        # other seeds have other folders, and of other stages only the checkpoint matters, which is an input
+        return _of_training(made, job, own, ("seeds", "stages", "begin_from"))
 
-    in_stages = job.folder != workspace.student(name, job.seed)
+    folder, command = workspace.student(name, job.seed), f"kdmt student --student {name}"
+    return _training_stage(workspace, job, folder, command, upstream, plan)
+
+
+def _training_stage(
+    workspace: Workspace,
+    job: Job,
+    folder: Path,
+    command: str,
+    upstream: tuple[Stage, ...],
+    plan: Callable[[], Plan],
+) -> Stage:
+    """Return the stage of one run.
+
+    Args:
+        folder: folder of the teacher or student, which is that of the run unless it is trained in stages.
+    """
     return Stage(
         name=job.name,
-        command=f"kdmt student --student {name}",
+        command=command,
         folder=job.folder,
         upstream=upstream,
         plan=plan,
         extent=num_updates,
-        make=partial(_train_in_stage if in_stages else _train, workspace, job),
+        make=partial(_train if job.folder == folder else _train_in_stage, workspace, job),
         join=partial(_train, workspace, job, None),
     )
+
+
+def _of_training(made: Plan, job: Job, own: str, left_out: Sequence[str]) -> Plan:
+    """Return the plan of a run without some settings of its section, and with the YAML paths of the others.
+
+    Args:
+        own: name of the section in the plan.
+        left_out: names of settings in the section.
+    """
+    made = _without(made, [f"{own}.{name}" for name in left_out])
+    names = [key for key in (*made.settings, *made.extend) if key.startswith(f"{own}.")]
+    paths = {key: setting_path(job.path, key.removeprefix(f"{own}.")) for key in names}
+    return with_batch_order(replace(made, paths=paths), job)
 
 
 def _without(plan: Plan, names: Sequence[str]) -> Plan:
@@ -166,7 +206,7 @@ def _without(plan: Plan, names: Sequence[str]) -> Plan:
 
 
 def _as_last(stage: Stage) -> Stage:
-    """Return the last stage of a student, in whose place the folder of the student is read."""
+    """Return the last stage of a model, in whose place the folder of the teacher or student is read."""
 
     def make(plan: Plan) -> None:
         stage.make(plan)

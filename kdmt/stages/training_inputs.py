@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 
+from kdmt.choices import CheckpointName
 from kdmt.config import Augment, Model, Student, Train
 from kdmt.flow.folders import earlier_states
 from kdmt.flow.manifest import Plan, check_status, recorded_outputs, recorded_plan
@@ -61,10 +62,11 @@ class Job:
         data: names of training sets, which are concatenated in this order.
         shares: share of each set in the pairs of an epoch; None to use all pairs in each epoch.
         path: YAML path of its settings.
-        student: settings of a student or of one of its stages; None for the teacher.
+        student: settings of a student or of one of its stages; None for a teacher.
         augment: changes of the training text, None for none.
-        before: run of the stage before, from whose checkpoint `student.begin_from` this run begins; None for none.
-        number: number of the stage of a student, from 1.
+        before: run of the stage before, from whose checkpoint `begin_from` this run begins; None for none.
+        begin_from: name of that checkpoint.
+        number: number of the stage of a teacher or student, from 1.
     """
 
     name: str
@@ -77,6 +79,7 @@ class Job:
     student: Student | None = None
     augment: Augment | None = None
     before: Path | None = None
+    begin_from: CheckpointName = "auto"
     number: int = 1
     shares: tuple[float, ...] | None = None
 
@@ -88,8 +91,8 @@ class Job:
     @property
     def first_checkpoint(self) -> Path | None:
         """Return the checkpoint that the run begins from, None if it begins from random weights."""
-        if self.before is not None and self.student is not None:
-            return resolve_checkpoint(self.before / self.student.begin_from)
+        if self.before is not None:
+            return resolve_checkpoint(self.before / self.begin_from)
         return None if self.train.init_from is None else resolve_checkpoint(Path(self.train.init_from))
 
 

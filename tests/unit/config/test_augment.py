@@ -28,6 +28,13 @@ def test_a_stage_has_its_own_augmentation(load: Callable[..., Pipeline]) -> None
     assert shares == [{"merged": 0.1}, {"merged": 0.1, "typos": 0.5}, DEFAULT_SHARES, None]
 
 
+def test_a_stage_of_the_teacher_has_its_own_augmentation(load: Callable[..., Pipeline]) -> None:
+    config = load("teacher.augment={merged: 0.1}", "teacher.stages=[{}, {augment: null}, {augment: default}]")
+    found = [teacher.augment for _, teacher in config.teacher_trainings()]
+    shares = [each and {name: share for name, share in each.shares().items() if share} for each in found]
+    assert shares == [{"merged": 0.1}, None, DEFAULT_SHARES]
+
+
 @pytest.mark.parametrize(
     ("override", "message"),
     [
@@ -71,6 +78,7 @@ def test_settings_that_contradict_are_refused(problem: Callable[..., str], overr
         ("teacher.augment={upper_case: 0.1}", "teacher.augment"),
         ("students.raw.augment={upper_case: 0.1}", "students.raw.augment"),
         ("students.raw.stages=[{}, {augment: {upper_case: 0.1}}]", "students.raw.stages.1.augment"),
+        ("teacher.stages=[{}, {augment: {upper_case: 0.1}}]", "teacher.stages.1.augment"),
         ("distill.augment={upper_case: 0.1}", "distill.augment"),
         ("score.variants={loud: [upper_case]}", "score.variants.loud"),
     ],

@@ -63,6 +63,7 @@ def test_teachers_are_distinguished_by_a_setting(load: Load, teacher: str, kind:
         (of(GENERATOR, more=", decode: {beam: 2}"), "distill: 'decode' has no effect on a model with 'ctranslate2_gen"),
         (of(TRANSLATOR, more=", iterations: 2"), "distill: 'iterations' has no effect on a model with 'ctranslate2'"),
         (of(TRANSLATOR, more=", sample: {seed: 2}"), "distill: 'sample' has no effect on a model with 'ctranslate2'"),
+        (of(ENDPOINT, more=", pool: {}"), "distill: 'pool' has no effect on a model with 'endpoint' in 'teachers'"),
         ("distill.teachers=[a, {ctranslate2: f}]", "distill: "),
         ("distill={teachers: [{ctranslate2: f}, {ctranslate2: g}]}", "distill: 'teachers': a model with 'ctranslate2'"),
         ("distill.failures.refusal=drop", "distill: 'failures.refusal' has no effect on the answers of this teacher"),
@@ -76,6 +77,17 @@ def test_failures_of_answers_have_actions(load: Load) -> None:
     for name in names(AnswerFailure):
         settings = load(of(ENDPOINT, more=f", failures: {{{name}: drop}}")).distill
         assert getattr(settings.failures, name) == "drop"
+
+
+@pytest.mark.parametrize("teacher", [ENDPOINT, GENERATOR])
+def test_choices_need_several_candidates(load: Load, problem: Callable[..., str], teacher: str) -> None:
+    mbr = "students.small.data=mbr"
+    message = "'students.small.data: mbr' is made of the n-best: set 'distill.teachers.0.n'"
+    assert problem(of(teacher), mbr).startswith(message)
+    assert load(of(teacher, n="2", temperature="1.0"), mbr).distill.num_candidates[0] == 2
+    assert load(of(TRANSLATOR, more=", decode: {beam: 3, nbest: 3}"), mbr).distill.num_candidates[0] == 3
+    sampled = "students.small.data=sampled"
+    assert problem(of(teacher), sampled).startswith("'students.small.data: sampled' is not drawn from the teacher")
 
 
 def test_how_requests_are_sent_does_not_change_a_plan(load: Load) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from kdmt.config import HiddenKD, Pipeline, Student, WordKD, resolved, setting_path
+from kdmt.errors import UserError
 
 Load = Callable[..., Pipeline]
 
@@ -39,6 +40,22 @@ Load = Callable[..., Pipeline]
         ("students.raw.hidden_kd.encoder=last:0", "students.raw.hidden_kd.encoder: not in the form"),
         ("students.raw.hidden_kd.encoder=[[0]]", "students.raw.hidden_kd.encoder.0.1: missing"),
         ("students.raw.hidden_kd.encoder=[]", "students.raw.hidden_kd.encoder: the list is too short"),
+        (
+            "students.raw.attention_kd={mapping: learned, heads: [0]}",
+            "students.raw.attention_kd: 'heads' has no effect with 'mapping: learned'",
+        ),
+        (
+            "students.raw.attention_kd={mapping: learned, cross: 'last:1'}",
+            "students.raw.attention_kd: 'cross' names layers, and 'mapping: learned' maps all of them",
+        ),
+        (
+            "students.raw={train: {guided_alignment: {}}, nat: {family: ctc, upsample: 2}}",
+            "students.raw: 'train.guided_alignment' is for autoregressive students",
+        ),
+        (
+            "students.raw={train: {guided_alignment: {}}, word_kd: {}, on_policy: {}}",
+            "students.raw: 'train.guided_alignment' cannot have 'on_policy'",
+        ),
         (
             "students.raw.attention_kd={encoder_self: none, decoder_self: none, cross: none}",
             "students.raw.attention_kd: 'encoder_self', 'decoder_self' and 'cross' are all 'none'",
@@ -334,3 +351,39 @@ def test_a_later_stage_may_have_a_fine_tuning_loss() -> None:
     assert [each.nat.loss for each in found if each.nat is not None] == ["likelihood", "nmla", "likelihood"]
     assert all(each.nat is not None and each.nat.upsample == 2 for each in found)
     assert [None if each.convex is None else each.convex.power for each in found] == [None, None, 2.0]
+
+
+def test_a_teacher_has_stages_as_a_student(load: Load) -> None:
+    plain = load()
+    assert plain.teacher_trainings() == [("teacher", plain.teacher)]
+    stages = "teacher.stages=[{lr: 0.1, init_optimizer: true}, {model: {dropout: 0.3}, max_updates: 7}]"
+    config = load(stages, "teacher.train.init_from=x")
+    (first_path, first), (second_path, second) = config.teacher_trainings()
+    assert (first_path, second_path) == ("teacher.stages.0", "teacher.stages.1")
+    assert (first.train.lr, first.train.init_from, first.train.init_optimizer) == (0.1, "x", True)
+    own = config.teacher.train
+    assert (second.train.lr, second.train.init_from, second.train.init_optimizer) == (own.lr, None, False)
+    assert (second.train.max_updates, second.model.dropout, second.seed) == (7, 0.3, config.teacher.seed)
+    assert first.stages is second.stages is None
+
+
+@pytest.mark.parametrize(
+    ("stages", "message"),
+    [
+        ("[{}, {init_from: x}]", "'stages.1.init_from': a stage begins from the weights of the stage before"),
+        ("[{begin_from: last}]", "'stages.0.begin_from': no stage comes before the first"),
+        ("[{seed: 2}]", "'stages.0.seed': all stages have the same seed"),
+        ("[{}, {model: {encoder_layers: 5}}]", "'stages.1.model.encoder_layers': all stages have the same model"),
+        ("[{lr: 0}]", "stages.0.train.lr"),
+        ("[{train: {lr: 1.0}}]", "'stages.0.train': a stage has the settings of 'train' directly"),
+    ],
+)
+def test_stages_of_a_teacher_are_checked(load: Load, stages: str, message: str) -> None:
+    with pytest.raises(UserError) as error:
+        load(f"teacher.stages={stages}")
+    assert message in str(error.value)
+
+
+def test_a_teacher_without_stages_begins_from_none(load: Load) -> None:
+    with pytest.raises(UserError, match=r"'teacher\.begin_from' has no effect without 'stages'"):
+        load("teacher.begin_from=last")

@@ -51,9 +51,26 @@ def test_files_that_were_removed_or_damaged_have_no_answers(tmp_path: Path) -> N
     assert list(EarlierAnswers(tmp_path, "s").find(["x"])) == []  # no index
 
 
-def test_an_index_is_written_once(tmp_path: Path) -> None:
+def test_an_index_is_written_again_if_the_files_change(tmp_path: Path) -> None:
     write(tmp_path / "a", 0, reply("x"))
     write_index(tmp_path, [tmp_path / "a"], "s")
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.glob("earlier*")}
+    write_index(tmp_path, [tmp_path / "a"], "s")
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.glob("earlier*")} == before
+    opened = EarlierAnswers(tmp_path, "s")
     write(tmp_path / "b", 0, reply("y"))
-    write_index(tmp_path, [tmp_path / "b"], "s")
-    assert list(EarlierAnswers(tmp_path, "s").find(["x", "y"])) == [reply("x")]
+    write_index(tmp_path, [tmp_path / "b", tmp_path / "a"], "s")
+    assert list(EarlierAnswers(tmp_path, "s").find(["x", "y"])) == [reply("y"), reply("x")]
+    assert list(opened.find(["x", "y"])) == [reply("x")]
+    assert len(list(tmp_path.glob("earlier*"))) == 2
+    write_index(tmp_path, [], "s")
+    assert list(EarlierAnswers(tmp_path, "s").find(["x", "y"])) == []
+
+
+def test_an_index_can_be_moved_with_its_files(tmp_path: Path) -> None:
+    run, index = tmp_path / "run", tmp_path / "run/distill/answers"
+    write(run / "distill.previous", 0, reply("x"))
+    index.mkdir(parents=True)
+    write_index(index, [run / "distill.previous"], "s")
+    moved = run.rename(tmp_path / "moved")
+    assert list(EarlierAnswers(moved / "distill/answers", "s").find(["x"])) == [reply("x")]

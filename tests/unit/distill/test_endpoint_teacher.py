@@ -108,7 +108,7 @@ def test_faults_are_repeated_and_no_sentence_is_paid_for_twice(server: ChatServe
         Trouble(status=429, headers={"Retry-After": "0"}),
         Trouble(status=429),
         Trouble(status=500),
-        Trouble(hang=0.5),
+        Trouble(hang=2.5),
         Trouble(cut=40),
         Trouble(cut=-1),
         Trouble(body=b'{"choices": [{"mess'),
@@ -117,15 +117,15 @@ def test_faults_are_repeated_and_no_sentence_is_paid_for_twice(server: ChatServe
         Trouble(change=choices("")),
         Trouble(change=lambda answer: answer | {"choices": None}),
     ]
-    left = dict(zip(read_lines(TINY / "prepare/train.en"), faults * 4, strict=False))
+    left = dict(zip(read_lines(TINY / "prepare/train.en"), faults + 3 * faults[:3] + 3 * faults[4:], strict=False))
     server.trouble = lambda sources: left.pop(sources[0], Trouble())
-    result = distill(server.url, teacher={"timeout": 0.3})
+    result = distill(server.url, teacher={"timeout": 2.0})
     assert result.code == 0, result.err
     sources = read_lines(TINY / "prepare/train.en")
     assert not left
     assert read_lines(MADE / "distilled.de") == [translated(source) for source in sources]
     assert server.paid == dict.fromkeys(sources, 1)
-    assert len(server.requests) == len(sources) + 44
+    assert len(server.requests) == len(sources) + 41
 
 
 @pytest.mark.usefixtures("prepared")
@@ -329,3 +329,18 @@ def test_damaged_answers_are_found_by_verification(server: ChatServer) -> None:
     path.write_bytes(whole)
     assert distill(server.url, "--verify").code == 0
     assert len(server.requests) == 80
+
+
+@pytest.mark.usefixtures("prepared")
+def test_other_training_sets_choose_among_the_candidates(server: ChatServer) -> None:
+    server.translate = lambda source, number, _: "zzz" if number == 0 else translated(source)
+    made = document(server.url, {"n": 4, "temperature": 1.0}, failures={"max_ratio": 0.0, "repetition_times": 0})
+    made["students"] = {"chosen": made["students"]["distilled"] | {"data": "mbr"}}
+    Path("tiny.yaml").write_text(to_yaml(made), encoding="utf-8")
+    result = kdmt("distill", "tiny.yaml")
+    assert result.code == 0, result.err
+    sources = read_lines(TINY / "prepare/train.en")
+    assert set(read_lines(MADE / "distilled.de")) == {"zzz"}
+    # three of four candidates agree, so that they have the highest expected similarity
+    assert read_lines(TINY / "mbr/distilled.de") == [translated(source) for source in sources]
+    assert "answers: requests 80, prompt_tokens 800, output_tokens 1,600, without_answer 0" in result.err

@@ -34,6 +34,8 @@ def parsed(
         (f"Here is the translation:\n\n{TARGET}", ("removed_prefix",)),
         (f"Sure! Here's the German translation of the text:\n{TARGET}", ("removed_prefix",)),
         (f"**Translation:** {TARGET}", ("removed_prefix",)),
+        (f"German: {TARGET}", ("removed_prefix",)),
+        (f"Here is the translation:\n**German**: {TARGET}", ("removed_prefix",)),
         (f"<think>\nA dog, der Hund.\n</think>\n\n{TARGET}", ("removed_reasoning",)),
         (
             f'<think></think>Here is the translation: "{TARGET}"',
@@ -81,6 +83,7 @@ def test_reasons_of_the_server_are_failures() -> None:
         ('"No!"', '"Nein!"'),
         ("He said yes, then no.", '"Ja", sagte er, dann "Nein"'),  # not one pair around the whole
         ("Translation: a dog", "Übersetzung: ein Hund"),
+        ("Language: German", "German: die Sprache"),
         ("Sure! Let me know if you come.", "Sure! Let me know if you come."),  # a copy is found elsewhere
         ("I'm sorry, I cannot translate this.", "Es tut mir leid, ich kann das nicht übersetzen."),
         ("Berlin is large.", "Berlin ist groß."),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from copy_task import terms_of
@@ -17,6 +18,7 @@ from kdmt.config import Student, WordKD
 from kdmt.corpus.batching import Batch, Extras, Knowledge
 from kdmt.losses.cross_entropy import label_smoothed_cross_entropy
 from kdmt.losses.divergences import divergence
+from kdmt.losses.intermediate import attention_distance, mix_heads
 from kdmt.models.architecture import architecture
 from kdmt.models.build import build_transformer
 from kdmt.models.transformer import Trace, Transformer
@@ -231,6 +233,84 @@ def test_hidden_and_attention_terms_of_equal_models_are_zero() -> None:
     terms = terms_of(made, batch_of([5, 3, 7]))
     assert float(terms["hidden"].sum.detach()) == 0.0
     assert float(terms["attention"].sum.detach()) == 0.0
+
+
+@pytest.mark.parametrize("distance", ["kl", "squared_error"])
+def test_learned_mapping_compares_each_teacher_head_with_a_mean_of_all_student_heads(distance: str) -> None:
+    """Compare with the formula in numpy, with other weights than the equal ones of the beginning."""
+    student, teacher, batch = small(1), four_heads(2), batch_of([4, 2, 5])
+    settings = {"mapping": "learned", "distance": distance, "decoder_self": "none", "weight": 0.5}
+    made = inner(student, teacher, attention_kd=settings)
+    mappings = dict(made.terms[-1].named_parameters())
+    assert {name: tuple(each.shape) for name, each in mappings.items()} == {
+        "mappings.encoder_self": (8, 2),
+        "mappings.cross": (4, 2),
+    }
+    assert all(not each.any() for each in mappings.values())
+    generator = torch.Generator().manual_seed(5)
+    for each in mappings.values():
+        each.data = torch.randn(each.shape, generator=generator, dtype=torch.float64)
+    term = terms_of(made.train(), batch)["attention"]
+    assert (term.count, term.weight) == (22.0, 0.5)
+
+    expected = 0.0
+    for kind, layers in (("encoder_self", (1, 2)), ("cross", (1, 1))):
+        maps = []
+        for model, count in zip((student, teacher.eval()), layers, strict=True):
+            trace = Trace(frozenset((kind, layer) for layer in range(count)))
+            assert batch.prev_tokens_BT is not None
+            model.decode(batch.prev_tokens_BT, model.encode(batch.src_tokens_BS, trace), trace)
+            found = [trace.found[kind, layer].detach().numpy() for layer in range(count)]
+            maps.append(np.concatenate(found, axis=1))
+        weights = np.exp(mappings[f"mappings.{kind}"].detach().numpy())
+        weights /= weights.sum(1, keepdims=True)
+        own, other = np.einsum("gh,bhts->bgts", weights, maps[0]), maps[1]
+        tiny = np.finfo(np.float64).tiny
+        if distance == "kl":
+            each = (other * (np.log(np.maximum(other, tiny)) - np.log(np.maximum(own, tiny)))).sum(-1)
+        else:
+            each = ((own - other) ** 2).sum(-1)
+        expected += sum(each[row, :, :length].mean(0).sum() for row, length in enumerate((4, 2, 5)))
+    np.testing.assert_allclose(float(term.sum.detach()), expected, rtol=1e-9)
+
+
+def four_heads(seed: int) -> Transformer:
+    """Return a teacher with two encoder layers of four heads and one decoder layer of four heads."""
+    torch.manual_seed(seed)
+    sides = {
+        f"{side}_{field}": value
+        for side, layers in (("encoder", 2), ("decoder", 1))
+        for field, value in {"layers": layers, "embed_dim": 8, "ffn_embed_dim": 16, "attention_heads": 4}.items()
+    }
+    config = architecture("transformer", {**sides, "dropout": 0.0})
+    return build_transformer(config, src_vocab_size=V, tgt_vocab_size=V).double()
+
+
+def test_learned_mapping_finds_the_heads_of_its_teacher() -> None:
+    """The weights of a student with the maps of its teacher become those of the same heads."""
+    model = small(1)
+    settings = {"mapping": "learned", "encoder_self": "none", "decoder_self": "none", "distance": "squared_error"}
+    made = inner(model, model, attention_kd=settings).train()
+    (mapping,) = made.terms[-1].parameters()
+    optimizer = torch.optim.Adam([mapping], lr=0.3)
+    for _ in range(300):
+        optimizer.zero_grad()
+        term = terms_of(made, batch_of([5, 3, 6]))["attention"]
+        (1e4 * term.sum / term.count).backward()
+        optimizer.step()
+    assert mapping.softmax(-1).diagonal().min() > 0.9
+
+
+def test_gradient_of_the_learned_mapping_is_that_of_finite_differences() -> None:
+    generator = torch.Generator().manual_seed(1)
+    own, other = (torch.randn(2, heads, 3, 4, generator=generator, dtype=torch.float64) for heads in (2, 3))
+    logits = torch.randn(3, 2, generator=generator, dtype=torch.float64, requires_grad=True)
+    keep = torch.tensor([[True, True, False], [True, True, True]])
+
+    def distance(own: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
+        return attention_distance(mix_heads(own.softmax(-1), logits), other.softmax(-1), keep, "kl")
+
+    assert torch.autograd.gradcheck(distance, (own.requires_grad_(), logits))
 
 
 def test_teacher_precision_is_independent_of_the_students() -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from tiny_pipeline import (
+    TEACHER_TRAIN,
     hash_tree,
     kdmt,
     run_stages,
@@ -550,3 +551,35 @@ def test_an_initial_checkpoint_is_an_input() -> None:
     result = student("raw", *sets)
     assert result.code == 2
     assert "start: not a checkpoint: it has no checksums.json" in result.err
+
+
+# ------------------------------------------------------------------------------------------------- stages of a teacher
+
+SHORT = ("teacher.train.max_updates=4", "teacher.train.validate_interval_updates=2")
+TEACHER_STAGES = (*SHORT, "teacher.stages=[{}, {lr: 0.004, max_updates: 3, begin_from: last}]")
+
+
+@pytest.mark.usefixtures("pipeline")
+def test_a_teacher_in_stages_is_read_as_its_last_stage_and_resumes_exactly() -> None:
+    run_stages("prepare", "teacher", sets=SHORT)
+    whole = results(TEACHER)
+    run_stages("teacher", sets=TEACHER_STAGES)
+    first, second = TEACHER / "stage_1", TEACHER / "stage_2"
+    assert results(first) == whole  # the run without stages is the one of the first stage
+    made = record(second)
+    assert made["inputs"]["stage_1"] == hash_tree(first / "checkpoint_4")["model.safetensors"]
+    rates = [record(run)["settings"]["teacher.train.lr"] for run in (first, second)]
+    assert rates == [TEACHER_TRAIN["lr"], 0.004]
+    assert made["settings"]["batch_order"] == 2
+    assert not [name for name in made["settings"] if name.startswith(("teacher.stages", "teacher.begin_from"))]
+    assert (TEACHER / "last").read_text() == "stage_2\n"
+    assert resolve_checkpoint(TEACHER / "average") == second / "average"
+
+    straight = results(second)
+    end_before_the_manifest(second)
+    for path in (*second.glob("checkpoint_3"), second / "average", second / "average_best"):
+        shutil.rmtree(path)
+    run_stages("teacher", sets=TEACHER_STAGES)
+    assert results(second) == straight
+    (again,) = run_stages("teacher", sets=TEACHER_STAGES)
+    assert again.err.count("up to date") == 2

@@ -51,6 +51,7 @@ AUGMENT = "{upper_case: 0.1, title_case: 0.1, no_end_punctuation: 0.2, typos: 0.
         ("word_kd={},online={kind: ema}", "word_kd"),
         ("word_kd={},online={kind: mutual, peers: 2}", "peer_2"),
         ("word_kd={},hidden_kd={},attention_kd={}", "attention"),
+        ("attention_kd={mapping: learned, encoder_self: none}", "attention"),
         ("word_kd={},on_policy={rate: 1.0, max_len_b: 5},self_supervised={}", "self_supervised"),
         ("word_kd={},online={kind: joint, model: JOINT},hidden_kd={}", "teacher_1"),
         ("nat={family: ctc, upsample: 2, glancing: [[0, 0.5]]}", "nll"),
@@ -169,6 +170,14 @@ def test_augmentation_changes_the_text() -> None:
         assert student("raw", f"students.raw.augment={value}").code == 0
         losses[value] = metrics(RAW, "train")[0]["nll"]
     assert len(set(losses.values())) == len(losses)
+
+
+@pytest.mark.usefixtures("finished")
+def test_augmentation_changes_the_text_of_the_teacher() -> None:
+    before = metrics(TEACHER, "train")[0]["nll"]
+    result = kdmt("teacher", "tiny.yaml", "--set", "teacher.augment={merged: 1.0}")
+    assert result.code == 0, result.err
+    assert metrics(TEACHER, "train")[0]["nll"] != before
 
 
 @pytest.mark.usefixtures("finished")

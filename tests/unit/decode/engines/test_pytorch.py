@@ -318,10 +318,15 @@ def test_several_samples_of_a_sentence_depend_on_nothing_else() -> None:
 
 
 def test_samples_have_no_token_below_epsilon() -> None:
-    engine = TorchEngine(make_model())
-    found = engine.sample(SOURCES, INDICES, Decode(max_len_b=9), Sampling(epsilon=0.05), seed=1, samples=20)
-    lowest = min(each.log_probs[:-1] and min(each.log_probs[:-1]) for own in found for each in own)
-    assert np.log(0.05) - 1e-6 <= lowest < np.log(0.08)
+    model, settings = make_model(), Decode(max_len_b=3)
+    (found,) = TorchEngine(model).sample(SOURCES[2:3], [7], settings, Sampling(epsilon=0.05), seed=1, samples=10)
+    log_probs, drawn = next_log_probs(model, SOURCES[2]), []
+    for hypothesis in found:
+        for place, token in enumerate(hypothesis.tokens):
+            probs = np.exp(log_probs(hypothesis.tokens[:place]))
+            probs[[PAD] if place else [PAD, EOS]] = 0.0
+            drawn.append(probs[token] / probs.sum())
+    assert 0.05 <= min(drawn) < 0.1
 
 
 @pytest.mark.parametrize("sampling", [Sampling(top_k=1), Sampling(temperature=1e-4), Sampling(top_p=1e-9)])
