@@ -206,13 +206,17 @@ class Disturbed:
         return self.data.num_parts
 
     def load(self, indices: np.ndarray, epoch: int = 0) -> Batch:
+        self._count()
         return self.data.load(indices, epoch)
 
     def load_parts(self, indices: np.ndarray, epoch: int = 0) -> list[Batch]:
+        self._count()
+        return self.data.load_parts(indices, epoch)
+
+    def _count(self) -> None:
         self.left -= 1
         if self.left == 0:
             self.happening()
-        return self.data.load_parts(indices, epoch)
 
 
 def kill() -> None:
