@@ -76,11 +76,11 @@ class GivenBatches:
     def epoch(self, _: int) -> Sequence[np.ndarray]:
         return self.batches
 
-    def load(self, indices: np.ndarray, epoch: int = 0) -> Batch:  # noqa: ARG002
+    def load(self, indices: np.ndarray, epoch: int = 0, update: int = 0) -> Batch:  # noqa: ARG002
         return collate(indices, self.pairs)
 
-    def load_parts(self, indices: np.ndarray, epoch: int = 0) -> list[Batch]:
-        return [self.load(indices, epoch)]
+    def load_parts(self, indices: np.ndarray, epoch: int = 0, update: int = 0) -> list[Batch]:
+        return [self.load(indices, epoch, update)]
 
 
 def train_settings(**changes: Any) -> Train:

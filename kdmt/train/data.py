@@ -17,6 +17,7 @@ from kdmt.config import Train
 from kdmt.corpus.augmentation import Augmentation
 from kdmt.corpus.batching import (
     Batch,
+    Change,
     Extras,
     ParallelData,
     Side,
@@ -28,11 +29,13 @@ from kdmt.corpus.batching import (
 )
 from kdmt.corpus.knowledge_cache import KnowledgeSource
 from kdmt.corpus.packing import PackingShape
+from kdmt.corpus.right_to_left import reversing
 from kdmt.corpus.subword_sampling import SubwordSampling
 from kdmt.corpus.word_links import LinkSource
 from kdmt.errors import UserError
 from kdmt.ranks import Ranks
 from kdmt.train.mixture import Mixture
+from kdmt.train.target_selection import TargetSelection
 from kdmt.types import PAD
 
 _COMPILED_MULTIPLE = 8  # lengths are padded to multiples of it, so that a compiled model sees few different shapes
@@ -51,6 +54,9 @@ class BinarizedData:
         sampling: draws other subwords for the sentences of a batch, whose size is planned by those of the data-bin.
         augmentation: changes the text of some pairs of a batch before.
         shares: share of each data-bin in the pairs of an epoch; None to use all pairs in each epoch.
+        selection: choice between two targets of each pair of the first data-bin, by which batches are then planned and
+            loaded; the other pairs are second targets.
+        right_to_left: whether targets are reversed, see `kdmt.corpus.right_to_left`.
 
     Attributes:
         num_left_out: number of pairs over the size limits.
@@ -73,14 +79,22 @@ class BinarizedData:
         augmentation: Augmentation | None = None,
         links: LinkSource | None = None,
         shares: Sequence[float] | None = None,
+        right_to_left: bool = False,
+        selection: TargetSelection | None = None,
     ) -> None:
         self.data, self.settings, self.seed, self.knowledge = data, settings, seed, knowledge
         self.monolingual, self.weights, self.sampling, self.links = monolingual, weights, sampling, links
         self.augmentation = augmentation
+        self.right_to_left, self.selection = right_to_left, selection
+        # of the pairs that batches are made of
+        self.src_sizes, self.tgt_sizes = data.src_sizes, data.tgt_sizes
+        if selection is not None and data.tgt_sizes is not None:
+            self.src_sizes = data.src_sizes[: len(selection.second)]
+            self.tgt_sizes = selection.longest_sizes(data.tgt_sizes)
         self.order = 1
         self.kept, self.num_left_out = filter_by_size(
-            data.src_sizes,
-            data.tgt_sizes,
+            self.src_sizes,
+            self.tgt_sizes,
             max_source_tokens=settings.max_source_tokens,
             max_target_tokens=settings.max_target_tokens,
         )
@@ -98,8 +112,8 @@ class BinarizedData:
     def batches(self, epoch: int = 0) -> list[np.ndarray]:
         """Return the batches of an epoch from the shortest to the longest."""
         return make_batches(
-            self.data.src_sizes,
-            self.data.tgt_sizes,
+            self.src_sizes,
+            self.tgt_sizes,
             indices=self.kept if self.mixture is None else self.mixture.pairs(max(epoch, 1), order=self.order),
             max_tokens=self.settings.max_tokens,
             seed=self.seed,
@@ -118,8 +132,8 @@ class BinarizedData:
         return parts
 
     def _packing_shape(self) -> PackingShape:
-        assert self.data.tgt_sizes is not None
-        longer = np.maximum(self.data.src_sizes, self.data.tgt_sizes)
+        assert self.tgt_sizes is not None
+        longer = np.maximum(self.src_sizes, self.tgt_sizes)
         return PackingShape.of(longer[self.kept], self.settings.max_tokens)
 
     @property
@@ -131,16 +145,24 @@ class BinarizedData:
         lengthens = self.augmentation is not None and self.augmentation.lengthens
         return 2 if lengthens and self.monolingual is None else 1
 
-    def load(self, indices: np.ndarray, epoch: int = 0) -> Batch:
-        """Return the batch of these pairs, changed by the draws for an epoch if there are any."""
+    def load(self, indices: np.ndarray, epoch: int = 0, update: int = 0) -> Batch:
+        """Return the batch of these pairs.
+
+        Args:
+            epoch: epoch for which text and subwords are drawn if there is `augmentation` or `sampling`.
+            update: number of updates done, for which targets are chosen if there is a `selection`.
+        """
+        indices = self._chosen(indices, update)
         if self.packing is not None:
-            return self._with_extras(collate_packed(indices, self.data, self.packing), indices)
+            batch = collate_packed(indices, self.data, self.packing, change=self._change(epoch))
+            return self._with_extras(batch, indices)
         return self._collate(indices, self._augmented(indices, epoch), epoch)
 
-    def load_parts(self, indices: np.ndarray, epoch: int = 0) -> list[Batch]:
+    def load_parts(self, indices: np.ndarray, epoch: int = 0, update: int = 0) -> list[Batch]:
         """Return the batch of these pairs in `num_parts` parts; in one part if it has one pair."""
         if self.num_parts == 1 or len(indices) == 1:
-            return [self.load(indices, epoch)]
+            return [self.load(indices, epoch, update)]
+        indices = self._chosen(indices, update)
         sides = self._augmented(indices, epoch)
         assert sides is not None
         return [
@@ -148,12 +170,14 @@ class BinarizedData:
             for rows in split_by_length(np.maximum(sides[0][1], sides[1][1]))
         ]
 
+    def _chosen(self, indices: np.ndarray, update: int) -> np.ndarray:
+        return indices if self.selection is None else self.selection.choose(indices, update)
+
     def _augmented(self, indices: np.ndarray, epoch: int) -> tuple[Side, Side] | None:
         return None if self.augmentation is None else self.augmentation.apply(self.data, indices, epoch)
 
     def _collate(self, indices: np.ndarray, sides: tuple[Side, Side] | None, epoch: int) -> Batch:
-        change = None if self.sampling is None else partial(self.sampling.sample, epoch=epoch)
-        multiple = _length_multiple(self.settings)
+        multiple, change = _length_multiple(self.settings), self._change(epoch)
         return self._with_extras(
             collate(indices, self.data, length_multiple=multiple, sides=sides, change=change), indices
         )
@@ -168,6 +192,11 @@ class BinarizedData:
         if weights is not None:
             extras = self._weighted(extras, weights, self._target_sizes(indices, batch))
         return replace(batch, extras=extras)
+
+    def _change(self, epoch: int) -> Change | None:
+        """Return the function that changes the tokens of a batch, None if they are those of the data-bin."""
+        sample = None if self.sampling is None else partial(self.sampling.sample, epoch=epoch)
+        return reversing(sample) if self.right_to_left else sample
 
     def _weights_of(self, indices: np.ndarray) -> np.ndarray | None:
         return None if self.weights is None else self.weights[indices]
@@ -240,16 +269,16 @@ Item = TypeVar("Item")
 
 
 class TrainingData(Protocol):
-    """Micro-batches of an epoch, whose order and content depend on (seed, epoch) alone."""
+    """Micro-batches of an epoch. Their order depends on (seed, epoch) alone, their content also on the update."""
 
     def epoch(self, epoch: int) -> Sequence[np.ndarray]: ...
 
     @property
     def num_parts(self) -> int: ...
 
-    def load(self, indices: np.ndarray, epoch: int = 0) -> Batch: ...
+    def load(self, indices: np.ndarray, epoch: int = 0, update: int = 0) -> Batch: ...
 
-    def load_parts(self, indices: np.ndarray, epoch: int = 0) -> list[Batch]: ...
+    def load_parts(self, indices: np.ndarray, epoch: int = 0, update: int = 0) -> list[Batch]: ...
 
 
 @dataclass(frozen=True)
@@ -267,25 +296,36 @@ class Step:
 
 
 def steps(
-    data: TrainingData, *, epoch: int, done: int, update_freq: int, ranks: Ranks, pin_memory: bool = False
+    data: TrainingData,
+    *,
+    epoch: int,
+    done: int,
+    update_freq: int,
+    ranks: Ranks,
+    update: int = 0,
+    pin_memory: bool = False,
 ) -> Iterator[Step]:
     """Yield the updates from a position in an epoch on, without end.
 
     An update takes the next `update_freq` * n micro-batches for n ranks, fewer at the end of an epoch. Rank r takes
     those whose number modulo n is r, so that n ranks are equivalent to one rank with an `update_freq` n times as large.
+
+    Args:
+        update: number of updates done.
     """
     while True:
         batches = data.epoch(epoch)
         for start in range(done, len(batches), update_freq * ranks.world):
             group = batches[start : start + update_freq * ranks.world]
             own = list(group[ranks.rank :: ranks.world])
-            loaded = [part for indices in own for part in data.load_parts(indices, epoch)]
+            loaded = [part for indices in own for part in data.load_parts(indices, epoch, update)]
             # a rank without a part of a batch of one pair, and one without a batch, repeat one
             idle = -(-len(group) // ranks.world) * data.num_parts - len(loaded) if ranks.world > 1 else 0
-            loaded += [data.load(group[0], epoch) for _ in range(idle)]
+            loaded += [data.load(group[0], epoch, update) for _ in range(idle)]
             if pin_memory:
                 loaded = [batch.pin_memory() for batch in loaded]
             yield Step(epoch, start + len(group), loaded, idle)
+            update += 1
         epoch, done = epoch + 1, 0
 
 

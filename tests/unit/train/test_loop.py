@@ -205,13 +205,13 @@ class Disturbed:
     def num_parts(self) -> int:
         return self.data.num_parts
 
-    def load(self, indices: np.ndarray, epoch: int = 0) -> Batch:
+    def load(self, indices: np.ndarray, epoch: int = 0, update: int = 0) -> Batch:
         self._count()
-        return self.data.load(indices, epoch)
+        return self.data.load(indices, epoch, update)
 
-    def load_parts(self, indices: np.ndarray, epoch: int = 0) -> list[Batch]:
+    def load_parts(self, indices: np.ndarray, epoch: int = 0, update: int = 0) -> list[Batch]:
         self._count()
-        return self.data.load_parts(indices, epoch)
+        return self.data.load_parts(indices, epoch, update)
 
     def _count(self) -> None:
         self.left -= 1
