@@ -15,6 +15,7 @@ SubwordJoiner = Literal["subword_nmt", "sentencepiece", "wordpiece", "letter", "
 NormalizationRule = Literal["identity", "nfkc", "nfkc_cf", "nmt_nfkc", "nmt_nfkc_cf"]  # of SentencePiece
 RuleList = Literal["default", "crawled"]  # of `prepare.clean.rules`
 LengthUnit = Literal["words", "characters"]
+SelectionMethod = Literal["ngrams", "clusters"]  # of `kdmt select`
 OnMalformed = Literal["drop", "error"]  # for a malformed line: leave it out and count it, or stop
 BleuTokenizer = Literal["auto", "13a", "intl", "none", "zh", "ja-mecab", "ko-mecab", "char"]  # sacreBLEU's
 

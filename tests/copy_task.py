@@ -74,7 +74,7 @@ class GivenBatches:
     def epoch(self, _: int) -> Sequence[np.ndarray]:
         return self.batches
 
-    def load(self, indices: np.ndarray, epoch: int = 0) -> Batch:  # noqa: ARG002
+    def load(self, indices: np.ndarray, epoch: int = 0, update: int = 0) -> Batch:  # noqa: ARG002
         return collate(indices, self.pairs)
 
 

@@ -12,6 +12,8 @@ import numpy as np
 from bench_pipeline import way_of
 from numpy.typing import NDArray
 
+from kdmt.score.lexical import count_rare, rare_recall
+from kdmt.score.replication import find_replicated
 from kdmt.toy.grammar import target_distribution
 from kdmt.training_sets import stage_folders
 from science import metrics
@@ -179,8 +181,8 @@ def _mixed(run: Path, seed: int, term: Term) -> Array:
 
 def _replicated(run: Path, seed: int, term: Term) -> Array:
     """Return [output equals the reference, 1]: for a test set of training pairs with wrong targets."""
-    pairs = zip(outputs_of(run, seed, term), references_of(run, term), strict=True)
-    return np.array([[output == reference, 1] for output, reference in pairs], float)
+    found = find_replicated(outputs_of(run, seed, term), references_of(run, term))
+    return np.stack([found, np.ones(len(found))], axis=1)
 
 
 def _minor_variants(run: Path, seed: int, term: Term) -> Array:
@@ -209,14 +211,11 @@ def minor_variants(source: str) -> dict[str, float]:
 
 def _rare_recall(run: Path, seed: int, term: Term) -> Array:
     """Return [rare words of the reference that the output has, rare words of the reference], see `RARE`."""
-    counts = Counter(
-        word for line in _lines(run / "prepare" / f"train.{target_language(run)}") for word in line.split()
-    )
-    rows = []
-    for output, reference in zip(outputs_of(run, seed, term), references_of(run, term), strict=True):
-        rare = {word for word in reference.split() if 1 <= counts[word] <= RARE}
-        rows.append([len(rare & set(output.split())), len(rare)])
-    return np.array(rows, float)
+    outputs = [line.split() for line in outputs_of(run, seed, term)]
+    references = [line.split() for line in references_of(run, term)]
+    training = (line.split() for line in _lines(run / "prepare" / f"train.{target_language(run)}"))
+    rare = count_rare(training, {word for reference in references for word in reference}, most=RARE)
+    return rare_recall(outputs, references, rare)
 
 
 def _lines_of(run: Path, seed: int, term: Term) -> list[str]:

@@ -13,6 +13,7 @@ Every setting has one of three kinds, which `flatten_settings` reads:
 
 from __future__ import annotations
 
+from kdmt.config.back_translation import BackTranslation
 from kdmt.config.bounds import check_bounds, largest
 from kdmt.config.corpora import SCHEMES, Corpus, HeldOut, Monolingual, ParallelText, Quality, Source, split_login
 from kdmt.config.distill import (
@@ -46,10 +47,11 @@ from kdmt.config.pipeline import Pipeline
 from kdmt.config.prepare import Clean, FairseqData, Mixing, Prepare, Text, Tokenizer, Vocabulary
 from kdmt.config.records import checked, read_record
 from kdmt.config.rules import Language, Rules
-from kdmt.config.score import Score
+from kdmt.config.score import Diagnostics, Score
 from kdmt.config.scorers import Scorer
 from kdmt.config.search import Decode, Diverse, NATDecode, Pool, Sample
 from kdmt.config.section import KINDS, Section
+from kdmt.config.selective import Selective
 from kdmt.config.student import (
     AttentionKD,
     Convex,
@@ -72,11 +74,13 @@ __all__ = [
     "SCHEMES",
     "AlignmentScore",
     "AttentionKD",
+    "BackTranslation",
     "Clean",
     "Convex",
     "Corpus",
     "CrossEntropyDifference",
     "Decode",
+    "Diagnostics",
     "Distill",
     "Diverse",
     "DiverseTargets",
@@ -120,6 +124,7 @@ __all__ = [
     "Scorer",
     "ScorerFilter",
     "Section",
+    "Selective",
     "SelfSupervised",
     "Setting",
     "Shortlist",

@@ -12,6 +12,18 @@ from kdmt.config.section import Section
 from kdmt.languages import missing_extra
 
 
+class Diagnostics(Section):
+    """Settings of the diagnostics of systems in the score stage."""
+
+    train_sentences: int = Field(
+        0,
+        ge=0,
+        description="Number of training sentences that each system translates twice, whole and without their ends, to "
+        "find replicated targets; 0 for none",
+    )
+    examples: int = Field(3, ge=0, description="Maximum number of examples of each problem of each system")
+
+
 class Score(Section):
     """Settings of the score stage. None is an execution setting, because speeds are results too."""
 
@@ -62,6 +74,10 @@ class Score(Section):
         None,
         description="System that significance is tested against: a student or 'teacher'; null for the first student "
         "on raw data",
+    )
+    diagnostics: Diagnostics | None = Field(
+        Diagnostics(),
+        description="Diagnostics of the translations, such as hallucinations and omitted words; null for none",
     )
     bootstrap_samples: int = Field(1000, ge=1, description="Number of samples of the bootstrap test")
     speed_sentences: int = Field(100, ge=1, description="Number of sentences that are timed with a batch size of 1")

@@ -81,7 +81,8 @@ class TranslationTable:
 
     Args:
         pairs: word pairs of the training, whose target ids are less than `num_targets`.
-        floor: probability of a pair of words that never occurred together.
+        floor: probability of a pair of words that never occurred together. If it is 0, a target word that occurred with
+            no word of the source is linked to the empty word.
     """
 
     def __init__(self, pairs: WordPairs, num_targets: int, *, floor: float = 1e-7) -> None:
@@ -110,10 +111,10 @@ class TranslationTable:
             part = _Part(sizes[first:end], place_L.astype(np.int32))
             candidates_J = part.candidates()
             starts_J = np.cumsum(candidates_J) - candidates_J
-            best_J = (
-                _best_links(np.maximum(t_L, self._floor) * part.prior(), candidates_J) if len(codes_L) else starts_J
-            )
-            found += np.split(best_J - starts_J - 1, np.cumsum([size for _, size in sizes[first:end]])[:-1])
+            joint_L = np.maximum(t_L, self._floor) * part.prior()
+            best_J = _best_links(joint_L, candidates_J) if len(codes_L) else starts_J
+            links_J = np.where(joint_L[best_J] > 0, best_J - starts_J - 1, -1)
+            found += np.split(links_J, np.cumsum([size for _, size in sizes[first:end]])[:-1])
         return found
 
 

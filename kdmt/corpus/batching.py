@@ -349,7 +349,7 @@ def _pad_side(
         Tokens, int64 [B, L], and the mask of the real ones, bool [B, L].
     """
     if change is not None:
-        tokens_M, sizes_B = change(*_join_side(indices, data, side), indices, side)
+        tokens_M, sizes_B = _changed(_join_side(indices, data, side), indices, side, change)
         tokens_BL, mask_BL = _empty_rows(sizes_B, multiple)
         tokens_BL[mask_BL] = tokens_M
         return tokens_BL, mask_BL
@@ -369,8 +369,13 @@ def _empty_rows(sizes_B: IntArray, multiple: int) -> tuple[NDArray[np.int64], ND
     return np.full(mask_BL.shape, PAD, dtype=np.int64), mask_BL
 
 
-def collate_packed(indices: Sequence[int] | IntArray, data: ParallelData, shape: PackingShape) -> Batch:
+def collate_packed(
+    indices: Sequence[int] | IntArray, data: ParallelData, shape: PackingShape, *, change: Change | None = None
+) -> Batch:
     """Return the pairs at these indices packed in one row for each side, in the given order.
+
+    Args:
+        change: function that replaces the tokens of a side by as many others.
 
     Raises:
         ValueError: if a pair has no target, or the pairs do not fit into a row.
@@ -380,8 +385,10 @@ def collate_packed(indices: Sequence[int] | IntArray, data: ParallelData, shape:
     if data.tgt_sizes is None:
         raise ValueError("only pairs with targets can be packed")
     index_B = np.asarray(indices, dtype=np.int64)
+    sides = (_changed(_join_side(index_B, data, side), index_B, side, change) for side in range(2))
     (src_tokens, src_packing), (tgt_tokens, tgt_packing) = (
-        pack(*_join_side(index_B, data, side), shape) for side in range(2)
+        pack(tokens_M.astype(np.int64, copy=False), sizes_B.astype(np.int64, copy=False), shape)
+        for tokens_M, sizes_B in sides
     )
     return Batch(
         index_B=torch.from_numpy(index_B),
@@ -393,6 +400,12 @@ def collate_packed(indices: Sequence[int] | IntArray, data: ParallelData, shape:
         src_packing=src_packing,
         tgt_packing=tgt_packing,
     )
+
+
+def _changed(
+    joined: tuple[IntArray, IntArray], indices: IntArray, side: int, change: Change | None
+) -> tuple[IntArray, IntArray]:
+    return joined if change is None else change(*joined, indices, side)
 
 
 def _join_side(

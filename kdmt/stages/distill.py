@@ -105,7 +105,7 @@ def text_stages(workspace: Workspace, *, prepare: Stage, teacher: Stage) -> dict
     """
     wanted = {name for _, student in workspace.config.trainings() for name in student.data_names}
     origins = {TRAINING_SETS[name].origin for name in wanted}
-    if not ("file" in origins and origins <= {"file", "corpus"}):
+    if not ("file" in origins and origins <= {"file", "corpus", "back_translation"}):
         wanted.add("distilled")
     if workspace.config.distill.pool is not None:
         wanted.add("pool")

@@ -1,16 +1,19 @@
 """The work of the score stage: every system translates every test set, and the translations are scored.
 
-scores.json, significance.json, report.html         next to the folders of the stages
+scores.json, significance.json, diagnostics.json,   next to the folders of the stages
+report.html
 score/<system>.seed_<n>.<test set>.beam<k>.<lang>   the scored translations; for non-autoregressive models `iter<n>`
                                                     in place of the beam
 score/decoded/                                      the same in the form of the decoder: they depend on the checkpoint
                                                     and its decoding, and are scored again when a metric changes
+score/decoded/train/                                the translations of training sentences, for the diagnostics
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from functools import cache
+from dataclasses import dataclass
+from functools import cache, partial
 from pathlib import Path
 
 from kdmt.checksum import known_sha256
@@ -26,17 +29,28 @@ from kdmt.flow.manifest import Plan, begin, finish, recorded_outputs
 from kdmt.models.checkpoint import num_parameters
 from kdmt.models.checkpoint_folder import checkpoint_sha256, resolve_checkpoint
 from kdmt.runtime import pick_device, use_threads
+from kdmt.score.diagnostics_report import diagnostics_html
 from kdmt.score.latency import measure_speed
 from kdmt.score.metrics import MetricScore
 from kdmt.score.report import write_html
 from kdmt.score.report_notes import report_notes
 from kdmt.score.score_files import Missing, ReportFiles, ScoreRow, TakenCheckpoint, write_comparisons, write_scores
+from kdmt.score.system_diagnostics import write_diagnostics
 from kdmt.score.systems import System, SystemRun, Way, compare_runs, file_name, taken_checkpoint
 from kdmt.score.test_sets import References, TestSet
 from kdmt.score.translations import Decoded, Translations
 from kdmt.stages.external_scores import add_external_scores
 from kdmt.stages.measures import bleu_tokenizer, spaced_sides, tokenizer_note
 from kdmt.stages.references import join_words, read_further, read_references
+from kdmt.stages.score_diagnostics import (
+    SAMPLE,
+    DiagnosedRun,
+    Sample,
+    diagnose,
+    read_texts,
+    read_training,
+    translate_sample,
+)
 from kdmt.stages.workspace import Workspace
 
 _DECODED = "decoded"  # inside the stage's folder
@@ -71,17 +85,39 @@ def score_systems(
     test_sets = {name: _test_set(workspace, name) for name in config.prepare.test_sets}
     earlier = [state / _DECODED for state in earlier_states(folder)]
     translations = Translations(folder / _DECODED, earlier, workspace.direction.target)
-    scored = [pair for system in systems for pair in _score_system(workspace, system, threads, test_sets, translations)]
-    rows, runs = [row for row, _ in scored], [run for _, run in scored]
+    texts = read_texts(workspace) if config.score.diagnostics is not None else {}
+    training = read_training(workspace, texts) if config.score.diagnostics is not None else None
+    sample = None if training is None or training.sample is None else training.sample
+    scored = [
+        each
+        for system in systems
+        for each in _score_system(workspace, system, threads, test_sets, translations, sample)
+    ]
+    rows, runs = [each.row for each in scored], [each.diagnosed.run for each in scored]
     rows, segments = add_external_scores(workspace, rows, runs)
     samples = config.score.bootstrap_samples
     comparisons = compare_runs(runs, test_sets, baseline=baseline, samples=samples, segments=segments)
     write_scores(reports.scores, rows, missing)
     write_comparisons(reports.significance, comparisons)
-    write_html(reports.page, rows, comparisons, missing=missing, extra=report_notes(config), title=config.name)
-    texts = [_text_file(workspace, run.file) for run in runs]
+    reports.diagnostics.unlink(missing_ok=True)  # `begin` has copied it to the earlier state that it belongs to
+    diagnostics_section = ""
+    if training is not None:
+        found = diagnose(workspace, [each.diagnosed for each in scored], texts, test_sets, training)
+        write_diagnostics(reports.diagnostics, found)
+        diagnostics_section = diagnostics_html(found)
+    write_html(
+        reports.page,
+        rows,
+        comparisons,
+        missing=missing,
+        extra=report_notes(config),
+        title=config.name,
+        further_html=diagnostics_section,
+    )
+    written = [_text_file(workspace, run.file) for run in runs]
     decoded = [path for run in runs for path in translations.files(run.file)]
-    finish(folder, plan, outputs=[*texts, *decoded, *reports.all()], facts={"systems": len(systems)})
+    decoded += sorted(path for path in (folder / _DECODED / SAMPLE).glob("*") if not path.name.startswith("."))
+    finish(folder, plan, outputs=[*written, *decoded, *reports.existing()], facts={"systems": len(systems)})
 
 
 def _text_file(workspace: Workspace, name: str) -> Path:
@@ -118,14 +154,26 @@ def _second_form(workspace: Workspace, name: str) -> References | None:
 # ----------------------------------------------------------------------------------------------------------- one system
 
 
+@dataclass(frozen=True)
+class _Scored:
+    """Scores and outputs of one system on one test set with one way of decoding."""
+
+    row: ScoreRow
+    diagnosed: DiagnosedRun
+
+
 def _score_system(
     workspace: Workspace,
     system: System,
     threads: int,
     test_sets: Mapping[str, TestSet],
     translations: Translations,
-) -> Iterator[tuple[ScoreRow, SystemRun]]:
-    """Yield a row and the translations for each test set and each way of decoding."""
+    sample: Sample | None,
+) -> Iterator[_Scored]:
+    """Yield a row and the translations for each test set and each way of decoding.
+
+    The training sentences of the sample are translated in the first way only.
+    """
     score, device = workspace.config.score, str(pick_device(workspace.config.score.device))
     taken = taken_checkpoint(system.run, score.checkpoint)
     kind, folder = find_engine(system.run / taken.name)
@@ -137,7 +185,18 @@ def _score_system(
     def translator(way: Way) -> Translator:
         return Translator(_engine_of(engine, way), codec)
 
-    for way in _ways(score, kind, engine):
+    for number, way in enumerate(_ways(score, kind, engine)):
+        training = None
+        if sample is not None and number == 0:
+            training = translate_sample(
+                workspace,
+                sample,
+                name=file_name(system, SAMPLE, way),
+                way=way,
+                translations=translations.within(SAMPLE),
+                made_from=_made_from(workspace, kind, folder, SAMPLE, way) | {"device": device},
+                translator=partial(translator, way),
+            )
         for name, test_set in test_sets.items():
             file = file_name(system, name, way)
             made_from = _made_from(workspace, kind, folder, name, way)
@@ -152,11 +211,11 @@ def _score_system(
                 workspace.say(f"score: {where}: translated before, scored again")
             first, second = _both_forms(workspace, codec, decoded.words)
             write_lines(_text_file(workspace, file), first)
-            finished = first if score.detokenized else second
+            finished, words = (first, second) if score.detokenized else (second, first)
             run = SystemRun(system, name, way, kind.library, kind.compute_type, first, finished)
             scores = test_set.score(first, second)
             row = _row(run, scores, decoded, taken, threads=threads, parameters=parameters, sha256=sha256)
-            yield row, run
+            yield _Scored(row, DiagnosedRun(run, words, training))
 
 
 def _engine_of(engine: Engine, way: Way) -> Engine:

@@ -16,6 +16,7 @@ import torch
 from kdmt.config import Train
 from kdmt.corpus.batching import (
     Batch,
+    Change,
     Extras,
     ParallelData,
     collate,
@@ -26,11 +27,13 @@ from kdmt.corpus.batching import (
 )
 from kdmt.corpus.knowledge_cache import KnowledgeSource
 from kdmt.corpus.packing import PackingShape
+from kdmt.corpus.right_to_left import reversing
 from kdmt.corpus.subword_sampling import SubwordSampling
 from kdmt.corpus.word_links import LinkSource
 from kdmt.errors import UserError
 from kdmt.ranks import Ranks
 from kdmt.train.mixture import Mixture
+from kdmt.train.target_selection import TargetSelection
 from kdmt.types import PAD
 
 _COMPILED_MULTIPLE = 8  # lengths are padded to multiples of it, so that a compiled model sees few different shapes
@@ -48,6 +51,9 @@ class BinarizedData:
         links: alignment of the pairs, which is added to each batch.
         sampling: draws other subwords for the sentences of a batch, whose size is planned by those of the data-bin.
         shares: share of each data-bin in the pairs of an epoch; None to use all pairs in each epoch.
+        selection: choice between two targets of each pair of the first data-bin, by which batches are then planned and
+            loaded; the other pairs are second targets.
+        right_to_left: whether targets are reversed, see `kdmt.corpus.right_to_left`.
 
     Attributes:
         num_left_out: number of pairs over the size limits.
@@ -69,13 +75,21 @@ class BinarizedData:
         sampling: SubwordSampling | None = None,
         links: LinkSource | None = None,
         shares: Sequence[float] | None = None,
+        right_to_left: bool = False,
+        selection: TargetSelection | None = None,
     ) -> None:
         self.data, self.settings, self.seed, self.knowledge = data, settings, seed, knowledge
         self.monolingual, self.weights, self.sampling, self.links = monolingual, weights, sampling, links
+        self.right_to_left, self.selection = right_to_left, selection
+        # of the pairs that batches are made of
+        self.src_sizes, self.tgt_sizes = data.src_sizes, data.tgt_sizes
+        if selection is not None and data.tgt_sizes is not None:
+            self.src_sizes = data.src_sizes[: len(selection.second)]
+            self.tgt_sizes = selection.longest_sizes(data.tgt_sizes)
         self.order = 1
         self.kept, self.num_left_out = filter_by_size(
-            data.src_sizes,
-            data.tgt_sizes,
+            self.src_sizes,
+            self.tgt_sizes,
             max_source_tokens=settings.max_source_tokens,
             max_target_tokens=settings.max_target_tokens,
         )
@@ -93,8 +107,8 @@ class BinarizedData:
     def batches(self, epoch: int = 0) -> list[np.ndarray]:
         """Return the batches of an epoch from the shortest to the longest."""
         return make_batches(
-            self.data.src_sizes,
-            self.data.tgt_sizes,
+            self.src_sizes,
+            self.tgt_sizes,
             indices=self.kept if self.mixture is None else self.mixture.pairs(max(epoch, 1), order=self.order),
             max_tokens=self.settings.max_tokens,
             seed=self.seed,
@@ -113,21 +127,24 @@ class BinarizedData:
         return parts
 
     def _packing_shape(self) -> PackingShape:
-        assert self.data.tgt_sizes is not None
-        longer = np.maximum(self.data.src_sizes, self.data.tgt_sizes)
+        assert self.tgt_sizes is not None
+        longer = np.maximum(self.src_sizes, self.tgt_sizes)
         return PackingShape.of(longer[self.kept], self.settings.max_tokens)
 
-    def load(self, indices: np.ndarray, epoch: int = 0) -> Batch:
-        """Return the batch of these pairs, with the subwords drawn for an epoch if there is `sampling`."""
+    def load(self, indices: np.ndarray, epoch: int = 0, update: int = 0) -> Batch:
+        """Return the batch of these pairs.
+
+        Args:
+            epoch: epoch for which subwords are drawn if there is `sampling`.
+            update: number of updates done, for which targets are chosen if there is a `selection`.
+        """
+        if self.selection is not None:
+            indices = self.selection.choose(indices, update)
         if self.packing is None:
             multiple = _length_multiple(self.settings)
-            if self.sampling is None:
-                batch = collate(indices, self.data, length_multiple=multiple)
-            else:
-                change = partial(self.sampling.sample, epoch=epoch)
-                batch = collate(indices, self.data, length_multiple=multiple, change=change)
+            batch = collate(indices, self.data, length_multiple=multiple, change=self._change(epoch))
         else:
-            batch = collate_packed(indices, self.data, self.packing)
+            batch = collate_packed(indices, self.data, self.packing, change=self._change(epoch))
         extras = Extras(
             knowledge=None if self.knowledge is None else self.knowledge.load(indices),
             monolingual_BS=None if self.monolingual is None else self.monolingual.batch_for(indices),
@@ -137,6 +154,11 @@ class BinarizedData:
         if weights is not None:
             extras = self._weighted(extras, weights, self._target_sizes(indices, batch))
         return replace(batch, extras=extras)
+
+    def _change(self, epoch: int) -> Change | None:
+        """Return the function that changes the tokens of a batch, None if they are those of the data-bin."""
+        sample = None if self.sampling is None else partial(self.sampling.sample, epoch=epoch)
+        return reversing(sample) if self.right_to_left else sample
 
     def _weights_of(self, indices: np.ndarray) -> np.ndarray | None:
         return None if self.weights is None else self.weights[indices]
@@ -184,11 +206,11 @@ Item = TypeVar("Item")
 
 
 class TrainingData(Protocol):
-    """Micro-batches of an epoch, whose order and content depend on (seed, epoch) alone."""
+    """Micro-batches of an epoch. Their order depends on (seed, epoch) alone, their content also on the update."""
 
     def epoch(self, epoch: int) -> Sequence[np.ndarray]: ...
 
-    def load(self, indices: np.ndarray, epoch: int = 0) -> Batch: ...
+    def load(self, indices: np.ndarray, epoch: int = 0, update: int = 0) -> Batch: ...
 
 
 @dataclass(frozen=True)
@@ -206,12 +228,22 @@ class Step:
 
 
 def steps(
-    data: TrainingData, *, epoch: int, done: int, update_freq: int, ranks: Ranks, pin_memory: bool = False
+    data: TrainingData,
+    *,
+    epoch: int,
+    done: int,
+    update_freq: int,
+    ranks: Ranks,
+    update: int = 0,
+    pin_memory: bool = False,
 ) -> Iterator[Step]:
     """Yield the updates from a position in an epoch on, without end.
 
     An update takes the next `update_freq` * n micro-batches for n ranks, fewer at the end of an epoch. Rank r takes
     those whose number modulo n is r, so that n ranks are equivalent to one rank with an `update_freq` n times as large.
+
+    Args:
+        update: number of updates done.
     """
     while True:
         batches = data.epoch(epoch)
@@ -219,10 +251,11 @@ def steps(
             group = batches[start : start + update_freq * ranks.world]
             own = list(group[ranks.rank :: ranks.world])
             idle = -(-len(group) // ranks.world) - len(own)
-            loaded = [data.load(indices, epoch) for indices in own + [group[0]] * idle]
+            loaded = [data.load(indices, epoch, update) for indices in own + [group[0]] * idle]
             if pin_memory:
                 loaded = [batch.pin_memory() for batch in loaded]
             yield Step(epoch, start + len(group), loaded, idle)
+            update += 1
         epoch, done = epoch + 1, 0
 
 

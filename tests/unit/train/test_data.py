@@ -23,6 +23,7 @@ from kdmt.errors import UserError
 from kdmt.objectives.build import build_objective
 from kdmt.ranks import Ranks
 from kdmt.train.data import BinarizedData, Prefetched, Step, steps
+from kdmt.train.target_selection import TargetSelection
 from kdmt.types import EOS, PAD
 
 
@@ -72,6 +73,47 @@ def test_a_mixture_with_a_data_bin_without_a_pair_that_fits_is_refused(pairs: Pa
     long = write_pairs(tmp_path, [([5] * 9, [5] * 9)])
     with pytest.raises(UserError, match=r"no pair is within train\.max_source_tokens"):
         BinarizedData(join_data([pairs, long]), train_settings(max_source_tokens=5), seed=1, shares=(0.5, 0.5))
+
+
+def test_targets_are_selected_by_the_update_also_after_a_resume(tmp_path: Path) -> None:
+    rng = np.random.default_rng(3)
+    sources = [rng.integers(4, VOCAB, rng.integers(1, 7)).tolist() for _ in range(40)]
+    for name in ("distilled", "raw"):
+        (tmp_path / name).mkdir()
+    distilled = write_pairs(tmp_path / "distilled", [(source, [5] * len(source)) for source in sources])
+    raw = write_pairs(tmp_path / "raw", [(source, [6] * (len(source) + 1)) for source in sources])
+
+    def data() -> BinarizedData:
+        selection = TargetSelection(np.arange(40, 80), [(0, 1.0), (8, 0.0)], 1.0)
+        selection.use(np.linspace(0, 1, 40, dtype=np.float32))
+        return BinarizedData(join_data([distilled, raw]), train_settings(max_tokens=48), seed=1, selection=selection)
+
+    def taken(stream: Iterator[Step], count: int) -> list[list[list[int]]]:
+        return [step.batches[0].targets[1].tolist() for step in itertools.islice(stream, count)]
+
+    made = data()
+    batches = [made.epoch(epoch) for epoch in (1, 2, 3)]
+    assert sorted(np.concatenate(batches[0])) == list(range(40))
+    straight = taken(steps(made, epoch=1, done=0, update_freq=1, ranks=Ranks()), 12)
+    for update, (batch, targets) in enumerate(zip(itertools.chain(*batches), straight, strict=False)):
+        assert [row[0] for row in targets] == [6 if index < 5 * update else 5 for index in batch.tolist()]
+        assert len(targets) * len(targets[0]) <= 48
+    resumed = taken(steps(data(), epoch=1, done=3, update_freq=1, ranks=Ranks(), update=3), 9)
+    assert resumed == straight[3:]
+
+
+@pytest.mark.parametrize("packing", [False, True])
+def test_targets_of_a_right_to_left_model_are_reversed(pairs: ParallelData, packing: bool) -> None:
+    indices, settings = np.array([3, 11, 4]), train_settings(packing=packing)
+    plain = BinarizedData(pairs, settings, seed=1).load(indices)
+    turned = BinarizedData(pairs, settings, seed=1, right_to_left=True).load(indices)
+    assert torch.equal(turned.src_tokens_BS, plain.src_tokens_BS)
+    sentences = [pairs[index][1].tolist() for index in indices]  # type: ignore[union-attr]
+    expected = [token for each in sentences for token in (*each[-2::-1], EOS)]
+    assert [token for token in turned.targets[1].flatten().tolist() if token != PAD] == expected
+    before = [token for each in sentences for token in (EOS, *each[-2::-1])]
+    assert [token for token in turned.targets[0].flatten().tolist() if token != PAD] == before
+    assert turned.num_tgt_tokens == plain.num_tgt_tokens
 
 
 def test_batches_are_sorted_by_length_within_max_tokens(pairs: ParallelData) -> None:
@@ -239,7 +281,7 @@ class Numbered:
     def epoch(self, epoch: int) -> Sequence[np.ndarray]:
         return [np.array([1000 * epoch + number]) for number in range(self.length)]
 
-    def load(self, indices: np.ndarray, epoch: int = 0) -> Batch:  # noqa: ARG002
+    def load(self, indices: np.ndarray, epoch: int = 0, update: int = 0) -> Batch:  # noqa: ARG002
         tokens = torch.as_tensor(indices)
         return Batch(index_B=tokens, src_tokens_BS=tokens[:, None])
 

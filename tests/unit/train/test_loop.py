@@ -201,11 +201,11 @@ class Disturbed:
     def epoch(self, epoch: int) -> Sequence[np.ndarray]:
         return self.data.epoch(epoch)
 
-    def load(self, indices: np.ndarray, epoch: int = 0) -> Batch:
+    def load(self, indices: np.ndarray, epoch: int = 0, update: int = 0) -> Batch:
         self.left -= 1
         if self.left == 0:
             self.happening()
-        return self.data.load(indices, epoch)
+        return self.data.load(indices, epoch, update)
 
 
 def kill() -> None:
