@@ -12,7 +12,7 @@ CORPUS    = $(if $(filter toy-th,$(PIPELINE)),toy-th-corpus,$(if $(findstring to
 
 .DEFAULT_GOAL := help
 .PHONY: help setup setup-dev demo test test-slow fuzz check format docs docs-serve docs-images wheel-test run prepare teacher distill knowledge student score toy-corpus toy-th-corpus modes-corpus science-corpora bench-science-multi30k \
-        architecture metrics-env fairseq-env fairseq-old-env parity parity-models bench-fairseq bench-import bench-near-duplicates bench-prepare bench-rules bench-language-id bench-train bench-train-quality bench-precision bench-memory bench-kd gpu bench-gpu-counters bench-toy \
+        architecture metrics-env fairseq-env fairseq-old-env parity parity-models bench-fairseq bench-import bench-near-duplicates bench-select bench-prepare bench-rules bench-language-id bench-train bench-train-quality bench-precision bench-memory bench-kd gpu bench-gpu-counters bench-toy \
         bench-multi30k bench-kd-losses-toy bench-kd-losses-multi30k bench-objectives bench-nat-toy bench-nat-multi30k bench-modes bench-students bench-distill bench-distill-scale bench-mbr bench-pool science results \
         clean-runs distclean
 
@@ -177,6 +177,9 @@ bench-near-duplicates: $(VENV)/installed ## speed and recall of the search for n
 	$(BIN)/python benchmarks/bench_near_duplicates.py
 
 # MESSAGES=wheel of Django for closely related languages; lingua-language-detector and heliport are measured if installed
+bench-select: $(VENV)/installed ## speed and memory of `kdmt select` by n-grams and by clusters
+	$(BIN)/python benchmarks/bench_select.py $(if $(LINES),--lines $(LINES))
+
 bench-language-id: $(VENV)/installed-dev ## accuracy and speed of language identifiers on short lines (needs DATA)
 	$(BIN)/python benchmarks/bench_language_id.py $(if $(DATA),--data $(DATA)) $(if $(MESSAGES),--messages $(MESSAGES))
 

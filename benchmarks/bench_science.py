@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shutil
 import subprocess
 import sys
 import sysconfig
@@ -78,6 +79,7 @@ def systems_of(claim: Claim, experiment: str) -> list[str]:
 def run_experiment(experiment: Experiment, systems: Sequence[str]) -> None:
     """Train the systems of an experiment, with what they depend on, and score them."""
     for index, name in enumerate(runs_of(experiment)):
+        copy_stages(experiment, Path("runs") / name)
         settings = dict(experiment.set) | {"name": name}
         if experiment.teacher_seeds:
             settings["teacher.seed"] = experiment.teacher_seeds[index]
@@ -86,6 +88,20 @@ def run_experiment(experiment: Experiment, systems: Sequence[str]) -> None:
             _kdmt("run", experiment.pipeline, *_up_to(system), *flags)
         if any(map(is_scored, systems)):
             _kdmt("score", experiment.pipeline, *flags)
+
+
+def copy_stages(experiment: Experiment, run: Path) -> None:
+    """Copy the folders of another run that an experiment shares, unless this run has them.
+
+    Stages of the run are compared with their records as always: one with other settings is made again.
+    """
+    for name in experiment.copy_folders:
+        made = run.parent / str(experiment.copy_from) / name
+        if (made / "manifest.json").is_file() and not (run / name).exists():
+            scratch = run / f"{name}.copying"
+            shutil.rmtree(scratch, ignore_errors=True)
+            shutil.copytree(made, scratch, symlinks=True)
+            scratch.rename(run / name)
 
 
 def _up_to(system: str) -> list[str]:

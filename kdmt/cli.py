@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from kdmt import __version__
-from kdmt.choices import StageName, TemplateName
+from kdmt.choices import SelectionMethod, StageName, TemplateName
 from kdmt.errors import Interrupted, UserError
 from kdmt.interop.exporters import EXPORTERS, ExportOptions, Quantization
 from kdmt.streams import flushed_output, output_text, protect_streams
@@ -397,6 +397,14 @@ def score(
 
 
 @app.command()
+def diagnose(pipeline: PipelineFile, set_: Overrides = None, runs: Runs = RUNS) -> None:
+    """Print the diagnostics that 'kdmt score' has written: memorisation, hallucinations, omissions, rare words."""
+    from kdmt.stages.score import show_diagnostics
+
+    show_diagnostics(_workspace(pipeline, set_, runs))
+
+
+@app.command()
 def clean(
     pipeline: PipelineFile,
     names: Annotated[
@@ -570,6 +578,53 @@ def export(
     from kdmt.commands import export as command
 
     command.export(checkpoint, out, to=to, options=ExportOptions(quantization, beam, lenpen))
+
+
+@app.command()
+def select(
+    text: Annotated[Path, typer.Argument(help="Text with one sentence per line, plain or compressed.")],
+    out: Annotated[Path, typer.Argument(help="New file for the chosen lines, in the order of the text.")],
+    count: Annotated[int, typer.Option(min=1, help="Number of lines to choose.")],
+    method: Annotated[
+        SelectionMethod,
+        typer.Option(help="Rule: ngrams covers the n-grams of the text, clusters draws from clusters of embeddings."),
+    ] = "ngrams",
+    order: Annotated[
+        int | None, typer.Option(min=1, max=10, help="Maximum number of words of an n-gram, for ngrams (default: 3).")
+    ] = None,
+    decay: Annotated[
+        float | None,
+        typer.Option(
+            min=0.0, max=1.0, help="Factor of an n-gram for each chosen line that has it, for ngrams (default: 0.5)."
+        ),
+    ] = None,
+    characters: Annotated[
+        bool,
+        typer.Option("--characters", help="Whether n-grams are of characters, for ngrams (default: no)."),
+    ] = False,
+    like: Annotated[
+        Path | None, typer.Option(help="Text whose n-grams are to be covered, for ngrams (default: that of TEXT).")
+    ] = None,
+    embeddings: Annotated[
+        Path | None, typer.Option(metavar="FILE.npy", help="Embeddings of all lines, for clusters (default: none).")
+    ] = None,
+    command: Annotated[
+        str | None,
+        typer.Option(help="Command that writes the embeddings if there is no such file, for clusters (default: none)."),
+    ] = None,
+    clusters: Annotated[
+        int | None, typer.Option(min=1, help="Number of clusters, for clusters (default: 5000).")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Seed of all draws, for clusters (default: 1).")] = None,
+) -> None:
+    """Choose lines of a large monolingual text, as sources for a teacher."""
+    from kdmt.commands.select import Selection, select_lines
+
+    options: dict[str, object] = {"order": order, "decay": decay, "characters": characters or None, "like": like}
+    options |= {"embeddings": embeddings, "command": command, "clusters": clusters, "seed": seed}
+    given = {name: value for name, value in options.items() if value is not None}
+    for line in select_lines(text, out, Selection.of_options(method, count, given)):
+        print(printable(line))
 
 
 @app.command()

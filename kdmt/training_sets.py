@@ -13,8 +13,9 @@ WEIGHTS = "weights.npy"  # file in the folder of a set whose pairs have weights:
 
 # corpus: the clean text; search: the teacher's beam search; sampling: samples of the teacher; pool: candidates of the
 # teacher and of other systems, not a training set itself; choice: another choice among the candidates of `pool` or, if
-# there is none, of `distilled`; file: translations in a file; union: other sets joined
-Origin = Literal["corpus", "search", "sampling", "pool", "choice", "file", "union"]
+# there is none, of `distilled`; file: translations in a file; back_translation: text in the target language, with
+# sources by a model of the opposite direction; union: other sets joined
+Origin = Literal["corpus", "search", "sampling", "pool", "choice", "file", "back_translation", "union"]
 
 
 @dataclass(frozen=True)
@@ -55,8 +56,11 @@ TRAINING_SETS = {
     "nbest": TrainingSet("choice", "nbest", has_weights=True),
     "sampled": TrainingSet("sampling", "sampled", settings=("sample",)),
     "imported": TrainingSet("file", "imported", settings=("imported_sources",), file="imported"),
+    "back_translated": TrainingSet("back_translation", "back_translated"),
     "mixed": TrainingSet("union", parts=("raw", "distilled")),
 }
+
+OF_TEACHERS = ("raw", "back_translated")  # sets that are made without the teacher, from which it can learn
 
 if TYPE_CHECKING:
     TrainingSetName = str

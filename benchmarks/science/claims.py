@@ -37,6 +37,17 @@ class Experiment(_Strict):
     pipeline: str = Field(description="Path of the pipeline file, relative to the repository")
     set: dict[str, object] = Field(default={}, description="Settings to override")
     teacher_seeds: list[int] = Field(default=[], description="Seeds of the teacher; one run of the pipeline for each")
+    copy_from: str | None = Field(
+        default=None,
+        description="Run whose folders 'copy_folders' are copied before the first run, if they are complete",
+    )
+    copy_folders: list[str] = Field(default=[], description="Folders of stages with the same settings in both runs")
+
+    @model_validator(mode="after")
+    def _copies(self) -> Experiment:
+        if (self.copy_from is None) != (not self.copy_folders):
+            raise ValueError("'copy_from' and 'copy_folders' need each other")
+        return self
 
 
 class Measure(_Strict):

@@ -12,7 +12,10 @@ import numpy as np
 from bench_pipeline import way_of
 from numpy.typing import NDArray
 
+from kdmt.score.lexical import count_rare, rare_recall
+from kdmt.score.replication import find_replicated
 from kdmt.toy.grammar import target_distribution
+from kdmt.training_sets import stage_folders
 from science import metrics
 from science.bootstrap import Score, System
 
@@ -28,7 +31,7 @@ class Term:
 
     Attributes:
         experiment: name of the experiment.
-        system: a student, `teacher`, or `text.NAME` for the targets of a training set.
+        system: a student, `teacher`, or `text.NAME` for the targets of a training set, for example `text.mbr`.
         way: how it is decoded, `beamN` or `iterN`.
         test_set: name of the test set.
     """
@@ -153,8 +156,23 @@ def _expected_bleu(run: Path, seed: int, term: Term) -> Array:
     return metrics.expected_bleu_statistics(sources_of(run, term), outputs_of(run, seed, term))
 
 
+def _bleu_lowercased(run: Path, seed: int, term: Term) -> Array:
+    texts = (outputs_of(run, seed, term), references_of(run, term))
+    outputs, references = ([line.lower() for line in text] for text in texts)
+    return metrics.bleu_statistics(outputs, references, "13a")
+
+
+def _chrf_lowercased(run: Path, seed: int, term: Term) -> Array:
+    texts = (outputs_of(run, seed, term), references_of(run, term))
+    return metrics.chrf_statistics(*([line.lower() for line in text] for text in texts))
+
+
+def _expected_chrf(run: Path, seed: int, term: Term) -> Array:
+    return metrics.expected_chrf_statistics(sources_of(run, term), _lines_of(run, seed, term))
+
+
 def _valid(run: Path, seed: int, term: Term) -> Array:
-    return metrics.valid_statistics(sources_of(run, term), outputs_of(run, seed, term))
+    return metrics.valid_statistics(sources_of(run, term), _lines_of(run, seed, term))
 
 
 def _mixed(run: Path, seed: int, term: Term) -> Array:
@@ -163,8 +181,8 @@ def _mixed(run: Path, seed: int, term: Term) -> Array:
 
 def _replicated(run: Path, seed: int, term: Term) -> Array:
     """Return [output equals the reference, 1]: for a test set of training pairs with wrong targets."""
-    pairs = zip(outputs_of(run, seed, term), references_of(run, term), strict=True)
-    return np.array([[output == reference, 1] for output, reference in pairs], float)
+    found = find_replicated(outputs_of(run, seed, term), references_of(run, term))
+    return np.stack([found, np.ones(len(found))], axis=1)
 
 
 def _minor_variants(run: Path, seed: int, term: Term) -> Array:
@@ -172,15 +190,13 @@ def _minor_variants(run: Path, seed: int, term: Term) -> Array:
 
     A training set is one row, because sets have different numbers of sentences.
     """
-    is_text = term.system.startswith("text.")
-    lines = targets_of_text(run, term) if is_text else outputs_of(run, seed, term)
     rows = []
-    for source, line in zip(sources_of(run, term), lines, strict=True):
+    for source, line in zip(sources_of(run, term), _lines_of(run, seed, term), strict=True):
         words = set(line.split())
         minor = minor_variants(source)
         rows.append([len(words & minor.keys()), sum(minor.values())])
     found = np.array(rows, float)
-    return found.sum(axis=0, keepdims=True) if is_text else found
+    return found if is_scored(term.system) else found.sum(axis=0, keepdims=True)
 
 
 def minor_variants(source: str) -> dict[str, float]:
@@ -195,24 +211,26 @@ def minor_variants(source: str) -> dict[str, float]:
 
 def _rare_recall(run: Path, seed: int, term: Term) -> Array:
     """Return [rare words of the reference that the output has, rare words of the reference], see `RARE`."""
-    counts = Counter(
-        word for line in _lines(run / "prepare" / f"train.{target_language(run)}") for word in line.split()
-    )
-    rows = []
-    for output, reference in zip(outputs_of(run, seed, term), references_of(run, term), strict=True):
-        rare = {word for word in reference.split() if 1 <= counts[word] <= RARE}
-        rows.append([len(rare & set(output.split())), len(rare)])
-    return np.array(rows, float)
+    outputs = [line.split() for line in outputs_of(run, seed, term)]
+    references = [line.split() for line in references_of(run, term)]
+    training = (line.split() for line in _lines(run / "prepare" / f"train.{target_language(run)}"))
+    rare = count_rare(training, {word for reference in references for word in reference}, most=RARE)
+    return rare_recall(outputs, references, rare)
+
+
+def _lines_of(run: Path, seed: int, term: Term) -> list[str]:
+    """Return the outputs of a model, or the targets of a training set."""
+    return outputs_of(run, seed, term) if is_scored(term.system) else targets_of_text(run, term)
 
 
 def targets_of_text(run: Path, term: Term) -> list[str]:
-    """Return the targets of a training set, `text.raw` or `text.distilled`."""
+    """Return the targets of a training set, for example of `text.raw` or `text.mbr`."""
     return _lines(_text_of(run, term, target_language(run)))
 
 
 def _text_of(run: Path, term: Term, language: str) -> Path:
-    is_raw = term.system == "text.raw"
-    return run / ("prepare" if is_raw else "distill") / f"{'train' if is_raw else 'distilled'}.{language}"
+    name = term.system.removeprefix("text.")
+    return run / stage_folders()[name] / f"{'train' if name == 'raw' else 'distilled'}.{language}"
 
 
 def _faithfulness(run: Path, _seed: int, _term: Term) -> Array:
@@ -236,11 +254,26 @@ _TOY = "exact p(target given source) of the toy language"
 
 METRICS: dict[str, Metric] = {
     "bleu": Metric("BLEU", _BLEU_SIGNATURE, _bleu, metrics.bleu_score),
+    "bleu_lowercased": Metric(
+        "BLEU", _BLEU_SIGNATURE.replace("case:mixed", "case:lc"), _bleu_lowercased, metrics.bleu_score
+    ),
     "expected_bleu": Metric(
         "BLEU",
         f"expected n-gram matches, {_TOY}, case:mixed|eff:no|tok:13a|smooth:exp",
         _expected_bleu,
         metrics.bleu_score,
+    ),
+    "chrf_lowercased": Metric(
+        "chrF",
+        "mean of sentence chrF2, nrefs:1|case:lc|eff:yes|nc:6|nw:0|space:no",
+        _chrf_lowercased,
+        metrics.share_score,
+    ),
+    "expected_chrf": Metric(
+        "chrF",
+        f"mean of expected sentence chrF2, {_TOY}, case:mixed|eff:yes|nc:6|nw:0|space:no",
+        _expected_chrf,
+        metrics.share_score,
     ),
     "valid": Metric("%", f"share of outputs with probability above 0, {_TOY}", _valid, metrics.share_score),
     "mixed": Metric("%", f"share of invalid outputs of valid words, {_TOY}", _mixed, metrics.share_score),

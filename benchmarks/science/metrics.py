@@ -5,6 +5,8 @@ sacreBLEU. For the toy language, the probability of every translation is known:
 
 - expected BLEU: BLEU from expected n-gram matches and the expected reference length over p(target | source). It has no
   noise from the choice of one reference.
+- expected chrF: mean of the sentences' chrF2, in expectation over p(target | source): the true value of the utility
+  that minimum Bayes risk estimates.
 - valid: share of the outputs that are a correct translation.
 - mixed: share of the outputs that are incorrect, although each word occurs in a correct translation of the source.
 """
@@ -20,6 +22,7 @@ from numpy.typing import NDArray
 from sacrebleu.metrics.bleu import BLEU
 from sacrebleu.tokenizers.tokenizer_13a import Tokenizer13a
 
+from kdmt.distill.similarity import chrf_matrix, chrf_nearness
 from kdmt.toy.grammar import target_distribution
 
 Array = NDArray[np.float64]
@@ -36,6 +39,12 @@ def bleu_statistics(outputs: Sequence[str], references: Sequence[str], tokenize:
         found = bleu.sentence_score(output, [reference])
         rows.append([found.sys_len, found.ref_len, *found.counts, *found.totals])
     return np.array(rows, dtype=np.float64)
+
+
+def chrf_statistics(outputs: Sequence[str], references: Sequence[str]) -> Array:
+    """Return [sentence chrF2 from 0 to 1, 1] for each output, [N, 2]; `share_score` makes their mean, 0 to 100."""
+    pairs = zip(outputs, references, strict=True)
+    return np.array([[chrf_nearness([output], reference)[0] / 100, 1] for output, reference in pairs], float)
 
 
 def bleu_score(sums: Array) -> Array:
@@ -81,6 +90,16 @@ def expected_bleu_statistics(sources: Sequence[str], outputs: Sequence[str]) -> 
         totals = [max(0, len(words) - order) for order in range(ORDER)]
         rows.append([len(words), length, *matches, *totals])
     return np.array(rows, dtype=np.float64)
+
+
+def expected_chrf_statistics(sources: Sequence[str], outputs: Sequence[str]) -> Array:
+    """Return [expected sentence chrF2 from 0 to 1, 1] for each output, [N, 2]; see `chrf_statistics`."""
+    rows = []
+    for source, output in zip(sources, outputs, strict=True):
+        translations = _distribution(source)
+        utility = chrf_matrix([output], list(translations))[0] @ np.array(list(translations.values()))
+        rows.append([utility / 100, 1])
+    return np.array(rows, float)
 
 
 def valid_statistics(sources: Sequence[str], outputs: Sequence[str]) -> Array:

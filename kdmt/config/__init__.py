@@ -13,6 +13,8 @@ Every setting has one of three kinds, which `flatten_settings` reads:
 
 from __future__ import annotations
 
+from kdmt.config.augment import Augment, DistillAugment, TextNoise
+from kdmt.config.back_translation import BackTranslation
 from kdmt.config.bounds import check_bounds, largest
 from kdmt.config.corpora import SCHEMES, Corpus, HeldOut, Monolingual, ParallelText, Quality, Source, split_login
 from kdmt.config.distill import (
@@ -47,10 +49,11 @@ from kdmt.config.pipeline import Pipeline
 from kdmt.config.prepare import Clean, FairseqData, Mixing, Prepare, Text, Tokenizer, Vocabulary
 from kdmt.config.records import checked, read_record
 from kdmt.config.rules import Language, Rules
-from kdmt.config.score import Score
+from kdmt.config.score import Diagnostics, Score
 from kdmt.config.scorers import Scorer
 from kdmt.config.search import Decode, Diverse, NATDecode, Pool, Sample
 from kdmt.config.section import KINDS, Section
+from kdmt.config.selective import Selective
 from kdmt.config.student import (
     AttentionKD,
     Convex,
@@ -73,12 +76,16 @@ __all__ = [
     "SCHEMES",
     "AlignmentScore",
     "AttentionKD",
+    "Augment",
+    "BackTranslation",
     "Clean",
     "Convex",
     "Corpus",
     "CrossEntropyDifference",
     "Decode",
+    "Diagnostics",
     "Distill",
+    "DistillAugment",
     "Diverse",
     "DiverseTargets",
     "EndpointTeacher",
@@ -122,6 +129,7 @@ __all__ = [
     "ScorerFilter",
     "ScorerScores",
     "Section",
+    "Selective",
     "SelfSupervised",
     "Setting",
     "Shortlist",
@@ -130,6 +138,7 @@ __all__ = [
     "SubwordRegularization",
     "Teacher",
     "Text",
+    "TextNoise",
     "TextTeacher",
     "Tokenizer",
     "Train",

@@ -8,13 +8,15 @@ from typing import Annotated, Literal, get_args
 from pydantic import Field, ValidationError, model_validator
 
 from kdmt.choices import BestMetric, FeatureName, MbrUtility, ScoreMetric, names
+from kdmt.config.augment import TextNoise, check_text
+from kdmt.config.back_translation import BackTranslation
 from kdmt.config.distill import Distill, ScorerScores
 from kdmt.config.knowledge import Knowledge
 from kdmt.config.messages import describe_problems
 from kdmt.config.prepare import Clean, Prepare
 from kdmt.config.score import Score
 from kdmt.config.scorers import Scorer
-from kdmt.config.section import LanguageCode, Section, changed
+from kdmt.config.section import LanguageCode, Section, changed, later
 from kdmt.config.student import Student, setting_path
 from kdmt.config.training import Teacher
 from kdmt.languages import Direction, moses_language, parse_language, same_language, script_of, writes_spaces
@@ -39,6 +41,9 @@ class Pipeline(Section):
         description="Target language as a BCP 47 tag or ISO 639 code (de, zh-Hans), used in file names as it is written"
     )
     prepare: Prepare = Field(description="Prepare stage: corpora, cleaning, tokenizer, vocabulary")
+    back_translation: BackTranslation | None = later(
+        None, description="Back-translation, for the training set 'back_translated'; null for none"
+    )
     teacher: Teacher = Field(Teacher(), description="Teacher stage")
     distill: Distill = Field(Distill(), description="Distill stage: translation of the training set by the teacher")
     knowledge: Knowledge = Field(
@@ -187,11 +192,36 @@ class Pipeline(Section):
         return self
 
     @model_validator(mode="after")
+    def _evaluators(self) -> Pipeline:
+        for name in self.students:
+            for number, (path, student) in enumerate(self.trainings_of(name)):
+                chosen = student.selective
+                if chosen is None or chosen.evaluator is not None:
+                    continue
+                if number == 0 and student.train.init_from is None:
+                    raise ValueError(
+                        f"'{path}.selective.evaluator': a model that was trained on distilled data is needed: name its "
+                        f"checkpoint, or let the training begin from it ('stages' or 'train.init_from')"
+                    )
+        return self
+
+    @model_validator(mode="after")
     def _monolingual(self) -> Pipeline:
         for path, student in self.trainings():
             wanted = student.self_supervised is not None and student.self_supervised.monolingual
             if wanted and not self.prepare.monolingual:
                 raise ValueError(f"'{path}.self_supervised.monolingual' needs 'prepare.monolingual'")
+        return self
+
+    @model_validator(mode="after")
+    def _back_translation(self) -> Pipeline:
+        trainings = [(path, each.data_names) for path, each in self.teacher_trainings()]
+        trainings += [(path, each.data_names) for path, each in self.trainings()]
+        reading = [path for path, names in trainings if "back_translated" in names]
+        if reading and self.back_translation is None:
+            raise ValueError(f"'{reading[0]}.data: back_translated' needs 'back_translation'")
+        if self.back_translation is not None and not reading:
+            raise ValueError("'back_translation' has no effect: no teacher or student has 'data: back_translated'")
         return self
 
     @model_validator(mode="after")
@@ -234,9 +264,54 @@ class Pipeline(Section):
         return self
 
     @model_validator(mode="after")
+    def _can_be_augmented(self) -> Pipeline:
+        found: list[tuple[str, TextNoise | None]] = [
+            ("distill.augment", self.distill.augment),
+            *((f"{path}.augment", each.augment) for path, each in self.teacher_trainings()),
+            *((f"{path}.augment", each.augment) for path, each in self.trainings()),
+        ]
+        for path, augment in found:
+            if augment is not None:
+                drawn = [name for name, share in augment.shares().items() if share]
+                check_text(drawn, path, tokenizer=self.prepare.tokenizer.type, case=self._removes_case())
+        return self
+
+    def _removes_case(self) -> str | None:
+        """Return the setting that removes the case of letters in the training text; None if there is none."""
+        if self.prepare.text.lowercase:
+            return "prepare.text.lowercase: true"
+        tokenizer = self.prepare.tokenizer
+        folds = tokenizer.type == "sentencepiece" and tokenizer.normalization_rule.endswith("_cf")
+        return f"prepare.tokenizer.normalization_rule: {tokenizer.normalization_rule}" if folds else None
+
+    @model_validator(mode="after")
+    def _variants(self) -> Pipeline:
+        taken = {name.casefold() for name in self.prepare.test_sets}
+        for name, modifiers in self.score.variants.items():
+            path = f"score.variants.{name}"
+            if not taken:
+                raise ValueError(f"'{path}' has no effect: there is no test set")
+            check_text(modifiers, path, tokenizer=self.prepare.tokenizer.type, case=self._removes_case())
+            for test_set in self.prepare.test_sets:
+                if (made := f"{test_set}.{name}").casefold() in taken:
+                    raise ValueError(f"'{path}': {made!r} is the name of another test set, or of a variant")
+                taken.add(made.casefold())
+        return self
+
+    @model_validator(mode="after")
     def _distills_monolingual(self) -> Pipeline:
         if self.distill.monolingual and not self.prepare.monolingual:
             raise ValueError("'distill.monolingual' needs 'prepare.monolingual'")
+        return self
+
+    @model_validator(mode="after")
+    def _right_to_left(self) -> Pipeline:
+        for path, student in self.trainings() if self.teacher.right_to_left else ():
+            others = student.online is not None or (student.word_kd is not None and student.word_kd.teachers)
+            if not others and (name := student.compares_decoders):
+                raise ValueError(
+                    f"'{path}.{name}': the teacher predicts targets in reversed order ('teacher.right_to_left')"
+                )
         return self
 
     @model_validator(mode="after")

@@ -6,10 +6,22 @@ from typing import Annotated
 
 from pydantic import Field, model_validator
 
-from kdmt.choices import BleuTokenizer, CheckpointName, ScoreMetric
+from kdmt.choices import BleuTokenizer, CheckpointName, ScoreMetric, VariantModifier
 from kdmt.config.search import Decode, NATDecode
 from kdmt.config.section import Section
 from kdmt.languages import missing_extra
+
+
+class Diagnostics(Section):
+    """Settings of the diagnostics of systems in the score stage."""
+
+    train_sentences: int = Field(
+        0,
+        ge=0,
+        description="Number of training sentences that each system translates twice, whole and without their ends, to "
+        "find replicated targets; 0 for none",
+    )
+    examples: int = Field(3, ge=0, description="Maximum number of examples of each problem of each system")
 
 
 class Score(Section):
@@ -38,6 +50,13 @@ class Score(Section):
         description="Metrics of the translations, in the order of the columns; 'ter' is a rate of errors between words "
         "separated by spaces, and lower is better",
     )
+    variants: dict[
+        Annotated[str, Field(pattern=r"^\w[\w+-]*$")], Annotated[list[VariantModifier], Field(min_length=1)]
+    ] = Field(
+        default_factory=dict,
+        description="Changed test sets, which are scored in addition: name -> changes of every sentence; the "
+        "references follow as the targets of training data do ('students.NAME.augment')",
+    )
     spbleu_model: str | None = Field(
         None,
         description="SentencePiece model of the metric 'spbleu', such as that of FLORES-200; it is not downloaded",
@@ -62,6 +81,10 @@ class Score(Section):
         None,
         description="System that significance is tested against: a student or 'teacher'; null for the first student "
         "on raw data",
+    )
+    diagnostics: Diagnostics | None = Field(
+        Diagnostics(),
+        description="Diagnostics of the translations, such as hallucinations and omitted words; null for none",
     )
     bootstrap_samples: int = Field(1000, ge=1, description="Number of samples of the bootstrap test")
     speed_sentences: int = Field(100, ge=1, description="Number of sentences that are timed with a batch size of 1")
@@ -99,4 +122,9 @@ class Score(Section):
             names = getattr(self, name) or []
             if len(set(names)) != len(names):
                 raise ValueError(f"'{name}' holds a name twice")
+        for name, modifiers in self.variants.items():
+            if len(set(modifiers)) != len(modifiers):
+                raise ValueError(f"'variants.{name}' holds a name twice")
+            if {"upper_case", "title_case"} <= set(modifiers):
+                raise ValueError(f"'variants.{name}': 'upper_case' and 'title_case' exclude each other")
         return self

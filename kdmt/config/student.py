@@ -20,13 +20,16 @@ from kdmt.choices import (
     RecipeName,
     TokenSelection,
 )
+from kdmt.config.augment import AUGMENT, AugmentOrRecipe
 from kdmt.config.mixture import Data, names_of, shares_of
 from kdmt.config.nat import NAT
 from kdmt.config.section import SchedulePoint, Section, changed, execution, extend, later
+from kdmt.config.selective import Selective
 from kdmt.config.training import (
     Model,
     StageSettings,
     Train,
+    check_augmented,
     check_initial_weights,
     check_model_of_stages,
     check_packed_model,
@@ -264,13 +267,17 @@ class Student(Section):
         description="Training set: 'raw' references; 'distilled', the teacher's best translations; of its n-best "
         "lists, 'interpolated' (the most similar to the reference), 'mbr' (the most similar to the others), 'reranked' "
         "(the best by several features), 'diverse' (several that differ), 'scored' (the best by 'distill.scores') or "
-        "'nbest' (all, weighted); 'sampled'; 'imported' from another system; 'mixed', raw and distilled. Or a list of "
-        "sets with shares of the pairs of an epoch, such as [{set: distilled, share: 0.7}, {set: raw, share: 0.3}]; an "
-        "epoch uses each pair of the first set once",
+        "'nbest' (all, weighted); 'sampled'; 'imported' from another system; 'back_translated'; 'mixed', raw and "
+        "distilled. Or a list of sets with shares of the pairs of an epoch, such as [{set: distilled, share: 0.7}, "
+        "{set: raw, share: 0.3}]; an epoch uses each pair of the first set once",
     )
     model: Model = Field(Model(), description="Architecture of the student")
+    selective: Selective | None = Field(
+        None, description="References for some lines of a non-autoregressive student's training set; null for none"
+    )
     nat: NAT | None = Field(None, description="Non-autoregressive decoder; null for an autoregressive one")
     train: Train = Field(Train(), description="Training of the student")
+    augment: AugmentOrRecipe | None = Field(None, description=AUGMENT)
     word_kd: WordKD | None = Field(None, description="Word-level distillation; null for none")
     hidden_kd: HiddenKD | None = Field(None, description="Distillation of hidden states; null for none")
     attention_kd: AttentionKD | None = Field(None, description="Distillation of attention; null for none")
@@ -321,6 +328,16 @@ class Student(Section):
         if len(set(self.seeds)) != len(self.seeds):
             raise ValueError("'seeds' holds a number twice")
         check_initial_weights(self.model, self.train)
+        return self
+
+    @model_validator(mode="after")
+    def _selects(self) -> Student:
+        if self.selective is None:
+            return self
+        if self.nat is None:
+            raise ValueError("'selective' is for non-autoregressive students: set 'nat'")
+        if self.data != "distilled":
+            raise ValueError("'selective' chooses between distilled targets and references: it needs 'data: distilled'")
         return self
 
     @model_validator(mode="after")
@@ -405,6 +422,16 @@ class Student(Section):
         return self
 
     @model_validator(mode="after")
+    def _can_be_augmented(self) -> Student:
+        check_augmented(self.augment, self.train)
+        if self.augment is not None and self.word_kd is not None and self.word_kd.source == "cache":
+            raise ValueError(
+                "'augment' cannot have 'word_kd.source: cache', which has the teacher's distributions at the tokens of "
+                "the training set: 'word_kd.source: teacher' runs the teacher on the changed text"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _has_an_alignment(self) -> Student:
         if self.train.guided_alignment is None:
             return self
@@ -465,7 +492,7 @@ class Student(Section):
     @property
     def data_names(self) -> tuple[str, ...]:
         """Return the training sets with folders of their own that the student reads, in the order of their pairs."""
-        return names_of(self.data)
+        return names_of(self.data) if self.selective is None else ("distilled", "raw")
 
     @property
     def shares(self) -> tuple[float, ...] | None:
@@ -476,6 +503,17 @@ class Student(Section):
     def weighted_data(self) -> str | None:
         """Return the name of a training set of the student whose pairs have weights, None if there is none."""
         return next((name for name in self.data_names if TRAINING_SETS[name].has_weights), None)
+
+    @property
+    def compares_decoders(self) -> str | None:
+        """Return a setting that compares the decoder of the student with that of a teacher, None if there is none."""
+        parts = {
+            "word_kd": self.word_kd is not None,
+            "hidden_kd.decoder": self.hidden_kd is not None and self.hidden_kd.decoder != "none",
+            "attention_kd.decoder_self": self.attention_kd is not None and self.attention_kd.decoder_self != "none",
+            "attention_kd.cross": self.attention_kd is not None and self.attention_kd.cross != "none",
+        }
+        return next((name for name, compares in parts.items() if compares), None)
 
     def in_stages(self) -> list[Student]:
         """Return the settings of each stage of the training; those of the student itself if it has no stages."""

@@ -22,9 +22,12 @@ from kdmt.choices import (
     SubwordSide,
     names,
 )
+from kdmt.config.augment import AUGMENT, Augment, AugmentOrRecipe
 from kdmt.config.bounds import largest
+from kdmt.config.mixture import Data, names_of, shares_of
 from kdmt.config.recipes import merge_settings, with_recipe
 from kdmt.config.section import Section, TokenLimit, changed, execution, extend, later
+from kdmt.training_sets import OF_TEACHERS
 
 
 class Model(Section):
@@ -419,6 +422,22 @@ def check_packed_model(model: Model) -> None:
         raise ValueError("'train.packing' needs 'model.attention_dropout: 0'")
 
 
+def check_augmented(augment: Augment | None, train: Train) -> None:
+    """Check that a training can have its augmentation.
+
+    Raises:
+        ValueError: if sentences are packed, or aligned.
+    """
+    if augment is None:
+        return
+    if train.packing:
+        raise ValueError("'augment' cannot be combined with 'train.packing': its sentences may not fit into a row")
+    if train.guided_alignment is not None:
+        raise ValueError(
+            "'augment' cannot be combined with 'train.guided_alignment', whose links are those of the training set"
+        )
+
+
 def check_initial_weights(model: Model, train: Train) -> None:
     """Check that random initial weights are kept.
 
@@ -438,6 +457,7 @@ StageSettings = Annotated[dict[str, Any], WithJsonSchema({"type": "object"})]
 TEACHER_NOT_OF_A_STAGE: Mapping[str, str] = {
     "recipe": "the recipe is that of the teacher",
     "seed": "all stages have the same seed",
+    "right_to_left": "all stages predict targets in the same order",
     "stages": "a stage has no stages",
     "train": "a stage has the settings of 'train' directly, such as 'lr'",
 }
@@ -489,7 +509,7 @@ def settings_of_stage(
     for name in given:
         if name in refused:
             raise ValueError(f"'stages.{number}.{name}': {refused[name]}")
-    not_taken_over = {*refused} - {"recipe", "seed", "seeds", "train"}
+    not_taken_over = {*refused} - {"recipe", "seed", "seeds", "train", "right_to_left"}
     before = {key: value for key, value in own.items() if key not in not_taken_over}
     before["train"] = _train_before(own.get("train", {}), given, number)
     train = {key: value for key, value in given.items() if key in Train.model_fields}
@@ -512,10 +532,20 @@ class Teacher(Section):
     recipe: RecipeName | None = execution(
         None, description="Recipe whose settings apply wherever the file has none; null for the defaults"
     )
+    data: Data = Field(
+        "raw",
+        description="Training set: 'raw' references or 'back_translated' text, or a list of both with shares, as "
+        "'data' of a student",
+    )
     model: Model = Field(Model(), description="Architecture of the teacher")
     train: Train = Field(Train(), description="Training of the teacher")
+    augment: AugmentOrRecipe | None = Field(None, description=AUGMENT)
     seed: int = Field(1, ge=0, description="Seed of the initial weights, of dropout and of the order of batches")
-
+    right_to_left: bool = Field(
+        False,
+        description="Whether the teacher predicts the last word of a target first, as a second model for reranking; "
+        "its translations and scores are those of sentences in their normal order",
+    )
     stages: list[StageSettings] | None = Field(
         None,
         min_length=1,
@@ -538,7 +568,25 @@ class Teacher(Section):
         if self.train.packing:
             check_packed_model(self.model)
         check_initial_weights(self.model, self.train)
+        check_augmented(self.augment, self.train)
+        if self.right_to_left and self.train.guided_alignment is not None:
+            raise ValueError(
+                "'right_to_left' cannot have 'train.guided_alignment', whose links are of the normal order"
+            )
+        for name in self.data_names:
+            if name not in OF_TEACHERS:
+                raise ValueError(f"'data': {name} is not made without the teacher: give {' or '.join(OF_TEACHERS)}")
         return self
+
+    @property
+    def data_names(self) -> tuple[str, ...]:
+        """Return the training sets with folders of their own that the teacher reads, in the order of their pairs."""
+        return names_of(self.data)
+
+    @property
+    def shares(self) -> tuple[float, ...] | None:
+        """Return the share of each training set; None if all pairs of the sets are used in each epoch."""
+        return shares_of(self.data)
 
     @model_validator(mode="after")
     def _has_valid_stages(self) -> Teacher:

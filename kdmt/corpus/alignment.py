@@ -81,7 +81,8 @@ class TranslationTable:
 
     Args:
         pairs: word pairs of the training, whose target ids are less than `num_targets`.
-        floor: probability of a pair of words that never occurred together.
+        floor: probability of a pair of words that never occurred together. If it is 0, a target word that occurred with
+            no word of the source is linked to the empty word.
     """
 
     def __init__(self, pairs: WordPairs, num_targets: int, *, floor: float = 1e-7) -> None:
@@ -110,10 +111,10 @@ class TranslationTable:
             part = _Part(sizes[first:end], place_L.astype(np.int32))
             candidates_J = part.candidates()
             starts_J = np.cumsum(candidates_J) - candidates_J
-            best_J = (
-                _best_links(np.maximum(t_L, self._floor) * part.prior(), candidates_J) if len(codes_L) else starts_J
-            )
-            found += np.split(best_J - starts_J - 1, np.cumsum([size for _, size in sizes[first:end]])[:-1])
+            joint_L = np.maximum(t_L, self._floor) * part.prior()
+            best_J = _best_links(joint_L, candidates_J) if len(codes_L) else starts_J
+            links_J = np.where(joint_L[best_J] > 0, best_J - starts_J - 1, -1)
+            found += np.split(links_J, np.cumsum([size for _, size in sizes[first:end]])[:-1])
         return found
 
 
@@ -126,7 +127,7 @@ class _Part:
 
     def prior(self) -> NDArray[np.float64]:
         """Return the prior probability of each link [L]."""
-        return np.concatenate([_diagonal_prior(src - 1, tgt).ravel() for src, tgt in self.sizes])
+        return np.concatenate([diagonal_prior(src - 1, tgt).ravel() for src, tgt in self.sizes])
 
     def candidates(self) -> NDArray[np.int64]:
         """Return the number of candidate links of each target word [J]."""
@@ -156,7 +157,7 @@ def _pair_codes(src: IntArray, tgt: IntArray, tgt_size: int) -> NDArray[np.int64
 
 
 @lru_cache(maxsize=10_000)
-def _diagonal_prior(src_length: int, tgt_length: int) -> NDArray[np.float64]:
+def diagonal_prior(src_length: int, tgt_length: int) -> NDArray[np.float64]:
     """Return the prior probability of each link, independent of the words [T, 1 + S] (Dyer et al. 2013, equation 1).
 
     The empty word, in column 0, has the probability p0. The rest is divided among the source words in proportion to

@@ -39,7 +39,7 @@ from kdmt.errors import UserError
 from kdmt.files import read_json, read_json_object, read_optional_json, write_json, write_text
 from kdmt.interop.export_folder import record_file
 from kdmt.models.description import FILE as DESCRIPTION_FILE
-from kdmt.models.description import check_size, read_description
+from kdmt.models.description import check_size, is_right_to_left, read_description
 from kdmt.types import EOS, PAD, SPECIALS
 
 MODEL_FILE = "model.bin"
@@ -72,6 +72,7 @@ class ModelFolder:
     tgt_symbols: list[str]  # token of each target id
     vocabulary: list[str]  # token of each column of the model's output
     frame: Frame
+    right_to_left: bool = False
 
     @classmethod
     def open(cls, path: Path, *, shortlist: bool = False) -> ModelFolder:
@@ -100,7 +101,8 @@ class ModelFolder:
             frame = _read_frame(path, model["frame"], vocabulary)
         _check_symbols(path, model, src_symbols, tgt_symbols, vocabulary)
         check_weights(path / MODEL_FILE)
-        return cls(path, limits[0], limits[1], src_symbols, tgt_symbols, vocabulary, frame)
+        reversed_targets = not is_foreign and is_right_to_left(path)
+        return cls(path, limits[0], limits[1], src_symbols, tgt_symbols, vocabulary, frame, reversed_targets)
 
 
 def is_model_folder(path: Path) -> bool:

@@ -11,6 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kdmt.choices import ComputeType as Quantization
+from kdmt.errors import UserError
+from kdmt.models.checkpoint_folder import resolve_checkpoint
+from kdmt.models.description import is_right_to_left
 
 
 @dataclass(frozen=True)
@@ -42,10 +45,24 @@ class Exporter:
     quantizations: tuple[Quantization, ...] = ("float32",)
 
 
+def _check_direction(checkpoint: Path) -> None:
+    """Check that a model does not predict reversed targets, which other programs would not reverse again.
+
+    Raises:
+        UserError: if it does.
+    """
+    if is_right_to_left(resolve_checkpoint(checkpoint)):
+        raise UserError(
+            f"{checkpoint}: predicts targets from right to left: other programs would show its translations reversed; "
+            "use the checkpoint itself"
+        )
+
+
 def _export_ctranslate2(checkpoint: Path, out: Path, options: ExportOptions) -> None:
     from kdmt.config import Decode, checked
     from kdmt.interop import ctranslate2_export
 
+    _check_direction(checkpoint)
     decode = checked(Decode, "export", beam=options.beam, lenpen=options.lenpen)
     ctranslate2_export.export_checkpoint(checkpoint, out, quantization=options.quantization, decode=decode)
 
@@ -53,6 +70,7 @@ def _export_ctranslate2(checkpoint: Path, out: Path, options: ExportOptions) -> 
 def _export_fairseq(checkpoint: Path, out: Path, _: ExportOptions) -> None:
     from kdmt.interop.fairseq import checkpoints
 
+    _check_direction(checkpoint)
     checkpoints.export_checkpoint(checkpoint, out)
 
 

@@ -50,6 +50,7 @@ class TransformerConfig:
     # which it begins each translation; both are invisible to callers
     source_token: int | None = None
     target_token: int | None = None
+    right_to_left: bool = False  # the last word is predicted first, invisibly to callers of engines
 
     def __post_init__(self) -> None:
         for side in ("encoder", "decoder"):
@@ -62,7 +63,10 @@ class TransformerConfig:
             raise UserError("model.share_all_embeddings needs encoder_embed_dim equal to decoder_embed_dim")
 
     def as_dict(self) -> dict[str, Any]:
-        return asdict(self)
+        values = asdict(self)
+        if not self.right_to_left:  # as in descriptions of earlier versions
+            del values["right_to_left"]
+        return values
 
 
 @dataclass(frozen=True, kw_only=True)

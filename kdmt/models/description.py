@@ -32,6 +32,11 @@ def read_description(folder: Path) -> dict[str, Any]:
     return values
 
 
+def is_right_to_left(folder: Path) -> bool:
+    """Return whether a model predicts targets from right to left."""
+    return read_description(folder)["config"].get("right_to_left", False) is True
+
+
 def check_description(values: Mapping[str, Any]) -> None:
     """Check that a model can be built from a description.
 
@@ -49,6 +54,8 @@ def check_description(values: Mapping[str, Any]) -> None:
             raise UserError(f"config.{side}_token: {token} is no token of {size}")
     if family == "nonautoregressive":
         read_config(NATConfig, values.get("nat"), "nat")
+        if config.right_to_left:
+            raise UserError("config.right_to_left: a non-autoregressive model has no order of tokens")
 
 
 def check_size(values: Mapping[str, Any], name: str) -> int:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import html
-import io
 import re
 import statistics
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -11,10 +10,8 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
-from rich.text import Text  # brackets in Text are not interpreted as markup
 
 from kdmt.choices import AgreementMetric
 from kdmt.files import write_text
@@ -26,6 +23,7 @@ from kdmt.score.pareto import Point, pareto_svg
 from kdmt.score.report_notes import NO_NOTES, ReportNotes
 from kdmt.score.score_files import Comparison, Missing, ScoreRow, TakenCheckpoint
 from kdmt.score.significance import mean_and_sd
+from kdmt.score.text_table import draw, make_table
 
 _NARROW = 10  # width of a range whose scores have four decimals
 _NUM_REFERENCES = re.compile(r"\bnrefs:([0-9]{1,4})\b")
@@ -85,15 +83,15 @@ def render_table(
     Raises:
         ValueError: if there are no rows.
     """
-    text = io.StringIO()
-    console = Console(file=text, width=width, color_system=None, force_terminal=False, legacy_windows=False)
-    for table in _tables(rows, comparisons, missing, extra):
-        console.print(_rich_table(table, ascii_only=ascii_only), crop=False)
-        console.print()
-    notes = "\n".join(_notes(rows, comparisons, missing, extra))
-    console.print(notes, soft_wrap=True, markup=False, highlight=False)
-    drawn = _in_ascii(text.getvalue()) if ascii_only else text.getvalue()
-    return "\n".join(line.rstrip() for line in drawn.splitlines()) + "\n"
+
+    def write(console: Console) -> None:
+        for table in _tables(rows, comparisons, missing, extra):
+            console.print(_text_table(table, ascii_only=ascii_only), crop=False)
+            console.print()
+        notes = "\n".join(_notes(rows, comparisons, missing, extra))
+        console.print(notes, soft_wrap=True, markup=False, highlight=False)
+
+    return draw(write, width=width, ascii_only=ascii_only)
 
 
 def write_html(
@@ -104,8 +102,12 @@ def write_html(
     missing: Sequence[Missing] = (),
     extra: ReportNotes = NO_NOTES,
     title: str = "Scores",
+    further_html: str = "",
 ) -> None:
     """Write the tables and signatures of `render_table`, and plots of the main metric against speed, as an HTML page.
+
+    Args:
+        further_html: HTML below the notes, such as the diagnostics.
 
     Raises:
         ValueError: if there are no rows.
@@ -113,7 +115,7 @@ def write_html(
     drawn = [_html_table(table) for table in _tables(rows, comparisons, missing, extra)]
     tables = "\n".join([*drawn, *_pictures(rows)])
     notes = "\n".join(f"<p><code>{html.escape(note)}</code></p>" for note in _notes(rows, comparisons, missing, extra))
-    write_text(path, page_html(title, f"{tables}\n{notes}"))
+    write_text(path, page_html(title, f"{tables}\n{notes}\n{further_html}"))
 
 
 # ------------------------------------------------------------------------------------------------------------ content
@@ -372,26 +374,9 @@ def _checkpoint_note(taken: TakenCheckpoint) -> str:
 # ------------------------------------------------------------------------------------------------------------- layout
 
 
-def _in_ascii(text: str) -> str:
-    """Replace the signs of the tables by ASCII characters; names of systems are not changed."""
-    return text.replace("±", "+/-").replace("–", "-").replace("─", "-")
-
-
-def _rich_table(content: _Table, *, ascii_only: bool) -> Table:
-    lines = content.lines()
-    if ascii_only:  # before the widths of the columns are computed
-        lines = [[_in_ascii(cell) for cell in cells] for cells in lines]
-    # brackets in Text are not interpreted as markup
-    table = Table(title=Text(content.title), title_justify="left", box=SIMPLE_HEAD, show_edge=False, pad_edge=False)
-    for column, cells in zip(content.columns, zip(*lines, strict=True), strict=True):
-        widest = max(len(part) for text in (column.header, *cells) for part in text.split("\n"))
-        if column.is_figure:
-            table.add_column(Text(column.header), justify="right", no_wrap=True, min_width=widest)
-        else:
-            table.add_column(Text(column.header), overflow="fold", min_width=min(widest, 12))
-    for line in lines:
-        table.add_row(*(Text(cell) for cell in line))
-    return table
+def _text_table(content: _Table, *, ascii_only: bool) -> Table:
+    header, figures = [each.header for each in content.columns], [each.is_figure for each in content.columns]
+    return make_table(content.title, header, content.lines(), figures, ascii_only=ascii_only)
 
 
 def _pictures(rows: Sequence[ScoreRow]) -> Iterator[str]:

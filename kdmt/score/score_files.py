@@ -27,14 +27,18 @@ class ReportFiles:
     scores: Path
     significance: Path
     page: Path
+    diagnostics: Path
 
     @classmethod
     def below(cls, folder: Path) -> ReportFiles:
         """Return the paths of the report in the folder of a pipeline."""
-        return cls(folder / "scores.json", folder / "significance.json", folder / "report.html")
+        names = ("scores.json", "significance.json", "report.html", "diagnostics.json")
+        return cls(*(folder / name for name in names))
 
-    def all(self) -> list[Path]:
-        return [self.scores, self.significance, self.page]
+    def existing(self) -> list[Path]:
+        """Return the paths of all files; the diagnostics are left out if there are none."""
+        diagnostics = [self.diagnostics] if self.diagnostics.exists() else []
+        return [self.scores, self.significance, self.page, *diagnostics]
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ addition.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from kdmt.score.metrics import DEFAULT_METRICS, METRICS, MetricScore
 
@@ -22,6 +22,11 @@ class References:
     lowercase: bool = False
     further: Sequence[Sequence[str]] = ()  # further references, each with a line per sentence
     spbleu_model: str | None = None  # path of the SentencePiece model of spBLEU
+
+    def part(self, indices: Sequence[int]) -> References:
+        """Return the references of some of the sentences."""
+        further = [[lines[i] for i in indices] for lines in self.further]
+        return replace(self, references=[self.references[i] for i in indices], further=further)
 
     def score(self, hypotheses: Sequence[str], metrics: Sequence[str]) -> dict[str, MetricScore]:
         """Return the score of hypotheses in the same form for each metric, given by its name."""

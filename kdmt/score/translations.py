@@ -39,6 +39,10 @@ class Translations:
     def __init__(self, folder: Path, earlier: Sequence[Path], lang: str) -> None:
         self.folder, self.earlier, self.lang = folder, earlier, lang
 
+    def within(self, name: str) -> Translations:
+        """Return the decoded texts in the folder `name` inside each of the folders."""
+        return Translations(self.folder / name, [folder / name for folder in self.earlier], self.lang)
+
     def files(self, name: str) -> list[Path]:
         """Return the paths of the text and the record of a decoded test set."""
         return [self.folder / f"{name}.{self.lang}", self.folder / f"{name}.json"]

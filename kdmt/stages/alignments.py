@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
 
+from kdmt.config import setting_path
 from kdmt.errors import UserError
 from kdmt.flow.manifest import Plan, file_input, make_plan, recorded_outputs
 from kdmt.flow.stage import Stage
@@ -35,16 +36,15 @@ def alignment_stages(workspace: Workspace, *, owners: Mapping[str, Stage]) -> di
 
 
 def _wanted(workspace: Workspace) -> Iterator[Alignment]:
-    for _, teacher in workspace.config.teacher_trainings():
-        yield from alignments_of(teacher.train, ("raw",))
-    for path, student in workspace.config.trainings():
-        settings, data = student.train.guided_alignment, student.data_names
-        if settings is not None and settings.file is not None and len(data) > 1:
+    trainings = [(path, each.train, each.data_names) for path, each in workspace.config.teacher_trainings()]
+    trainings += [(path, each.train, each.data_names) for path, each in workspace.config.trainings()]
+    for path, train, data in trainings:
+        if train.guided_alignment is not None and train.guided_alignment.file is not None and len(data) > 1:
             raise UserError(
-                f"'{path}.train.guided_alignment.file' has the links of one training set, the student has "
-                f"{len(data)}: {', '.join(data)}"
+                f"'{setting_path(path, 'train.guided_alignment.file')}' has the links of one training set, and "
+                f"'{path}.data' names {len(data)}: {', '.join(data)}"
             )
-        yield from alignments_of(student.train, data)
+        yield from alignments_of(train, data)
 
 
 def _stage(workspace: Workspace, wanted: Alignment, owner: Stage) -> Stage:

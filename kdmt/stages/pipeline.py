@@ -13,6 +13,7 @@ from kdmt.flow.shards import run_shard
 from kdmt.flow.stage import Stage, require_upstream, run_stage
 from kdmt.objectives.model_checks import check_architectures, untrained_fine_tuning
 from kdmt.stages.alignments import alignment_stages
+from kdmt.stages.back_translation import BACK_TRANSLATED, back_translation_stage
 from kdmt.stages.distill import TextStage, text_stages
 from kdmt.stages.followers import Followers, join_stages
 from kdmt.stages.given_checkpoints import RUN_INPUTS, given_checkpoints
@@ -45,13 +46,16 @@ class Stages:
 def build_stages(workspace: Workspace) -> Stages:
     """Return the stages of a pipeline, each with the stages that it depends on."""
     prepare = prepare_stage(workspace)
-    of_prepared = alignment_stages(workspace, owners={"raw": prepare})
-    teachers = teacher_stages(workspace, prepare, alignments=of_prepared)
+    without_teacher = {"raw": prepare}
+    if workspace.config.back_translation is not None:
+        without_teacher[BACK_TRANSLATED] = back_translation_stage(workspace, prepare)
+    of_prepared = alignment_stages(workspace, owners=without_teacher)
+    teachers = teacher_stages(workspace, prepare, text=without_teacher, alignments=of_prepared)
     teacher = teachers[-1]
     texts = text_stages(workspace, prepare=prepare, teacher=teacher)
     text = {name: made.stage for name, made in texts.items()}
     of_texts = alignment_stages(workspace, owners=text)
-    alignments = of_prepared | of_texts
+    alignments, text = of_prepared | of_texts, without_teacher | text
     knowledge = knowledge_stages(workspace, prepare=prepare, teacher=teacher, text=text)
     students = {
         name: student_stages(
@@ -67,9 +71,9 @@ def build_stages(workspace: Workspace) -> Stages:
     }
     last = {name: {seed: stages[-1] for seed, stages in seeds.items()} for name, seeds in students.items()}
     groups: dict[StageName, list[Stage]] = {
-        "prepare": [prepare, *of_prepared.values()],
+        "prepare": [*without_teacher.values(), *of_prepared.values()],
         "teacher": list(teachers),
-        "distill": [*text.values(), *of_texts.values()],
+        "distill": [*(made.stage for made in texts.values()), *of_texts.values()],
         "knowledge": list(knowledge.values()),
         "student": [stage for seeds in students.values() for stages in seeds.values() for stage in stages],
         "score": [score_stage(workspace, prepare=prepare, teacher=teacher, students=last)],
@@ -92,6 +96,7 @@ def checked_stages(workspace: Workspace) -> Stages:
         *((f"{path}.", [made]) for (path, _), made in zip(of_teacher, stages.groups["teacher"], strict=True)),
         ("distill.teachers.", [made.stage for made in stages.texts.values() if made.shards is not None]),
         ("distill.reverse.", stages.groups["distill"]),
+        ("back_translation.", [stage for stage in stages.groups["prepare"] if stage.name == BACK_TRANSLATED]),
         *(
             (f"{path}.", [of_seed[number] for of_seed in seeds.values()])
             for name, seeds in stages.students.items()

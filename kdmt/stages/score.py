@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -13,11 +14,13 @@ from kdmt.errors import UserError
 from kdmt.flow.manifest import Plan, make_plan, recorded_outputs
 from kdmt.flow.stage import Stage
 from kdmt.models.checkpoint_folder import checkpoint_sha256, resolve_checkpoint, resolve_name
+from kdmt.score.diagnostics_report import diagnostics_text
 from kdmt.score.metrics import DEFAULT_METRICS
 from kdmt.score.report import render_table
 from kdmt.score.report_notes import report_notes
 from kdmt.score.score_files import Missing, ReportFiles, read_comparisons, read_scores
 from kdmt.score.scorers.segments import model_inputs
+from kdmt.score.system_diagnostics import read_diagnostics
 from kdmt.score.systems import System
 from kdmt.stages.measures import bleu_tokenizer
 from kdmt.stages.workspace import Workspace
@@ -121,4 +124,27 @@ def _show(workspace: Workspace) -> None:
     extra = report_notes(workspace.config)
     table = render_table(rows, comparisons, missing=missing, extra=extra, width=width, ascii_only=not shows_unicode())
     workspace.show(printable(table, keep="\n"))
-    workspace.show(printable(f"scores: {reports.scores}   report: {reports.page}   translations: {workspace.score}/"))
+    paths = {"scores": reports.scores, "report": reports.page, "translations": f"{workspace.score}/"}
+    if has_diagnostics(workspace):
+        paths["diagnostics"] = reports.diagnostics
+    workspace.show(printable("   ".join(f"{name}: {path}" for name, path in paths.items())))
+
+
+def has_diagnostics(workspace: Workspace) -> bool:
+    """Return whether the score stage is complete and has written diagnostics."""
+    path = ReportFiles.below(workspace.root).diagnostics
+    return os.path.relpath(path, workspace.score) in recorded_outputs(workspace.score)
+
+
+def show_diagnostics(workspace: Workspace) -> None:
+    """Print the diagnostics of the score stage.
+
+    Raises:
+        UserError: if there are none, or the file is damaged.
+    """
+    path = ReportFiles.below(workspace.root).diagnostics
+    if not has_diagnostics(workspace):
+        raise UserError(f"{path}: not written yet: run 'kdmt score' with score.diagnostics, which is not null")
+    width = shutil.get_terminal_size(fallback=(110, 24)).columns
+    text = diagnostics_text(read_diagnostics(path), width=width, ascii_only=not shows_unicode())
+    workspace.show(printable(text, keep="\n"))

@@ -24,6 +24,7 @@ from kdmt.stages.training_inputs import (
     reads_monolingual,
     scorer_inputs,
     scorer_sections,
+    selective_inputs,
     teaching_inputs,
     training_inputs,
     with_batch_order,
@@ -31,18 +32,22 @@ from kdmt.stages.training_inputs import (
 from kdmt.stages.workspace import Workspace
 
 
-def teacher_stages(workspace: Workspace, prepare: Stage, *, alignments: Mapping[str, Stage]) -> tuple[Stage, ...]:
-    """Return the stages that train the teacher on the raw training data.
+def teacher_stages(
+    workspace: Workspace, prepare: Stage, *, text: Mapping[str, Stage], alignments: Mapping[str, Stage]
+) -> tuple[Stage, ...]:
+    """Return the stages that train the teacher.
 
     There is one, or one for each of the teacher's `stages` in their order; the model of the last one is the teacher.
 
     Args:
+        text: stages that write training sets without the teacher, by name.
         alignments: stages that align training sets, by the names of their folders.
     """
     made: list[Stage] = []
     for job, teacher in _teacher_jobs(workspace):
+        sets = [text[name] for name in job.data if name != "raw"]
         links = [alignments[each.folder_name] for each in job.alignments]
-        made.append(_teacher_stage(workspace, job, teacher, (prepare, *links, *made[-1:])))
+        made.append(_teacher_stage(workspace, job, teacher, (prepare, *sets, *links, *made[-1:])))
     if workspace.config.teacher.stages is not None:
         made[-1] = _as_last(made[-1])
     return tuple(made)
@@ -59,11 +64,14 @@ def _teacher_jobs(workspace: Workspace) -> Iterator[tuple[Job, Teacher]]:
             model=teacher.model,
             train=teacher.train,
             seed=teacher.seed,
-            data=("raw",),
+            data=teacher.data_names,
             path=path,
+            augment=teacher.augment,
             before=before,
             begin_from=teacher.begin_from,
             number=number,
+            right_to_left=teacher.right_to_left,
+            shares=teacher.shares,
         )
         yield job, teacher
         before = job.folder
@@ -137,6 +145,7 @@ def _jobs(workspace: Workspace, name: str, seed: int) -> Iterator[Job]:
             data=student.data_names,
             path=path,
             student=student,
+            augment=student.augment,
             before=before,
             begin_from=student.begin_from,
             number=number,
@@ -152,6 +161,7 @@ def _student_stage(workspace: Workspace, name: str, job: Job, student: Student, 
         inputs |= init_inputs(job)
         inputs |= teaching_inputs(workspace, student) | alignment_inputs(workspace, job.alignments)
         inputs |= scorer_inputs(workspace, job)
+        inputs |= selective_inputs(workspace, student)
         own = f"students.{name}"
         made = make_plan({own: student, **scorer_sections(workspace, job)}, {"seed": job.seed}, inputs)
         # other seeds have other folders, and of other stages only the checkpoint matters, which is an input

@@ -8,7 +8,7 @@ from hashlib import sha256
 from pathlib import Path
 
 from kdmt.choices import CheckpointName
-from kdmt.config import Model, Section, Student, Train
+from kdmt.config import Augment, Model, Section, Selective, Student, Train
 from kdmt.flow.folders import earlier_states
 from kdmt.flow.manifest import Plan, check_status, recorded_outputs, recorded_plan
 from kdmt.models.checkpoint_folder import checkpoint_sha256, resolve_checkpoint, resolve_name
@@ -64,9 +64,11 @@ class Job:
         shares: share of each set in the pairs of an epoch; None to use all pairs in each epoch.
         path: YAML path of its settings.
         student: settings of a student or of one of its stages; None for a teacher.
+        augment: changes of the training text, None for none.
         before: run of the stage before, from whose checkpoint `begin_from` this run begins; None for none.
         begin_from: name of that checkpoint.
         number: number of the stage of a teacher or student, from 1.
+        right_to_left: whether the model predicts reversed targets.
     """
 
     name: str
@@ -77,10 +79,12 @@ class Job:
     data: tuple[str, ...]
     path: str
     student: Student | None = None
+    augment: Augment | None = None
     before: Path | None = None
     begin_from: CheckpointName = "auto"
     number: int = 1
     shares: tuple[float, ...] | None = None
+    right_to_left: bool = False
 
     @property
     def alignments(self) -> list[Alignment]:
@@ -159,6 +163,26 @@ def init_inputs(job: Job) -> dict[str, str]:
         return {}
     name = f"init_from {job.train.init_from}" if job.before is None else job.before.name
     return {name: checkpoint_sha256(first)}
+
+
+def evaluator_checkpoint(job: Job, settings: Selective) -> Path:
+    """Return the checkpoint of the evaluator of selective distillation."""
+    found = job.first_checkpoint if settings.evaluator is None else resolve_checkpoint(Path(settings.evaluator))
+    assert found is not None  # the configuration is checked
+    return found
+
+
+def selective_inputs(workspace: Workspace, student: Student) -> dict[str, str]:
+    """Return the inputs of selective distillation in addition to the training sets, with checksums."""
+    if student.selective is None:
+        return {}
+    distilled = workspace.training_set("distilled")
+    recorded = recorded_outputs(distilled)
+    inputs = {f"{distilled.name}/{name}": recorded[name] for name in ("rejected", "sentences.npy")}
+    if student.selective.evaluator is not None:
+        evaluator = student.selective.evaluator
+        inputs[f"evaluator {evaluator}"] = checkpoint_sha256(resolve_checkpoint(Path(evaluator)))
+    return inputs
 
 
 def teaching_inputs(workspace: Workspace, student: Student) -> dict[str, str]:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import asdict, fields
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +13,7 @@ import torch
 from kdmt.checksum import verify_checkpoint
 from kdmt.choices import CHECKPOINT_PREFERENCE
 from kdmt.config import NAT, Decode, Student, setting_path
+from kdmt.corpus.augmentation import Augmentation
 from kdmt.corpus.batching import ParallelData, join_data, open_parallel, open_split
 from kdmt.corpus.binarize import data_prefix
 from kdmt.corpus.codec import TextCodec, check_vocabulary
@@ -30,7 +31,9 @@ from kdmt.models.build import build_nonautoregressive, build_transformer, count_
 from kdmt.models.checkpoint import TrainingState, load_model, load_state, load_weights
 from kdmt.models.checkpoint_choice import CHOSEN
 from kdmt.models.checkpoint_folder import resolve_checkpoint
+from kdmt.models.description import is_right_to_left
 from kdmt.models.initialise import copy_from_teacher
+from kdmt.models.nonautoregressive import NATransformer
 from kdmt.models.transformer import Transformer
 from kdmt.objectives.build import build_objective
 from kdmt.objectives.model_checks import check_inside, check_positions, learns_from_cache, learns_from_running
@@ -39,8 +42,9 @@ from kdmt.objectives.positional import SomeHidden
 from kdmt.ranks import Ranks, interleave
 from kdmt.runtime import pick_device, use_threads
 from kdmt.score.bleu_tokenizer import require_packages
-from kdmt.stages.measures import tokenizer_note, words_tokenizer
+from kdmt.stages.measures import spaced_sides, tokenizer_note, words_tokenizer
 from kdmt.stages.references import score_words
+from kdmt.stages.selective_work import load_evaluator, measure, open_selection
 from kdmt.stages.training_inputs import (
     LINKS,
     Job,
@@ -57,6 +61,7 @@ from kdmt.train.arithmetic import choose_threads
 from kdmt.train.data import BinarizedData, MonolingualText
 from kdmt.train.loop import Trainer
 from kdmt.train.run_log import Progress
+from kdmt.train.target_selection import TargetSelection
 from kdmt.train.validation import validation_loss, visible_nll
 from kdmt.training_sets import WEIGHTS
 
@@ -70,6 +75,7 @@ def train(workspace: Workspace, job: Job, plan: Plan | None) -> None:
     codec = TextCodec.load(workspace.prepare)
     knowledge = _knowledge(workspace, job.student)
     data = _training_data(workspace, job, codec, knowledge)
+    evaluator = None if data.selection is None else _evaluator(workspace, job)
     model, init_state = _build_model(workspace, job, codec)
     objective = _objective(workspace, job, model, knowledge)
     scorer = ValidationScorer.of(workspace, job, codec)
@@ -86,6 +92,9 @@ def train(workspace: Workspace, job: Job, plan: Plan | None) -> None:
         f"{count_parameters(model):,} parameters, {_describe(data)}, {num_batches:,} batches an epoch, {device} with "
         f"{threads} threads{f', {ranks.world} ranks' if ranks.world > 1 else ''}"
     )
+    if data.selection is not None and evaluator is not None:
+        measure(job.folder, evaluator, data.selection, data.data, device=device, ranks=ranks, progress=progress)
+        del evaluator  # and its memory on the device
     trainer = Trainer(
         objective=objective,
         data=data,
@@ -131,17 +140,36 @@ def _describe(data: BinarizedData) -> str:
 def _training_data(
     workspace: Workspace, job: Job, codec: TextCodec, knowledge: KnowledgeSource | None
 ) -> BinarizedData:
+    sets = [_open_data(workspace, name, "train") for name in job.data]
+    data = join_data(sets)
     return BinarizedData(
-        join_data([_open_data(workspace, name, "train") for name in job.data]),
+        data,
         job.train,
         seed=job.seed,
         knowledge=knowledge,
         monolingual=_monolingual(workspace, job),
         weights=_weights(workspace, job),
         sampling=_sampling(job, codec),
+        augmentation=_augmentation(workspace, job, codec, data),
         links=_links(workspace, job),
         shares=job.shares,
+        right_to_left=job.right_to_left,
+        selection=None if job.student is None else _selection(workspace, job.student, sets),
     )
+
+
+def _selection(workspace: Workspace, student: Student, sets: Sequence[ParallelData]) -> TargetSelection | None:
+    if student.selective is None:
+        return None
+    distilled, raw = sets
+    limit = student.train.max_target_tokens
+    return open_selection(workspace, student.selective, distilled, raw, max_target_tokens=limit)
+
+
+def _evaluator(workspace: Workspace, job: Job) -> NATransformer:
+    assert job.student is not None
+    assert job.student.selective is not None
+    return load_evaluator(workspace, job, job.student.selective)
 
 
 def _sampling(job: Job, codec: TextCodec) -> SubwordSampling | None:
@@ -153,16 +181,43 @@ def _sampling(job: Job, codec: TextCodec) -> SubwordSampling | None:
     settings = job.train.subword_regularization
     if settings is None:
         return None
-    config = architecture(job.model.arch, job.model.overrides())
-    limits = (
-        min(job.train.max_source_tokens or config.max_source_positions, config.max_source_positions),
-        min(job.train.max_target_tokens or config.max_target_positions, config.max_target_positions),
-    )
     try:
-        return SubwordSampling.of(codec, settings, seed=job.seed, max_tokens=limits)
+        return SubwordSampling.of(codec, settings, seed=job.seed, max_tokens=_token_limits(job))
     except UserError as error:
         path = setting_path(job.path, "train.subword_regularization")
         raise UserError(f"'{path}': {error}") from None
+
+
+def _augmentation(workspace: Workspace, job: Job, codec: TextCodec, data: ParallelData) -> Augmentation | None:
+    """Return the changes of the training text, if the settings request them.
+
+    Raises:
+        UserError: if the vocabulary does not have the characters for them.
+    """
+    if job.augment is None:
+        return None
+    source, target = (min(limit, job.train.max_tokens) for limit in _token_limits(job))
+    try:
+        return Augmentation.of(
+            codec,
+            job.augment,
+            data,
+            seed=job.seed,
+            spaced=spaced_sides(workspace),
+            tags=[corpus.tag for corpus in workspace.config.prepare.train if corpus.tag is not None],
+            max_tokens=(source, target),
+        )
+    except UserError as error:
+        raise UserError(f"'{setting_path(job.path, 'augment')}': {error}") from None
+
+
+def _token_limits(job: Job) -> tuple[int, int]:
+    """Return the maximum number of tokens of a source and of a target."""
+    config = architecture(job.model.arch, job.model.overrides())
+    return (
+        min(job.train.max_source_tokens or config.max_source_positions, config.max_source_positions),
+        min(job.train.max_target_tokens or config.max_target_positions, config.max_target_positions),
+    )
 
 
 def _open_data(workspace: Workspace, name: str, split: str) -> ParallelData:
@@ -216,7 +271,7 @@ def _knowledge(workspace: Workspace, student: Student | None) -> KnowledgeSource
 def _build_model(workspace: Workspace, job: Job, codec: TextCodec) -> tuple[Transformer, TrainingState | None]:
     """Return a model with its initial weights, and the optimiser state to start from, if any."""
     torch.manual_seed(job.seed)
-    config = architecture(job.model.arch, job.model.overrides())
+    config = replace(architecture(job.model.arch, job.model.overrides()), right_to_left=job.right_to_left)
     sizes = {"src_vocab_size": len(codec.src_dictionary), "tgt_vocab_size": len(codec.tgt_dictionary)}
     model: Transformer
     if job.student is not None and job.student.nat is not None:
@@ -230,6 +285,11 @@ def _build_model(workspace: Workspace, job: Job, codec: TextCodec) -> tuple[Tran
         return model, None
     verify_checkpoint(folder)
     check_vocabulary(folder, workspace.prepare, workspace.direction)
+    if is_right_to_left(folder) != job.right_to_left:
+        order = "left to right" if job.right_to_left else "right to left"
+        raise UserError(
+            f"{folder}: the model predicts targets from {order}; the model that begins from it ({job.path}) does not"
+        )
     try:
         load_weights(model, folder)
     except UserError as error:
@@ -286,6 +346,11 @@ def _load_teachers(workspace: Workspace, job: Job, model: Transformer) -> list[T
     for folder in teacher_checkpoints(workspace, student):
         check_vocabulary(folder, workspace.prepare, workspace.direction)
         teachers.append(load_model(folder))
+        if teachers[-1].config.right_to_left and student.compares_decoders:
+            raise UserError(
+                f"{folder}: the model predicts targets from right to left: {job.path}.{student.compares_decoders} "
+                "compares predictions of one order"
+            )
         check_positions(job.path, student, model.config, teachers[-1].config)
     check_inside(job.path, student, model.config, teachers[0].config)
     return teachers
@@ -323,7 +388,8 @@ def _validator(
     The validation set is that of the raw data, even if the training data is distilled.
     """
     try:
-        valid = BinarizedData(_open_data(workspace, "raw", "valid"), job.train, seed=0)
+        pairs = _open_data(workspace, "raw", "valid")
+        valid = BinarizedData(pairs, job.train, seed=0, right_to_left=job.right_to_left)
     except UserError as error:
         raise UserError(f"validation set: {error}") from None
     batches = valid.batches()

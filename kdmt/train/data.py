@@ -14,10 +14,13 @@ import numpy as np
 import torch
 
 from kdmt.config import Train
+from kdmt.corpus.augmentation import Augmentation
 from kdmt.corpus.batching import (
     Batch,
+    Change,
     Extras,
     ParallelData,
+    Side,
     collate,
     collate_packed,
     epoch_order,
@@ -26,11 +29,13 @@ from kdmt.corpus.batching import (
 )
 from kdmt.corpus.knowledge_cache import KnowledgeSource
 from kdmt.corpus.packing import PackingShape
+from kdmt.corpus.right_to_left import reversing
 from kdmt.corpus.subword_sampling import SubwordSampling
 from kdmt.corpus.word_links import LinkSource
 from kdmt.errors import UserError
 from kdmt.ranks import Ranks
 from kdmt.train.mixture import Mixture
+from kdmt.train.target_selection import TargetSelection
 from kdmt.types import PAD
 
 _COMPILED_MULTIPLE = 8  # lengths are padded to multiples of it, so that a compiled model sees few different shapes
@@ -47,7 +52,11 @@ class BinarizedData:
         weights: float32 [pairs], weight of each pair.
         links: alignment of the pairs, which is added to each batch.
         sampling: draws other subwords for the sentences of a batch, whose size is planned by those of the data-bin.
+        augmentation: changes the text of some pairs of a batch before.
         shares: share of each data-bin in the pairs of an epoch; None to use all pairs in each epoch.
+        selection: choice between two targets of each pair of the first data-bin, by which batches are then planned and
+            loaded; the other pairs are second targets.
+        right_to_left: whether targets are reversed, see `kdmt.corpus.right_to_left`.
 
     Attributes:
         num_left_out: number of pairs over the size limits.
@@ -67,15 +76,25 @@ class BinarizedData:
         monolingual: MonolingualText | None = None,
         weights: np.ndarray | None = None,
         sampling: SubwordSampling | None = None,
+        augmentation: Augmentation | None = None,
         links: LinkSource | None = None,
         shares: Sequence[float] | None = None,
+        right_to_left: bool = False,
+        selection: TargetSelection | None = None,
     ) -> None:
         self.data, self.settings, self.seed, self.knowledge = data, settings, seed, knowledge
         self.monolingual, self.weights, self.sampling, self.links = monolingual, weights, sampling, links
+        self.augmentation = augmentation
+        self.right_to_left, self.selection = right_to_left, selection
+        # of the pairs that batches are made of
+        self.src_sizes, self.tgt_sizes = data.src_sizes, data.tgt_sizes
+        if selection is not None and data.tgt_sizes is not None:
+            self.src_sizes = data.src_sizes[: len(selection.second)]
+            self.tgt_sizes = selection.longest_sizes(data.tgt_sizes)
         self.order = 1
         self.kept, self.num_left_out = filter_by_size(
-            data.src_sizes,
-            data.tgt_sizes,
+            self.src_sizes,
+            self.tgt_sizes,
             max_source_tokens=settings.max_source_tokens,
             max_target_tokens=settings.max_target_tokens,
         )
@@ -93,8 +112,8 @@ class BinarizedData:
     def batches(self, epoch: int = 0) -> list[np.ndarray]:
         """Return the batches of an epoch from the shortest to the longest."""
         return make_batches(
-            self.data.src_sizes,
-            self.data.tgt_sizes,
+            self.src_sizes,
+            self.tgt_sizes,
             indices=self.kept if self.mixture is None else self.mixture.pairs(max(epoch, 1), order=self.order),
             max_tokens=self.settings.max_tokens,
             seed=self.seed,
@@ -113,21 +132,57 @@ class BinarizedData:
         return parts
 
     def _packing_shape(self) -> PackingShape:
-        assert self.data.tgt_sizes is not None
-        longer = np.maximum(self.data.src_sizes, self.data.tgt_sizes)
+        assert self.tgt_sizes is not None
+        longer = np.maximum(self.src_sizes, self.tgt_sizes)
         return PackingShape.of(longer[self.kept], self.settings.max_tokens)
 
-    def load(self, indices: np.ndarray, epoch: int = 0) -> Batch:
-        """Return the batch of these pairs, with the subwords drawn for an epoch if there is `sampling`."""
-        if self.packing is None:
-            multiple = _length_multiple(self.settings)
-            if self.sampling is None:
-                batch = collate(indices, self.data, length_multiple=multiple)
-            else:
-                change = partial(self.sampling.sample, epoch=epoch)
-                batch = collate(indices, self.data, length_multiple=multiple, change=change)
-        else:
-            batch = collate_packed(indices, self.data, self.packing)
+    @property
+    def num_parts(self) -> int:
+        """Number of parts in which a batch of several pairs is loaded.
+
+        There are two if augmentation makes some pairs much longer, so that the others are not padded to their length.
+        """
+        lengthens = self.augmentation is not None and self.augmentation.lengthens
+        return 2 if lengthens and self.monolingual is None else 1
+
+    def load(self, indices: np.ndarray, epoch: int = 0, update: int = 0) -> Batch:
+        """Return the batch of these pairs.
+
+        Args:
+            epoch: epoch for which text and subwords are drawn if there is `augmentation` or `sampling`.
+            update: number of updates done, for which targets are chosen if there is a `selection`.
+        """
+        indices = self._chosen(indices, update)
+        if self.packing is not None:
+            batch = collate_packed(indices, self.data, self.packing, change=self._change(epoch))
+            return self._with_extras(batch, indices)
+        return self._collate(indices, self._augmented(indices, epoch), epoch)
+
+    def load_parts(self, indices: np.ndarray, epoch: int = 0, update: int = 0) -> list[Batch]:
+        """Return the batch of these pairs in `num_parts` parts; in one part if it has one pair."""
+        if self.num_parts == 1 or len(indices) == 1:
+            return [self.load(indices, epoch, update)]
+        indices = self._chosen(indices, update)
+        sides = self._augmented(indices, epoch)
+        assert sides is not None
+        return [
+            self._collate(indices[rows], (_rows_of(sides[0], rows), _rows_of(sides[1], rows)), epoch)
+            for rows in split_by_length(np.maximum(sides[0][1], sides[1][1]))
+        ]
+
+    def _chosen(self, indices: np.ndarray, update: int) -> np.ndarray:
+        return indices if self.selection is None else self.selection.choose(indices, update)
+
+    def _augmented(self, indices: np.ndarray, epoch: int) -> tuple[Side, Side] | None:
+        return None if self.augmentation is None else self.augmentation.apply(self.data, indices, epoch)
+
+    def _collate(self, indices: np.ndarray, sides: tuple[Side, Side] | None, epoch: int) -> Batch:
+        multiple, change = _length_multiple(self.settings), self._change(epoch)
+        return self._with_extras(
+            collate(indices, self.data, length_multiple=multiple, sides=sides, change=change), indices
+        )
+
+    def _with_extras(self, batch: Batch, indices: np.ndarray) -> Batch:
         extras = Extras(
             knowledge=None if self.knowledge is None else self.knowledge.load(indices),
             monolingual_BS=None if self.monolingual is None else self.monolingual.batch_for(indices),
@@ -138,11 +193,16 @@ class BinarizedData:
             extras = self._weighted(extras, weights, self._target_sizes(indices, batch))
         return replace(batch, extras=extras)
 
+    def _change(self, epoch: int) -> Change | None:
+        """Return the function that changes the tokens of a batch, None if they are those of the data-bin."""
+        sample = None if self.sampling is None else partial(self.sampling.sample, epoch=epoch)
+        return reversing(sample) if self.right_to_left else sample
+
     def _weights_of(self, indices: np.ndarray) -> np.ndarray | None:
         return None if self.weights is None else self.weights[indices]
 
     def _target_sizes(self, indices: np.ndarray, batch: Batch) -> np.ndarray:
-        if self.sampling is not None:
+        if self.sampling is not None or self.augmentation is not None:
             return batch.targets[1].ne(PAD).sum(dim=1).numpy()
         assert self.data.tgt_sizes is not None
         return self.data.tgt_sizes[indices]
@@ -174,6 +234,31 @@ class MonolingualText:
         return collate(self.batches[place], self.data, length_multiple=_length_multiple(self.settings)).src_tokens_BS
 
 
+def split_by_length(sizes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Divide sentences into shorter and longer ones, so that both parts together have the least padding.
+
+    Args:
+        sizes: number of tokens of each sentence [B], with B at least 2.
+
+    Returns:
+        Indices of the sentences of each part, ascending.
+    """
+    order = np.argsort(sizes, kind="stable")
+    ordered = sizes[order].astype(np.int64)
+    counts = np.arange(1, len(sizes))
+    cost = counts * ordered[:-1] + (len(sizes) - counts) * ordered[-1]
+    first = int(cost.argmin()) + 1
+    return np.sort(order[:first]), np.sort(order[first:])
+
+
+def _rows_of(side: Side, rows: np.ndarray) -> Side:
+    """Return the sentences of a side with the given indices."""
+    tokens, sizes = side
+    mask = np.zeros(len(sizes), dtype=bool)
+    mask[rows] = True
+    return tokens[np.repeat(mask, sizes)], sizes[rows]
+
+
 def _length_multiple(settings: Train) -> int:
     return _COMPILED_MULTIPLE if settings.compile else 1
 
@@ -184,11 +269,16 @@ Item = TypeVar("Item")
 
 
 class TrainingData(Protocol):
-    """Micro-batches of an epoch, whose order and content depend on (seed, epoch) alone."""
+    """Micro-batches of an epoch. Their order depends on (seed, epoch) alone, their content also on the update."""
 
     def epoch(self, epoch: int) -> Sequence[np.ndarray]: ...
 
-    def load(self, indices: np.ndarray, epoch: int = 0) -> Batch: ...
+    @property
+    def num_parts(self) -> int: ...
+
+    def load(self, indices: np.ndarray, epoch: int = 0, update: int = 0) -> Batch: ...
+
+    def load_parts(self, indices: np.ndarray, epoch: int = 0, update: int = 0) -> list[Batch]: ...
 
 
 @dataclass(frozen=True)
@@ -206,23 +296,36 @@ class Step:
 
 
 def steps(
-    data: TrainingData, *, epoch: int, done: int, update_freq: int, ranks: Ranks, pin_memory: bool = False
+    data: TrainingData,
+    *,
+    epoch: int,
+    done: int,
+    update_freq: int,
+    ranks: Ranks,
+    update: int = 0,
+    pin_memory: bool = False,
 ) -> Iterator[Step]:
     """Yield the updates from a position in an epoch on, without end.
 
     An update takes the next `update_freq` * n micro-batches for n ranks, fewer at the end of an epoch. Rank r takes
     those whose number modulo n is r, so that n ranks are equivalent to one rank with an `update_freq` n times as large.
+
+    Args:
+        update: number of updates done.
     """
     while True:
         batches = data.epoch(epoch)
         for start in range(done, len(batches), update_freq * ranks.world):
             group = batches[start : start + update_freq * ranks.world]
             own = list(group[ranks.rank :: ranks.world])
-            idle = -(-len(group) // ranks.world) - len(own)
-            loaded = [data.load(indices, epoch) for indices in own + [group[0]] * idle]
+            loaded = [part for indices in own for part in data.load_parts(indices, epoch, update)]
+            # a rank without a part of a batch of one pair, and one without a batch, repeat one
+            idle = -(-len(group) // ranks.world) * data.num_parts - len(loaded) if ranks.world > 1 else 0
+            loaded += [data.load(group[0], epoch, update) for _ in range(idle)]
             if pin_memory:
                 loaded = [batch.pin_memory() for batch in loaded]
             yield Step(epoch, start + len(group), loaded, idle)
+            update += 1
         epoch, done = epoch + 1, 0
 
 

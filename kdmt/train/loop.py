@@ -159,6 +159,7 @@ class Trainer:
             done=place.batch,
             update_freq=self.settings.update_freq,
             ranks=self.ranks,
+            update=place.update,
             pin_memory=self.device.type == "cuda",
         )
         prefetched = Prefetched(stream, depth=_STEPS_AHEAD)

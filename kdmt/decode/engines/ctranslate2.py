@@ -55,6 +55,7 @@ import numpy as np
 
 from kdmt.config import Decode
 from kdmt.corpus.indexed import without_padding
+from kdmt.corpus.right_to_left import reverse_hypotheses, reverse_targets
 from kdmt.decode.engines.ctranslate2_devices import (
     MemoryLimit,
     batches_in_flight,
@@ -191,6 +192,7 @@ class CTranslate2Engine:
         model = ModelFolder.open(folder, shortlist=shortlist)
         self.max_source_positions, self.max_target_positions = model.max_source_positions, model.max_target_positions
         self._folder, self._shortlist, self._frame = folder, shortlist, model.frame
+        self.right_to_left = model.right_to_left
         self._src_symbols, self._tgt_symbols, self._columns = model.src_symbols, model.tgt_symbols, model.vocabulary
         self._tgt_ids = {symbol: index for index, symbol in enumerate(self._tgt_symbols)}
         self._column_of = {symbol: column for column, symbol in enumerate(self._columns)}
@@ -219,10 +221,11 @@ class CTranslate2Engine:
         found = self._decode_indices(given, indices, progress)
         if len(indices) < len(sources):
             progress(len(sources) - len(indices))
-        return [
+        ranked = [
             self._ranked(found[index], settings) if index in found else [Hypothesis((), 0.0)]
             for index in range(len(sources))
         ]
+        return reverse_hypotheses(ranked) if self.right_to_left else ranked
 
     def _decode_indices(
         self, given: _Given, indices: list[int], progress: Callable[[int], None]
@@ -313,7 +316,7 @@ class CTranslate2Engine:
             drawn = self._draw_and_score(translator, given, indices, sampling, samples, progress)
         if len(indices) < len(sources):
             progress(len(sources) - len(indices))
-        return [
+        found = [
             [
                 Hypothesis(self._read(tokens), normalized_score(sum(log_probs), len(log_probs), lenpen), log_probs)
                 for tokens, log_probs in drawn[index]
@@ -322,6 +325,7 @@ class CTranslate2Engine:
             else [Hypothesis((), 0.0)] * samples
             for index in range(len(sources))
         ]
+        return reverse_hypotheses(found) if self.right_to_left else found
 
     def _draw_and_score(
         self,
@@ -658,12 +662,15 @@ class CTranslate2Engine:
             raise ValueError(f"{len(sources)} sources and {len(targets)} targets")
         check_sentences(sources, self.max_source_positions, "source")
         check_sentences(targets, self.max_target_positions, "target")
-        return self._score(
+        if self.right_to_left:
+            targets = reverse_targets(targets)
+        scores = self._score(
             [self._spell(source) for source in sources],
             [[self._tgt_symbols[token] for token in target.tolist()[:-1]] for target in targets],
             max_tokens=max_tokens,
             batch_size=batch_size,
         )
+        return reverse_targets(scores) if self.right_to_left else scores
 
     def _score(
         self,

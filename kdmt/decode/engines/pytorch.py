@@ -17,6 +17,7 @@ from torch import Tensor
 
 from kdmt.config import Decode, Diverse
 from kdmt.corpus.batching import pad_sentences
+from kdmt.corpus.right_to_left import reverse_hypotheses, reverse_targets
 from kdmt.decode.engines.engine import EngineOptions, check_sentences, length_batches, limits_for_rows
 from kdmt.decode.engines.precision import DecodingPrecision, products
 from kdmt.decode.search.beam import Stepper, beam_search
@@ -52,6 +53,9 @@ class TorchEngine:
         others: further models of an ensemble, with the same vocabulary; the probabilities of all models are averaged,
             as in fairseq's ensembles.
         precision: number type of the matrix products of `decode` and `sample`; those of `score_pairs` are not reduced.
+
+    Raises:
+        UserError: if some of the models predict targets from left to right and others from right to left.
     """
 
     def __init__(
@@ -65,6 +69,9 @@ class TorchEngine:
         self.model = model.to(device)
         self.models = [self.model, *(other.to(device) for other in others)]
         self.device, self.precision = torch.device(device), precision
+        self.right_to_left = model.config.right_to_left
+        if any(other.config.right_to_left != self.right_to_left for other in others):
+            raise UserError("models that predict from left to right and from right to left have no common steps")
 
     @property
     def max_source_positions(self) -> int:
@@ -83,7 +90,8 @@ class TorchEngine:
             return self._decode_batch([sources[place] for place in batch], settings)
 
         with products(self.device, self.precision):
-            return decode_in_batches(self.models, sources, settings, search, progress)
+            found = decode_in_batches(self.models, sources, settings, search, progress)
+        return reverse_hypotheses(found) if self.right_to_left else found
 
     def decode_diverse(
         self,
@@ -109,7 +117,8 @@ class TorchEngine:
             )
 
         with products(self.device, self.precision):
-            return decode_in_batches(self.models, sources, settings, search, progress)
+            found = decode_in_batches(self.models, sources, settings, search, progress)
+        return reverse_hypotheses(found) if self.right_to_left else found
 
     def sample(
         self,
@@ -156,7 +165,8 @@ class TorchEngine:
             )
 
         with products(self.device, self.precision):
-            return decode_in_batches(self.models, sources, limits_for_rows(settings, samples), draw, progress)
+            drawn = decode_in_batches(self.models, sources, limits_for_rows(settings, samples), draw, progress)
+        return reverse_hypotheses(drawn) if self.right_to_left else drawn
 
     def _decode_batch(self, sources: list[np.ndarray], settings: Decode) -> list[list[Hypothesis]]:
         max_len_B = self._max_lens(sources, settings)
@@ -196,6 +206,8 @@ class TorchEngine:
             raise ValueError("pairs are scored by one model")
         check_sentences(sources, self.model.config.max_source_positions, "source")
         check_sentences(targets, self.model.config.max_target_positions, "target")
+        if self.right_to_left:
+            targets = reverse_targets(targets)
         scores: list[np.ndarray] = [np.empty(0)] * len(sources)
         lengths = [max(len(source), len(target)) for source, target in zip(sources, targets, strict=True)]
         with _inference(self.models), products(self.device, "float32"):
@@ -207,7 +219,7 @@ class TorchEngine:
                     scores[index] = log_probs_T[: len(targets[index])].copy()
                     if np.isnan(scores[index]).any():
                         raise UserError(f"the model cannot score: the score of pair {index} is NaN: {_WHY}")
-        return scores
+        return reverse_targets(scores) if self.right_to_left else scores
 
     def _score_batch(self, sources: list[np.ndarray], targets: list[np.ndarray]) -> Tensor:
         """Return log-probabilities of the target tokens, arbitrary on padding: [B, T]."""

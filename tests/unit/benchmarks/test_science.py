@@ -6,15 +6,18 @@ import json
 import random
 from pathlib import Path
 
+import bench_science
 import numpy as np
 import pytest
 from sacrebleu.metrics.bleu import BLEU
-from science import metrics
+from sacrebleu.metrics.chrf import CHRF
+from science import measurements, metrics
 from science.bootstrap import Interval, System, contrast_interval
-from science.claims import CLAIMS, Claim, Measure, load_claims
+from science.claims import CLAIMS, Claim, Experiment, Measure, load_claims
 from science.corpora import WRONG, add_wrong_pairs
-from science.measurements import Term
+from science.measurements import METRICS, Term
 
+from kdmt.distill.similarity import chrf_matrix
 from kdmt.toy.grammar import render_source, target_distribution
 from kdmt.toy.meanings import sample_meaning, sample_translation
 
@@ -55,6 +58,36 @@ def test_expected_bleu_is_the_mean_of_the_statistics_over_all_translations() -> 
             for translation, probability in target_distribution(source).items()
         )
         np.testing.assert_allclose(row, by_hand, atol=1e-9)
+
+
+def test_chrf_of_sentences_is_that_of_sacrebleu() -> None:
+    sources, outputs, references = _sample(12, seed=4)
+    chrf = CHRF()
+    found = metrics.chrf_statistics(outputs, references)
+    expected = [chrf.sentence_score(*pair).score for pair in zip(outputs, [[each] for each in references], strict=True)]
+    np.testing.assert_allclose(100 * found[:, 0], expected, atol=1e-9)
+    assert metrics.share_score(found.sum(axis=0)) == pytest.approx(np.mean(expected))
+    for row, source, output in zip(metrics.expected_chrf_statistics(sources, outputs), sources, outputs, strict=True):
+        by_hand = sum(
+            probability * chrf.sentence_score(output, [translation]).score
+            for translation, probability in target_distribution(source).items()
+        )
+        assert row.tolist() == pytest.approx([by_hand / 100, 1])
+
+
+def test_the_utility_of_the_most_probable_translation_is_close_to_the_highest() -> None:
+    """The set-up of claim S8 has this bound for the gain of minimum Bayes risk in its utility."""
+    sources, _, _ = _sample(500, seed=5)
+    probable, best = [], []
+    for source in sources:
+        translations = target_distribution(source)
+        texts, shares = list(translations), np.array(list(translations.values()))
+        probable.append(max(translations, key=translations.__getitem__))
+        best.append(texts[int(np.argmax(chrf_matrix(texts, texts) @ shares))])
+    scores = [
+        metrics.share_score(metrics.expected_chrf_statistics(sources, texts).sum(axis=0)) for texts in (probable, best)
+    ]
+    assert 0.1 <= scores[1] - scores[0] <= 0.5
 
 
 def test_valid_and_mixed_are_exclusive() -> None:
@@ -148,9 +181,60 @@ def test_every_claim_is_complete_and_its_pipelines_have_its_systems() -> None:
                 experiment = claim.experiments[term.experiment]
                 overrides = [f"{key}={json.dumps(value)}" for key, value in experiment.set.items()]
                 pipeline = load_pipeline(repository / experiment.pipeline, overrides)
-                known = {"teacher", "distill", "text.raw", "text.distilled", *pipeline.students}
+                sets = {f"text.{name}" for student in pipeline.students.values() for name in student.data_names}
+                known = {"teacher", "distill", "text.raw", "text.distilled", *sets, *pipeline.students}
                 assert term.system in known, f"{claim.id}: {text}"
                 assert term.test_set in pipeline.prepare.test, f"{claim.id}: {text}"
+
+
+def test_experiments_that_copy_stages_have_the_settings_of_the_run_that_they_copy_from() -> None:
+    """Otherwise the copied stages would be made again, with another teacher for each side of a contrast."""
+    from kdmt.config import load_pipeline
+
+    repository = CLAIMS.parents[2]
+    experiments = [each for claim in load_claims().values() for each in claim.experiments.values()]
+    copying = [each for each in experiments if each.copy_from is not None]
+    assert copying
+    for experiment in copying:
+        overrides = [f"{key}={json.dumps(value)}" for key, value in experiment.set.items()]
+        copy = load_pipeline(repository / experiment.pipeline, overrides)
+        original = load_pipeline(repository / "pipelines" / f"{experiment.copy_from}.yaml")
+        assert copy.name != original.name
+        for section in ("source_lang", "target_lang", "prepare", "teacher"):
+            assert getattr(copy, section) == getattr(original, section)
+        if "distill" in experiment.copy_folders:
+            assert copy.distill.decode == original.distill.decode
+        if "pool" in experiment.copy_folders:
+            assert copy.distill.pool == original.distill.pool
+
+
+def test_an_experiment_refuses_half_of_the_settings_of_a_copy() -> None:
+    with pytest.raises(ValueError, match="'copy_from' and 'copy_folders' need each other"):
+        Experiment(pipeline="p", copy_from="run")
+    with pytest.raises(ValueError, match="'copy_from' and 'copy_folders' need each other"):
+        Experiment(pipeline="p", copy_folders=["prepare"])
+
+
+def test_only_complete_stages_that_the_run_does_not_have_are_copied(tmp_path: Path) -> None:
+    for name, text in (("prepare", "of the other run"), ("teacher", "of the other run"), ("pool", "unfinished")):
+        (tmp_path / "other" / name).mkdir(parents=True)
+        (tmp_path / "other" / name / "file").write_text(text)
+        (tmp_path / "other" / name / ("plan.json" if name == "pool" else "manifest.json")).touch()
+    (tmp_path / "run" / "teacher").mkdir(parents=True)
+    (tmp_path / "run" / "teacher" / "file").write_text("its own")
+    interrupted = tmp_path / "run" / "prepare.copying"
+    interrupted.mkdir()
+    (interrupted / "half").touch()
+    names = ["prepare", "teacher", "pool", "distill"]
+    bench_science.copy_stages(Experiment(pipeline="p", copy_from="other", copy_folders=names), tmp_path / "run")
+    assert {path.relative_to(tmp_path / "run").as_posix() for path in (tmp_path / "run").rglob("file")} == {
+        "prepare/file",
+        "teacher/file",
+    }
+    assert (tmp_path / "run" / "prepare" / "file").read_text() == "of the other run"
+    assert (tmp_path / "run" / "teacher" / "file").read_text() == "its own"
+    assert sorted(path.name for path in (tmp_path / "run").iterdir()) == ["prepare", "teacher"]
+    assert not (tmp_path / "run" / "prepare" / "half").exists()
 
 
 def test_a_claim_refuses_a_measure_of_no_experiment() -> None:
@@ -185,3 +269,46 @@ def test_corpora_hold_what_they_promise(tmp_path: Path, monkeypatch: pytest.Monk
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.*")}
     corpora.write_corpora(tmp_path)
     assert before == {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.*")}
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    """Write the texts of a run on the toy language: two sources with their targets by beam search and by a choice."""
+    source = "Peter helps my brothers."
+    right = translations_of(source)[0]
+    texts = {
+        "prepare/train": ([source, source], [right, right]),
+        "distill/distilled": ([source, source], [right, "Falsch."]),
+        "mbr/distilled": ([source, source, source], [right, right, right]),
+    }
+    for name, sides in texts.items():
+        for language, lines in zip(("en", "de"), sides, strict=True):
+            path = tmp_path / f"{name}.{language}"
+            path.parent.mkdir(exist_ok=True)
+            path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+    (tmp_path / "prepare" / "config.json").write_text(json.dumps({"source_lang": "en", "target_lang": "de"}))
+    return tmp_path
+
+
+@pytest.mark.parametrize(("text", "shares"), [("raw", [1, 1]), ("distilled", [1, 0]), ("mbr", [1, 1, 1])])
+def test_targets_of_training_sets_are_measured_by_line(run: Path, text: str, shares: list[int]) -> None:
+    valid = measurements.measure(Term.parse(f"x:text.{text}"), "valid", [run])
+    assert valid.statistics_SNK.tolist() == [[[share, 1] for share in shares]]
+    utility = measurements.measure(Term.parse(f"x:text.{text}"), "expected_chrf", [run]).statistics_SNK[0, :, 0]
+    assert [int(value > 0.5) for value in utility] == shares
+
+
+def test_lowercased_metrics_ignore_case_alone(run: Path) -> None:
+    (run / "score").mkdir()
+    (run / "scores.json").write_text(
+        json.dumps(
+            [{"system": "small", "seed": 1, "test_set": "test", "search": "beam", "beam": 1, "iterations": None}]
+        )
+    )
+    (run / "prepare" / "test.raw.de").write_text("Ein Hund läuft über Gras.\n", encoding="utf-8")
+    for output, same in (("ein hund läuft über gras.", True), ("ein hund lauft über gras.", False)):
+        (run / "score" / "small.seed_1.test.beam1.de").write_text(f"{output}\n", encoding="utf-8")
+        for metric in ("bleu_lowercased", "chrf_lowercased"):
+            (score,) = measurements.measure(Term.parse("x:small/beam1"), metric, [run]).scores
+            assert (float(score) > 99.9) is same
+            assert "case:lc" in METRICS[metric].signature

@@ -126,3 +126,36 @@ def test_selection_by_loss_does_not_translate_the_validation_set(load: Load) -> 
 def test_guided_alignment_and_moving_average_are_checked(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ValidationError, match=message):
         Train.model_validate(changes)
+
+
+# ------------------------------------------------------------------------------------------ right-to-left teachers
+
+
+def test_all_stages_of_a_teacher_have_its_order(load: Callable[..., Pipeline]) -> None:
+    pipeline = load("teacher.right_to_left=true", "teacher.stages=[{}, {lr: 0.001}]")
+    assert [stage.right_to_left for _, stage in pipeline.teacher_trainings()] == [True, True]
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (["teacher.stages=[{}, {right_to_left: true}]"], "all stages predict targets in the same order"),
+        (["teacher.train.guided_alignment={}"], "'right_to_left' cannot have 'train.guided_alignment'"),
+        (["students.raw.word_kd={}"], "'students.raw.word_kd': the teacher predicts targets in reversed order"),
+        (["students.raw.word_kd={source: cache}"], "'students.raw.word_kd': the teacher"),
+        (["students.raw.hidden_kd={}"], "'students.raw.hidden_kd.decoder': the teacher"),
+        (["students.raw.attention_kd={decoder_self: none}"], "'students.raw.attention_kd.cross': the teacher"),
+    ],
+)
+def test_what_needs_the_normal_order_of_a_teacher_is_refused(
+    problem: Callable[..., str], settings: list[str], message: str
+) -> None:
+    assert message in problem("teacher.right_to_left=true", *settings)
+
+
+@pytest.mark.parametrize(
+    "student",
+    ["{word_kd: {teachers: [x]}}", "{word_kd: {}, online: {kind: ema}}", "{hidden_kd: {decoder: none}}", "{}"],
+)
+def test_students_that_do_not_read_its_distributions_are_allowed(load: Callable[..., Pipeline], student: str) -> None:
+    assert load("teacher.right_to_left=true", f"students.raw={student}").teacher.right_to_left

@@ -121,6 +121,14 @@ def test_a_corpus_without_word_pairs_is_refused(sources: Corpus, targets: Corpus
         train(sources, targets)
 
 
+def test_without_a_floor_unknown_words_are_linked_to_the_empty_word() -> None:
+    pairs = WordPairs(np.array([0, 1, 2]), np.array([5, 5, 3]), np.array([0.1, 0.9, 1.0]), np.array([0, 0, 0]))
+    table = TranslationTable(pairs, 7, floor=0.0)
+    sources, targets = as_arrays([[0, 1, 3], [0], [0, 1]]), as_arrays([[5, 6, 3], [5], []])
+    assert [links.tolist() for links in table.link(sources, targets)] == [[0, -1, -1], [-1], []]
+    assert TranslationTable(pairs, 7).link(sources[:1], targets[:1])[0].tolist()[0] == 0
+
+
 def test_sides_of_different_lengths_are_refused() -> None:
     with pytest.raises(ValueError, match="zip"):
         train([[1], [2]], [[3]])

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from small_transformers import POST_NORM, write_text_processing
 
+from kdmt.corpus.codec import TextCodec
 from kdmt.errors import UserError
 from kdmt.interop import ctranslate2_folder, onnx_folder
 from kdmt.interop.exporters import EXPORTERS, ExportOptions
 from kdmt.interop.fairseq.pickles import is_checkpoint_file
 from kdmt.models.architecture import NATConfig
 from kdmt.models.build import build_nonautoregressive, build_transformer
-from kdmt.models.checkpoint import save_checkpoint
+from kdmt.models.checkpoint import load_model, save_checkpoint
 
 OPENS = {
     "ctranslate2": ctranslate2_folder.is_model_folder,
@@ -37,6 +39,16 @@ def checkpoints(tmp_path: Path) -> dict[str, Path]:
 
 def test_all_exporters_are_tested() -> None:
     assert OPENS.keys() == EXPORTERS.keys()
+
+
+@pytest.mark.parametrize("name", ["ctranslate2", "fairseq"])
+def test_a_right_to_left_model_is_refused(tmp_path: Path, checkpoints: dict[str, Path], name: str) -> None:
+    model = load_model(checkpoints[name])
+    model.config = replace(model.config, right_to_left=True)
+    companions = TextCodec.load(checkpoints[name]).companions(checkpoints[name])
+    save_checkpoint(tmp_path / "reversed", model, companions=companions)
+    with pytest.raises(UserError, match="reversed: predicts targets from right to left"):
+        EXPORTERS[name].export(tmp_path / "reversed", tmp_path / "out", ExportOptions())
 
 
 @pytest.mark.parametrize("name", OPENS)

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from kdmt.errors import UserError
@@ -20,6 +22,9 @@ def test_overrides_change_only_the_given_fields() -> None:
     expected = {**ARCHITECTURES["transformer_iwslt_de_en"].as_dict(), "decoder_layers": 1, "dropout": 0.3}
     assert config.as_dict() == expected
     assert TransformerConfig(**config.as_dict()) == config
+    assert "right_to_left" not in config.as_dict()  # descriptions of earlier versions have no such value
+    turned = replace(config, right_to_left=True)
+    assert TransformerConfig(**turned.as_dict()) == turned
 
 
 @pytest.mark.parametrize(

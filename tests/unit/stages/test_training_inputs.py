@@ -42,7 +42,12 @@ def student(**settings: Any) -> Student:
 def job(*, before: Path | None = None, **settings: Any) -> Job:
     own = student(**settings)
     folder = Path("runs/tiny/students/x/seed_1")
-    return Job("x", folder, own.model, own.train, 1, ("raw",), "students.x", student=own, before=before)
+    return Job(
+        *("x", folder, own.model, own.train, 1, ("raw",), "students.x"),
+        student=own,
+        before=before,
+        begin_from=own.begin_from,
+    )
 
 
 @pytest.mark.usefixtures("finished")

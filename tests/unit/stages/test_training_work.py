@@ -10,12 +10,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from safetensors.numpy import load_file
 from tiny_pipeline import (
     MODEL,
     TEACHER_TRAIN,
     hash_tree,
     kdmt,
+    read_lines,
     run_stages,
     settings,
     to_yaml,
@@ -36,8 +38,16 @@ from training_runs import (
     without_times,
 )
 
-from kdmt.config import Train
+from kdmt.config import Decode, Train
+from kdmt.corpus.codec import TextCodec
+from kdmt.corpus.edit_distance import edit_distances
+from kdmt.decode.engines.translator import Translator
+from kdmt.models.checkpoint import load_model
+from kdmt.models.checkpoint_folder import resolve_checkpoint
 from kdmt.train.schedule import inverse_sqrt
+from kdmt.types import EOS
+
+AUGMENT = "{upper_case: 0.1, title_case: 0.1, no_end_punctuation: 0.2, typos: 0.3, merged: 0.2, noise: 0.1}"
 
 
 @pytest.mark.usefixtures("finished")
@@ -86,6 +96,11 @@ from kdmt.train.schedule import inverse_sqrt
         ("nat={family: dag, upsample: 3, loss: fuzzy_alignment, ngram: 3}", "nll"),
         ("convex={power: 1.0}", "nll"),
         ("train.subword_regularization={alpha: 0.1}", "nll"),
+        (f"augment={AUGMENT}", "nll"),
+        (f"train.subword_regularization={{alpha: 0.1}},augment={AUGMENT}", "nll"),
+        (f"augment={AUGMENT},word_kd={{}}", "word_kd"),
+        (f"augment={AUGMENT},nat={{family: cmlm}}", "length"),
+        (f"augment={AUGMENT},nat={{family: ctc, upsample: 3}}", "nll"),
         ("data=[{set: distilled, share: 0.75}, {set: raw, share: 0.25}]", "nll"),
         ("nat={family: levenshtein},embeddings_from_teacher=true", "deletion"),
         ("nat={family: insertion},attention_kd={decoder_self: none, cross: none}", "attention"),
@@ -112,6 +127,13 @@ def test_objectives_resume_exactly(online: str, term: str) -> None:
 def test_a_mixture_of_training_sets_has_their_shares_weights_and_caches() -> None:
     both = "[{set: %s, share: 0.8}, {set: %s, share: 0.2}]"
     setting = "students.raw.data"
+    cached = ("students.raw.word_kd={source: cache}", f"{setting}={both % ('distilled', 'raw')}")
+    assert kdmt("knowledge", "tiny.yaml", *(part for each in cached for part in ("--set", each))).code == 0
+    assert student("raw", *cached).code == 0
+    shutil.rmtree(TINY / "knowledge" / "raw")
+    refused = student("raw", *cached)
+    assert refused.code == 2
+    assert "knowledge of raw" in refused.err
     losses = {}
     for first, second, *more in (
         ("distilled", "raw"),
@@ -129,13 +151,91 @@ def test_a_mixture_of_training_sets_has_their_shares_weights_and_caches() -> Non
         losses[first, second] = metrics(RAW, "train")[0]["nll"]
         assert "up to date" in student("raw", *sets).err
     assert len(set(losses.values())) == len(losses)
-    cached = ("students.raw.word_kd={source: cache}", f"{setting}={both % ('distilled', 'raw')}")
-    assert kdmt("knowledge", "tiny.yaml", *(part for each in cached for part in ("--set", each))).code == 0
-    assert student("raw", *cached).code == 0
-    shutil.rmtree(TINY / "knowledge" / "raw")
-    refused = student("raw", *cached)
+
+
+@pytest.mark.usefixtures("finished")
+def test_a_right_to_left_teacher_learns_distils_and_scores_sentences_in_their_normal_order() -> None:
+    setting = ("--set", "teacher.right_to_left=true")
+    left_to_right = weights(resolve_checkpoint(TEACHER))
+    assert kdmt("teacher", "tiny.yaml", *setting).code == 0
+    checkpoint = resolve_checkpoint(TEACHER / "average")
+    assert any((left_to_right[name] != value).any() for name, value in weights(checkpoint).items())
+    model, codec = load_model(checkpoint), TextCodec.load(checkpoint)
+
+    def log_prob(source: str, target: str) -> float:
+        """Return the probability of the reversed target, without an engine."""
+        (src,), (tgt,) = codec.encode_source([source]), codec.encode_target([target])
+        words = [*reversed(tgt[:-1].tolist()), EOS]
+        with torch.no_grad():
+            logits = model(torch.tensor([src.tolist()]), torch.tensor([[EOS, *words[:-1]]]))
+        return float(logits.log_softmax(-1)[0, range(len(words)), words].sum())
+
+    sources, references = (read_lines(Path(f"text/train.{side}"))[:12] for side in ("en", "de"))
+    write_lines(Path("a"), sources)
+    write_lines(Path("b"), references)
+    result = kdmt("rescore", checkpoint, "a", "b", "--workers", "1")
+    found = [float(line.split("\t")[0]) for line in result.out.splitlines()]
+    assert found == pytest.approx([log_prob(*pair) for pair in zip(sources, references, strict=True)], abs=1e-3)
+    in_other_order = [" ".join(reversed(line.split())) for line in references]
+    assert sum(found) > sum(map(log_prob, sources, in_other_order))  # it has learnt the normal order
+
+    assert kdmt("distill", "tiny.yaml", *setting).code == 0
+    lines = [line.split("\t") for line in read_lines(TINY / "distill" / "nbest")]
+    distinct = read_lines(TINY / "prepare" / "train.en")
+    places = np.load(TINY / "distill" / "sentences.npy")
+    source_of = {int(place): source for place, source in zip(places, distinct, strict=True)}
+    for number, score, _, failure, words in lines[:10]:
+        if not failure and len(words.split()) > 1:
+            length = len(codec.encode_target([words])[0])
+            assert float(score) * length == pytest.approx(log_prob(source_of[int(number)], words), abs=1e-2)
+    refused = student("raw", "teacher.right_to_left=true", "students.raw.word_kd={}")
     assert refused.code == 2
-    assert "knowledge of raw" in refused.err
+    assert "'students.raw.word_kd': the teacher predicts targets in reversed order" in refused.err
+    other = student("raw", f"students.raw.word_kd={{teachers: [{checkpoint}]}}")
+    assert other.code == 2
+    assert "predicts targets from right to left" in other.err
+    begun = student("raw", f"students.raw.train.init_from={checkpoint}")
+    assert begun.code == 2
+    assert "the model that begins from it (students.raw) does not" in begun.err
+
+
+@pytest.mark.usefixtures("finished")
+def test_selective_distillation_resumes_exactly_with_the_distances_of_the_evaluator() -> None:
+    plain = ("students.raw.nat={family: ctc, upsample: 2}", "students.raw.data=distilled")
+    assert student("raw", *plain).code == 0
+    without = results(RAW)
+    shutil.copytree(resolve_checkpoint(RAW / "last"), "evaluator")
+    schedule = "distilled: [[0, 1.0], [3, 0.0]], max_distance: 100.0"
+    sets = (*plain, f"students.raw.selective={{evaluator: evaluator, {schedule}}}")
+    result = student("raw", *sets)
+    assert result.code == 0, result.err
+    assert "80 of 80 lines have references" in result.err
+    found = np.load(RAW / "selective" / "000000.npy")
+
+    translator = Translator.load(Path("evaluator"), iterations=1)
+    sources, references = (read_lines(TINY / "prepare" / f"train.{side}") for side in ("en", "de"))
+    hypotheses = translator.hypotheses(translator.codec.encode_source(sources), Decode())
+    words = [tokens[:-1].tolist() for tokens in translator.codec.encode_target(references)]
+    distances = edit_distances([nbest[0].tokens for nbest in hypotheses], words)
+    np.testing.assert_allclose(found, distances / [len(each) for each in words], rtol=1e-6)
+
+    straight = results(RAW)
+    assert straight != without
+    assert "up to date" in student("raw", *sets).err
+    stop_after_checkpoint_2()
+    shutil.rmtree(RAW / "selective")
+    assert "going on from checkpoint_2" in student("raw", *sets).err
+    assert results(RAW) == straight
+
+    own = (*plain, f"students.raw.stages=[{{}}, {{selective: {{{schedule}}}}}]")
+    result = student("raw", *own)
+    assert result.code == 0, result.err
+    assert (RAW / "stage_2" / "selective" / "000000.npy").is_file()
+    teacher = (*plain, f"students.raw.selective={{evaluator: {TEACHER}, {schedule}}}")
+    refused = student("raw", *teacher)
+    assert refused.code == 2
+    assert "students.raw.selective.evaluator: " in refused.err
+    assert "is autoregressive" in refused.err
 
 
 @pytest.mark.usefixtures("finished")
@@ -153,6 +253,31 @@ def test_subword_regularization_changes_the_text_of_each_side() -> None:
         assert student("raw", f"{setting}={value}").code == 0
         losses[value] = metrics(RAW, "train")[0]["nll"]
     assert len(set(losses.values())) == len(losses)
+
+
+@pytest.mark.usefixtures("finished")
+def test_augmentation_changes_the_text() -> None:
+    """Each value gives another loss of the first update."""
+    losses = {}
+    for value in ("null", "{merged: 1.0}", "{noise: 1.0}", "{noise: 0.5}"):
+        assert student("raw", f"students.raw.augment={value}").code == 0
+        losses[value] = metrics(RAW, "train")[0]["nll"]
+    assert len(set(losses.values())) == len(losses)
+
+
+@pytest.mark.usefixtures("finished")
+def test_augmentation_changes_the_text_of_the_teacher() -> None:
+    before = metrics(TEACHER, "train")[0]["nll"]
+    result = kdmt("teacher", "tiny.yaml", "--set", "teacher.augment={merged: 1.0}")
+    assert result.code == 0, result.err
+    assert metrics(TEACHER, "train")[0]["nll"] != before
+
+
+@pytest.mark.usefixtures("finished")
+def test_markup_without_characters_in_the_vocabulary_is_refused() -> None:
+    result = student("raw", "students.raw.augment={tags: 0.1}")
+    assert result.code != 0
+    assert "'students.raw.augment': 'tags': the vocabulary has no tokens for <a>: leave it out, or" in result.err
 
 
 @pytest.mark.usefixtures("finished")

@@ -17,12 +17,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kdmt.config import Student
-from kdmt.corpus.batching import Batch, Extras, Knowledge, ParallelData, join_data
+from kdmt.corpus.batching import Batch, Extras, Knowledge, ParallelData, Side, join_data, join_side
 from kdmt.corpus.subword_sampling import Draw, SentenceSampler, SubwordSampling, Word, WordLimits
 from kdmt.errors import UserError
 from kdmt.objectives.build import build_objective
 from kdmt.ranks import Ranks
-from kdmt.train.data import BinarizedData, Prefetched, Step, steps
+from kdmt.train.data import BinarizedData, Prefetched, Step, split_by_length, steps
+from kdmt.train.target_selection import TargetSelection
 from kdmt.types import EOS, PAD
 
 
@@ -72,6 +73,47 @@ def test_a_mixture_with_a_data_bin_without_a_pair_that_fits_is_refused(pairs: Pa
     long = write_pairs(tmp_path, [([5] * 9, [5] * 9)])
     with pytest.raises(UserError, match=r"no pair is within train\.max_source_tokens"):
         BinarizedData(join_data([pairs, long]), train_settings(max_source_tokens=5), seed=1, shares=(0.5, 0.5))
+
+
+def test_targets_are_selected_by_the_update_also_after_a_resume(tmp_path: Path) -> None:
+    rng = np.random.default_rng(3)
+    sources = [rng.integers(4, VOCAB, rng.integers(1, 7)).tolist() for _ in range(40)]
+    for name in ("distilled", "raw"):
+        (tmp_path / name).mkdir()
+    distilled = write_pairs(tmp_path / "distilled", [(source, [5] * len(source)) for source in sources])
+    raw = write_pairs(tmp_path / "raw", [(source, [6] * (len(source) + 1)) for source in sources])
+
+    def data() -> BinarizedData:
+        selection = TargetSelection(np.arange(40, 80), [(0, 1.0), (8, 0.0)], 1.0)
+        selection.use(np.linspace(0, 1, 40, dtype=np.float32))
+        return BinarizedData(join_data([distilled, raw]), train_settings(max_tokens=48), seed=1, selection=selection)
+
+    def taken(stream: Iterator[Step], count: int) -> list[list[list[int]]]:
+        return [step.batches[0].targets[1].tolist() for step in itertools.islice(stream, count)]
+
+    made = data()
+    batches = [made.epoch(epoch) for epoch in (1, 2, 3)]
+    assert sorted(np.concatenate(batches[0])) == list(range(40))
+    straight = taken(steps(made, epoch=1, done=0, update_freq=1, ranks=Ranks()), 12)
+    for update, (batch, targets) in enumerate(zip(itertools.chain(*batches), straight, strict=False)):
+        assert [row[0] for row in targets] == [6 if index < 5 * update else 5 for index in batch.tolist()]
+        assert len(targets) * len(targets[0]) <= 48
+    resumed = taken(steps(data(), epoch=1, done=3, update_freq=1, ranks=Ranks(), update=3), 9)
+    assert resumed == straight[3:]
+
+
+@pytest.mark.parametrize("packing", [False, True])
+def test_targets_of_a_right_to_left_model_are_reversed(pairs: ParallelData, packing: bool) -> None:
+    indices, settings = np.array([3, 11, 4]), train_settings(packing=packing)
+    plain = BinarizedData(pairs, settings, seed=1).load(indices)
+    turned = BinarizedData(pairs, settings, seed=1, right_to_left=True).load(indices)
+    assert torch.equal(turned.src_tokens_BS, plain.src_tokens_BS)
+    sentences = [pairs[index][1].tolist() for index in indices]  # type: ignore[union-attr]
+    expected = [token for each in sentences for token in (*each[-2::-1], EOS)]
+    assert [token for token in turned.targets[1].flatten().tolist() if token != PAD] == expected
+    before = [token for each in sentences for token in (EOS, *each[-2::-1])]
+    assert [token for token in turned.targets[0].flatten().tolist() if token != PAD] == before
+    assert turned.num_tgt_tokens == plain.num_tgt_tokens
 
 
 def test_batches_are_sorted_by_length_within_max_tokens(pairs: ParallelData) -> None:
@@ -227,28 +269,103 @@ def test_subwords_depend_on_the_epoch_and_not_on_ranks_or_the_start(pairs: Paral
     assert not torch.equal(data.load(indices, 1).src_tokens_BS, data.load(indices, 2).src_tokens_BS)
 
 
+class Doubling:
+    """Doubles the target of each pair whose index is a multiple of 7, in odd epochs."""
+
+    lengthens = True
+
+    def apply(self, data: ParallelData, indices: np.ndarray, epoch: int) -> tuple[Side, Side]:
+        source, (tokens, sizes) = (join_side(indices, data, side) for side in range(2))
+        doubled = [
+            np.concatenate([each[:-1], each]) if index % 7 == 0 and epoch % 2 else each
+            for each, index in zip(np.split(tokens, np.cumsum(sizes)[:-1]), indices.tolist(), strict=True)
+        ]
+        return source, (np.concatenate(doubled), np.array([len(each) for each in doubled]))
+
+
+def rows(batches: Sequence[Batch]) -> dict[int, tuple[list[int], list[int], list[int]]]:
+    """Return the tokens of each pair without padding: source, decoder input, target."""
+    found = {}
+    for batch in batches:
+        sides = (batch.src_tokens_BS, *batch.targets)
+        for row, index in enumerate(batch.index_B.tolist()):
+            source, previous, target = ([token for token in side[row].tolist() if token != PAD] for side in sides)
+            found[index] = (source, previous, target)
+    return found
+
+
+def test_augmented_pairs_are_in_batches_of_their_own_length(pairs: ParallelData) -> None:
+    weights = np.linspace(0.5, 2.0, len(pairs), dtype=np.float32)
+    data = BinarizedData(pairs, train_settings(), seed=1, weights=weights, augmentation=Doubling())  # type: ignore[arg-type]
+    plain = BinarizedData(pairs, train_settings(), seed=1, weights=weights)
+    assert (data.num_parts, plain.num_parts) == (2, 1)
+    saved = 0
+    for epoch in (1, 2):
+        assert as_lists(data.epoch(epoch)) == as_lists(plain.epoch(epoch))
+        for indices in data.epoch(epoch):
+            parts, whole = data.load_parts(indices, epoch), data.load(indices, epoch)
+            assert len(parts) == min(2, len(indices))
+            assert rows(parts) == rows([whole])
+            assert sum(part.num_tgt_tokens for part in parts) == whole.num_tgt_tokens
+            weighted = [part.extras.weighted_tokens for part in (*parts, whole)]
+            assert sum(weighted[:-1]) == pytest.approx(weighted[-1])  # type: ignore[arg-type]
+            saved += whole.targets[1].numel() - sum(part.targets[1].numel() for part in parts)
+            before = rows([plain.load(indices, epoch)])
+            for index, (source, previous, target) in rows(parts).items():
+                old = before[index]
+                doubled = index % 7 == 0 and epoch == 1
+                assert (source, target) == (old[0], [*old[2][:-1], *old[2]] if doubled else old[2])
+                assert previous == [EOS, *target[:-1]]
+    assert saved > 0
+
+
+@given(st.lists(st.integers(1, 50), min_size=2, max_size=12))
+def test_a_split_by_length_has_the_least_padding(sizes: list[int]) -> None:
+    """Check against all divisions into two parts that are not empty."""
+
+    def area(part: Sequence[int]) -> int:
+        return len(part) * max(sizes[place] for place in part)
+
+    found = split_by_length(np.array(sizes))
+    assert sorted(np.concatenate(found)) == list(range(len(sizes)))
+    places = range(len(sizes))
+    least = min(
+        area(first) + area([place for place in places if place not in first])
+        for count in range(1, len(sizes))
+        for first in itertools.combinations(places, count)
+    )
+    assert sum(area(part.tolist()) for part in found) == least
+
+
 # ------------------------------------------------------------------------------------------ updates
 
 
 class Numbered:
     """Epochs of `length` micro-batches, each with one pair; its number gives the epoch and the index in it."""
 
-    def __init__(self, length: int) -> None:
-        self.length = length
+    def __init__(self, length: int, num_parts: int = 1) -> None:
+        self.length, self.num_parts = length, num_parts
 
     def epoch(self, epoch: int) -> Sequence[np.ndarray]:
         return [np.array([1000 * epoch + number]) for number in range(self.length)]
 
-    def load(self, indices: np.ndarray, epoch: int = 0) -> Batch:  # noqa: ARG002
+    def load(self, indices: np.ndarray, epoch: int = 0, update: int = 0) -> Batch:  # noqa: ARG002
         tokens = torch.as_tensor(indices)
         return Batch(index_B=tokens, src_tokens_BS=tokens[:, None])
 
+    def load_parts(self, indices: np.ndarray, epoch: int = 0, update: int = 0) -> list[Batch]:
+        """Return the batch `num_parts` times, but once if its number is even, as a batch of one pair has one part."""
+        return [self.load(indices, epoch, update)] * (self.num_parts if indices[0] % 2 else 1)
 
-def take(length: int, count: int, *, world: int, update_freq: int, done: int = 0) -> list[list[Step]]:
+
+def take(
+    length: int, count: int, *, world: int, update_freq: int, done: int = 0, num_parts: int = 1
+) -> list[list[Step]]:
     """Return the first steps of each rank."""
     ranks = [Ranks(rank, world) for rank in range(world)]
+    data = Numbered(length, num_parts)
     return [
-        list(itertools.islice(steps(Numbered(length), epoch=1, done=done, update_freq=update_freq, ranks=each), count))
+        list(itertools.islice(steps(data, epoch=1, done=done, update_freq=update_freq, ranks=each), count))
         for each in ranks
     ]
 
@@ -256,6 +373,19 @@ def take(length: int, count: int, *, world: int, update_freq: int, done: int = 0
 def numbers(step: Step) -> list[int]:
     """Return the numbers of the micro-batches of a step that are not idle."""
     return [int(batch.index_B) for batch in step.batches[: len(step.batches) - step.idle]]
+
+
+@given(st.integers(1, 12), st.integers(1, 4), st.integers(1, 3))
+def test_ranks_have_the_same_number_of_parts(length: int, world: int, update_freq: int) -> None:
+    """Check that each part is in a step once, although some batches have fewer parts."""
+    of_ranks = take(length, 5, world=world, update_freq=update_freq, num_parts=2)
+    whole = take(length, 5, world=world, update_freq=update_freq)
+    for at_once, expected in zip(zip(*of_ranks, strict=True), zip(*whole, strict=True), strict=True):
+        assert len({len(step.batches) for step in at_once}) == 1 or world == 1
+        found = sorted(number for step in at_once for number in numbers(step))
+        assert found == sorted(n for step in expected for n in numbers(step) for _ in range(2 if n % 2 else 1))
+        assert {step.done for step in at_once} == {step.done for step in expected}
+        assert world > 1 or not at_once[0].idle
 
 
 @given(st.integers(1, 12), st.integers(1, 4), st.integers(1, 3), st.integers(0, 12))

@@ -13,7 +13,7 @@ import sys
 import threading
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import chain
 from pathlib import Path
 from types import SimpleNamespace
@@ -656,3 +656,18 @@ def test_int8_is_supported(tmp_path: Path) -> None:
     load(make_model(), tmp_path / "model")
     found = CTranslate2Engine(tmp_path / "model", compute_type="int8", threads=2).decode(SOURCES, settings(beam=2))
     assert all(len(nbest) == 1 for nbest in found)
+
+
+def test_a_right_to_left_model_decodes_and_scores_as_in_pytorch(tmp_path: Path) -> None:
+    model = make_model()
+    model.config = replace(model.config, right_to_left=True)
+    engine, torch_engine = load(model, tmp_path / "model"), TorchEngine(model)
+    targets = make_sources([4, 1, 6, 2, 5, 3, 2, 4], seed=7)
+    pairs = zip(engine.score_pairs(SOURCES, targets), torch_engine.score_pairs(SOURCES, targets), strict=True)
+    for mine, expected in pairs:
+        np.testing.assert_allclose(mine, expected, atol=TOLERANCE)
+    chosen = settings(beam=4, nbest=2, max_len_a=0.5, max_len_b=2)
+    assert_same(engine.decode(SOURCES, chosen), torch_engine.decode(SOURCES, chosen))
+    for (sample,), source in zip(engine.sample(SOURCES, chosen, Sampling(), seed=1), SOURCES, strict=True):
+        (expected,) = torch_engine.score_pairs([source], [np.array([*sample.tokens, EOS])])
+        assert sample.log_probs == pytest.approx(expected.tolist(), abs=TOLERANCE)

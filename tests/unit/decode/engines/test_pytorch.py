@@ -343,3 +343,51 @@ def test_sampling_for_no_sources_and_too_long_sources() -> None:
     assert engine.sample([], [], Decode(), Sampling(), seed=1) == []
     with pytest.raises(UserError, match="source 1 has 25 tokens with </s>; the model's limit is 24"):
         engine.sample(make_sources([3, 24]), [8, 9], Decode(), Sampling(), seed=1)
+
+
+# ------------------------------------------------------------------------------------------ right-to-left models
+
+
+def reversed_log_prob(model: Transformer, source: np.ndarray, words: tuple[int, ...]) -> list[float]:
+    """Return the log-probability of each word and of </s>, predicted from the last word to the first."""
+    following = next_log_probs(model, source)
+    backwards = words[::-1]
+    steps = [following(backwards[:place])[token] for place, token in enumerate((*backwards, EOS))]
+    return [*steps[-2::-1], steps[-1]] if words else steps
+
+
+def test_a_right_to_left_model_scores_reversed_tokens() -> None:
+    model = make_model(replace(TINY, right_to_left=True))
+    targets = make_sources([4, 0, 1, 6], seed=3)
+    found = TorchEngine(model).score_pairs(SOURCES[:4], targets)
+    for source, target, log_probs in zip(SOURCES, targets, found, strict=False):
+        expected = reversed_log_prob(model, source, tuple(target[:-1].tolist()))
+        np.testing.assert_allclose(log_probs, expected, atol=1e-9)
+
+
+def test_a_right_to_left_model_finds_the_best_of_all_sentences() -> None:
+    model = make_model(replace(TINY, right_to_left=True))
+    words = [token for token in range(VOCAB) if token not in (EOS, PAD)]
+    every = [*((first,) for first in words), *((first, second) for first in words for second in words)]
+    source = SOURCES[2]
+    ((*found,),) = decode(model, [source], beam=200, nbest=5, max_len_a=0.0, max_len_b=2, lenpen=0.0)
+    scores = {each: sum(reversed_log_prob(model, source, each)) for each in every}
+    best = sorted(every, key=lambda each: -scores[each])[:5]
+    assert [hypothesis.tokens for hypothesis in found] == best
+    assert any(len(each) == 2 and each[0] != each[1] for each in best)  # the order of the words is visible
+    for hypothesis in found:
+        assert hypothesis.score == pytest.approx(scores[hypothesis.tokens], abs=1e-9)
+        assert hypothesis.log_probs == pytest.approx(reversed_log_prob(model, source, hypothesis.tokens), abs=1e-9)
+
+
+def test_samples_of_a_right_to_left_model_have_the_scores_of_their_tokens() -> None:
+    model = make_model(replace(TINY, right_to_left=True))
+    settings = Decode.model_validate({"max_len_a": 0.0, "max_len_b": 6})
+    drawn = TorchEngine(model).sample(SOURCES, range(len(SOURCES)), settings, Sampling(), seed=2)
+    for source, (sample,) in zip(SOURCES, drawn, strict=True):
+        assert sample.log_probs == pytest.approx(reversed_log_prob(model, source, sample.tokens), abs=1e-9)
+
+
+def test_models_of_both_directions_have_no_common_steps() -> None:
+    with pytest.raises(UserError, match="from left to right and from right to left"):
+        TorchEngine(make_model(), others=[make_model(replace(TINY, right_to_left=True))])

@@ -1,0 +1,109 @@
+"""Diagnostics through the command line, compared with figures computed again from the files."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tiny_pipeline import Finished, kdmt, read_lines
+
+from kdmt.decode.engines.translator import Translator
+
+TINY = Path("runs/tiny")
+SAMPLE = "score.diagnostics.train_sentences=20"
+
+
+def score(*sets: str) -> Finished:
+    result = kdmt("score", "tiny.yaml", *(part for setting in sets for part in ("--set", setting)))
+    assert result.code == 0, result.err
+    return result
+
+
+def diagnostics() -> dict[str, Any]:
+    return json.loads((TINY / "diagnostics.json").read_text(encoding="utf-8"))
+
+
+def row(system: str, beam: int = 1) -> dict[str, Any]:
+    return next(row for row in diagnostics()["rows"] if (row["system"], row["beam"]) == (system, beam))
+
+
+@pytest.mark.usefixtures("finished")
+def test_figures_equal_those_of_the_stored_texts() -> None:
+    systems = [(each["system"], each["beam"]) for each in diagnostics()["rows"]]
+    ways = [(name, beam) for name in ("teacher", "raw", "distilled") for beam in (1, 2)]
+    assert systems == [("reference", 1), *ways]
+    references = [line.split() for line in read_lines(Path("text/test.de"))]
+    training = Counter(word for line in read_lines(TINY / "prepare/train.de") for word in line.split())
+    for name, beam in ways:
+        counts = row(name, beam)["counts"]
+        outputs = [line.split() for line in read_lines(TINY / f"score/{name}.seed_1.test.beam{beam}.de")]
+        assert counts["length"] == [sum(map(len, outputs)), sum(map(len, references))]
+        rare = [{word for word in words if 1 <= training[word] <= 5} for words in references]
+        kept = sum(len(words & set(output)) for words, output in zip(rare, outputs, strict=True))
+        assert counts["rare_recall"] == [kept, sum(map(len, rare))]
+        words = [word for output in outputs for word in output]
+        ratio = row(name, beam)["figures"]["type_token_ratio"]
+        assert ratio == (pytest.approx(100 * len(set(words)) / len(words)) if words else None)
+        assert "replicated" not in counts
+    assert row("reference")["figures"]["omitted"] == 0.0
+    page = (TINY / "report.html").read_text(encoding="utf-8")
+    assert "<h2>Diagnostics</h2>" in page
+
+
+@pytest.mark.usefixtures("finished")
+def test_replication_is_that_of_translating_the_training_text_with_kdmt_translate(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    score(SAMPLE)
+    sources, targets = (read_lines(TINY / f"prepare/train.{lang}") for lang in ("en", "de"))
+    chosen = [i * len(sources) // 20 for i in range(20)]
+    limits = ("--beam", "1", "--max-len-a", "1.2", "--max-len-b", "10", "--threads", "1")
+    beginnings = [" ".join(sources[i].split()[: 3 * len(sources[i].split()) // 4]) for i in chosen]
+    parts = {"whole": ("replicated", [sources[i] for i in chosen]), "beginning": ("extracted", beginnings)}
+    for part, (figure, lines) in parts.items():
+        stdin = "".join(f"{line}\n" for line in lines).encode()
+        outputs = kdmt("translate", TINY / "teacher/average", *limits, stdin=stdin).out.splitlines()
+        assert read_lines(TINY / f"score/decoded/train/teacher.seed_1.train.beam1.{part}.de") == outputs
+        same = sum(output == targets[i] for output, i in zip(outputs, chosen, strict=True))
+        assert row("teacher")["counts"][figure] == [same, 20]
+    assert row("teacher", 2)["counts"].keys() < row("teacher")["counts"].keys()  # only the first way of decoding
+
+    def refuse(*_: object) -> None:
+        raise AssertionError("a text is decoded again")
+
+    monkeypatch.setattr(Translator, "hypotheses", refuse)
+    before = diagnostics()
+    score(SAMPLE, "score.diagnostics.examples=0")
+    assert diagnostics() == {**before, "examples": []}
+    assert score(SAMPLE, "score.diagnostics.examples=0").err == "score: up to date, nothing to do\n"
+
+
+@pytest.mark.usefixtures("finished")
+def test_diagnose_prints_what_score_has_written() -> None:
+    shown = kdmt("diagnose", "tiny.yaml")
+    assert (shown.code, shown.err) == (0, "")
+    assert "diagnostics of test" in shown.out
+    assert "type/token ratio" in shown.out
+    score("score.diagnostics=null")
+    assert not (TINY / "diagnostics.json").exists()
+    assert "Diagnostics" not in (TINY / "report.html").read_text(encoding="utf-8")
+    refused = kdmt("diagnose", "tiny.yaml")
+    assert refused.code == 2
+    assert "diagnostics.json: not written yet: run 'kdmt score'" in refused.err
+    score()  # takes the earlier state back, with its diagnostics
+    assert kdmt("diagnose", "tiny.yaml").out == shown.out
+
+
+@pytest.mark.usefixtures("finished")
+def test_scores_of_a_version_without_diagnostics_are_up_to_date() -> None:
+    manifest = TINY / "score/manifest.json"
+    record = json.loads(manifest.read_text(encoding="utf-8"))
+    record["settings"] = {key: value for key, value in record["settings"].items() if "diagnostics" not in key}
+    del record["outputs"]["../diagnostics.json"]
+    manifest.write_text(json.dumps(record), encoding="utf-8")
+    (TINY / "diagnostics.json").unlink()
+    assert score().err == "score: up to date, nothing to do\n"
+    assert kdmt("diagnose", "tiny.yaml").code == 2
