@@ -121,6 +121,14 @@ def test_a_candidate_with_a_failure_is_neither_scored_nor_chosen() -> None:
 
 
 @pytest.mark.usefixtures("scored")
+def test_failures_of_the_text_come_before_scores_too() -> None:
+    done(*NBEST, *BEST, "distill.failures.scripts=[Greek]")
+    assert set(read_lines(SCORED / "scores/hash.txt")) == {"-inf"}
+    assert not Path("given").exists()
+    assert {row["candidate"] for row in rows(SCORED)} == {"-"}
+
+
+@pytest.mark.usefixtures("scored")
 def test_a_killed_run_goes_on_without_scoring_anything_twice() -> None:
     Path("limit").write_text("60")
     message = refused("distill", "tiny.yaml", sets=(*NBEST, *BEST))
