@@ -220,6 +220,32 @@ def test_a_scorer_is_the_utility_of_minimum_bayes_risk(prune: int) -> None:
 
 
 @pytest.mark.usefixtures("scored")
+def test_candidates_of_a_pool_are_weighted_by_their_draws_in_the_utility_of_a_scorer() -> None:
+    pool = ("distill.pool={beam: 2, samples: 5, epsilon: 0.02}", "distill.failures.max_ratio=0")
+    sets = (*pool, "students.near={data: mbr}", "distill.mbr={utility: pair, weights: count, top: 2}")
+    done(*sets)
+    drawn: dict[int, dict[str, int]] = {}
+    for row in read_lines(TINY / "pool/nbest"):
+        number, _, _, failure, count, _, text = row.split("\t")
+        if failure == "-":
+            drawn.setdefault(int(number), {})[text] = int(count)
+    number_of, checked = numbers(), 0
+    for row, target in zip(rows(MBR), read_lines(MBR / "distilled.de"), strict=True):
+        source = sources()[int(row["line"])]
+        own = drawn.get(number_of[source], {})
+        if row["candidate"] != "-" and int(row["usable"]) == len(own) and sum(own.values()):
+            expected = {
+                text: sum(count * hashed(source, text, other) for other, count in own.items()) / sum(own.values())
+                for text in own
+            }
+            assert float(row["utility"]) == pytest.approx(expected[target], rel=1e-4)
+            assert expected[target] == pytest.approx(sorted(expected.values())[-int(row["rank"])])
+            checked += int(row["rank"]) == 2
+    assert checked > 20
+    assert verified("--verify-blocks", "0", sets=sets).code == 0
+
+
+@pytest.mark.usefixtures("scored")
 def test_the_utility_of_a_scorer_is_a_feature_for_all_candidates() -> None:
     one = "distill.rerank={features: [mbr], weights: {mbr: 1.0}}"
     sets = (*NBEST, "students.near={data: reranked}", one, "distill.mbr={utility: pair, prune: 1}")
