@@ -38,6 +38,13 @@ CHECKPOINT_PREFERENCE: tuple[CheckpointName, ...] = ("average", "best", "last") 
 # training
 AlignmentUnit = Literal["words", "tokens"]  # of a file of links
 SubwordSide = Literal["both", "source", "target"]
+ModifierName = Literal[  # of text, in the order in which they apply
+    "noise", "merged", "no_end_punctuation", "typos", "upper_case", "title_case", "placeholders", "tags"
+]
+VariantModifier = Literal[  # of test sets
+    "merged", "no_end_punctuation", "typos", "upper_case", "title_case", "placeholders", "tags"
+]
+AugmentRecipe = Literal["default"]  # named shares of modifiers
 LRSchedule = Literal["inverse_sqrt", "linear", "cosine", "polynomial_decay", "wsd"]
 BestMetric = Literal["loss", "bleu", "chrf"]
 ScoreMetric = Literal["bleu", "chrf", "chrf++", "ter", "spbleu"]  # of the score stage

@@ -13,6 +13,7 @@ Every setting has one of three kinds, which `flatten_settings` reads:
 
 from __future__ import annotations
 
+from kdmt.config.augment import Augment, DistillAugment, TextNoise
 from kdmt.config.back_translation import BackTranslation
 from kdmt.config.bounds import check_bounds, largest
 from kdmt.config.corpora import SCHEMES, Corpus, HeldOut, Monolingual, ParallelText, Quality, Source, split_login
@@ -74,6 +75,7 @@ __all__ = [
     "SCHEMES",
     "AlignmentScore",
     "AttentionKD",
+    "Augment",
     "BackTranslation",
     "Clean",
     "Convex",
@@ -82,6 +84,7 @@ __all__ = [
     "Decode",
     "Diagnostics",
     "Distill",
+    "DistillAugment",
     "Diverse",
     "DiverseTargets",
     "EndpointTeacher",
@@ -133,6 +136,7 @@ __all__ = [
     "SubwordRegularization",
     "Teacher",
     "Text",
+    "TextNoise",
     "TextTeacher",
     "Tokenizer",
     "Train",

@@ -24,6 +24,7 @@ from kdmt.choices import (
     TuningMetric,
     names,
 )
+from kdmt.config.augment import DistillAugmentOrRecipe
 from kdmt.config.language_models import (
     DISTINCTIVE,
     NO_EFFECT,
@@ -345,6 +346,11 @@ class Distill(Section):
     )
     shortlist: Shortlist | None = Field(None, description="Lexical shortlist of CTranslate2; null for none")
     monolingual: bool = Field(False, description="Whether the text of 'prepare.monolingual' is translated too")
+    augment: DistillAugmentOrRecipe | None = Field(
+        None,
+        description="Changes of the text that the teacher translates, which is then the source of the students: shares "
+        "of the lines, or the recipe 'default'; null for none",
+    )
     failures: Failures = Field(Failures(), description="Checks of hypotheses")
     reverse: Reverse | None = Field(None, description="Filter by a model of the opposite direction; null for none")
     quality: ScorerFilter | None = Field(None, description="Filter by an external scorer; null for none")

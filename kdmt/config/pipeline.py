@@ -8,6 +8,7 @@ from typing import Annotated, Literal, get_args
 from pydantic import Field, ValidationError, model_validator
 
 from kdmt.choices import ScoreMetric
+from kdmt.config.augment import TextNoise, check_text
 from kdmt.config.back_translation import BackTranslation
 from kdmt.config.distill import Distill
 from kdmt.config.knowledge import Knowledge
@@ -221,6 +222,41 @@ class Pipeline(Section):
                 train.subword_regularization.check_tokenizer(tokenizer.type, model)
             except ValueError as error:
                 raise ValueError(f"'{setting_path(path, 'train.subword_regularization')}': {error}") from None
+        return self
+
+    @model_validator(mode="after")
+    def _can_be_augmented(self) -> Pipeline:
+        found: list[tuple[str, TextNoise | None]] = [
+            ("distill.augment", self.distill.augment),
+            *((f"{path}.augment", each.augment) for path, each in self.teacher_trainings()),
+            *((f"{path}.augment", each.augment) for path, each in self.trainings()),
+        ]
+        for path, augment in found:
+            if augment is not None:
+                drawn = [name for name, share in augment.shares().items() if share]
+                check_text(drawn, path, tokenizer=self.prepare.tokenizer.type, case=self._removes_case())
+        return self
+
+    def _removes_case(self) -> str | None:
+        """Return the setting that removes the case of letters in the training text; None if there is none."""
+        if self.prepare.text.lowercase:
+            return "prepare.text.lowercase: true"
+        tokenizer = self.prepare.tokenizer
+        folds = tokenizer.type == "sentencepiece" and tokenizer.normalization_rule.endswith("_cf")
+        return f"prepare.tokenizer.normalization_rule: {tokenizer.normalization_rule}" if folds else None
+
+    @model_validator(mode="after")
+    def _variants(self) -> Pipeline:
+        taken = {name.casefold() for name in self.prepare.test_sets}
+        for name, modifiers in self.score.variants.items():
+            path = f"score.variants.{name}"
+            if not taken:
+                raise ValueError(f"'{path}' has no effect: there is no test set")
+            check_text(modifiers, path, tokenizer=self.prepare.tokenizer.type, case=self._removes_case())
+            for test_set in self.prepare.test_sets:
+                if (made := f"{test_set}.{name}").casefold() in taken:
+                    raise ValueError(f"'{path}': {made!r} is the name of another test set, or of a variant")
+                taken.add(made.casefold())
         return self
 
     @model_validator(mode="after")

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import Field, model_validator
 
-from kdmt.choices import BleuTokenizer, CheckpointName, ScoreMetric
+from kdmt.choices import BleuTokenizer, CheckpointName, ScoreMetric, VariantModifier
 from kdmt.config.search import Decode, NATDecode
 from kdmt.config.section import Section
 from kdmt.languages import missing_extra
@@ -49,6 +49,13 @@ class Score(Section):
         min_length=1,
         description="Metrics of the translations, in the order of the columns; 'ter' is a rate of errors between words "
         "separated by spaces, and lower is better",
+    )
+    variants: dict[
+        Annotated[str, Field(pattern=r"^\w[\w+-]*$")], Annotated[list[VariantModifier], Field(min_length=1)]
+    ] = Field(
+        default_factory=dict,
+        description="Changed test sets, which are scored in addition: name -> changes of every sentence; the "
+        "references follow as the targets of training data do ('students.NAME.augment')",
     )
     spbleu_model: str | None = Field(
         None,
@@ -115,4 +122,9 @@ class Score(Section):
             names = getattr(self, name) or []
             if len(set(names)) != len(names):
                 raise ValueError(f"'{name}' holds a name twice")
+        for name, modifiers in self.variants.items():
+            if len(set(modifiers)) != len(modifiers):
+                raise ValueError(f"'variants.{name}' holds a name twice")
+            if {"upper_case", "title_case"} <= set(modifiers):
+                raise ValueError(f"'variants.{name}': 'upper_case' and 'title_case' exclude each other")
         return self

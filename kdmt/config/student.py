@@ -20,6 +20,7 @@ from kdmt.choices import (
     RecipeName,
     TokenSelection,
 )
+from kdmt.config.augment import AUGMENT, AugmentOrRecipe
 from kdmt.config.mixture import Data, names_of, shares_of
 from kdmt.config.nat import NAT
 from kdmt.config.section import SchedulePoint, Section, changed, execution, extend, later
@@ -28,6 +29,7 @@ from kdmt.config.training import (
     Model,
     StageSettings,
     Train,
+    check_augmented,
     check_initial_weights,
     check_model_of_stages,
     check_packed_model,
@@ -275,6 +277,7 @@ class Student(Section):
     )
     nat: NAT | None = Field(None, description="Non-autoregressive decoder; null for an autoregressive one")
     train: Train = Field(Train(), description="Training of the student")
+    augment: AugmentOrRecipe | None = Field(None, description=AUGMENT)
     word_kd: WordKD | None = Field(None, description="Word-level distillation; null for none")
     hidden_kd: HiddenKD | None = Field(None, description="Distillation of hidden states; null for none")
     attention_kd: AttentionKD | None = Field(None, description="Distillation of attention; null for none")
@@ -415,6 +418,16 @@ class Student(Section):
             raise ValueError(
                 "'train.subword_regularization' cannot have 'word_kd.source: cache', which has the teacher's "
                 "distributions at the tokens of one segmentation"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _can_be_augmented(self) -> Student:
+        check_augmented(self.augment, self.train)
+        if self.augment is not None and self.word_kd is not None and self.word_kd.source == "cache":
+            raise ValueError(
+                "'augment' cannot have 'word_kd.source: cache', which has the teacher's distributions at the tokens of "
+                "the training set: 'word_kd.source: teacher' runs the teacher on the changed text"
             )
         return self
 

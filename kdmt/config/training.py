@@ -21,6 +21,7 @@ from kdmt.choices import (
     RecipeName,
     SubwordSide,
 )
+from kdmt.config.augment import AUGMENT, Augment, AugmentOrRecipe
 from kdmt.config.bounds import largest
 from kdmt.config.mixture import Data, names_of, shares_of
 from kdmt.config.recipes import merge_settings, with_recipe
@@ -413,6 +414,22 @@ def check_packed_model(model: Model) -> None:
         raise ValueError("'train.packing' needs 'model.attention_dropout: 0'")
 
 
+def check_augmented(augment: Augment | None, train: Train) -> None:
+    """Check that a training can have its augmentation.
+
+    Raises:
+        ValueError: if sentences are packed, or aligned.
+    """
+    if augment is None:
+        return
+    if train.packing:
+        raise ValueError("'augment' cannot be combined with 'train.packing': its sentences may not fit into a row")
+    if train.guided_alignment is not None:
+        raise ValueError(
+            "'augment' cannot be combined with 'train.guided_alignment', whose links are those of the training set"
+        )
+
+
 def check_initial_weights(model: Model, train: Train) -> None:
     """Check that random initial weights are kept.
 
@@ -514,6 +531,7 @@ class Teacher(Section):
     )
     model: Model = Field(Model(), description="Architecture of the teacher")
     train: Train = Field(Train(), description="Training of the teacher")
+    augment: AugmentOrRecipe | None = Field(None, description=AUGMENT)
     seed: int = Field(1, ge=0, description="Seed of the initial weights, of dropout and of the order of batches")
     right_to_left: bool = Field(
         False,
@@ -542,6 +560,7 @@ class Teacher(Section):
         if self.train.packing:
             check_packed_model(self.model)
         check_initial_weights(self.model, self.train)
+        check_augmented(self.augment, self.train)
         if self.right_to_left and self.train.guided_alignment is not None:
             raise ValueError(
                 "'right_to_left' cannot have 'train.guided_alignment', whose links are of the normal order"

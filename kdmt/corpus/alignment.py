@@ -127,7 +127,7 @@ class _Part:
 
     def prior(self) -> NDArray[np.float64]:
         """Return the prior probability of each link [L]."""
-        return np.concatenate([_diagonal_prior(src - 1, tgt).ravel() for src, tgt in self.sizes])
+        return np.concatenate([diagonal_prior(src - 1, tgt).ravel() for src, tgt in self.sizes])
 
     def candidates(self) -> NDArray[np.int64]:
         """Return the number of candidate links of each target word [J]."""
@@ -157,7 +157,7 @@ def _pair_codes(src: IntArray, tgt: IntArray, tgt_size: int) -> NDArray[np.int64
 
 
 @lru_cache(maxsize=10_000)
-def _diagonal_prior(src_length: int, tgt_length: int) -> NDArray[np.float64]:
+def diagonal_prior(src_length: int, tgt_length: int) -> NDArray[np.float64]:
     """Return the prior probability of each link, independent of the words [T, 1 + S] (Dyer et al. 2013, equation 1).
 
     The empty word, in column 0, has the probability p0. The rest is divided among the source words in proportion to

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 IntArray = NDArray[np.integer[Any]]
 Sentence = tuple[IntArray, IntArray | None]  # source [S] and target [T], each with </s>
+Side = tuple[IntArray, IntArray]  # concatenated tokens, and the size of each sentence
 # (concatenated tokens, size and index of each sentence, side) -> other tokens and sizes
 Change = Callable[[IntArray, IntArray, IntArray, int], tuple[IntArray, IntArray]]
 
@@ -305,7 +306,12 @@ def epoch_order(num_batches: int, *, seed: int, epoch: int, number: int = 1) -> 
 
 
 def collate(
-    indices: Sequence[int] | IntArray, data: ParallelData, *, length_multiple: int = 1, change: Change | None = None
+    indices: Sequence[int] | IntArray,
+    data: ParallelData,
+    *,
+    length_multiple: int = 1,
+    sides: tuple[Side, Side] | None = None,
+    change: Change | None = None,
 ) -> Batch:
     """Return the padded batch of the pairs at these indices, in the given order.
 
@@ -313,12 +319,13 @@ def collate(
     are padded to a multiple of `length_multiple`.
 
     Args:
+        sides: sources and targets instead of those of the data.
         change: function that replaces the tokens of a side.
     """
     import torch
 
     index_B = np.asarray(indices, dtype=np.int64)
-    src_tokens_BS, src_mask_BS = _pad_side(index_B, data, 0, length_multiple, change)
+    src_tokens_BS, src_mask_BS = _pad_side(index_B, data, 0, length_multiple, sides, change)
     batch = Batch(
         index_B=torch.as_tensor(index_B),
         src_tokens_BS=torch.from_numpy(src_tokens_BS),
@@ -326,7 +333,7 @@ def collate(
     )
     if data.tgt_sizes is None:
         return batch
-    tgt_tokens_BT, tgt_mask_BT = _pad_side(index_B, data, 1, length_multiple, change)
+    tgt_tokens_BT, tgt_mask_BT = _pad_side(index_B, data, 1, length_multiple, sides, change)
     prev_tokens_BT = np.roll(tgt_tokens_BT, 1, axis=1)
     prev_tokens_BT[:, 0] = EOS
     prev_tokens_BT[~tgt_mask_BT] = PAD
@@ -339,7 +346,12 @@ def collate(
 
 
 def _pad_side(
-    indices: NDArray[np.int64], data: ParallelData, side: int, multiple: int, change: Change | None
+    indices: NDArray[np.int64],
+    data: ParallelData,
+    side: int,
+    multiple: int,
+    sides: tuple[Side, Side] | None,
+    change: Change | None,
 ) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
     """Return the sources (side 0) or targets (side 1) of some pairs, padded as by `pad_sentences`.
 
@@ -348,8 +360,9 @@ def _pad_side(
     Returns:
         Tokens, int64 [B, L], and the mask of the real ones, bool [B, L].
     """
-    if change is not None:
-        tokens_M, sizes_B = _changed(_join_side(indices, data, side), indices, side, change)
+    if sides is not None or change is not None:
+        joined = join_side(indices, data, side) if sides is None else sides[side]
+        tokens_M, sizes_B = _changed(joined, indices, side, change)
         tokens_BL, mask_BL = _empty_rows(sizes_B, multiple)
         tokens_BL[mask_BL] = tokens_M
         return tokens_BL, mask_BL
@@ -385,7 +398,7 @@ def collate_packed(
     if data.tgt_sizes is None:
         raise ValueError("only pairs with targets can be packed")
     index_B = np.asarray(indices, dtype=np.int64)
-    sides = (_changed(_join_side(index_B, data, side), index_B, side, change) for side in range(2))
+    sides = (_changed(join_side(index_B, data, side), index_B, side, change) for side in range(2))
     (src_tokens, src_packing), (tgt_tokens, tgt_packing) = (
         pack(tokens_M.astype(np.int64, copy=False), sizes_B.astype(np.int64, copy=False), shape)
         for tokens_M, sizes_B in sides
@@ -408,9 +421,7 @@ def _changed(
     return joined if change is None else change(*joined, indices, side)
 
 
-def _join_side(
-    indices: NDArray[np.int64], data: ParallelData, side: int
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def join_side(indices: NDArray[np.int64], data: ParallelData, side: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Return the concatenated sources (side 0) or targets (side 1) of some pairs, and the size of each."""
     sizes = data.src_sizes if side == 0 else data.tgt_sizes
     assert sizes is not None

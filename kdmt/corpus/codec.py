@@ -89,6 +89,14 @@ class TextCodec:
         """
         return self._detokenizer.decode(tokens, sizes)
 
+    def decode_sources(self, tokens: NDArray[np.integer[Any]], sizes: NDArray[np.integer[Any]]) -> list[str]:
+        """Decode many source lines, as `decode_targets` decodes target lines."""
+        return self._source_detokenizer.decode(tokens, sizes)
+
+    @cached_property
+    def _source_detokenizer(self) -> Detokenizer:
+        return Detokenizer(self.tokenizers.source, self.src_dictionary.symbols)
+
     @cached_property
     def _detokenizer(self) -> Detokenizer:
         return Detokenizer(self.tokenizers.target, self.tgt_dictionary.symbols)

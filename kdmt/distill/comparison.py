@@ -124,7 +124,8 @@ def _sample(
     Of several targets of a line, only the first one is compared.
     """
     indices = np.frombuffer(report.indices, dtype=np.int64) if report.indices else np.empty(0, dtype=np.int64)
-    references = inputs.corpus.text("train", inputs.corpus.direction.target)
+    references = inputs.texts()[0].target
+    assert references is not None
     is_compared = np.frombuffer(bytes(report.of_teacher), dtype=np.uint8) > 0
     is_compared &= indices < inputs.num_references()
     is_compared &= np.diff(indices, prepend=-1) != 0

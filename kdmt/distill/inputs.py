@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from kdmt.corpus.binarize import data_prefix
 from kdmt.corpus.indexed import IndexedDataset
 from kdmt.corpus.prepared import PreparedCorpus
 from kdmt.distill.merge import TrainingText
@@ -19,25 +20,31 @@ class Inputs:
         corpus: prepared corpus.
         monolingual: True if its monolingual text is translated too, after the training text.
         split: name of the parallel text: train, or valid to tune a choice of targets.
+        noised: folder with changed text (`kdmt.distill.noised`) instead of that of the corpus; None for none.
     """
 
     corpus: PreparedCorpus
     monolingual: bool = False
     split: str = "train"
+    noised: Path | None = None
 
     def source_prefixes(self) -> tuple[Path, ...]:
         """Return the data-bin prefixes of the source text, in order."""
         splits = (self.split, "monolingual") if self.monolingual else (self.split,)
-        return tuple(self.corpus.prefix(split, self.corpus.direction.source) for split in splits)
+        data_bin, direction = (self.noised or self.corpus.folder) / "data-bin", self.corpus.direction
+        return tuple(data_prefix(data_bin, split, direction, direction.source) for split in splits)
 
     def texts(self) -> list[TrainingText]:
         """Return the files of the training text and, if selected, of the monolingual text."""
-        corpus, (src, tgt) = self.corpus, self.corpus.direction.sides
-        tags = corpus.tags if self.split == "train" else None
-        texts = [TrainingText(corpus.text(self.split, src), corpus.text(self.split, tgt), tags)]
+        src, tgt = self.corpus.direction.sides
+        tags = self.corpus.tags if self.split == "train" else None
+        texts = [TrainingText(self._text(self.split, src), self._text(self.split, tgt), tags)]
         if self.monolingual:
-            texts.append(TrainingText(corpus.text("monolingual", src)))
+            texts.append(TrainingText(self._text("monolingual", src)))
         return texts
+
+    def _text(self, split: str, lang: str) -> Path:
+        return (self.noised or self.corpus.folder) / f"{split}.{lang}"
 
     def num_lines(self) -> int:
         """Return the number of lines of all text."""

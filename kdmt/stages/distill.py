@@ -3,6 +3,7 @@
 distill/
     blocks/                         one checksummed file for each block
     engine/, logs/                  the teacher in CTranslate2's format; a log for each worker
+    noised/                         text with 'distill.augment', if it is set (`kdmt.distill.noised`)
     nbest, nbest.npy                all hypotheses as text (`kdmt.distill.candidates`)
     sentences.npy                   index of the distinct sentence on each line: int64
     distilled.<lang>                words; sources and targets of the training set
@@ -35,11 +36,12 @@ from kdmt.corpus.prepared import PreparedCorpus
 from kdmt.distill.block_size import ON_CPUS
 from kdmt.distill.chosen_teacher import ChosenTeacher
 from kdmt.distill.inputs import Inputs
+from kdmt.distill.noised import NOISED
 from kdmt.distill.quality import QualityFilter
 from kdmt.distill.reverse import reverse_inputs
 from kdmt.distill.target_choices import CHOICES
 from kdmt.distill.teachers import choose_teacher
-from kdmt.flow.manifest import Plan, file_input, make_plan, recorded_outputs
+from kdmt.flow.manifest import Plan, check_status, file_input, make_plan, recorded_outputs
 from kdmt.flow.shards import Shards
 from kdmt.flow.stage import Stage
 from kdmt.models.checkpoint_choice import AUTO
@@ -116,9 +118,17 @@ def text_stages(workspace: Workspace, *, prepare: Stage, teacher: Stage) -> dict
     return made
 
 
-def inputs_of(workspace: Workspace) -> Inputs:
-    """Return the text that is distilled."""
-    return Inputs(prepared_corpus(workspace), workspace.config.distill.monolingual)
+def inputs_of(workspace: Workspace, name: str = "distilled") -> Inputs:
+    """Return the text that is distilled for a training set.
+
+    Choices read the text of their candidates. Translations from a file are of the corpus.
+    """
+    settings, origin = workspace.config.distill, TRAINING_SETS[name].origin
+    inputs = Inputs(prepared_corpus(workspace), settings.monolingual)
+    if settings.augment is None or origin == "file":
+        return inputs
+    translated = _candidates(settings) if origin == "choice" else name
+    return replace(inputs, noised=workspace.training_set(translated) / NOISED)
 
 
 def _work(workspace: Workspace, name: str) -> Decoding | Choosing | Reranking | Importing:
@@ -126,7 +136,7 @@ def _work(workspace: Workspace, name: str) -> Decoding | Choosing | Reranking | 
     from kdmt.stages import distill_work, pool_work  # load decoding, its workers and sacreBLEU
 
     config, made = workspace.config, TRAINING_SETS[name]
-    job = _job(workspace, workspace.training_set(name), inputs_of(workspace))
+    job = _job(workspace, workspace.training_set(name), inputs_of(workspace, name))
     file = _file_of(config.distill, name)
     if made.origin == "choice":
         scores: tuple[Path, ...] = () if file is None else (file,)
@@ -143,9 +153,9 @@ def _work(workspace: Workspace, name: str) -> Decoding | Choosing | Reranking | 
         assert file is not None
         return distill_work.Importing(job, file)
     if made.origin == "pool":
-        return pool_work.Pooling(job, _teacher(workspace), config.distill.pool)
+        return pool_work.Pooling(job, _teacher(workspace, name), config.distill.pool)
     sample = config.distill.sample if made.origin == "sampling" else None
-    return distill_work.Decoding(job, _teacher(workspace), sample)
+    return distill_work.Decoding(job, _teacher(workspace, name), sample)
 
 
 def _job(workspace: Workspace, folder: Path, inputs: Inputs) -> Job:
@@ -218,6 +228,7 @@ def _decoding_stage(around: _Surroundings, name: str) -> TextStage:
     shards = Shards(
         begin=lambda made_from: _decoding(workspace, name).begin(made_from),
         make=lambda made_from, shard, shards: _decoding(workspace, name).make_shard(made_from, shard, shards),
+        is_begun=None if workspace.config.distill.augment is None else partial(_is_begun, workspace, name),
     )
     return TextStage(
         _stage(workspace, name, upstream, plan),
@@ -227,12 +238,19 @@ def _decoding_stage(around: _Surroundings, name: str) -> TextStage:
     )
 
 
+def _is_begun(workspace: Workspace, name: str, plan: Plan) -> bool:
+    """Return whether the folder of a training set is open for work, and has the changed text."""
+    noised = inputs_of(workspace, name).noised
+    state = check_status(workspace.training_set(name), plan).state
+    return state not in ("stale", "new") and noised is not None and noised.exists()
+
+
 def _decoding(workspace: Workspace, name: str) -> Decoding:
     return cast("Decoding", _work(workspace, name))
 
 
-def _teacher(workspace: Workspace) -> ChosenTeacher:
-    return choose_teacher(workspace.config.distill, inputs_of(workspace), workspace.teacher)
+def _teacher(workspace: Workspace, name: str) -> ChosenTeacher:
+    return choose_teacher(workspace.config.distill, inputs_of(workspace, name), workspace.teacher)
 
 
 def _decoding_plan(workspace: Workspace, name: str) -> Plan:
@@ -241,7 +259,7 @@ def _decoding_plan(workspace: Workspace, name: str) -> Plan:
     if settings.monolingual:
         wanted += ("data-bin/monolingual.", "monolingual.")
     inputs = _prepared_inputs(workspace.prepare, wanted)
-    inputs |= _teacher(workspace).inputs() | _filter_inputs(workspace)
+    inputs |= _teacher(workspace, name).inputs() | _filter_inputs(workspace)
     if TRAINING_SETS[name].origin == "pool" and settings.pool is not None:
         inputs |= {path: file_input(Path(path)) for path in settings.pool.systems.values()}
     quality = _quality_filter(workspace)

@@ -9,7 +9,7 @@ import json
 import secrets
 import shutil
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Protocol
@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kdmt.checksum import file_sha256
-from kdmt.config import Distill, Pool, Sample, Text
+from kdmt.config import Distill, DistillAugment, Pool, Sample, Text
 from kdmt.distill.backward import BackwardScores
 from kdmt.distill.block_size import block_size_of, choose_block_size
 from kdmt.distill.blocks import BLOCKS, fits
@@ -27,6 +27,7 @@ from kdmt.distill.chosen_teacher import ChosenTeacher
 from kdmt.distill.decoding import BlockDecoder, BlockTask, missing_tasks, plan_tasks
 from kdmt.distill.endpoint_teacher import EndpointModel
 from kdmt.distill.imported import IMPORTING, write_imported
+from kdmt.distill.noised import NOISED, write_noised_text
 from kdmt.distill.pool_systems import SystemCandidates
 from kdmt.distill.reverse import check_opposite, check_reverse
 from kdmt.distill.selection import BEST
@@ -169,6 +170,8 @@ class Decoding:
         self.job.begin(plan)
         if chooses:
             choose_block_size(self.folder, earlier_states(self.folder), self.made_from(plan), on_gpus=on_gpus)
+        if self._noise is not None:
+            write_noised_text(self.job.writer.inputs, self._noise)
         self.blocks.mkdir(exist_ok=True)
 
     def make_shard(self, plan: Plan, shard: int, shards: int) -> None:
@@ -219,11 +222,15 @@ class Decoding:
         self.teacher.check(self.sample)
         states = earlier_states(self.folder)
         with TemporaryDirectory() as scratch:
-            sources = find_sources(self.teacher.opens_text()(), once=True, workdir=Path(scratch))
-            folder = self.folder
+            folder, teacher = self.folder, self.teacher
             if check_status(folder, plan).state in ("stale", "new"):  # its answers would be those of an earlier state
                 states, folder = [folder, *states], Path(scratch) / "new"
-            for line in self.teacher.estimate(folder, states, self.tasks(sources), Path(scratch)):
+                if self._noise is not None:
+                    inputs = replace(self.job.writer.inputs, noised=Path(scratch) / NOISED)
+                    write_noised_text(inputs, self._noise)
+                    teacher = replace(teacher, text=inputs)
+            sources = find_sources(teacher.opens_text()(), once=True, workdir=Path(scratch))
+            for line in teacher.estimate(folder, states, self.tasks(sources), Path(scratch)):
                 self.job.say(line)
 
     def sources(self) -> Sources:
@@ -250,7 +257,13 @@ class Decoding:
 
     def made_from(self, plan: Plan) -> dict[str, object]:
         """Return the values that blocks depend on besides their sources."""
-        return self.teacher.made_from(plan.settings, plan.inputs)
+        made_from = self.teacher.made_from(plan.settings, plan.inputs)
+        return made_from if self._noise is None else made_from | {"augment": self._noise.model_dump()}
+
+    @property
+    def _noise(self) -> DistillAugment | None:
+        """Changes of the text that is translated, None if it is that of the corpus."""
+        return None if self.job.writer.inputs.noised is None else self.job.settings.augment
 
     def write_candidates(
         self, made_from: Mapping[str, object], tasks: Sequence[BlockTask], sources: Sources, out: Path
@@ -318,7 +331,13 @@ class Decoding:
 
     def finish(self, plan: Plan, written: Written, tasks: list[BlockTask]) -> None:
         """Write the training set and the manifest, once the candidates are there."""
-        self.job.finish(plan, self.job.writer.write(self.targets) | self.facts_of(written, tasks))
+        facts = self.job.writer.write(self.targets) | self.facts_of(written, tasks)
+        self.job.finish(plan, facts, self.noised_files())
+
+    def noised_files(self) -> list[Path]:
+        """Return the files of the changed text, none if the text of the corpus is translated."""
+        noised = self.job.writer.inputs.noised
+        return [] if noised is None else [path for path in sorted(noised.rglob("*")) if path.is_file()]
 
     def facts_of(self, written: Written, tasks: list[BlockTask]) -> dict[str, object]:
         """Return the facts about the candidates for the manifest, and report them."""

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from kdmt.corpus.lines import read_lines
 from kdmt.score.score_files import ScoreRow
 from kdmt.score.scorers.process import Segment
 from kdmt.score.scorers.segments import open_scorer, score_segments
 from kdmt.score.systems import SegmentScores, SystemRun
+from kdmt.stages.variants import scored_texts
 from kdmt.stages.workspace import Workspace
 
 
@@ -36,7 +36,5 @@ def add_external_scores(
 
 
 def _segments(workspace: Workspace, run: SystemRun) -> list[Segment]:
-    sources, references = (
-        read_lines(workspace.prepare / f"{run.test_set}.raw.{lang}") for lang in workspace.direction.sides
-    )
+    sources, references = scored_texts(workspace)[run.test_set].raw_texts(workspace)
     return [Segment(*texts) for texts in zip(sources, run.finished, references, strict=True)]

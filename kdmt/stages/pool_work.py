@@ -63,4 +63,6 @@ class Pooling(Decoding):
             **self.facts_of(written, tasks),
         }
         self.job.say(f"{written.num_candidates:,} candidates of {num_sentences:,} sentences")
-        finish(self.folder, plan, outputs=[self.folder / name for name in CANDIDATES], facts=facts)
+        finish(
+            self.folder, plan, outputs=[*(self.folder / name for name in CANDIDATES), *self.noised_files()], facts=facts
+        )

@@ -51,6 +51,7 @@ from kdmt.stages.score_diagnostics import (
     read_training,
     translate_sample,
 )
+from kdmt.stages.variants import TestText, scored_texts
 from kdmt.stages.workspace import Workspace
 
 _DECODED = "decoded"  # inside the stage's folder
@@ -82,7 +83,8 @@ def score_systems(
     begin(folder, plan, workspace.resolved_config())
     if note := tokenizer_note(workspace):
         workspace.say(f"score: {note}")
-    test_sets = {name: _test_set(workspace, name) for name in config.prepare.test_sets}
+    held_out = scored_texts(workspace)
+    test_sets = {name: _test_set(workspace, text) for name, text in held_out.items()}
     earlier = [state / _DECODED for state in earlier_states(folder)]
     translations = Translations(folder / _DECODED, earlier, workspace.direction.target)
     texts = read_texts(workspace) if config.score.diagnostics is not None else {}
@@ -91,7 +93,7 @@ def score_systems(
     scored = [
         each
         for system in systems
-        for each in _score_system(workspace, system, threads, test_sets, translations, sample)
+        for each in _score_system(workspace, system, threads, test_sets, held_out, translations, sample)
     ]
     rows, runs = [each.row for each in scored], [each.diagnosed.run for each in scored]
     rows, segments = add_external_scores(workspace, rows, runs)
@@ -124,31 +126,47 @@ def _text_file(workspace: Workspace, name: str) -> Path:
     return workspace.score / f"{name}.{workspace.direction.target}"
 
 
-def _test_set(workspace: Workspace, name: str) -> TestSet:
+def _test_set(workspace: Workspace, text: TestText) -> TestSet:
     tokenize, lowercase = bleu_tokenizer(workspace), workspace.config.scores_lowercased
-    further = read_further(workspace, name, as_words=not workspace.config.score.detokenized)
-    model = workspace.config.score.spbleu_model
-    first = References(read_references(workspace, name), tokenize, lowercase, further, model)
-    return TestSet(first, _second_form(workspace, name), workspace.config.score.metrics)
+    as_words = not workspace.config.score.detokenized
+    first = References(
+        text.references(workspace, read_references(workspace, text.split), as_words=as_words),
+        tokenize,
+        lowercase,
+        _further(workspace, text, as_words=as_words),
+        workspace.config.score.spbleu_model,
+    )
+    return TestSet(first, _second_form(workspace, text), workspace.config.score.metrics)
 
 
-def _second_form(workspace: Workspace, name: str) -> References | None:
+def _further(workspace: Workspace, text: TestText, *, as_words: bool) -> list[list[str]]:
+    """Return the further references of a test set. See `read_further`."""
+    further = read_further(workspace, text.split, as_words=as_words)
+    return [text.references(workspace, lines, as_words=as_words) for lines in further]
+
+
+def _second_form(workspace: Workspace, text: TestText) -> References | None:
     """Return the references in the form that `score.detokenized` does not select; None if there is only one form."""
-    text, tgt = workspace.config.prepare.text, workspace.direction.target
-    if text.changes_nothing:
+    processing, tgt = workspace.config.prepare.text, workspace.direction.target
+    if processing.changes_nothing:
         return None
-    given = workspace.config.prepare.test.get(name)
-    if text.already_applied and given is not None and given.raw_target is None:
+    given = workspace.config.prepare.test.get(text.split)
+    if processing.already_applied and given is not None and given.raw_target is None:
         return None  # the corpus has no raw text to compare with
-    if workspace.config.score.detokenized:
-        words = join_words(workspace, read_lines(workspace.prepare / f"{name}.{tgt}"))
-        tokenize = "none" if spaced_sides(workspace)[1] else bleu_tokenizer(workspace)
-        further = read_further(workspace, name, as_words=True)
-        return References(words, tokenize, further=further, spbleu_model=workspace.config.score.spbleu_model)
-    raw = read_lines(workspace.prepare / f"{name}.raw.{tgt}")
-    further = read_further(workspace, name, as_words=False)
+    as_words = workspace.config.score.detokenized
+    if as_words:
+        lines = join_words(workspace, read_lines(workspace.prepare / f"{text.split}.{tgt}"))
+    else:
+        lines = read_lines(workspace.prepare / f"{text.split}.raw.{tgt}")
+    references, further = (
+        text.references(workspace, lines, as_words=as_words),
+        _further(workspace, text, as_words=as_words),
+    )
     model = workspace.config.score.spbleu_model
-    return References(raw, bleu_tokenizer(workspace), text.lowercase, further, model)
+    if as_words:
+        tokenize = "none" if spaced_sides(workspace)[1] else bleu_tokenizer(workspace)
+        return References(references, tokenize, further=further, spbleu_model=model)
+    return References(references, bleu_tokenizer(workspace), processing.lowercase, further, model)
 
 
 # ----------------------------------------------------------------------------------------------------------- one system
@@ -167,6 +185,7 @@ def _score_system(
     system: System,
     threads: int,
     test_sets: Mapping[str, TestSet],
+    held_out: Mapping[str, TestText],
     translations: Translations,
     sample: Sample | None,
 ) -> Iterator[_Scored]:
@@ -194,18 +213,18 @@ def _score_system(
                 name=file_name(system, SAMPLE, way),
                 way=way,
                 translations=translations.within(SAMPLE),
-                made_from=_made_from(workspace, kind, folder, SAMPLE, way) | {"device": device},
+                made_from=_made_from(workspace, kind, folder, TestText(SAMPLE), way) | {"device": device},
                 translator=partial(translator, way),
             )
         for name, test_set in test_sets.items():
             file = file_name(system, name, way)
-            made_from = _made_from(workspace, kind, folder, name, way)
+            made_from = _made_from(workspace, kind, folder, held_out[name], way)
             made_from |= {"threads": threads, "device": device}  # since speed is measured too
             decoded = translations.find(file, made_from)
             where = f"{system.name} seed {system.seed} on {name}, {way.name}"
             if decoded is None:
                 workspace.say(f"score: {where}")
-                decoded = _decode(workspace, translator(way), name, way)
+                decoded = _decode(workspace, translator(way), held_out[name], way)
                 translations.keep(file, made_from, decoded)
             else:
                 workspace.say(f"score: {where}: translated before, scored again")
@@ -231,17 +250,21 @@ def _ways(score: Score, kind: EngineKind, engine: Engine) -> list[Way]:
     return [Way(beam=beam) for beam in score.beams] if kind.nbest else [Way()]
 
 
-def _made_from(workspace: Workspace, kind: EngineKind, checkpoint: Path, test_set: str, way: Way) -> dict[str, object]:
+def _made_from(
+    workspace: Workspace, kind: EngineKind, checkpoint: Path, test_set: TestText, way: Way
+) -> dict[str, object]:
     """Return the values that the translations of a test set depend on, which do not include scoring settings."""
     score, outputs = workspace.config.score, recorded_outputs(workspace.prepare)
     text = ("tokenizer/", "text.json", "dict.")
     made_from: dict[str, object] = {
         "checkpoint": checkpoint_sha256(checkpoint),
-        "source": known_sha256(workspace.prepare / f"{test_set}.{workspace.direction.source}"),
+        "source": known_sha256(workspace.prepare / f"{test_set.split}.{workspace.direction.source}"),
         "text": {name: sha for name, sha in outputs.items() if name.startswith(text)},
         "decode": score.decode(way.beam).model_dump(),
         "speed_sentences": score.speed_sentences,
     }
+    if test_set.modifiers:
+        made_from["modifiers"] = list(test_set.modifiers)
     if kind.library != "pytorch":  # not for pytorch, since records of earlier versions do not have it
         made_from["engine"] = kind.library
     if way.iterations is not None:
@@ -253,7 +276,7 @@ def _made_from(workspace: Workspace, kind: EngineKind, checkpoint: Path, test_se
     return made_from
 
 
-def _decode(workspace: Workspace, translator: Translator, test_set: str, way: Way) -> Decoded:
+def _decode(workspace: Workspace, translator: Translator, test_set: TestText, way: Way) -> Decoded:
     """Translate a test set and measure the speed."""
     score = workspace.config.score
     decode = score.decode(way.beam)
@@ -267,7 +290,7 @@ def _decode(workspace: Workspace, translator: Translator, test_set: str, way: Wa
 
     speed, words = measure_speed(
         translate,
-        read_lines(workspace.prepare / f"{test_set}.{workspace.direction.source}"),
+        test_set.sources(workspace),
         batch_1_sentences=score.speed_sentences,
         repeats=1,
     )

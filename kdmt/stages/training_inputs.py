@@ -8,7 +8,7 @@ from hashlib import sha256
 from pathlib import Path
 
 from kdmt.choices import CheckpointName
-from kdmt.config import Model, Selective, Student, Train
+from kdmt.config import Augment, Model, Selective, Student, Train
 from kdmt.flow.folders import earlier_states
 from kdmt.flow.manifest import Plan, check_status, recorded_outputs, recorded_plan
 from kdmt.models.checkpoint_folder import checkpoint_sha256, resolve_checkpoint, resolve_name
@@ -63,6 +63,7 @@ class Job:
         shares: share of each set in the pairs of an epoch; None to use all pairs in each epoch.
         path: YAML path of its settings.
         student: settings of a student or of one of its stages; None for a teacher.
+        augment: changes of the training text, None for none.
         before: run of the stage before, from whose checkpoint `begin_from` this run begins; None for none.
         begin_from: name of that checkpoint.
         number: number of the stage of a teacher or student, from 1.
@@ -77,6 +78,7 @@ class Job:
     data: tuple[str, ...]
     path: str
     student: Student | None = None
+    augment: Augment | None = None
     before: Path | None = None
     begin_from: CheckpointName = "auto"
     number: int = 1

@@ -13,6 +13,7 @@ import torch
 from kdmt.checksum import verify_checkpoint
 from kdmt.choices import CHECKPOINT_PREFERENCE
 from kdmt.config import NAT, Decode, Student, setting_path
+from kdmt.corpus.augmentation import Augmentation
 from kdmt.corpus.batching import ParallelData, join_data, open_parallel, open_split
 from kdmt.corpus.binarize import data_prefix
 from kdmt.corpus.codec import TextCodec, check_vocabulary
@@ -41,7 +42,7 @@ from kdmt.objectives.positional import SomeHidden
 from kdmt.ranks import Ranks, interleave
 from kdmt.runtime import pick_device, use_threads
 from kdmt.score.bleu_tokenizer import require_packages
-from kdmt.stages.measures import tokenizer_note, words_tokenizer
+from kdmt.stages.measures import spaced_sides, tokenizer_note, words_tokenizer
 from kdmt.stages.references import score_words
 from kdmt.stages.selective_work import load_evaluator, measure, open_selection
 from kdmt.stages.training_inputs import (
@@ -136,14 +137,16 @@ def _training_data(
     workspace: Workspace, job: Job, codec: TextCodec, knowledge: KnowledgeSource | None
 ) -> BinarizedData:
     sets = [_open_data(workspace, name, "train") for name in job.data]
+    data = join_data(sets)
     return BinarizedData(
-        join_data(sets),
+        data,
         job.train,
         seed=job.seed,
         knowledge=knowledge,
         monolingual=_monolingual(workspace, job),
         weights=_weights(workspace, job),
         sampling=_sampling(job, codec),
+        augmentation=_augmentation(workspace, job, codec, data),
         links=_links(workspace, job),
         shares=job.shares,
         right_to_left=job.right_to_left,
@@ -174,16 +177,43 @@ def _sampling(job: Job, codec: TextCodec) -> SubwordSampling | None:
     settings = job.train.subword_regularization
     if settings is None:
         return None
-    config = architecture(job.model.arch, job.model.overrides())
-    limits = (
-        min(job.train.max_source_tokens or config.max_source_positions, config.max_source_positions),
-        min(job.train.max_target_tokens or config.max_target_positions, config.max_target_positions),
-    )
     try:
-        return SubwordSampling.of(codec, settings, seed=job.seed, max_tokens=limits)
+        return SubwordSampling.of(codec, settings, seed=job.seed, max_tokens=_token_limits(job))
     except UserError as error:
         path = setting_path(job.path, "train.subword_regularization")
         raise UserError(f"'{path}': {error}") from None
+
+
+def _augmentation(workspace: Workspace, job: Job, codec: TextCodec, data: ParallelData) -> Augmentation | None:
+    """Return the changes of the training text, if the settings request them.
+
+    Raises:
+        UserError: if the vocabulary does not have the characters for them.
+    """
+    if job.augment is None:
+        return None
+    source, target = (min(limit, job.train.max_tokens) for limit in _token_limits(job))
+    try:
+        return Augmentation.of(
+            codec,
+            job.augment,
+            data,
+            seed=job.seed,
+            spaced=spaced_sides(workspace),
+            tags=[corpus.tag for corpus in workspace.config.prepare.train if corpus.tag is not None],
+            max_tokens=(source, target),
+        )
+    except UserError as error:
+        raise UserError(f"'{setting_path(job.path, 'augment')}': {error}") from None
+
+
+def _token_limits(job: Job) -> tuple[int, int]:
+    """Return the maximum number of tokens of a source and of a target."""
+    config = architecture(job.model.arch, job.model.overrides())
+    return (
+        min(job.train.max_source_tokens or config.max_source_positions, config.max_source_positions),
+        min(job.train.max_target_tokens or config.max_target_positions, config.max_target_positions),
+    )
 
 
 def _open_data(workspace: Workspace, name: str, split: str) -> ParallelData:

@@ -14,11 +14,13 @@ import numpy as np
 import torch
 
 from kdmt.config import Train
+from kdmt.corpus.augmentation import Augmentation
 from kdmt.corpus.batching import (
     Batch,
     Change,
     Extras,
     ParallelData,
+    Side,
     collate,
     collate_packed,
     epoch_order,
@@ -50,6 +52,7 @@ class BinarizedData:
         weights: float32 [pairs], weight of each pair.
         links: alignment of the pairs, which is added to each batch.
         sampling: draws other subwords for the sentences of a batch, whose size is planned by those of the data-bin.
+        augmentation: changes the text of some pairs of a batch before.
         shares: share of each data-bin in the pairs of an epoch; None to use all pairs in each epoch.
         selection: choice between two targets of each pair of the first data-bin, by which batches are then planned and
             loaded; the other pairs are second targets.
@@ -73,6 +76,7 @@ class BinarizedData:
         monolingual: MonolingualText | None = None,
         weights: np.ndarray | None = None,
         sampling: SubwordSampling | None = None,
+        augmentation: Augmentation | None = None,
         links: LinkSource | None = None,
         shares: Sequence[float] | None = None,
         right_to_left: bool = False,
@@ -80,6 +84,7 @@ class BinarizedData:
     ) -> None:
         self.data, self.settings, self.seed, self.knowledge = data, settings, seed, knowledge
         self.monolingual, self.weights, self.sampling, self.links = monolingual, weights, sampling, links
+        self.augmentation = augmentation
         self.right_to_left, self.selection = right_to_left, selection
         # of the pairs that batches are made of
         self.src_sizes, self.tgt_sizes = data.src_sizes, data.tgt_sizes
@@ -131,20 +136,53 @@ class BinarizedData:
         longer = np.maximum(self.src_sizes, self.tgt_sizes)
         return PackingShape.of(longer[self.kept], self.settings.max_tokens)
 
+    @property
+    def num_parts(self) -> int:
+        """Number of parts in which a batch of several pairs is loaded.
+
+        There are two if augmentation makes some pairs much longer, so that the others are not padded to their length.
+        """
+        lengthens = self.augmentation is not None and self.augmentation.lengthens
+        return 2 if lengthens and self.monolingual is None else 1
+
     def load(self, indices: np.ndarray, epoch: int = 0, update: int = 0) -> Batch:
         """Return the batch of these pairs.
 
         Args:
-            epoch: epoch for which subwords are drawn if there is `sampling`.
+            epoch: epoch for which text and subwords are drawn if there is `augmentation` or `sampling`.
             update: number of updates done, for which targets are chosen if there is a `selection`.
         """
-        if self.selection is not None:
-            indices = self.selection.choose(indices, update)
-        if self.packing is None:
-            multiple = _length_multiple(self.settings)
-            batch = collate(indices, self.data, length_multiple=multiple, change=self._change(epoch))
-        else:
+        indices = self._chosen(indices, update)
+        if self.packing is not None:
             batch = collate_packed(indices, self.data, self.packing, change=self._change(epoch))
+            return self._with_extras(batch, indices)
+        return self._collate(indices, self._augmented(indices, epoch), epoch)
+
+    def load_parts(self, indices: np.ndarray, epoch: int = 0, update: int = 0) -> list[Batch]:
+        """Return the batch of these pairs in `num_parts` parts; in one part if it has one pair."""
+        if self.num_parts == 1 or len(indices) == 1:
+            return [self.load(indices, epoch, update)]
+        indices = self._chosen(indices, update)
+        sides = self._augmented(indices, epoch)
+        assert sides is not None
+        return [
+            self._collate(indices[rows], (_rows_of(sides[0], rows), _rows_of(sides[1], rows)), epoch)
+            for rows in split_by_length(np.maximum(sides[0][1], sides[1][1]))
+        ]
+
+    def _chosen(self, indices: np.ndarray, update: int) -> np.ndarray:
+        return indices if self.selection is None else self.selection.choose(indices, update)
+
+    def _augmented(self, indices: np.ndarray, epoch: int) -> tuple[Side, Side] | None:
+        return None if self.augmentation is None else self.augmentation.apply(self.data, indices, epoch)
+
+    def _collate(self, indices: np.ndarray, sides: tuple[Side, Side] | None, epoch: int) -> Batch:
+        multiple, change = _length_multiple(self.settings), self._change(epoch)
+        return self._with_extras(
+            collate(indices, self.data, length_multiple=multiple, sides=sides, change=change), indices
+        )
+
+    def _with_extras(self, batch: Batch, indices: np.ndarray) -> Batch:
         extras = Extras(
             knowledge=None if self.knowledge is None else self.knowledge.load(indices),
             monolingual_BS=None if self.monolingual is None else self.monolingual.batch_for(indices),
@@ -164,7 +202,7 @@ class BinarizedData:
         return None if self.weights is None else self.weights[indices]
 
     def _target_sizes(self, indices: np.ndarray, batch: Batch) -> np.ndarray:
-        if self.sampling is not None:
+        if self.sampling is not None or self.augmentation is not None:
             return batch.targets[1].ne(PAD).sum(dim=1).numpy()
         assert self.data.tgt_sizes is not None
         return self.data.tgt_sizes[indices]
@@ -196,6 +234,31 @@ class MonolingualText:
         return collate(self.batches[place], self.data, length_multiple=_length_multiple(self.settings)).src_tokens_BS
 
 
+def split_by_length(sizes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Divide sentences into shorter and longer ones, so that both parts together have the least padding.
+
+    Args:
+        sizes: number of tokens of each sentence [B], with B at least 2.
+
+    Returns:
+        Indices of the sentences of each part, ascending.
+    """
+    order = np.argsort(sizes, kind="stable")
+    ordered = sizes[order].astype(np.int64)
+    counts = np.arange(1, len(sizes))
+    cost = counts * ordered[:-1] + (len(sizes) - counts) * ordered[-1]
+    first = int(cost.argmin()) + 1
+    return np.sort(order[:first]), np.sort(order[first:])
+
+
+def _rows_of(side: Side, rows: np.ndarray) -> Side:
+    """Return the sentences of a side with the given indices."""
+    tokens, sizes = side
+    mask = np.zeros(len(sizes), dtype=bool)
+    mask[rows] = True
+    return tokens[np.repeat(mask, sizes)], sizes[rows]
+
+
 def _length_multiple(settings: Train) -> int:
     return _COMPILED_MULTIPLE if settings.compile else 1
 
@@ -210,7 +273,12 @@ class TrainingData(Protocol):
 
     def epoch(self, epoch: int) -> Sequence[np.ndarray]: ...
 
+    @property
+    def num_parts(self) -> int: ...
+
     def load(self, indices: np.ndarray, epoch: int = 0, update: int = 0) -> Batch: ...
+
+    def load_parts(self, indices: np.ndarray, epoch: int = 0, update: int = 0) -> list[Batch]: ...
 
 
 @dataclass(frozen=True)
@@ -250,8 +318,10 @@ def steps(
         for start in range(done, len(batches), update_freq * ranks.world):
             group = batches[start : start + update_freq * ranks.world]
             own = list(group[ranks.rank :: ranks.world])
-            idle = -(-len(group) // ranks.world) - len(own)
-            loaded = [data.load(indices, epoch, update) for indices in own + [group[0]] * idle]
+            loaded = [part for indices in own for part in data.load_parts(indices, epoch, update)]
+            # a rank without a part of a batch of one pair, and one without a batch, repeat one
+            idle = -(-len(group) // ranks.world) * data.num_parts - len(loaded) if ranks.world > 1 else 0
+            loaded += [data.load(group[0], epoch, update) for _ in range(idle)]
             if pin_memory:
                 loaded = [batch.pin_memory() for batch in loaded]
             yield Step(epoch, start + len(group), loaded, idle)

@@ -58,6 +58,7 @@ WITHOUT_TORCH = {
         for name in (
             *(
                 "alignment",
+                "augmentation",
                 "clean",
                 "codec",
                 "dropped",
@@ -70,6 +71,7 @@ WITHOUT_TORCH = {
                 "language_id",
                 "line_index",
                 "lines",
+                "modifiers",
                 "near_duplicates",
                 "partitions",
                 "pool",
@@ -79,7 +81,7 @@ WITHOUT_TORCH = {
                 "text",
                 "tokenizer",
             ),
-            "vocabulary",
+            *("translated_words", "vocabulary"),
         )
     ),
     *("corpus.datasets.catalogue", "corpus.datasets.resolve"),
@@ -97,6 +99,7 @@ WITHOUT_TORCH = {
                 "mbr",
                 "merge",
                 "ngram_counts",
+                "noised",
                 "selection",
                 "shortlist",
                 *("backward", "diversity", "rerank", "rerank_tuning", "similarity"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import shutil
 import subprocess
@@ -13,14 +14,18 @@ import numpy as np
 import pytest
 from bad_input import refused, unharmed
 from distilled_pipeline import (
+    IMPORTED,
+    IMPORTING,
     MADE,
     PREPARED,
     TINY,
     distill,
+    theirs,
     watch_decoding,
 )
 from tiny_pipeline import (
     hash_tree,
+    kdmt,
     make_pairs,
     read_lines,
     run_stages,
@@ -29,7 +34,7 @@ from tiny_pipeline import (
     write_lines,
 )
 
-from kdmt.distill import block_size
+from kdmt.distill import block_size, noised
 from kdmt.flow.folders import earlier_states
 from kdmt.models.checkpoint_folder import resolve_checkpoint
 from kdmt.stages import distill_work
@@ -355,3 +360,71 @@ def test_a_block_of_another_run_is_refused_with_the_difference(decoded: list[int
     assert distill().code == 0
     assert {path.name for path in MADE.iterdir()} == {path.name for path in Path("kept").iterdir()}
     assert hash_tree(MADE) == hash_tree(Path("kept"))
+
+
+# ---------------------------------------------------------------------------------------------------------------- noise
+
+TRANSLATE = ("--beam", "2", "--max-len-a", "1.0", "--max-len-b", "5", "--threads", "1")
+NOISY = ("distill.augment={merged: 0.4}", "distill.block_size=30")
+
+
+def stop(*_: object, **__: object) -> None:
+    raise KeyboardInterrupt
+
+
+@pytest.mark.usefixtures("finished")
+def test_the_teacher_translates_the_noised_text() -> None:
+    before = read_lines(MADE / "distilled.en")
+    assert distill(sets=NOISY).code == 0
+    sources = read_lines(MADE / "distilled.en")
+    assert sources == read_lines(MADE / "noised/train.en") != before
+    translated = kdmt(
+        "translate", TINY / "teacher/average", *TRANSLATE, stdin="".join(f"{s}\n" for s in sources).encode()
+    )
+    assert translated.code == 0, translated.err
+    replaced = {int(line.split("\t")[0]) for line in read_lines(MADE / "rejected") if line}
+    pairs = list(zip(read_lines(MADE / "distilled.de"), translated.out.splitlines(), strict=True))
+    assert all(made == own for line, (made, own) in enumerate(pairs) if line not in replaced)
+    references = read_lines(MADE / "noised/train.de")
+    assert all(pairs[line][0] == references[line] for line in replaced)
+    with gzip.open(MADE / "blocks/000000.gz") as block:
+        header = json.loads(block.readline())
+    assert header["made_from"]["augment"]["merged"] == 0.4
+    result = distill("--verify", sets=NOISY)
+    assert result.code == 0, result.err
+
+
+@pytest.mark.usefixtures("finished")
+def test_noised_text_is_the_same_from_shards_and_after_an_interruption(monkeypatch: pytest.MonkeyPatch) -> None:
+    sets = (*NOISY, "students.sampled={data: sampled}", "students.near={data: mbr}", "distill.decode.nbest=2")
+    assert distill(sets=sets).code == 0
+    names = ("distill", "sampled", "mbr")
+    inline = {name: hash_tree(TINY / name) for name in names}
+    assert read_lines(TINY / "mbr/distilled.en") == read_lines(MADE / "noised/train.en")
+    assert (TINY / "sampled/noised/train.en").read_bytes() == (MADE / "noised/train.en").read_bytes()
+    for name in names:
+        shutil.rmtree(TINY / name)
+    with monkeypatch.context() as patched:
+        patched.setattr(noised, "binarize_text", stop)
+        assert distill("--shard", "0/2", sets=sets).code != 0
+    assert not (MADE / "noised").exists()
+    for shard in (1, 0):
+        assert distill("--shard", f"{shard}/2", sets=sets).code == 0
+    assert distill(sets=sets).code == 0
+    assert {name: hash_tree(TINY / name) for name in names} == inline
+
+
+@pytest.mark.usefixtures("finished")
+def test_other_noise_makes_the_training_set_again(decoded: list[int]) -> None:
+    assert distill(sets=NOISY).code == 0
+    first = sum(decoded)
+    assert "distill.augment.seed" in distill(sets=(*NOISY, "distill.augment.seed=2")).err
+    assert sum(decoded) > first
+    assert distill(sets=NOISY).err.count("taken back") == 1
+
+
+@pytest.mark.usefixtures("finished")
+def test_translations_from_a_file_are_those_of_the_corpus() -> None:
+    write_lines(Path("theirs.tsv"), theirs())
+    assert distill(sets=(*IMPORTING, *NOISY)).code == 0
+    assert read_lines(IMPORTED / "distilled.en") == read_lines(PREPARED / "train.en")

@@ -47,6 +47,8 @@ from kdmt.models.checkpoint_folder import resolve_checkpoint
 from kdmt.train.schedule import inverse_sqrt
 from kdmt.types import EOS
 
+AUGMENT = "{upper_case: 0.1, title_case: 0.1, no_end_punctuation: 0.2, typos: 0.3, merged: 0.2, noise: 0.1}"
+
 
 @pytest.mark.usefixtures("finished")
 @pytest.mark.parametrize(
@@ -94,6 +96,11 @@ from kdmt.types import EOS
         ("nat={family: dag, upsample: 3, loss: fuzzy_alignment, ngram: 3}", "nll"),
         ("convex={power: 1.0}", "nll"),
         ("train.subword_regularization={alpha: 0.1}", "nll"),
+        (f"augment={AUGMENT}", "nll"),
+        (f"train.subword_regularization={{alpha: 0.1}},augment={AUGMENT}", "nll"),
+        (f"augment={AUGMENT},word_kd={{}}", "word_kd"),
+        (f"augment={AUGMENT},nat={{family: cmlm}}", "length"),
+        (f"augment={AUGMENT},nat={{family: ctc, upsample: 3}}", "nll"),
         ("data=[{set: distilled, share: 0.75}, {set: raw, share: 0.25}]", "nll"),
         ("nat={family: levenshtein},embeddings_from_teacher=true", "deletion"),
         ("nat={family: insertion},attention_kd={decoder_self: none, cross: none}", "attention"),
@@ -246,6 +253,31 @@ def test_subword_regularization_changes_the_text_of_each_side() -> None:
         assert student("raw", f"{setting}={value}").code == 0
         losses[value] = metrics(RAW, "train")[0]["nll"]
     assert len(set(losses.values())) == len(losses)
+
+
+@pytest.mark.usefixtures("finished")
+def test_augmentation_changes_the_text() -> None:
+    """Each value gives another loss of the first update."""
+    losses = {}
+    for value in ("null", "{merged: 1.0}", "{noise: 1.0}", "{noise: 0.5}"):
+        assert student("raw", f"students.raw.augment={value}").code == 0
+        losses[value] = metrics(RAW, "train")[0]["nll"]
+    assert len(set(losses.values())) == len(losses)
+
+
+@pytest.mark.usefixtures("finished")
+def test_augmentation_changes_the_text_of_the_teacher() -> None:
+    before = metrics(TEACHER, "train")[0]["nll"]
+    result = kdmt("teacher", "tiny.yaml", "--set", "teacher.augment={merged: 1.0}")
+    assert result.code == 0, result.err
+    assert metrics(TEACHER, "train")[0]["nll"] != before
+
+
+@pytest.mark.usefixtures("finished")
+def test_markup_without_characters_in_the_vocabulary_is_refused() -> None:
+    result = student("raw", "students.raw.augment={tags: 0.1}")
+    assert result.code != 0
+    assert "'students.raw.augment': 'tags': the vocabulary has no tokens for <a>: leave it out, or" in result.err
 
 
 @pytest.mark.usefixtures("finished")

@@ -17,12 +17,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kdmt.config import Student
-from kdmt.corpus.batching import Batch, Extras, Knowledge, ParallelData, join_data
+from kdmt.corpus.batching import Batch, Extras, Knowledge, ParallelData, Side, join_data, join_side
 from kdmt.corpus.subword_sampling import Draw, SentenceSampler, SubwordSampling, Word, WordLimits
 from kdmt.errors import UserError
 from kdmt.objectives.build import build_objective
 from kdmt.ranks import Ranks
-from kdmt.train.data import BinarizedData, Prefetched, Step, steps
+from kdmt.train.data import BinarizedData, Prefetched, Step, split_by_length, steps
 from kdmt.train.target_selection import TargetSelection
 from kdmt.types import EOS, PAD
 
@@ -269,14 +269,82 @@ def test_subwords_depend_on_the_epoch_and_not_on_ranks_or_the_start(pairs: Paral
     assert not torch.equal(data.load(indices, 1).src_tokens_BS, data.load(indices, 2).src_tokens_BS)
 
 
+class Doubling:
+    """Doubles the target of each pair whose index is a multiple of 7, in odd epochs."""
+
+    lengthens = True
+
+    def apply(self, data: ParallelData, indices: np.ndarray, epoch: int) -> tuple[Side, Side]:
+        source, (tokens, sizes) = (join_side(indices, data, side) for side in range(2))
+        doubled = [
+            np.concatenate([each[:-1], each]) if index % 7 == 0 and epoch % 2 else each
+            for each, index in zip(np.split(tokens, np.cumsum(sizes)[:-1]), indices.tolist(), strict=True)
+        ]
+        return source, (np.concatenate(doubled), np.array([len(each) for each in doubled]))
+
+
+def rows(batches: Sequence[Batch]) -> dict[int, tuple[list[int], list[int], list[int]]]:
+    """Return the tokens of each pair without padding: source, decoder input, target."""
+    found = {}
+    for batch in batches:
+        sides = (batch.src_tokens_BS, *batch.targets)
+        for row, index in enumerate(batch.index_B.tolist()):
+            source, previous, target = ([token for token in side[row].tolist() if token != PAD] for side in sides)
+            found[index] = (source, previous, target)
+    return found
+
+
+def test_augmented_pairs_are_in_batches_of_their_own_length(pairs: ParallelData) -> None:
+    weights = np.linspace(0.5, 2.0, len(pairs), dtype=np.float32)
+    data = BinarizedData(pairs, train_settings(), seed=1, weights=weights, augmentation=Doubling())  # type: ignore[arg-type]
+    plain = BinarizedData(pairs, train_settings(), seed=1, weights=weights)
+    assert (data.num_parts, plain.num_parts) == (2, 1)
+    saved = 0
+    for epoch in (1, 2):
+        assert as_lists(data.epoch(epoch)) == as_lists(plain.epoch(epoch))
+        for indices in data.epoch(epoch):
+            parts, whole = data.load_parts(indices, epoch), data.load(indices, epoch)
+            assert len(parts) == min(2, len(indices))
+            assert rows(parts) == rows([whole])
+            assert sum(part.num_tgt_tokens for part in parts) == whole.num_tgt_tokens
+            weighted = [part.extras.weighted_tokens for part in (*parts, whole)]
+            assert sum(weighted[:-1]) == pytest.approx(weighted[-1])  # type: ignore[arg-type]
+            saved += whole.targets[1].numel() - sum(part.targets[1].numel() for part in parts)
+            before = rows([plain.load(indices, epoch)])
+            for index, (source, previous, target) in rows(parts).items():
+                old = before[index]
+                doubled = index % 7 == 0 and epoch == 1
+                assert (source, target) == (old[0], [*old[2][:-1], *old[2]] if doubled else old[2])
+                assert previous == [EOS, *target[:-1]]
+    assert saved > 0
+
+
+@given(st.lists(st.integers(1, 50), min_size=2, max_size=12))
+def test_a_split_by_length_has_the_least_padding(sizes: list[int]) -> None:
+    """Check against all divisions into two parts that are not empty."""
+
+    def area(part: Sequence[int]) -> int:
+        return len(part) * max(sizes[place] for place in part)
+
+    found = split_by_length(np.array(sizes))
+    assert sorted(np.concatenate(found)) == list(range(len(sizes)))
+    places = range(len(sizes))
+    least = min(
+        area(first) + area([place for place in places if place not in first])
+        for count in range(1, len(sizes))
+        for first in itertools.combinations(places, count)
+    )
+    assert sum(area(part.tolist()) for part in found) == least
+
+
 # ------------------------------------------------------------------------------------------ updates
 
 
 class Numbered:
     """Epochs of `length` micro-batches, each with one pair; its number gives the epoch and the index in it."""
 
-    def __init__(self, length: int) -> None:
-        self.length = length
+    def __init__(self, length: int, num_parts: int = 1) -> None:
+        self.length, self.num_parts = length, num_parts
 
     def epoch(self, epoch: int) -> Sequence[np.ndarray]:
         return [np.array([1000 * epoch + number]) for number in range(self.length)]
@@ -285,12 +353,19 @@ class Numbered:
         tokens = torch.as_tensor(indices)
         return Batch(index_B=tokens, src_tokens_BS=tokens[:, None])
 
+    def load_parts(self, indices: np.ndarray, epoch: int = 0, update: int = 0) -> list[Batch]:
+        """Return the batch `num_parts` times, but once if its number is even, as a batch of one pair has one part."""
+        return [self.load(indices, epoch, update)] * (self.num_parts if indices[0] % 2 else 1)
 
-def take(length: int, count: int, *, world: int, update_freq: int, done: int = 0) -> list[list[Step]]:
+
+def take(
+    length: int, count: int, *, world: int, update_freq: int, done: int = 0, num_parts: int = 1
+) -> list[list[Step]]:
     """Return the first steps of each rank."""
     ranks = [Ranks(rank, world) for rank in range(world)]
+    data = Numbered(length, num_parts)
     return [
-        list(itertools.islice(steps(Numbered(length), epoch=1, done=done, update_freq=update_freq, ranks=each), count))
+        list(itertools.islice(steps(data, epoch=1, done=done, update_freq=update_freq, ranks=each), count))
         for each in ranks
     ]
 
@@ -298,6 +373,19 @@ def take(length: int, count: int, *, world: int, update_freq: int, done: int = 0
 def numbers(step: Step) -> list[int]:
     """Return the numbers of the micro-batches of a step that are not idle."""
     return [int(batch.index_B) for batch in step.batches[: len(step.batches) - step.idle]]
+
+
+@given(st.integers(1, 12), st.integers(1, 4), st.integers(1, 3))
+def test_ranks_have_the_same_number_of_parts(length: int, world: int, update_freq: int) -> None:
+    """Check that each part is in a step once, although some batches have fewer parts."""
+    of_ranks = take(length, 5, world=world, update_freq=update_freq, num_parts=2)
+    whole = take(length, 5, world=world, update_freq=update_freq)
+    for at_once, expected in zip(zip(*of_ranks, strict=True), zip(*whole, strict=True), strict=True):
+        assert len({len(step.batches) for step in at_once}) == 1 or world == 1
+        found = sorted(number for step in at_once for number in numbers(step))
+        assert found == sorted(n for step in expected for n in numbers(step) for _ in range(2 if n % 2 else 1))
+        assert {step.done for step in at_once} == {step.done for step in expected}
+        assert world > 1 or not at_once[0].idle
 
 
 @given(st.integers(1, 12), st.integers(1, 4), st.integers(1, 3), st.integers(0, 12))

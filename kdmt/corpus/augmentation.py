@@ -1,0 +1,403 @@
+"""Augmentation of training data: sentence pairs that are changed at random, and tokenised again.
+
+The draws of a pair depend on (seed, epoch, index of the pair, modifier) alone, so that a run that is resumed, or that
+has another number of ranks, reads the same text. A pair that is not drawn keeps its tokens.
+
+The text of a pair is made from its tokens in the data-bin, in the form that the tokenizer reads. A changed pair that
+has a token without an entry in the dictionary, or more tokens than a model takes, keeps its tokens too.
+
+Shape legend: B sentence pairs, M tokens of all sentences of a side.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from random import Random
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kdmt.choices import ModifierName, names
+from kdmt.config import TextNoise
+from kdmt.corpus import modifiers
+from kdmt.corpus.alignment import spread
+from kdmt.corpus.batching import ParallelData, Side, join_side
+from kdmt.corpus.codec import TextCodec
+from kdmt.corpus.translated_words import TranslatedWords, around_core
+from kdmt.errors import UserError
+from kdmt.languages import Direction
+from kdmt.types import SPECIALS, UNK
+
+MODIFIERS: tuple[ModifierName, ...] = names(ModifierName)  # type: ignore[assignment]  # index: its number in draws
+ALIGNED_PAIRS = 10_000  # sentence pairs that the links of words are trained on
+_MARKUP_MODIFIERS: tuple[ModifierName, ...] = ("placeholders", "tags")
+_LENGTHENING: tuple[ModifierName, ...] = ("noise", "merged", "upper_case")  # that often double the number of tokens
+_MASK = 2**64 - 1
+
+IntArray = NDArray[np.integer[Any]]
+Texts = tuple[str, str]  # source and target
+
+
+def uniform_draws(seed: int, epoch: int, indices: NDArray[np.int64], number: int) -> NDArray[np.float64]:
+    """Return a number in [0, 1) for each index, by the finaliser of SplitMix64 (Steele, Lea, Flood 2014)."""
+    state = 0
+    for value in (seed, epoch, number):
+        state = _mixed_number(state + value + 0x9E3779B97F4A7C15)
+    mixed = np.asarray(indices, dtype=np.uint64) + np.uint64(state)
+    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
+        mixed = (mixed ^ (mixed >> np.uint64(shift))) * np.uint64(factor)
+    mixed ^= mixed >> np.uint64(31)
+    return (mixed >> np.uint64(11)).astype(np.float64) * 2.0**-53
+
+
+def _mixed_number(value: int) -> int:
+    value &= _MASK
+    value = ((value ^ (value >> 30)) * 0xBF58476D1CE4E5B9) & _MASK
+    value = ((value ^ (value >> 27)) * 0x94D049BB133111EB) & _MASK
+    return value ^ (value >> 31)
+
+
+# ---------------------------------------------------------------------------------------------------------------- text
+
+
+@dataclass(frozen=True)
+class TextAugmenter:
+    """Changes the text of sentence pairs.
+
+    Attributes:
+        spaced: whether the source and the target have spaces between words.
+        alphabet: characters of noise, which the vocabularies of both sides have.
+        links: finds words that translate each other, for markup.
+        markup: function that returns a tag or a placeholder in the form that the tokenizer reads, with spaces between
+            its tokens if the text is tokenised.
+        is_tokenized: whether punctuation and tags are words of their own.
+    """
+
+    settings: TextNoise
+    direction: Direction
+    seed: int
+    spaced: tuple[bool, bool] = (True, True)
+    alphabet: Sequence[str] = ()
+    links: TranslatedWords = field(default_factory=TranslatedWords)
+    markup: Callable[[str], str] = str
+    is_tokenized: bool = False
+
+    def draw(self, indices: NDArray[np.int64], epoch: int) -> dict[ModifierName, NDArray[np.bool_]]:
+        """Return for each modifier with a share the pairs that it changes, bool [B].
+
+        Upper case and title case exclude each other; the other modifiers are independent.
+        """
+        shares = self.settings.shares()
+        drawn: dict[ModifierName, NDArray[np.bool_]] = {}
+        for name, share in shares.items():
+            low = shares["upper_case"] if name == "title_case" else 0.0
+            number = MODIFIERS.index("upper_case" if name == "title_case" else name)
+            if share:
+                draws = uniform_draws(self.seed, epoch, indices, number)
+                drawn[name] = (low <= draws) & (draws < low + share)
+        return drawn
+
+    def change(
+        self, texts: Texts, following: Texts | None, chosen: Sequence[ModifierName], place: tuple[int, int]
+    ) -> Texts:
+        """Return a pair changed by modifiers.
+
+        Args:
+            following: next pair of the corpus, None after the last one.
+            chosen: modifiers, in the order of `MODIFIERS`.
+            place: epoch and index of the pair.
+        """
+        for name in chosen:
+            if name == "merged":
+                texts = self._merge(texts, following)
+                continue
+            generator = self._generator(place, name)
+            changed = _CHANGES[name](self, texts, generator)
+            if name == "noise":
+                return changed
+            texts = changed
+        return texts
+
+    def _generator(self, place: tuple[int, int], name: ModifierName) -> Random:
+        epoch, index = place
+        return Random((((self.seed << 32) | epoch) << 64 | index) << 8 | MODIFIERS.index(name))
+
+    def _merge(self, texts: Texts, following: Texts | None) -> Texts:
+        if following is None or following[0] == texts[0] or not all(following):
+            return texts
+        source, target = (
+            modifiers.join_texts(first, second, spaced=spaced)
+            for first, second, spaced in zip(texts, following, self.spaced, strict=True)
+        )
+        return source, target
+
+    def _noise(self, texts: Texts, generator: Random) -> Texts:
+        if not self.alphabet:
+            return texts
+        line = modifiers.noise_line(self.alphabet, generator)
+        return line, line
+
+    def _no_end_punctuation(self, texts: Texts, _: Random) -> Texts:
+        source, target = map(modifiers.without_end_punctuation, texts)
+        return (source, target) if source != texts[0] and target != texts[1] else texts
+
+    def _typos(self, texts: Texts, generator: Random) -> Texts:
+        return modifiers.with_typos(texts[0], self.settings.typo_rate, generator), texts[1]
+
+    def _upper_case(self, texts: Texts, _: Random) -> Texts:
+        return self._change_case(texts, modifiers.to_upper_case)
+
+    def _title_case(self, texts: Texts, _: Random) -> Texts:
+        return self._change_case(texts, modifiers.to_title_case)
+
+    def _change_case(self, texts: Texts, change: Callable[[str, str], str]) -> Texts:
+        """Change the case of both sides, or of those that have case if it is the source."""
+        source, target = self.direction.sides
+        if not modifiers.has_case(texts[0], source):
+            return texts
+        has_case = modifiers.has_case(texts[1], target)
+        return change(texts[0], source), change(texts[1], target) if has_case else texts[1]
+
+    def _placeholders(self, texts: Texts, generator: Random) -> Texts:
+        mark = self.markup(generator.choice(modifiers.PLACEHOLDERS))
+        found = self._linked_words(texts, generator)
+        if found is None:
+            at_end = generator.random() < 0.5
+            source, target = (
+                modifiers.join_texts(*((text, mark) if at_end else (mark, text)), spaced=spaced or self.is_tokenized)
+                for text, spaced in zip(texts, self.spaced, strict=True)
+            )
+            return source, target
+        source, target = (_with_word(words, place, lambda _: mark) for words, place in found)
+        return source, target
+
+    def _tags(self, texts: Texts, generator: Random) -> Texts:
+        before, after = map(self.markup, generator.choice(modifiers.TAG_PAIRS))
+        space = " " if self.is_tokenized else ""
+        found = self._linked_words(texts, generator)
+        if found is None:
+            source, target = (f"{before}{space}{text}{space}{after}" for text in texts)
+            return source, target
+        source, target = (
+            _with_word(words, place, lambda word: f"{before}{space}{word}{space}{after}") for words, place in found
+        )
+        return source, target
+
+    def _linked_words(
+        self, texts: Texts, generator: Random
+    ) -> tuple[tuple[list[str], int], tuple[list[str], int]] | None:
+        """Return the words of both sides, each with the index of a word and of its translation; None without links."""
+        source, target = texts[0].split(), texts[1].split()
+        links = self.links.find(source, target)
+        if not links:
+            return None
+        i, j = generator.choice(links)
+        return (source, i), (target, j)
+
+
+def _with_word(words: list[str], place: int, change: Callable[[str], str]) -> str:
+    before, word, after = around_core(words[place])
+    return " ".join((*words[:place], f"{before}{change(word)}{after}", *words[place + 1 :]))
+
+
+_CHANGES: Mapping[ModifierName, Callable[[TextAugmenter, Texts, Random], Texts]] = {
+    "noise": TextAugmenter._noise,
+    "no_end_punctuation": TextAugmenter._no_end_punctuation,
+    "typos": TextAugmenter._typos,
+    "upper_case": TextAugmenter._upper_case,
+    "title_case": TextAugmenter._title_case,
+    "placeholders": TextAugmenter._placeholders,
+    "tags": TextAugmenter._tags,
+}
+
+
+# -------------------------------------------------------------------------------------------------------------- tokens
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """Changes sentence pairs of a data-bin.
+
+    Attributes:
+        tag_ids: ids of corpus tags, which stay before the source.
+        max_tokens: maximum number of tokens of a source and of a target, including `</s>`; 0 for no limit.
+    """
+
+    text: TextAugmenter
+    codec: TextCodec
+    tag_ids: frozenset[int] = frozenset()
+    max_tokens: tuple[int, int] = (0, 0)
+
+    @classmethod
+    def of(
+        cls,
+        codec: TextCodec,
+        settings: TextNoise,
+        data: ParallelData,
+        *,
+        seed: int,
+        spaced: tuple[bool, bool],
+        tags: Sequence[str] = (),
+        max_tokens: tuple[int, int] = (0, 0),
+    ) -> Augmentation:
+        """Return the augmentation of a training set.
+
+        Args:
+            spaced: whether the source and the target have spaces between words.
+            tags: corpus tags.
+            max_tokens: see `Augmentation`.
+
+        Raises:
+            UserError: if the vocabulary does not have the characters of placeholders or tags.
+        """
+        shares = settings.shares()
+        uses_markup = any(shares.get(name) for name in _MARKUP_MODIFIERS)
+        dictionary = codec.src_dictionary
+        text = TextAugmenter(
+            settings,
+            codec.text.direction,
+            seed,
+            spaced,
+            alphabet=known_characters(codec) if shares.get("noise") else (),
+            links=TranslatedWords.train(_sample(codec, data)) if uses_markup and all(spaced) else TranslatedWords(),
+            markup=codec.text.preprocess_source,
+            is_tokenized=codec.text.text.moses,
+        )
+        if shares.get("placeholders"):
+            _check_markup(codec, "placeholders", modifiers.PLACEHOLDERS)
+        if shares.get("tags"):
+            _check_markup(codec, "tags", [mark for pair in modifiers.TAG_PAIRS for mark in pair])
+        ids = frozenset(dictionary.index(tag) for tag in tags if tag in dictionary)
+        return cls(text, codec, ids, max_tokens)
+
+    @property
+    def lengthens(self) -> bool:
+        """Return whether some pairs have many more tokens than in the data-bin."""
+        shares = self.text.settings.shares()
+        return any(shares.get(name) for name in _LENGTHENING)
+
+    def apply(self, data: ParallelData, indices: NDArray[np.int64], epoch: int) -> tuple[Side, Side]:
+        """Return the tokens of both sides of some pairs, with those that are drawn changed.
+
+        Args:
+            data: training set with targets.
+            indices: index of each pair [B].
+        """
+        sides = join_side(indices, data, 0), join_side(indices, data, 1)
+        drawn = self.text.draw(indices, epoch)
+        mask_B = np.zeros(len(indices), dtype=bool)
+        for each in drawn.values():
+            mask_B |= each
+        rows = np.flatnonzero(mask_B)
+        if not len(rows):
+            return sides
+        chosen = [[name for name in MODIFIERS if name in drawn and drawn[name][row]] for row in rows.tolist()]
+        places = indices[rows]
+        texts, tags = self._texts(data, places)
+        merged = [n for n, own in enumerate(chosen) if "merged" in own and places[n] + 1 < len(data)]
+        following = dict(zip(merged, self._texts(data, places[merged] + 1)[0], strict=True)) if merged else {}
+        changed: dict[int, Texts] = {}  # number among the rows -> other text
+        for number, (pair, own, index) in enumerate(zip(texts, chosen, places.tolist(), strict=True)):
+            if pair is None:
+                continue
+            new = self.text.change(pair, following.get(number), own, (epoch, index))
+            if new != pair:
+                changed[number] = new
+        return self._with_changes(sides, rows, changed, tags)
+
+    def _texts(self, data: ParallelData, indices: NDArray[np.int64]) -> tuple[list[Texts | None], list[int | None]]:
+        """Return the text of pairs, None if it is not known or empty, and the tag before each source, None for none."""
+        tags: list[int | None] = []
+        lines = []
+        for side, decode in enumerate((self.codec.decode_sources, self.codec.decode_targets)):
+            tokens, sizes = join_side(indices, data, side)
+            sentences = _split(tokens, sizes)
+            if side == 0:
+                tags = [int(each[0]) if int(each[0]) in self.tag_ids else None for each in sentences]
+                sentences = [each if tag is None else each[1:] for each, tag in zip(sentences, tags, strict=True)]
+            known = [UNK not in each for each in sentences]
+            sizes = np.array([len(each) for each in sentences], dtype=np.int64)
+            decoded = decode(np.concatenate(sentences), sizes)
+            lines.append([line if ok else "" for line, ok in zip(decoded, known, strict=True)])
+        texts = [
+            (source, target) if source.strip() and target.strip() else None
+            for source, target in zip(*lines, strict=True)
+        ]
+        return texts, tags
+
+    def _with_changes(
+        self,
+        sides: tuple[Side, Side],
+        rows: NDArray[np.int64],
+        changed: Mapping[int, Texts],
+        tags: Sequence[int | None],
+    ) -> tuple[Side, Side]:
+        encoded = [
+            encode([texts[side] for texts in changed.values()])
+            for side, encode in enumerate((self.codec.encode_source, self.codec.encode_target))
+        ]
+        new: tuple[dict[int, IntArray], dict[int, IntArray]] = ({}, {})
+        for number, source, target in zip(changed, *encoded, strict=True):
+            tag = tags[number]
+            own = (source if tag is None else np.concatenate([[tag], source]), target)
+            if all(map(self._fits, own, self.max_tokens)):
+                for side in range(2):
+                    new[side][int(rows[number])] = own[side]
+        first, second = (_replaced(side, found) for side, found in zip(sides, new, strict=True))
+        return first, second
+
+    def _fits(self, tokens: IntArray, limit: int) -> bool:
+        return len(tokens) > 1 and UNK not in tokens and (not limit or len(tokens) <= limit)
+
+
+def _split(tokens: IntArray, sizes: IntArray) -> list[IntArray]:
+    return np.split(tokens, np.cumsum(sizes)[:-1])
+
+
+def _replaced(side: Side, new: Mapping[int, IntArray]) -> Side:
+    """Return the tokens of a side with other tokens for some of its sentences."""
+    if not new:
+        return side
+    sentences = _split(*side)
+    for row, tokens in new.items():
+        sentences[row] = tokens
+    return np.concatenate(sentences).astype(np.int64), np.array([len(each) for each in sentences], dtype=np.int64)
+
+
+def known_characters(codec: TextCodec) -> list[str]:
+    """Return the characters, without spaces, that both dictionaries can represent."""
+    texts = [set("".join(each.symbols[len(SPECIALS) :])) for each in (codec.src_dictionary, codec.tgt_dictionary)]
+    found = sorted(char for char in set.intersection(*texts) if _is_noise(char))
+    if not found:
+        return []
+    encoded = zip(codec.encode_source(found), codec.encode_target(found), strict=True)
+    return [
+        char
+        for char, sides in zip(found, encoded, strict=True)
+        if all(len(tokens) > 1 and UNK not in tokens for tokens in sides)
+    ]
+
+
+def _is_noise(char: str) -> bool:
+    """Return whether a character may be in noise: not a space, nor a sign for spaces or joints between subwords."""
+    return char.isprintable() and char not in " ▁@"
+
+
+def _sample(codec: TextCodec, data: ParallelData) -> list[Texts]:
+    """Return the text of evenly spread pairs."""
+    indices = np.array(spread(len(data), ALIGNED_PAIRS), dtype=np.int64)
+    sources = codec.decode_sources(*join_side(indices, data, 0))
+    targets = codec.decode_targets(*join_side(indices, data, 1))
+    return list(zip(sources, targets, strict=True))
+
+
+def _check_markup(codec: TextCodec, name: str, marks: Sequence[str]) -> None:
+    lines = [codec.text.preprocess_source(mark) for mark in marks]
+    for mark, *sides in zip(marks, codec.encode_source(lines), codec.encode_target(lines), strict=True):
+        if any(UNK in tokens for tokens in sides):
+            raise UserError(
+                f"'{name}': the vocabulary has no tokens for {mark}: leave it out, or train a tokenizer with byte "
+                "fallback or on text that has these characters"
+            )
