@@ -147,6 +147,7 @@ def test_a_damaged_file_of_scores_is_written_again() -> None:
     path = SCORED / "scores/hash.txt"
     before, asked = path.read_bytes(), len(read_lines(Path("given")))
     path.write_text("0\n" * len(read_lines(path)))
+    assert "hash.txt" in refused("distill", "tiny.yaml", "--verify", sets=(*NBEST, *BEST))
     done(*NBEST, *BEST)
     assert path.read_bytes() == before
     assert len(read_lines(Path("given"))) == asked  # from the cache
