@@ -88,6 +88,20 @@ def test_the_figure_is_the_mean_score_of_the_translations_with_source_and_refere
 
 
 @pytest.mark.usefixtures("pipeline")
+def test_a_run_in_two_parts_has_the_same_scores_and_choice_as_one() -> None:
+    found = []
+    for parts in ((10, 20), (20,)):
+        for updates in parts:
+            write(max_updates=updates)
+            run_stages("prepare", "teacher")
+        figures = [(each["update"], each["loss"], each["words"], each["best_update"]) for each in validations()]
+        found.append((figures, facts("chosen.json")))
+        (TINY / "teacher").rename(f"teacher-{len(found)}")
+    assert found[0] == found[1]
+    assert len(found[0][0]) == 2
+
+
+@pytest.mark.usefixtures("pipeline")
 def test_a_scorer_that_ends_stops_the_training_with_a_message() -> None:
     write(program=PROGRAM.replace("score = ", "sys.exit(3)\n        score = "))
     run_stages("prepare")
