@@ -19,7 +19,7 @@ from kdmt.config import Failures, Scorer
 from kdmt.corpus.codec import TextCodec
 from kdmt.distill.candidates import NO_FAILURE
 from kdmt.distill.inputs import Inputs
-from kdmt.distill.mbr import Comparison, ExpectedUtility
+from kdmt.distill.mbr import Comparisons, ExpectedUtility
 from kdmt.distill.merge import Nbest, distinct_sentences
 from kdmt.distill.selection import Candidate, Line
 from kdmt.distill.training_text import NBEST, OFFSETS, SENTENCES
@@ -104,13 +104,13 @@ class CandidateScores:
             values_N[is_usable_N] = comparison.expectation(sign * utility_KT)
             yield values_N
 
-    def _comparisons(self) -> Iterator[tuple[tuple[NDArray[np.bool_], Comparison | None], list[Segment]]]:
+    def _comparisons(self) -> Iterator[tuple[tuple[NDArray[np.bool_], Comparisons | None], list[Segment]]]:
         """Yield the comparisons of each sentence, None if it has no usable candidate, and their segments."""
         assert self.expected is not None
         codec = self.inputs.corpus.codec()
         for line, found in self._sentences():
             usable = _usable(found)
-            comparison = self.expected.comparison(usable) if usable else None
+            comparison = self.expected.comparisons(usable) if usable else None
             segments: list[Segment] = []
             if comparison is not None:
                 source = codec.finish_source(line.source)

@@ -58,8 +58,8 @@ def bleu_utility(tokenize: str) -> Utility:
 
 
 @dataclass(frozen=True)
-class Comparison:
-    """The comparisons whose weighted means are the expected utilities of the candidates of a sentence.
+class Comparisons:
+    """Comparisons whose weighted means are the expected utilities of the candidates of a sentence.
 
     Attributes:
         texts: distinct texts, which are the references.
@@ -110,7 +110,7 @@ class ExpectedUtility:
 
     def __call__(self, candidates: Sequence[Candidate]) -> NDArray[np.float64]:
         """Return the expected utility of each candidate, 0 to 100; -inf for a candidate that was pruned [N]."""
-        compared = self.comparison(candidates)
+        compared = self.comparisons(candidates)
         texts = compared.texts
         if len(texts) == 1:  # for example the n-best list of an easy sentence, or an n of 1
             return np.full(len(candidates), 100.0 if texts[0].strip() else 0.0)
@@ -118,7 +118,7 @@ class ExpectedUtility:
             return self.utility.aggregate(texts, compared.share_T.tolist())[compared.index_N]
         return compared.expectation(self.utility.matrix(compared.kept, texts))
 
-    def comparison(self, candidates: Sequence[Candidate]) -> Comparison:
+    def comparisons(self, candidates: Sequence[Candidate]) -> Comparisons:
         """Return the comparisons of which the expectation consists."""
         distinct, index_N = self.distinct(candidates)
         share_T = np.bincount(index_N, weights=self._shares(candidates)).astype(np.float64)
@@ -126,7 +126,7 @@ class ExpectedUtility:
         if 0 < self.prune < len(distinct):
             coarse_T = self.utility.aggregate(distinct, share_T.tolist())
             kept_K = np.sort(np.argsort(-coarse_T, kind="stable")[: self.prune])
-        return Comparison(distinct, index_N, share_T, kept_K)
+        return Comparisons(distinct, index_N, share_T, kept_K)
 
     def distinct(self, candidates: Sequence[Candidate]) -> tuple[list[str], NDArray[np.int64]]:
         """Return the distinct texts [T], and the index of the text of each candidate [N]."""
