@@ -510,10 +510,14 @@ def _some(codes: Sequence[str] | Mapping[str, str], *, of: int | None = None) ->
 
 @dataclass(frozen=True)
 class _Limits:
-    """Position limits as in kdmt's own models: they count </s>, but not the tokens of the frame."""
+    """Values that the engines read from the configuration of kdmt's own models.
+
+    Position limits count </s>, but not the tokens of the frame.
+    """
 
     max_source_positions: int
     max_target_positions: int
+    right_to_left: bool = False
 
 
 def position_limits(tokenizer: ForeignTokenizer) -> tuple[int, int]:

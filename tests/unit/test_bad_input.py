@@ -19,6 +19,8 @@ import torch
 from bad_input import change, refused, unharmed
 from tiny_pipeline import hash_tree, kdmt, read_lines, run_stages, write_lines
 
+from kdmt.corpus import download
+
 TINY = Path("runs/tiny")
 RAW = TINY / "students/raw/seed_1"
 
@@ -150,6 +152,7 @@ def take_source_from(url: str, sha256: str) -> None:
 @pytest.mark.usefixtures("finished")
 def test_a_truncated_download_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("no_proxy", "*")
+    monkeypatch.setattr(download, "_WAITS_SECONDS", (0.01, 0.02, 0.03))
     whole = gzip.compress(Path("text/train.en").read_bytes())
     with serving(whole[:100], announced=len(whole)) as url:
         take_source_from(url, hashlib.sha256(whole).hexdigest())

@@ -25,6 +25,7 @@ READERS = {
     "train/loop.py": "save_interval_minutes: a checkpoint more, which counts for no average",
     "corpus/connection.py": "how long a server may be silent",
     "distill/chat_client.py": "how long a server may take to answer",
+    "corpus/embeddings.py": "how long a command may take to answer",
     "rank_channel.py": "how long ranks wait for one another",
     "workers/scheduler.py": "workers that are silent for too long; their blocks are decoded again",
     "workers/processes.py": "the same",

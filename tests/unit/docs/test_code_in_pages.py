@@ -113,15 +113,15 @@ def keys_of(piece: str) -> Iterator[str]:
 
 
 def _keys(value: object, *, named: bool) -> Iterator[str]:
-    """Yield the keys below a value; where `named`, those that hold mappings are names."""
+    """Yield the keys below a value; where `named`, those that hold mappings or lists are names."""
     if isinstance(value, list):
         for item in value:
             yield from _keys(item, named=False)
     if isinstance(value, dict):
         for key, item in value.items():
-            if not (named and isinstance(item, dict)) and key != "null":
+            if not (named and isinstance(item, (dict, list))) and key != "null":
                 yield str(key)
-            yield from _keys(item, named=key in ("students", "test", "files", "scorers"))
+            yield from _keys(item, named=key in ("students", "test", "files", "scorers", "variants"))
 
 
 @pytest.mark.parametrize("text", ["prepare.clean.max_ratio", "students.small.word_kd.alpha", "students.<name>.seeds"])

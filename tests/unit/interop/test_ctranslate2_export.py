@@ -241,7 +241,7 @@ def checkpoint(tmp_path: Path) -> Path:
 def test_export_by_command(tmp_path: Path, checkpoint: Path) -> None:
     out = tmp_path / "out"
     result = kdmt("export", "--to", "ctranslate2", checkpoint.parent, out, "--quantization", "int8")
-    assert (result.code, result.err) == (0, "")
+    assert (result.code, result.err) == (0, f"{checkpoint.parent}: opened {checkpoint}\n")
     kept = {name for name in hash_tree(checkpoint) if name.startswith(("tokenizer", "text", "dict"))}
     assert len(kept) == 5
     assert {name: hash_tree(out)[name] for name in kept} == {name: hash_tree(checkpoint)[name] for name in kept}

@@ -1517,9 +1517,11 @@ def test_fine_tuning_that_keeps_the_optimiser_begins_from_the_trained_weights(
     make_trainer(tmp_path / "first", data, settings).run()
     folder = tmp_path / "first" / "checkpoint_20"
     kept = make_trainer(tmp_path / "kept", data, settings, model=load_model(folder), init_state=load_state(folder))
+    (tmp_path / "kept").mkdir()
     kept._start()
     assert same(clone(kept.model), trained_weights(folder))
     assert same(dict(kept.average), weights(folder))
     plain = make_trainer(tmp_path / "plain", data, settings, model=load_model(folder))
+    (tmp_path / "plain").mkdir()
     plain._start()
     assert same(clone(plain.model), weights(folder))
