@@ -59,7 +59,8 @@ def stage(name: str, *sets: str, more: tuple[str, ...] = (), yaml: str = "tiny.y
     """Return a command that runs a stage of the tiny pipeline."""
     folder = {"student": "students"}.get(name, name)
     arguments = (name, yaml, *more, *(part for setting in sets for part in ("--set", setting)))
-    changes = tuple(f"runs/tiny/{each}" for each in (folder, "scores.json", "significance.json", "report.html"))
+    results = ("scores.json", "significance.json", "diagnostics.json", "report.html")
+    changes = tuple(f"runs/tiny/{each}" for each in (folder, *results))
     return Command(arguments, changes=changes)
 
 

@@ -212,6 +212,7 @@ def test_a_killed_driver_leaves_no_worker_and_loses_no_block(taught: Path, inlin
     assert take_away(taught) == inline
 
 
+@pytest.mark.slow
 def test_a_pool_whose_driver_is_killed_three_times(taught: Path, inline: dict[str, str]) -> None:
     folder = taught / "runs/tiny/pool/blocks"
 

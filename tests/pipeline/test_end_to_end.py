@@ -119,7 +119,8 @@ def test_the_demo_ends_with_a_table_and_the_paths_of_its_files(demo: Demo, toy: 
         way = r"1 it\." if row["system"].startswith("ctc") else row["beam"]
         assert re.search(rf"^{row['system']} +{way} +{row['bleu']:.2f} ", out, re.MULTILINE)
     assert "p against" in out
-    assert out.rstrip().endswith("translations: runs/toy/score/")
+    assert "translations: runs/toy/score/" in out
+    assert out.rstrip().endswith("diagnostics: runs/toy/diagnostics.json")
     assert "runs/toy/scores.json" in out
 
 

@@ -44,7 +44,8 @@ def _damage_checksums(rng: random.Random, checkpoint: Path) -> str:
 
 
 def _command(rng: random.Random, run: str) -> Command:
-    translate = Command(("translate", run), stdin=b"ba be\n\nbi\n", lines=3)
+    average = f"{run}/average"
+    translate = Command(("translate", average), stdin=b"ba be\n\nbi\n", lines=3)
     if run == CTC:
         return rng.choice([translate, translate, stage("score", "score.max_len_b=9")])
     data = "runs/tiny/prepare/data-bin"
@@ -52,10 +53,10 @@ def _command(rng: random.Random, run: str) -> Command:
         [
             translate,
             translate,
-            Command(("export", "--to", "ctranslate2", run, "out"), makes="out"),
-            Command(("export", "--to", "fairseq", run, "out.pt"), makes="out.pt"),
-            Command(("generate", data, "--path", run, "--cpu", "--beam", "2")),
-            Command(("rescore", run, "text/test.en", "text/test.de", "--workers", "1")),
+            Command(("export", "--to", "ctranslate2", average, "out"), makes="out"),
+            Command(("export", "--to", "fairseq", average, "out.pt"), makes="out.pt"),
+            Command(("generate", data, "--path", average, "--cpu", "--beam", "2")),
+            Command(("rescore", average, "text/test.en", "text/test.de", "--workers", "1")),
             stage("distill", "distill.decode.max_len_b=6"),
             stage("distill", "distill.teachers=[runs/tiny/teacher/average]", "distill.engine=torch"),
             stage("knowledge", "knowledge.k=3"),

@@ -19,7 +19,8 @@ def damage(rng: random.Random, folder: Path) -> Case:
     records += [
         runs / each / name for each in STAGES[1:2] for name in ("best", "last", "arithmetic.json", "metrics.jsonl")
     ]
-    records += [runs / name for name in ("scores.json", "significance.json", "report.html", "prepare/report.json")]
+    records += [runs / name for name in ("scores.json", "significance.json", "report.html")]
+    records += [runs / name for name in ("diagnostics.json", "prepare/report.json")]
     path = rng.choice([record for record in records if record.exists()])
     what = damage_file(rng, path)
     return Case(f"{path.relative_to(folder)}: {what}", (_command(rng),), again=None)

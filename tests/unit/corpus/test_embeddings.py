@@ -49,7 +49,10 @@ def test_embeddings_are_in_the_order_of_the_lines(tmp_path: Path) -> None:
         ("if number == 1200: print('{\"embedding\": [1, NaN, 2]}'); continue", "line 1201 is not JSON"),
         ("if number == 1200: print('{\"embedding\": [1, 2]}'); continue", "line 1201 has 2 numbers, those before 3"),
         ("if number == 1200: print('{\"embedding\": [1, 2, 1e39]}'); continue", "line 1201 has a number that is too"),
-        ("number == 1200 and __import__('time').sleep(60)", "no answer for line 1201 within 8 s"),
+        pytest.param(
+            *("number == 1200 and __import__('time').sleep(60)", "no answer for line 1201 within 8 s"),
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_a_fault_keeps_what_was_computed_and_the_next_run_continues(tmp_path: Path, fault: str, message: str) -> None:

@@ -36,7 +36,11 @@ def make_student(*, family: str = "ctc", **settings: Any) -> NATransformer:
     return build_nonautoregressive(config, nat, src_vocab_size=src_size, tgt_vocab_size=tgt_size).eval()
 
 
-@pytest.mark.parametrize("settings", [{}, {"source_copy": "none"}, {"dslp": True}], ids=["source", "unk", "dslp"])
+@pytest.mark.parametrize(
+    "settings",
+    [{}, pytest.param({"source_copy": "none"}, marks=pytest.mark.slow), {"dslp": True}],
+    ids=["source", "unk", "dslp"],
+)
 @torch.inference_mode()
 def test_graph_returns_the_best_symbol_and_its_log_probability(tmp_path: Path, settings: dict[str, Any]) -> None:
     model = make_student(**settings)

@@ -686,7 +686,7 @@ def test_patience_counts_the_updates_of_a_kept_optimiser(tmp_path: Path, pairs: 
     assert trainer.run() == Outcome("patience", update=6, best_update=2, best_score=1.0)
 
 
-@pytest.mark.parametrize("at", [7, 13, 16])
+@pytest.mark.parametrize("at", [7, *(pytest.param(at, marks=pytest.mark.slow) for at in (13, 16))])
 def test_patience_of_a_killed_run_resumes_exactly(tmp_path: Path, pairs: ParallelData, at: int) -> None:
     figures = [(0.0, 9.0), (0.0, 8.0), (3.0, 7.0), (3.0, 6.5), (3.0, 6.6), (2.0, 6.0), (3.0, 6.5), (1.0, 5.0)]
     settings = {"patience": 4, "save_interval_updates": 1}

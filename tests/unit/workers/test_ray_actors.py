@@ -47,6 +47,7 @@ def wait_for_cpus(number: float) -> None:
         time.sleep(0.05)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("cluster")
 def test_failing_actors_do_not_stop_the_other_tasks(folder: Path) -> None:
     """Check exceptions, deaths and a hang in one run, because an actor takes about a second to start."""

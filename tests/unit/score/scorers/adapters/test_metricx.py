@@ -66,7 +66,7 @@ def expected(model: Path, inputs: list[str]) -> list[float]:
     return found
 
 
-@pytest.mark.parametrize("reference", [True, False])
+@pytest.mark.parametrize("reference", [pytest.param(True, marks=pytest.mark.slow), False])
 def test_scores_are_the_limited_logits_of_one_token(model: Path, tmp_path: Path, reference: bool) -> None:
     settings = Scorer(
         command=[*COMMAND, "--batch-size", "3"],
