@@ -103,13 +103,14 @@ DistillAugmentOrRecipe = Annotated[
 ]
 
 
-def check_text(modifiers: Sequence[ModifierName], path: str, *, tokenizer: str, case: str | None) -> None:
+def check_text(modifiers: Sequence[ModifierName], path: str, *, tokenizer: str, moses: bool, case: str | None) -> None:
     """Check that text can be changed, and that changes of case have an effect on it.
 
     Args:
         modifiers: changes of the text.
         path: YAML path of their setting.
         tokenizer: type of the tokenizer.
+        moses: whether the text is tokenised by the rules of Moses.
         case: setting that removes the case of letters, such as `prepare.text.lowercase: true`; None for none.
 
     Raises:
@@ -117,6 +118,12 @@ def check_text(modifiers: Sequence[ModifierName], path: str, *, tokenizer: str, 
     """
     if tokenizer == "words":
         raise ValueError(f"'{path}': text of 'prepare.tokenizer.type: words' cannot be tokenised again")
+    for name in ("placeholders", "tags"):
+        if moses and name in modifiers:
+            raise ValueError(
+                f"'{path}': '{name}' cannot be combined with 'prepare.text.moses: true', which divides each of them "
+                "into several tokens"
+            )
     for name in ("upper_case", "title_case"):
         if case is not None and name in modifiers:
             raise ValueError(f"'{path}': '{name}' has no effect with '{case}'")

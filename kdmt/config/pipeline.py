@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Annotated, Literal, get_args
 
 from pydantic import Field, ValidationError, model_validator
 
-from kdmt.choices import BestMetric, FeatureName, MbrUtility, ScoreMetric, names
+from kdmt.choices import BestMetric, FeatureName, MbrUtility, ModifierName, ScoreMetric, names
 from kdmt.config.augment import TextNoise, check_text
 from kdmt.config.back_translation import BackTranslation
 from kdmt.config.distill import Distill, ScorerScores
@@ -273,8 +273,12 @@ class Pipeline(Section):
         for path, augment in found:
             if augment is not None:
                 drawn = [name for name, share in augment.shares().items() if share]
-                check_text(drawn, path, tokenizer=self.prepare.tokenizer.type, case=self._removes_case())
+                self._check_text(drawn, path)
         return self
+
+    def _check_text(self, modifiers: Sequence[ModifierName], path: str) -> None:
+        tokenizer, moses = self.prepare.tokenizer.type, self.prepare.text.moses
+        check_text(modifiers, path, tokenizer=tokenizer, moses=moses, case=self._removes_case())
 
     def _removes_case(self) -> str | None:
         """Return the setting that removes the case of letters in the training text; None if there is none."""
@@ -291,7 +295,7 @@ class Pipeline(Section):
             path = f"score.variants.{name}"
             if not taken:
                 raise ValueError(f"'{path}' has no effect: there is no test set")
-            check_text(modifiers, path, tokenizer=self.prepare.tokenizer.type, case=self._removes_case())
+            self._check_text(modifiers, path)
             for test_set in self.prepare.test_sets:
                 if (made := f"{test_set}.{name}").casefold() in taken:
                     raise ValueError(f"'{path}': {made!r} is the name of another test set, or of a variant")

@@ -27,8 +27,9 @@ _CLUSTER = regex.compile(r"\p{L}\p{M}*")
 _LOGOGRAPHIC = regex.compile(
     r"[\p{Han}\p{Hiragana}\p{Katakana}\p{Yi}\p{Tangut}\p{Nushu}\p{Egyptian_Hieroglyphs}\p{Cuneiform}]"
 )
-_MARKUP = regex.compile(r"</?\w[^<>]*>|__\w+__|\w+://\S+|\S+@\S+\.\S+")  # tags, placeholders, addresses: never changed
-_FIRST_LETTERS = regex.compile(r"(?<![\p{L}\p{M}\p{N}'’])\p{L}")
+# tags, placeholders, addresses, and characters that are escaped as in XML, which tokenised text has: never changed
+_MARKUP = regex.compile(r"</?\w[^<>]*>|__\w+__|\w+://\S+|\S+@\S+\.\S+|&(?:[a-z]+|#[0-9]+|#x[0-9A-Fa-f]+);")
+_FIRST_LETTERS = regex.compile(rf"{_MARKUP.pattern}|(?<![\p{{L}}\p{{M}}\p{{N}}'’]|&apos;|&#39;)(\p{{L}})")
 _CASED_SCRIPTS = frozenset(("Latn", "Latf", "Grek", "Cyrl", "Armn", "Adlm", "Cher", "Copt", "Dsrt", "Glag", "Osge"))
 _DOTTED = frozenset(("tr", "az", "crh", "gag"))  # languages in which the capital of i is İ, and that of ı is I
 _NEIGHBOURS = {  # of each letter on a QWERTY keyboard
@@ -82,10 +83,12 @@ def to_title_case(text: str, language: str) -> str:
     dotted = _language(language) in _DOTTED
 
     def capital(match: regex.Match[str]) -> str:
-        letter = match[0]
+        letter = match[1]
+        if letter is None:
+            return match[0]
         return "İ" if dotted and letter == "i" else letter.title() if _CASED.match(letter) else letter
 
-    return _outside_markup(text, lambda part: _FIRST_LETTERS.sub(capital, part))
+    return _FIRST_LETTERS.sub(capital, text)
 
 
 def _language(code: str) -> str:

@@ -93,6 +93,19 @@ def test_text_must_be_one_that_can_change(problem: Callable[..., str], setting: 
     assert problem(setting, "prepare.tokenizer={type: words}") == message
 
 
+@pytest.mark.parametrize(
+    ("setting", "path", "name"),
+    [
+        ("teacher.augment={placeholders: 0.1}", "teacher.augment", "placeholders"),
+        ("teacher.stages=[{}, {augment: {tags: 0.1}}]", "teacher.stages.1.augment", "tags"),
+        ("students.raw.augment=default", "students.raw.augment", "tags"),
+    ],
+)
+def test_moses_divides_markup(problem: Callable[..., str], setting: str, path: str, name: str) -> None:
+    message = f"'{path}': '{name}' cannot be combined with 'prepare.text.moses: true'"
+    assert problem(setting, "prepare.text={moses: true}").startswith(message)
+
+
 def test_variants_have_names_of_their_own(problem: Callable[..., str]) -> None:
     both = (
         "prepare.test={a: {source: {path: x}, target: {path: x}}, a.Loud: {source: {path: x}, target: {path: x}}}",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections import Counter
 from collections.abc import Callable
@@ -156,6 +157,18 @@ def test_noise_has_characters_of_the_alphabet() -> None:
 def test_texts_are_joined_with_a_space_if_the_language_has_spaces() -> None:
     assert join_texts("a .", "b .", spaced=True) == "a . b ."
     assert join_texts("狗。", "猫。", spaced=False) == "狗。猫。"
+
+
+def test_no_escaped_character_of_tokenised_text_is_changed() -> None:
+    text = "he doesn &apos;t say &quot; yes &quot; &amp; no &#91; sic &#93; &#39;s"
+    escaped = ["&apos;", "&quot;", "&quot;", "&amp;", "&#91;", "&#93;", "&#39;"]
+    assert to_upper_case(text, "en") == "HE DOESN &apos;T SAY &quot; YES &quot; &amp; NO &#91; SIC &#93; &#39;S"
+    assert to_title_case(text, "en") == "He Doesn &apos;t Say &quot; Yes &quot; &amp; No &#91; Sic &#93; &#39;s"
+    assert without_end_punctuation(text) == text
+    for seed in range(50):
+        changed = with_typos(text, 1.0, Random(seed))
+        assert changed != text
+        assert re.findall(r"&[^ ;]*;", changed) == escaped
 
 
 def test_no_placeholder_or_tag_is_changed() -> None:
