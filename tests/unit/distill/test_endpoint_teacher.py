@@ -204,6 +204,18 @@ def test_candidates_that_the_server_does_not_give_are_requested_again(server: Ch
 
 
 @pytest.mark.usefixtures("prepared")
+def test_equal_candidates_of_a_server_that_gives_one_at_a_time_are_kept(server: ChatServer) -> None:
+    server.most_candidates = 1  # each answer is the same text
+    teacher = {"n": 2, "temperature": 0.8}
+    assert distill(server.url, teacher=teacher).code == 0
+    assert len(server.requests) == 160
+    verified = distill(server.url, "--verify", teacher=teacher)
+    assert verified.code == 0, verified.err
+    assert distill(server.url, teacher=teacher, failures={"refusal": "drop"}, block_size=20).code == 0
+    assert len(server.requests) == 160
+
+
+@pytest.mark.usefixtures("prepared")
 def test_failures_and_cleaned_answers_are_recorded(server: ChatServer) -> None:
     sources = read_lines(TINY / "prepare/train.en")
     long = next(source for source in sources[8:] if len(source) >= 15)
