@@ -168,8 +168,12 @@ class CleaningReport:
             examples = {rule: list(map(tuple, texts)) for rule, texts in values["examples"].items()}
             patterns = {rule: list(map(tuple, listed)) for rule, listed in values["patterns"].items()}
             corpora.append(CorpusCounts(**{**values, "examples": examples, "patterns": patterns}))
-        shared = {kind: tuple(map(tuple, counts)) for kind, counts in record["shared"].items()}
-        return cls(**{**record, "corpora": tuple(corpora), "shared": shared})
+        values = dict(record)
+        if "shared_pairs" in values:  # of an earlier version, which counted shared pairs only
+            pairs = values.pop("shared_pairs")
+            values["shared"] = {} if pairs is None else {"pair": pairs}
+        shared = {kind: tuple(map(tuple, counts)) for kind, counts in values["shared"].items()}
+        return cls(**{**values, "corpora": tuple(corpora), "shared": shared})
 
     @property
     def loses_much(self) -> bool:

@@ -44,7 +44,9 @@ _FIELDS: dict[str, type | tuple[type, ...]] = {
     "model": (str, type(None)),
     "fingerprint": (str, type(None)),
     "error": (str, type(None)),
+    "before": int,
 }
+_DEFAULTS = {"before": 0}  # values of fields that earlier versions did not write
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,7 @@ class Reply:
         prompt_tokens, output_tokens: what the server counted, or an estimate.
         model, fingerprint: what the server calls its model and configuration, if it says.
         error: why the sentence has no answer after all attempts; None if it has.
+        before: number of candidates that the sentence had before, so that only copies of one reply are equal.
     """
 
     sources: tuple[str, ...]
@@ -70,6 +73,7 @@ class Reply:
     model: str | None = None
     fingerprint: str | None = None
     error: str | None = None
+    before: int = 0
 
     def line(self) -> bytes:
         """Return the reply as a line of a file."""
@@ -84,7 +88,7 @@ class Reply:
         if _checksum(data).encode() != checksum:
             return None
         with suppress(ValueError, TypeError):
-            values: dict[str, Any] = parse_json(data)
+            values: dict[str, Any] = _DEFAULTS | parse_json(data)
             if values.keys() == _FIELDS.keys() and all(
                 isinstance(values[name], kinds) for name, kinds in _FIELDS.items()
             ):

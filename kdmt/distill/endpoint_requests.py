@@ -172,7 +172,7 @@ class Exchange:
         try:
             found = self._client.complete(request, self._budget, stop)
         except RequestFailed as error:
-            return Reply(job.sources, job.batch, settings, error=str(error))
+            return Reply(job.sources, job.batch, settings, error=str(error), before=before)
         output = sum(estimate_tokens(answer.text) for answer in found.answers)
         reply = Reply(
             job.sources,
@@ -183,6 +183,7 @@ class Exchange:
             output if found.output_tokens is None else found.output_tokens,
             found.model,
             found.fingerprint,
+            before=before,
         )
         log.append(reply)
         return reply

@@ -16,7 +16,7 @@ from typing import ClassVar
 
 from kdmt.checksum import known_sha256
 from kdmt.config import Distill, EndpointTeacher, Sample
-from kdmt.distill.answer_log import ANSWERS, AnswerLog, read_replies, sealed_path
+from kdmt.distill.answer_log import ANSWERS, AnswerLog, Reply, read_replies, sealed_path
 from kdmt.distill.blocks import BLOCKS, Block, DamagedBlock, read_columns
 from kdmt.distill.candidates import FindFailures, ToWords
 from kdmt.distill.chat_client import ChatClient
@@ -136,10 +136,10 @@ class EndpointModel:
         for task in tasks:
             texts = [decode_text(source) for source in text.sentences(task.lines_N)]
             answers = BlockAnswers(self.requests, distinct(source for source in texts if source))
-            for reply in AnswerLog(folder / ANSWERS, task.block).replies:
+            own = AnswerLog(folder / ANSWERS, task.block).replies
+            for reply in own:
                 answers.add(reply)
-            missing = [source for source in answers.sources if not answers.is_complete(source)]
-            for reply in earlier_answers.find(missing):
+            for reply in _find_new(answers, own, earlier_answers):
                 answers.add(reply)
             for job in answers.jobs():
                 before = 0 if job.batch is not None else len(answers.answers.get(job.sources[0], ()))
@@ -240,8 +240,15 @@ def gather(answers: BlockAnswers, log: AnswerLog, earlier: EarlierAnswers | None
         The number of sentences that need no request.
     """
     done = sum(map(answers.add, log.replies))
-    missing = [source for source in answers.sources if not answers.is_complete(source)]
-    for reply in earlier.find(missing) if earlier is not None and missing else ():
+    for reply in _find_new(answers, log.replies, earlier) if earlier is not None else ():
         log.append(reply)
         done += answers.add(reply)
     return done
+
+
+def _find_new(answers: BlockAnswers, known: Sequence[Reply], earlier: EarlierAnswers) -> list[Reply]:
+    """Return the replies of earlier states to sentences that need more, without those that are known already."""
+    missing = [source for source in answers.sources if not answers.is_complete(source)]
+    found = earlier.find(missing) if missing else ()
+    copied = set(known)  # before a kill
+    return [reply for reply in found if reply not in copied]

@@ -243,12 +243,17 @@ class Decoding:
         """Return a task for each block."""
         return plan_tasks(sources, block_size_of(self.folder, self.job.settings.block_size))
 
-    def decoder(self, plan: Plan, folder: Path, *, verifying: bool = False) -> BlockDecoder:
-        """Return the opener of a worker that writes blocks to a folder."""
+    def decoder(
+        self, plan: Plan, folder: Path, *, states: Sequence[Path] | None = None, verifying: bool = False
+    ) -> BlockDecoder:
+        """Return the opener of a worker that writes blocks to a folder.
+
+        Args:
+            states: earlier states of the stage's folder; by default those beside it.
+        """
+        earlier = earlier_states(self.folder) if states is None else states
         return BlockDecoder(
-            teacher=self.teacher.open(
-                self.folder, self.sample, earlier=earlier_states(self.folder), verifying=verifying
-            ),
+            teacher=self.teacher.open(self.folder, self.sample, earlier=earlier, verifying=verifying),
             settings=self.job.settings.decode,
             open_text=self.teacher.opens_text(),
             folder=folder,
@@ -298,13 +303,13 @@ class Decoding:
 
         Args:
             own: blocks to consider.
-            states: folders with blocks of earlier states; by default those of the stage's folder.
+            states: folders with blocks and answers of earlier states; by default those of the stage's folder.
         """
         tasks = self.tasks(sources)[own]
         with setting_up(self.folder):  # shards may begin at the same moment
-            decoder = self.decoder(plan, self.blocks)
+            earlier = earlier_states(self.folder) if states is None else states
+            decoder = self.decoder(plan, self.blocks, states=earlier)
             if self.teacher.is_reproducible:  # others are made from the answers in earlier states
-                earlier = earlier_states(self.folder) if states is None else states
                 _keep_blocks(self.folder, earlier, tasks, decoder.made_from)
         missing = missing_tasks(tasks, self.blocks, decoder.made_from, say=self.job.writer.say)
         self.job.say(

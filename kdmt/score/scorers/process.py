@@ -243,14 +243,26 @@ class ScorerProcess:
         return [line for line in lines if line.strip()]
 
     def _explain_end(self, index: int, answered: int, wanted: int) -> None:
-        if self._process.wait() == 0:
+        if self._exit_status() == 0:
             raise WrongAnswer(f"ended with {answered:,} scores for {wanted:,} segments{self._last_words()}", index)
         raise Ended(self._describe_end())
 
     def _describe_end(self) -> str:
-        status = self._process.wait()
+        status = self._exit_status()
         how = f"by {signal.Signals(-status).name}" if status < 0 else f"with exit status {status}"
         return f"ended {how}{self._last_words()}"
+
+    def _exit_status(self) -> int:
+        """Return the exit status of the process, whose output has ended.
+
+        Raises:
+            Ended: if it closed its output and still runs.
+        """
+        try:
+            return self._process.wait(_SECONDS_TO_END)
+        except subprocess.TimeoutExpired:
+            message = f"closed its output and did not end within {_SECONDS_TO_END:g} seconds{self._last_words()}"
+            raise Ended(message) from None
 
     def _last_words(self) -> str:
         """Return the last line of the error output for a message, and the path of the log."""

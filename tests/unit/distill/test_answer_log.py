@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import threading
 from pathlib import Path
 
@@ -84,3 +86,22 @@ def test_threads_append_whole_lines(tmp_path: Path) -> None:
     for thread in threads:
         thread.join()
     assert set(AnswerLog(tmp_path, BLOCK).replies) == set(made)
+
+
+def test_equal_candidates_of_one_sentence_are_all_kept(tmp_path: Path) -> None:
+    log = AnswerLog(tmp_path, BLOCK)
+    made = [Reply(("a",), None, "s", (Answer("x", "stop"),), before=number) for number in range(2)]
+    for reply in made:
+        log.append(reply)
+    assert AnswerLog(tmp_path, BLOCK).replies == made
+    log.seal(made)
+    assert AnswerLog(tmp_path, BLOCK).replies == made
+
+
+def test_replies_of_versions_without_the_number_of_candidates_are_read() -> None:
+    _, data = REPLIES[0].line().split(b" ", 1)
+    values = json.loads(data)
+    del values["before"]
+    text = json.dumps(values, sort_keys=True, separators=(",", ":")).encode()
+    line = hashlib.sha256(text).hexdigest()[:16].encode() + b" " + text + b"\n"
+    assert Reply.parse(line) == REPLIES[0]

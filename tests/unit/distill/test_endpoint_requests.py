@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from kdmt.config import EndpointTeacher
-from kdmt.distill.answer_log import Reply
+from kdmt.distill.answer_log import ANSWERS, AnswerLog, Reply
+from kdmt.distill.blocks import Block
+from kdmt.distill.earlier_answers import EarlierAnswers, write_index
 from kdmt.distill.endpoint_requests import BlockAnswers, Job, Requests, distinct, in_order
+from kdmt.distill.endpoint_teacher import gather
 from kdmt.distill.llm_answers import Answer
 from kdmt.distill.llm_prompt import Prompt
 
@@ -110,3 +114,20 @@ def test_replies_are_ordered_by_their_sentences() -> None:
     ordered = list(in_order(replies, SOURCES))
     assert ordered == [replies[2], replies[4], replies[1], replies[5], replies[0]]
     assert distinct(["b", "a", "b"]) == ["b", "a"]
+
+
+def test_answers_of_earlier_states_that_were_copied_before_a_kill_count_once(tmp_path: Path) -> None:
+    form = requests(n=2, temperature=1.0)
+    first, block = reply(form, "a"), Block(0, 0, 1)
+    before, now = tmp_path / "before", tmp_path / "now"
+    for state in (before, now):  # with one of two candidates
+        (state / ANSWERS).mkdir(parents=True)
+        log = AnswerLog(state / ANSWERS, block)
+        log.append(first)
+        log.close()
+    write_index(now / ANSWERS, [before], form.sha256)
+    log, answers = AnswerLog(now / ANSWERS, block), BlockAnswers(form, ["a"])
+    assert gather(answers, log, EarlierAnswers(now / ANSWERS, form.sha256)) == 0
+    assert log.replies == [first]
+    assert answers.answers == {"a": [Answer("x")]}
+    assert answers.jobs() == [Job(("a",))]

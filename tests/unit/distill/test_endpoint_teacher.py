@@ -204,6 +204,18 @@ def test_candidates_that_the_server_does_not_give_are_requested_again(server: Ch
 
 
 @pytest.mark.usefixtures("prepared")
+def test_equal_candidates_of_a_server_that_gives_one_at_a_time_are_kept(server: ChatServer) -> None:
+    server.most_candidates = 1  # each answer is the same text
+    teacher = {"n": 2, "temperature": 0.8}
+    assert distill(server.url, teacher=teacher).code == 0
+    assert len(server.requests) == 160
+    verified = distill(server.url, "--verify", teacher=teacher)
+    assert verified.code == 0, verified.err
+    assert distill(server.url, teacher=teacher, failures={"refusal": "drop"}, block_size=20).code == 0
+    assert len(server.requests) == 160
+
+
+@pytest.mark.usefixtures("prepared")
 def test_failures_and_cleaned_answers_are_recorded(server: ChatServer) -> None:
     sources = read_lines(TINY / "prepare/train.en")
     long = next(source for source in sources[8:] if len(source) >= 15)
@@ -344,3 +356,17 @@ def test_other_training_sets_choose_among_the_candidates(server: ChatServer) -> 
     # three of four candidates agree, so that they have the highest expected similarity
     assert read_lines(TINY / "mbr/distilled.de") == [translated(source) for source in sources]
     assert "answers: requests 80, prompt_tokens 800, output_tokens 1,600, without_answer 0" in result.err
+
+
+@pytest.mark.usefixtures("prepared")
+def test_answers_for_the_validation_set_are_used_again(server: ChatServer) -> None:
+    server.translate = lambda source, number, _: translated(source, number)
+    made = document(server.url, {"n": 2, "temperature": 1.0})
+    made["students"] = {"chosen": made["students"]["distilled"] | {"data": "reranked"}}
+    for metric in ("bleu", "chrf"):  # another metric moves the folder aside
+        made["distill"]["rerank"] = {"features": ["mbr"], "metric": metric}
+        Path("tiny.yaml").write_text(to_yaml(made), encoding="utf-8")
+        result = kdmt("distill", "tiny.yaml")
+        assert result.code == 0, result.err
+        assert json.loads((TINY / "reranked/weights.json").read_text(encoding="utf-8"))["metric"] == metric
+        assert len(server.requests) == 80 + len(set(read_lines(TINY / "prepare/valid.en")))

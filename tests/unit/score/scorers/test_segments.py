@@ -13,6 +13,7 @@ import pytest
 
 from kdmt.config import Scorer
 from kdmt.errors import UserError
+from kdmt.score.scorers import process
 from kdmt.score.scorers import segments as module
 from kdmt.score.scorers.process import Segment
 from kdmt.score.scorers.segments import open_scorer, score_segments
@@ -238,6 +239,16 @@ def test_a_process_that_does_not_begin_is_an_error(lengths: Lengths) -> None:
 @pytest.mark.parametrize("where", ["def greet(): time.sleep(60)", "def answer(batch): time.sleep(60)"])
 def test_a_silent_process_is_an_error(lengths: Lengths, where: str) -> None:
     assert "the process was silent for 1.5 seconds" in lengths.fails(where, restarts=1, timeout=1.5)
+    assert lengths.starts == 2
+
+
+@pytest.mark.parametrize("where", ["def greet():", "def answer(batch):"])
+def test_a_process_that_closes_its_output_and_does_not_end_is_an_error(
+    lengths: Lengths, where: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(process, "_SECONDS_TO_END", 0.5)
+    message = lengths.fails(f"{where} os.close(1); time.sleep(60)", restarts=1)
+    assert "the process closed its output and did not end within 0.5 seconds, 2 times" in message
     assert lengths.starts == 2
 
 
