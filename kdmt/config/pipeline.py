@@ -196,6 +196,11 @@ class Pipeline(Section):
         for name in self.students:
             for number, (path, student) in enumerate(self.trainings_of(name)):
                 chosen = student.selective
+                if chosen is not None and self.distill.augment is not None:
+                    raise ValueError(
+                        f"'{path}.selective' cannot be combined with 'distill.augment': its references are those of "
+                        "text without noise"
+                    )
                 if chosen is None or chosen.evaluator is not None:
                     continue
                 if number == 0 and student.train.init_from is None:
