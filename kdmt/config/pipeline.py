@@ -164,6 +164,14 @@ class Pipeline(Section):
         is_lowercased = self.prepare.text.lowercase and self.score.detokenized
         return self.score.lowercase or is_lowercased or self.prepare.tokenizer.folds_case
 
+    @property
+    def source_tags(self) -> list[str]:
+        """Return the tokens that are put before the sources of a corpus or of back-translated text."""
+        tags = [corpus.tag for corpus in self.prepare.train]
+        if self.back_translation is not None:
+            tags.append(self.back_translation.tag)
+        return [tag for tag in tags if tag is not None]
+
     def teacher_trainings(self) -> list[tuple[str, Teacher]]:
         """Return the YAML path and the settings of each training of the teacher: one, or one for each of its stages."""
         if self.teacher.stages is None:
@@ -196,6 +204,11 @@ class Pipeline(Section):
         for name in self.students:
             for number, (path, student) in enumerate(self.trainings_of(name)):
                 chosen = student.selective
+                if chosen is not None and self.distill.augment is not None:
+                    raise ValueError(
+                        f"'{path}.selective' cannot be combined with 'distill.augment': its references are those of "
+                        "text without noise"
+                    )
                 if chosen is None or chosen.evaluator is not None:
                     continue
                 if number == 0 and student.train.init_from is None:
@@ -261,6 +274,21 @@ class Pipeline(Section):
                 train.subword_regularization.check_tokenizer(tokenizer.type, model)
             except ValueError as error:
                 raise ValueError(f"'{setting_path(path, 'train.subword_regularization')}': {error}") from None
+        return self
+
+    @model_validator(mode="after")
+    def _has_words_to_link(self) -> Pipeline:
+        trainings = [(path, each.train) for path, each in self.teacher_trainings()]
+        trainings += [(path, each.train) for path, each in self.trainings()]
+        for path, train in trainings:
+            guided = train.guided_alignment
+            if guided is None or guided.file is None or guided.unit != "words":
+                continue
+            if self.prepare.tokenizer.type == "huggingface":
+                raise ValueError(
+                    f"'{setting_path(path, 'train.guided_alignment.unit')}': the words of the tokens of "
+                    "'prepare.tokenizer.type: huggingface' are not known: use 'tokens'"
+                )
         return self
 
     @model_validator(mode="after")

@@ -252,6 +252,7 @@ NOT_OF_A_STAGE: Mapping[str, str] = {
     "stages": "a stage has no stages",
     "train": "a stage has the settings of 'train' directly, such as 'lr'",
 }
+_SAME_IN_ALL_STAGES = ("recipe", "right_to_left", "seed", "seeds")  # settings of a teacher or a student
 # settings that give a student its first weights, in addition to those of `train`: they are of the first stage
 _FIRST_WEIGHTS = ("encoder_layers_from_teacher", "decoder_layers_from_teacher", "embeddings_from_teacher")
 
@@ -530,14 +531,14 @@ class Student(Section):
 def setting_path(training: str, setting: str) -> str:
     """Return the YAML path of a setting of a training.
 
-    A stage has the settings of `train` directly, and the model of its teacher or student.
+    A stage has the settings of `train` directly, and the model, seeds and target order of its teacher or student.
 
     Args:
         training: YAML path of the teacher, a student or a stage of either.
         setting: path of the setting below that.
     """
     owner = re.fullmatch(r"(teacher|students\..+)\.stages\.[0-9]+", training)
-    if owner is not None and setting.startswith("model"):
+    if owner is not None and (setting.startswith("model") or setting in _SAME_IN_ALL_STAGES):
         return f"{owner[1]}.{setting}"
     return f"{training}.{setting if owner is None else setting.removeprefix('train.')}"
 

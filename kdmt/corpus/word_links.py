@@ -144,12 +144,15 @@ class LinkSource:
         return self._files[number].line(index - self._starts[number])
 
 
-def words_of_tokens(symbols: Sequence[str]) -> NDArray[np.int64]:
+def words_of_tokens(symbols: Sequence[str], tags: Sequence[str] = ()) -> NDArray[np.int64]:
     """Return the index of the word that each token of a line belongs to, by the marks of SentencePiece or subword-nmt.
 
     Args:
         symbols: tokens of the line, without </s>.
+        tags: tokens that may be before the words of the line and belong to none of them; their index is -1.
     """
+    if len(symbols) and symbols[0] in tags:
+        return np.concatenate([[-1], words_of_tokens(symbols[1:])])
     if any(symbol.startswith("▁") for symbol in symbols):
         begins = [symbol.startswith("▁") for symbol in symbols]
     else:

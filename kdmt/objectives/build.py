@@ -80,7 +80,7 @@ def build_objective(
     main = _main_term(student, model, label_smoothing, marginal_V, path)
     peers = _peer_terms(student, main, group, label_smoothing)
     inner, masked = _inner_terms(student, model, group), _masked_language(student, model)
-    terms: list[Term[TokenPass]] = [main, *inner, *masked, *guided, *peers]
+    terms: list[Term[TokenPass]] = [main, *inner, *guided, *masked, *peers]
     return Objective(model, LeftToRight(), terms, group)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
@@ -39,7 +39,7 @@ def make_alignment(workspace: Workspace, wanted: Alignment, plan: Plan) -> None:
     path, num_links = folder / LINKS, 0
     name = f"alignment of {wanted.data}"
     with LinksWriter(path) as writer, sentence_progress(name, len(data)) as progress:
-        for links in _links(wanted, data, codec):
+        for links in _links(wanted, data, codec, workspace.config.source_tags):
             writer.add(links)
             num_links += len(links)
             progress(1)
@@ -48,9 +48,9 @@ def make_alignment(workspace: Workspace, wanted: Alignment, plan: Plan) -> None:
     finish(folder, plan, outputs=[path, offsets_path(path)], facts=facts)
 
 
-def _links(wanted: Alignment, data: ParallelData, codec: TextCodec) -> Iterator[Links]:
+def _links(wanted: Alignment, data: ParallelData, codec: TextCodec, tags: Sequence[str]) -> Iterator[Links]:
     if wanted.file is not None:
-        return _given_links(Path(wanted.file), data, None if wanted.unit == "tokens" else codec)
+        return given_links(Path(wanted.file), data, None if wanted.unit == "tokens" else codec, tags)
     try:
         aligner = TokenAligner(data, (len(codec.src_dictionary), len(codec.tgt_dictionary)))
     except ValueError as error:
@@ -58,20 +58,23 @@ def _links(wanted: Alignment, data: ParallelData, codec: TextCodec) -> Iterator[
     return aligner.align(data)
 
 
-def _given_links(path: Path, data: ParallelData, codec: TextCodec | None) -> Iterator[Links]:
+def given_links(path: Path, data: ParallelData, codec: TextCodec | None, tags: Sequence[str] = ()) -> Iterator[Links]:
     """Yield the links of a file between the tokens of each pair.
 
     Args:
         codec: tokenizer and dictionaries, if the file counts words; None if it counts tokens.
+        tags: tokens before the sources in the data-bin, which are not words of the text.
     """
     with path.open("rb") as file:
         for number in range(len(data)):
-            yield _links_of_pair(file, f"{path}:{number + 1}", data, number, codec)
+            yield _links_of_pair(file, f"{path}:{number + 1}", data, number, codec, tags)
         if file.readline():
             raise UserError(f"{path}: more lines than the {len(data):,} pairs of the training set")
 
 
-def _links_of_pair(file: BinaryIO, where: str, data: ParallelData, number: int, codec: TextCodec | None) -> Links:
+def _links_of_pair(
+    file: BinaryIO, where: str, data: ParallelData, number: int, codec: TextCodec | None, tags: Sequence[str]
+) -> Links:
     line = file.readline()
     if not line:
         raise UserError(f"{where}: there is no such line: the training set has {len(data):,} pairs")
@@ -80,8 +83,9 @@ def _links_of_pair(file: BinaryIO, where: str, data: ParallelData, number: int, 
     if codec is None:
         words = [np.arange(len(side) - 1) for side in (source, target)]
     else:
-        symbols = ((codec.src_dictionary, source), (codec.tgt_dictionary, target))
-        words = [words_of_tokens([own.symbols[token] for token in side[:-1]]) for own, side in symbols]
+        sides = ((codec.src_dictionary, source), (codec.tgt_dictionary, target))
+        src_symbols, tgt_symbols = ([own.symbols[token] for token in side[:-1]] for own, side in sides)
+        words = [words_of_tokens(src_symbols, tags), words_of_tokens(tgt_symbols)]
     try:
         return links_of_tokens(parse_links(line, where), *words)
     except IndexError as error:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from kdmt.config import Pipeline, setting_path
 from kdmt.stages.cleaning import distinct_rules
 
-RUN_INPUTS = ("init_from ", "teacher ")  # prefixes of inputs of a training run that are paths
+RUN_INPUTS = ("init_from ", "teacher ", "evaluator ")  # prefixes of inputs of a training run that are paths
 
 
 def given_checkpoints(config: Pipeline) -> Iterator[tuple[str, str]]:
@@ -29,3 +29,5 @@ def given_checkpoints(config: Pipeline) -> Iterator[tuple[str, str]]:
             yield setting_path(training, "train.init_from"), student.train.init_from
         for number, path in enumerate(student.word_kd.teachers if student.word_kd is not None else ()):
             yield f"{training}.word_kd.teachers.{number}", path
+        if student.selective is not None and student.selective.evaluator is not None:
+            yield f"{training}.selective.evaluator", student.selective.evaluator

@@ -154,15 +154,17 @@ def _training_data(
         links=_links(workspace, job),
         shares=job.shares,
         right_to_left=job.right_to_left,
-        selection=None if job.student is None else _selection(workspace, job.student, sets),
+        selection=None if job.student is None else _selection(workspace, job, job.student, sets),
     )
 
 
-def _selection(workspace: Workspace, student: Student, sets: Sequence[ParallelData]) -> TargetSelection | None:
+def _selection(
+    workspace: Workspace, job: Job, student: Student, sets: Sequence[ParallelData]
+) -> TargetSelection | None:
     if student.selective is None:
         return None
     distilled, raw = sets
-    limit = student.train.max_target_tokens
+    limit = min(_token_limits(job)[1], job.train.max_tokens)
     return open_selection(workspace, student.selective, distilled, raw, max_target_tokens=limit)
 
 
@@ -204,7 +206,7 @@ def _augmentation(workspace: Workspace, job: Job, codec: TextCodec, data: Parall
             data,
             seed=job.seed,
             spaced=spaced_sides(workspace),
-            tags=[corpus.tag for corpus in workspace.config.prepare.train if corpus.tag is not None],
+            tags=workspace.config.source_tags,
             max_tokens=(source, target),
         )
     except UserError as error:

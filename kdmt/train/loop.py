@@ -216,7 +216,8 @@ class Trainer:
             self.objective.remember(memory)
         else:
             self.objective.after_update()
-            follow(self.average.values(), self._followed(), decay=decay_at(self.position.update, self.settings.ema))
+            done = self.position.update + self.position.schedule_offset
+            follow(self.average.values(), self._followed(), decay=decay_at(done, self.settings.ema))
         self.optimizer.zero_grad()
 
     def _followed(self) -> list[Tensor]:

@@ -28,6 +28,15 @@ def test_the_student_itself_is_the_evaluator_of_a_later_stage(load: Callable[...
     assert load(f"students.raw={{{NAT}, selective: {{distilled: [[0, 0.5]]}}, train: {{init_from: x}}}}")
 
 
+def test_references_of_noised_sources_are_refused(problem: Callable[..., str]) -> None:
+    selective = "selective: {evaluator: x, distilled: [[0, 0.5]]}"
+    message = "selective' cannot be combined with 'distill.augment'"
+    given = problem(f"students.raw={{{NAT}, data: distilled, {selective}}}", "distill.augment={typos: 0.1}")
+    assert given.startswith(f"'students.raw.{message}")
+    stages = f"students.raw={{{NAT}, data: distilled, stages: [{{}}, {{{selective}}}]}}"
+    assert problem(stages, "distill.augment={typos: 0.1}").startswith(f"'students.raw.stages.1.{message}")
+
+
 @pytest.mark.parametrize(
     ("student", "message"),
     [

@@ -336,6 +336,10 @@ def test_dropout_can_be_different_in_a_stage(load: Load) -> None:
         ("students.a", "train.lr", "students.a.train.lr"),
         ("students.a.stages.1", "train.lr", "students.a.stages.1.lr"),
         ("students.a.stages.1", "model.dropout", "students.a.model.dropout"),
+        ("students.a.stages.1", "seeds", "students.a.seeds"),
+        ("teacher.stages.1", "seed", "teacher.seed"),
+        ("teacher.stages.1", "right_to_left", "teacher.right_to_left"),
+        ("teacher", "right_to_left", "teacher.right_to_left"),
         ("students.a.stages.1", "nat.family", "students.a.stages.1.nat.family"),
     ],
 )

@@ -68,6 +68,16 @@ def test_words_are_found_by_the_marks_of_subwords() -> None:
     assert words_of_tokens([]).tolist() == []
 
 
+def test_tag_before_the_words_is_none_of_them() -> None:
+    assert words_of_tokens(["<bt>", "▁un", "likely", "▁x"], ["<a>", "<bt>"]).tolist() == [-1, 0, 0, 1]
+    assert words_of_tokens(["<bt>", "the", "un@@", "like"], ["<bt>"]).tolist() == [-1, 0, 1, 1]
+    assert words_of_tokens(["▁the", "▁x"], ["<bt>"]).tolist() == [0, 1]
+    tagged = words_of_tokens(["<bt>"], ["<bt>"])
+    assert tagged.tolist() == [-1]
+    with pytest.raises(IndexError, match="the source has no word 0, only 0 words"):
+        links_of_tokens(np.array([[0, 0]]), tagged, np.array([0]))
+
+
 def test_links_of_words_are_links_of_all_their_tokens() -> None:
     src, tgt = np.array([0, 0, 1]), np.array([0, 1, 1, 2])
     found = links_of_tokens(np.array([[0, 1], [1, 2]]), src, tgt)

@@ -65,6 +65,14 @@ def test_other_terms_do_not_change() -> None:
     assert set(terms_of(guided.eval(), batch)) == {"loss", "nll"}
 
 
+def test_self_supervision_scales_the_weight() -> None:
+    student = Student.model_validate({"self_supervised": {"supervised": 0.75}})
+    settings = GuidedAlignment(weight=0.4)
+    objective = build_objective(three_layers(), student, label_smoothing=EPSILON, guided_alignment=settings)
+    weights = {"loss": 0.75, "alignment": 0.75 * 0.4, "self_supervised": 0.25}
+    assert {name: objective.weights[name] for name in weights} == pytest.approx(weights)
+
+
 def test_one_layer_computes_its_map(monkeypatch: pytest.MonkeyPatch) -> None:
     computed = []
     for module in (CrossAttention, SelfAttention):

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 import shutil
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -14,9 +15,11 @@ from tiny_pipeline import read_lines, run_stages, write_lines
 from training_runs import RAW, TEACHER, TINY, end_before_the_manifest, metrics, results
 
 from kdmt.config import Pipeline
-from kdmt.corpus.batching import open_split
+from kdmt.corpus.batching import ParallelData, open_split
+from kdmt.corpus.codec import TextCodec
 from kdmt.errors import UserError
 from kdmt.languages import Direction
+from kdmt.stages.alignments_work import given_links
 from kdmt.stages.pipeline import Stages, build_stages
 from kdmt.stages.workspace import Workspace
 
@@ -50,6 +53,34 @@ def test_files_of_links_have_folders_of_their_own() -> None:
     assert all(name.startswith("raw-") for name in folders)
     with pytest.raises(UserError, match=r"students\.distilled\.train\.guided_alignment\.file' has the links of one"):
         stages_of(distilled={"data": "mixed"}, guided={"file": "two"})
+
+
+@pytest.mark.parametrize(
+    ("changes", "path"),
+    [
+        ({"teacher": {"file": "one"}}, "teacher.train.guided_alignment.unit"),
+        (
+            {"distilled": {"data": "raw", "stages": [{}, {"guided_alignment": {"file": "one"}}]}},
+            r"students\.distilled\.stages\.1\.guided_alignment\.unit",
+        ),
+    ],
+)
+def test_words_need_marks_of_subwords(changes: dict[str, Any], path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    document = tiny_pipeline.settings()
+    document["prepare"]["tokenizer"] = {"type": "huggingface", "source_path": "x"}
+    monkeypatch.setattr(tiny_pipeline, "settings", lambda: document)
+    with pytest.raises(ValueError, match=f"'{path}': the words of the tokens of 'prepare.tokenizer.type: huggingface'"):
+        stages_of(**changes)
+
+
+def test_tag_before_a_source_is_not_a_word(tmp_path: Path) -> None:
+    write_lines(tmp_path / "links", ["0-0 1-1", "0-0"])
+    symbols = ["<bt>", "▁un", "likely", "▁x", "</s>"]
+    dictionary = SimpleNamespace(symbols=symbols)
+    codec = cast(TextCodec, SimpleNamespace(src_dictionary=dictionary, tgt_dictionary=dictionary))
+    pairs = [(np.array([0, 1, 2, 3, 4]), np.array([1, 3, 4])), (np.array([3, 4]), np.array([3, 4]))]
+    found = given_links(tmp_path / "links", cast(ParallelData, pairs), codec, ["<bt>"])
+    assert [links.tolist() for links in found] == [[[1, 0], [2, 0], [3, 1]], [[0, 0]]]
 
 
 def links_of(folder: str = "raw") -> list[list[tuple[int, ...]]]:

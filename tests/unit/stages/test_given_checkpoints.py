@@ -133,12 +133,20 @@ def test_checkpoints_without_a_cycle_are_accepted() -> None:
     assert kdmt("prepare", "tiny.yaml").code == 0
 
 
+def test_evaluator_from_the_run_itself_is_refused() -> None:
+    selective = {"evaluator": str(DISTILLED), "distilled": [[0, 0.5]]}
+    configure(students__distilled__nat={"family": "ctc"}, students__distilled__selective=selective)
+    assert refused().startswith("students.distilled.selective.evaluator: student distilled seed 1 would be made from")
+
+
 def test_every_setting_that_names_a_checkpoint_is_found() -> None:
     document = settings()
     document["teacher"]["train"] |= {"init_from": "a"}
     document["distill"] |= {"teachers": ["b", "c"], "reverse": {"checkpoint": "d"}}
     document["students"]["raw"]["train"] |= {"init_from": "e"}
     document["students"]["raw"]["word_kd"] = {"teachers": ["f"]}
+    selective = {"evaluator": "g", "distilled": [[0, 0.5]]}
+    document["students"]["distilled"] |= {"nat": {"family": "ctc"}, "selective": selective}
     assert list(given_checkpoints(Pipeline.model_validate(document))) == [
         ("teacher.train.init_from", "a"),
         ("distill.teachers.0", "b"),
@@ -146,5 +154,6 @@ def test_every_setting_that_names_a_checkpoint_is_found() -> None:
         ("distill.reverse.checkpoint", "d"),
         ("students.raw.train.init_from", "e"),
         ("students.raw.word_kd.teachers.0", "f"),
+        ("students.distilled.selective.evaluator", "g"),
     ]
     assert list(given_checkpoints(Pipeline.model_validate(settings()))) == []

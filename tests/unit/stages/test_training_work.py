@@ -7,6 +7,8 @@ import math
 import re
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -38,12 +40,15 @@ from training_runs import (
     without_times,
 )
 
-from kdmt.config import Decode, Train
+from kdmt.config import Augment, Decode, Model, Pipeline, Student, Train
 from kdmt.corpus.codec import TextCodec
 from kdmt.corpus.edit_distance import edit_distances
 from kdmt.decode.engines.translator import Translator
 from kdmt.models.checkpoint import load_model
 from kdmt.models.checkpoint_folder import resolve_checkpoint
+from kdmt.stages import training_work
+from kdmt.stages.training_inputs import Job
+from kdmt.stages.workspace import Workspace
 from kdmt.train.schedule import inverse_sqrt
 from kdmt.types import EOS
 
@@ -253,6 +258,43 @@ def test_subword_regularization_changes_the_text_of_each_side() -> None:
         assert student("raw", f"{setting}={value}").code == 0
         losses[value] = metrics(RAW, "train")[0]["nll"]
     assert len(set(losses.values())) == len(losses)
+
+
+def workspace_with(**changes: Any) -> Workspace:
+    return Workspace(Pipeline.model_validate(settings() | changes), Path("runs"))
+
+
+def test_tags_of_corpora_and_of_back_translation_are_no_text(monkeypatch: pytest.MonkeyPatch) -> None:
+    prepare = settings()["prepare"]
+    prepare["tokenizer"]["user_defined_symbols"] = ["<a>", "<bt>"]
+    prepare["train"][0]["tag"] = "<a>"
+    back = {"checkpoint": "x", "text": ["y"], "tag": "<bt>"}
+    data = [{"set": "raw", "share": 0.5}, {"set": "back_translated", "share": 0.5}]
+    teacher = settings()["teacher"] | {"data": data}
+    workspace = workspace_with(prepare=prepare, back_translation=back, teacher=teacher)
+    monkeypatch.setattr(training_work, "Augmentation", SimpleNamespace(of=lambda *_, tags, **__: tags))
+    job = Job("x", Path("x"), Model(), Train(), 1, ("raw",), "teacher", augment=Augment(typos=0.1))
+    assert training_work._augmentation(workspace, job, cast(Any, None), cast(Any, None)) == ["<a>", "<bt>"]
+
+
+@pytest.mark.parametrize(
+    ("train", "expected"),
+    [
+        ({"max_tokens": 50, "max_target_tokens": 60}, 50),
+        ({"max_tokens": 50, "max_target_tokens": 40}, 40),
+        ({"max_tokens": 50, "max_target_tokens": 0}, 50),
+        ({"max_tokens": 5000, "max_target_tokens": 0}, 128),
+    ],
+)
+def test_references_are_limited_as_batches_and_positions_are(
+    monkeypatch: pytest.MonkeyPatch, train: dict[str, int], expected: int
+) -> None:
+    own = {"nat": {"family": "ctc"}, "selective": {"evaluator": "x", "distilled": [[0, 0.5]]}, "train": train}
+    student = Student.model_validate({"model": {"max_target_positions": 128}, **own})
+    monkeypatch.setattr(training_work, "open_selection", lambda *_, max_target_tokens: max_target_tokens)
+    job = Job("x", Path("x"), student.model, student.train, 1, student.data_names, "students.x", student)
+    sets = cast(Any, (None, None))
+    assert training_work._selection(cast(Any, None), job, student, sets) == expected  # type: ignore[comparison-overlap]
 
 
 @pytest.mark.usefixtures("finished")

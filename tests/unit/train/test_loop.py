@@ -1475,6 +1475,20 @@ def test_the_saved_and_validated_model_is_the_moving_average(tmp_path: Path, pai
     np.testing.assert_allclose(weights(tmp_path / "ema/average")["src_embed.tokens.weight"].numpy(), mean, rtol=1e-5)
 
 
+def test_moving_average_counts_the_updates_of_the_optimiser_state(tmp_path: Path, pairs: ParallelData) -> None:
+    first = train_settings(max_updates=10, validate_interval_updates=5)
+    data = open_data(pairs, first)
+    make_trainer(tmp_path / "first", data, first).run()
+    folder = tmp_path / "first" / "checkpoint_10"
+    second = train_settings(max_updates=1, ema=0.9, init_from=str(folder), init_optimizer=True)
+    make_trainer(tmp_path / "kept", data, second, model=load_model(folder), init_state=load_state(folder)).run()
+    last = tmp_path / "kept" / "checkpoint_1"
+    trained, before = trained_weights(last), weights(folder)
+    for name, saved in weights(last).items():
+        mean = (11 * before[name].double() + 9 * trained[name].double()) / 20  # the decay is (1 + 10) / (10 + 10)
+        np.testing.assert_allclose(saved.numpy(), mean.numpy(), rtol=1e-4, atol=1e-7)
+
+
 @pytest.mark.parametrize("at", [2, 8, 13, 17])
 def test_killed_run_with_a_moving_average_resumes_exactly(tmp_path: Path, pairs: ParallelData, at: int) -> None:
     settings = train_settings(**EMA, save_interval_updates=2)
