@@ -104,8 +104,26 @@ class EmbeddingCommand:
                     if number % 1000 == 0:
                         progress(number)
         sync_to_disk(part)
+        write_json(_record_path(path), record)
         part.replace(path)
         record_path.unlink(missing_ok=True)
+
+    def check(self, path: Path, text_sha256: str) -> None:
+        """Check that existing embeddings were made by this command from the text.
+
+        Raises:
+            UserError: if they were not, or it is not known.
+        """
+        known = read_optional_json(_record_path(path))
+        if known == {"command": self.command, "text_sha256": text_sha256}:
+            return
+        made = "not recorded as made by a command" if known is None else "made for another text or by another command"
+        raise UserError(f"{path}: {made}: remove it to run the command, or leave out the command to use it")
+
+
+def _record_path(path: Path) -> Path:
+    """Return the path of the record of the command and the text that embeddings were made by."""
+    return path.with_name(f"{path.name}.json")
 
 
 def _header(num_lines: int, dimension: int) -> bytes:
