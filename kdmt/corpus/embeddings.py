@@ -2,7 +2,7 @@
 
 A command reads a JSON object `{"text": LINE}` for each line from standard input and writes `{"embedding": [NUMBERS]}`
 for each to standard output, in the same order. What was computed is kept in `FILE.npy.part`, so that an interrupted run
-continues with the next line.
+continues with the next line. `FILE.npy.json` records the command and the text.
 """
 
 from __future__ import annotations
