@@ -130,9 +130,13 @@ def _choose_by_clusters(text: Path, _out: Path, selection: Selection, sha256: st
         raise UserError(f"{text}: {num_lines:,} lines, fewer than --count {selection.count:,}")
     if num_lines < selection.clusters:
         raise UserError(f"{text}: {num_lines:,} lines, fewer than --clusters {selection.clusters:,}")
-    if selection.command is not None and not path.exists():
-        with writing(path):
-            EmbeddingCommand(selection.command).write(path, lambda: open_lines(text), num_lines, sha256, _log_progress)
+    if selection.command is not None:
+        command = EmbeddingCommand(selection.command)
+        if path.exists():
+            command.check(path, sha256)
+        else:
+            with writing(path):
+                command.write(path, lambda: open_lines(text), num_lines, sha256, _log_progress)
     embeddings_ND = open_embeddings(path, num_lines)
     return choose_by_clusters(embeddings_ND, selection.count, KMeans(selection.clusters, selection.seed)), num_lines
 

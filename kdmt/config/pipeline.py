@@ -12,6 +12,7 @@ from kdmt.config.augment import TextNoise, check_text
 from kdmt.config.back_translation import BackTranslation
 from kdmt.config.distill import Distill, ScorerScores
 from kdmt.config.knowledge import Knowledge
+from kdmt.config.language_models import LocalTranslator
 from kdmt.config.messages import describe_problems
 from kdmt.config.prepare import Clean, Prepare
 from kdmt.config.score import Score
@@ -258,6 +259,24 @@ class Pipeline(Section):
                     )
                 if made.file is not None and getattr(self.distill, made.file) is None:
                     raise ValueError(f"'{path}.data: {name}' needs the file 'distill.{made.file}'")
+        return self
+
+    @model_validator(mode="after")
+    def _has_probabilities(self) -> Pipeline:
+        teacher = self.distill.of_text
+        if teacher is None:
+            return self
+        problem = "the teacher in 'distill.teachers' gives no log-probabilities of tokens with their number"
+        if self.distill.mbr.weights == "probability":
+            raise ValueError(f"'distill.mbr.weights: probability': {problem}")
+        if self.distill.diverse.quality == "probability":
+            raise ValueError(f"'distill.diverse.quality: probability': {problem}")
+        unknown = {"log_prob", "length"} if isinstance(teacher, LocalTranslator) else {"score", "log_prob", "length"}
+        for path, student in self.trainings():
+            if "nbest" in student.data_names:
+                raise ValueError(f"'{path}.data: nbest' is weighted by probability: {problem}")
+            if "reranked" in student.data_names and (found := unknown.intersection(self.distill.rerank.features)):
+                raise ValueError(f"'distill.rerank.features': {problem}: leave out {', '.join(sorted(found))}")
         return self
 
     @model_validator(mode="after")

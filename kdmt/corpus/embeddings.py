@@ -2,13 +2,12 @@
 
 A command reads a JSON object `{"text": LINE}` for each line from standard input and writes `{"embedding": [NUMBERS]}`
 for each to standard output, in the same order. What was computed is kept in `FILE.npy.part`, so that an interrupted run
-continues with the next line.
+continues with the next line. `FILE.npy.json` records the command and the text.
 """
 
 from __future__ import annotations
 
 import json
-import math
 import os
 import select
 import shlex
@@ -105,8 +104,26 @@ class EmbeddingCommand:
                     if number % 1000 == 0:
                         progress(number)
         sync_to_disk(part)
+        write_json(_record_path(path), record)
         part.replace(path)
         record_path.unlink(missing_ok=True)
+
+    def check(self, path: Path, text_sha256: str) -> None:
+        """Check that existing embeddings were made by this command from the text.
+
+        Raises:
+            UserError: if they were not, or it is not known.
+        """
+        known = read_optional_json(_record_path(path))
+        if known == {"command": self.command, "text_sha256": text_sha256}:
+            return
+        made = "not recorded as made by a command" if known is None else "made for another text or by another command"
+        raise UserError(f"{path}: {made}: remove it to run the command, or leave out the command to use it")
+
+
+def _record_path(path: Path) -> Path:
+    """Return the path of the record of the command and the text that embeddings were made by."""
+    return path.with_name(f"{path.name}.json")
 
 
 def _header(num_lines: int, dimension: int) -> bytes:
@@ -135,7 +152,7 @@ def _parse(answer: bytes, line: int, dimension: int | None) -> NDArray[np.float3
         raise UserError(f"the command's answer for line {line} has no list of numbers 'embedding': {shown!r}")
     if dimension is not None and len(values) != dimension:
         raise UserError(f"the command's answer for line {line} has {len(values)} numbers, those before {dimension}")
-    if not all(math.isfinite(each) and abs(each) < 3e38 for each in values):
+    if not all(abs(each) < 3e38 for each in values):
         raise UserError(f"the command's answer for line {line} has a number that is too large")
     return np.array(values, dtype=_ITEM)
 

@@ -237,7 +237,19 @@ def _refuse_foreign(path: Path, found: Mapping[str, object], wanted: Mapping[str
         if found.get(name) != wanted.get(name)
     ]
     if differences:
-        raise ForeignBlock(f"{path}: made with another {', '.join(differences)}")
+        advice = _LANGUAGE_CHECK_ADVICE if _other_check(found, wanted) else ""
+        raise ForeignBlock(f"{path}: made with another {', '.join(differences)}{advice}")
+
+
+def _other_check(found: Mapping[str, object], wanted: Mapping[str, object]) -> bool:
+    """Return whether the check of the language of answers differs, which depends on whether py3langid is installed."""
+    return found.get("language check") != wanted.get("language check")
+
+
+_LANGUAGE_CHECK_ADVICE = (
+    "; install or remove py3langid, so that it is as before, or remove the folder of the blocks to make them again: "
+    "stored answers of an endpoint are not requested again"
+)
 
 
 def _encode(block: Block, decoded: Decoded, made_from: Mapping[str, object], made_with: Mapping[str, object]) -> bytes:

@@ -184,16 +184,24 @@ class ChatClient:
         deadline = time.monotonic() + self._settings.timeout
         if kept is not None:
             try:
-                return self._exchange(kept, body, deadline)
+                response = self._begin(kept, body)
             except (http.client.RemoteDisconnected, BrokenPipeError, ConnectionResetError):
                 pass  # closed before any part of an answer
+            else:
+                return self._finish(response, deadline)
         self._local.connection = self._connection()
-        return self._exchange(self._local.connection, body, deadline)
+        return self._finish(self._begin(self._local.connection, body), deadline)
 
-    def _exchange(self, connection: http.client.HTTPConnection, body: bytes, deadline: float) -> _Response:
+    def _begin(self, connection: http.client.HTTPConnection, body: bytes) -> http.client.HTTPResponse:
         try:
             connection.request("POST", self._parts.path, body, self._headers)
-            response = connection.getresponse()
+            return connection.getresponse()
+        except BaseException:
+            self.close()
+            raise
+
+    def _finish(self, response: http.client.HTTPResponse, deadline: float) -> _Response:
+        try:
             data = _read(response, deadline)
         except BaseException:
             self.close()

@@ -295,7 +295,10 @@ def _answer(line: bytes, due: set[int], first: int, stop: int) -> tuple[int, flo
     if type(score) not in (int, float):
         raise WrongAnswer(f"wrote no number as the score: {_shown(line)}", number - first)
     assert isinstance(score, (int, float))
-    return number, float(score)
+    try:
+        return number, float(score)
+    except OverflowError:
+        raise WrongAnswer(f"wrote too large a number as the score: {_shown(line)}", number - first) from None
 
 
 def _shown(line: bytes) -> str:

@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from kdmt.checksum import file_sha256, path_sha256
+from kdmt.checksum import file_sha256, known_sha256, path_sha256
 from kdmt.config import Scorer
 from kdmt.errors import UserError
 from kdmt.score.metrics import MetricScore, Range
@@ -28,6 +28,7 @@ from kdmt.score.scorers.cache import ScoreCache, segment_key
 from kdmt.score.scorers.process import Ended, Greeting, ScorerProcess, Segment, WrongAnswer
 
 _PACKAGE = Path(__file__).parents[2]
+_ADAPTERS = Path(__file__).parent / "adapters"
 _CHUNK = 8192  # segments that are held in memory
 _KEPT_TOGETHER = 256  # scores of one transaction of the cache
 _SHOWN_CHARACTERS = 60  # of a source, in messages
@@ -92,7 +93,8 @@ class OpenScorer:
         """
         if not self.settings.reference:
             segments = [segment._replace(reference=None) for segment in segments]
-        version = json.dumps([self.greeting.signature, dict(self.greeting.versions), self._model])
+        greeting = self.greeting
+        version = json.dumps([self.settings.command, greeting.signature, dict(greeting.versions), self._model])
         keys = [segment_key(version, segment) for segment in segments]
         found = self._cache.find(list(dict.fromkeys(keys)))
         indices = {key: index for index, key in reversed(list(enumerate(keys))) if key not in found}
@@ -141,7 +143,7 @@ class OpenScorer:
         program = shutil.which(self._command[0], path=self._environment["PATH"])
         prefix = Path(self.settings.environment or sys.prefix)
         packages = sorted(path.name for path in prefix.glob("lib/python*/site-packages/*.dist-info"))
-        adapters = path_sha256(_PACKAGE / "score/scorers/adapters")
+        adapters = {path.name: known_sha256(path) for path in sorted(_ADAPTERS.glob("*.py"))}
         values = [self._command, self._model, files, program, packages, adapters]
         return hashlib.sha256(json.dumps(values).encode()).hexdigest()
 

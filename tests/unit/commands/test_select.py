@@ -66,6 +66,15 @@ def test_clusters_are_drawn_from_a_file_or_a_command() -> None:
     assert chosen("again.en") == chosen()
     assert kdmt("select", "mono.en", "seed.en", *options, "--seed", "2").code == 0
     assert chosen("seed.en") != chosen()
+    assert kdmt("select", "mono.en", "same.en", *options, "--command", command).code == 0
+    assert chosen("same.en") == chosen()
+    other = kdmt("select", "mono.en", "other.en", *options, "--command", f"{command} --large")
+    assert other.code == 2
+    assert "e.npy: made for another text or by another command: remove it" in other.err
+    Path("e.npy.json").unlink()
+    other = kdmt("select", "mono.en", "other.en", *options, "--command", command)
+    assert "e.npy: not recorded as made by a command" in other.err
+    assert not Path("other.en").exists()
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from kdmt.choices import AnswerFailure, names
 from kdmt.config import EndpointTeacher, LocalGenerator, LocalTranslator, Pipeline, flatten_settings
 from kdmt.config.language_models import DISTINCTIVE, NO_EFFECT
+from kdmt.errors import UserError
 
 Load = Callable[..., Pipeline]
 ENDPOINT = "endpoint: http://h/v1, model: m, prompt: p"
@@ -103,3 +105,36 @@ def test_tables_have_every_teacher_and_existing_settings(load: Load) -> None:
     fields = type(load("name=x").distill).model_fields
     assert all(name in section.model_fields for name, section in DISTINCTIVE.items())
     assert all(name in fields for own in NO_EFFECT.values() for name in own)
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (", mbr: {weights: probability}", "'distill.mbr.weights: probability': the teacher"),
+        (", diverse: {quality: probability}", "'distill.diverse.quality: probability': the teacher"),
+    ],
+)
+@pytest.mark.parametrize("teacher", [ENDPOINT, GENERATOR, TRANSLATOR])
+def test_probabilities_of_tokens_are_refused(load: Load, teacher: str, more: str, message: str) -> None:
+    with pytest.raises(UserError, match=re.escape(message)):
+        load(of(teacher, more))
+
+
+@pytest.mark.parametrize(
+    ("teacher", "features", "left_out"),
+    [
+        (ENDPOINT, "[score, length, mbr]", "length, score"),
+        (GENERATOR, "[log_prob, mbr]", "log_prob"),
+        (TRANSLATOR, "[score, length, log_prob]", "length, log_prob"),
+    ],
+)
+def test_sets_by_probability_are_refused(load: Load, teacher: str, features: str, left_out: str) -> None:
+    several = {"decode": "{nbest: 2}"} if teacher == TRANSLATOR else {}
+    more = "".join(f", {name}: {value}" for name, value in several.items())
+    own = {} if several else {"n": "2", "temperature": "1.0"}
+    with pytest.raises(UserError, match=r"students\.near\.data: nbest' is weighted by probability"):
+        load(of(teacher, more, **own), "students.near={data: nbest}")
+    made = of(teacher, f"{more}, rerank: {{features: {features}}}", **own)
+    with pytest.raises(UserError, match=rf"'distill\.rerank\.features'.*leave out {left_out}$"):
+        load(made, "students.near={data: reranked}")
+    load(of(teacher, f"{more}, rerank: {{features: [mbr]}}", **own), "students.near={data: reranked}")

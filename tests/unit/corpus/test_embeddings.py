@@ -49,6 +49,10 @@ def test_embeddings_are_in_the_order_of_the_lines(tmp_path: Path) -> None:
         ("if number == 1200: print('{\"embedding\": [1, NaN, 2]}'); continue", "line 1201 is not JSON"),
         ("if number == 1200: print('{\"embedding\": [1, 2]}'); continue", "line 1201 has 2 numbers, those before 3"),
         ("if number == 1200: print('{\"embedding\": [1, 2, 1e39]}'); continue", "line 1201 has a number that is too"),
+        (
+            "if number == 1200: print('{\"embedding\": [1, 2, ' + '9' * 400 + ']}'); continue",
+            "1201 has a number that is too",
+        ),
         pytest.param(
             *("number == 1200 and __import__('time').sleep(60)", "no answer for line 1201 within 8 s"),
             marks=pytest.mark.slow,

@@ -311,6 +311,12 @@ def test_a_missing_block_is_named(tmp_path: Path) -> None:
 # ---------------------------------------------------------------------------------------------- blocks of other runs
 
 
+def test_block_of_another_language_check_is_refused_with_advice(tmp_path: Path) -> None:
+    write(tmp_path)
+    with pytest.raises(ForeignBlock, match=r"language check .*; install or remove py3langid, so that it is as before"):
+        read(tmp_path, made_from={**MADE_FROM, "language check": "py3langid"})
+
+
 @pytest.mark.parametrize(
     ("made_from", "message"),
     [

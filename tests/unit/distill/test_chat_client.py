@@ -5,9 +5,11 @@ from __future__ import annotations
 import http.server
 import json
 import socket
+import struct
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -216,6 +218,46 @@ def test_connections_are_kept_and_opened_again(budget: TokenBudget) -> None:
     assert ports[0] == ports[1]
     assert len(ports) == 5
     assert len(set(ports)) == 3
+
+
+class _ResettingHandler(_KeepingHandler):
+    """Handler that resets a kept connection in the middle of its second answer."""
+
+    def do_POST(self) -> None:
+        if not hasattr(self, "count"):
+            return super().do_POST()
+        self.rfile.read(int(self.headers["Content-Length"]))
+        self.server.ports.append(self.client_address[1])  # type: ignore[attr-defined]
+        self.send_response(200)
+        self.send_header("Content-Length", "100")
+        self.end_headers()
+        self.wfile.write(b'{"choices"')
+        time.sleep(0.3)
+        self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.connection.close()
+        self.close_connection = True
+        return None
+
+    def finish(self) -> None:
+        with suppress(OSError, ValueError):
+            super().finish()
+
+
+def test_an_answer_that_is_cut_on_a_kept_connection_is_an_attempt(budget: TokenBudget) -> None:
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), _ResettingHandler) as httpd:
+        httpd.ports = []  # type: ignore[attr-defined]
+        thread = threading.Thread(target=httpd.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        try:
+            one = client(f"http://127.0.0.1:{httpd.server_port}/v1", retries=0)
+            assert one.complete(REQUEST, budget, threading.Event()).answers
+            with pytest.raises(RequestFailed, match="the connection was closed"):
+                one.complete(REQUEST, budget, threading.Event())
+            one.close()
+        finally:
+            httpd.shutdown()
+            thread.join()
+    assert len(httpd.ports) == 2  # type: ignore[attr-defined]
 
 
 def test_errors_that_concern_all_requests_stop(server: ChatServer, budget: TokenBudget) -> None:

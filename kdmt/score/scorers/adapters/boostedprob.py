@@ -26,6 +26,7 @@ from kdmt.corpus.batching import pad_sentences
 from kdmt.corpus.codec import TextCodec
 from kdmt.models.checkpoint import load_model
 from kdmt.models.checkpoint_folder import resolve_checkpoint
+from kdmt.models.description import is_right_to_left
 from kdmt.models.transformer import Transformer
 from kdmt.score.scorers.adapters.serving import Segment, serve, take_output
 from kdmt.types import EOS
@@ -46,6 +47,10 @@ def main() -> None:
     if options.threads:
         torch.set_num_threads(options.threads)
     folder = resolve_checkpoint(options.model)
+    if is_right_to_left(folder):
+        parser.error(
+            f"{folder}: the model predicts targets in reversed order ('right_to_left'), which is not supported"
+        )
     model, codec = load_model(folder).to(options.device).eval(), TextCodec.load(folder)
 
     def score(segments: Sequence[Segment]) -> list[float]:

@@ -201,6 +201,33 @@ def test_scores_before_a_failure_are_kept(lengths: Lengths) -> None:
     assert again == list(range(13, 20))
 
 
+def test_a_changed_command_gets_its_own_scores(lengths: Lengths) -> None:
+    segments = segments_of(5)
+    expected = [value_of(each) for each in segments]
+    command = lengths.settings().command
+    more = "def value(each): return len(each['source']) - len(each['hypothesis']) + len(sys.argv[2:])"
+    assert lengths.score(segments, more) == expected
+    assert lengths.score(segments, more, command=[*command, "--layer"]) == [value + 1 for value in expected]
+    assert lengths.score(segments, more) == expected
+    assert lengths.starts == 2
+
+
+def test_compiled_files_of_adapters_do_not_change_a_scorer(
+    lengths: Lengths, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    adapters = tmp_path / "adapters"
+    (adapters / "__pycache__").mkdir(parents=True)
+    (adapters / "one.py").write_text("1")
+    monkeypatch.setattr(module, "_ADAPTERS", adapters)
+    assert lengths.score(segments_of(5)) == lengths.score(segments_of(5))
+    (adapters / "__pycache__" / "one.pyc").write_text("compiled")
+    lengths.score(segments_of(5))
+    assert lengths.starts == 1
+    (adapters / "one.py").write_text("other")
+    lengths.score(segments_of(5))
+    assert lengths.starts == 2
+
+
 def test_a_damaged_cache_is_named(lengths: Lengths) -> None:
     lengths.score(segments_of(3))
     (lengths.folder / "cache" / "length.sqlite").write_bytes(b"no database" * 1000)
@@ -273,6 +300,7 @@ def says(line: str, *, at: int = 6) -> str:
         ('{"id": 6, "score": NaN}', "not valid JSON (NaN is no number)"),
         ('{"id": 6, "score": Infinity}', "not valid JSON (Infinity is no number)"),
         ('{"id": 6, "score": 1e999}', "not valid JSON (1e999 is too large a number)"),
+        ('{"id": 6, "score": ' + "9" * 400 + "}", "wrote too large a number as the score"),
         ('{"id": 6, "score": null}', "wrote no number as the score"),
         ('{"id": 6, "score": true}', "wrote no number as the score"),
         ('{"id": 6, "score": "0.5"}', "wrote no number as the score"),

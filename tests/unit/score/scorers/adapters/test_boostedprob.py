@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +12,7 @@ import torch
 from tiny_pipeline import read_lines
 
 from kdmt.config import Scorer
+from kdmt.score.scorers.adapters import boostedprob
 from kdmt.score.scorers.adapters.boostedprob import boosted_probability
 from kdmt.score.scorers.process import Segment
 from kdmt.score.scorers.segments import open_scorer, score_segments
@@ -48,6 +51,21 @@ def test_tokens_have_the_scores_of_the_definition(vocabulary: int) -> None:
     found = boosted_probability(torch.tensor(probs), torch.tensor(tokens))
     expected = [[by_definition(*each) for each in zip(*row, strict=True)] for row in zip(probs, tokens, strict=True)]
     np.testing.assert_allclose(found, expected, rtol=1e-9)
+
+
+def test_a_right_to_left_model_is_refused(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    folder = shutil.copytree(finished / "runs/tiny/teacher/average", tmp_path / "average")
+    description = json.loads((folder / "model.json").read_text())
+    description["config"]["right_to_left"] = True
+    (folder / "model.json").write_text(json.dumps(description))
+    monkeypatch.setattr("sys.argv", ["boostedprob", "--model", str(folder)])
+    monkeypatch.setattr(boostedprob, "take_output", lambda: None)
+    with pytest.raises(SystemExit) as ended:
+        boostedprob.main()
+    assert ended.value.code == 2
+    assert "the model predicts targets in reversed order ('right_to_left')" in capfd.readouterr().err
 
 
 def test_a_teacher_prefers_translations_to_other_sentences(finished: Path) -> None:
