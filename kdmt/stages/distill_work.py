@@ -249,7 +249,7 @@ class Decoding:
         """Return the opener of a worker that writes blocks to a folder.
 
         Args:
-            states: earlier states of the stage's folder; by default those beside it.
+            states: earlier states of the stage's folder; by default those next to it.
         """
         earlier = earlier_states(self.folder) if states is None else states
         return BlockDecoder(

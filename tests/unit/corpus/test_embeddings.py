@@ -36,7 +36,7 @@ def test_embeddings_are_in_the_order_of_the_lines(tmp_path: Path) -> None:
     path = tmp_path / "e.npy"
     command(tmp_path).write(path, lambda: LINES, len(LINES), "sha")
     assert open_embeddings(path, len(LINES)).tolist() == expected()
-    assert sorted(each.name for each in tmp_path.iterdir()) == ["e.npy", "embed.py"]
+    assert sorted(each.name for each in tmp_path.iterdir()) == ["e.npy", "e.npy.json", "embed.py"]
 
 
 @pytest.mark.parametrize(
