@@ -180,6 +180,7 @@ def test_actors_of_a_ray_cluster_make_the_same_bytes(taught: Path, inline: dict[
     assert logs <= {"worker-000.log", "worker-001.log"}
 
 
+@pytest.mark.slow
 def test_a_killed_worker_does_not_change_the_files(taught: Path, inline: dict[str, str]) -> None:
     process = start(taught, "distill", "tiny.yaml", sets=processes(2))
     wait_until(lambda: blocks(taught) > 3, process)

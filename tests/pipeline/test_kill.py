@@ -164,6 +164,7 @@ def test_training_on_a_closed_terminal_resumes_exactly(prepared: Path, undisturb
     assert take_away(teacher) == undisturbed
 
 
+@pytest.mark.slow
 def test_a_hangup_under_nohup_is_ignored(prepared: Path, undisturbed: dict[str, str]) -> None:
     teacher = prepared / "runs/tiny/teacher"
     command = ["nohup", str(KDMT), "teacher", "tiny.yaml", *(part for one in TRAIN for part in ("--set", one))]

@@ -157,6 +157,7 @@ def test_a_worker_that_hangs_is_replaced(folder: Path) -> None:
     assert "in get_into" in log  # the worker that hung
 
 
+@pytest.mark.slow
 def test_a_worker_that_hangs_while_it_opens_is_replaced(folder: Path) -> None:
     executor = Processes(1, 1, ["cpu"], folder.parent / "logs", silence_seconds=60.0, opening_seconds=6.0)
     assert executor.run(Scribes(folder, opening=("hang", 1)), make_tasks(2), Watch()) == []
