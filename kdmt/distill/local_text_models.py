@@ -62,7 +62,9 @@ class GeneratingTeacher:
         tokenizer = open_text_tokenizer(folder, begin=True, end=False)
         open_model = partial(_open_model, "Generator", folder, spec, self.compute_type)
         ends = self.settings.end_tokens or [_end_token(folder)]
-        return partial(self._translate, tokenizer, ends, open_model, open_model())
+        # a generator of random numbers is seeded when its thread starts: samples need a new model for each block
+        model = None if self.settings.temperature > 0.0 else open_model()
+        return partial(self._translate, tokenizer, ends, open_model, model)
 
     def made_with(self, spec: WorkerSpec) -> dict[str, object]:
         """See `Teacher.made_with`."""
@@ -73,7 +75,7 @@ class GeneratingTeacher:
         tokenizer: TextTokenizer,
         ends: list[str],
         open_model: Callable[[], Any],
-        model: Generator,
+        model: Generator | None,
         sources: SourceIds,
         _: list[int],
         block: Block,
@@ -81,10 +83,9 @@ class GeneratingTeacher:
     ) -> list[list[Hypothesis]]:
         texts = [decode_text(source) for source in sources]
         prompts = [tokenizer.encode(self.prompt.fill(text)) for text in texts]
-        if self.settings.temperature > 0.0:
+        if model is None:
             import ctranslate2
 
-            # a generator of random numbers is seeded when its thread starts: a new seed needs a new model
             ctranslate2.set_random_seed(block_seed(self.settings.seed, block))
             model = open_model()
         limits = [self._limit(tokenizer, text) for text in texts]
