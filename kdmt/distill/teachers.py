@@ -55,6 +55,7 @@ class CheckpointModel:
 
     is_nonautoregressive: bool
     is_multilingual: bool
+    has_ssrus: bool
     vocab_size: int
     max_source_positions: int
     max_target_positions: int
@@ -66,6 +67,7 @@ class CheckpointModel:
         return cls(
             is_nonautoregressive=description["family"] == "nonautoregressive",
             is_multilingual=any(config.get(f"{side}_token") is not None for side in ("source", "target")),
+            has_ssrus=config.get("decoder") == "ssru",
             vocab_size=description["tgt_vocab_size"],
             max_source_positions=config["max_source_positions"],
             max_target_positions=config["max_target_positions"],
@@ -194,10 +196,11 @@ def _engine(settings: Distill, names: Sequence[str], models: Sequence[Checkpoint
     if alone and len(names) > 1:
         raise UserError(f"distill.teachers: {alone[0]} is non-autoregressive and translates alone")
     multilingual = any(model.is_multilingual for model in models)
-    runs_in_ctranslate2 = len(names) == 1 and not alone and not multilingual
+    has_ssrus = any(model.has_ssrus for model in models)
+    runs_in_ctranslate2 = len(names) == 1 and not alone and not multilingual and not has_ssrus
     if settings.engine == "ctranslate2" and not runs_in_ctranslate2:
-        why = "multilingual" if multilingual else "non-autoregressive"
-        raise UserError(f"distill.engine: CTranslate2 has no decoder for {names[0]}, which is {why}")
+        why = "has SSRUs" if has_ssrus else "is multilingual" if multilingual else "is non-autoregressive"
+        raise UserError(f"distill.engine: CTranslate2 has no decoder for {names[0]}, which {why}")
     engine = "ctranslate2" if runs_in_ctranslate2 and settings.engine != "torch" else "torch"
     if engine == "torch" and settings.shortlist is not None:
         raise UserError("distill.shortlist: it is CTranslate2's, which does not have this teacher")
