@@ -79,7 +79,8 @@ def export_model(
         model: model on any device, of any floating-point type.
         folder: the new folder.
         src_symbols, tgt_symbols: token of each id (`Dictionary.symbols`).
-        quantization: number type of the stored weights; only embeddings and matrices become int8.
+        quantization: number type of the stored weights; only embeddings and matrices become int8 or int16. The type
+            after `int8_` is that of the other weights and of the computation between matrix products.
         decode: search settings that `translate.json` proposes (default: the defaults of `Decode`).
         companions: files and folders to copy into the folder of the model.
 
