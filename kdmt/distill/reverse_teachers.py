@@ -1,6 +1,6 @@
 """Models of the opposite direction that translate text in the target language, for back-translation.
 
-`REVERSE_TEACHERS` is the table of kinds. Each has its own vocabulary and reads finished text, not the words of the corpus.
+`REVERSE_TEACHERS` is the table of kinds. Each has its own vocabulary and reads finished text.
 Its finished output is processed as the source side of the corpus is.
 """
 
@@ -150,7 +150,8 @@ class ReverseCheckpoint:
 
     @cached_property
     def _codec(self) -> TextCodec:
-        return TextCodec.load(self.folder)
+        with naming(SETTING):
+            return TextCodec.load(self.folder)
 
 
 @dataclass(frozen=True)

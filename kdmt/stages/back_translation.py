@@ -100,10 +100,8 @@ def _work(workspace: Workspace) -> BackTranslating:
 def _plan(workspace: Workspace) -> Plan:
     settings, teacher = _settings(workspace), _teacher(workspace)
     prepared = recorded_outputs(workspace.prepare)
-    inputs = {f"prepare/{name}": sha for name, sha in prepared.items() if name.startswith(_PREPARED)}
-    if not settings.text:
-        name = f"monolingual.{workspace.direction.target}"
-        inputs[f"prepare/{name}"] = prepared.get(name, "")
+    wanted = _PREPARED if settings.text else (*_PREPARED, f"monolingual.{workspace.direction.target}")
+    inputs = {f"prepare/{name}": sha for name, sha in prepared.items() if name.startswith(wanted)}
     inputs |= {path: file_input(Path(path)) for path in settings.text}
     inputs |= teacher.inputs()
     plan = _normalized(make_plan({_SECTION: settings}, {}, inputs))

@@ -41,7 +41,11 @@ def pipeline(teacher: dict[str, Any] | None = None, prepare: dict[str, Any] | No
             "the shares add up to 1.1, not to 1",
         ),
         (
-            {"teacher": {"stages": [{"data": [{"set": "raw", "share": 0.5}, {"set": "back_translated", "share": 0.1}]}]}},
+            {
+                "teacher": {
+                    "stages": [{"data": [{"set": "raw", "share": 0.5}, {"set": "back_translated", "share": 0.1}]}]
+                }
+            },
             "the shares add up to 0.6, not to 1",
         ),
     ],
@@ -89,7 +93,13 @@ def test_every_setting_reaches_the_stage_that_translates(checkpoint: Any, kind: 
     made = section.as_distill()
     assert [type(teacher) for teacher in made.teachers] == [kind]
     assert (made.decode, made.compute_type, made.block_size) == (section.decode, "int8", 7)
-    assert (made.executor, made.workers, made.threads, made.silence_minutes, made.device) == ("ray", 3, 1, 2.0, "cuda:1")
+    assert (made.executor, made.workers, made.threads, made.silence_minutes, made.device) == (
+        "ray",
+        3,
+        1,
+        2.0,
+        "cuda:1",
+    )
     sampled = BackTranslation.model_validate({"checkpoint": "x", "engine": "torch", "sample": {"seed": 5}}).as_distill()
     assert (sampled.engine, sampled.sample.seed) == ("torch", 5)
     actions = {made.failures.too_long, made.failures.repetition, made.failures.ratio, made.failures.copied}

@@ -10,9 +10,10 @@ import pytest
 import tiny_pipeline
 
 from kdmt.config import Pipeline
+from kdmt.errors import UserError
 from kdmt.flow.manifest import Plan
 from kdmt.stages import back_translation
-from kdmt.stages.pipeline import build_stages
+from kdmt.stages.pipeline import build_stages, checked_stages, run_shards, run_verification
 from kdmt.stages.workspace import Workspace
 
 PREPARED = {"dict.en.txt": "d", "tokenizer/model": "t", "text.json": "x", "monolingual.de": "m", "train.en": "r"}
@@ -36,8 +37,7 @@ def workspace(teacher: dict[str, Any] | None = None, **back: Any) -> Workspace:
 
 
 def plan(**changes: Any) -> Plan:
-    made = build_stages(workspace(**changes)).groups["back-translate"][0].plan()
-    return made
+    return build_stages(workspace(**changes)).groups["back-translate"][0].plan()
 
 
 @pytest.fixture(autouse=True)
@@ -104,6 +104,20 @@ def test_a_record_of_the_first_version_with_settings_without_effect_is_up_to_dat
     (stage,) = build_stages(workspace(block_lines=5)).groups["back-translate"]
     record(stage.plan(), **{"back_translation.block_lines": 2000})
     assert stage.status().state == "fresh"
+    Path("runs/tiny/back_translated/manifest.json").unlink()
     record(stage.plan(), **{"back_translation.tag": "<other>"})
     assert stage.status().reasons == ["the setting back_translation.tag changed from '<other>' to None"]
     assert "back_translation.block_lines" not in stage.plan().settings
+
+
+def test_the_teacher_that_learns_from_the_set_cannot_make_it() -> None:
+    with pytest.raises(UserError, match=r"back_translation\.checkpoint"):
+        checked_stages(workspace(checkpoint="runs/tiny/teacher"))
+
+
+def test_shards_and_verification_need_the_section() -> None:
+    whole = Workspace(Pipeline.model_validate(tiny_pipeline.settings()), Path("runs"))
+    with pytest.raises(UserError, match=r"back-translate: the pipeline has no 'back_translation'"):
+        run_shards(whole, 0, 2, rebuild=False, stage="back-translate")
+    with pytest.raises(UserError, match=r"back-translate: the pipeline has no 'back_translation'"):
+        run_verification(whole, blocks=1, seed=1, stage="back-translate")
