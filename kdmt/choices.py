@@ -122,7 +122,7 @@ DiverseQuality = Literal["utility", "probability"]
 DagSearch = Literal["greedy", "lookahead", "viterbi"]
 
 # commands
-StageName = Literal["prepare", "teacher", "distill", "knowledge", "student", "score"]
+StageName = Literal["prepare", "back-translate", "teacher", "distill", "knowledge", "student", "score"]
 TemplateName = Literal["minimal", "opus", "word-kd", "nat", "multi30k", "toy"]  # of `kdmt new`: files in kdmt/templates
 
 
