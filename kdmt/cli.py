@@ -617,9 +617,12 @@ def export(
         ),
     ],
     quantization: Annotated[
-        Quantization,
-        typer.Option(help="Number type of the weights, for ctranslate2; those with float16 or bfloat16 are for GPUs."),
-    ] = "float32",
+        Quantization | None,
+        typer.Option(
+            help="Number type of the weights, for ctranslate2; those with float16 or bfloat16 are for GPUs (default: "
+            "float32; int8 for bergamot)."
+        ),
+    ] = None,
     beam: Annotated[
         int,
         typer.Option(min=1, help="Default beam size of 'kdmt translate', for ctranslate2."),
@@ -627,11 +630,18 @@ def export(
     lenpen: Annotated[
         float, typer.Option(help="Default length penalty exponent of 'kdmt translate', for ctranslate2.")
     ] = 1.0,
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            help="Data-bin for the lexical shortlist and the sample of marian and bergamot (default: that of the "
+            "checkpoint's pipeline)."
+        ),
+    ] = None,
 ) -> None:
     """Export a trained model to another toolkit, with its tokenizer and text processing."""
     from kdmt.commands import export as command
 
-    command.export(checkpoint, out, to=to, options=ExportOptions(quantization, beam, lenpen))
+    command.export(checkpoint, out, to=to, options=ExportOptions(quantization, beam, lenpen, data))
 
 
 @app.command()
