@@ -20,7 +20,8 @@ OnMalformed = Literal["drop", "error"]  # for a malformed line: leave it out and
 BleuTokenizer = Literal["auto", "13a", "intl", "none", "zh", "ja-mecab", "ko-mecab", "char"]  # sacreBLEU's
 
 # models and number types
-Activation = Literal["relu", "gelu"]
+Activation = Literal["relu", "gelu", "swish"]
+Layout = Literal["fairseq", "marian"]  # of positions, decoder input and output bias of a Transformer
 Initialisation = Literal["fairseq", "bert"]  # of the weights of a model
 NATLayout = Literal["own", "fairseq"]  # of the sentences of a non-autoregressive model
 DecoderInput = Literal["source", "unk"]  # at positions of a non-autoregressive decoder where nothing is known

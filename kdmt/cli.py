@@ -397,6 +397,21 @@ def score(
 
 
 @app.command()
+def report(
+    pipeline: PipelineFile,
+    out: Annotated[
+        Path | None, typer.Option(help="Path of the page (default: report.html in the folder of the pipeline).")
+    ] = None,
+    set_: Overrides = None,
+    runs: Runs = RUNS,
+) -> None:
+    """Draw the page report.html of the scores again, such as with charts after matplotlib was installed."""
+    from kdmt.commands.report import report as draw
+
+    print(printable(str(draw(_workspace(pipeline, set_, runs), out=out))))
+
+
+@app.command()
 def diagnose(pipeline: PipelineFile, set_: Overrides = None, runs: Runs = RUNS) -> None:
     """Print the diagnostics that 'kdmt score' has written: memorisation, hallucinations, omissions, rare words."""
     from kdmt.stages.score import show_diagnostics
