@@ -607,7 +607,9 @@ def _exporter(name: str) -> str:
 @app.command()
 def export(
     checkpoint: Checkpoint,
-    out: Annotated[Path, typer.Argument(help="New folder; for fairseq, the new .pt file.")],
+    out: Annotated[
+        Path, typer.Argument(help="New folder; for fairseq, the new .pt file; for argos, the new .argosmodel file.")
+    ],
     to: Annotated[
         str,
         typer.Option(
@@ -619,16 +621,17 @@ def export(
     quantization: Annotated[
         Quantization | None,
         typer.Option(
-            help="Number type of the weights, for ctranslate2; those with float16 or bfloat16 are for GPUs (default: "
-            "float32; int8 for bergamot)."
+            help="Number type of the weights, for ctranslate2 and argos; those with float16 or bfloat16 are for GPUs "
+            "(default: int8 for argos and bergamot, else float32)."
         ),
     ] = None,
     beam: Annotated[
         int,
-        typer.Option(min=1, help="Default beam size of 'kdmt translate', for ctranslate2."),
+        typer.Option(min=1, help="Default beam size of the exported model, for ctranslate2 and huggingface."),
     ] = 5,
     lenpen: Annotated[
-        float, typer.Option(help="Default length penalty exponent of 'kdmt translate', for ctranslate2.")
+        float,
+        typer.Option(help="Default length penalty exponent of the exported model, for ctranslate2 and huggingface."),
     ] = 1.0,
     data: Annotated[
         Path | None,
@@ -637,11 +640,17 @@ def export(
             "checkpoint's pipeline)."
         ),
     ] = None,
+    licence: Annotated[
+        str, typer.Option("--license", help="Licence in the model card, as an identifier of the Hugging Face hub.")
+    ] = "unknown",
 ) -> None:
     """Export a trained model to another toolkit, with its tokenizer and text processing."""
     from kdmt.commands import export as command
 
-    command.export(checkpoint, out, to=to, options=ExportOptions(quantization, beam, lenpen, data))
+    options = ExportOptions(
+        quantization or EXPORTERS[to].quantizations[0], beam=beam, lenpen=lenpen, data=data, licence=licence
+    )
+    command.export(checkpoint, out, to=to, options=options)
 
 
 @app.command()

@@ -114,13 +114,17 @@ def unusable_modifiers(*, moses: bool, case: str | None) -> dict[ModifierName, s
     """
     found: dict[ModifierName, str] = {}
     for name in _MARKUP if moses else ():
-        found[name] = "cannot be combined with 'prepare.text.moses: true', which divides each of them into several tokens"
+        found[name] = (
+            "cannot be combined with 'prepare.text.moses: true', which divides each of them into several tokens"
+        )
     for name in _CASES if case is not None else ():
         found[name] = f"has no effect with '{case}'"
     return found
 
 
-def check_text(modifiers: Sequence[ModifierName], path: str, *, tokenizer: str, unusable: Mapping[str, str]) -> None:
+def check_text(
+    modifiers: Sequence[ModifierName], path: str, *, tokenizer: str, unusable: Mapping[ModifierName, str]
+) -> None:
     """Check that text can be changed, and that changes of case have an effect on it.
 
     Args:
