@@ -24,6 +24,7 @@ from kdmt.decode.search.beam import Stepper, beam_search
 from kdmt.decode.search.diverse_beam import diverse_beam_search
 from kdmt.decode.search.lengths import max_lengths
 from kdmt.decode.search.sampling import sample
+from kdmt.decode.search.shared_prefixes import sample_with_shared_prefixes
 from kdmt.decode.search.transfers import to_device
 from kdmt.decode.search.unbranched import greedy_search
 from kdmt.errors import UserError
@@ -165,7 +166,7 @@ class TorchEngine:
             )
 
         with products(self.device, self.precision):
-            drawn = decode_in_batches(self.models, sources, limits_for_rows(settings, samples), draw, progress)
+            drawn = decode_in_batches(self.models, sources, limits_for_rows(settings, max(1, samples // 4)), draw, progress)
         return reverse_hypotheses(drawn) if self.right_to_left else drawn
 
     def _decode_batch(self, sources: list[np.ndarray], settings: Decode) -> list[list[Hypothesis]]:
@@ -312,9 +313,10 @@ def _sample_batch(
     lengths = src_tokens_BS.ne(models[0].pad).sum(1).tolist()
     max_len_B = max_lengths(lengths, max_len_a, max_len_b, limit=_shortest(models, "target") - 1)
     uniforms_NT = uniforms(len(lengths) * samples, max(max_len_B) + 1)
+    search = sample if samples == 1 else sample_with_shared_prefixes
     with _inference(models):
-        return sample(
-            _start(models, src_tokens_BS, samples, max(max_len_B) + 1),
+        return search(
+            _start(models, src_tokens_BS, 1, max(max_len_B) + 1),
             max_len_B=max_len_B,
             uniforms_NT=uniforms_NT,
             sampling=sampling,
@@ -339,6 +341,9 @@ class _TransformerStepper:
     def select_sentences(self, index_B: Tensor) -> None:
         self.cache.select_sentences(index_B)
 
+    def take_rows(self, rows_U: Tensor, sentences_U: Tensor) -> None:
+        self.cache.take_rows(rows_U, sentences_U)
+
 
 @dataclass(frozen=True)
 class _EnsembleStepper:
@@ -359,8 +364,14 @@ class _EnsembleStepper:
         for member in self.members:
             member.select_sentences(index_B)
 
+    def take_rows(self, rows_U: Tensor, sentences_U: Tensor) -> None:
+        for member in self.members:
+            member.take_rows(rows_U, sentences_U)
 
-def _start(models: Sequence[Transformer], src_tokens_BS: Tensor, beam: int, max_len: int) -> Stepper:
+
+def _start(
+    models: Sequence[Transformer], src_tokens_BS: Tensor, beam: int, max_len: int
+) -> _TransformerStepper | _EnsembleStepper:
     """Return the stepper of a batch, for at most `max_len` steps and `beam` rows for each sentence."""
     members = tuple(
         _TransformerStepper(model, model.start_cache(model.encode(src_tokens_BS), beam=beam, max_len=max_len))
