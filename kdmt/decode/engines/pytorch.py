@@ -20,7 +20,7 @@ from kdmt.corpus.batching import pad_sentences
 from kdmt.corpus.right_to_left import reverse_hypotheses, reverse_targets
 from kdmt.decode.engines.engine import EngineOptions, check_sentences, length_batches, limits_for_rows
 from kdmt.decode.engines.precision import DecodingPrecision, products
-from kdmt.decode.search.beam import Stepper, beam_search
+from kdmt.decode.search.beam import beam_search
 from kdmt.decode.search.diverse_beam import diverse_beam_search
 from kdmt.decode.search.lengths import max_lengths
 from kdmt.decode.search.sampling import sample
@@ -32,6 +32,7 @@ from kdmt.models.checkpoint import load_model
 from kdmt.models.transformer import DecoderCache, Transformer
 from kdmt.types import EOS, Hypothesis, Sampling
 
+_SAMPLES_PER_PREFIX = 4  # samples with the same tokens so far, which need one row of a batch, at a careful estimate
 _WHY = "are weights NaN, infinite or far too large?"
 
 
@@ -142,7 +143,7 @@ class TorchEngine:
             settings: settings of which the maximum lengths and the batch limits are used.
             sampling: the distribution that samples are drawn from.
             seed: seed of the random numbers.
-            samples: number of translations of each source; the limits of a batch count all of them.
+            samples: number of translations of each source; the limits of a batch count a quarter of them.
             lenpen: exponent of the length that divides the scores.
             progress: function called after each batch with the number of sentences in it.
 
@@ -165,8 +166,9 @@ class TorchEngine:
                 uniforms=lambda _, steps: _uniforms_of(seed, [indices[place] for place in batch], steps, samples),
             )
 
+        limits = limits_for_rows(settings, max(1, samples // _SAMPLES_PER_PREFIX))
         with products(self.device, self.precision):
-            drawn = decode_in_batches(self.models, sources, limits_for_rows(settings, max(1, samples // 4)), draw, progress)
+            drawn = decode_in_batches(self.models, sources, limits, draw, progress)
         return reverse_hypotheses(drawn) if self.right_to_left else drawn
 
     def _decode_batch(self, sources: list[np.ndarray], settings: Decode) -> list[list[Hypothesis]]:
