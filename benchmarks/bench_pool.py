@@ -4,8 +4,8 @@
 
 A trained teacher of 4+4 layers and width 128 (that of `bench-distill`, which is trained first if it does not exist)
 makes a pool for sentences of Multi30k in two processes: 4 hypotheses of beam search, by CTranslate2, and 32 samples by
-epsilon sampling, by PyTorch (`distill.pool.engine: auto`) and by CTranslate2. The whole stage is timed: loading, decoding,
-blocks, their checks, merging.
+epsilon sampling, by PyTorch (`distill.pool.engine: auto`) and by CTranslate2. The whole stage is timed: loading,
+decoding, blocks, their checks, merging.
 
     pool_candidates_per_second              hypotheses and samples, before equal ones are merged
     pool_candidates_per_second_ctranslate2  the same with samples by CTranslate2
