@@ -186,7 +186,7 @@ def test_no_placeholder_or_tag_is_changed() -> None:
         "< em >",
         "< / em >",
         "&lt; a href = &quot; http : / / x.org / a ? b = 1 &amp; c = 2 &quot; &gt;",
-        "< x id = \" one \" / >",
+        '< x id = " one " / >',
         "&lt; br / &gt;",
         "http : / / www.example.com / path / to-page.html ? query = one # top",
         "https : / / example.org / some / page",
