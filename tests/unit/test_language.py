@@ -39,14 +39,14 @@ def modules() -> Iterator[tuple[str, str]]:
 def docstrings(source: str) -> Iterator[tuple[int, str, bool]]:
     """Yield the line of each definition, its docstring, and whether it is a function, no property or test."""
     for node in ast.walk(ast.parse(source)):
-        if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)):
-            if text := ast.get_docstring(node):
-                # the docstring of a test is a sentence about what is tested
-                is_function = isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)) and not (
-                    node.name.startswith("test_")
-                    or any("property" in ast.unparse(each) for each in node.decorator_list)
-                )
-                yield getattr(node, "lineno", 1), text, is_function
+        if not isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)):
+            continue
+        if text := ast.get_docstring(node):
+            # the docstring of a test is a sentence about what is tested
+            is_function = isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)) and not (
+                node.name.startswith("test_") or any("property" in ast.unparse(each) for each in node.decorator_list)
+            )
+            yield getattr(node, "lineno", 1), text, is_function
 
 
 def comments(source: str) -> Iterator[tuple[int, str]]:
