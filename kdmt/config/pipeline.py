@@ -246,8 +246,14 @@ class Pipeline(Section):
         reading = [path for path, names in trainings if "back_translated" in names]
         if reading and self.back_translation is None:
             raise ValueError(f"'{reading[0]}.data: back_translated' needs 'back_translation'")
-        if self.back_translation is not None and not reading:
+        if self.back_translation is None:
+            return self
+        if not reading:
             raise ValueError("'back_translation' has no effect: no teacher or student has 'data: back_translated'")
+        if not self.back_translation.text and not self.prepare.monolingual_target:
+            raise ValueError("'back_translation' needs 'prepare.monolingual_target' (or 'back_translation.text')")
+        if self.back_translation.text and self.prepare.monolingual_target:
+            raise ValueError("'prepare.monolingual_target' has no effect with 'back_translation.text'")
         return self
 
     @model_validator(mode="after")

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import get_args
 
 from kdmt.choices import ComputeType as Quantization
 from kdmt.errors import UserError
@@ -18,14 +19,16 @@ from kdmt.models.description import is_right_to_left
 
 @dataclass(frozen=True)
 class ExportOptions:
-    """Options of an export. A quantization that the exporter does not support is refused.
+    """Options of an export. A quantization that the exporter does not support is refused; None is its first one.
 
-    An exporter that writes no search settings ignores `beam` and `lenpen`.
+    An exporter that writes no search settings ignores `beam` and `lenpen`, and one that needs no text ignores `data`, a
+    data-bin.
     """
 
-    quantization: Quantization = "float32"
+    quantization: Quantization | None = None
     beam: int = 5
     lenpen: float = 1.0
+    data: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -64,7 +67,7 @@ def _export_ctranslate2(checkpoint: Path, out: Path, options: ExportOptions) -> 
 
     _check_direction(checkpoint)
     decode = checked(Decode, "export", beam=options.beam, lenpen=options.lenpen)
-    ctranslate2_export.export_checkpoint(checkpoint, out, quantization=options.quantization, decode=decode)
+    ctranslate2_export.export_checkpoint(checkpoint, out, quantization=options.quantization or "float32", decode=decode)
 
 
 def _export_fairseq(checkpoint: Path, out: Path, _: ExportOptions) -> None:
@@ -72,6 +75,24 @@ def _export_fairseq(checkpoint: Path, out: Path, _: ExportOptions) -> None:
 
     _check_direction(checkpoint)
     checkpoints.export_checkpoint(checkpoint, out)
+
+
+def _export_marian(checkpoint: Path, out: Path, options: ExportOptions) -> None:
+    from kdmt.config import Decode, checked
+    from kdmt.interop.marian import export
+
+    _check_direction(checkpoint)
+    decode = checked(Decode, "export", beam=options.beam, lenpen=options.lenpen)
+    export.export_marian(checkpoint, out, decode=decode, data=options.data)
+
+
+def _export_bergamot(checkpoint: Path, out: Path, options: ExportOptions) -> None:
+    from kdmt.config import Decode, checked
+    from kdmt.interop.marian import export
+
+    _check_direction(checkpoint)
+    decode = checked(Decode, "export", beam=options.beam, lenpen=options.lenpen)
+    export.export_bergamot(checkpoint, out, decode=decode, data=options.data)
 
 
 def _export_onnx(checkpoint: Path, out: Path, _: ExportOptions) -> None:
@@ -83,8 +104,10 @@ def _export_onnx(checkpoint: Path, out: Path, _: ExportOptions) -> None:
 # name for `kdmt export --to` -> exporter
 EXPORTERS: dict[str, Exporter] = {
     "ctranslate2": Exporter(
-        "CTranslate2", "autoregressive models", _export_ctranslate2, quantizations=("float32", "float16", "int8")
+        "CTranslate2", "autoregressive models", _export_ctranslate2, quantizations=get_args(Quantization)
     ),
     "fairseq": Exporter("fairseq", "models that fairseq has too", _export_fairseq),
+    "marian": Exporter("Marian", "students with Marian's layout", _export_marian),
+    "bergamot": Exporter("Bergamot", "the same in int8, for Firefox", _export_bergamot, quantizations=("int8",)),
     "onnx": Exporter("ONNX", "ctc students", _export_onnx),
 }
