@@ -435,6 +435,21 @@ def score(
 
 
 @app.command()
+def report(
+    pipeline: PipelineFile,
+    out: Annotated[
+        Path | None, typer.Option(help="Path of the page (default: report.html in the folder of the pipeline).")
+    ] = None,
+    set_: Overrides = None,
+    runs: Runs = RUNS,
+) -> None:
+    """Draw the page report.html of the scores again, such as with charts after matplotlib was installed."""
+    from kdmt.commands.report import report as draw
+
+    print(printable(str(draw(_workspace(pipeline, set_, runs), out=out))))
+
+
+@app.command()
 def diagnose(pipeline: PipelineFile, set_: Overrides = None, runs: Runs = RUNS) -> None:
     """Print the diagnostics that 'kdmt score' has written: memorisation, hallucinations, omissions, rare words."""
     from kdmt.stages.score import show_diagnostics
@@ -535,7 +550,7 @@ def rescore(
     source: Annotated[Path, typer.Argument(help="Raw text in the source language, one sentence per line.")],
     target: Annotated[Path, typer.Argument(help="Raw text in the target language, one translation per line.")],
     compute_type: Annotated[
-        Quantization, typer.Option(help="Number type of CTranslate2; float16 needs a GPU.")
+        Quantization, typer.Option(help="Number type of CTranslate2; those with float16 or bfloat16 need a GPU.")
     ] = "float32",
     workers: Annotated[int, typer.Option(min=0, help="Number of processes; 0 for one per core, or one per GPU.")] = 0,
     threads: Annotated[int, typer.Option(min=1, max=_MOST_THREADS, help="Number of CPU threads per process.")] = 1,
@@ -592,7 +607,9 @@ def _exporter(name: str) -> str:
 @app.command()
 def export(
     checkpoint: Checkpoint,
-    out: Annotated[Path, typer.Argument(help="New folder; for fairseq, the new .pt file.")],
+    out: Annotated[
+        Path, typer.Argument(help="New folder; for fairseq, the new .pt file; for argos, the new .argosmodel file.")
+    ],
     to: Annotated[
         str,
         typer.Option(
@@ -602,20 +619,38 @@ def export(
         ),
     ],
     quantization: Annotated[
-        Quantization, typer.Option(help="Number type of the weights, for ctranslate2; float16 needs a GPU.")
-    ] = "float32",
+        Quantization | None,
+        typer.Option(
+            help="Number type of the weights, for ctranslate2 and argos; those with float16 or bfloat16 are for GPUs "
+            "(default: int8 for argos and bergamot, else float32)."
+        ),
+    ] = None,
     beam: Annotated[
         int,
-        typer.Option(min=1, help="Default beam size of 'kdmt translate', for ctranslate2."),
+        typer.Option(min=1, help="Default beam size of the exported model, for ctranslate2 and huggingface."),
     ] = 5,
     lenpen: Annotated[
-        float, typer.Option(help="Default length penalty exponent of 'kdmt translate', for ctranslate2.")
+        float,
+        typer.Option(help="Default length penalty exponent of the exported model, for ctranslate2 and huggingface."),
     ] = 1.0,
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            help="Data-bin for the lexical shortlist and the sample of marian and bergamot (default: that of the "
+            "checkpoint's pipeline)."
+        ),
+    ] = None,
+    licence: Annotated[
+        str, typer.Option("--license", help="Licence in the model card, as an identifier of the Hugging Face hub.")
+    ] = "unknown",
 ) -> None:
     """Export a trained model to another toolkit, with its tokenizer and text processing."""
     from kdmt.commands import export as command
 
-    command.export(checkpoint, out, to=to, options=ExportOptions(quantization, beam, lenpen))
+    options = ExportOptions(
+        quantization or EXPORTERS[to].quantizations[0], beam=beam, lenpen=lenpen, data=data, licence=licence
+    )
+    command.export(checkpoint, out, to=to, options=options)
 
 
 @app.command()
