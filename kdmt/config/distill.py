@@ -52,6 +52,9 @@ def _script(name: str) -> str:
     return name
 
 
+ScriptName = Annotated[str, AfterValidator(_script)]
+
+
 class Failures(Section):
     """Actions for hypotheses that fail a check; the first check that fails counts, in the order of the settings.
 
@@ -97,7 +100,7 @@ class Failures(Section):
     max_ratio: Ratio = Field(
         3.0, ge=0.0, description="Maximum length ratio, as in 'prepare.clean.max_ratio'; 0 for no limit"
     )
-    scripts: list[Annotated[str, AfterValidator(_script)]] = Field(
+    scripts: list[ScriptName] = Field(
         default_factory=list,
         description="Scripts of the target language by their Unicode names, for example [Latin] or [Han, Hiragana, "
         "Katakana]; empty for no check",
