@@ -24,17 +24,14 @@ if TYPE_CHECKING:
 class ExportOptions:
     """Options of an export. A quantization that the exporter does not support is refused.
 
-    An exporter that writes no search settings ignores `beam` and `lenpen`, one that writes a single file `licence`.
-
-    Attributes:
-        quantization: number type of the weights.
-        beam, lenpen: search settings.
-        licence: licence of the model in its card, as an identifier of the Hugging Face hub.
+    An exporter that writes no search settings ignores `beam` and `lenpen`, and one that needs no text ignores `data`, a
+    data-bin.
     """
 
     quantization: Quantization = "float32"
     beam: int = 5
     lenpen: float = 1.0
+    data: Path | None = None
     licence: str = "unknown"
 
 
@@ -106,6 +103,20 @@ def _export_fairseq(checkpoint: Path, out: Path, _: ExportOptions) -> None:
     checkpoints.export_checkpoint(checkpoint, out)
 
 
+def _export_marian(checkpoint: Path, out: Path, options: ExportOptions) -> None:
+    from kdmt.interop.marian import export
+
+    _check_direction(checkpoint)
+    export.export_marian(checkpoint, out, decode=_search(options), data=options.data)
+
+
+def _export_bergamot(checkpoint: Path, out: Path, options: ExportOptions) -> None:
+    from kdmt.interop.marian import export
+
+    _check_direction(checkpoint)
+    export.export_bergamot(checkpoint, out, decode=_search(options), data=options.data)
+
+
 def _export_huggingface(checkpoint: Path, out: Path, options: ExportOptions) -> None:
     from kdmt.interop import huggingface_export
     from kdmt.interop.model_card import model_card
@@ -135,6 +146,8 @@ EXPORTERS: dict[str, Exporter] = {
         "CTranslate2", "autoregressive models", _export_ctranslate2, quantizations=get_args(Quantization)
     ),
     "fairseq": Exporter("fairseq", "models that fairseq has too", _export_fairseq),
+    "marian": Exporter("Marian", "students with Marian's layout", _export_marian),
+    "bergamot": Exporter("Bergamot", "the same in int8, for Firefox", _export_bergamot, quantizations=("int8",)),
     "huggingface": Exporter(
         "Hugging Face", "autoregressive models with SentencePiece and no text processing", _export_huggingface
     ),

@@ -259,6 +259,7 @@ def _logits_bias(model: Transformer, ids: _Ids) -> Tensor:
 
 def _layer(prefix: str, layer: EncoderLayer | DecoderLayer) -> Iterator[tuple[str, Tensor]]:
     attention = layer.self_attn
+    assert attention is not None  # other decoders were refused
     yield from _projections(f"{prefix}.self_attn", ("q", "k", "v"), attention.qkv_proj)
     yield from _affine(f"{prefix}.self_attn.out_proj", attention.out_proj)
     yield from _norm(f"{prefix}.self_attn_layer_norm", layer.self_attn_residual)

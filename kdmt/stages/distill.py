@@ -32,6 +32,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from kdmt.config import Distill, Mbr, Rerank, ScorerScores, Section
+from kdmt.config.augment import recipe_notes
 from kdmt.corpus.prepared import PreparedCorpus
 from kdmt.distill.block_size import ON_CPUS
 from kdmt.distill.chosen_teacher import ChosenTeacher
@@ -181,7 +182,9 @@ def _job(workspace: Workspace, folder: Path, inputs: Inputs) -> Job:
         say=workspace.say,
         quality=_quality_filter(workspace),
     )
-    return distill_work.Job(writer, config.prepare.text, workspace.resolved_config())
+    noise = config.distill.augment
+    notes = [] if noise is None else recipe_notes(noise, config.unusable_modifiers)
+    return distill_work.Job(writer, config.prepare.text, workspace.resolved_config(), notes)
 
 
 def _stage(workspace: Workspace, name: str, upstream: tuple[Stage, ...], plan: Callable[[], Plan]) -> Stage:
