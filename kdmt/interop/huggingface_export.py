@@ -46,7 +46,6 @@ from kdmt.interop.export_folder import check_new, described_folder
 from kdmt.interop.huggingface import import_transformers
 from kdmt.interop.model_card import ExportFormat
 from kdmt.models.architecture import TransformerConfig
-from kdmt.models.attention import SelfAttention
 from kdmt.models.checkpoint import load_model
 from kdmt.models.checkpoint_folder import log_opened, resolve_checkpoint
 from kdmt.models.nonautoregressive import NATransformer
@@ -130,8 +129,8 @@ def _kind_of(model: Transformer) -> Kind:
         raise UserError("the model is multilingual: the tokenizer of the export would put no language tokens in")
     if config.encoder_embed_dim != config.decoder_embed_dim:
         raise UserError("Transformers has no model with different widths of encoder and decoder")
-    if not all(isinstance(layer.self_attn, SelfAttention) for layer in model.decoder_layers):
-        raise UserError("Transformers has no decoder without self-attention ('model.decoder')")
+    if config.decoder != "self_attention":
+        raise UserError(f"Transformers has no model with 'model.decoder: {config.decoder}'")
     if config.layernorm_embedding:
         raise UserError("the export to Transformers supports no 'model.layernorm_embedding'")
     if config.layout == "marian" and config.encoder_normalize_before:
