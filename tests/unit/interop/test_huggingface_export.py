@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +46,8 @@ SUPPORTED = {
     "embeddings not scaled": replace(POST_NORM, no_scale_embedding=True),
     "other lengths": replace(POST_NORM, max_source_positions=30, encoder_learned_pos=True),
     "pre-norm": replace(CONFIGS["pre-norm"], share_all_embeddings=True),
+    "Marian's layout": CONFIGS["Marian's layout"],
+    "Marian's layout, two vocabularies": replace(CONFIGS["Marian's layout"], share_all_embeddings=False),
 }
 LENGTHS = [1, 5, 9, 20, 3]
 
@@ -72,11 +74,33 @@ def opened(folder: Path) -> Any:
     return transformers.AutoModelForSeq2SeqLM.from_pretrained(folder, local_files_only=True).eval()
 
 
-def padded(sentences: list[Any]) -> dict[str, torch.Tensor]:
-    """Return sentences as the input of a model of Transformers."""
-    longest = max(map(len, sentences))
-    input_ids = torch.tensor([[*map(int, each), *[PAD] * (longest - len(each))] for each in sentences])
-    return {"input_ids": input_ids, "attention_mask": input_ids.ne(PAD).long()}
+@dataclass(frozen=True)
+class Ids:
+    """Ids of an exported folder, from its vocabularies."""
+
+    source: list[int]  # of each id of kdmt
+    words: dict[int, int]  # kdmt's id of each target id that is neither <pad> nor </s>
+    pad: int
+
+    @classmethod
+    def read(cls, folder: Path) -> Ids:
+        codec = TextCodec.load(folder)
+        source = json.loads((folder / "vocab.json").read_text())
+        separate = folder / "target_vocab.json"
+        target = json.loads(separate.read_text()) if separate.exists() else source
+        symbols = codec.tgt_dictionary.symbols
+        words = {target[symbol]: token for token, symbol in enumerate(symbols) if token not in (PAD, EOS)}
+        return cls([source[symbol] for symbol in codec.src_dictionary.symbols], words, source["<pad>"])
+
+    def padded(self, sentences: list[Any]) -> dict[str, torch.Tensor]:
+        """Return sentences as the input of a model of Transformers."""
+        longest = max(map(len, sentences))
+        rows = [[*(self.source[token] for token in each), *[self.pad] * (longest - len(each))] for each in sentences]
+        return {"input_ids": torch.tensor(rows), "attention_mask": torch.tensor(rows).ne(self.pad).long()}
+
+    def tokens(self, row: torch.Tensor) -> tuple[int, ...]:
+        """Return the tokens of a generated sentence."""
+        return tuple(self.words[token] for token in row.tolist() if token in self.words)
 
 
 @pytest.mark.parametrize("config", SUPPORTED.values(), ids=SUPPORTED.keys())
@@ -87,7 +111,7 @@ def test_search_finds_the_same_tokens_and_scores(
     model = make_model(config, eos_logit=12.0 if config.share_all_embeddings else 4.0)
     settings = Decode(beam=3, nbest=3, lenpen=0.6, max_len_a=0, max_len_b=config.max_target_positions)
     export_checkpoint(write(tmp_path / "a", model.float()), tmp_path / "out", decode=settings)
-    theirs = opened(tmp_path / "out")
+    theirs, ids = opened(tmp_path / "out"), Ids.read(tmp_path / "out")
     sources = make_sources(LENGTHS)
     ended = [  # at the maximum length, Transformers gives </s> the probability 1
         (source, hypotheses)
@@ -96,9 +120,10 @@ def test_search_finds_the_same_tokens_and_scores(
     ]
     assert len(ended) > 2
     expected = [hypotheses for _, hypotheses in ended]
-    found = theirs.generate(**padded([source for source, _ in ended]), return_dict_in_generate=True, output_scores=True)
-    for row, score, (best, *_) in zip(found.sequences.tolist(), found.sequences_scores, expected, strict=True):
-        assert [token for token in row[1:] if token not in (PAD, EOS)] == list(best.tokens)
+    inputs = ids.padded([source for source, _ in ended])
+    found = theirs.generate(**inputs, return_dict_in_generate=True, output_scores=True)
+    for row, score, (best, *_) in zip(found.sequences, found.sequences_scores, expected, strict=True):
+        assert ids.tokens(row) == best.tokens
         assert float(score) == pytest.approx(best.score, abs=1e-4)
     assert len({best.tokens for best, *_ in expected}) > 1
 
@@ -107,9 +132,10 @@ def test_greedy_search_finds_the_same_tokens(tmp_path: Path) -> None:
     model = make_model(eos_logit=4.0)
     settings = Decode(beam=1, max_len_a=0, max_len_b=POST_NORM.max_target_positions)
     export_checkpoint(write(tmp_path / "a", model.float()), tmp_path / "out", decode=settings)
-    found = opened(tmp_path / "out").generate(**padded(make_sources(LENGTHS)))
-    for row, (best, *_) in zip(found.tolist(), TorchEngine(model).decode(make_sources(LENGTHS), settings), strict=True):
-        assert [token for token in row[1:] if token not in (PAD, EOS)] == list(best.tokens)
+    ids = Ids.read(tmp_path / "out")
+    found = opened(tmp_path / "out").generate(**ids.padded(make_sources(LENGTHS)))
+    for row, (best, *_) in zip(found, TorchEngine(model).decode(make_sources(LENGTHS), settings), strict=True):
+        assert ids.tokens(row) == best.tokens
 
 
 def test_positions_of_the_folder_are_used(tmp_path: Path) -> None:
@@ -118,7 +144,8 @@ def test_positions_of_the_folder_are_used(tmp_path: Path) -> None:
     weights = load_file(tmp_path / "out" / "model.safetensors")
     weights["model.decoder.embed_positions.weight"][0] += 1.0
     save_file(weights, tmp_path / "out" / "model.safetensors", metadata={"format": "pt"})
-    after, inputs = opened(tmp_path / "out"), padded(make_sources([4])) | {"decoder_input_ids": torch.tensor([[EOS]])}
+    inputs = Ids.read(tmp_path / "out").padded(make_sources([4])) | {"decoder_input_ids": torch.tensor([[EOS]])}
+    after = opened(tmp_path / "out")
     assert not torch.allclose(before(**inputs).logits, after(**inputs).logits)
 
 
