@@ -94,10 +94,10 @@ def _cross_attention(ours: str, theirs: str, before: bool) -> dict[str, Part]:
 def _ssru(ours: str, theirs: str, before: bool) -> dict[str, Part]:
     """Return the parameters of an SSRU layer, whose norm has one more suffix after the sum than before the layer."""
     return {
-        f"{ours}.ssru.input_proj.weight": Part((f"{theirs}_W",), "matrix"),
-        f"{ours}.ssru.forget_proj.weight": Part((f"{theirs}_Wf",), "matrix"),
-        f"{ours}.ssru.forget_proj.bias": Part((f"{theirs}_bf",), "vector"),
-        **_norm(f"{ours}.ssru_residual.norm", theirs if before else f"{theirs}_ffn", before),
+        f"{ours}.ssru.state_proj.weight": Part((f"{theirs}_W",), "matrix"),
+        f"{ours}.ssru.gate_proj.weight": Part((f"{theirs}_Wf",), "matrix"),
+        f"{ours}.ssru.gate_proj.bias": Part((f"{theirs}_bf",), "vector"),
+        **_norm(f"{ours}.self_attn_residual.norm", theirs if before else f"{theirs}_ffn", before),
     }
 
 
@@ -170,7 +170,9 @@ def from_marian(parameters: Mapping[str, NDArray[np.float32]], config: Transform
     if extra := sorted(set(parameters) - names):
         raise UserError(f"not the parameters of its options: no place for {', '.join(extra[:3])}")
     return {
-        ours: np.ascontiguousarray(np.concatenate([_from_marian(parameters[n], n, part.kind, rows) for n in part.names]))
+        ours: np.ascontiguousarray(
+            np.concatenate([_from_marian(parameters[n], n, part.kind, rows) for n in part.names])
+        )
         for ours, part in wanted.items()
     }
 
