@@ -37,27 +37,29 @@ class LocalTextModel:
     Attributes:
         model: entry of `distill.teachers`.
         prompt: prompt of a language model without the source text; None for a model that translates.
+        setting: prefix of the model's settings in messages.
     """
 
     settings: Distill
     model: LocalGenerator | LocalTranslator
     text: Inputs
     prompt: Prompt | None
+    setting: str = _SETTING
     is_reproducible: ClassVar[bool] = True
     vocab_size: ClassVar[int] = VOCAB_SIZE
 
     @classmethod
-    def choose(cls, settings: Distill, inputs: Inputs) -> LocalTextModel:
+    def choose(cls, settings: Distill, inputs: Inputs, setting: str = _SETTING) -> LocalTextModel:
         """Return the model that the settings name. See `choose_teacher`."""
         (model,) = settings.teachers
         assert isinstance(model, (LocalGenerator, LocalTranslator))
         prompt = None
         if isinstance(model, LocalGenerator):
-            prompt = read_prompt(model, inputs.corpus.direction, _SETTING)
-        found = cls(settings, model, inputs, prompt)
+            prompt = read_prompt(model, inputs.corpus.direction, setting)
+        found = cls(settings, model, inputs, prompt, setting)
         if not (found.folder / _MODEL_FILE).is_file():
             raise UserError(
-                f"{_SETTING}{found.kind}: {found.folder} has no {_MODEL_FILE}: expected a folder that a converter of "
+                f"{setting}{found.kind}: {found.folder} has no {_MODEL_FILE}: expected a folder that a converter of "
                 "CTranslate2 wrote"
             )
         return found
