@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from kdmt.checksum import known_sha256
-from kdmt.config import Distill, EndpointTeacher, ForeignTeacher, LocalGenerator, LocalTranslator, Sample
+from kdmt.config import Distill, EndpointTeacher, ForeignTeacher, LocalGenerator, LocalTranslator, Pool, Sample
 from kdmt.corpus.codec import check_vocabulary
 from kdmt.distill.candidates import FindFailures, ToWords, find_failures_of_tokens
 from kdmt.distill.chosen_teacher import ENGINE_FOLDER, SEARCH_SETTINGS, ChosenTeacher, plan_settings
@@ -105,6 +105,8 @@ class OwnTeacher:
     def check(self, sample: Sample | None) -> None:
         if self.is_nonautoregressive and sample is not None:
             raise UserError(f"{self.names[0]} is non-autoregressive and draws no samples")
+        if isinstance(sample, Pool) and sample.engine == "ctranslate2" and self.engine == "torch":
+            raise UserError("distill.pool.engine: CTranslate2 does not run the teacher, whose engine is PyTorch")
 
     def made_from(self, settings: Mapping[str, object], inputs: Mapping[str, str]) -> dict[str, object]:
         corpus, own = self.text.corpus, list(SEARCH_SETTINGS)
@@ -148,7 +150,18 @@ class OwnTeacher:
             vocab_size=self.vocab_size,
             sample=sample,
             shortlist=settings.shortlist is not None,
+            drawn_by=self.checkpoints if self._draws_by_torch(sample) else (),
         )
+
+    def _draws_by_torch(self, sample: Sample | None) -> bool:
+        """Return whether PyTorch draws the samples of a pool although CTranslate2 runs the beam search."""
+        if not isinstance(sample, Pool) or not sample.samples:
+            return False
+        settings = self.settings
+        asked = (
+            settings.engine == "ctranslate2" or settings.shortlist or settings.compute_type not in ("auto", "float32")
+        )
+        return sample.engine == "torch" or (sample.engine == "auto" and not asked)
 
     def opens_text(self) -> Callable[[], Text]:
         return partial(SourceText, self.text.source_prefixes())

@@ -302,16 +302,16 @@ def test_another_seed_or_index_gives_another_sample() -> None:
 
 def test_several_samples_of_a_sentence_depend_on_nothing_else() -> None:
     """The first sample is the one that a call for one sample draws, and more samples continue fewer."""
-    engine, decode, done = TorchEngine(make_model()), Decode(max_len_b=3, batch_size=12), list[int]()
-    whole = engine.sample(SOURCES, INDICES, decode, Sampling(), seed=1, samples=5, lenpen=0.4, progress=done.append)
+    engine, decode, done = TorchEngine(make_model()), Decode(max_len_b=3, batch_size=6), list[int]()
+    whole = engine.sample(SOURCES, INDICES, decode, Sampling(), seed=1, samples=9, lenpen=0.4, progress=done.append)
     assert [each[0].tokens for each in whole] == [each.tokens for each in draw(engine.model, INDICES)]
-    assert done == [2, 2, 2, 2]  # the limit of a batch counts samples
+    assert done == [3, 3, 2]  # the limit of a batch counts a quarter of the samples
     order = [6, 2, 3]
     some = engine.sample(
         [SOURCES[i] for i in order], [INDICES[i] for i in order], Decode(max_len_b=3), Sampling(), seed=1, samples=3
     )
     assert [[each.tokens for each in own] for own in some] == [[each.tokens for each in whole[i][:3]] for i in order]
-    assert len({each.tokens for each in whole[-1]}) == 5
+    assert len({each.tokens for each in whole[-1]}) == 9
     for own in whole:
         for each in own:
             assert each.score == pytest.approx(sum(each.log_probs) / len(each.log_probs) ** 0.4)
