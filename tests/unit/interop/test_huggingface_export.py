@@ -150,21 +150,40 @@ def test_positions_of_the_folder_are_used(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("joint", [True, False])
-@pytest.mark.parametrize("shared", [True, False])
-def test_tokenizer_divides_and_joins_text_as_kdmt(tmp_path: Path, joint: bool, shared: bool) -> None:
+@pytest.mark.parametrize("name", ["post-norm", "all embeddings shared", "Marian's layout"])
+def test_tokenizer_divides_and_joins_text_as_kdmt(tmp_path: Path, joint: bool, name: str) -> None:
     import transformers
 
-    model = make_model(replace(POST_NORM, share_all_embeddings=True) if shared else POST_NORM).float()
-    checkpoint = write(tmp_path / "a", model, joint=joint)
+    checkpoint = write(tmp_path / "a", make_model(CONFIGS[name]).float(), joint=joint)
     export_checkpoint(checkpoint, tmp_path / "out")
     tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path / "out", local_files_only=True)
-    codec = TextCodec.load(checkpoint)
+    codec, ids = TextCodec.load(checkpoint), Ids.read(tmp_path / "out")
     lines = ["abba baba", "", "cab  ba", "x abc", "bacab ☃ a"]
     for line, tokens in zip(lines, codec.encode_raw_source(lines), strict=True):
-        assert tokenizer(line)["input_ids"] == tokens.tolist()
-    targets = [tokens.tolist() for tokens in codec.encode_target(["abba ab", "cc bac"])]
-    texts = tokenizer.batch_decode([[EOS, *tokens, PAD] for tokens in targets], skip_special_tokens=True)
-    assert texts == ["abba ab", "cc bac"]
+        assert tokenizer(line)["input_ids"] == [ids.source[token] for token in tokens]
+    batch = tokenizer(lines[:3], padding=True)["input_ids"]
+    assert batch[1][1:] == [ids.pad] * (len(batch[1]) - 1)
+    exported = {token: number for number, token in ids.words.items()}
+    for line, tokens in zip(lines[:1], codec.encode_target(lines[:1]), strict=True):
+        row = [*(exported[token] for token in tokens[:-1]), tokenizer.eos_token_id, ids.pad]
+        assert tokenizer.decode(row, skip_special_tokens=True) == line
+
+
+def test_marian_layout_has_the_ids_of_other_marian_models(tmp_path: Path) -> None:
+    """Other tools, such as CTranslate2's converter, expect that </s> is 0 and <pad>, a zero vector, is the last row."""
+    model = make_model(CONFIGS["Marian's layout"]).float()
+    export_checkpoint(write(tmp_path / "a", model), tmp_path / "out")
+    config = json.loads((tmp_path / "out" / "config.json").read_text())
+    size = model.tgt_vocab_size
+    assert (config["eos_token_id"], config["pad_token_id"], config["decoder_start_token_id"]) == (0, size, size)
+    assert config["vocab_size"] == config["decoder_vocab_size"] == size + 1
+    weights = load_file(tmp_path / "out" / "model.safetensors")
+    assert not weights["model.shared.weight"][size].any()
+    assert torch.equal(weights["model.shared.weight"][0], model.tgt_embed.tokens.weight[EOS])
+    assert weights["final_logits_bias"][0, 0] == model.output_proj.bias[EOS]
+    vocabulary = json.loads((tmp_path / "out" / "vocab.json").read_text())
+    assert (vocabulary["</s>"], vocabulary["<unk>"], vocabulary["<pad>"]) == (0, 1, size)
+    assert sorted(vocabulary.values()) == list(range(size + 1))
 
 
 def test_files_describe_the_search_and_the_model(tmp_path: Path) -> None:
@@ -206,6 +225,11 @@ REFUSED = {
         "only with sinusoidal positions",
     ),
     "one side": (CONFIGS["pre-norm encoder, post-norm decoder"], "in one of encoder and decoder only"),
+    "Marian's layout, pre-norm": (
+        replace(CONFIGS["Marian's layout, pre-norm, swish"], layernorm_embedding=False),
+        "no model with 'layout: marian' and norms before",
+    ),
+    "SSRU": (replace(CONFIGS["Marian's layout"], decoder="ssru"), "no model with 'model.decoder: ssru'"),
     "norm": (CONFIGS["normalised embeddings"], "no 'model.layernorm_embedding'"),
     "widths": (CONFIGS["other widths and heads"], "different widths of encoder and decoder"),
 }
