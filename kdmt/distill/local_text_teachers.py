@@ -33,25 +33,27 @@ class LocalTextModel(TextTeacherModel):
     Attributes:
         model: entry of `distill.teachers`.
         prompt: prompt of a language model without the source text; None for a model that translates.
+        setting: prefix of the model's settings in messages.
     """
 
     settings: Distill
     model: LocalGenerator | LocalTranslator
     prompt: Prompt | None
+    setting: str = SETTING
     is_reproducible: ClassVar[bool] = True
 
     @classmethod
-    def choose(cls, settings: Distill, inputs: Inputs) -> LocalTextModel:
+    def choose(cls, settings: Distill, inputs: Inputs, setting: str = SETTING) -> LocalTextModel:
         """Return the model that the settings name. See `choose_teacher`."""
         (model,) = settings.teachers
         assert isinstance(model, (LocalGenerator, LocalTranslator))
         prompt = None
         if isinstance(model, LocalGenerator):
-            prompt = read_prompt(model, inputs.corpus.direction, SETTING)
-        found = cls(inputs, settings, model, prompt)
+            prompt = read_prompt(model, inputs.corpus.direction, setting)
+        found = cls(inputs, settings, model, prompt, setting)
         if not (found.folder / _MODEL_FILE).is_file():
             raise UserError(
-                f"{SETTING}{found.kind}: {found.folder} has no {_MODEL_FILE}: expected a folder that a converter of "
+                f"{setting}{found.kind}: {found.folder} has no {_MODEL_FILE}: expected a folder that a converter of "
                 "CTranslate2 wrote"
             )
         return found
@@ -82,7 +84,9 @@ class LocalTextModel(TextTeacherModel):
         direction = self.text.corpus.direction
         for side, code, wanted in zip(("source", "target"), self.model.codes or (), direction.sides, strict=False):
             if not same_language(code, wanted):
-                raise UserError(f"{SETTING}{side}_code: {code} is not the {side} language of the pipeline, {wanted}")
+                raise UserError(
+                    f"{self.setting}{side}_code: {code} is not the {side} language of the pipeline, {wanted}"
+                )
 
     def made_from(self, settings: Mapping[str, object], inputs: Mapping[str, str]) -> dict[str, object]:
         del inputs  # they contain the model's files under longer names

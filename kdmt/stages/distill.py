@@ -32,6 +32,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from kdmt.config import Distill, Mbr, Rerank, ScorerScores, Section
+from kdmt.config.augment import recipe_notes
 from kdmt.corpus.prepared import PreparedCorpus
 from kdmt.distill.block_size import ON_CPUS
 from kdmt.distill.chosen_teacher import EARLIER, ChosenTeacher
@@ -186,7 +187,9 @@ def _job(workspace: Workspace, folder: Path, inputs: Inputs) -> Job:
         say=workspace.say,
         quality=_quality_filter(workspace),
     )
-    return distill_work.Job(writer, config.prepare.text, workspace.resolved_config())
+    noise = config.distill.augment
+    notes = [] if noise is None else recipe_notes(noise, config.unusable_modifiers)
+    return distill_work.Job(writer, config.prepare.text, workspace.resolved_config(), notes)
 
 
 def _stage(workspace: Workspace, name: str, upstream: tuple[Stage, ...], plan: Callable[[], Plan]) -> Stage:
@@ -283,7 +286,8 @@ def _decoding_plan(workspace: Workspace, name: str) -> Plan:
     settings = workspace.config.distill
     wanted: tuple[str, ...] = ("tokenizer/", "text.json", "dict.", "data-bin/train.", "train.")
     if settings.monolingual:
-        wanted += ("data-bin/monolingual.", "monolingual.")
+        src = workspace.direction.source
+        wanted += (f"data-bin/monolingual.{workspace.direction}.{src}.", f"monolingual.{src}")
     inputs = _prepared_inputs(workspace.prepare, wanted)
     teacher = _teacher(workspace, name)
     inputs |= teacher.inputs() | _filter_inputs(workspace)
@@ -516,9 +520,9 @@ def _importing_stage(around: _Surroundings, name: str) -> TextStage:
 
 def _importing_plan(workspace: Workspace, name: str) -> Plan:
     settings = workspace.config.distill
-    path = _file_of(settings, name)
+    path, src = _file_of(settings, name), workspace.direction.source
     assert path is not None
-    inputs = _prepared_inputs(workspace.prepare, ("tokenizer/", "text.json", "dict.", "train.", "monolingual."))
+    inputs = _prepared_inputs(workspace.prepare, ("tokenizer/", "text.json", "dict.", "train.", f"monolingual.{src}"))
     inputs |= {str(path): file_input(path)} | _filter_inputs(workspace)
     extra: dict[str, object] = {"distill.monolingual": settings.monolingual}
     if settings.imported_sources:

@@ -85,11 +85,13 @@ class Job:
         writer: writer of the text and the data-bin of the training set to its folder.
         text: settings of text processing.
         config: all settings of the pipeline, for the folder's `config.json`.
+        noise_notes: messages about the changes of the text that is translated.
     """
 
     writer: TrainingTextWriter
     text: Text
     config: Mapping[str, object]
+    noise_notes: Sequence[str] = ()
 
     @property
     def folder(self) -> Path:
@@ -173,6 +175,8 @@ class Decoding:
         if chooses:
             choose_block_size(self.folder, earlier_states(self.folder), self.made_from(plan), on_gpus=on_gpus)
         if self._noise is not None:
+            for note in self.job.noise_notes:
+                self.job.say(note)
             write_noised_text(self.job.writer.inputs, self._noise)
         self.blocks.mkdir(exist_ok=True)
 
