@@ -15,7 +15,7 @@ from typing import ClassVar
 from kdmt.checksum import known_sha256
 from kdmt.config import Distill, EndpointTeacher, ForeignTeacher, LocalGenerator, LocalTranslator, Pool, Sample
 from kdmt.corpus.codec import check_vocabulary
-from kdmt.distill.candidates import FindFailures, ToWords, find_failures_of_tokens
+from kdmt.distill.candidates import CountTokens, FindFailures, ToWords, count_ids, find_failures_of_tokens
 from kdmt.distill.chosen_teacher import ENGINE_FOLDER, SEARCH_SETTINGS, ChosenTeacher, plan_settings
 from kdmt.distill.decoding import BlockTask, Teacher
 from kdmt.distill.endpoint_teacher import EndpointModel
@@ -173,6 +173,9 @@ class OwnTeacher:
 
     def find_failures(self) -> FindFailures:
         return find_failures_of_tokens
+
+    def count_tokens(self) -> CountTokens:
+        return count_ids
 
     def facts(self, folder: Path, tasks: Sequence[BlockTask]) -> dict[str, object]:
         del folder, tasks
