@@ -224,7 +224,7 @@ bench-distill-scale: $(VENV)/installed ## speed of the distill stage without its
 	$(BIN)/python benchmarks/bench_distill_scale.py
 
 bench-pool: $(VENV)/installed ## pool_candidates_per_second, pool_mbr_sentences_per_second_32 and _256, pool_rss_gb (SCALE=1000000 for a million sentences with a stub)
-	$(BIN)/python benchmarks/bench_pool.py $(if $(SCALE),--scale $(SCALE))
+	$(BIN)/python benchmarks/bench_pool.py $(if $(SCALE),--sentences 0 --scale $(SCALE))
 
 # CLAIM="S1 S4" tests some claims
 science: $(VENV)/installed ## the scoreboard: experiments on claims of the literature (many hours)

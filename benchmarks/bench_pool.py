@@ -57,7 +57,10 @@ SCALE_CANDIDATES = 32
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
-        "--sentences", type=int, default=6000, help="Number of sentences of Multi30k (default: %(default)s)."
+        "--sentences",
+        type=int,
+        default=6000,
+        help="Number of sentences of Multi30k; 0 for none (default: %(default)s).",
     )
     parser.add_argument(
         "--scale", type=int, default=0, help="Number of generated sentences for the stub; 0 for none (default: 0)."
@@ -74,11 +77,12 @@ def main() -> None:
     if options.scale_of:
         run_stub(options.scale_of)
         return
-    figures = measure_stage(options.workdir / "pool", options.sentences)
+    if options.sentences:
+        settings = {"pool": POOL, "workers": WORKERS, "sentences": options.sentences}
+        report_figures("pool", measure_stage(options.workdir / "pool", options.sentences), settings=settings)
     if options.scale:
-        figures += measure_scale(options.workdir / "scale", options.scale)
-    settings = {"pool": POOL, "workers": WORKERS, "sentences": options.sentences, "scale": options.scale}
-    report_figures("pool", figures, settings=settings)
+        settings = {"candidates": SCALE_CANDIDATES, "workers": WORKERS, "sentences": options.scale}
+        report_figures("pool-scale", measure_scale(options.workdir / "scale", options.scale), settings=settings)
 
 
 # ------------------------------------------------------------------------------------------------- a trained teacher
