@@ -27,7 +27,7 @@ help: ## list the targets
 $(VENV)/installed: setup.cfg pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch==2.13.0
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable .
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[report]'
 	touch $@
 
 $(VENV)/installed-dev: $(VENV)/installed
@@ -229,8 +229,8 @@ bench-mbr: $(VENV)/installed ## speed of minimum Bayes risk over pools of 32 and
 bench-distill-scale: $(VENV)/installed ## speed of the distill stage without its engine, on 5 million sentences
 	$(BIN)/python benchmarks/bench_distill_scale.py
 
-bench-pool: $(VENV)/installed ## speed and memory of pools of candidates (SCALE=1000000 for a million sentences with a stub)
-	$(BIN)/python benchmarks/bench_pool.py $(if $(SCALE),--scale $(SCALE))
+bench-pool: $(VENV)/installed ## pool_candidates_per_second, pool_mbr_sentences_per_second_32 and _256, pool_rss_gb (SCALE=1000000 for a million sentences with a stub)
+	$(BIN)/python benchmarks/bench_pool.py $(if $(SCALE),--sentences 0 --scale $(SCALE))
 
 # CLAIM="S1 S4" tests some claims
 science: $(VENV)/installed ## the scoreboard: experiments on claims of the literature (many hours)

@@ -81,6 +81,19 @@ BpeCodes = Annotated[Path | None, typer.Option(help="Merge operations of subword
 SentencePiece = Annotated[Path | None, typer.Option(help="SentencePiece model (default: none).")]
 Moses = Annotated[bool, typer.Option("--moses", help="Whether the text was tokenised by Moses (default: no).")]
 Lowercase = Annotated[bool, typer.Option("--lowercase", help="Whether the text was lowercased (default: no).")]
+DecodedShard = Annotated[
+    str | None,
+    typer.Option(
+        metavar="I/N",
+        help="Shard to decode: every N-th block from block I on, I from 0 (default: all blocks, which are merged).",
+    ),
+]
+Verify = Annotated[
+    bool,
+    typer.Option("--verify", help="Whether to check the training sets and decode some blocks again (default: no)."),
+]
+VerifyBlocks = Annotated[int, typer.Option(min=0, help="Number of blocks that --verify decodes again.")]
+VerifySeed = Annotated[int | None, typer.Option(help="Seed for choosing the blocks (default: random).")]
 RUNS = Path("runs")
 _MAX_MESSAGE = 4000  # maximum number of characters of a message
 _MOST_THREADS = 1024
@@ -303,6 +316,27 @@ def import_fairseq(
         _run("prepare", pipeline, None, runs, None, rebuild=False)
 
 
+@app.command("back-translate")
+def back_translate(
+    pipeline: PipelineFile,
+    shard: DecodedShard = None,
+    verify: Verify = False,
+    verify_blocks: VerifyBlocks = 2,
+    verify_seed: VerifySeed = None,
+    set_: Overrides = None,
+    runs: Runs = RUNS,
+    mirror: Mirrors = None,
+    rebuild: Rebuild = False,
+) -> None:
+    """Translate text in the target language with a model of the opposite direction."""
+    if verify or shard is not None:
+        workspace = _workspace(pipeline, set_, runs, mirror)
+        verified = verify_blocks if verify else None
+        _decode_parts(workspace, "back-translate", shard, verified, verify_seed, rebuild=rebuild)
+        return
+    _run("back-translate", pipeline, set_, runs, mirror, rebuild)
+
+
 @app.command()
 def teacher(
     pipeline: PipelineFile, set_: Overrides = None, runs: Runs = RUNS, mirror: Mirrors = None, rebuild: Rebuild = False
@@ -314,19 +348,10 @@ def teacher(
 @app.command()
 def distill(
     pipeline: PipelineFile,
-    shard: Annotated[
-        str | None,
-        typer.Option(
-            metavar="I/N",
-            help="Shard to decode: every N-th block from block I on, I from 0 (default: all blocks, which are merged).",
-        ),
-    ] = None,
-    verify: Annotated[
-        bool,
-        typer.Option("--verify", help="Whether to check the training sets and decode some blocks again (default: no)."),
-    ] = False,
-    verify_blocks: Annotated[int, typer.Option(min=0, help="Number of blocks that --verify decodes again.")] = 2,
-    verify_seed: Annotated[int | None, typer.Option(help="Seed for choosing the blocks (default: random).")] = None,
+    shard: DecodedShard = None,
+    verify: Verify = False,
+    verify_blocks: VerifyBlocks = 2,
+    verify_seed: VerifySeed = None,
     dry_run: Annotated[
         bool,
         typer.Option(
@@ -349,15 +374,28 @@ def distill(
         run_estimate(_workspace(pipeline, set_, runs, mirror))
         return
     if verify or shard is not None:
-        from kdmt.stages.pipeline import run_shards, run_verification
-
         workspace = _workspace(pipeline, set_, runs, mirror)
-        if shard is not None:
-            run_shards(workspace, *_parse_shard(shard), rebuild=rebuild)
-        if verify:
-            run_verification(workspace, blocks=verify_blocks, seed=verify_seed)
+        _decode_parts(workspace, "distill", shard, verify_blocks if verify else None, verify_seed, rebuild=rebuild)
         return
     _run("distill", pipeline, set_, runs, mirror, rebuild)
+
+
+def _decode_parts(
+    workspace: "Workspace",
+    stage: StageName,
+    shard: str | None,
+    verified: int | None,
+    seed: int | None,
+    *,
+    rebuild: bool,
+) -> None:
+    """Make a shard of a stage if one is given, and decode `verified` blocks again unless it is None."""
+    from kdmt.stages.pipeline import run_shards, run_verification
+
+    if shard is not None:
+        run_shards(workspace, *_parse_shard(shard), rebuild=rebuild, stage=stage)
+    if verified is not None:
+        run_verification(workspace, blocks=verified, seed=seed, stage=stage)
 
 
 def _parse_shard(text: str) -> tuple[int, int]:
@@ -607,7 +645,9 @@ def _exporter(name: str) -> str:
 @app.command()
 def export(
     checkpoint: Checkpoint,
-    out: Annotated[Path, typer.Argument(help="New folder; for fairseq, the new .pt file.")],
+    out: Annotated[
+        Path, typer.Argument(help="New folder; for fairseq, the new .pt file; for argos, the new .argosmodel file.")
+    ],
     to: Annotated[
         str,
         typer.Option(
@@ -619,16 +659,17 @@ def export(
     quantization: Annotated[
         Quantization | None,
         typer.Option(
-            help="Number type of the weights, for ctranslate2; those with float16 or bfloat16 are for GPUs (default: "
-            "float32; int8 for bergamot)."
+            help="Number type of the weights, for ctranslate2 and argos; those with float16 or bfloat16 are for GPUs "
+            "(default: int8 for argos and bergamot, else float32)."
         ),
     ] = None,
     beam: Annotated[
         int,
-        typer.Option(min=1, help="Default beam size of 'kdmt translate', for ctranslate2."),
+        typer.Option(min=1, help="Default beam size of the exported model, for ctranslate2 and huggingface."),
     ] = 5,
     lenpen: Annotated[
-        float, typer.Option(help="Default length penalty exponent of 'kdmt translate', for ctranslate2.")
+        float,
+        typer.Option(help="Default length penalty exponent of the exported model, for ctranslate2 and huggingface."),
     ] = 1.0,
     data: Annotated[
         Path | None,
@@ -637,11 +678,17 @@ def export(
             "checkpoint's pipeline)."
         ),
     ] = None,
+    licence: Annotated[
+        str, typer.Option("--license", help="Licence in the model card, as an identifier of the Hugging Face hub.")
+    ] = "unknown",
 ) -> None:
     """Export a trained model to another toolkit, with its tokenizer and text processing."""
     from kdmt.commands import export as command
 
-    command.export(checkpoint, out, to=to, options=ExportOptions(quantization, beam, lenpen, data))
+    options = ExportOptions(
+        quantization or EXPORTERS[to].quantizations[0], beam=beam, lenpen=lenpen, data=data, licence=licence
+    )
+    command.export(checkpoint, out, to=to, options=options)
 
 
 @app.command()
