@@ -115,7 +115,7 @@ WITHOUT_TORCH = {
                 "llm_answers",
                 "llm_prompt",
             ),
-            *("text_ids", "token_budget"),
+            *("text_ids", "token_budget", "reverse_teachers", "target_text"),
         )
     ),
     *(f"workers.{name}" for name in ("open", "processes", "progress", "ray_actors", "scheduler", "tasks", "worker")),
@@ -133,7 +133,7 @@ WITHOUT_TORCH = {
                 "measures",
                 "training",
             ),
-            *("training_inputs", "workspace"),
+            *("back_translation", "back_translation_work", "training_inputs", "workspace"),
         )
     ),
     "training_sets",
