@@ -1,6 +1,7 @@
 """Speed and memory of pools of candidates: beam hypotheses, samples, and the choice among them.
 
-    make bench-pool      (or: python benchmarks/bench_pool.py [--sentences 6000] [--scale 1000000])
+    make bench-pool                     (or: python benchmarks/bench_pool.py [--sentences 6000])
+    make bench-pool SCALE=1000000       (or: python benchmarks/bench_pool.py --sentences 0 --scale 1000000)
 
 A trained teacher of 4+4 layers and width 128 (that of `bench-distill`, which is trained first if it does not exist)
 makes a pool for sentences of Multi30k in two processes: 4 hypotheses of beam search, by CTranslate2, and 32 samples by
@@ -57,7 +58,10 @@ SCALE_CANDIDATES = 32
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
-        "--sentences", type=int, default=6000, help="Number of sentences of Multi30k (default: %(default)s)."
+        "--sentences",
+        type=int,
+        default=6000,
+        help="Number of sentences of Multi30k; 0 for none (default: %(default)s).",
     )
     parser.add_argument(
         "--scale", type=int, default=0, help="Number of generated sentences for the stub; 0 for none (default: 0)."
@@ -74,11 +78,14 @@ def main() -> None:
     if options.scale_of:
         run_stub(options.scale_of)
         return
-    figures = measure_stage(options.workdir / "pool", options.sentences)
+    if options.sentences:
+        settings = {"pool": POOL, "workers": WORKERS, "sentences": options.sentences}
+        report_figures("pool", measure_stage(options.workdir / "pool", options.sentences), settings=settings)
     if options.scale:
-        figures += measure_scale(options.workdir / "scale", options.scale)
-    settings = {"pool": POOL, "workers": WORKERS, "sentences": options.sentences, "scale": options.scale}
-    report_figures("pool", figures, settings=settings)
+        settings = {"candidates": SCALE_CANDIDATES, "workers": WORKERS, "sentences": options.scale}
+        figures = measure_scale(options.workdir / "scale", options.scale)
+        command = f"make bench-pool SCALE={options.scale}"
+        report_figures("pool-scale", figures, settings=settings, command=command)
 
 
 # ------------------------------------------------------------------------------------------------- a trained teacher

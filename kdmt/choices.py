@@ -59,6 +59,7 @@ RecipeName = Literal[  # in kdmt/config/recipes.yaml
     "transformer_multi30k",
     "transformer_iwslt_de_en",
     "transformer_wmt_en_de_big",
+    "student_production",
     "nat_small",
     "nat_base",
     "ctc_glat",

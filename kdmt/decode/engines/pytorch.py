@@ -36,6 +36,11 @@ _SAMPLES_PER_PREFIX = 4  # samples with the same tokens so far, which need one r
 _WHY = "are weights NaN, infinite or far too large?"
 
 
+def _searches_like_marian(models: Sequence[Transformer]) -> bool:
+    """Return whether a beam narrows as in Marian: it does for models with Marian's layout."""
+    return all(isinstance(model, Transformer) and model.config.layout == "marian" for model in models)
+
+
 def open_folder(folder: Path, options: EngineOptions) -> TorchEngine:
     """Return the engine of a checkpoint folder.
 
@@ -183,6 +188,7 @@ class TorchEngine:
             beam=settings.beam,
             nbest=settings.nbest,
             lenpen=settings.lenpen,
+            narrow=_searches_like_marian(self.models),
             device=self.device,
         )
 
