@@ -51,7 +51,7 @@ WITHOUT_TORCH = {
     *(f"commands.{name}" for name in ("clean", "find", "lock", "new", "pipeline_file", "run", "schema", "status")),
     *("score.metrics", "score.pareto", "score.score_files", "score.report", "score.significance", "score.systems"),
     *("score.human_agreement", "score.report_notes", "score.test_sets", "score.translations", "stages.score"),
-    *(f"score.scorers.{name}" for name in ("cache", "process", "segments", "adapters.chrf", "adapters.serving")),
+    *(f"score.scorers.{name}" for name in ("cache", "process", "segment_scores", "adapters.chrf", "adapters.serving")),
     *(f"models.{name}" for name in ("architecture", "average_record", "checkpoint_folder", "description")),
     *(
         f"corpus.{name}"
@@ -74,7 +74,7 @@ WITHOUT_TORCH = {
                 "modifiers",
                 "near_duplicates",
                 "partitions",
-                "pool",
+                "process_pool",
                 "sentence_lengths",
                 "sentencepiece_file",
                 "subword_sampling",
