@@ -170,7 +170,9 @@ def from_marian(parameters: Mapping[str, NDArray[np.float32]], config: Transform
     if extra := sorted(set(parameters) - names):
         raise UserError(f"not the parameters of its options: no place for {', '.join(extra[:3])}")
     return {
-        ours: np.ascontiguousarray(np.concatenate([_from_marian(parameters[n], n, part.kind, rows) for n in part.names]))
+        ours: np.ascontiguousarray(
+            np.concatenate([_from_marian(parameters[n], n, part.kind, rows) for n in part.names])
+        )
         for ours, part in wanted.items()
     }
 
