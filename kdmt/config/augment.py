@@ -122,7 +122,9 @@ def unusable_modifiers(*, moses: bool, case: str | None) -> dict[ModifierName, s
     return found
 
 
-def check_text(modifiers: Sequence[ModifierName], path: str, *, tokenizer: str, unusable: Mapping[str, str]) -> None:
+def check_text(
+    modifiers: Sequence[ModifierName], path: str, *, tokenizer: str, unusable: Mapping[ModifierName, str]
+) -> None:
     """Check that text can be changed, and that changes of case have an effect on it.
 
     Args:
