@@ -598,6 +598,44 @@ def import_checkpoint(
     )
 
 
+@app.command()
+def import_marian(
+    model: Annotated[Path, typer.Argument(metavar="MODEL.npz", help="Model of Marian, or of Bergamot (.bin).")],
+    out: Annotated[Path, typer.Argument(help="New checkpoint folder.")],
+    source_lang: Annotated[str | None, typer.Option(help="Source language (default: as exported by kdmt).")] = None,
+    target_lang: Annotated[str | None, typer.Option(help="Target language (default: as exported by kdmt).")] = None,
+    vocab: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="Vocabulary, .spm or .yml; twice if source and target differ (default: those that the model's "
+            "decoder.yml names)."
+        ),
+    ] = None,
+    sentencepiece: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="SentencePiece model before a .yml vocabulary; twice if source and target differ (default: source.spm "
+            "and target.spm in the folder of the model)."
+        ),
+    ] = None,
+    normalize: Annotated[
+        bool, typer.Option("--normalize", help="Whether the punctuation was normalised by Moses (default: no).")
+    ] = False,
+) -> None:
+    """Convert a model of Marian, such as those of OPUS-MT and Firefox, to a checkpoint folder."""
+    from kdmt.commands import import_marian as command
+
+    command.import_marian(
+        model,
+        out,
+        source_lang=source_lang,
+        target_lang=target_lang,
+        vocab=vocab or (),
+        sentencepiece=sentencepiece or (),
+        normalize=normalize,
+    )
+
+
 def _exporter(name: str) -> str:
     if name not in EXPORTERS:
         raise typer.BadParameter(f"{name!r} is not one of {', '.join(map(repr, EXPORTERS))}.")
@@ -607,7 +645,9 @@ def _exporter(name: str) -> str:
 @app.command()
 def export(
     checkpoint: Checkpoint,
-    out: Annotated[Path, typer.Argument(help="New folder; for fairseq, the new .pt file.")],
+    out: Annotated[
+        Path, typer.Argument(help="New folder; for fairseq, the new .pt file; for argos, the new .argosmodel file.")
+    ],
     to: Annotated[
         str,
         typer.Option(
@@ -619,16 +659,17 @@ def export(
     quantization: Annotated[
         Quantization | None,
         typer.Option(
-            help="Number type of the weights, for ctranslate2; those with float16 or bfloat16 are for GPUs (default: "
-            "float32; int8 for bergamot)."
+            help="Number type of the weights, for ctranslate2 and argos; those with float16 or bfloat16 are for GPUs "
+            "(default: int8 for argos and bergamot, else float32)."
         ),
     ] = None,
     beam: Annotated[
         int,
-        typer.Option(min=1, help="Default beam size of 'kdmt translate', for ctranslate2."),
+        typer.Option(min=1, help="Default beam size of the exported model, for ctranslate2 and huggingface."),
     ] = 5,
     lenpen: Annotated[
-        float, typer.Option(help="Default length penalty exponent of 'kdmt translate', for ctranslate2.")
+        float,
+        typer.Option(help="Default length penalty exponent of the exported model, for ctranslate2 and huggingface."),
     ] = 1.0,
     data: Annotated[
         Path | None,
@@ -637,11 +678,17 @@ def export(
             "checkpoint's pipeline)."
         ),
     ] = None,
+    licence: Annotated[
+        str, typer.Option("--license", help="Licence in the model card, as an identifier of the Hugging Face hub.")
+    ] = "unknown",
 ) -> None:
     """Export a trained model to another toolkit, with its tokenizer and text processing."""
     from kdmt.commands import export as command
 
-    command.export(checkpoint, out, to=to, options=ExportOptions(quantization, beam, lenpen, data))
+    options = ExportOptions(
+        quantization or EXPORTERS[to].quantizations[0], beam=beam, lenpen=lenpen, data=data, licence=licence
+    )
+    command.export(checkpoint, out, to=to, options=options)
 
 
 @app.command()

@@ -21,9 +21,8 @@ def export(checkpoint: Path, out: Path, *, to: str, options: ExportOptions) -> N
         UserError: if the model does not exist, or the toolkit does not support it.
     """
     exporter = EXPORTERS[to]
-    quantization = options.quantization or exporter.quantizations[0]
-    if quantization not in exporter.quantizations:
+    if options.quantization not in exporter.quantizations:
         known = " or ".join(exporter.quantizations)
-        raise UserError(f"--quantization {quantization}: {exporter.label} models are {known}")
+        raise UserError(f"--quantization {options.quantization}: {exporter.label} models are {known}")
     exporter.export(checkpoint, out, options)
-    print(f"{to} model, {quantization}: {printable(str(out))}")
+    print(f"{to} model, {options.quantization}: {printable(str(out))}")

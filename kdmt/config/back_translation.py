@@ -6,11 +6,19 @@ from typing import Annotated
 
 from pydantic import Discriminator, Field, Tag, model_validator
 
-from kdmt.choices import DistillEngine, ExecutorName, StageComputeType
-from kdmt.config.distill import CHECKPOINT_BRANCH, FOREIGN_BRANCH, TRANSLATOR_BRANCH, Distill, Failures, ForeignTeacher
+from kdmt.choices import DistillEngine, ExecutorName, KeepOrDrop, StageComputeType
+from kdmt.config.distill import (
+    CHECKPOINT_BRANCH,
+    FOREIGN_BRANCH,
+    TRANSLATOR_BRANCH,
+    Distill,
+    Failures,
+    ForeignTeacher,
+    ScriptName,
+)
 from kdmt.config.language_models import LocalTranslator
 from kdmt.config.search import Decode, Sample
-from kdmt.config.section import Section, changed, execution, later
+from kdmt.config.section import Ratio, RepetitionTimes, Section, changed, execution, later
 
 
 def _model_branch(value: object) -> str:
@@ -26,17 +34,73 @@ ReverseModel = Annotated[
     | Annotated[LocalTranslator, Tag(TRANSLATOR_BRANCH)],
     Discriminator(_model_branch),
 ]
-# every translation is used except an empty one, and one that a model of text marks as no translation
-_KEEP = Failures(
-    empty="drop",
-    too_long="keep",
-    repetition="keep",
-    ratio="keep",
-    copied="keep",
-    script="keep",
-    repetition_times=0,
-    max_ratio=0.0,
-)
+# check of a translation -> settings that have an effect on this check alone
+_CHECKS: dict[str, tuple[str, ...]] = {
+    "too_long": (),
+    "repetition": ("repetition_times",),
+    "unk": (),
+    "ratio": ("max_ratio",),
+    "copied": (),
+    "script": ("scripts", "max_foreign"),
+}
+
+
+class BackTranslationFailures(Section):
+    """Actions for translations that fail a check, as in 'distill.failures': 'keep' or 'drop'.
+
+    An empty translation is always dropped, and so is an answer of a model that reads text, if it is no translation.
+    """
+
+    too_long: KeepOrDrop = Field("keep", description="Action for a translation that reached the maximum length")
+    repetition: KeepOrDrop = Field(
+        "keep",
+        description="Action for a translation in which an n-gram of 1 to 4 tokens occurs 'repetition_times' in a row",
+    )
+    unk: KeepOrDrop = Field("keep", description="Action for a translation that contains <unk>")
+    ratio: KeepOrDrop = Field(
+        "keep",
+        description="Action for a translation whose length differs from that of its line by more than 'max_ratio'",
+    )
+    copied: KeepOrDrop = Field(
+        "keep", description="Action for a translation that has a letter and equals its line, except for case and spaces"
+    )
+    script: KeepOrDrop = Field("keep", description="Action for a translation in another script than 'scripts'")
+    repetition_times: RepetitionTimes = Field(
+        4, ge=2, description="Number of occurrences in a row from which 'repetition' applies"
+    )
+    max_ratio: Ratio = Field(3.0, gt=1.0, description="Maximum length ratio, as in 'prepare.clean.max_ratio'")
+    scripts: list[ScriptName] = Field(
+        [], description="Scripts of the source language by their Unicode names, for example [Latin]"
+    )
+    max_foreign: float = Field(
+        0.5, ge=0.0, lt=1.0, description="Maximum share of the letters that are in other scripts than 'scripts'"
+    )
+
+    @model_validator(mode="after")
+    def _have_effect(self) -> BackTranslationFailures:
+        for check, settings in _CHECKS.items():
+            for name in settings:
+                if getattr(self, check) == "keep" and name in changed(self):
+                    raise ValueError(f"'{name}' has no effect unless '{check}' is drop")
+        if self.script == "drop" and not self.scripts:
+            raise ValueError("'script: drop' needs 'scripts'")
+        return self
+
+    def as_failures(self) -> Failures:
+        """Return the settings of the checks; those of translations that are kept are off."""
+        return Failures(
+            empty="drop",
+            too_long=self.too_long,
+            repetition=self.repetition,
+            unk=self.unk,
+            ratio=self.ratio,
+            copied=self.copied,
+            script=self.script,
+            repetition_times=self.repetition_times if self.repetition == "drop" else 0,
+            max_ratio=self.max_ratio if self.ratio == "drop" else 0.0,
+            scripts=self.scripts,
+            max_foreign=self.max_foreign,
+        )
 
 
 class BackTranslation(Section):
@@ -69,6 +133,7 @@ class BackTranslation(Section):
         "auto",
         description="Number type of CTranslate2's computation; 'auto' is float32 on a CPU, half precision on a GPU",
     )
+    failures: BackTranslationFailures = Field(BackTranslationFailures(), description="Checks of translations")
     block_lines: int = Field(2000, ge=1, description="Number of lines of a block, the unit in which work is kept")
     executor: ExecutorName = execution(
         "processes", description="Execution of workers: 'processes' on this machine, 'inline' in the command, 'ray'"
@@ -104,7 +169,7 @@ class BackTranslation(Section):
             compute_type=self.compute_type,
             decode=self.decode,
             sample=self.sample or Sample(),
-            failures=_KEEP,
+            failures=self.failures.as_failures(),
             block_size=self.block_lines,
             executor=self.executor,
             workers=self.workers,

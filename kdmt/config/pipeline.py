@@ -23,6 +23,7 @@ from kdmt.config.training import Teacher
 from kdmt.languages import Direction, moses_language, parse_language, same_language, script_of, writes_spaces
 from kdmt.training_sets import TRAINING_SETS
 
+_OF_TOKENS = {"score", "log_prob", "length"}  # features that need log-probabilities of tokens and their number
 _FIGURES = ("nll", "update", "epoch", "best_update", "kind")  # in the records of validations
 # settings that name an external scorer or something that kdmt computes
 _COMPUTED = {
@@ -282,18 +283,17 @@ class Pipeline(Section):
     @model_validator(mode="after")
     def _has_probabilities(self) -> Pipeline:
         teacher = self.distill.of_text
-        if teacher is None:
+        if teacher is None or isinstance(teacher, LocalTranslator):
             return self
         problem = "the teacher in 'distill.teachers' gives no log-probabilities of tokens with their number"
         if self.distill.mbr.weights == "probability":
             raise ValueError(f"'distill.mbr.weights: probability': {problem}")
         if self.distill.diverse.quality == "probability":
             raise ValueError(f"'distill.diverse.quality: probability': {problem}")
-        unknown = {"log_prob", "length"} if isinstance(teacher, LocalTranslator) else {"score", "log_prob", "length"}
         for path, student in self.trainings():
             if "nbest" in student.data_names:
                 raise ValueError(f"'{path}.data: nbest' is weighted by probability: {problem}")
-            if "reranked" in student.data_names and (found := unknown.intersection(self.distill.rerank.features)):
+            if "reranked" in student.data_names and (found := _OF_TOKENS.intersection(self.distill.rerank.features)):
                 raise ValueError(f"'distill.rerank.features': {problem}: leave out {', '.join(sorted(found))}")
         return self
 

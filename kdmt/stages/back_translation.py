@@ -31,7 +31,7 @@ from kdmt.flow.manifest import Plan, check_status, file_input, make_plan, record
 from kdmt.flow.shards import Shards
 from kdmt.flow.stage import Stage
 from kdmt.stages.distill import TextStage
-from kdmt.stages.measures import prepared_corpus
+from kdmt.stages.measures import prepared_corpus, with_ratio
 from kdmt.stages.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -105,7 +105,8 @@ def _plan(workspace: Workspace) -> Plan:
     inputs |= {path: file_input(Path(path)) for path in settings.text}
     inputs |= teacher.inputs()
     plan = _normalized(make_plan({_SECTION: settings}, {}, inputs))
-    return _without(plan, _without_effect(settings, teacher), workspace.training_set(BACK_TRANSLATED))
+    plan = _without(plan, _without_effect(settings, teacher), workspace.training_set(BACK_TRANSLATED))
+    return with_ratio(plan, settings.as_distill(), _target_text(workspace).corpus)
 
 
 def _normalized(plan: Plan) -> Plan:

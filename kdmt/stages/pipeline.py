@@ -6,6 +6,7 @@ import os
 from dataclasses import dataclass
 
 from kdmt.choices import StageName
+from kdmt.config import EndpointTeacher
 from kdmt.errors import UserError
 from kdmt.flow.circles import check_circles
 from kdmt.flow.manifest import check_outputs
@@ -172,15 +173,17 @@ def run_estimate(workspace: Workspace) -> None:
     """Print the requests that the training sets of a language model still need, and request nothing.
 
     Raises:
-        UserError: if a stage before them is not up to date, or the teacher needs no requests.
+        UserError: if the corpus is not prepared, or the teacher needs no requests.
     """
-    found = [made for made in checked_stages(workspace).texts.values() if made.estimate is not None]
-    if not found:
+    texts = checked_stages(workspace).texts
+    if "distilled" not in texts:
         raise UserError("--dry-run: no training set is translated by a teacher")
-    for made in found:
-        require_upstream(made.stage, rebuild=False, say=workspace.say)
-        assert made.estimate is not None
-        made.estimate()
+    if not isinstance(workspace.config.distill.of_text, EndpointTeacher):
+        raise UserError("--dry-run estimates the requests to an endpoint, and distill.teachers has none")
+    require_upstream(texts["distilled"].stage, rebuild=False, say=workspace.say)
+    for made in texts.values():
+        if made.estimate is not None:
+            made.estimate()
 
 
 def run_verification(workspace: Workspace, *, blocks: int, seed: int | None, stage: StageName = "distill") -> None:

@@ -190,6 +190,25 @@ def test_another_tag_is_written_without_decoding(decoded: list[int]) -> None:
     assert not (MADE / "distilled.tags").exists()
 
 
+def test_translations_that_fail_a_check_are_dropped_without_decoding(decoded: list[int]) -> None:
+    pairs = list(zip(read_lines(MADE / "distilled.en"), read_lines(MADE / "distilled.de"), strict=True))
+    scale = json.loads((TINY / "prepare/report.json").read_text(encoding="utf-8"))["typical_ratio"] ** 0.5
+
+    def ratio(source: str, target: str) -> float:
+        lengths = len(source) * scale + 10, len(target) / scale + 10
+        return max(lengths) / min(lengths)
+
+    limit = round(sorted(ratio(*pair) for pair in pairs)[len(pairs) // 2], 4)
+    back_translate(failures={"ratio": "drop", "max_ratio": limit})
+    assert not decoded
+    kept = list(zip(read_lines(MADE / "distilled.en"), read_lines(MADE / "distilled.de"), strict=True))
+    assert 0 < len(kept) < len(pairs)
+    assert set(kept) < set(pairs)
+    assert max(ratio(*pair) for pair in kept) <= limit + 1e-4
+    assert min(ratio(*pair) for pair in set(pairs) - set(kept)) >= limit - 1e-4
+    assert manifest()["facts"]["dropped"]["ratio"] == len(pairs) - len(kept)
+
+
 def test_settings_without_effect_leave_it_up_to_date() -> None:
     write(document(block_lines=5, workers=3, threads=2, executor="processes", compute_type="float32"))
     made = document(block_lines=5)
