@@ -21,8 +21,8 @@ from pathlib import Path
 from pymarian import Translator
 
 FOLDER = Path(__file__).parent / "marian"
-ENGLISH = "zero one two three four five six seven eight nine ten eleven twelve".split()
-GERMAN = "null eins zwei drei vier fünf sechs sieben acht neun zehn elf zwölf".split()
+ENGLISH = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve"]
+GERMAN = ["null", "eins", "zwei", "drei", "vier", "fünf", "sechs", "sieben", "acht", "neun", "zehn", "elf", "zwölf"]
 COMMON = (
     "--type transformer --train-sets train.en train.de --dim-emb 16 --transformer-dim-ffn 32 --transformer-heads 2 "
     "--enc-depth 2 --mini-batch 64 --learn-rate 0.005 --after-batches 500 --cpu-threads 1 --workspace 100 --seed 3 "
