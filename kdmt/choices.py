@@ -20,15 +20,19 @@ OnMalformed = Literal["drop", "error"]  # for a malformed line: leave it out and
 BleuTokenizer = Literal["auto", "13a", "intl", "none", "zh", "ja-mecab", "ko-mecab", "char"]  # sacreBLEU's
 
 # models and number types
-Activation = Literal["relu", "gelu"]
+Activation = Literal["relu", "gelu", "swish"]
+Layout = Literal["fairseq", "marian"]  # of positions, decoder input and output bias of a Transformer
+DecoderKind = Literal["self_attention", "ssru"]  # of what reads earlier positions in a decoder
 Initialisation = Literal["fairseq", "bert"]  # of the weights of a model
 NATLayout = Literal["own", "fairseq"]  # of the sentences of a non-autoregressive model
 DecoderInput = Literal["source", "unk"]  # at positions of a non-autoregressive decoder where nothing is known
 SourceCopy = Literal["uniform", "soft"]  # of source embeddings to the input of a non-autoregressive decoder
 Precision = Literal["float32", "bf16", "bf16_output"]  # of matrix products; bf16_output: of the output projection only
-ComputeType = Literal["float32", "int8", "float16"]  # of CTranslate2, for weights and for computation
+ComputeType = Literal[  # of CTranslate2, for weights and for computation
+    "float32", "float16", "bfloat16", "int16", "int8", "int8_float32", "int8_float16", "int8_bfloat16"
+]
 # of CTranslate2's computation in a stage; auto: float32 on a CPU, float16 or bfloat16 on a GPU
-StageComputeType = Literal["auto", "float32", "int8", "float16", "bfloat16", "int8_float16"]
+StageComputeType = Literal["auto", ComputeType]
 CacheNumberType = Literal["float16", "float32"]  # of log-probabilities in the knowledge cache
 CheckpointName = Literal["auto", "best", "average_best", "average", "last"]  # of a training run
 AverageName = Literal["average_best", "average"]  # of the best and of the last checkpoints
@@ -56,6 +60,7 @@ RecipeName = Literal[  # in kdmt/config/recipes.yaml
     "transformer_multi30k",
     "transformer_iwslt_de_en",
     "transformer_wmt_en_de_big",
+    "student_production",
     "nat_small",
     "nat_base",
     "ctc_glat",
@@ -94,6 +99,7 @@ Cleaning = Literal["removed_reasoning", "removed_prefix", "removed_quotes"]  # o
 Failure = Literal["empty", "too_long", "repetition", "unk", "ratio", "copied", "script", AnswerFailure]
 AnswerBatch = Literal["sentences", "paragraph"]  # of one request: numbered lines, or the lines of a paragraph
 OnFailure = Literal["keep", "reference", "drop"]
+KeepOrDrop = Literal["keep", "drop"]
 SimilarityName = Literal["sentence_bleu", "chrf"]
 # metrics with figures of the agreement of people with differences
 AgreementMetric = Literal[
@@ -120,7 +126,7 @@ DiverseQuality = Literal["utility", "probability"]
 DagSearch = Literal["greedy", "lookahead", "viterbi"]
 
 # commands
-StageName = Literal["prepare", "teacher", "distill", "knowledge", "student", "score"]
+StageName = Literal["prepare", "back-translate", "teacher", "distill", "knowledge", "student", "score"]
 TemplateName = Literal["minimal", "opus", "word-kd", "nat", "multi30k", "toy"]  # of `kdmt new`: files in kdmt/templates
 
 

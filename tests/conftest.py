@@ -29,6 +29,14 @@ def pytest_unconfigure() -> None:
     shutil.rmtree(_HOME, ignore_errors=True)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _no_waiting_for_disks() -> Iterator[None]:
+    """Do not wait for disks: it takes as long as training a tiny model, and tests need not survive a power cut."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda _: None)
+        yield
+
+
 @pytest.fixture(autouse=True)
 def _subnormal_numbers() -> Iterator[None]:
     """Turn subnormal numbers on again: a stage that runs in this process flushes them to zero."""

@@ -21,6 +21,7 @@ from kdmt.errors import UserError
 from kdmt.files import naming
 from kdmt.interop.ctranslate2_folder import MODEL_FILE, translate_options, write_options
 from kdmt.interop.export_folder import check_new, described_folder
+from kdmt.interop.model_card import ExportFormat
 from kdmt.models.attention import CrossAttention, SelfAttention
 from kdmt.models.build import describe_model
 from kdmt.models.checkpoint import load_model
@@ -36,15 +37,44 @@ if TYPE_CHECKING:
     from ctranslate2.specs.transformer_spec import TransformerDecoderLayerSpec, TransformerEncoderLayerSpec
 
 
+CARD = ExportFormat(
+    "CTranslate2",
+    """
+```python
+import json
+from pathlib import Path
+
+import ctranslate2
+
+folder = "FOLDER"  # of this file
+translator = ctranslate2.Translator(folder)
+options = json.loads((Path(folder) / "translate.json").read_text())
+sources = [[*pieces, "</s>"] for pieces in tokenized]  # sentences as lists of pieces of the tokenizer
+results = translator.translate_batch(sources, **options)
+```
+
+`text.json` describes the processing of text before the tokenizer in `tokenizer/`. `kdmt translate FOLDER < input` does
+everything. `translate.json` holds the search settings.
+""",
+    library="ctranslate2",
+    tags=("ctranslate2",),
+)
+
+
 def export_checkpoint(
-    checkpoint: Path, folder: Path, *, quantization: Quantization = "float32", decode: Decode | None = None
+    checkpoint: Path,
+    folder: Path,
+    *,
+    quantization: Quantization = "float32",
+    decode: Decode | None = None,
+    card: str | None = None,
 ) -> None:
     """Write the model of a checkpoint, with its tokenizer and text processing, as a CTranslate2 model.
 
     Args:
         checkpoint: a checkpoint folder, a pointer file or a run.
         folder: the new folder.
-        quantization, decode: as for `export_model`.
+        quantization, decode, card: as for `export_model`.
 
     Raises:
         UserError: if there is no checkpoint, and in the cases of `export_model`.
@@ -60,6 +90,7 @@ def export_checkpoint(
         quantization=quantization,
         decode=decode,
         companions=codec.companions(source),
+        card=card,
     )
 
 
@@ -72,6 +103,7 @@ def export_model(
     quantization: Quantization = "float32",
     decode: Decode | None = None,
     companions: Sequence[Path] = (),
+    card: str | None = None,
 ) -> None:
     """Write a Transformer as a CTranslate2 model. An error leaves no partial folder; the model is not modified.
 
@@ -79,9 +111,11 @@ def export_model(
         model: model on any device, of any floating-point type.
         folder: the new folder.
         src_symbols, tgt_symbols: token of each id (`Dictionary.symbols`).
-        quantization: number type of the stored weights; only embeddings and matrices become int8.
+        quantization: number type of the stored weights; only embeddings and matrices become int8 or int16. The type
+            after `int8_` is that of the other weights and of the computation between matrix products.
         decode: search settings that `translate.json` proposes (default: the defaults of `Decode`).
         companions: files and folders to copy into the folder of the model.
+        card: model card; None for none.
 
     Raises:
         UserError: if the folder exists, CTranslate2 is not installed, or CTranslate2 does not support the model or
@@ -95,7 +129,7 @@ def export_model(
     _check_symbols(tgt_symbols, model.tgt_vocab_size, "target")
     spec = _specification(model, src_symbols, tgt_symbols)
     spec.optimize(quantization=quantization)
-    with described_folder(folder, describe_model(model), companions) as aside:
+    with described_folder(folder, describe_model(model), companions, card=card) as aside:
         with naming(folder / MODEL_FILE):
             spec.save(str(aside))
         options = translate_options(decode or Decode(), model.config.max_target_positions)
@@ -110,6 +144,11 @@ def _check_model(model: Transformer) -> None:
         )
     if model.config.source_token is not None or model.config.target_token is not None:
         raise UserError("the model is multilingual: CTranslate2's engine puts no language tokens into sentences")
+    if model.config.decoder == "ssru":
+        raise UserError(
+            "the decoder has SSRUs ('model.decoder: ssru'), which CTranslate2 has not: Marian, Bergamot and PyTorch "
+            "run the model; 'model.decoder: self_attention' trains one for CTranslate2"
+        )
     for side in ("encoder", "decoder"):
         if not getattr(model.config, f"{side}_layers"):
             raise UserError(f"CTranslate2 has no {side} without layers (model.{side}_layers is 0)")
@@ -134,7 +173,11 @@ def _specification(model: Transformer, src_symbols: Sequence[str], tgt_symbols: 
     except ImportError:
         raise UserError("CTranslate2 is not installed: pip install ctranslate2") from None
     config = model.config
-    activation = {"relu": specs.Activation.RELU, "gelu": specs.Activation.GELU}[config.activation_fn]
+    activation = {
+        "relu": specs.Activation.RELU,
+        "gelu": specs.Activation.GELU,
+        "swish": specs.Activation.SWISH,
+    }[config.activation_fn]
     encoder = specs.TransformerEncoderSpec(
         config.encoder_layers,
         config.encoder_attention_heads,
@@ -183,7 +226,8 @@ def _fill_decoder(spec: TransformerDecoderSpec, model: Transformer) -> None:
         _fill_cross_attention(layer_spec.attention, layer.cross_attn, layer.cross_attn_residual)
     if model.decoder_norm is not None:
         _fill_norm(spec.layer_norm, model.decoder_norm)
-    spec.projection.weight = _array(model.output_weight_VD)
+    spec.start_from_zero_embedding = model.tgt_embed.starts_from_zero
+    _fill_linear(spec.projection, model.output_proj)
 
 
 def _fill_embedder(
@@ -194,7 +238,7 @@ def _fill_embedder(
 ) -> None:
     embeddings.weight = _array(embedder.tokens.weight)
     spec.scale_embeddings = np.float32(embedder.scale)
-    spec.position_encodings.encodings = _array(embedder.positions(0, num_positions))  # starting at pad + 1
+    spec.position_encodings.encodings = _array(embedder.positions(0, num_positions))
     if embedder.norm is not None:
         _fill_norm(spec.layernorm_embedding, embedder.norm)
 
@@ -203,6 +247,7 @@ def _fill_layer(
     spec: TransformerEncoderLayerSpec | TransformerDecoderLayerSpec, layer: EncoderLayer | DecoderLayer
 ) -> None:
     """Fill in the parts that encoder and decoder layers have in common."""
+    assert layer.self_attn is not None
     _fill_self_attention(spec.self_attention, layer.self_attn, layer.self_attn_residual)
     _fill_linear(spec.ffn.linear_0, layer.ffn.fc1)
     _fill_linear(spec.ffn.linear_1, layer.ffn.fc2)
@@ -223,7 +268,9 @@ def _fill_cross_attention(spec: MultiHeadAttentionSpec, attention: CrossAttentio
 
 
 def _fill_linear(spec: LinearSpec, linear: nn.Linear) -> None:
-    spec.weight, spec.bias = _array(linear.weight), _array(linear.bias)
+    spec.weight = _array(linear.weight)
+    if linear.bias is not None:
+        spec.bias = _array(linear.bias)
 
 
 def _fill_norm(spec: LayerNormSpec, norm: nn.LayerNorm) -> None:

@@ -19,6 +19,7 @@ from kdmt.corpus.codec import TextCodec
 from kdmt.errors import UserError
 from kdmt.files import naming
 from kdmt.interop.export_folder import check_new, described_folder
+from kdmt.interop.model_card import ExportFormat
 from kdmt.interop.onnx_folder import INPUT, MODEL_FILE, OUTPUTS
 from kdmt.models.build import describe_model
 from kdmt.models.checkpoint import load_model
@@ -28,30 +29,42 @@ from kdmt.models.transformer import Transformer
 from kdmt.types import EOS, UNK
 
 OPSET = 20
+CARD = ExportFormat(
+    "ONNX",
+    """
+`kdmt translate FOLDER < input` translates with ONNX Runtime. Without kdmt, `model.onnx` maps source ids `src_tokens`
+[B, S], which end in `</s>`, to the best symbol of each position and its log-probability. `text.json` describes the
+processing of text before the tokenizer in `tokenizer/`, and `dict.*.txt` have the tokens by their ids from 4 on.
+""",
+    library="onnx",
+    tags=("onnx",),
+)
 
 
-def export_checkpoint(checkpoint: Path, folder: Path) -> None:
+def export_checkpoint(checkpoint: Path, folder: Path, *, card: str | None = None) -> None:
     """Write the model of a checkpoint, with its tokenizer and text processing, as an ONNX model.
 
     Args:
         checkpoint: a checkpoint folder, a pointer file or a run.
         folder: the new folder.
+        card: as for `export_model`.
 
     Raises:
         UserError: if there is no checkpoint, and in the cases of `export_model`.
     """
     source = resolve_checkpoint(checkpoint)
     log_opened(checkpoint, source)
-    export_model(load_model(source), folder, companions=TextCodec.load(source).companions(source))
+    export_model(load_model(source), folder, companions=TextCodec.load(source).companions(source), card=card)
 
 
-def export_model(model: Transformer, folder: Path, *, companions: Sequence[Path] = ()) -> None:
+def export_model(model: Transformer, folder: Path, *, companions: Sequence[Path] = (), card: str | None = None) -> None:
     """Write a CTC student as an ONNX model in float32. An error leaves no partial folder; the model is not modified.
 
     Args:
         model: model on any device, of any floating-point type.
         folder: the new folder.
         companions: files and folders to copy into the folder of the model.
+        card: model card; None for none.
 
     Raises:
         UserError: if the folder exists, the packages that write ONNX are not installed, or the model is not a CTC
@@ -68,7 +81,7 @@ def export_model(model: Transformer, folder: Path, *, companions: Sequence[Path]
     symbols = _BestSymbols(copy.deepcopy(model).to("cpu", torch.float32)).eval()
     two_sentences = torch.full((2, 3), UNK).index_fill(1, torch.tensor([2]), EOS)
     sizes = {0: torch.export.Dim("B"), 1: torch.export.Dim("S", max=model.config.max_source_positions)}
-    with described_folder(folder, describe_model(model), companions) as aside, _quiet(), torch.no_grad():
+    with described_folder(folder, describe_model(model), companions, card=card) as aside, _quiet(), torch.no_grad():
         program = torch.onnx.export(
             symbols,
             (two_sentences,),

@@ -1,4 +1,4 @@
-"""Encoder-decoder Transformer with fairseq's numerics, in plain PyTorch.
+"""Encoder-decoder Transformer with the numerics of fairseq or Marian (`TransformerConfig.layout`), in plain PyTorch.
 
 Shapes: B batch, S source length, T target length, V vocabulary, D model width, K beam, N = B * K rows, H heads,
 C = D / H. Sentences are padded on the right; `keep` masks are True on real tokens.
@@ -18,10 +18,11 @@ from torch.utils.checkpoint import checkpoint
 
 from kdmt.errors import UserError
 from kdmt.models.architecture import TransformerConfig
-from kdmt.models.attention import CrossAttention, SelfAttention, Visible
+from kdmt.models.attention import CrossAttention, SelfAttention, UnevenRows, Visible
 from kdmt.models.dropout import Dropout
 from kdmt.models.packed_attention import leave_padded_uncompiled, load_flash
 from kdmt.models.positions import LearnedPositions, SinusoidalPositions
+from kdmt.models.ssru import SSRU, leave_scan_uncompiled
 from kdmt.types import EOS, Packing
 
 # Limits for torch.compile. Encoder and decoder layers are compiled for training and evaluation, and again for a batch
@@ -38,7 +39,11 @@ Between = Callable[[int, Tensor], Tensor]
 
 # Not in place: the output of a linear layer over three dimensions is a view, whose gradient autograd would copy twice.
 # ReLU saves its result, not its input, so that no more memory is kept for the backward pass.
-_ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"relu": F.relu, "gelu": F.gelu}
+_ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"relu": F.relu, "gelu": F.gelu, "swish": F.silu}
+
+# Columns that features and the output projection have more if there is an output bias: the first one is 1 and the bias,
+# the others are 0. With eight of them, rows of a matrix stay aligned for vector instructions and tensor cores.
+_BIAS_COLUMNS = 8
 
 
 @dataclass(frozen=True)
@@ -86,29 +91,54 @@ class Trace:
 
 @dataclass
 class DecoderCache:
-    """Keys and values during decoding; row b * K + k is beam k of sentence b."""
+    """Keys and values, or states of SSRUs, during decoding.
+
+    Row b * K + k is beam k of sentence b, unless the sentences have different numbers of rows.
+    """
 
     length: int  # positions decoded so far
     beam: int
-    self_2NHTC: list[Tensor]  # for each layer keys and values [2, N, H, T, C]
+    self_2NHTC: list[Tensor]  # for each layer with self-attention, keys and values [2, N, H, T, C]
+    states_ND: list[Tensor]  # for each layer with an SSRU, its state, at least float32 [N, D]
     cross_2BHSC: list[Tensor]  # for each layer keys and values [2, B, H, S, C], shared by the rows of a sentence
     keep_B11S: Tensor  # bool [B, 1, 1, S]
+    uneven: UnevenRows | None = None  # numbers of rows of the sentences, None for `beam` rows each
 
     def reorder(self, order_N: Tensor) -> None:
         """Replace row i by row order_N[i].
 
-        Rows stay within their sentence, so that only the keys and values of self-attention move.
+        Rows stay within their sentence, so that the keys and values of the source do not move.
         """
         for cache_2NHTC in self.self_2NHTC:
             past = cache_2NHTC[:, :, :, : self.length]
             past.copy_(past.index_select(1, order_N))
+        self.states_ND = [state_ND.index_select(0, order_N) for state_ND in self.states_ND]
 
     def select_sentences(self, index_B: Tensor) -> None:
         """Keep only the sentences `index_B`."""
         rows_N = (index_B[:, None] * self.beam + torch.arange(self.beam, device=index_B.device)).flatten()
         self.self_2NHTC = [cache.index_select(1, rows_N) for cache in self.self_2NHTC]
+        self.states_ND = [state_ND.index_select(0, rows_N) for state_ND in self.states_ND]
         self.cross_2BHSC = [cache.index_select(1, index_B) for cache in self.cross_2BHSC]
         self.keep_B11S = self.keep_B11S.index_select(0, index_B)
+
+    def take_rows(self, rows_N: Tensor, sentences_N: Tensor) -> None:
+        """Replace the rows by N of them, each as often as wanted, with space for one more position.
+
+        Args:
+            rows_N: earlier row of each row: int64.
+            sentences_N: sentence of each row, in ascending order: int64. Sentences without rows are removed, and the
+                others are numbered again.
+        """
+        kept_B, own_N = sentences_N.unique_consecutive(return_inverse=True)
+        if len(kept_B) < len(self.keep_B11S):
+            self.cross_2BHSC = [cache.index_select(1, kept_B) for cache in self.cross_2BHSC]
+            self.keep_B11S = self.keep_B11S.index_select(0, kept_B)
+        self.uneven = UnevenRows.count(own_N)
+        self.self_2NHTC = [
+            F.pad(cache[:, :, :, : self.length].index_select(1, rows_N), (0, 0, 0, 1)) for cache in self.self_2NHTC
+        ]
+        self.states_ND = [state_ND.index_select(0, rows_N) for state_ND in self.states_ND]
 
 
 class FeedForward(nn.Module):
@@ -128,10 +158,10 @@ class FeedForward(nn.Module):
 class Residual(nn.Module):
     """Residual connection around a sublayer: x + dropout(f(x)), with the norm before f or after the sum."""
 
-    def __init__(self, dim: int, *, dropout: float, normalize_before: bool) -> None:
+    def __init__(self, dim: int, config: TransformerConfig, *, normalize_before: bool) -> None:
         super().__init__()
-        self.norm = nn.LayerNorm(dim)
-        self.dropout = Dropout(dropout)
+        self.norm = nn.LayerNorm(dim, eps=config.layer_norm_eps)
+        self.dropout = Dropout(config.dropout)
         self.normalize_before = normalize_before
 
     def before(self, x: Tensor) -> Tensor:
@@ -147,14 +177,14 @@ class EncoderLayer(nn.Module):
         super().__init__()
         dim, before = config.encoder_embed_dim, config.encoder_normalize_before
         self.self_attn = SelfAttention(dim, config.encoder_attention_heads, dropout=config.attention_dropout)
-        self.self_attn_residual = Residual(dim, dropout=config.dropout, normalize_before=before)
+        self.self_attn_residual = Residual(dim, config, normalize_before=before)
         self.ffn = FeedForward(
             dim,
             config.encoder_ffn_embed_dim,
             activation_fn=config.activation_fn,
             activation_dropout=config.activation_dropout,
         )
-        self.ffn_residual = Residual(dim, dropout=config.dropout, normalize_before=before)
+        self.ffn_residual = Residual(dim, config, normalize_before=before)
 
     def forward(self, x_BSD: Tensor, keep_B11S: Visible, trace: Trace | None = None, number: int = 0) -> Tensor:
         before = self.self_attn_residual.before(x_BSD)
@@ -167,10 +197,13 @@ class EncoderLayer(nn.Module):
 
 
 class DecoderLayer(nn.Module):
-    """Self-attention, attention over the source, feed-forward layers.
+    """Self-attention or an SSRU, attention over the source, feed-forward layers.
 
     Args:
         causal: whether a position attends only to itself and earlier positions; otherwise to its whole sentence.
+
+    Raises:
+        ValueError: if an SSRU, which reads positions in their order, is not to be causal.
     """
 
     def __init__(self, config: TransformerConfig, *, causal: bool = True) -> None:
@@ -178,17 +211,24 @@ class DecoderLayer(nn.Module):
         self.causal = causal
         dim, heads = config.decoder_embed_dim, config.decoder_attention_heads
         before = config.decoder_normalize_before
-        self.self_attn = SelfAttention(dim, heads, dropout=config.attention_dropout)
-        self.self_attn_residual = Residual(dim, dropout=config.dropout, normalize_before=before)
+        self.self_attn: SelfAttention | None = None
+        self.ssru: SSRU | None = None
+        if config.decoder == "self_attention":
+            self.self_attn = SelfAttention(dim, heads, dropout=config.attention_dropout)
+        elif causal:
+            self.ssru = SSRU(dim)
+        else:
+            raise ValueError("an SSRU is causal")
+        self.self_attn_residual = Residual(dim, config, normalize_before=before)  # of the SSRU if there is one
         self.cross_attn = CrossAttention(dim, config.encoder_embed_dim, heads, dropout=config.attention_dropout)
-        self.cross_attn_residual = Residual(dim, dropout=config.dropout, normalize_before=before)
+        self.cross_attn_residual = Residual(dim, config, normalize_before=before)
         self.ffn = FeedForward(
             dim,
             config.decoder_ffn_embed_dim,
             activation_fn=config.activation_fn,
             activation_dropout=config.activation_dropout,
         )
-        self.ffn_residual = Residual(dim, dropout=config.dropout, normalize_before=before)
+        self.ffn_residual = Residual(dim, config, normalize_before=before)
 
     def forward(
         self,
@@ -200,29 +240,52 @@ class DecoderLayer(nn.Module):
         number: int = 0,
     ) -> Tensor:
         # with padding on the right, the causal mask hides it from every real position: then `keep_B11T` is None
+        queries = keep_B11T if isinstance(keep_B11T, Packing) else None
         before = self.self_attn_residual.before(x_BTD)
-        update = self.self_attn(before, keep_B11T=keep_B11T, causal=self.causal)
+        if self.ssru is not None:
+            update = self.ssru(before, queries)
+        else:
+            assert self.self_attn is not None
+            update = self.self_attn(before, keep_B11T=keep_B11T, causal=self.causal)
         x_BTD = self.self_attn_residual.after(x_BTD, update)
         between = self.cross_attn_residual.before(x_BTD)
         if trace is not None:
             assert not isinstance(keep_B11T, Packing)
             assert not isinstance(keep_B11S, Packing)
-            trace.keep_map(
-                "decoder_self",
-                number,
-                lambda: self.self_attn.weights(before, keep_B11T=keep_B11T, causal=self.causal),
-            )
+            trace.keep_map("decoder_self", number, lambda: self._self_attention_map(before, keep_B11T))
             trace.keep_map("cross", number, lambda: self.cross_attn.weights(between, states_BSD, keep_B11S))
-        queries = keep_B11T if isinstance(keep_B11T, Packing) else None
         update = self.cross_attn(between, states_BSD, keep_B11S, queries)
         x_BTD = self.cross_attn_residual.after(x_BTD, update)
         return self.ffn_residual.after(x_BTD, self.ffn(self.ffn_residual.before(x_BTD)))
 
-    def step(self, x_ND: Tensor, self_2NHTC: Tensor, cross_2BHSC: Tensor, keep_B11S: Tensor, position: int) -> Tensor:
-        """Process one position, with the keys and values of earlier positions in the cache: [N, D]."""
-        update = self.self_attn.step(self.self_attn_residual.before(x_ND), self_2NHTC, position)
+    def _self_attention_map(self, x_BTD: Tensor, keep_B11T: Tensor | None) -> Tensor:
+        if self.self_attn is None:
+            raise ValueError("a decoder layer with an SSRU has no map of self-attention")
+        return self.self_attn.weights(x_BTD, keep_B11T=keep_B11T, causal=self.causal)
+
+    def step(
+        self,
+        x_ND: Tensor,
+        past: Tensor,
+        cross_2BHSC: Tensor,
+        keep_B11S: Tensor,
+        position: int,
+        uneven: UnevenRows | None = None,
+    ) -> Tensor:
+        """Process one position: [N, D].
+
+        Args:
+            past: what the layer keeps of earlier positions, updated in place: keys and values [2, N, H, T, C], or the
+                state of an SSRU [N, D].
+        """
+        before = self.self_attn_residual.before(x_ND)
+        if self.ssru is not None:
+            update = self.ssru.step(before, past)
+        else:
+            assert self.self_attn is not None
+            update = self.self_attn.step(before, past, position)
         x_ND = self.self_attn_residual.after(x_ND, update)
-        update = self.cross_attn.step(self.cross_attn_residual.before(x_ND), cross_2BHSC, keep_B11S)
+        update = self.cross_attn.step(self.cross_attn_residual.before(x_ND), cross_2BHSC, keep_B11S, uneven)
         x_ND = self.cross_attn_residual.after(x_ND, update)
         return self.ffn_residual.after(x_ND, self.ffn(self.ffn_residual.before(x_ND)))
 
@@ -231,25 +294,48 @@ class Embedder(nn.Module):
     """Token embeddings times sqrt(D), or times 1 with `no_scale_embedding`, plus positions; then norm and dropout.
 
     The norm is optional (`layernorm_embedding`).
+
+    Args:
+        positions: largest number of positions.
+        learned: whether positions are learned embeddings instead of sinusoids.
+        starts_from_zero: whether the embedding of the first token of each sentence is a zero vector.
     """
 
-    def __init__(self, tokens: nn.Embedding, config: TransformerConfig, *, positions: int, learned: bool) -> None:
+    def __init__(
+        self,
+        tokens: nn.Embedding,
+        config: TransformerConfig,
+        *,
+        positions: int,
+        learned: bool,
+        starts_from_zero: bool = False,
+    ) -> None:
         super().__init__()
         dim, pad = tokens.embedding_dim, tokens.padding_idx
         if pad is None:
             raise ValueError("positions count from the padding id: the embedding has none")
         self.tokens = tokens
-        self.positions = (LearnedPositions if learned else SinusoidalPositions)(positions, dim, pad=pad)
-        self.norm = nn.LayerNorm(dim) if config.layernorm_embedding else None
+        self.positions: LearnedPositions | SinusoidalPositions
+        if learned:
+            self.positions = LearnedPositions(positions, dim, pad=pad)
+        else:
+            self.positions = SinusoidalPositions(positions, dim, first=0 if config.layout == "marian" else pad + 1)
+        self.norm = nn.LayerNorm(dim, eps=config.layer_norm_eps) if config.layernorm_embedding else None
         self.dropout = Dropout(config.dropout)
         self.scale = 1.0 if config.no_scale_embedding else math.sqrt(dim)
+        self.starts_from_zero = starts_from_zero
 
     def forward(self, tokens_BT: Tensor, *, start: int = 0, packing: Packing | None = None) -> Tensor:
         """Return the embeddings of tokens [B, T] at positions start, start + 1, ...: [B, T, D].
 
         In a packed row each token has the position in its own sentence.
         """
-        return self.place(self.look_up(tokens_BT), start=start, packing=packing)
+        x_BTD = self.look_up(tokens_BT)
+        if self.starts_from_zero and packing is not None:
+            x_BTD = x_BTD.masked_fill(packing.position_N.eq(0)[:, None], 0.0)
+        elif self.starts_from_zero and start == 0:
+            x_BTD = F.pad(x_BTD[:, 1:], (0, 0, 1, 0))
+        return self.place(x_BTD, start=start, packing=packing)
 
     def look_up(self, tokens_BT: Tensor) -> Tensor:
         """Return the embeddings without positions: [B, T, D]."""
@@ -271,6 +357,14 @@ def _token_embedding(vocab_size: int, dim: int, *, pad: int) -> nn.Embedding:
     nn.init.normal_(embedding.weight, mean=0.0, std=dim**-0.5)
     nn.init.zeros_(embedding.weight[pad])
     return embedding
+
+
+def _decoder_layers(config: TransformerConfig, *, causal: bool) -> list[DecoderLayer]:
+    """Return the decoder layers; if they are tied, the same one each time."""
+    count = config.decoder_layers
+    if config.tied_decoder_layers and count:
+        return [DecoderLayer(config, causal=causal)] * count
+    return [DecoderLayer(config, causal=causal) for _ in range(count)]
 
 
 class Transformer(nn.Module):
@@ -324,12 +418,16 @@ class Transformer(nn.Module):
             config,
             positions=(decoder_positions or config.max_target_positions) + (config.target_token is not None),
             learned=config.decoder_learned_pos,
+            starts_from_zero=config.layout == "marian",
         )
         self.encoder_layers = nn.ModuleList(EncoderLayer(config) for _ in range(config.encoder_layers))
-        self.decoder_layers = nn.ModuleList(DecoderLayer(config, causal=causal) for _ in range(config.decoder_layers))
-        self.encoder_norm = nn.LayerNorm(config.encoder_embed_dim) if config.encoder_normalize_before else None
-        self.decoder_norm = nn.LayerNorm(config.decoder_embed_dim) if config.decoder_normalize_before else None
-        self.output_proj = nn.Linear(config.decoder_embed_dim, tgt_vocab_size, bias=False)
+        self.decoder_layers = nn.ModuleList(_decoder_layers(config, causal=causal))
+        eps = config.layer_norm_eps
+        self.encoder_norm = nn.LayerNorm(config.encoder_embed_dim, eps) if config.encoder_normalize_before else None
+        self.decoder_norm = nn.LayerNorm(config.decoder_embed_dim, eps) if config.decoder_normalize_before else None
+        self.output_proj = nn.Linear(config.decoder_embed_dim, tgt_vocab_size, bias=config.layout == "marian")
+        if config.layout == "marian":
+            nn.init.zeros_(self.output_proj.bias)
         if config.share_all_embeddings or config.share_decoder_input_output_embed:
             self.output_proj.weight = tgt_tokens.weight
         else:
@@ -337,8 +435,26 @@ class Transformer(nn.Module):
 
     @property
     def output_weight_VD(self) -> Tensor:
-        """Output projection, which maps decoder features to logits; a loss may apply it in chunks."""
-        return self.output_proj.weight
+        """Output projection, which maps the features of `decode` to logits; a loss may apply it in chunks.
+
+        If the projection has a bias, this is a copy with further columns: the bias and zeros.
+        """
+        if self.output_proj.bias is None:
+            return self.output_proj.weight
+        bias_V8 = F.pad(self.output_proj.bias[:, None], (0, _BIAS_COLUMNS - 1))
+        return torch.cat([self.output_proj.weight, bias_V8], dim=1)
+
+    def _with_ones(self, x_BTD: Tensor) -> Tensor:
+        """Return features for `output_weight_VD`, which have further columns if the output projection has a bias."""
+        if self.output_proj.bias is None:
+            return x_BTD
+        column_8 = x_BTD.new_zeros(_BIAS_COLUMNS)
+        column_8[:1] = 1.0
+        return torch.cat([x_BTD, column_8.expand(*x_BTD.shape[:-1], -1)], dim=-1)
+
+    def distinct_layers(self) -> list[nn.Module]:
+        """Return the layers of encoder and decoder; tied decoder layers are one."""
+        return list(dict.fromkeys([*self.encoder_layers, *self.decoder_layers]))
 
     def _decoder_layers(self) -> list[DecoderLayer]:
         return [layer for layer in self.decoder_layers if isinstance(layer, DecoderLayer)]
@@ -351,7 +467,9 @@ class Transformer(nn.Module):
         self.masks, self.compiled_packed = "always", packed
         if packed:
             leave_padded_uncompiled()
-        layers = [*self.encoder_layers, *self.decoder_layers]
+        if self.config.decoder == "ssru":
+            leave_scan_uncompiled()
+        layers = self.distinct_layers()
         torch._dynamo.config.recompile_limit = _MAX_PROGRAMS + _MAX_PROGRAMS_A_LAYER * len(layers)
         for layer in layers:
             layer.compile(dynamic=not packed)
@@ -414,12 +532,24 @@ class Transformer(nn.Module):
     ) -> Tensor:
         """Return teacher-forced decoder features, before the output projection: [B, T, D].
 
+        `output_weight_VD` maps them to logits. They have further columns if the output projection has a bias.
+
         Args:
             prev_tokens_BT: int64, decoder input; [1, N] if sentences are packed.
             encoder_output: output for the sources; it is packed if the targets are.
             trace: hidden states and attention maps to record; not for packed sentences.
             packing: limits of packed targets.
         """
+        return self._with_ones(self._states(prev_tokens_BT, encoder_output, trace, packing))
+
+    def _states(
+        self,
+        prev_tokens_BT: Tensor,
+        encoder_output: EncoderOutput,
+        trace: Trace | None = None,
+        packing: Packing | None = None,
+    ) -> Tensor:
+        """Return the output of the decoder, [B, T, D]. See `decode`."""
         if packing is not None:
             return self._decode_packed(prev_tokens_BT, encoder_output, packing)
         if self.config.target_token is None:
@@ -461,7 +591,7 @@ class Transformer(nn.Module):
 
     def forward(self, src_tokens_BS: Tensor, prev_tokens_BT: Tensor) -> Tensor:
         """Return teacher-forced logits: [B, T, V]."""
-        return self.output_proj(self.decode(prev_tokens_BT, self.encode(src_tokens_BS)))
+        return self.output_proj(self._states(prev_tokens_BT, self.encode(src_tokens_BS)))
 
     def start_cache(self, encoder_output: EncoderOutput, *, beam: int, max_len: int) -> DecoderCache:
         """Return a cache for `beam` rows per sentence and up to `max_len` positions."""
@@ -469,11 +599,14 @@ class Transformer(nn.Module):
         heads, rows = self.config.decoder_attention_heads, states_BSD.size(0) * beam
         max_len += self.config.target_token is not None
         shape = (2, rows, heads, max_len, self.config.decoder_embed_dim // heads)
-        cross_2BHSC = [layer.cross_attn.keys_values(states_BSD) for layer in self._decoder_layers()]
+        layers = self._decoder_layers()
+        cross_2BHSC = [layer.cross_attn.keys_values(states_BSD) for layer in layers]
+        attends = self.config.decoder == "self_attention"
         cache = DecoderCache(
             length=0,
             beam=beam,
-            self_2NHTC=[keys_values.new_empty(shape) for keys_values in cross_2BHSC],  # bf16 under autocast
+            self_2NHTC=[each.new_empty(shape) for each in cross_2BHSC if attends],  # bf16 under autocast
+            states_ND=[layer.ssru.first_state(rows, states_BSD) for layer in layers if layer.ssru is not None],
             cross_2BHSC=cross_2BHSC,
             keep_B11S=encoder_output.keep_BS[:, None, None, :],
         )
@@ -493,9 +626,9 @@ class Transformer(nn.Module):
     def _step(self, last_tokens_N: Tensor, cache: DecoderCache) -> Tensor:
         """Return the features of the next token, [N, D], and advance the cache by one position."""
         x_ND = self.tgt_embed(last_tokens_N[:, None], start=cache.length)[:, 0]
-        layers = zip(self._decoder_layers(), cache.self_2NHTC, cache.cross_2BHSC, strict=True)
-        for layer, self_2NHTC, cross_2BHSC in layers:
-            x_ND = layer.step(x_ND, self_2NHTC, cross_2BHSC, cache.keep_B11S, cache.length)
+        layers = zip(self._decoder_layers(), cache.self_2NHTC or cache.states_ND, cache.cross_2BHSC, strict=True)
+        for layer, past, cross_2BHSC in layers:
+            x_ND = layer.step(x_ND, past, cross_2BHSC, cache.keep_B11S, cache.length, cache.uneven)
         cache.length += 1
         return x_ND if self.decoder_norm is None else self.decoder_norm(x_ND)
 

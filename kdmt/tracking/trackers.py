@@ -93,7 +93,7 @@ class WeightsAndBiases:
         self._run = wandb.init(
             project=run.project,
             name=run.name,
-            id=_identifier(run, "wandb", wandb.util.generate_id),
+            id=_identifier(run, "wandb", _random_name),
             resume="allow",
             config=dict(run.settings),
             dir=None if "WANDB_DIR" in os.environ else str(run.shared),
@@ -161,7 +161,7 @@ class Trackio:
 
         self._run = trackio.init(
             project=run.project,
-            name=_identifier(run, "trackio", lambda: f"{run.name} {os.urandom(4).hex()}"),
+            name=_identifier(run, "trackio", lambda: f"{run.name} {_random_name()}"),
             resume="allow",
             config=dict(run.settings),
             embed=False,
@@ -219,6 +219,10 @@ def _identifier(run: TrackedRun, tracker: str, make: Callable[[], Any]) -> str:
         known[tracker] = str(make())
         write_json(path, known)
     return str(known[tracker])
+
+
+def _random_name() -> str:
+    return os.urandom(4).hex()
 
 
 def _allowed(name: str) -> str:

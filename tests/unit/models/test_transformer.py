@@ -12,6 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from kdmt.choices import DecoderKind
 from kdmt.models.architecture import TransformerConfig
 from kdmt.models.transformer import FeedForward, Transformer
 from kdmt.types import EOS, PAD
@@ -36,6 +37,26 @@ CONFIGS = {
     "narrow shallow decoder": replace(BASE, decoder_embed_dim=8, decoder_layers=1),
     "shared, gelu, layernorm_embedding": replace(
         BASE, share_all_embeddings=True, activation_fn="gelu", layernorm_embedding=True
+    ),
+    "SSRU": replace(BASE, decoder="ssru"),
+    "SSRU, pre-norm, tied layers, Marian's layout": replace(
+        BASE,
+        decoder="ssru",
+        tied_decoder_layers=True,
+        layout="marian",
+        encoder_attention_heads=4,
+        encoder_normalize_before=True,
+        decoder_normalize_before=True,
+    ),
+    "tied layers": replace(BASE, tied_decoder_layers=True),
+    "Marian's layout": replace(BASE, layout="marian", encoder_attention_heads=4, activation_fn="swish"),
+    "Marian's layout, pre-norm, shared": replace(
+        BASE,
+        layout="marian",
+        encoder_attention_heads=4,
+        share_all_embeddings=True,
+        encoder_normalize_before=True,
+        decoder_normalize_before=True,
     ),
 }
 
@@ -72,9 +93,10 @@ def test_incremental_decoding_equals_teacher_forcing(config: TransformerConfig) 
     torch.testing.assert_close(found_BTV[PREV.ne(PAD)], expected_BTV[PREV.ne(PAD)], rtol=0, atol=1e-12)
 
 
+@pytest.mark.parametrize("decoder", ["self_attention", "ssru"])
 @torch.no_grad()
-def test_cache_after_reordering_and_selecting_sentences() -> None:
-    model = make_model(BASE)
+def test_cache_after_reordering_and_selecting_sentences(decoder: DecoderKind) -> None:
+    model = make_model(replace(BASE, decoder=decoder))
     beam, prefixes_NT = 3, torch.randint(3, VOCAB, (12, 3), generator=torch.Generator().manual_seed(2))
     cache = model.start_cache(model.encode(SRC), beam=beam, max_len=5)
     for position in range(2):
@@ -163,13 +185,25 @@ def test_embeddings_are_shared_as_configured(settings: dict[str, bool], shared: 
     assert len(list(model.parameters())) == len(list(make_model(BASE).parameters())) - len(shared)
 
 
+def test_tied_decoder_layers_have_the_same_parameters() -> None:
+    tied, untied = (make_model(replace(BASE, tied_decoder_layers=is_tied)) for is_tied in (True, False))
+    one_layer = make_model(replace(BASE, decoder_layers=1))
+    names = [name for name, _ in one_layer.named_parameters()]
+    assert [name for name, _ in tied.named_parameters()] == names
+    assert len(tied.decoder_layers) == len(untied.decoder_layers) == 2
+    assert not torch.equal(tied(SRC, PREV), one_layer(SRC, PREV))  # it is applied twice
+
+
 def test_sharing_requires_equal_vocabularies() -> None:
     with pytest.raises(ValueError, match="joined vocabulary"):
         Transformer(replace(BASE, share_all_embeddings=True), src_vocab_size=10, tgt_vocab_size=11, pad=PAD)
 
 
-def test_logits_are_features_times_output_weight() -> None:
-    model = make_model(CONFIGS["narrow shallow decoder"])
+@every_config
+def test_logits_are_features_times_output_weight(config: TransformerConfig) -> None:
+    model = make_model(config)
+    if config.layout == "marian":
+        torch.nn.init.normal_(model.output_proj.bias)  # it is 0 at first
     features_BTD = model.decode(PREV, model.encode(SRC))
     torch.testing.assert_close(features_BTD @ model.output_weight_VD.t(), model(SRC, PREV))
 
@@ -225,3 +259,19 @@ def test_feed_forward_keeps_no_more_than_inputs_and_activation() -> None:
             names.add(node.name())
             nodes += [previous for previous, _ in node.next_functions]
     assert "CopySlices" not in names
+
+
+def test_the_cache_takes_any_number_of_rows_of_each_sentence() -> None:
+    """Rows that were repeated, moved and removed continue like rows that were decoded from the start."""
+    model = make_model(BASE)
+    sources = torch.tensor([[5, 6, 7, EOS], [8, EOS, PAD, PAD], [9, 10, EOS, PAD]])
+    with torch.inference_mode():
+        cache = model.start_cache(model.encode(sources), beam=1, max_len=2)
+        model.decode_step(torch.tensor([EOS, EOS, EOS]), cache)
+        cache.take_rows(torch.tensor([0, 0, 2]), torch.tensor([0, 0, 2]))
+        model.decode_step(torch.tensor([5, 6, 7]), cache)
+        cache.take_rows(torch.tensor([1, 2, 2, 2]), torch.tensor([0, 1, 1, 1]))
+        found = model.decode_step(torch.tensor([8, 9, 10, 11]), cache)
+        prefixes = torch.tensor([[EOS, 6, 8], [EOS, 7, 9], [EOS, 7, 10], [EOS, 7, 11]])
+        expected = model(sources[[0, 2, 2, 2]], prefixes)[:, -1]
+    torch.testing.assert_close(found, expected)
