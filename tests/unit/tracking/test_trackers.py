@@ -125,7 +125,8 @@ def test_trackio_continues_its_run_by_name(fake: mock.MagicMock, tmp_path: Path)
     fake.trackio.init.return_value.log.assert_called_with({"valid/nll": 1.5}, step=3)
 
 
-def test_a_training_that_is_made_again_is_a_new_run(fake: mock.MagicMock, tmp_path: Path) -> None:
+@pytest.mark.usefixtures("fake")
+def test_a_training_that_is_made_again_is_a_new_run(tmp_path: Path) -> None:
     track("wandb", run_in(tmp_path))
     (tmp_path / "teacher").rename(tmp_path / "teacher.previous")
     track("wandb", run_in(tmp_path))
