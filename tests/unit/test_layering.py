@@ -21,7 +21,7 @@ PACKAGE = Path(kdmt.__file__).parent
 ORDER = (
     *("__main__", "cli", "", "api", "commands", "stages", "flow", "distill", "workers", "train", "objectives"),
     *("decode.engines", "decode.search", "decode", "score", "interop", "models", "corpus", "losses"),
-    *("config", "families", "training_sets", "recognition", "outputs", "streams", "runtime"),
+    *("config", "families", "training_sets", "recognition", "outputs", "streams", "runtime", "tracking"),
     *("ranks", "rank_channel", "cuda_options", "spawn", "checksum"),
     *("html_page", "files", "types", "choices", "languages", "terminal", "log", "errors", "toy"),
 )
