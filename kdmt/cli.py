@@ -598,6 +598,44 @@ def import_checkpoint(
     )
 
 
+@app.command()
+def import_marian(
+    model: Annotated[Path, typer.Argument(metavar="MODEL.npz", help="Model of Marian, or of Bergamot (.bin).")],
+    out: Annotated[Path, typer.Argument(help="New checkpoint folder.")],
+    source_lang: Annotated[str | None, typer.Option(help="Source language (default: as exported by kdmt).")] = None,
+    target_lang: Annotated[str | None, typer.Option(help="Target language (default: as exported by kdmt).")] = None,
+    vocab: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="Vocabulary, .spm or .yml; twice if source and target differ (default: those that the model's "
+            "decoder.yml names)."
+        ),
+    ] = None,
+    sentencepiece: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="SentencePiece model before a .yml vocabulary; twice if source and target differ (default: source.spm "
+            "and target.spm in the folder of the model)."
+        ),
+    ] = None,
+    normalize: Annotated[
+        bool, typer.Option("--normalize", help="Whether the punctuation was normalised by Moses (default: no).")
+    ] = False,
+) -> None:
+    """Convert a model of Marian, such as those of OPUS-MT and Firefox, to a checkpoint folder."""
+    from kdmt.commands import import_marian as command
+
+    command.import_marian(
+        model,
+        out,
+        source_lang=source_lang,
+        target_lang=target_lang,
+        vocab=vocab or (),
+        sentencepiece=sentencepiece or (),
+        normalize=normalize,
+    )
+
+
 def _exporter(name: str) -> str:
     if name not in EXPORTERS:
         raise typer.BadParameter(f"{name!r} is not one of {', '.join(map(repr, EXPORTERS))}.")

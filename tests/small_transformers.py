@@ -107,11 +107,11 @@ def make_model(
                 module.bias.normal_(std=0.1)
             if isinstance(module, torch.nn.Linear) and module.bias is not None:
                 module.bias.normal_(std=0.1)
-        _fix_logits(model, pad_logit, eos_logit)
+        fix_logits(model, pad_logit, eos_logit)
     return model.to(dtype)
 
 
-def _fix_logits(model: Transformer, pad_logit: float, eos_logit: float) -> None:
+def fix_logits(model: Transformer, pad_logit: float, eos_logit: float) -> None:
     """Set the logits of <pad> and </s>.
 
     The last norm gives the features a sum of `dim`, so that a constant row of the output matrix is a constant logit.

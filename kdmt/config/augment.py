@@ -158,8 +158,8 @@ def recipe_notes(augment: TextNoise, unusable: Mapping[ModifierName, str]) -> li
     """
     if not is_recipe(augment, unusable):
         return []
-    names_left_out = [name for name in _from_recipe(type(augment), "default") if name in unusable]
-    return [f"'augment: default' is used without '{name}', which {unusable[name]}" for name in names_left_out]
+    left_out = [name for name in _from_recipe(type(augment), "default") if name in unusable]
+    return [f"'augment: default' is used without '{name}', which {unusable[name]}" for name in left_out]
 
 
 def has_recipe(settings: Any) -> bool:
@@ -183,17 +183,17 @@ def with_usable_recipes(pipeline: Any, unusable: Iterable[str]) -> Any:
     left_out = frozenset(unusable)
     if not left_out or not isinstance(pipeline, Mapping):
         return pipeline
-    changed_ones = {
+    adapted = {
         key: _with_usable_recipe(pipeline[key], section, left_out)
         for key, section in (("teacher", Augment), ("distill", DistillAugment))
         if key in pipeline
     }
     students = pipeline.get("students")
     if isinstance(students, Mapping):
-        changed_ones["students"] = {
+        adapted["students"] = {
             name: _with_usable_recipe(student, Augment, left_out) for name, student in students.items()
         }
-    return {**pipeline, **changed_ones}
+    return {**pipeline, **adapted}
 
 
 def _with_usable_recipe(settings: Any, section: type[TextNoise], left_out: frozenset[str]) -> Any:

@@ -454,6 +454,14 @@ class Distill(Section):
         return self
 
     @model_validator(mode="after")
+    def _draws_with_an_engine(self) -> Distill:
+        if self.pool is None or self.pool.engine == "auto":
+            return self
+        if self.engine == "torch" or not all(isinstance(teacher, str) for teacher in self.teachers):
+            raise ValueError("'pool.engine' is for checkpoints of kdmt that CTranslate2 translates with")
+        return self
+
+    @model_validator(mode="after")
     def _diverse_in_torch(self) -> Distill:
         if self.pool is not None and self.pool.diverse is not None and self.engine != "torch":
             raise ValueError("'pool.diverse': CTranslate2 has no diverse beam search: set 'engine: torch'")

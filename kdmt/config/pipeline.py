@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
-from kdmt.choices import BestMetric, FeatureName, MbrUtility, ModifierName, ScoreMetric, names
+from kdmt.choices import BestMetric, FeatureName, MbrUtility, ModifierName, ScoreMetric, TrackerName, names
 from kdmt.config.augment import TextNoise, check_text, has_recipe, unusable_modifiers, with_usable_recipes
 from kdmt.config.back_translation import BackTranslation
 from kdmt.config.distill import Distill, ScorerScores
@@ -17,12 +17,13 @@ from kdmt.config.messages import describe_problems
 from kdmt.config.prepare import Clean, Prepare
 from kdmt.config.score import Score
 from kdmt.config.scorers import Scorer
-from kdmt.config.section import LanguageCode, Section, changed, later
+from kdmt.config.section import LanguageCode, Section, changed, execution, later
 from kdmt.config.student import Student, setting_path
 from kdmt.config.training import Teacher
 from kdmt.languages import Direction, moses_language, parse_language, same_language, script_of, writes_spaces
 from kdmt.training_sets import TRAINING_SETS
 
+_OF_TOKENS = {"score", "log_prob", "length"}  # features that need log-probabilities of tokens and their number
 _FIGURES = ("nll", "update", "epoch", "best_update", "kind")  # in the records of validations
 # settings that name an external scorer or something that kdmt computes
 _COMPUTED = {
@@ -57,6 +58,18 @@ class Pipeline(Section):
     scorers: dict[Annotated[str, Field(pattern=r"^[A-Za-z][\w.-]*$")], Scorer] = Field(
         default_factory=dict, description="External scorers by name: metrics and quality estimation models"
     )
+    tracking: list[TrackerName] = execution(
+        [],
+        description="Experiment trackers that receive the metrics of all stages, each of which needs the extra of its "
+        "name",
+    )
+
+    @field_validator("tracking")
+    @classmethod
+    def _distinct_trackers(cls, names: list[TrackerName]) -> list[TrackerName]:
+        if len(set(names)) != len(names):
+            raise ValueError("holds a name twice")
+        return names
 
     @model_validator(mode="before")
     @classmethod
@@ -282,18 +295,17 @@ class Pipeline(Section):
     @model_validator(mode="after")
     def _has_probabilities(self) -> Pipeline:
         teacher = self.distill.of_text
-        if teacher is None:
+        if teacher is None or isinstance(teacher, LocalTranslator):
             return self
         problem = "the teacher in 'distill.teachers' gives no log-probabilities of tokens with their number"
         if self.distill.mbr.weights == "probability":
             raise ValueError(f"'distill.mbr.weights: probability': {problem}")
         if self.distill.diverse.quality == "probability":
             raise ValueError(f"'distill.diverse.quality: probability': {problem}")
-        unknown = {"log_prob", "length"} if isinstance(teacher, LocalTranslator) else {"score", "log_prob", "length"}
         for path, student in self.trainings():
             if "nbest" in student.data_names:
                 raise ValueError(f"'{path}.data: nbest' is weighted by probability: {problem}")
-            if "reranked" in student.data_names and (found := unknown.intersection(self.distill.rerank.features)):
+            if "reranked" in student.data_names and (found := _OF_TOKENS.intersection(self.distill.rerank.features)):
                 raise ValueError(f"'distill.rerank.features': {problem}: leave out {', '.join(sorted(found))}")
         return self
 

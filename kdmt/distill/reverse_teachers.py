@@ -19,7 +19,7 @@ from kdmt.checksum import known_sha256
 from kdmt.config import Distill, ForeignTeacher, LocalTranslator, Sample
 from kdmt.corpus.codec import TextCodec
 from kdmt.corpus.text import TextProcessor
-from kdmt.distill.candidates import FindFailures, ToWords, find_failures_of_tokens
+from kdmt.distill.candidates import CountTokens, FindFailures, ToWords, count_ids, find_failures_of_tokens
 from kdmt.distill.chosen_teacher import ENGINE_FOLDER, SEARCH_SETTINGS, ChosenTeacher, plan_settings
 from kdmt.distill.decoding import BlockTask, Teacher
 from kdmt.distill.inputs import Inputs
@@ -135,6 +135,9 @@ class ReverseCheckpoint:
 
     def find_failures(self) -> FindFailures:
         return find_failures_of_tokens
+
+    def count_tokens(self) -> CountTokens:
+        return count_ids
 
     def facts(self, folder: Path, tasks: Sequence[BlockTask]) -> dict[str, object]:
         del folder, tasks

@@ -24,8 +24,14 @@ if TYPE_CHECKING:
 class ExportOptions:
     """Options of an export. A quantization that the exporter does not support is refused.
 
-    An exporter that writes no search settings ignores `beam` and `lenpen`, and one that needs no text ignores `data`, a
-    data-bin.
+    An exporter that writes no search settings ignores `beam` and `lenpen`, one that needs no text ignores `data`, one
+    that writes no model card ignores `licence`.
+
+    Attributes:
+        quantization: number type of the weights.
+        beam, lenpen: search settings.
+        data: data-bin; None for that of the checkpoint's pipeline.
+        licence: licence of the model in its card, as an identifier of the Hugging Face hub.
     """
 
     quantization: Quantization = "float32"
@@ -105,16 +111,20 @@ def _export_fairseq(checkpoint: Path, out: Path, _: ExportOptions) -> None:
 
 def _export_marian(checkpoint: Path, out: Path, options: ExportOptions) -> None:
     from kdmt.interop.marian import export
+    from kdmt.interop.model_card import model_card
 
     _check_direction(checkpoint)
-    export.export_marian(checkpoint, out, decode=_search(options), data=options.data)
+    card = model_card(resolve_checkpoint(checkpoint), export.MARIAN_CARD, licence=options.licence)
+    export.export_marian(checkpoint, out, decode=_search(options), data=options.data, card=card)
 
 
 def _export_bergamot(checkpoint: Path, out: Path, options: ExportOptions) -> None:
     from kdmt.interop.marian import export
+    from kdmt.interop.model_card import model_card
 
     _check_direction(checkpoint)
-    export.export_bergamot(checkpoint, out, decode=_search(options), data=options.data)
+    card = model_card(resolve_checkpoint(checkpoint), export.BERGAMOT_CARD, licence=options.licence)
+    export.export_bergamot(checkpoint, out, decode=_search(options), data=options.data, card=card)
 
 
 def _export_huggingface(checkpoint: Path, out: Path, options: ExportOptions) -> None:

@@ -629,6 +629,13 @@ class ForeignCache:
         if self.past is not None:
             self.past.batch_select_indices(rows_N)
 
+    def take_rows(self, rows_N: Tensor, sentences_N: Tensor) -> None:
+        """Replace the rows by earlier ones, each as often as wanted."""
+        del sentences_N  # each row has the states of its sentence
+        self.states_NSD, self.mask_NS = self.states_NSD[rows_N], self.mask_NS[rows_N]
+        if self.past is not None:
+            self.past.reorder_cache(rows_N)
+
 
 def load_weights(folder: Path, kind: Kind) -> PreTrainedModel:
     """Load a model with its Transformers class, in float32 and in evaluation mode.

@@ -12,7 +12,10 @@
 Two classes of Transformers compute what kdmt's models compute:
 
 * MarianMTModel: norms after the sublayers. Its positions are sinusoids with other frequencies, but they are a part of
-  the weights, so that the rows of kdmt's positions can be stored instead.
+  the weights, so that the rows of kdmt's positions can be stored instead. With `layout: fairseq` the ids are those of
+  kdmt, and decoding starts with </s>. With `layout: marian` the ids are those of other Marian models: </s> 0, <unk> 1,
+  the pieces, and a last row <pad>, which kdmt's model does not have. It is a zero vector, with which decoding starts,
+  and its bias gives it the probability 0. The row of <pad> in kdmt becomes `<unused>`.
 * M2M100ForConditionalGeneration: norms before the sublayers and all embeddings shared. It computes its own positions,
   which are those of fairseq.
 
@@ -54,6 +57,8 @@ Kind = Literal["marian", "m2m_100"]  # `model_type` in config.json
 _CLASSES: dict[Kind, str] = {"marian": "MarianMTModel", "m2m_100": "M2M100ForConditionalGeneration"}
 _CHECKED_LENGTHS = (1, 4, 11, 20)  # in tokens, of the sentences that are compared after the export
 _TOLERANCE = 1e-3  # of log-probabilities in float32
+_NEVER = -1e4  # logit of a row without a token: its probability is 0 in float32 and float16
+_UNUSED = "<unused>"  # name of kdmt's <pad> in an export with a <pad> of its own
 
 CARD = ExportFormat(
     "Hugging Face Transformers",
@@ -98,14 +103,14 @@ def export_checkpoint(checkpoint: Path, folder: Path, *, decode: Decode | None =
     kind = _kind_of(model)
     _check_text(codec)
     tokenizer_models = tokenizer_files(source / "tokenizer")
-    order = _order(model)
+    ids = _number(model)
     with described_folder(folder, None, codec.companions(source), card=card) as aside:
         with naming(folder / WEIGHTS_FILE):
-            save_file(dict(_weights(model, kind, order)), aside / WEIGHTS_FILE, metadata={"format": "pt"})
-        write_json(aside / "config.json", _config(model, kind, order), indent=2)
-        write_json(aside / "generation_config.json", _generation_config(model, order, decode or Decode()), indent=2)
-        _write_tokenizer(aside, codec, tokenizer_models, order, model.config.max_source_positions)
-        _check(aside, folder, model, codec, order)
+            save_file(dict(_weights(model, kind, ids)), aside / WEIGHTS_FILE, metadata={"format": "pt"})
+        write_json(aside / "config.json", _config(model, kind, ids), indent=2)
+        write_json(aside / "generation_config.json", _generation_config(model, ids, decode or Decode()), indent=2)
+        _write_tokenizer(aside, codec, tokenizer_models, ids, model.config.max_source_positions)
+        _check(aside, folder, model, codec, ids)
 
 
 # ---------------------------------------------------------------------------------------------------- what is supported
@@ -124,8 +129,12 @@ def _kind_of(model: Transformer) -> Kind:
         raise UserError("the model is multilingual: the tokenizer of the export would put no language tokens in")
     if config.encoder_embed_dim != config.decoder_embed_dim:
         raise UserError("Transformers has no model with different widths of encoder and decoder")
+    if config.decoder != "self_attention":
+        raise UserError(f"Transformers has no model with 'model.decoder: {config.decoder}'")
     if config.layernorm_embedding:
         raise UserError("the export to Transformers supports no 'model.layernorm_embedding'")
+    if config.layout == "marian" and config.encoder_normalize_before:
+        raise UserError("Transformers has no model with 'layout: marian' and norms before the sublayers")
     norms = {config.encoder_normalize_before, config.decoder_normalize_before}
     if norms == {False}:
         return "marian"
@@ -164,24 +173,62 @@ def _check_text(codec: TextCodec) -> None:
 # ------------------------------------------------------------------------------------------------------------- weights
 
 
-def _order(model: Transformer) -> list[int]:
-    """Return kdmt's id of each id of the export: the same ids."""
-    return list(range(model.tgt_vocab_size))
+@dataclass(frozen=True)
+class _Ids:
+    """Ids of the tokens of an export.
+
+    Attributes:
+        source, target: kdmt's id of each id of the export; rows after them belong to no token of kdmt.
+        sizes: numbers of rows of the source and the target embeddings.
+        pad: id of <pad>.
+        start: id of the first decoder input.
+    """
+
+    source: list[int]
+    target: list[int]
+    sizes: tuple[int, int]
+    pad: int
+    start: int
+
+    @property
+    def eos(self) -> int:
+        return self.target.index(EOS)
+
+    @property
+    def forbidden(self) -> list[int]:
+        """Ids that are never generated."""
+        return sorted({self.pad, self.target.index(PAD)})
+
+    def find(self, side: Literal["source", "target"]) -> Tensor:
+        """Return the id in the export of each id of kdmt: int64 [V]. That of <pad> is the `pad` of the export."""
+        found = torch.argsort(torch.tensor(getattr(self, side)))
+        return found.index_fill(0, torch.tensor([PAD]), self.pad)
 
 
-def _weights(model: Transformer, kind: Kind, order: Sequence[int]) -> Iterator[tuple[str, Tensor]]:
+def _number(model: Transformer) -> _Ids:
+    sizes = model.src_vocab_size, model.tgt_vocab_size
+    if not model.tgt_embed.starts_from_zero:
+        source, target = (list(range(size)) for size in sizes)
+        return _Ids(source, target, sizes, pad=PAD, start=EOS)
+    source, target = ([EOS, UNK, *range(len(SPECIALS), size), BOS, PAD] for size in sizes)
+    pad = max(sizes)
+    return _Ids(source, target, (pad + 1, pad + 1), pad=pad, start=pad)
+
+
+def _weights(model: Transformer, kind: Kind, ids: _Ids) -> Iterator[tuple[str, Tensor]]:
     """Yield the names and values of the weights. Tied weights are written once."""
     config = model.config
-    source, target = model.src_embed.tokens.weight, model.tgt_embed.tokens.weight
+    source = _rows(model.src_embed.tokens.weight, ids.source, ids.sizes[0])
+    target = _rows(model.tgt_embed.tokens.weight, ids.target, ids.sizes[1])
     if config.share_all_embeddings:
-        yield "model.shared.weight", _copy(source[order])
+        yield "model.shared.weight", source
     else:
-        yield "model.encoder.embed_tokens.weight", _copy(source)
-        yield "model.decoder.embed_tokens.weight", _copy(target)
+        yield "model.encoder.embed_tokens.weight", source
+        yield "model.decoder.embed_tokens.weight", target
         if not config.share_decoder_input_output_embed:
-            yield "lm_head.weight", _copy(model.output_weight_VD)
+            yield "lm_head.weight", _rows(model.output_proj.weight, ids.target, ids.sizes[1])
     if kind == "marian":
-        yield "final_logits_bias", torch.zeros(1, model.tgt_vocab_size)
+        yield "final_logits_bias", _logits_bias(model, ids)
         size = _num_positions(model)
         for side, embedder, rows in (
             ("encoder", model.src_embed, config.max_source_positions),
@@ -194,6 +241,19 @@ def _weights(model: Transformer, kind: Kind, order: Sequence[int]) -> Iterator[t
     for side, norm in (("encoder", model.encoder_norm), ("decoder", model.decoder_norm)):
         if norm is not None:
             yield from _affine(f"model.{side}.layer_norm", norm)
+
+
+def _rows(weight_VD: Tensor, order: Sequence[int], size: int) -> Tensor:
+    """Return the rows `order` of a matrix, followed by zeros up to `size` rows."""
+    return _copy(nn.functional.pad(weight_VD[order], (0, 0, 0, size - len(order))))
+
+
+def _logits_bias(model: Transformer, ids: _Ids) -> Tensor:
+    """Return the bias of the output projection [1, V]; it gives rows without a token the probability 0."""
+    bias_V = model.output_proj.bias
+    if bias_V is None:
+        bias_V = torch.zeros(model.tgt_vocab_size)
+    return _copy(nn.functional.pad(bias_V[ids.target], (0, ids.sizes[1] - len(ids.target)), value=_NEVER)[None])
 
 
 def _layer(prefix: str, layer: EncoderLayer | DecoderLayer) -> Iterator[tuple[str, Tensor]]:
@@ -246,13 +306,13 @@ def _position_table(embedder: Embedder, rows: int, size: int) -> Tensor:
 # ------------------------------------------------------------------------------------------------------- configuration
 
 
-def _config(model: Transformer, kind: Kind, order: Sequence[int]) -> dict[str, Any]:
+def _config(model: Transformer, kind: Kind, ids: _Ids) -> dict[str, Any]:
     config = model.config
     shared = config.share_all_embeddings
     values = {
         "model_type": kind,
         "architectures": [_CLASSES[kind]],
-        "vocab_size": model.src_vocab_size,
+        "vocab_size": ids.sizes[0],
         "d_model": config.encoder_embed_dim,
         "encoder_layers": config.encoder_layers,
         "decoder_layers": config.decoder_layers,
@@ -273,35 +333,33 @@ def _config(model: Transformer, kind: Kind, order: Sequence[int]) -> dict[str, A
         "use_cache": True,
         "tie_word_embeddings": shared or config.share_decoder_input_output_embed,
         "torch_dtype": "float32",
-        "forced_eos_token_id": order.index(EOS),
-        **_special_ids(order),
+        "forced_eos_token_id": ids.eos,
+        **_special_ids(ids),
     }
     if kind == "marian":
-        values |= {"decoder_vocab_size": model.tgt_vocab_size, "share_encoder_decoder_embeddings": shared}
+        values |= {"decoder_vocab_size": ids.sizes[1], "share_encoder_decoder_embeddings": shared}
     return values
 
 
-def _special_ids(order: Sequence[int]) -> dict[str, int]:
-    """Return the ids of special tokens; decoding starts with </s>, as in fairseq."""
+def _special_ids(ids: _Ids) -> dict[str, int]:
     return {
-        "bos_token_id": order.index(BOS),
-        "pad_token_id": order.index(PAD),
-        "eos_token_id": order.index(EOS),
-        "decoder_start_token_id": order.index(EOS),
+        "bos_token_id": ids.target.index(BOS),
+        "pad_token_id": ids.pad,
+        "eos_token_id": ids.eos,
+        "decoder_start_token_id": ids.start,
     }
 
 
-def _generation_config(model: Transformer, order: Sequence[int], decode: Decode) -> dict[str, Any]:
+def _generation_config(model: Transformer, ids: _Ids, decode: Decode) -> dict[str, Any]:
     """Return search settings for the search of `kdmt translate`.
 
     Transformers has one maximum length for all sentences, the first decoder input counted, instead of max_len_a and
     max_len_b.
     """
-    eos, pad = order.index(EOS), order.index(PAD)
     values: dict[str, Any] = {
-        **_special_ids(order),
-        "forced_eos_token_id": eos,
-        "bad_words_ids": [[pad]],
+        **_special_ids(ids),
+        "forced_eos_token_id": ids.eos,
+        "bad_words_ids": [[token] for token in ids.forbidden],
         "num_beams": decode.beam,
         "max_length": model.config.max_target_positions + 1,
         "min_length": 2,  # one token before </s>
@@ -316,17 +374,17 @@ def _generation_config(model: Transformer, order: Sequence[int], decode: Decode)
 
 
 def _write_tokenizer(
-    folder: Path, codec: TextCodec, models: tuple[Path, Path], order: Sequence[int], max_source_positions: int
+    folder: Path, codec: TextCodec, models: tuple[Path, Path], ids: _Ids, max_source_positions: int
 ) -> None:
     """Write the files of MarianTokenizer, which looks up pieces of SentencePiece in a vocabulary."""
     for path, name in zip(models, ("source.spm", "target.spm"), strict=True):
         shutil.copy2(path, folder / name)
-    symbols = codec.src_dictionary.symbols, codec.tgt_dictionary.symbols
-    if is_separate := symbols[0] != symbols[1] or models[0] != models[1]:
-        _write_vocabulary(folder / "vocab.json", symbols[0])
-        _write_vocabulary(folder / "target_vocab.json", symbols[1])
-    else:
-        _write_vocabulary(folder / "vocab.json", [symbols[0][token] for token in order])
+    source = _vocabulary(codec.src_dictionary.symbols, ids.source, ids.pad)
+    target = _vocabulary(codec.tgt_dictionary.symbols, ids.target, ids.pad)
+    is_separate = source != target or models[0] != models[1]
+    write_json(folder / "vocab.json", source, indent=None)
+    if is_separate:
+        write_json(folder / "target_vocab.json", target, indent=None)
     source_lang, target_lang = codec.text.direction.sides
     specials = {"eos_token": SPECIALS[EOS], "unk_token": SPECIALS[UNK], "pad_token": SPECIALS[PAD]}
     write_json(folder / "special_tokens_map.json", specials, indent=2)
@@ -343,8 +401,13 @@ def _write_tokenizer(
     write_json(folder / "tokenizer_config.json", options, indent=2)
 
 
-def _write_vocabulary(path: Path, symbols: Sequence[str]) -> None:
-    write_json(path, {symbol: token for token, symbol in enumerate(symbols)}, indent=None)
+def _vocabulary(symbols: Sequence[str], order: Sequence[int], pad: int) -> dict[str, int]:
+    """Return the id of each symbol in the export."""
+    found = {symbols[token]: number for number, token in enumerate(order)}
+    if found[SPECIALS[PAD]] != pad:
+        found[_UNUSED] = found[SPECIALS[PAD]]
+        found[SPECIALS[PAD]] = pad
+    return found
 
 
 # --------------------------------------------------------------------------------------------------------------- check
@@ -372,7 +435,7 @@ class _Sample:
         return cls(sides[0], sides[1].roll(1, dims=1).index_fill(1, torch.tensor([0]), EOS))
 
 
-def _check(aside: Path, folder: Path, model: Transformer, codec: TextCodec, order: Sequence[int]) -> None:
+def _check(aside: Path, folder: Path, model: Transformer, codec: TextCodec, ids: _Ids) -> None:
     """Compare an export with the checkpoint, if Transformers is installed.
 
     Raises:
@@ -385,18 +448,16 @@ def _check(aside: Path, folder: Path, model: Transformer, codec: TextCodec, orde
         return
     theirs = transformers.AutoModelForSeq2SeqLM.from_pretrained(str(aside), dtype=torch.float32, local_files_only=True)
     sample = _Sample.draw(model)
-    difference = _largest_difference(model, theirs.eval(), sample, order)
+    difference = _largest_difference(model, theirs.eval(), sample, ids)
     if not difference <= _TOLERANCE:
         raise UserError(
             f"{folder}: Transformers {transformers.__version__} computes other probabilities from the export: "
             f"log-probabilities differ by {difference:.3g}; nothing was written"
         )
     tokenizer = transformers.AutoTokenizer.from_pretrained(str(aside), local_files_only=True)
-    text = codec.decode_sources(*_flat(sample.src_tokens_BS))
+    text, their_ids = codec.decode_sources(*_flat(sample.src_tokens_BS)), ids.find("source")
     for line, tokens in zip(text, codec.encode_source(text), strict=True):
-        found = tokenizer(line)["input_ids"]
-        expected = [order.index(token) for token in tokens]
-        if found != expected:
+        if tokenizer(line)["input_ids"] != their_ids[torch.from_numpy(tokens)].tolist():
             raise UserError(
                 f"{folder}: the tokenizer of Transformers {transformers.__version__} divides {line[:80]!r} in another "
                 "way; nothing was written"
@@ -410,17 +471,16 @@ def _flat(tokens_BS: Tensor) -> tuple[np.ndarray, np.ndarray]:
 
 
 @torch.inference_mode()
-def _largest_difference(model: Transformer, theirs: nn.Module, sample: _Sample, order: Sequence[int]) -> float:
+def _largest_difference(model: Transformer, theirs: nn.Module, sample: _Sample, ids: _Ids) -> float:
     """Return the largest absolute difference of log-probabilities."""
-    ours_BTV = model.float().cpu()(sample.src_tokens_BS, sample.tgt_tokens_BT).log_softmax(-1)
-    their_id = torch.empty(len(order), dtype=torch.int64)
-    their_id[torch.tensor(order)] = torch.arange(len(order))
-    is_joined = model.config.share_all_embeddings
-    src_tokens_BS = their_id[sample.src_tokens_BS] if is_joined else sample.src_tokens_BS
-    tgt_tokens_BT = their_id[sample.tgt_tokens_BT] if is_joined else sample.tgt_tokens_BT
+    src_tokens_BS, tgt_tokens_BT = sample.src_tokens_BS, sample.tgt_tokens_BT
+    decoder_input_BT = ids.find("target")[tgt_tokens_BT].index_fill(1, torch.tensor([0]), ids.start)
     logits_BTV = theirs(
-        input_ids=src_tokens_BS, attention_mask=sample.src_tokens_BS.ne(PAD).long(), decoder_input_ids=tgt_tokens_BT
+        input_ids=ids.find("source")[src_tokens_BS],
+        attention_mask=src_tokens_BS.ne(PAD).long(),
+        decoder_input_ids=decoder_input_BT,
     ).logits
-    theirs_BTV = logits_BTV.log_softmax(-1)[..., their_id]
-    keep_BT = sample.tgt_tokens_BT.ne(PAD)
+    theirs_BTV = logits_BTV.log_softmax(-1)[..., : len(ids.target)]
+    ours_BTV = model.float().cpu()(src_tokens_BS, tgt_tokens_BT).log_softmax(-1)[..., ids.target]
+    keep_BT = tgt_tokens_BT.ne(PAD)
     return float((ours_BTV - theirs_BTV).abs().amax(-1)[keep_BT].max())

@@ -6,6 +6,7 @@ import os
 from dataclasses import dataclass
 
 from kdmt.choices import StageName
+from kdmt.config import EndpointTeacher
 from kdmt.errors import UserError
 from kdmt.flow.circles import check_circles
 from kdmt.flow.manifest import check_outputs
@@ -20,6 +21,7 @@ from kdmt.stages.given_checkpoints import RUN_INPUTS, given_checkpoints
 from kdmt.stages.knowledge import knowledge_stages
 from kdmt.stages.prepare import prepare_shards, prepare_stage
 from kdmt.stages.score import check_score_files, score_stage
+from kdmt.stages.tracked_stages import check_trackers, tracked
 from kdmt.stages.training import student_stages, teacher_stages
 from kdmt.stages.workspace import Workspace
 
@@ -172,15 +174,17 @@ def run_estimate(workspace: Workspace) -> None:
     """Print the requests that the training sets of a language model still need, and request nothing.
 
     Raises:
-        UserError: if a stage before them is not up to date, or the teacher needs no requests.
+        UserError: if the corpus is not prepared, or the teacher needs no requests.
     """
-    found = [made for made in checked_stages(workspace).texts.values() if made.estimate is not None]
-    if not found:
+    texts = checked_stages(workspace).texts
+    if "distilled" not in texts:
         raise UserError("--dry-run: no training set is translated by a teacher")
-    for made in found:
-        require_upstream(made.stage, rebuild=False, say=workspace.say)
-        assert made.estimate is not None
-        made.estimate()
+    if not isinstance(workspace.config.distill.of_text, EndpointTeacher):
+        raise UserError("--dry-run estimates the requests to an endpoint, and distill.teachers has none")
+    require_upstream(texts["distilled"].stage, rebuild=False, say=workspace.say)
+    for made in texts.values():
+        if made.estimate is not None:
+            made.estimate()
 
 
 def run_verification(workspace: Workspace, *, blocks: int, seed: int | None, stage: StageName = "distill") -> None:
@@ -214,6 +218,7 @@ def run_command(workspace: Workspace, name: StageName, *, rebuild: bool, student
     """
     check_architectures(workspace.config)
     check_score_files(workspace.config.score)
+    check_trackers(workspace.config)
     stages = checked_stages(workspace)
     wanted = chosen_students(stages, student) if name == "student" else stages.groups[name]
     if not wanted:
@@ -225,7 +230,7 @@ def run_command(workspace: Workspace, name: StageName, *, rebuild: bool, student
     followers = Followers(ranks)
     try:
         for stage in wanted:
-            run_stage(stage, rebuild=rebuild, say=workspace.say, making=followers.making)
+            run_stage(stage, rebuild=rebuild, say=workspace.say, making=tracked(workspace, followers.making))
     finally:
         followers.dismiss()
 

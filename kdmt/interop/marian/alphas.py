@@ -1,7 +1,7 @@
 """Factors by which Bergamot multiplies the inputs of matrices before it rounds them to int8, from a sample decode.
 
-The factor of a matrix is alpha = 127 / (m + 1.1 s), where m and s are the mean and the standard deviation of max|A|
-over all products A W of the decode (browsermt/students, scripts/alphas). With fixed factors the engine does not search
+The factor of a matrix W is alpha = 127 / (m + 1.1 s), where m and s are the mean and the standard deviation of max|A|
+over all products A W of the decode (browsermt/marian-dev, scripts/alphas). With fixed factors the engine does not look
 for the largest value of each input.
 
 Shapes: B sentences, S source length, V vocabulary.

@@ -43,6 +43,7 @@ from kdmt.interop.marian.names import to_marian
 from kdmt.interop.marian.options import check_config, decoder_options, model_options
 from kdmt.interop.marian.rows import TokenRows
 from kdmt.interop.marian.vocabulary import MarianVocabulary, marian_vocabulary
+from kdmt.interop.model_card import ExportFormat
 from kdmt.models.build import describe_model
 from kdmt.models.checkpoint import load_model
 from kdmt.models.checkpoint_folder import log_opened, resolve_checkpoint
@@ -59,6 +60,27 @@ _ARCHITECTURES = {
     (6, 4, 384, 1536): "base-memory",
     (6, 2, 512, 2048): "base",
 }
+
+MARIAN_CARD = ExportFormat(
+    "Marian",
+    """
+```bash
+marian-decoder -c FOLDER/model.npz.decoder.yml < input > output
+```
+
+The decoder works on raw text: the SentencePiece vocabulary is a part of the folder, and `decoder.yml` has the search
+settings. `lex.*.bin` is a lexical shortlist (`--shortlist`).
+""",
+    tags=("marian",),
+)
+BERGAMOT_CARD = ExportFormat(
+    "Bergamot, the engine of Firefox Translations",
+    """
+The files have the names that Firefox Translations and `bergamot-translator` expect: model in int8 with intgemm, lexical
+shortlist and SentencePiece vocabulary. `config.yml` is the configuration of `bergamot-translator`.
+""",
+    tags=("marian", "bergamot", "firefox-translations"),
+)
 
 _logger = logging.getLogger(__name__)
 
@@ -111,7 +133,9 @@ def _open(checkpoint: Path) -> _Source:
     return _Source(folder, model, codec, source, target)
 
 
-def export_marian(checkpoint: Path, folder: Path, *, decode: Decode, data: Path | None = None) -> None:
+def export_marian(
+    checkpoint: Path, folder: Path, *, decode: Decode, data: Path | None = None, card: str | None = None
+) -> None:
     """Write the model of a checkpoint as a folder for Marian. An error leaves no partial folder.
 
     Args:
@@ -120,6 +144,7 @@ def export_marian(checkpoint: Path, folder: Path, *, decode: Decode, data: Path 
         decode: search settings of `decoder.yml`.
         data: data-bin from whose training split the shortlist is learnt (default: that of the checkpoint's pipeline;
             without one there is no shortlist).
+        card: model card; None for none.
 
     Raises:
         UserError: if the folder exists, Marian has no such model, or the data-bin has another vocabulary.
@@ -128,7 +153,8 @@ def export_marian(checkpoint: Path, folder: Path, *, decode: Decode, data: Path 
     opened = _open(checkpoint)
     model, data_bin = opened.marian_model(), _data_bin(opened, data)
     names = [VOCABULARY_FILE] * 2 if opened.is_joint else list(VOCABULARY_FILES)
-    with described_folder(folder, describe_model(opened.model), opened.codec.companions(opened.folder)) as aside:
+    companions = opened.codec.companions(opened.folder)
+    with described_folder(folder, describe_model(opened.model), companions, card=card) as aside:
         write_npz(aside / MODEL_FILE, model)
         options = decoder_options(MODEL_FILE, names, beam=decode.beam, lenpen=decode.lenpen)
         _write_yaml(aside / DECODER_FILE, options)
@@ -142,7 +168,9 @@ def export_marian(checkpoint: Path, folder: Path, *, decode: Decode, data: Path 
             shortlist.write_binary(aside / name, table, len(opened.source))
 
 
-def export_bergamot(checkpoint: Path, folder: Path, *, decode: Decode, data: Path | None = None) -> None:
+def export_bergamot(
+    checkpoint: Path, folder: Path, *, decode: Decode, data: Path | None = None, card: str | None = None
+) -> None:
     """Write the model of a checkpoint as a folder for Bergamot. An error leaves no partial folder.
 
     Args:
@@ -150,6 +178,7 @@ def export_bergamot(checkpoint: Path, folder: Path, *, decode: Decode, data: Pat
         decode: search settings of `config.yml`.
         data: data-bin from whose training split the shortlist is learnt, and whose validation sources are translated
             for the factors of activations (default: that of the checkpoint's pipeline).
+        card: model card; None for none.
 
     Raises:
         UserError: in the cases of `export_marian`, or if there is no data-bin, or int8 products need other widths.
@@ -169,7 +198,8 @@ def export_bergamot(checkpoint: Path, folder: Path, *, decode: Decode, data: Pat
     names = [f"vocab.{pair}.spm"] * 2 if opened.is_joint else [f"srcvocab.{pair}.spm", f"trgvocab.{pair}.spm"]
     model_name = f"model.{pair}.intgemm.alphas.bin"
     lexicon = f"lex.{shortlist.FIRST}.{shortlist.BEST}.{pair}.s2t.bin"
-    with described_folder(folder, describe_model(opened.model), opened.codec.companions(opened.folder)) as aside:
+    companions = opened.codec.companions(opened.folder)
+    with described_folder(folder, describe_model(opened.model), companions, card=card) as aside:
         write_binary(aside / model_name, model, alphas)
         _write_vocabularies(aside, names, opened)
         shortlist.write_binary(aside / lexicon, _learn_table(opened, data_bin), len(opened.source))

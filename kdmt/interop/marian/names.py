@@ -94,10 +94,10 @@ def _cross_attention(ours: str, theirs: str, before: bool) -> dict[str, Part]:
 def _ssru(ours: str, theirs: str, before: bool) -> dict[str, Part]:
     """Return the parameters of an SSRU layer, whose norm has one more suffix after the sum than before the layer."""
     return {
-        f"{ours}.ssru.input_proj.weight": Part((f"{theirs}_W",), "matrix"),
-        f"{ours}.ssru.forget_proj.weight": Part((f"{theirs}_Wf",), "matrix"),
-        f"{ours}.ssru.forget_proj.bias": Part((f"{theirs}_bf",), "vector"),
-        **_norm(f"{ours}.ssru_residual.norm", theirs if before else f"{theirs}_ffn", before),
+        f"{ours}.ssru.state_proj.weight": Part((f"{theirs}_W",), "matrix"),
+        f"{ours}.ssru.gate_proj.weight": Part((f"{theirs}_Wf",), "matrix"),
+        f"{ours}.ssru.gate_proj.bias": Part((f"{theirs}_bf",), "vector"),
+        **_norm(f"{ours}.self_attn_residual.norm", theirs if before else f"{theirs}_ffn", before),
     }
 
 

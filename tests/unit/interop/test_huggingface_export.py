@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from small_transformers import write_text_processing as write_bpe
 from kdmt.checksum import file_sha256
 from kdmt.config import Decode
 from kdmt.corpus.codec import TextCodec
+from kdmt.decode.engines import pytorch
 from kdmt.decode.engines.pytorch import TorchEngine
 from kdmt.errors import UserError
 from kdmt.interop import huggingface_export
@@ -33,7 +34,7 @@ from kdmt.models.architecture import NATConfig, TransformerConfig
 from kdmt.models.build import build_nonautoregressive, build_transformer
 from kdmt.models.checkpoint import save_checkpoint
 from kdmt.models.transformer import Transformer
-from kdmt.types import EOS, PAD
+from kdmt.types import EOS, PAD, UNK
 
 SUPPORTED = {
     **{
@@ -46,6 +47,8 @@ SUPPORTED = {
     "embeddings not scaled": replace(POST_NORM, no_scale_embedding=True),
     "other lengths": replace(POST_NORM, max_source_positions=30, encoder_learned_pos=True),
     "pre-norm": replace(CONFIGS["pre-norm"], share_all_embeddings=True),
+    "Marian's layout": CONFIGS["Marian's layout"],
+    "Marian's layout, two vocabularies": replace(CONFIGS["Marian's layout"], share_all_embeddings=False),
 }
 LENGTHS = [1, 5, 9, 20, 3]
 
@@ -72,11 +75,33 @@ def opened(folder: Path) -> Any:
     return transformers.AutoModelForSeq2SeqLM.from_pretrained(folder, local_files_only=True).eval()
 
 
-def padded(sentences: list[Any]) -> dict[str, torch.Tensor]:
-    """Return sentences as the input of a model of Transformers."""
-    longest = max(map(len, sentences))
-    input_ids = torch.tensor([[*map(int, each), *[PAD] * (longest - len(each))] for each in sentences])
-    return {"input_ids": input_ids, "attention_mask": input_ids.ne(PAD).long()}
+@dataclass(frozen=True)
+class Ids:
+    """Ids of an exported folder, from its vocabularies."""
+
+    source: list[int]  # of each id of kdmt
+    words: dict[int, int]  # kdmt's id of each target id that is neither <pad> nor </s>
+    pad: int
+
+    @classmethod
+    def read(cls, folder: Path) -> Ids:
+        codec = TextCodec.load(folder)
+        source = json.loads((folder / "vocab.json").read_text())
+        separate = folder / "target_vocab.json"
+        target = json.loads(separate.read_text()) if separate.exists() else source
+        symbols = codec.tgt_dictionary.symbols
+        words = {target[symbol]: token for token, symbol in enumerate(symbols) if token not in (PAD, EOS)}
+        return cls([source[symbol] for symbol in codec.src_dictionary.symbols], words, source["<pad>"])
+
+    def padded(self, sentences: list[Any]) -> dict[str, torch.Tensor]:
+        """Return sentences as the input of a model of Transformers."""
+        longest = max(map(len, sentences))
+        rows = [[*(self.source[token] for token in each), *[self.pad] * (longest - len(each))] for each in sentences]
+        return {"input_ids": torch.tensor(rows), "attention_mask": torch.tensor(rows).ne(self.pad).long()}
+
+    def tokens(self, row: torch.Tensor) -> tuple[int, ...]:
+        """Return the tokens of a generated sentence."""
+        return tuple(self.words[token] for token in row.tolist() if token in self.words)
 
 
 @pytest.mark.parametrize("config", SUPPORTED.values(), ids=SUPPORTED.keys())
@@ -84,10 +109,11 @@ def test_search_finds_the_same_tokens_and_scores(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, config: TransformerConfig
 ) -> None:
     monkeypatch.setattr(huggingface_export, "_check", lambda *_: None)  # tested below
+    monkeypatch.setattr(pytorch, "_searches_like_marian", lambda _: False)  # Transformers has no such search
     model = make_model(config, eos_logit=12.0 if config.share_all_embeddings else 4.0)
     settings = Decode(beam=3, nbest=3, lenpen=0.6, max_len_a=0, max_len_b=config.max_target_positions)
     export_checkpoint(write(tmp_path / "a", model.float()), tmp_path / "out", decode=settings)
-    theirs = opened(tmp_path / "out")
+    theirs, ids = opened(tmp_path / "out"), Ids.read(tmp_path / "out")
     sources = make_sources(LENGTHS)
     ended = [  # at the maximum length, Transformers gives </s> the probability 1
         (source, hypotheses)
@@ -96,9 +122,10 @@ def test_search_finds_the_same_tokens_and_scores(
     ]
     assert len(ended) > 2
     expected = [hypotheses for _, hypotheses in ended]
-    found = theirs.generate(**padded([source for source, _ in ended]), return_dict_in_generate=True, output_scores=True)
-    for row, score, (best, *_) in zip(found.sequences.tolist(), found.sequences_scores, expected, strict=True):
-        assert [token for token in row[1:] if token not in (PAD, EOS)] == list(best.tokens)
+    inputs = ids.padded([source for source, _ in ended])
+    found = theirs.generate(**inputs, return_dict_in_generate=True, output_scores=True)
+    for row, score, (best, *_) in zip(found.sequences, found.sequences_scores, expected, strict=True):
+        assert ids.tokens(row) == best.tokens
         assert float(score) == pytest.approx(best.score, abs=1e-4)
     assert len({best.tokens for best, *_ in expected}) > 1
 
@@ -107,9 +134,10 @@ def test_greedy_search_finds_the_same_tokens(tmp_path: Path) -> None:
     model = make_model(eos_logit=4.0)
     settings = Decode(beam=1, max_len_a=0, max_len_b=POST_NORM.max_target_positions)
     export_checkpoint(write(tmp_path / "a", model.float()), tmp_path / "out", decode=settings)
-    found = opened(tmp_path / "out").generate(**padded(make_sources(LENGTHS)))
-    for row, (best, *_) in zip(found.tolist(), TorchEngine(model).decode(make_sources(LENGTHS), settings), strict=True):
-        assert [token for token in row[1:] if token not in (PAD, EOS)] == list(best.tokens)
+    ids = Ids.read(tmp_path / "out")
+    found = opened(tmp_path / "out").generate(**ids.padded(make_sources(LENGTHS)))
+    for row, (best, *_) in zip(found, TorchEngine(model).decode(make_sources(LENGTHS), settings), strict=True):
+        assert ids.tokens(row) == best.tokens
 
 
 def test_positions_of_the_folder_are_used(tmp_path: Path) -> None:
@@ -118,26 +146,49 @@ def test_positions_of_the_folder_are_used(tmp_path: Path) -> None:
     weights = load_file(tmp_path / "out" / "model.safetensors")
     weights["model.decoder.embed_positions.weight"][0] += 1.0
     save_file(weights, tmp_path / "out" / "model.safetensors", metadata={"format": "pt"})
-    after, inputs = opened(tmp_path / "out"), padded(make_sources([4])) | {"decoder_input_ids": torch.tensor([[EOS]])}
+    inputs = Ids.read(tmp_path / "out").padded(make_sources([4])) | {"decoder_input_ids": torch.tensor([[EOS]])}
+    after = opened(tmp_path / "out")
     assert not torch.allclose(before(**inputs).logits, after(**inputs).logits)
 
 
 @pytest.mark.parametrize("joint", [True, False])
-@pytest.mark.parametrize("shared", [True, False])
-def test_tokenizer_divides_and_joins_text_as_kdmt(tmp_path: Path, joint: bool, shared: bool) -> None:
+@pytest.mark.parametrize("name", ["post-norm", "all embeddings shared", "Marian's layout"])
+def test_tokenizer_divides_and_joins_text_as_kdmt(tmp_path: Path, joint: bool, name: str) -> None:
     import transformers
 
-    model = make_model(replace(POST_NORM, share_all_embeddings=True) if shared else POST_NORM).float()
-    checkpoint = write(tmp_path / "a", model, joint=joint)
+    checkpoint = write(tmp_path / "a", make_model(CONFIGS[name]).float(), joint=joint)
     export_checkpoint(checkpoint, tmp_path / "out")
     tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path / "out", local_files_only=True)
-    codec = TextCodec.load(checkpoint)
-    lines = ["abba baba", "", "cab  ba", "x abc", "bacab ☃ a"]
+    codec, ids = TextCodec.load(checkpoint), Ids.read(tmp_path / "out")
+    lines = ["abba baba", "", "cab  ba", "x abc", "bacab ☃ a", "ab", "a b c"]
     for line, tokens in zip(lines, codec.encode_raw_source(lines), strict=True):
-        assert tokenizer(line)["input_ids"] == tokens.tolist()
-    targets = [tokens.tolist() for tokens in codec.encode_target(["abba ab", "cc bac"])]
-    texts = tokenizer.batch_decode([[EOS, *tokens, PAD] for tokens in targets], skip_special_tokens=True)
-    assert texts == ["abba ab", "cc bac"]
+        assert tokenizer(line)["input_ids"] == [ids.source[token] for token in tokens]
+    batch = tokenizer(lines[:3], padding=True)["input_ids"]
+    assert batch[1][1:] == [ids.pad] * (len(batch[1]) - 1)
+    exported = {token: number for number, token in ids.words.items()}
+    targets = zip(lines, codec.encode_target(lines), strict=True)
+    known = [(line, tokens) for line, tokens in targets if line and UNK not in tokens and "  " not in line]
+    assert known
+    for line, tokens in known:
+        row = [*(exported[token] for token in tokens[:-1]), tokenizer.eos_token_id, ids.pad]
+        assert tokenizer.decode(row, skip_special_tokens=True) == line
+
+
+def test_marian_layout_has_the_ids_of_other_marian_models(tmp_path: Path) -> None:
+    """Other tools, such as CTranslate2's converter, expect that </s> is 0 and <pad>, a zero vector, is the last row."""
+    model = make_model(CONFIGS["Marian's layout"]).float()
+    export_checkpoint(write(tmp_path / "a", model), tmp_path / "out")
+    config = json.loads((tmp_path / "out" / "config.json").read_text())
+    size = model.tgt_vocab_size
+    assert (config["eos_token_id"], config["pad_token_id"], config["decoder_start_token_id"]) == (0, size, size)
+    assert config["vocab_size"] == config["decoder_vocab_size"] == size + 1
+    weights = load_file(tmp_path / "out" / "model.safetensors")
+    assert not weights["model.shared.weight"][size].any()
+    assert torch.equal(weights["model.shared.weight"][0], model.tgt_embed.tokens.weight[EOS])
+    assert weights["final_logits_bias"][0, 0] == model.output_proj.bias[EOS]
+    vocabulary = json.loads((tmp_path / "out" / "vocab.json").read_text())
+    assert (vocabulary["</s>"], vocabulary["<unk>"], vocabulary["<pad>"]) == (0, 1, size)
+    assert sorted(vocabulary.values()) == list(range(size + 1))
 
 
 def test_files_describe_the_search_and_the_model(tmp_path: Path) -> None:
@@ -179,6 +230,11 @@ REFUSED = {
         "only with sinusoidal positions",
     ),
     "one side": (CONFIGS["pre-norm encoder, post-norm decoder"], "in one of encoder and decoder only"),
+    "Marian's layout, pre-norm": (
+        replace(CONFIGS["Marian's layout, pre-norm, swish"], layernorm_embedding=False),
+        "no model with 'layout: marian' and norms before",
+    ),
+    "SSRU": (replace(CONFIGS["Marian's layout"], decoder="ssru"), "no model with 'model.decoder: ssru'"),
     "norm": (CONFIGS["normalised embeddings"], "no 'model.layernorm_embedding'"),
     "widths": (CONFIGS["other widths and heads"], "different widths of encoder and decoder"),
 }
