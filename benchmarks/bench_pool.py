@@ -1,6 +1,7 @@
 """Speed and memory of pools of candidates: beam hypotheses, samples, and the choice among them.
 
-    make bench-pool      (or: python benchmarks/bench_pool.py [--sentences 6000] [--scale 1000000])
+    make bench-pool                     (or: python benchmarks/bench_pool.py [--sentences 6000])
+    make bench-pool SCALE=1000000       (or: python benchmarks/bench_pool.py --sentences 0 --scale 1000000)
 
 A trained teacher of 4+4 layers and width 128 (that of `bench-distill`, which is trained first if it does not exist)
 makes a pool for sentences of Multi30k in two processes: 4 hypotheses of beam search, by CTranslate2, and 32 samples by
@@ -82,7 +83,9 @@ def main() -> None:
         report_figures("pool", measure_stage(options.workdir / "pool", options.sentences), settings=settings)
     if options.scale:
         settings = {"candidates": SCALE_CANDIDATES, "workers": WORKERS, "sentences": options.scale}
-        report_figures("pool-scale", measure_scale(options.workdir / "scale", options.scale), settings=settings)
+        figures = measure_scale(options.workdir / "scale", options.scale)
+        command = f"make bench-pool SCALE={options.scale}"
+        report_figures("pool-scale", figures, settings=settings, command=command)
 
 
 # ------------------------------------------------------------------------------------------------- a trained teacher

@@ -43,7 +43,7 @@ class Knowledge:
 
 
 @dataclass(frozen=True)
-class Alignment:
+class BatchLinks:
     """Links between the target and source tokens of a batch."""
 
     place_3L: torch.Tensor  # int64 [3, L], sentence, target and source position of each link
@@ -59,7 +59,7 @@ class Extras:
     weight_B: torch.Tensor | None = None  # float32, weight of each pair; None for 1
     weighted_tokens: float | None = None  # sum of the pair weights over the real target tokens
     monolingual_BS: torch.Tensor | None = None  # int64, sources without targets, for the masked language model
-    alignment: Alignment | None = None  # for guided alignment
+    alignment: BatchLinks | None = None  # for guided alignment
 
     def map(self, change: Callable[[torch.Tensor], torch.Tensor]) -> Extras:
         """Return a copy with `change` applied to every tensor."""

@@ -54,7 +54,7 @@ from kdmt.corpus.first_pass import (
     run_shard,
 )
 from kdmt.corpus.overlaps import count_overlaps
-from kdmt.corpus.pool import OpenMap, mapping_in_order
+from kdmt.corpus.process_pool import OpenMap, mapping_in_order
 from kdmt.corpus.rules.language import LanguageRule
 from kdmt.corpus.rules.pair_text import LanguagePair, PairText
 from kdmt.corpus.rules.rule import ChangingRule, DroppingRule

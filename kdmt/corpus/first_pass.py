@@ -23,7 +23,7 @@ from kdmt.corpus.chunk_shards import ChunkShards, FoundChunks
 from kdmt.corpus.data_report.patterns import PatternCounts, add_patterns
 from kdmt.corpus.dropped import Examples, add_examples
 from kdmt.corpus.fingerprints import Finders, Fingerprints
-from kdmt.corpus.pool import OpenMap
+from kdmt.corpus.process_pool import OpenMap
 from kdmt.corpus.sentence_lengths import Lengths, RatioMedian
 
 Pair = tuple[str, str]  # (source line, target line)

@@ -17,7 +17,7 @@ from typing import IO
 import numpy as np
 from numpy.typing import NDArray
 
-from kdmt.corpus.batching import Alignment
+from kdmt.corpus.batching import BatchLinks
 from kdmt.errors import UserError
 from kdmt.files import check_file, naming
 
@@ -113,7 +113,7 @@ class LinkSource:
     def __len__(self) -> int:
         return int(self._starts[-1])
 
-    def load(self, indices: Sequence[int] | NDArray[np.integer], weights_B: NDArray[np.float32] | None) -> Alignment:
+    def load(self, indices: Sequence[int] | NDArray[np.integer], weights_B: NDArray[np.float32] | None) -> BatchLinks:
         """Return the links of these pairs, in the given order.
 
         Args:
@@ -133,7 +133,7 @@ class LinkSource:
         if weights_B is not None:
             weight_L = weight_L * weights_B[row_L]
             num_tokens = float(weights_B[row_L[first_L]].astype(np.float64).sum())
-        return Alignment(
+        return BatchLinks(
             place_3L=torch.from_numpy(np.stack([row_L, numbers[:, 1], numbers[:, 0]])),
             weight_L=torch.from_numpy(weight_L.astype(np.float32)),
             num_tokens=num_tokens,

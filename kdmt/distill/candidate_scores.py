@@ -25,7 +25,7 @@ from kdmt.distill.selection import Candidate, Line
 from kdmt.distill.training_text import NBEST, OFFSETS, SENTENCES
 from kdmt.files import atomic_file
 from kdmt.score.scorers.process import Segment
-from kdmt.score.scorers.segments import OpenScorer, open_scorer
+from kdmt.score.scorers.segment_scores import OpenScorer, open_scorer
 
 FOLDER = "scores"  # in the folder of a stage
 _TOGETHER = 8192  # segments that are scored together, at least

@@ -13,7 +13,7 @@ A pool of candidates has two more columns:
 `count` is the number of times that the teacher drew the text, or that another system's file has it; 0 for a hypothesis
 of beam search that was not drawn. `system` is 0 for the teacher, 1 for the first of the other systems. A text occurs
 once for each sentence; if several systems have it, its `system` is the first of them and its `count` the sum. The score
-of a candidate of another system is nan.
+of a candidate of another system is nan, and its length is that in the vocabulary of the data.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from numpy.lib.format import open_memmap
 from numpy.typing import NDArray
 
 from kdmt.config import Failures
-from kdmt.corpus.pool import mapping_in_order
+from kdmt.corpus.process_pool import mapping_in_order
 from kdmt.corpus.text_files import open_lines
 from kdmt.distill.blocks import Block, Decoded, read_block
 from kdmt.distill.decoding import BlockTask
@@ -214,8 +214,8 @@ def _pool_lines(
             facts, times, owner = found.get(words, ((score, length, code), 0, 0))
             found[words] = (facts, times + drawn, owner)
         for system, texts in enumerate(others[place], start=1):
-            for words in texts:
-                facts, times, owner = found.get(words, ((math.nan, len(words.split()) + 1, 0), 0, system))
+            for length, words in texts:
+                facts, times, owner = found.get(words, ((math.nan, length, 0), 0, system))
                 found[words] = (facts, times + 1, owner)
         lines += [
             format_candidate(block.first + place, *facts, words, origin=(times, owner))

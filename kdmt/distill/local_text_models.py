@@ -23,7 +23,7 @@ from kdmt.distill.llm_prompt import MORE_TOKENS, Prompt
 from kdmt.distill.teacher_engines import block_seed, machine
 from kdmt.distill.text_ids import decode_text, encode_answer
 from kdmt.distill.text_processing import text_hypotheses
-from kdmt.distill.text_teachers import AnsweringTeacher
+from kdmt.distill.text_teachers import MAX_IDS, AnsweringTeacher
 from kdmt.errors import UserError, describe_error
 from kdmt.files import read_optional_json
 from kdmt.interop.indictrans2 import IndicTrans2Tokenizer
@@ -34,7 +34,6 @@ from kdmt.workers.tasks import WorkerSpec
 if TYPE_CHECKING:
     from ctranslate2 import Generator
 
-_MAX_IDS = 1 << 30  # there is no limit of the ids of a text
 _LIBRARIES = ("ctranslate2", "sentencepiece")
 
 
@@ -98,7 +97,7 @@ class GeneratingTeacher(LocalTeacher):
             model = open_model()
         limits = [self._limit(tokenizer, text) for text in texts]
         found: list[list[Answer]] = [[] for _ in texts]
-        for batch in length_batches(list(map(len, prompts)), max_tokens=_MAX_IDS, batch_size=self.settings.batch_size):
+        for batch in length_batches(list(map(len, prompts)), max_tokens=MAX_IDS, batch_size=self.settings.batch_size):
             for index, answers in self._generate(tokenizer, ends, model, prompts, limits, batch):
                 found[index] = answers
             progress(len(batch))
@@ -174,7 +173,7 @@ class TextTranslator(LocalTeacher):
         settings = self.settings
         texts = [decode_text(source) for source in sources]
         tokens = [tokenizer.encode(self.model.source_prefix + text) for text in texts]
-        limits = max_lengths(list(map(len, tokens)), settings.max_len_a, settings.max_len_b, limit=_MAX_IDS)
+        limits = max_lengths(list(map(len, tokens)), settings.max_len_a, settings.max_len_b, limit=MAX_IDS)
         found: list[list[tuple[Answer, float, int]]] = [[] for _ in texts]
         for limit, group in groupby(sorted(range(len(texts)), key=limits.__getitem__), key=limits.__getitem__):
             indices = list(group)  # CTranslate2 has one maximum length per call

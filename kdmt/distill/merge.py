@@ -23,7 +23,7 @@ from kdmt.choices import OnFailure
 from kdmt.config import Failures
 from kdmt.corpus.dropped import NUM_EXAMPLES, Examples, add_examples, cut_texts
 from kdmt.corpus.lines import Piece, cut_lines
-from kdmt.corpus.pool import mapping_in_order
+from kdmt.corpus.process_pool import mapping_in_order
 from kdmt.corpus.tokenizer import count_lines
 from kdmt.distill.candidates import NO_FAILURE, Candidates, GivenScores
 from kdmt.distill.failures import FAILURES, find_text_failures
@@ -181,10 +181,8 @@ def usable_candidates(
 ) -> Iterator[tuple[Line, list[Candidate]]]:
     """Yield each line with its candidates without a failure. For the arguments, see `merge_candidates`."""
     for chunk in _chunks(texts, numbers_L, np.load(offsets, mmap_mode="r"), given):
-        read = _read_chunk(nbest, ALL, settings, typical_ratio, chunk)
-        references = [""] * len(read.sources) if read.references is None else read.references
-        for source, reference, found in zip(read.sources, references, read.found, strict=True):
-            yield Line(source, reference), [candidate for candidate, failure in found if failure == NO_FAILURE]
+        for line, found in _read_chunk(nbest, ALL, settings, typical_ratio, chunk).lines():
+            yield line, [candidate for candidate, failure in found if failure == NO_FAILURE]
 
 
 def distinct_sentences(
@@ -203,12 +201,11 @@ def distinct_sentences(
     following = 0
     for chunk in _chunks(texts, numbers_L, np.load(offsets, mmap_mode="r"), None):
         read = _read_chunk(nbest, ALL, settings, typical_ratio, chunk)
-        references = [""] * len(read.sources) if read.references is None else read.references
         numbers = numbers_L[chunk.first : chunk.first + len(read.sources)].tolist()
-        for number, source, reference, found in zip(numbers, read.sources, references, read.found, strict=True):
+        for number, line in zip(numbers, read.lines(), strict=True):
             if number == following:
                 following += 1
-                yield Line(source, reference), found
+                yield line
 
 
 # ------------------------------------------------------------------------------------------------------------- chunks
@@ -267,6 +264,12 @@ class _Read:
     references: list[str] | None
     tags: list[str] | None
     found: list[Nbest]
+
+    def lines(self) -> Iterator[tuple[Line, Nbest]]:
+        """Yield each line with its candidates and their failures; a line without a reference has an empty one."""
+        references = [""] * len(self.sources) if self.references is None else self.references
+        for source, reference, found in zip(self.sources, references, self.found, strict=True):
+            yield Line(source, reference), found
 
 
 def _read_chunk(nbest: Path, depth: int, settings: Failures, typical_ratio: float, chunk: _Chunk) -> _Read:

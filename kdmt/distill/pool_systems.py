@@ -2,8 +2,9 @@
 
 Each line of a file has the form `index<TAB>translation`, where `index` is the index of a line of the training text, as
 for `distill.imported` (`kdmt.distill.imported`). An index may occur several times, in any order, or not at all.
-Translations are raw text. They are sorted by sentence in bounded memory: they are divided into files, each with the
-candidates of a range of sentences, which is sorted in memory.
+Translations are raw text. Their lengths are counted in tokens of the data, which are those of a teacher of kdmt.
+Candidates are sorted by sentence in bounded memory: they are divided into files, each with the candidates of a range of
+sentences, which is sorted in memory.
 
 Shapes: L lines of the text, U distinct sentences, N sentences of a block.
 """
@@ -13,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import islice, pairwise
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -26,6 +27,7 @@ from kdmt.errors import UserError
 from kdmt.files import naming
 
 _SENTENCES = 16_384  # of a range
+_AT_ONCE = 1000  # lines that are tokenised together
 _MAX_RANGES = 256  # files that are open at the same time
 
 
@@ -35,7 +37,8 @@ class SystemCandidates:
 
     Attributes:
         name: name of the system.
-        text: file with one candidate on each line, in the order of sentences.
+        text: file with one candidate on each line, in the order of sentences: its number of tokens with </s>, a tab and
+            its words.
         offsets: `.npy` file with the byte offset of each sentence's first candidate: int64 [U + 1].
         num_candidates: number of candidates.
         num_sentences: number of sentences that have candidates.
@@ -47,15 +50,16 @@ class SystemCandidates:
     num_candidates: int
     num_sentences: int
 
-    def read(self, first: int, count: int) -> list[list[str]]:
-        """Return the candidates of the sentences first, ..., first + count - 1."""
+    def read(self, first: int, count: int) -> list[list[tuple[int, str]]]:
+        """Return the candidates of the sentences first, ..., first + count - 1, each with its number of tokens."""
         offsets_U = np.load(self.offsets, mmap_mode="r")
         starts = offsets_U[first : first + count + 1].tolist()
         with self.text.open("rb") as file:
             file.seek(starts[0])
             data = file.read(starts[-1] - starts[0])
         bounds = pairwise(starts)
-        return [data[start - starts[0] : stop - starts[0]].decode().split("\n")[:-1] for start, stop in bounds]
+        texts = [data[start - starts[0] : stop - starts[0]].decode().split("\n")[:-1] for start, stop in bounds]
+        return [[(int(length), words) for length, _, words in (line.partition("\t") for line in own)] for own in texts]
 
 
 def read_systems(
@@ -87,11 +91,13 @@ def _read_system(
         ranges = [Path(scratch) / str(first) for first in range(0, max(num_sentences, 1), width)]
         with ExitStack() as files:
             opened = [files.enter_context(part.open("wb")) for part in ranges]
-            for _, index, text in indexed_lines(path, len(numbers_L)):
-                sentence = int(numbers_L[index])
-                words = " ".join(codec.text.preprocess_target(text).split())
-                opened[sentence // width].write(f"{sentence}\t{words}\n".encode())
-                num_candidates += 1
+            given = indexed_lines(path, len(numbers_L))
+            while batch := list(islice(given, _AT_ONCE)):
+                words = [" ".join(codec.text.preprocess_target(text).split()) for _, _, text in batch]
+                for (_, index, _), own, ids in zip(batch, words, codec.encode_target(words), strict=True):
+                    sentence = int(numbers_L[index])
+                    opened[sentence // width].write(f"{sentence}\t{len(ids)}\t{own}\n".encode())
+                num_candidates += len(batch)
         for part in ranges:
             lines = [line.partition(b"\t") for line in part.read_bytes().splitlines(keepends=True)]
             for number, _, line in sorted(lines, key=lambda each: int(each[0])):  # a stable sort
@@ -105,7 +111,10 @@ def _read_system(
     return SystemCandidates(name, out, offsets, num_candidates, int((sizes_U > 0).sum()))
 
 
-def candidates_of(systems: Sequence[SystemCandidates], first: int, count: int) -> list[list[list[str]]]:
-    """Return for each of `count` sentences, beginning with `first`, the candidates of each system."""
+def candidates_of(systems: Sequence[SystemCandidates], first: int, count: int) -> list[list[list[tuple[int, str]]]]:
+    """Return for each of `count` sentences, beginning with `first`, the candidates of each system.
+
+    A candidate is its number of tokens and its words.
+    """
     of_each = [system.read(first, count) for system in systems]
     return [[own[place] for own in of_each] for place in range(count)]

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import html
 import itertools
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kdmt.config import Pipeline, Scorer, ScorerFilter, Section
+from kdmt.config import Scorer, ScorerFilter, Section
 from kdmt.corpus.data_report.histogram import Histogram, histogram_svg
 from kdmt.corpus.lines import iterate_lines
 from kdmt.distill.dropping import best_of, drop_pairs
@@ -26,7 +26,7 @@ from kdmt.distill.merge import MergeReport, Outputs
 from kdmt.files import naming, write_text
 from kdmt.html_page import page_html, table_html
 from kdmt.score.scorers.process import Segment
-from kdmt.score.scorers.segments import OpenScorer, model_inputs, open_scorer, score_segments
+from kdmt.score.scorers.segment_scores import OpenScorer, model_inputs, open_scorer, score_segments
 
 QUALITY, SCORES, PAGE = "quality", "quality.npy", "quality.html"
 _NUM_BINS = 20
@@ -51,10 +51,15 @@ class QualityFilter:
     say: Callable[[str], None]
 
     @classmethod
-    def of(cls, config: Pipeline, folder: Path, say: Callable[[str], None]) -> QualityFilter | None:
-        """Return the filter of a pipeline, None if it has none."""
-        limits = config.distill.quality
-        return None if limits is None else cls(limits, config.scorers[limits.scorer], folder, say)
+    def of(
+        cls, limits: ScorerFilter | None, scorers: Mapping[str, Scorer], folder: Path, say: Callable[[str], None]
+    ) -> QualityFilter | None:
+        """Return the filter of a pipeline, None if it has none.
+
+        Args:
+            limits, scorers: sections `distill.quality` and `scorers`.
+        """
+        return None if limits is None else cls(limits, scorers[limits.scorer], folder, say)
 
     def sections(self) -> dict[str, Section]:
         """Return the sections that the filter depends on, for a plan."""

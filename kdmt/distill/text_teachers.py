@@ -25,7 +25,7 @@ from kdmt.distill.text_ids import VOCAB_SIZE, count_answer_tokens, count_marks, 
 from kdmt.distill.text_processing import TextDecoder, TextEncoder
 
 SETTING = "distill.teachers.0."  # YAML path of the teacher with a dot at its end
-_MAX_IDS = 1 << 30  # there is no limit of the ids of a text
+MAX_IDS = 1 << 30  # there is no limit of the ids of a text
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ class AnsweringTeacher:
     """
 
     check: LanguageCheck
-    max_source_tokens: ClassVar[int] = _MAX_IDS
-    max_target_tokens: ClassVar[int] = _MAX_IDS
+    max_source_tokens: ClassVar[int] = MAX_IDS
+    max_target_tokens: ClassVar[int] = MAX_IDS
     vocab_size: ClassVar[int] = VOCAB_SIZE
     limits_lengths: ClassVar[bool] = False

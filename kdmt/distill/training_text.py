@@ -15,7 +15,7 @@ import numpy as np
 from kdmt.config import Distill
 from kdmt.corpus.binarize import TextPair, binarize_files, dictionary_path
 from kdmt.corpus.dropped import warning_lines
-from kdmt.corpus.pool import helper_process
+from kdmt.corpus.process_pool import helper_process
 from kdmt.distill.candidates import read_scores
 from kdmt.distill.comparison import Comparison, ComparisonFacts
 from kdmt.distill.failures import FAILURES

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from kdmt.config import GuidedAlignment as GuidedAlignmentSettings
-from kdmt.corpus.batching import Alignment
+from kdmt.corpus.batching import BatchLinks
 from kdmt.losses.guided_alignment import alignment_nll
 from kdmt.models.transformer import Transformer
 from kdmt.objectives.objective import Pass, Prepared, Term, TokenPass
@@ -37,7 +37,7 @@ class GuidedAlignment(Term[TokenPass]):
         return {"alignment": alignment_nll(attention_BTS, alignment.place_3L, alignment.weight_L)}
 
 
-def _alignment(prepared: Prepared) -> Alignment:
+def _alignment(prepared: Prepared) -> BatchLinks:
     found = prepared.batch.extras.alignment
     if found is None:
         raise ValueError("guided alignment needs batches with the alignment of their pairs")

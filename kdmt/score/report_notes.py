@@ -6,11 +6,11 @@ et al. 2024).
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from kdmt.choices import AgreementMetric
-from kdmt.config import Pipeline, ScorerScores
+from kdmt.config import Distill, Scorer, ScorerScores, Student
 
 _KINDS = (("bleu", "spbleu"), ("chrf", "chrf++"))  # metrics of the same kind
 # metrics of kdmt for which there are figures of agreement with people
@@ -33,24 +33,28 @@ class ReportNotes:
 NO_NOTES = ReportNotes()
 
 
-def report_notes(config: Pipeline) -> ReportNotes:
-    """Return the notes for a pipeline."""
+def report_notes(
+    settings: Distill, scorers: Mapping[str, Scorer], trainings: Iterable[tuple[str, Student]]
+) -> ReportNotes:
+    """Return the notes for a pipeline.
+
+    Args:
+        settings, scorers: sections `distill` and `scorers`.
+        trainings: YAML path and settings of each training of a student.
+    """
     chose: dict[str, list[str]] = {}
-    for metric, what in dict.fromkeys(_choices(config)):
+    for metric, what in dict.fromkeys(_choices(settings, trainings)):
         chose.setdefault(metric, []).append(what)
         for other in next((kind for kind in _KINDS if metric in kind), ()):
             if other != metric:
                 chose.setdefault(other, []).append(f"{what} (by {metric}, a metric of the same kind)")
-    external = {
-        name: scorer.human_agreement for name, scorer in config.scorers.items() if scorer.human_agreement is not None
-    }
+    external = {name: scorer.human_agreement for name, scorer in scorers.items() if scorer.human_agreement is not None}
     return ReportNotes(chose, {**_AGREEMENT, **external})
 
 
-def _choices(config: Pipeline) -> Iterator[tuple[str, str]]:
+def _choices(settings: Distill, trainings: Iterable[tuple[str, Student]]) -> Iterator[tuple[str, str]]:
     """Yield a metric and what it chose, for each choice of training targets of a student."""
-    settings = config.distill
-    for path, student in config.trainings():
+    for path, student in trainings:
         for name in student.data_names:
             what = f"targets of '{path}' (data: {name})"
             if name == "interpolated":

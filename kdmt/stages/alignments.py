@@ -18,7 +18,7 @@ from kdmt.config import setting_path
 from kdmt.errors import UserError
 from kdmt.flow.manifest import Plan, file_input, make_plan, recorded_outputs
 from kdmt.flow.stage import Stage
-from kdmt.stages.training_inputs import Alignment, alignments_of
+from kdmt.stages.training_inputs import LearnedAlignment, alignments_of
 from kdmt.stages.workspace import Workspace
 
 
@@ -35,7 +35,7 @@ def alignment_stages(workspace: Workspace, *, owners: Mapping[str, Stage]) -> di
     return {name: _stage(workspace, each, owners[each.data]) for name, each in sorted(wanted.items())}
 
 
-def _wanted(workspace: Workspace) -> Iterator[Alignment]:
+def _wanted(workspace: Workspace) -> Iterator[LearnedAlignment]:
     trainings = [(path, each.train, each.data_names) for path, each in workspace.config.teacher_trainings()]
     trainings += [(path, each.train, each.data_names) for path, each in workspace.config.trainings()]
     for path, train, data in trainings:
@@ -47,7 +47,7 @@ def _wanted(workspace: Workspace) -> Iterator[Alignment]:
         yield from alignments_of(train, data)
 
 
-def _stage(workspace: Workspace, wanted: Alignment, owner: Stage) -> Stage:
+def _stage(workspace: Workspace, wanted: LearnedAlignment, owner: Stage) -> Stage:
     def plan() -> Plan:
         made = recorded_outputs(owner.folder)
         inputs = {name: sha for name, sha in made.items() if name.startswith("data-bin/train.")}
@@ -67,7 +67,7 @@ def _stage(workspace: Workspace, wanted: Alignment, owner: Stage) -> Stage:
     )
 
 
-def _make(workspace: Workspace, wanted: Alignment, plan: Plan) -> None:
+def _make(workspace: Workspace, wanted: LearnedAlignment, plan: Plan) -> None:
     from kdmt.stages.alignments_work import make_alignment  # loads NumPy and the data-bin
 
     make_alignment(workspace, wanted, plan)

@@ -22,11 +22,11 @@ from kdmt.corpus.word_links import (
 from kdmt.errors import UserError
 from kdmt.flow.manifest import Plan, begin, finish
 from kdmt.flow.progress import sentence_progress
-from kdmt.stages.training_inputs import LINKS, Alignment
+from kdmt.stages.training_inputs import LINKS, LearnedAlignment
 from kdmt.stages.workspace import Workspace
 
 
-def make_alignment(workspace: Workspace, wanted: Alignment, plan: Plan) -> None:
+def make_alignment(workspace: Workspace, wanted: LearnedAlignment, plan: Plan) -> None:
     """Write the links of each pair of a training set.
 
     Raises:
@@ -48,7 +48,7 @@ def make_alignment(workspace: Workspace, wanted: Alignment, plan: Plan) -> None:
     finish(folder, plan, outputs=[path, offsets_path(path)], facts=facts)
 
 
-def _links(wanted: Alignment, data: ParallelData, codec: TextCodec, tags: Sequence[str]) -> Iterator[Links]:
+def _links(wanted: LearnedAlignment, data: ParallelData, codec: TextCodec, tags: Sequence[str]) -> Iterator[Links]:
     if wanted.file is not None:
         return given_links(Path(wanted.file), data, None if wanted.unit == "tokens" else codec, tags)
     try:

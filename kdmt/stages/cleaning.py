@@ -13,7 +13,7 @@ from kdmt.config import MONOLINGUAL_SIDES, Clean, ExternalFilter, Language, Prep
 from kdmt.corpus.codec import TextCodec
 from kdmt.corpus.filters.scored_filter import Scores
 from kdmt.corpus.filters.table import FILTERS, FilterContext
-from kdmt.corpus.pool import OpenMap
+from kdmt.corpus.process_pool import OpenMap
 from kdmt.corpus.rules.language import check_language_rule
 from kdmt.distill.pair_scores import open_scorer, pair_tasks, read_pair_scores
 from kdmt.errors import UserError, naming

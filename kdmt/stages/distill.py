@@ -46,13 +46,13 @@ from kdmt.distill.target_choices import CHOICES, expected_utility
 from kdmt.distill.teachers import choose_teacher
 from kdmt.distill.text_teachers import TextTeacherModel
 from kdmt.flow.folders import earlier_states
-from kdmt.flow.manifest import Plan, check_status, file_input, make_plan, recorded_outputs
+from kdmt.flow.manifest import Plan, check_status, file_input, make_plan, recorded_outputs, recorded_plan
 from kdmt.flow.shards import Shards
 from kdmt.flow.stage import Stage
 from kdmt.models.checkpoint_choice import AUTO
 from kdmt.models.checkpoint_folder import checkpoint_sha256, resolve_checkpoint, resolve_name
 from kdmt.score.bleu_tokenizer import words_tokenizer
-from kdmt.score.scorers.segments import model_inputs
+from kdmt.score.scorers.segment_scores import model_inputs
 from kdmt.stages.measures import prepared_corpus, recorded_tokenizer, with_ratio, with_tokenizer
 from kdmt.stages.workspace import Workspace
 from kdmt.training_sets import TRAINING_SETS, Origin
@@ -112,13 +112,17 @@ class _Surroundings:
 def text_stages(workspace: Workspace, *, prepare: Stage, teacher: Stage) -> dict[str, TextStage]:
     """Return the stages of the training sets that students learn from, and of `distilled`, by name.
 
-    The teacher does not translate if students learn only from files and the corpus, and from at least one file.
+    The teacher does not translate if students learn only from files and the corpus, and from at least one file. It does
+    not make `distilled` if they learn from choices among a pool and from nothing else that it translates.
     """
     wanted = {name for _, student in workspace.config.trainings() for name in student.data_names}
-    origins = {TRAINING_SETS[name].origin for name in wanted}
-    if not ("file" in origins and origins <= {"file", "corpus", "back_translation"}):
+    origins, has_pool = {TRAINING_SETS[name].origin for name in wanted}, workspace.config.distill.pool is not None
+    others = origins - {"corpus", "back_translation"}
+    if not (
+        ("file" in others and others <= {"file"}) or (has_pool and "choice" in others and others <= {"choice", "file"})
+    ):
         wanted.add("distilled")
-    if workspace.config.distill.pool is not None:
+    if has_pool:
         wanted.add("pool")
     made: dict[str, TextStage] = {}
     for name, training_set in TRAINING_SETS.items():
@@ -214,7 +218,8 @@ def _choice_sections(workspace: Workspace) -> dict[str, Section]:
 
 
 def _quality_filter(workspace: Workspace) -> QualityFilter | None:
-    return QualityFilter.of(workspace.config, workspace.scorers, workspace.say)
+    config = workspace.config
+    return QualityFilter.of(config.distill.quality, config.scorers, workspace.scorers, workspace.say)
 
 
 def _filter_inputs(workspace: Workspace) -> dict[str, str]:
@@ -379,7 +384,8 @@ def _choosing_plan(workspace: Workspace, name: str) -> Plan:
     if _tunes(settings, name):
         plan = _with_language_check(plan, _teacher(workspace, _candidates(settings)))
     if name == "reranked":
-        plan = _reranking_plan(plan, settings.rerank, prepared_corpus(workspace))
+        recorded = recorded_plan(workspace.training_set(name))
+        plan = _reranking_plan(plan, settings.rerank, prepared_corpus(workspace), recorded)
     if _uses_utility(settings, name):
         for field in _UTILITY_SETTINGS:
             default = Mbr.model_fields[field].default
@@ -444,17 +450,30 @@ def _candidates(settings: Distill) -> str:
     return "distilled" if settings.pool is None else "pool"
 
 
-def _reranking_plan(plan: Plan, settings: Rerank, corpus: PreparedCorpus) -> Plan:
-    """Return a plan in which files of scores are inputs, so that they may be moved, and not settings."""
+def _reranking_plan(plan: Plan, settings: Rerank, corpus: PreparedCorpus, recorded: Plan | None) -> Plan:
+    """Return a plan in which files and models are inputs, and not settings.
+
+    Models are inputs under the names of their settings, so that they may be moved.
+
+    Args:
+        recorded: plan of the present state of the folder. If an earlier version made it, models are inputs under their
+            paths, and the paths are settings.
+    """
     files = {f"distill.rerank.files.{name}" for name in settings.files}
     kept = {key: value for key, value in plan.settings.items() if key.rpartition(".")[0] not in files}
     kept["distill.rerank.files"] = list(settings.files)
     paths = [path for each in settings.files.values() for path in (each.train, each.valid) if path is not None]
-    if settings.language_model is not None:
-        paths.append(settings.language_model)
     inputs = plan.inputs | {path: file_input(Path(path)) for path in paths}
-    if settings.backward is not None:
-        inputs[settings.backward] = checkpoint_sha256(resolve_checkpoint(Path(settings.backward)))
+    models: dict[str, tuple[str | None, Callable[[Path], str]]] = {
+        "distill.rerank.language_model": (settings.language_model, file_input),
+        "distill.rerank.backward": (settings.backward, lambda path: checkpoint_sha256(resolve_checkpoint(path))),
+    }
+    for name, (path, sha256_of) in models.items():
+        is_earlier = recorded is not None and recorded.settings.get(name) is not None
+        if path is not None:
+            inputs[path if is_earlier else name] = sha256_of(Path(path))
+        if not is_earlier:
+            kept[name] = None
     plan = replace(plan, settings=kept, inputs=inputs)
     if "ratio" not in settings.features:
         return plan

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from kdmt.score.score_files import ScoreRow
 from kdmt.score.scorers.process import Segment
-from kdmt.score.scorers.segments import open_scorer, score_segments
+from kdmt.score.scorers.segment_scores import open_scorer, score_segments
 from kdmt.score.systems import SegmentScores, SystemRun
 from kdmt.stages.variants import scored_texts
 from kdmt.stages.workspace import Workspace

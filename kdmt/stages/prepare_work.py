@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Literal, TypedDict, TypeVar
 
 from kdmt.config import (
     MONOLINGUAL_SIDES,
@@ -47,8 +47,8 @@ from kdmt.corpus.given_text import held_out_texts, sources_by_path, sources_of
 from kdmt.corpus.licences import describe_licences, licences_of
 from kdmt.corpus.lines import iterate_lines, spread_lines, write_lines
 from kdmt.corpus.ngram_overlap import NgramOverlaps, index_side
-from kdmt.corpus.pool import OpenMap, mapping_in_order
 from kdmt.corpus.prepared import REPORT, REPORT_EXAMPLES, PreparedCorpus, reference_paths
+from kdmt.corpus.process_pool import OpenMap, mapping_in_order
 from kdmt.corpus.reading import Skipped, monolingual_lines, read_pairs, source_lines
 from kdmt.corpus.round_trip import SAMPLED_LINES, measure_round_trip
 from kdmt.corpus.steps import Steps
@@ -438,16 +438,22 @@ def _clean_once(
     return report
 
 
-@dataclass(frozen=True)
-class _CleaningPass:
-    """The arguments of a cleaning pass, of a whole run and of shards; see `clean_corpora`."""
+class _CleaningArguments(TypedDict):
+    """Arguments that `clean_corpora` and `clean_shard` share."""
 
-    corpora: Iterable[TrainingCorpus]
     clean: Clean | Literal["none"]
     forbidden: Forbidden | None
     open_map: OpenMap
     spaced: tuple[bool, bool]
     languages: tuple[str, str]
+
+
+@dataclass(frozen=True)
+class _CleaningPass:
+    """A cleaning pass, of a whole run and of shards."""
+
+    corpora: Iterable[TrainingCorpus]
+    arguments: _CleaningArguments
 
     def run(
         self,
@@ -470,16 +476,12 @@ class _CleaningPass:
         source, target, tags = outputs
         return clean_corpora(
             self.corpora,
-            clean=self.clean,
-            forbidden=self.forbidden,
+            **self.arguments,
             out_source=source,
             out_target=target,
             out_tags=tags,
             workdir=chunks,
             resume=True,
-            open_map=self.open_map,
-            spaced=self.spaced,
-            languages=self.languages,
             filters=filters,
             mixing=mixing,
             seed=seed,
@@ -488,22 +490,20 @@ class _CleaningPass:
 
     def run_shard(self, shards: ChunkShards, shard: int) -> int:
         """Clean the chunks of one shard, and return their number."""
-        return clean_shard(
-            self.corpora,
-            shards,
-            shard,
-            clean=self.clean,
-            forbidden=self.forbidden,
-            open_map=self.open_map,
-            spaced=self.spaced,
-            languages=self.languages,
-        )
+        return clean_shard(self.corpora, shards, shard, **self.arguments)
 
 
 def _training_pass(work: Preparation, forbidden: Forbidden | None, malformed: dict[str, Malformed]) -> _CleaningPass:
     settings = work.settings
     corpora = (_training_corpus(work, index, corpus, malformed) for index, corpus in enumerate(settings.train))
-    return _CleaningPass(corpora, settings.clean, forbidden, _open_map(work), work.spaced, work.direction.sides)
+    arguments = _CleaningArguments(
+        clean=settings.clean,
+        forbidden=forbidden,
+        open_map=_open_map(work),
+        spaced=work.spaced,
+        languages=work.direction.sides,
+    )
+    return _CleaningPass(corpora, arguments)
 
 
 def _monolingual_pass(
@@ -512,14 +512,15 @@ def _monolingual_pass(
     """Return the pass over the monolingual text of a setting, with each line as its own translation."""
     settings, side = work.settings, MONOLINGUAL_SIDES[name]
     texts = enumerate(settings.monolingual_texts[name])
-    return _CleaningPass(
-        (_monolingual_corpus(work, f"{name}.{index}", source, malformed) for index, source in texts),
-        settings.clean if settings.clean == "none" else settings.clean.for_lines(),
-        None if forbidden is None else forbidden.of_copies(side),
-        _open_map(work),
-        (work.spaced[side],) * 2,
-        (work.direction.sides[side],) * 2,
+    corpora = (_monolingual_corpus(work, f"{name}.{index}", source, malformed) for index, source in texts)
+    arguments = _CleaningArguments(
+        clean=settings.clean if settings.clean == "none" else settings.clean.for_lines(),
+        forbidden=None if forbidden is None else forbidden.of_copies(side),
+        open_map=_open_map(work),
+        spaced=(work.spaced[side],) * 2,
+        languages=(work.direction.sides[side],) * 2,
     )
+    return _CleaningPass(corpora, arguments)
 
 
 def _clean_training_text(

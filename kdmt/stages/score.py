@@ -19,7 +19,7 @@ from kdmt.score.metrics import DEFAULT_METRICS
 from kdmt.score.report import render_table
 from kdmt.score.report_notes import report_notes
 from kdmt.score.score_files import Missing, ReportFiles, read_comparisons, read_scores
-from kdmt.score.scorers.segments import model_inputs
+from kdmt.score.scorers.segment_scores import model_inputs
 from kdmt.score.system_diagnostics import read_diagnostics
 from kdmt.score.systems import System
 from kdmt.stages.measures import bleu_tokenizer
@@ -121,7 +121,8 @@ def _show(workspace: Workspace) -> None:
     rows, missing = read_scores(reports.scores)
     comparisons = read_comparisons(reports.significance)
     width = shutil.get_terminal_size(fallback=(110, 24)).columns
-    extra = report_notes(workspace.config)
+    config = workspace.config
+    extra = report_notes(config.distill, config.scorers, config.trainings())
     table = render_table(rows, comparisons, missing=missing, extra=extra, width=width, ascii_only=not shows_unicode())
     workspace.show(printable(table, keep="\n"))
     paths = {"scores": reports.scores, "report": reports.page, "translations": f"{workspace.score}/"}

@@ -26,7 +26,7 @@ from kdmt.score.system_diagnostics import read_diagnostics
 from kdmt.score.systems import translations_name
 from kdmt.stages.run_summary import find_curves, find_data, find_reproduction, find_training_sets
 from kdmt.stages.scored_references import scored_test_set
-from kdmt.stages.variants import TestText
+from kdmt.stages.variants import ScoredText
 from kdmt.stages.workspace import Workspace
 
 NUM_EXAMPLES = 10  # of each kind
@@ -62,7 +62,7 @@ def gather_content(workspace: Workspace, *, versions: Mapping[str, str]) -> Repo
         rows=rows,
         comparisons=comparisons,
         missing=missing,
-        notes=report_notes(config),
+        notes=report_notes(config.distill, config.scorers, config.trainings()),
         test_sets=test_sets,
         curves=find_curves(workspace),
         training_sets=find_training_sets(workspace),
@@ -112,7 +112,7 @@ def _gaps(workspace: Workspace, rows: Sequence[ScoreRow], test_set: str) -> Gaps
         for key in dict.fromkeys(key for pair in pairs for key in pair)
     }
     samples = workspace.config.score.bootstrap_samples
-    references = scored_test_set(workspace, TestText(test_set)).first
+    references = scored_test_set(workspace, ScoredText(test_set)).first
     resampled = Resampled(references, metric, samples=samples)
     found = dict(zip(pairs, find_gaps(pairs, texts, resampled), strict=True))
     several = len({each.engine for each in scored}) > 1
@@ -185,7 +185,7 @@ def _examples(workspace: Workspace, rows: Sequence[ScoreRow], test_sets: Sequenc
     label = f"{found.chosen.system}, {found.chosen.decoding}"
     if label not in outputs:
         return None
-    text = TestText(test_set)
+    text = ScoredText(test_set)
     sources, _ = text.raw_texts(workspace)
     references = scored_test_set(workspace, text).first.references
     chosen = spread(len(references), _MAX_SEARCHED)

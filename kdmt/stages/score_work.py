@@ -50,7 +50,7 @@ from kdmt.stages.score_diagnostics import (
 )
 from kdmt.stages.score_report import write_report
 from kdmt.stages.scored_references import scored_test_set
-from kdmt.stages.variants import TestText, scored_texts
+from kdmt.stages.variants import ScoredText, scored_texts
 from kdmt.stages.workspace import Workspace
 
 _DECODED = "decoded"  # inside the stage's folder
@@ -94,17 +94,13 @@ def score_systems(
         for system in systems
         for each in _score_system(workspace, system, threads, test_sets, held_out, translations, sample)
     ]
-    rows, runs = [each.row for each in scored], [each.diagnosed.run for each in scored]
-    rows, segments = add_external_scores(workspace, rows, runs)
-    samples = config.score.bootstrap_samples
-    comparisons = compare_runs(runs, test_sets, baseline=baseline, samples=samples, segments=segments)
-    write_scores(reports.scores, rows, missing)
-    write_comparisons(reports.significance, comparisons)
+    _write_scores(workspace, scored, missing, test_sets, baseline, reports)
     reports.diagnostics.unlink(missing_ok=True)  # `begin` has copied it to the earlier state that it belongs to
     if training is not None:
         found = diagnose(workspace, [each.diagnosed for each in scored], texts, test_sets, training)
         write_diagnostics(reports.diagnostics, found)
     write_report(workspace, versions=software_versions())
+    runs = [each.diagnosed.run for each in scored]
     written = [_text_file(workspace, run.file) for run in runs]
     decoded = [path for run in runs for path in translations.files(run.file)]
     decoded += sorted(path for path in (folder / _DECODED / SAMPLE).glob("*") if not path.name.startswith("."))
@@ -113,6 +109,23 @@ def score_systems(
 
 def _text_file(workspace: Workspace, name: str) -> Path:
     return workspace.score / f"{name}.{workspace.direction.target}"
+
+
+def _write_scores(
+    workspace: Workspace,
+    scored: Sequence[_Scored],
+    missing: Sequence[Missing],
+    test_sets: Mapping[str, TestSet],
+    baseline: str,
+    reports: ReportFiles,
+) -> None:
+    """Add the scores of external scorers, compare the systems with the baseline, and write the scores."""
+    rows, runs = [each.row for each in scored], [each.diagnosed.run for each in scored]
+    rows, segments = add_external_scores(workspace, rows, runs)
+    samples = workspace.config.score.bootstrap_samples
+    comparisons = compare_runs(runs, test_sets, baseline=baseline, samples=samples, segments=segments)
+    write_scores(reports.scores, rows, missing)
+    write_comparisons(reports.significance, comparisons)
 
 
 # ----------------------------------------------------------------------------------------------------------- one system
@@ -131,7 +144,7 @@ def _score_system(
     system: System,
     threads: int,
     test_sets: Mapping[str, TestSet],
-    held_out: Mapping[str, TestText],
+    held_out: Mapping[str, ScoredText],
     translations: Translations,
     sample: Sample | None,
 ) -> Iterator[_Scored]:
@@ -159,7 +172,7 @@ def _score_system(
                 name=file_name(system, SAMPLE, way),
                 way=way,
                 translations=translations.within(SAMPLE),
-                made_from=_made_from(workspace, kind, folder, TestText(SAMPLE), way) | {"device": device},
+                made_from=_made_from(workspace, kind, folder, ScoredText(SAMPLE), way) | {"device": device},
                 translator=partial(translator, way),
             )
         for name, test_set in test_sets.items():
@@ -197,7 +210,7 @@ def _ways(score: Score, kind: EngineKind, engine: Engine) -> list[Way]:
 
 
 def _made_from(
-    workspace: Workspace, kind: EngineKind, checkpoint: Path, test_set: TestText, way: Way
+    workspace: Workspace, kind: EngineKind, checkpoint: Path, test_set: ScoredText, way: Way
 ) -> dict[str, object]:
     """Return the values that the translations of a test set depend on, which do not include scoring settings."""
     score, outputs = workspace.config.score, recorded_outputs(workspace.prepare)
@@ -222,7 +235,7 @@ def _made_from(
     return made_from
 
 
-def _decode(workspace: Workspace, translator: Translator, test_set: TestText, way: Way) -> Decoded:
+def _decode(workspace: Workspace, translator: Translator, test_set: ScoredText, way: Way) -> Decoded:
     """Translate a test set and measure the speed."""
     score = workspace.config.score
     decode = score.decode(way.beam)

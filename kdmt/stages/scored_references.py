@@ -6,11 +6,11 @@ from kdmt.corpus.lines import read_lines
 from kdmt.score.test_sets import References, TestSet
 from kdmt.stages.measures import bleu_tokenizer, spaced_sides
 from kdmt.stages.references import join_words, read_further, read_references
-from kdmt.stages.variants import TestText
+from kdmt.stages.variants import ScoredText
 from kdmt.stages.workspace import Workspace
 
 
-def scored_test_set(workspace: Workspace, text: TestText) -> TestSet:
+def scored_test_set(workspace: Workspace, text: ScoredText) -> TestSet:
     """Return the references of a test set in all forms that are scored."""
     tokenize, lowercase = bleu_tokenizer(workspace), workspace.config.scores_lowercased
     as_words = not workspace.config.score.detokenized
@@ -24,13 +24,13 @@ def scored_test_set(workspace: Workspace, text: TestText) -> TestSet:
     return TestSet(first, _second_form(workspace, text), workspace.config.score.metrics)
 
 
-def _further(workspace: Workspace, text: TestText, *, as_words: bool) -> list[list[str]]:
+def _further(workspace: Workspace, text: ScoredText, *, as_words: bool) -> list[list[str]]:
     """Return the further references of a test set. See `read_further`."""
     further = read_further(workspace, text.split, as_words=as_words)
     return [text.references(workspace, lines, as_words=as_words) for lines in further]
 
 
-def _second_form(workspace: Workspace, text: TestText) -> References | None:
+def _second_form(workspace: Workspace, text: ScoredText) -> References | None:
     """Return the references in the form that `score.detokenized` does not select; None if there is only one form."""
     processing, tgt = workspace.config.prepare.text, workspace.direction.target
     if processing.changes_nothing:

@@ -13,7 +13,7 @@ from kdmt.flow.folders import earlier_states
 from kdmt.flow.manifest import Plan, check_status, recorded_outputs, recorded_plan
 from kdmt.models.checkpoint_folder import checkpoint_sha256, resolve_checkpoint, resolve_name
 from kdmt.objectives.model_checks import learns_from_cache, learns_from_running
-from kdmt.score.scorers.segments import model_inputs
+from kdmt.score.scorers.segment_scores import model_inputs
 from kdmt.stages.workspace import Workspace
 from kdmt.training_sets import WEIGHTS
 
@@ -22,7 +22,7 @@ _BATCH_ORDER = "batch_order"  # name in the settings of a plan
 
 
 @dataclass(frozen=True)
-class Alignment:
+class LearnedAlignment:
     """An alignment that a model learns.
 
     Attributes:
@@ -47,10 +47,10 @@ class Alignment:
         return workspace.layout.folder(ALIGNMENTS, self.folder_name)
 
 
-def alignments_of(train: Train, data: Sequence[str]) -> list[Alignment]:
+def alignments_of(train: Train, data: Sequence[str]) -> list[LearnedAlignment]:
     """Return the alignments that a training on these sets learns, in their order."""
     settings = train.guided_alignment
-    return [] if settings is None else [Alignment(name, settings.file, settings.unit) for name in data]
+    return [] if settings is None else [LearnedAlignment(name, settings.file, settings.unit) for name in data]
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ class Job:
     right_to_left: bool = False
 
     @property
-    def alignments(self) -> list[Alignment]:
+    def alignments(self) -> list[LearnedAlignment]:
         """Return the alignments that the run learns."""
         return alignments_of(self.train, self.data)
 
@@ -151,7 +151,7 @@ def training_inputs(workspace: Workspace, data: Sequence[str], *, more: Sequence
     return inputs
 
 
-def alignment_inputs(workspace: Workspace, alignments: Sequence[Alignment]) -> dict[str, str]:
+def alignment_inputs(workspace: Workspace, alignments: Sequence[LearnedAlignment]) -> dict[str, str]:
     """Return the files of links that a training reads, with their SHA-256."""
     return {f"{ALIGNMENTS}/{each.folder_name}": recorded_outputs(each.folder(workspace))[LINKS] for each in alignments}
 

@@ -11,7 +11,7 @@ from kdmt.corpus.codec import TextCodec
 from kdmt.corpus.lines import read_lines
 from kdmt.errors import UserError
 from kdmt.score.scorers.process import Segment
-from kdmt.score.scorers.segments import OpenScorer, open_scorer, score_segments
+from kdmt.score.scorers.segment_scores import OpenScorer, open_scorer, score_segments
 from kdmt.stages.training_inputs import Job
 from kdmt.stages.workspace import Workspace
 from kdmt.train.choice import Scale

@@ -22,7 +22,7 @@ _SEED, _EPOCH = 1, 0
 
 
 @dataclass(frozen=True)
-class TestText:
+class ScoredText:
     """A test set that systems translate.
 
     Attributes:
@@ -87,11 +87,11 @@ class TestText:
         ]
 
 
-def scored_texts(workspace: Workspace) -> dict[str, TestText]:
+def scored_texts(workspace: Workspace) -> dict[str, ScoredText]:
     """Return the test sets by name, each followed by its variants."""
-    found: dict[str, TestText] = {}
+    found: dict[str, ScoredText] = {}
     for split in workspace.config.prepare.test_sets:
-        found[split] = TestText(split)
+        found[split] = ScoredText(split)
         for name, modifiers in workspace.config.score.variants.items():
-            found[f"{split}.{name}"] = TestText(split, modifiers)
+            found[f"{split}.{name}"] = ScoredText(split, modifiers)
     return found

@@ -19,7 +19,7 @@ from multiprocessing.context import SpawnProcess
 from pathlib import Path
 from typing import TextIO
 
-from kdmt.corpus.pool import end_with_parent
+from kdmt.corpus.process_pool import end_with_parent
 from kdmt.errors import Interrupted, UserError
 from kdmt.runtime import StopRequest, core_numbers, stop_requests
 from kdmt.spawn import spawn_context

@@ -1,4 +1,4 @@
-"""An ordered map over chunks on a Ray cluster (extra `ray`), as `kdmt.corpus.pool` provides on one machine.
+"""An ordered map over chunks on a Ray cluster (extra `ray`), as `kdmt.corpus.process_pool` provides on one machine.
 
 The driver reads the chunks and writes the results, so that other nodes need no access to its files.
 """

@@ -20,7 +20,7 @@ from kdmt.config import AlignmentScore
 from kdmt.corpus.alignment import EMPTY_WORD_PROBABILITY, align
 from kdmt.corpus.filters.scored_filter import KeptText, Pair, Scores, sample_pairs, score_in_batches
 from kdmt.corpus.filters.words import Ids, WordIds, count_vocabulary
-from kdmt.corpus.pool import OpenMap
+from kdmt.corpus.process_pool import OpenMap
 
 ITERATIONS = 5
 MIN_COUNT = 2

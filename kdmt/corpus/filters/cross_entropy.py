@@ -18,7 +18,7 @@ from kdmt.config import CrossEntropyDifference
 from kdmt.corpus.filters.ngram_model import NgramModel
 from kdmt.corpus.filters.scored_filter import KeptText, Pair, Scores, sample_pairs, score_in_batches
 from kdmt.corpus.filters.words import WordIds, count_vocabulary
-from kdmt.corpus.pool import OpenMap
+from kdmt.corpus.process_pool import OpenMap
 
 MIN_COUNT = 2
 MAX_VOCABULARY = 200_000  # the code of a trigram fits into 63 bits

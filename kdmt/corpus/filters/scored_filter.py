@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from kdmt.config import ScoreLimit
 from kdmt.corpus.lines import iterate_lines
-from kdmt.corpus.pool import OpenMap
+from kdmt.corpus.process_pool import OpenMap
 
 Flags = NDArray[np.bool_]
 Scores = NDArray[np.float64]

@@ -15,7 +15,7 @@ from kdmt.corpus.filters.alignment_score import AlignmentFilter
 from kdmt.corpus.filters.command import CommandFilter
 from kdmt.corpus.filters.cross_entropy import CrossEntropyFilter
 from kdmt.corpus.filters.scored_filter import Flags, KeptText, Pair, ScoredFilter, Scores, choose_dropped
-from kdmt.corpus.pool import OpenMap
+from kdmt.corpus.process_pool import OpenMap
 
 ScoreFiles = Callable[[ReverseScore, Path, Path], Scores]  # settings, file of each side -> score of each line
 

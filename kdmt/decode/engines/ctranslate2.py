@@ -43,7 +43,7 @@ from __future__ import annotations
 import math
 import re
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
@@ -316,16 +316,18 @@ class CTranslate2Engine:
             drawn = self._draw_and_score(translator, given, indices, sampling, samples, progress)
         if len(indices) < len(sources):
             progress(len(sources) - len(indices))
+        nothing = [Hypothesis((), 0.0)] * samples
         found = [
-            [
-                Hypothesis(self._read(tokens), normalized_score(sum(log_probs), len(log_probs), lenpen), log_probs)
-                for tokens, log_probs in drawn[index]
-            ]
-            if index in drawn
-            else [Hypothesis((), 0.0)] * samples
-            for index in range(len(sources))
+            self._samples(drawn[index], lenpen) if index in drawn else nothing.copy() for index in range(len(sources))
         ]
         return reverse_hypotheses(found) if self.right_to_left else found
+
+    def _samples(self, drawn: Iterable[_Drawn], lenpen: float) -> list[Hypothesis]:
+        """Return the samples of a source as hypotheses."""
+        return [
+            Hypothesis(self._read(tokens), normalized_score(sum(log_probs), len(log_probs), lenpen), log_probs)
+            for tokens, log_probs in drawn
+        ]
 
     def _draw_and_score(
         self,

@@ -64,17 +64,12 @@ def diverse_beam_search(
     min_len: int = 1,
     device: torch.device | str = "cpu",
 ) -> list[list[Hypothesis]]:
-    """Translate a batch.
+    """Translate a batch. For the other arguments, see `kdmt.decode.search.beam.beam_search`.
 
     Args:
-        stepper: decoding state at the start of `len(max_len_B)` sentences with `beam` rows each.
-        max_len_B: maximum number of tokens of each sentence, </s> not counted.
         beam: K, the number of live prefixes of all groups together.
         groups: G, a divisor of `beam`.
         penalty: penalty on a token for each prefix of an earlier group that is continued with it.
-        lenpen: exponent of the length that divides the score.
-        min_len: least number of tokens before </s>.
-        device: device on which the stepper expects its tokens.
 
     Returns:
         For each sentence, the distinct hypotheses of all groups, best first, with the model's natural-log scores.

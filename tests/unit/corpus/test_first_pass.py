@@ -21,7 +21,7 @@ from kdmt.corpus.first_pass import (
     run_first_pass,
     run_shard,
 )
-from kdmt.corpus.pool import mapping_in_order
+from kdmt.corpus.process_pool import mapping_in_order
 from kdmt.corpus.rules.pair_text import LanguagePair
 from kdmt.corpus.sentence_lengths import RatioMedian
 

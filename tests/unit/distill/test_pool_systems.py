@@ -26,10 +26,20 @@ class Upper:
 
 
 class Codec:
+    """Text whose tokens are letters."""
+
     text = Upper()
 
+    def encode_target(self, words: list[str]) -> list[np.ndarray]:
+        return [np.arange(len(line) + 1) for line in words]
 
-def read(tmp_path: Path, lines: list[str], numbers: Any = NUMBERS) -> list[list[str]]:
+
+def sized(*words: str) -> list[tuple[int, str]]:
+    """Return the words of candidates with their numbers of tokens."""
+    return [(len(each) + 1, each) for each in words]
+
+
+def read(tmp_path: Path, lines: list[str], numbers: Any = NUMBERS) -> list[list[tuple[int, str]]]:
     write_lines(tmp_path / "theirs.tsv", lines)
     count = int(numbers.max()) + 1
     systems = read_systems(
@@ -45,19 +55,20 @@ def read(tmp_path: Path, lines: list[str], numbers: Any = NUMBERS) -> list[list[
 
 def test_candidates_belong_to_the_sentence_of_their_line_in_the_order_of_the_file(tmp_path: Path) -> None:
     found = read(tmp_path, ["4\tlast", "2\ta  b", "0\tc", "5\td", "1\te", "2\t"])
-    assert found == [["A B", "C", ""], ["D", "E"], [], ["LAST"]]
+    assert found == [sized("A B", "C", ""), sized("D", "E"), [], sized("LAST")]
 
 
 def test_many_sentences_are_sorted_in_ranges(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pool_systems, "_SENTENCES", 7)
     monkeypatch.setattr(pool_systems, "_MAX_RANGES", 5)
+    monkeypatch.setattr(pool_systems, "_AT_ONCE", 7)
     rng = random.Random(1)
     numbers = np.array([rng.randrange(100) for _ in range(300)])
     numbers[:100] = np.arange(100)
     lines = [(rng.randrange(300), f"w{place}") for place in range(1000)]
-    expected: list[list[str]] = [[] for _ in range(100)]
+    expected: list[list[tuple[int, str]]] = [[] for _ in range(100)]
     for index, words in lines:
-        expected[numbers[index]].append(words.upper())
+        expected[numbers[index]].extend(sized(words.upper()))
     assert read(tmp_path, [f"{index}\t{words}" for index, words in lines], numbers) == expected
     assert sorted(path.name for path in tmp_path.iterdir()) == ["system_1", "system_1.npy", "theirs.tsv"]
 
@@ -67,7 +78,7 @@ def test_a_range_of_sentences_of_several_systems(tmp_path: Path) -> None:
     write_lines(tmp_path / "a", [f"{index}\ta{index}" for index in range(6)])
     write_lines(tmp_path / "b", ["3\tb"])
     systems = read_systems(paths, cast(TextCodec, Codec()), NUMBERS, num_sentences=4, workdir=tmp_path)
-    assert candidates_of(systems, 1, 2) == [[["A1", "A5"], []], [["A3"], ["B"]]]
+    assert candidates_of(systems, 1, 2) == [[sized("A1", "A5"), []], [sized("A3"), sized("B")]]
     assert [(system.name, system.num_sentences) for system in systems] == [("a", 4), ("b", 1)]
 
 

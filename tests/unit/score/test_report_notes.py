@@ -7,14 +7,19 @@ from typing import Any
 from tiny_pipeline import settings
 
 from kdmt.config import Pipeline
-from kdmt.score.report_notes import report_notes
+from kdmt.score.report_notes import ReportNotes, report_notes
 
 
 def chose(data: str, distill: dict[str, Any] | None = None, **changes: Any) -> dict[str, Any]:
     document = settings()
     document["distill"] |= {"decode": {"beam": 4, "nbest": 4}, **(distill or {})}
     document["students"] = {"small": {"data": data}}
-    return dict(report_notes(Pipeline.model_validate({**document, **changes})).chose)
+    return dict(notes_of({**document, **changes}).chose)
+
+
+def notes_of(document: dict[str, Any]) -> ReportNotes:
+    config = Pipeline.model_validate(document)
+    return report_notes(config.distill, config.scorers, config.trainings())
 
 
 def test_the_utility_of_mbr_chose_targets_and_metrics_of_its_kind_are_marked() -> None:
@@ -68,5 +73,5 @@ def test_the_scorer_of_a_choice_chose_targets() -> None:
 
 def test_metrics_have_their_figures_of_agreement() -> None:
     document = {**settings(), "scorers": {"kiwi": {"command": ["x"], "human_agreement": "cometkiwi22"}}}
-    notes = report_notes(Pipeline.model_validate(document))
+    notes = notes_of(document)
     assert dict(notes.agreement) == {"bleu": "bleu", "chrf": "chrf", "kiwi": "cometkiwi22"}

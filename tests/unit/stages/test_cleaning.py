@@ -17,7 +17,7 @@ from tiny_prepare import MADE, report
 
 from kdmt.config import load_pipeline
 from kdmt.corpus.codec import TextCodec
-from kdmt.corpus.pool import mapping_in_order
+from kdmt.corpus.process_pool import mapping_in_order
 from kdmt.decode.engines.pytorch import TorchEngine
 from kdmt.models.checkpoint import load_model
 from kdmt.models.checkpoint_folder import resolve_checkpoint

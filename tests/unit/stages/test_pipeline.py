@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from tiny_pipeline import settings, write_text
 
-from kdmt.config import Pipeline
+from kdmt.config import Pipeline, Rerank
+from kdmt.corpus.prepared import PreparedCorpus
 from kdmt.errors import UserError
+from kdmt.flow.manifest import Plan, make_plan
+from kdmt.stages.distill import _reranking_plan
 from kdmt.stages.pipeline import (
     build_stages,
     chosen_students,
@@ -60,6 +63,47 @@ def test_training_sets_are_made_for_the_students_that_use_them(data: tuple[str, 
     assert [stage.folder.name for stage in stages.groups["distill"]] == [
         {"distilled": "distill"}.get(name, name) for name in expected
     ]
+
+
+@pytest.mark.parametrize(
+    ("data", "expected"),
+    [
+        (("mbr", "raw"), ["pool", "mbr"]),
+        (("mbr", "imported"), ["pool", "mbr", "imported"]),
+        (("mbr", "mixed"), ["distilled", "pool", "mbr"]),
+        (("mbr", "sampled"), ["distilled", "pool", "mbr", "sampled"]),
+        (("raw",), ["distilled", "pool"]),
+    ],
+)
+def test_the_best_translations_are_not_made_if_all_choose_from_the_pool(
+    data: tuple[str, ...], expected: list[str]
+) -> None:
+    stages = build_stages(workspace(*data, **FILES, pool={"samples": 2}))
+    assert list(stages.texts) == expected
+    if "distilled" not in expected:
+        assert [stage.name for stage in stages.texts["mbr"].stage.upstream] == ["prepare", "pool"]
+
+
+def test_models_of_reranking_are_inputs_by_content_and_earlier_records_stay(tmp_path: Path) -> None:
+    paths = [tmp_path / name for name in ("lm.arpa", "moved.arpa", "other.arpa")]
+    for path, content in zip(paths, ("one", "one", "two"), strict=True):
+        path.write_text(content, encoding="utf-8")
+    name = "distill.rerank.language_model"
+
+    def plan(path: Path, recorded: Plan | None = None) -> Plan:
+        settings = Rerank(features=["language_model"], language_model=str(path))
+        made = make_plan({"distill.rerank": settings}, {}, {})
+        return _reranking_plan(made, settings, cast(PreparedCorpus, None), recorded)
+
+    first = plan(paths[0])
+    assert first.settings[name] is None
+    assert first.inputs.keys() == {name}
+    assert plan(paths[1]) == first  # a file may be moved
+    assert plan(paths[2]).inputs != first.inputs
+    earlier = Plan({name: str(paths[0])}, {}, {str(paths[0]): first.inputs[name]})
+    again = plan(paths[0], earlier)
+    assert again.settings[name] == str(paths[0])
+    assert again.inputs == earlier.inputs
 
 
 def test_inputs_of_each_stage() -> None:

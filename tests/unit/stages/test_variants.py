@@ -11,7 +11,7 @@ import sacrebleu
 from tiny_pipeline import kdmt, read_lines, settings, to_yaml, write_lines
 
 from kdmt.config import load_pipeline
-from kdmt.stages.variants import TestText, scored_texts
+from kdmt.stages.variants import ScoredText, scored_texts
 from kdmt.stages.workspace import Workspace
 
 TINY = Path("runs/tiny")
@@ -36,12 +36,12 @@ def workspace(tmp_path: Path) -> Workspace:
 
 
 def test_references_follow_their_sources(workspace: Workspace) -> None:
-    upper = TestText("test", ["upper_case"])
+    upper = ScoredText("test", ["upper_case"])
     assert upper.sources(workspace) == ["EIN HUND LÄUFT .", "ZWEI KATZEN SCHLAFEN", "DAS <b>HAUS</b> IST GROSS .", ""]
     expected = ["A DOG RUNS .", "TWO CATS SLEEP .", "THE <b>HOUSE</b> IS BIG .", "."]
     assert upper.references(workspace, TARGETS, as_words=True) == expected
     assert upper.raw_texts(workspace) == (upper.sources(workspace), expected)
-    no_end = TestText("test", ["no_end_punctuation"])
+    no_end = ScoredText("test", ["no_end_punctuation"])
     # a pair of which one side has no punctuation at its end is not changed
     assert no_end.references(workspace, TARGETS, as_words=True) == [
         "A dog runs",
@@ -49,16 +49,16 @@ def test_references_follow_their_sources(workspace: Workspace) -> None:
         "The <b>house</b> is big",
         ".",
     ]
-    typos = TestText("test", ["typos"])
+    typos = ScoredText("test", ["typos"])
     assert typos.references(workspace, TARGETS, as_words=True) == TARGETS
     assert [new != old for new, old in zip(typos.sources(workspace), SOURCES, strict=True)] == [True, True, True, False]
-    merged = TestText("test", ["merged"])
+    merged = ScoredText("test", ["merged"])
     assert merged.references(workspace, TARGETS, as_words=True)[0] == "A dog runs . Two cats sleep ."
     assert merged.references(workspace, TARGETS, as_words=True)[2:] == TARGETS[2:]  # the next source is empty
 
 
 def test_markup_is_the_same_on_both_sides(workspace: Workspace) -> None:
-    tags = TestText("test", ["tags"])
+    tags = ScoredText("test", ["tags"])
     for source, target in zip(
         tags.sources(workspace)[:3], tags.references(workspace, TARGETS, as_words=True)[:3], strict=True
     ):

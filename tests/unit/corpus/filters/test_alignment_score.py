@@ -15,7 +15,7 @@ from kdmt.config import AlignmentScore
 from kdmt.corpus.alignment import EMPTY_WORD_PROBABILITY
 from kdmt.corpus.filters.alignment_score import FLOOR, AlignmentFilter, Lexicon, train_alignment
 from kdmt.corpus.filters.scored_filter import KeptText
-from kdmt.corpus.pool import mapping_in_order
+from kdmt.corpus.process_pool import mapping_in_order
 
 INLINE = partial(mapping_in_order, workers=1)
 

@@ -12,7 +12,7 @@ import pytest
 from kdmt.config import CrossEntropyDifference
 from kdmt.corpus.filters.cross_entropy import CrossEntropyFilter, train_side
 from kdmt.corpus.filters.scored_filter import KeptText
-from kdmt.corpus.pool import mapping_in_order
+from kdmt.corpus.process_pool import mapping_in_order
 
 INLINE = partial(mapping_in_order, workers=1)
 

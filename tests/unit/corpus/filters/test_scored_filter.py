@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from kdmt.config import ScoreLimit
 from kdmt.corpus.filters.scored_filter import KeptText, choose_dropped, sample_pairs, score_in_batches
-from kdmt.corpus.pool import mapping_in_order
+from kdmt.corpus.process_pool import mapping_in_order
 
 
 def make_text(folder: Path, name: str, kept: list[bool]) -> KeptText:

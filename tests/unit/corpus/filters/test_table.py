@@ -11,7 +11,7 @@ import pytest
 
 from kdmt.config import Clean, ReverseScore, Rules
 from kdmt.corpus.filters.table import FILTERS, FilterContext, FilteredCorpus, run_filters
-from kdmt.corpus.pool import mapping_in_order
+from kdmt.corpus.process_pool import mapping_in_order
 from kdmt.corpus.rules.language import LanguageRule
 
 SCORE = "import sys; [print(line.split()[1]) for line in sys.stdin]"

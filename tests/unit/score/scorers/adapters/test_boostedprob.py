@@ -15,7 +15,7 @@ from kdmt.config import Scorer
 from kdmt.score.scorers.adapters import boostedprob
 from kdmt.score.scorers.adapters.boostedprob import boosted_probability
 from kdmt.score.scorers.process import Segment
-from kdmt.score.scorers.segments import open_scorer, score_segments
+from kdmt.score.scorers.segment_scores import open_scorer, score_segments
 
 
 def by_definition(probs: np.ndarray, token: int) -> float:

@@ -13,7 +13,7 @@ from metric_environments import FOLDER, needs
 from kdmt.config import Scorer
 from kdmt.errors import UserError
 from kdmt.score.scorers.process import Segment
-from kdmt.score.scorers.segments import open_scorer, score_segments
+from kdmt.score.scorers.segment_scores import open_scorer, score_segments
 
 pytestmark = [needs("comet"), pytest.mark.slow]
 

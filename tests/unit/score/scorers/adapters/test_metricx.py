@@ -12,7 +12,7 @@ import torch
 from kdmt.config import Scorer
 from kdmt.score.scorers.adapters.metricx import SCORE_TOKEN, input_text, score_texts
 from kdmt.score.scorers.process import Segment
-from kdmt.score.scorers.segments import open_scorer, score_segments
+from kdmt.score.scorers.segment_scores import open_scorer, score_segments
 
 transformers = pytest.importorskip("transformers")
 tokenizers = pytest.importorskip("tokenizers")

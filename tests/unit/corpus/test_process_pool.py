@@ -10,11 +10,11 @@ import time
 from operator import add
 from pathlib import Path
 
-from kdmt.corpus.pool import helper_process
+from kdmt.corpus.process_pool import helper_process
 
 DRIVER = """
 import os, time
-from kdmt.corpus.pool import helper_process
+from kdmt.corpus.process_pool import helper_process
 if __name__ == "__main__":
     with helper_process("json") as other:
         print(other.submit(os.getpid).result(), flush=True)

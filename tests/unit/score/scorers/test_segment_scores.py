@@ -16,7 +16,7 @@ from kdmt.errors import UserError
 from kdmt.score.scorers import process
 from kdmt.score.scorers import segments as module
 from kdmt.score.scorers.process import Segment
-from kdmt.score.scorers.segments import open_scorer, score_segments
+from kdmt.score.scorers.segment_scores import open_scorer, score_segments
 
 # a scorer that counts its starts and the segments that it was given; `misbehave` may be replaced
 PROGRAM = """
