@@ -62,7 +62,7 @@ def _describe_folder(folder: Path) -> str:
     names = {path.name for path, _ in zip(folder.iterdir(), range(_MOST_ENTRIES), strict=False)}
     if not names:
         return "it is an empty folder"
-    if "model.bin" in names or "model.onnx" in names:
+    if names.intersection(("model.bin", "model.onnx", "encoder_model.onnx")):
         return _describe_export(folder, "ctranslate2" if "model.bin" in names else "onnx", "model.json" in names)
     if "config.json" in names and names.intersection(_HUGGING_FACE_WEIGHTS) and "model.json" not in names:
         return (

@@ -74,10 +74,13 @@ def _export_fairseq(checkpoint: Path, out: Path, _: ExportOptions) -> None:
     checkpoints.export_checkpoint(checkpoint, out)
 
 
-def _export_onnx(checkpoint: Path, out: Path, _: ExportOptions) -> None:
+def _export_onnx(checkpoint: Path, out: Path, options: ExportOptions) -> None:
+    from kdmt.config import Decode, checked
     from kdmt.interop import onnx_export
 
-    onnx_export.export_checkpoint(checkpoint, out)
+    _check_direction(checkpoint)
+    decode = checked(Decode, "export", beam=options.beam, lenpen=options.lenpen)
+    onnx_export.export_checkpoint(checkpoint, out, quantization=options.quantization, decode=decode)
 
 
 # name for `kdmt export --to` -> exporter
@@ -86,5 +89,5 @@ EXPORTERS: dict[str, Exporter] = {
         "CTranslate2", "autoregressive models", _export_ctranslate2, quantizations=("float32", "float16", "int8")
     ),
     "fairseq": Exporter("fairseq", "models that fairseq has too", _export_fairseq),
-    "onnx": Exporter("ONNX", "ctc students", _export_onnx),
+    "onnx": Exporter("ONNX", "all models but those that edit drafts", _export_onnx, quantizations=("float32", "int8")),
 }
