@@ -51,7 +51,7 @@ from kdmt.score.metrics import bleu
 
 KDMT = Path(sysconfig.get_path("scripts")) / "kdmt"
 FAIRSEQ = REPOSITORY / ".fairseq-env" / "bin"
-PIPELINES = {"multi30k": "multi30k-paper", "iwslt": "multi30k-iwslt"}
+PIPELINES = {"multi30k": "science-multi30k", "iwslt": "multi30k-iwslt"}
 TRAINING: dict[str, dict[str, Any]] = {  # instead of the settings in the pipelines, with which training takes hours
     "multi30k": {"train.max_updates": 3000, "train.warmup_updates": 400},
     "iwslt": {

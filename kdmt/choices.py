@@ -20,15 +20,18 @@ OnMalformed = Literal["drop", "error"]  # for a malformed line: leave it out and
 BleuTokenizer = Literal["auto", "13a", "intl", "none", "zh", "ja-mecab", "ko-mecab", "char"]  # sacreBLEU's
 
 # models and number types
-Activation = Literal["relu", "gelu"]
+Activation = Literal["relu", "gelu", "swish"]
+Layout = Literal["fairseq", "marian"]  # of positions, decoder input and output bias of a Transformer
 Initialisation = Literal["fairseq", "bert"]  # of the weights of a model
 NATLayout = Literal["own", "fairseq"]  # of the sentences of a non-autoregressive model
 DecoderInput = Literal["source", "unk"]  # at positions of a non-autoregressive decoder where nothing is known
 SourceCopy = Literal["uniform", "soft"]  # of source embeddings to the input of a non-autoregressive decoder
 Precision = Literal["float32", "bf16", "bf16_output"]  # of matrix products; bf16_output: of the output projection only
-ComputeType = Literal["float32", "int8", "float16"]  # of CTranslate2, for weights and for computation
+ComputeType = Literal[  # of CTranslate2, for weights and for computation
+    "float32", "float16", "bfloat16", "int16", "int8", "int8_float32", "int8_float16", "int8_bfloat16"
+]
 # of CTranslate2's computation in a stage; auto: float32 on a CPU, float16 or bfloat16 on a GPU
-StageComputeType = Literal["auto", "float32", "int8", "float16", "bfloat16", "int8_float16"]
+StageComputeType = Literal["auto", ComputeType]
 CacheNumberType = Literal["float16", "float32"]  # of log-probabilities in the knowledge cache
 CheckpointName = Literal["auto", "best", "average_best", "average", "last"]  # of a training run
 AverageName = Literal["average_best", "average"]  # of the best and of the last checkpoints

@@ -397,6 +397,21 @@ def score(
 
 
 @app.command()
+def report(
+    pipeline: PipelineFile,
+    out: Annotated[
+        Path | None, typer.Option(help="Path of the page (default: report.html in the folder of the pipeline).")
+    ] = None,
+    set_: Overrides = None,
+    runs: Runs = RUNS,
+) -> None:
+    """Draw the page report.html of the scores again, such as with charts after matplotlib was installed."""
+    from kdmt.commands.report import report as draw
+
+    print(printable(str(draw(_workspace(pipeline, set_, runs), out=out))))
+
+
+@app.command()
 def diagnose(pipeline: PipelineFile, set_: Overrides = None, runs: Runs = RUNS) -> None:
     """Print the diagnostics that 'kdmt score' has written: memorisation, hallucinations, omissions, rare words."""
     from kdmt.stages.score import show_diagnostics
@@ -497,7 +512,7 @@ def rescore(
     source: Annotated[Path, typer.Argument(help="Raw text in the source language, one sentence per line.")],
     target: Annotated[Path, typer.Argument(help="Raw text in the target language, one translation per line.")],
     compute_type: Annotated[
-        Quantization, typer.Option(help="Number type of CTranslate2; float16 needs a GPU.")
+        Quantization, typer.Option(help="Number type of CTranslate2; those with float16 or bfloat16 need a GPU.")
     ] = "float32",
     workers: Annotated[int, typer.Option(min=0, help="Number of processes; 0 for one per core, or one per GPU.")] = 0,
     threads: Annotated[int, typer.Option(min=1, max=_MOST_THREADS, help="Number of CPU threads per process.")] = 1,
@@ -564,7 +579,8 @@ def export(
         ),
     ],
     quantization: Annotated[
-        Quantization, typer.Option(help="Number type of the weights, for ctranslate2; float16 needs a GPU.")
+        Quantization,
+        typer.Option(help="Number type of the weights, for ctranslate2; those with float16 or bfloat16 are for GPUs."),
     ] = "float32",
     beam: Annotated[
         int,

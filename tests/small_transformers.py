@@ -51,6 +51,15 @@ CONFIGS = {
         POST_NORM, encoder_embed_dim=24, encoder_attention_heads=3, decoder_attention_heads=4
     ),
     "an odd width": replace(POST_NORM, encoder_embed_dim=15, encoder_attention_heads=1),
+    "Marian's layout": replace(POST_NORM, layout="marian", share_all_embeddings=True),
+    "Marian's layout, pre-norm, swish": replace(
+        POST_NORM,
+        layout="marian",
+        encoder_normalize_before=True,
+        decoder_normalize_before=True,
+        activation_fn="swish",
+        layernorm_embedding=True,
+    ),
     "everything at once": replace(
         POST_NORM,
         encoder_layers=1,
@@ -120,7 +129,7 @@ def _way_to_the_end(model: Transformer) -> torch.Tensor:
     """Return a row of the output matrix whose logit rises by 1 on average from the early to the late positions."""
     src_tokens = torch.randint(3, SRC_VOCAB, (20, 8))
     prev_tokens = torch.randint(3, TGT_VOCAB, (20, POSITIONS))
-    features = model.decode(prev_tokens, model.encode(src_tokens)).mean(0)
+    features = model.decode(prev_tokens, model.encode(src_tokens)).mean(0)[:, : model.config.decoder_embed_dim]
     way = features[POSITIONS // 2 :].mean(0) - features[: POSITIONS // 2].mean(0)
     return way / way.square().sum()
 

@@ -241,8 +241,9 @@ def _resolve(request: _Request, path: str, kind: DatasetKind, value: DatasetValu
         UserError: if there is no such data set; the message has the YAML path.
     """
     try:
-        if path.startswith("prepare.monolingual."):
-            return resolve_monolingual(kind, value, request.config.source_lang)
+        languages = languages_of(path, request.sides)
+        if len(languages) == 1:
+            return resolve_monolingual(kind, value, languages[0])
         return resolve(kind, value, request.config.direction)
     except UserError as error:
         raise UserError(f"{request.pipeline}: {path}: {error}") from None

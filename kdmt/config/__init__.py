@@ -46,7 +46,7 @@ from kdmt.config.loading import (
 from kdmt.config.messages import describe_problems
 from kdmt.config.nat import NAT
 from kdmt.config.pipeline import Pipeline
-from kdmt.config.prepare import Clean, FairseqData, Mixing, Prepare, Text, Tokenizer, Vocabulary
+from kdmt.config.prepare import MONOLINGUAL_SIDES, Clean, FairseqData, Mixing, Prepare, Text, Tokenizer, Vocabulary
 from kdmt.config.records import checked, read_record
 from kdmt.config.rules import Language, Rules
 from kdmt.config.score import Diagnostics, Score
@@ -70,6 +70,7 @@ from kdmt.config.training import GuidedAlignment, Model, SubwordRegularization, 
 
 __all__ = [
     "KINDS",
+    "MONOLINGUAL_SIDES",
     "NAT",
     "NO_LOCK_FILE",
     "REQUIRED",

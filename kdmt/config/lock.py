@@ -35,6 +35,7 @@ from pydantic import Field
 from kdmt.config.corpora import Corpus, HeldOut, split_login
 from kdmt.config.datasets import DATASET_KINDS, DatasetKind, DatasetValue
 from kdmt.config.messages import LONGEST_QUOTE, quote, shorten
+from kdmt.config.prepare import MONOLINGUAL_SIDES
 from kdmt.config.records import read_record
 from kdmt.config.yaml_text import read_yaml, write_yaml
 from kdmt.errors import UserError
@@ -82,7 +83,7 @@ class LockedDataset:
     Attributes:
         kind: setting with the name, as `mtdata`.
         value: value of this setting.
-        languages: source and target language of the pipeline; the source language alone for monolingual text.
+        languages: source and target language of the pipeline; the language alone for monolingual text.
         entry: settings of the corpus as one would write them by hand.
         licence: licence, None if it is not known.
         homepage: URL of a page about the data set.
@@ -297,7 +298,7 @@ def substitute(document: Mapping[str, Any], lock: Lock, languages: tuple[str, st
     """
     prepare = dict(document["prepare"])
     made = Substitution({**document, "prepare": prepare})
-    for part in ("train", "monolingual"):
+    for part in ("train", *MONOLINGUAL_SIDES):
         texts = prepare.get(part) or []
         prepare[part] = [
             _substitute_text(text, f"prepare.{part}.{index}", lock, languages, made) for index, text in enumerate(texts)
@@ -330,7 +331,8 @@ def _substitute_text(
 
 def languages_of(path: str, languages: tuple[str, str]) -> tuple[str, ...]:
     """Return the languages of a text by its YAML path."""
-    return languages[:1] if path.startswith("prepare.monolingual.") else languages
+    side = MONOLINGUAL_SIDES.get(path.split(".")[1])
+    return languages if side is None else (languages[side],)
 
 
 def _entry_for(path: str, dataset: LockedDataset) -> dict[str, Any]:

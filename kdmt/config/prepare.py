@@ -16,6 +16,8 @@ from kdmt.config.section import Ratio, Section, changed, execution
 from kdmt.types import SPECIALS
 
 # settings that are refused with a data-bin; the others were accepted before and are ignored
+# setting with text in one language -> its side: 0 for the source, 1 for the target
+MONOLINGUAL_SIDES = {"monolingual": 0, "monolingual_target": 1}
 _OF_CORPORA_ALONE = ("duplicates", "max_duplicates", "near_duplicates", "rules")
 _CHANGED_FOR_A_CORPUS = ("min_words", "max_words", "max_characters", "max_ratio", "drop_copies")
 
@@ -405,6 +407,9 @@ class Prepare(Section):
         default_factory=list,
         description="Text in the source language alone, for 'self_supervised' and 'distill.monolingual'",
     )
+    monolingual_target: list[Monolingual] = Field(
+        default_factory=list, description="Text in the target language alone, for 'back_translation'"
+    )
     clean: CleanOrNone = Field(Clean(), description="Cleaning rules of the training text, or 'none'")
     mixing: Mixing | None = Field(None, description="Mixing of the corpora by temperature; null for their 'weight'")
     sampling_seed: int = Field(1, ge=0, description="Seed of the choice of pairs for 'share', 'max_pairs' and 'mixing'")
@@ -429,9 +434,14 @@ class Prepare(Section):
         """Return the names of the test sets."""
         return list(self.test) if self.data_bin is None else self.data_bin.test
 
+    @property
+    def monolingual_texts(self) -> dict[str, list[Monolingual]]:
+        """Return the text in one language alone by its setting in `MONOLINGUAL_SIDES`, without empty lists."""
+        return {name: texts for name in MONOLINGUAL_SIDES if (texts := getattr(self, name))}
+
     @model_validator(mode="after")
     def _corpora(self) -> Prepare:
-        given = [name for name in ("train", "valid", "test", "monolingual") if getattr(self, name)]
+        given = [name for name in ("train", "valid", "test", *MONOLINGUAL_SIDES) if getattr(self, name)]
         if self.data_bin is not None and given:
             raise ValueError(f"'data_bin' replaces the corpora: leave out '{given[0]}'")
         if self.data_bin is None:

@@ -14,6 +14,7 @@ from kdmt.choices import (
     BestMetric,
     CheckpointName,
     Initialisation,
+    Layout,
     LRSchedule,
     OnDivergence,
     Parallelism,
@@ -69,6 +70,12 @@ class Model(Section):
         None,
         description="Random initial weights: 'fairseq' (also if null) draws them as fairseq's Transformer does, 'bert' "
         "from a normal distribution with a standard deviation of 0.02",
+    )
+    layout: Layout | None = later(
+        None,
+        description="Numerics: 'fairseq' (also if null, unless the architecture is one of Marian) or 'marian', which "
+        "Marian and Firefox's engine compute exactly: positions from 0, a zero vector as the first decoder input, a "
+        "bias of the output projection, 1e-6 in layer norms. Autoregressive models only",
     )
     dropout: float | None = Field(None, ge=0.0, lt=1.0, description="Dropout probability")
     attention_dropout: float | None = Field(

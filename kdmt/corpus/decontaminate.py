@@ -53,11 +53,16 @@ class Forbidden:
     target: Mapping[bytes, tuple[str, ...]]
     overlaps: NgramOverlaps | None = None  # n-grams of the sentences, if lines that share some are excluded too
 
-    def of_copies(self) -> Forbidden:
-        """Return the `Forbidden` for pairs whose target is a copy of the source: n-grams of sources alone."""
+    def of_copies(self, side: int = 0) -> Forbidden:
+        """Return the `Forbidden` for pairs of a line with itself: n-grams of one side alone.
+
+        Args:
+            side: side whose language the lines have: 0 for the source, 1 for the target.
+        """
         if self.overlaps is None:
             return self
-        return replace(self, overlaps=replace(self.overlaps, target=None))
+        own = self.overlaps.target if side else self.overlaps.source
+        return replace(self, overlaps=None if own is None else NgramOverlaps(own, None))
 
     def matches(self, source_key: bytes, target_key: bytes) -> tuple[str, ...]:
         """Return the held-out sides that contain a side of a pair, such as "test_2016.source"; empty if clean.

@@ -11,7 +11,11 @@ def texts_by_path(settings: Prepare) -> dict[str, ParallelText | Monolingual]:
     return {
         **{f"prepare.train.{index}": text for index, text in enumerate(settings.train)},
         **{f"prepare.{name}": text for name, text in held_out.items() if text is not None},
-        **{f"prepare.monolingual.{index}": text for index, text in enumerate(settings.monolingual)},
+        **{
+            f"prepare.{name}.{index}": text
+            for name, texts in settings.monolingual_texts.items()
+            for index, text in enumerate(texts)
+        },
     }
 
 

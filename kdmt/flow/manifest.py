@@ -18,7 +18,7 @@ from typing import Any, Literal
 from kdmt.checksum import file_sha256, known_sha256
 from kdmt.config import REQUIRED, Section, flatten_settings
 from kdmt.errors import UserError
-from kdmt.files import atomic_file, check_file, check_keys, read_optional_json, write_json
+from kdmt.files import atomic_file, check_file, check_keys, read_json_object, read_optional_json, write_json
 from kdmt.flow.folders import earlier_states, make_folder, move_aside, put_in_place
 
 State = Literal["fresh", "new", "unfinished", "extend", "stale"]
@@ -211,6 +211,19 @@ def finish(folder: Path, plan: Plan, *, outputs: Iterable[Path], facts: Mapping[
         },
     )
     (folder / "plan.json").unlink(missing_ok=True)
+
+
+def replace_output(folder: Path, path: Path) -> None:
+    """Record the checksum of an output of a complete stage that was written again; the stage stays up to date."""
+    manifest = read_json_object(folder / "manifest.json", required={"outputs": dict})
+    manifest["outputs"][os.path.relpath(path, folder)] = known_sha256(path)
+    write_json(folder / "manifest.json", manifest)
+
+
+def recorded_versions(folder: Path) -> dict[str, str]:
+    """Return the software versions with which a complete stage was made; an empty mapping if it is not complete."""
+    versions = (read_optional_json(folder / "manifest.json") or {}).get("versions")
+    return versions if isinstance(versions, dict) else {}
 
 
 def software_versions() -> dict[str, str]:

@@ -79,7 +79,8 @@ def export_model(
         model: model on any device, of any floating-point type.
         folder: the new folder.
         src_symbols, tgt_symbols: token of each id (`Dictionary.symbols`).
-        quantization: number type of the stored weights; only embeddings and matrices become int8.
+        quantization: number type of the stored weights; only embeddings and matrices become int8 or int16. The type
+            after `int8_` is that of the other weights and of the computation between matrix products.
         decode: search settings that `translate.json` proposes (default: the defaults of `Decode`).
         companions: files and folders to copy into the folder of the model.
 
@@ -134,7 +135,11 @@ def _specification(model: Transformer, src_symbols: Sequence[str], tgt_symbols: 
     except ImportError:
         raise UserError("CTranslate2 is not installed: pip install ctranslate2") from None
     config = model.config
-    activation = {"relu": specs.Activation.RELU, "gelu": specs.Activation.GELU}[config.activation_fn]
+    activation = {
+        "relu": specs.Activation.RELU,
+        "gelu": specs.Activation.GELU,
+        "swish": specs.Activation.SWISH,
+    }[config.activation_fn]
     encoder = specs.TransformerEncoderSpec(
         config.encoder_layers,
         config.encoder_attention_heads,
@@ -183,7 +188,8 @@ def _fill_decoder(spec: TransformerDecoderSpec, model: Transformer) -> None:
         _fill_cross_attention(layer_spec.attention, layer.cross_attn, layer.cross_attn_residual)
     if model.decoder_norm is not None:
         _fill_norm(spec.layer_norm, model.decoder_norm)
-    spec.projection.weight = _array(model.output_weight_VD)
+    spec.start_from_zero_embedding = model.tgt_embed.starts_from_zero
+    _fill_linear(spec.projection, model.output_proj)
 
 
 def _fill_embedder(
@@ -194,7 +200,7 @@ def _fill_embedder(
 ) -> None:
     embeddings.weight = _array(embedder.tokens.weight)
     spec.scale_embeddings = np.float32(embedder.scale)
-    spec.position_encodings.encodings = _array(embedder.positions(0, num_positions))  # starting at pad + 1
+    spec.position_encodings.encodings = _array(embedder.positions(0, num_positions))
     if embedder.norm is not None:
         _fill_norm(spec.layernorm_embedding, embedder.norm)
 
@@ -223,7 +229,9 @@ def _fill_cross_attention(spec: MultiHeadAttentionSpec, attention: CrossAttentio
 
 
 def _fill_linear(spec: LinearSpec, linear: nn.Linear) -> None:
-    spec.weight, spec.bias = _array(linear.weight), _array(linear.bias)
+    spec.weight = _array(linear.weight)
+    if linear.bias is not None:
+        spec.bias = _array(linear.bias)
 
 
 def _fill_norm(spec: LayerNormSpec, norm: nn.LayerNorm) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import get_args
 
 from kdmt.choices import ComputeType as Quantization
 from kdmt.errors import UserError
@@ -86,7 +87,7 @@ def _export_onnx(checkpoint: Path, out: Path, options: ExportOptions) -> None:
 # name for `kdmt export --to` -> exporter
 EXPORTERS: dict[str, Exporter] = {
     "ctranslate2": Exporter(
-        "CTranslate2", "autoregressive models", _export_ctranslate2, quantizations=("float32", "float16", "int8")
+        "CTranslate2", "autoregressive models", _export_ctranslate2, quantizations=get_args(Quantization)
     ),
     "fairseq": Exporter("fairseq", "models that fairseq has too", _export_fairseq),
     "onnx": Exporter("ONNX", "all models but those that edit drafts", _export_onnx, quantizations=("float32", "int8")),

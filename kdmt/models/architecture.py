@@ -12,14 +12,20 @@ from typing import Any, Literal
 
 from pydantic import ConfigDict
 
-from kdmt.choices import Activation, Initialisation, NATLayout, SourceCopy
+from kdmt.choices import Activation, Initialisation, Layout, NATLayout, SourceCopy
 from kdmt.errors import UserError
 from kdmt.families import FAMILIES, FamilyName
 
 
 @dataclass(frozen=True, kw_only=True)
 class TransformerConfig:
-    """Shape of a Transformer, without its vocabularies. The defaults are those of fairseq's `transformer`."""
+    """Shape of a Transformer, without its vocabularies. The defaults are those of fairseq's `transformer`.
+
+    Attributes:
+        layout: `marian` for a model that computes the same as Marian's Transformer: positions are counted from 0, the
+            first decoder input is a zero vector, the output projection has a bias, and 1e-6 is added to the variance
+            in layer norms.
+    """
 
     __pydantic_config__ = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)  # for reading from JSON
 
@@ -51,6 +57,7 @@ class TransformerConfig:
     source_token: int | None = None
     target_token: int | None = None
     right_to_left: bool = False  # the last word is predicted first, invisibly to callers of engines
+    layout: Layout = "fairseq"
 
     def __post_init__(self) -> None:
         for side in ("encoder", "decoder"):
@@ -61,11 +68,41 @@ class TransformerConfig:
                 raise UserError(f"model.{side}_embed_dim ({dim}) is not a multiple of its attention heads ({heads})")
         if self.share_all_embeddings and self.encoder_embed_dim != self.decoder_embed_dim:
             raise UserError("model.share_all_embeddings needs encoder_embed_dim equal to decoder_embed_dim")
+        if self.layout == "marian":
+            self._check_marian()
+
+    def _check_marian(self) -> None:
+        """Check that Marian has such a model.
+
+        Raises:
+            UserError: if it has none.
+        """
+        for name in ("embed_dim", "attention_heads", "normalize_before"):
+            encoder, decoder = (getattr(self, f"{side}_{name}") for side in ("encoder", "decoder"))
+            if encoder != decoder:
+                raise UserError(
+                    f"model.layout: a model of Marian has one value for encoder_{name} ({encoder}) and "
+                    f"decoder_{name} ({decoder})"
+                )
+        if self.encoder_embed_dim % 2:
+            raise UserError(f"model.layout: Marian's positions need an even width ({self.encoder_embed_dim})")
+        if self.encoder_learned_pos or self.decoder_learned_pos:
+            raise UserError(
+                "model.layout: 'marian' has sinusoidal positions: leave out 'encoder_learned_pos' and others"
+            )
+        if self.activation_fn == "gelu":
+            raise UserError("model.layout: Marian's 'gelu' is another function: use 'relu' or 'swish'")
+
+    @property
+    def layer_norm_eps(self) -> float:
+        """Number added to the variance in layer norms."""
+        return 1e-6 if self.layout == "marian" else 1e-5
 
     def as_dict(self) -> dict[str, Any]:
         values = asdict(self)
-        if not self.right_to_left:  # as in descriptions of earlier versions
-            del values["right_to_left"]
+        for name in ("right_to_left", "layout"):
+            if values[name] == getattr(type(self), name):  # as in descriptions of earlier versions
+                del values[name]
         return values
 
 

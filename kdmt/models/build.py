@@ -35,6 +35,8 @@ def build_nonautoregressive(
 ) -> NATransformer:
     """Build a non-autoregressive Transformer with new weights. See `build_transformer`."""
     _check_sizes(config, src_vocab_size, tgt_vocab_size)
+    if config.layout == "marian":
+        raise UserError("model.layout: Marian has no non-autoregressive decoders")
     model = NATransformer(config, nat, src_vocab_size=src_vocab_size, tgt_vocab_size=tgt_vocab_size, pad=PAD)
     if config.init == "bert":
         draw_bert_weights(model)

@@ -1,6 +1,6 @@
-"""Position embeddings with fairseq's numerics.
+"""Position embeddings with the numerics of fairseq and Marian.
 
-Positions are counted from pad + 1; sinusoids are all sines, then all cosines.
+Sinusoids are all sines, then all cosines. fairseq counts positions from pad + 1, Marian from 0.
 """
 
 from __future__ import annotations
@@ -11,14 +11,14 @@ import torch
 from torch import Tensor, nn
 
 
-def sinusoidal_table(num_positions: int, dim: int, *, pad: int) -> Tensor:
-    """Return sinusoids for positions pad+1, pad+2, ...: float32 [num_positions, dim].
+def sinusoidal_table(num_positions: int, dim: int, *, first: int) -> Tensor:
+    """Return sinusoids for positions first, first + 1, ...: float32 [num_positions, dim].
 
     Vaswani et al. 2017, section 3.5, in the order of tensor2tensor and fairseq: all sines, then all cosines, with
     frequencies spaced over half_dim - 1.
     """
     frequency = sinusoid_frequencies(dim)
-    position = torch.arange(pad + 1, pad + 1 + num_positions, dtype=torch.float32)
+    position = torch.arange(first, first + num_positions, dtype=torch.float32)
     angle = position[:, None] * frequency[None, :]
     table = torch.cat([angle.sin(), angle.cos()], dim=1)
     return nn.functional.pad(table, (0, dim - table.size(1)))
@@ -36,9 +36,10 @@ class SinusoidalPositions(nn.Module):
 
     table: Tensor
 
-    def __init__(self, num_positions: int, dim: int, *, pad: int) -> None:
+    def __init__(self, num_positions: int, dim: int, *, first: int) -> None:
         super().__init__()
-        self.register_buffer("table", sinusoidal_table(num_positions, dim, pad=pad), persistent=False)
+        self.first = first
+        self.register_buffer("table", sinusoidal_table(num_positions, dim, first=first), persistent=False)
 
     def forward(self, start: int, length: int) -> Tensor:
         return self.table[start : start + length]

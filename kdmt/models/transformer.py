@@ -1,4 +1,4 @@
-"""Encoder-decoder Transformer with fairseq's numerics, in plain PyTorch.
+"""Encoder-decoder Transformer with the numerics of fairseq or Marian (`TransformerConfig.layout`), in plain PyTorch.
 
 Shapes: B batch, S source length, T target length, V vocabulary, D model width, K beam, N = B * K rows, H heads,
 C = D / H. Sentences are padded on the right; `keep` masks are True on real tokens.
@@ -38,7 +38,11 @@ Between = Callable[[int, Tensor], Tensor]
 
 # Not in place: the output of a linear layer over three dimensions is a view, whose gradient autograd would copy twice.
 # ReLU saves its result, not its input, so that no more memory is kept for the backward pass.
-_ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"relu": F.relu, "gelu": F.gelu}
+_ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"relu": F.relu, "gelu": F.gelu, "swish": F.silu}
+
+# Columns that features and the output projection have more if there is an output bias: the first one is 1 and the bias,
+# the others are 0. With eight of them, rows of a matrix stay aligned for vector instructions and tensor cores.
+_BIAS_COLUMNS = 8
 
 
 @dataclass(frozen=True)
@@ -128,10 +132,10 @@ class FeedForward(nn.Module):
 class Residual(nn.Module):
     """Residual connection around a sublayer: x + dropout(f(x)), with the norm before f or after the sum."""
 
-    def __init__(self, dim: int, *, dropout: float, normalize_before: bool) -> None:
+    def __init__(self, dim: int, config: TransformerConfig, *, normalize_before: bool) -> None:
         super().__init__()
-        self.norm = nn.LayerNorm(dim)
-        self.dropout = Dropout(dropout)
+        self.norm = nn.LayerNorm(dim, eps=config.layer_norm_eps)
+        self.dropout = Dropout(config.dropout)
         self.normalize_before = normalize_before
 
     def before(self, x: Tensor) -> Tensor:
@@ -147,14 +151,14 @@ class EncoderLayer(nn.Module):
         super().__init__()
         dim, before = config.encoder_embed_dim, config.encoder_normalize_before
         self.self_attn = SelfAttention(dim, config.encoder_attention_heads, dropout=config.attention_dropout)
-        self.self_attn_residual = Residual(dim, dropout=config.dropout, normalize_before=before)
+        self.self_attn_residual = Residual(dim, config, normalize_before=before)
         self.ffn = FeedForward(
             dim,
             config.encoder_ffn_embed_dim,
             activation_fn=config.activation_fn,
             activation_dropout=config.activation_dropout,
         )
-        self.ffn_residual = Residual(dim, dropout=config.dropout, normalize_before=before)
+        self.ffn_residual = Residual(dim, config, normalize_before=before)
 
     def forward(self, x_BSD: Tensor, keep_B11S: Visible, trace: Trace | None = None, number: int = 0) -> Tensor:
         before = self.self_attn_residual.before(x_BSD)
@@ -179,16 +183,16 @@ class DecoderLayer(nn.Module):
         dim, heads = config.decoder_embed_dim, config.decoder_attention_heads
         before = config.decoder_normalize_before
         self.self_attn = SelfAttention(dim, heads, dropout=config.attention_dropout)
-        self.self_attn_residual = Residual(dim, dropout=config.dropout, normalize_before=before)
+        self.self_attn_residual = Residual(dim, config, normalize_before=before)
         self.cross_attn = CrossAttention(dim, config.encoder_embed_dim, heads, dropout=config.attention_dropout)
-        self.cross_attn_residual = Residual(dim, dropout=config.dropout, normalize_before=before)
+        self.cross_attn_residual = Residual(dim, config, normalize_before=before)
         self.ffn = FeedForward(
             dim,
             config.decoder_ffn_embed_dim,
             activation_fn=config.activation_fn,
             activation_dropout=config.activation_dropout,
         )
-        self.ffn_residual = Residual(dim, dropout=config.dropout, normalize_before=before)
+        self.ffn_residual = Residual(dim, config, normalize_before=before)
 
     def forward(
         self,
@@ -231,25 +235,48 @@ class Embedder(nn.Module):
     """Token embeddings times sqrt(D), or times 1 with `no_scale_embedding`, plus positions; then norm and dropout.
 
     The norm is optional (`layernorm_embedding`).
+
+    Args:
+        positions: largest number of positions.
+        learned: whether positions are learned embeddings instead of sinusoids.
+        starts_from_zero: whether the embedding of the first token of each sentence is a zero vector.
     """
 
-    def __init__(self, tokens: nn.Embedding, config: TransformerConfig, *, positions: int, learned: bool) -> None:
+    def __init__(
+        self,
+        tokens: nn.Embedding,
+        config: TransformerConfig,
+        *,
+        positions: int,
+        learned: bool,
+        starts_from_zero: bool = False,
+    ) -> None:
         super().__init__()
         dim, pad = tokens.embedding_dim, tokens.padding_idx
         if pad is None:
             raise ValueError("positions count from the padding id: the embedding has none")
         self.tokens = tokens
-        self.positions = (LearnedPositions if learned else SinusoidalPositions)(positions, dim, pad=pad)
-        self.norm = nn.LayerNorm(dim) if config.layernorm_embedding else None
+        self.positions: LearnedPositions | SinusoidalPositions
+        if learned:
+            self.positions = LearnedPositions(positions, dim, pad=pad)
+        else:
+            self.positions = SinusoidalPositions(positions, dim, first=0 if config.layout == "marian" else pad + 1)
+        self.norm = nn.LayerNorm(dim, eps=config.layer_norm_eps) if config.layernorm_embedding else None
         self.dropout = Dropout(config.dropout)
         self.scale = 1.0 if config.no_scale_embedding else math.sqrt(dim)
+        self.starts_from_zero = starts_from_zero
 
     def forward(self, tokens_BT: Tensor, *, start: int = 0, packing: Packing | None = None) -> Tensor:
         """Return the embeddings of tokens [B, T] at positions start, start + 1, ...: [B, T, D].
 
         In a packed row each token has the position in its own sentence.
         """
-        return self.place(self.look_up(tokens_BT), start=start, packing=packing)
+        x_BTD = self.look_up(tokens_BT)
+        if self.starts_from_zero and packing is not None:
+            x_BTD = x_BTD.masked_fill(packing.position_N.eq(0)[:, None], 0.0)
+        elif self.starts_from_zero and start == 0:
+            x_BTD = F.pad(x_BTD[:, 1:], (0, 0, 1, 0))
+        return self.place(x_BTD, start=start, packing=packing)
 
     def look_up(self, tokens_BT: Tensor) -> Tensor:
         """Return the embeddings without positions: [B, T, D]."""
@@ -324,12 +351,16 @@ class Transformer(nn.Module):
             config,
             positions=(decoder_positions or config.max_target_positions) + (config.target_token is not None),
             learned=config.decoder_learned_pos,
+            starts_from_zero=config.layout == "marian",
         )
         self.encoder_layers = nn.ModuleList(EncoderLayer(config) for _ in range(config.encoder_layers))
         self.decoder_layers = nn.ModuleList(DecoderLayer(config, causal=causal) for _ in range(config.decoder_layers))
-        self.encoder_norm = nn.LayerNorm(config.encoder_embed_dim) if config.encoder_normalize_before else None
-        self.decoder_norm = nn.LayerNorm(config.decoder_embed_dim) if config.decoder_normalize_before else None
-        self.output_proj = nn.Linear(config.decoder_embed_dim, tgt_vocab_size, bias=False)
+        eps = config.layer_norm_eps
+        self.encoder_norm = nn.LayerNorm(config.encoder_embed_dim, eps) if config.encoder_normalize_before else None
+        self.decoder_norm = nn.LayerNorm(config.decoder_embed_dim, eps) if config.decoder_normalize_before else None
+        self.output_proj = nn.Linear(config.decoder_embed_dim, tgt_vocab_size, bias=config.layout == "marian")
+        if config.layout == "marian":
+            nn.init.zeros_(self.output_proj.bias)
         if config.share_all_embeddings or config.share_decoder_input_output_embed:
             self.output_proj.weight = tgt_tokens.weight
         else:
@@ -337,8 +368,22 @@ class Transformer(nn.Module):
 
     @property
     def output_weight_VD(self) -> Tensor:
-        """Output projection, which maps decoder features to logits; a loss may apply it in chunks."""
-        return self.output_proj.weight
+        """Output projection, which maps the features of `decode` to logits; a loss may apply it in chunks.
+
+        If the projection has a bias, this is a copy with further columns: the bias and zeros.
+        """
+        if self.output_proj.bias is None:
+            return self.output_proj.weight
+        bias_V8 = F.pad(self.output_proj.bias[:, None], (0, _BIAS_COLUMNS - 1))
+        return torch.cat([self.output_proj.weight, bias_V8], dim=1)
+
+    def _with_ones(self, x_BTD: Tensor) -> Tensor:
+        """Return features for `output_weight_VD`, which have further columns if the output projection has a bias."""
+        if self.output_proj.bias is None:
+            return x_BTD
+        column_8 = x_BTD.new_zeros(_BIAS_COLUMNS)
+        column_8[:1] = 1.0
+        return torch.cat([x_BTD, column_8.expand(*x_BTD.shape[:-1], -1)], dim=-1)
 
     def _decoder_layers(self) -> list[DecoderLayer]:
         return [layer for layer in self.decoder_layers if isinstance(layer, DecoderLayer)]
@@ -414,12 +459,24 @@ class Transformer(nn.Module):
     ) -> Tensor:
         """Return teacher-forced decoder features, before the output projection: [B, T, D].
 
+        `output_weight_VD` maps them to logits. They have further columns if the output projection has a bias.
+
         Args:
             prev_tokens_BT: int64, decoder input; [1, N] if sentences are packed.
             encoder_output: output for the sources; it is packed if the targets are.
             trace: hidden states and attention maps to record; not for packed sentences.
             packing: limits of packed targets.
         """
+        return self._with_ones(self._states(prev_tokens_BT, encoder_output, trace, packing))
+
+    def _states(
+        self,
+        prev_tokens_BT: Tensor,
+        encoder_output: EncoderOutput,
+        trace: Trace | None = None,
+        packing: Packing | None = None,
+    ) -> Tensor:
+        """Return the output of the decoder, [B, T, D]. See `decode`."""
         if packing is not None:
             return self._decode_packed(prev_tokens_BT, encoder_output, packing)
         if self.config.target_token is None:
@@ -461,7 +518,7 @@ class Transformer(nn.Module):
 
     def forward(self, src_tokens_BS: Tensor, prev_tokens_BT: Tensor) -> Tensor:
         """Return teacher-forced logits: [B, T, V]."""
-        return self.output_proj(self.decode(prev_tokens_BT, self.encode(src_tokens_BS)))
+        return self.output_proj(self._states(prev_tokens_BT, self.encode(src_tokens_BS)))
 
     def start_cache(self, encoder_output: EncoderOutput, *, beam: int, max_len: int) -> DecoderCache:
         """Return a cache for `beam` rows per sentence and up to `max_len` positions."""

@@ -102,6 +102,8 @@ def _check_nat(
     if student.nat.deep_supervision and own.decoder_layers == 1:
         raise UserError(f"{path}.nat.deep_supervision: a decoder of one layer has no lower ones")
     family, model = student.nat.family, setting_path(path, "model")
+    if own.layout == "marian":
+        raise UserError(f"{model}.layout: Marian has no non-autoregressive decoders ('nat.family: {family}')")
     copies = FAMILIES[family].copies_source and student.nat.decoder_input == "source"
     if copies and own.encoder_embed_dim != own.decoder_embed_dim:
         raise UserError(

@@ -1,34 +1,29 @@
-"""Reports of scores: tables for the terminal, and a self-contained HTML page."""
+"""Tables and notes of scores, for the terminal and for the page `report.html`."""
 
 from __future__ import annotations
 
-import html
 import re
 import statistics
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 
 from kdmt.choices import AgreementMetric
-from kdmt.files import write_text
-from kdmt.html_page import page_html, table_html
+from kdmt.html_page import table_html
 from kdmt.models.checkpoint_choice import describe_updates
 from kdmt.score.human_agreement import agreement
 from kdmt.score.metrics import METRICS, MetricScore, main_metric, metric_label
-from kdmt.score.pareto import Point, pareto_svg
 from kdmt.score.report_notes import NO_NOTES, ReportNotes
+from kdmt.score.row_groups import Group, engine_name, group_rows, way_name
 from kdmt.score.score_files import Comparison, Missing, ScoreRow, TakenCheckpoint
 from kdmt.score.significance import mean_and_sd
 from kdmt.score.text_table import draw, make_table
 
 _NARROW = 10  # width of a range whose scores have four decimals
 _NUM_REFERENCES = re.compile(r"\bnrefs:([0-9]{1,4})\b")
-
-Group = list[ScoreRow]  # rows that differ only in the seed, shown as one line of a table
 
 
 @dataclass(frozen=True)
@@ -88,34 +83,24 @@ def render_table(
         for table in _tables(rows, comparisons, missing, extra):
             console.print(_text_table(table, ascii_only=ascii_only), crop=False)
             console.print()
-        notes = "\n".join(_notes(rows, comparisons, missing, extra))
+        notes = "\n".join(score_notes(rows, comparisons, missing, extra))
         console.print(notes, soft_wrap=True, markup=False, highlight=False)
 
     return draw(write, width=width, ascii_only=ascii_only)
 
 
-def write_html(
-    path: Path,
+def score_tables_html(
     rows: Sequence[ScoreRow],
     comparisons: Sequence[Comparison] = (),
-    *,
     missing: Sequence[Missing] = (),
     extra: ReportNotes = NO_NOTES,
-    title: str = "Scores",
-    further_html: str = "",
-) -> None:
-    """Write the tables and signatures of `render_table`, and plots of the main metric against speed, as an HTML page.
-
-    Args:
-        further_html: HTML below the notes, such as the diagnostics.
+) -> list[str]:
+    """Return the tables of `render_table` as HTML.
 
     Raises:
         ValueError: if there are no rows.
     """
-    drawn = [_html_table(table) for table in _tables(rows, comparisons, missing, extra)]
-    tables = "\n".join([*drawn, *_pictures(rows)])
-    notes = "\n".join(f"<p><code>{html.escape(note)}</code></p>" for note in _notes(rows, comparisons, missing, extra))
-    write_text(path, page_html(title, f"{tables}\n{notes}\n{further_html}"))
+    return [_html_table(table) for table in _tables(rows, comparisons, missing, extra)]
 
 
 # ------------------------------------------------------------------------------------------------------------ content
@@ -127,12 +112,12 @@ def _tables(
     if not rows:
         raise ValueError("there are no scores to report")
     names = [_Column("system", lambda group: group[0].system, is_figure=False)]
-    if len({_engine(row) for row in rows}) > 1:
-        names.append(_Column("engine", lambda group: _engine(group[0]), is_figure=False))
+    if len({engine_name(row) for row in rows}) > 1:
+        names.append(_Column("engine", lambda group: engine_name(group[0]), is_figure=False))
     if any(row.iterations is not None for row in rows):
-        names.append(_Column("beam or\niterations", lambda group: _way(group[0])))
+        names.append(_Column("beam or\niterations", lambda group: way_name(group[0])))
     else:
-        names.append(_Column("beam", lambda group: _way(group[0])))
+        names.append(_Column("beam", lambda group: way_name(group[0])))
 
     tables = []
     for test_set in dict.fromkeys(row.test_set for row in rows):
@@ -140,11 +125,11 @@ def _tables(
         comparisons_here = [comparison for comparison in comparisons if comparison.test_set == test_set]
         columns = names + _score_columns(rows_here, comparisons_here, extra)
         title = f"{test_set}{_references_note(rows_here)}"
-        tables.append(_Table(title, columns, _groups(rows_here), list(_missing_names(rows, missing))))
+        tables.append(_Table(title, columns, group_rows(rows_here), list(_missing_names(rows, missing))))
         tables += _difference_tables(test_set, names, rows_here, comparisons_here, extra)
     return [
         *tables,
-        _Table("size and speed (medians over test sets and seeds)", names + _cost_columns(rows), _groups(rows)),
+        _Table("size and speed (medians over test sets and seeds)", names + _cost_columns(rows), group_rows(rows)),
     ]
 
 
@@ -159,7 +144,7 @@ def _difference_tables(
     metrics = [name for name in _metric_names(rows) if name in extra.agreement]
     for baseline in dict.fromkeys(comparison.baseline for comparison in comparisons):
         base = [row for row in rows if row.system == baseline]
-        groups = _groups(row for row in rows if row.system != baseline)
+        groups = group_rows(row for row in rows if row.system != baseline)
         if metrics and base and groups:
             cells = {metric: partial(_difference, metric, extra.agreement[metric], base) for metric in metrics}
             columns = [_Column(_column_label(metric, extra), cells[metric], is_score=True) for metric in metrics]
@@ -169,7 +154,9 @@ def _difference_tables(
 
 def _difference(metric: str, known_as: AgreementMetric, base: Sequence[ScoreRow], group: Group) -> str:
     """Return the difference of means over seeds, from the baseline with the same way of decoding, or its first one."""
-    alike = [row for row in base if _way(row) == _way(group[0])] or [row for row in base if _way(row) == _way(base[0])]
+    alike = [row for row in base if way_name(row) == way_name(group[0])] or [
+        row for row in base if way_name(row) == way_name(base[0])
+    ]
     own, other = ([row.scores[metric] for row in each if metric in row.scores] for each in (group, alike))
     if not own or not other:
         return ""
@@ -190,18 +177,6 @@ def _missing_names(rows: Sequence[ScoreRow], missing: Sequence[Missing]) -> Iter
     yield from dict.fromkeys(
         f"{each.system}, seed {each.seed}" if each.system in scored else each.system for each in missing
     )
-
-
-def _groups(rows: Iterable[ScoreRow]) -> list[Group]:
-    """Return the rows of each system and way of decoding, in order of first appearance."""
-    groups: dict[tuple[str, str, str], Group] = {}
-    for row in rows:
-        groups.setdefault((row.system, _engine(row), _way(row)), []).append(row)
-    return list(groups.values())
-
-
-def _way(row: ScoreRow) -> str:
-    return str(row.beam) if row.iterations is None else f"{row.iterations} it."
 
 
 def _score_columns(rows: Sequence[ScoreRow], comparisons: Sequence[Comparison], extra: ReportNotes) -> list[_Column]:
@@ -272,10 +247,6 @@ def _passes(group: Group) -> str:
     return _median(counted) if counted else ""
 
 
-def _engine(row: ScoreRow) -> str:
-    return f"{row.engine} {row.compute_type}, {row.threads} thread{'s' if row.threads != 1 else ''}"
-
-
 def _mean(values: Sequence[float], *, digits: int = 2) -> str:
     if not values:
         return ""
@@ -301,7 +272,7 @@ def _p_values(comparisons: Iterable[Comparison], metric: str, group: Group) -> s
     return low if low == high else f"{low}–{high}"
 
 
-def _notes(
+def score_notes(
     rows: Sequence[ScoreRow], comparisons: Sequence[Comparison], missing: Sequence[Missing], extra: ReportNotes
 ) -> list[str]:
     """Return the signatures of all scores in the tables, and notes on how the figures were measured."""
@@ -327,7 +298,7 @@ def _notes(
             "the share of people's judgements that agree with a difference is that of Kocmi et al. (2024), for systems "
             "of WMT; it does not replace p"
         )
-    engines = {_engine(row) for row in rows}
+    engines = {engine_name(row) for row in rows}
     if len(engines) == 1:
         notes.append(f"decoded with {engines.pop()}")
     notes += dict.fromkeys(
@@ -335,7 +306,7 @@ def _notes(
         for row in rows
         if row.checkpoint is not None
     )
-    if any(len({row.seed for row in group}) > 1 for group in _groups(rows)):
+    if any(len({row.seed for row in group}) > 1 for group in group_rows(rows)):
         notes.append("± is the sample standard deviation over seeds; p is the range over seeds")
     if comparisons:
         notes.append(
@@ -377,30 +348,6 @@ def _checkpoint_note(taken: TakenCheckpoint) -> str:
 def _text_table(content: _Table, *, ascii_only: bool) -> Table:
     header, figures = [each.header for each in content.columns], [each.is_figure for each in content.columns]
     return make_table(content.title, header, content.lines(), figures, ascii_only=ascii_only)
-
-
-def _pictures(rows: Sequence[ScoreRow]) -> Iterator[str]:
-    """Yield a plot for each test set: mean of the main metric over seeds against median speed over seeds."""
-    main = _main_metric(rows)
-    if not all(row.scores[main].higher_is_better for row in rows if main in row.scores):
-        return  # the frontier is that of the highest scores
-    for test_set in dict.fromkeys(row.test_set for row in rows):
-        groups = _groups(row for row in rows if row.test_set == test_set and main in row.scores)
-        if not groups:
-            continue
-        points = [
-            Point(
-                f"{group[0].system} ({'beam ' if group[0].iterations is None else ''}{_way(group[0])})",
-                statistics.median(row.sentences_per_second_batch1 for row in group),
-                statistics.fmean(row.scores[main].value for row in group),
-            )
-            for group in groups
-        ]
-        label = metric_label(main)
-        picture = pareto_svg(
-            points, speed_label="sentences/s at batch 1", score_label=f"{label} on {test_set}", metric=label
-        )
-        yield f"<figure>\n{picture}\n</figure>"
 
 
 def _html_table(table: _Table) -> str:

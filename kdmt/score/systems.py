@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from kdmt.choices import CheckpointName
 from kdmt.models.checkpoint_choice import AUTO, read_choice, updates_of
 from kdmt.models.checkpoint_folder import resolve_name
-from kdmt.score.score_files import Comparison, PValue, TakenCheckpoint
+from kdmt.score.score_files import Comparison, PValue, ScoreRow, TakenCheckpoint
 from kdmt.score.significance import SEED, bootstrap_means, paired_bootstrap
 from kdmt.score.test_sets import TestSet
 
@@ -72,6 +72,11 @@ class SegmentScores:
 def file_name(system: System, test_set: str, way: Way) -> str:
     """Return the name of a system's translations of a test set, without the language."""
     return f"{system.name}.seed_{system.seed}.{test_set}.{way.name}"
+
+
+def translations_name(row: ScoreRow) -> str:
+    """Return the name of the translations that a row of scores.json scores, without the language."""
+    return file_name(System(row.system, row.seed, Path()), row.test_set, Way(row.beam, row.iterations))
 
 
 def taken_checkpoint(run: Path, checkpoint: CheckpointName) -> TakenCheckpoint:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from kdmt.checksum import known_sha256
-from kdmt.config import Clean, ExternalFilter, Language, Prepare, ReverseScore, Rules
+from kdmt.config import MONOLINGUAL_SIDES, Clean, ExternalFilter, Language, Prepare, ReverseScore, Rules
 from kdmt.corpus.codec import TextCodec
 from kdmt.corpus.filters.scored_filter import Scores
 from kdmt.corpus.filters.table import FILTERS, FilterContext
@@ -33,13 +33,13 @@ class _CorpusRules:
         rules: rules that are applied.
         changes: setting `clean` of the corpus, which changes the rules of the pipeline.
         path: YAML path of `changes`.
-        is_monolingual: whether the text is monolingual.
+        side: side whose language monolingual text has: 0 for the source, 1 for the target; None for a corpus.
     """
 
     rules: Rules
     changes: Mapping[str, object]
     path: str
-    is_monolingual: bool
+    side: int | None
 
     def path_of(self, name: str) -> str:
         """Return the YAML path at which the settings of a rule are given."""
@@ -53,11 +53,11 @@ def _rules_of_corpora(settings: Prepare) -> Iterator[_CorpusRules]:
     for index, corpus in enumerate(settings.train):
         clean = settings.clean_of(corpus)
         if isinstance(clean, Clean) and clean.rules is not None:
-            yield _CorpusRules(clean.rules, corpus.clean, f"prepare.train.{index}.clean", False)
-    if settings.monolingual and isinstance(settings.clean, Clean):
-        rules = settings.clean.for_lines().rules
-        if rules is not None:
-            yield _CorpusRules(rules, {}, "prepare.clean", True)
+            yield _CorpusRules(clean.rules, corpus.clean, f"prepare.train.{index}.clean", None)
+    rules = settings.clean.for_lines().rules if isinstance(settings.clean, Clean) else None
+    if rules is not None:
+        for name in settings.monolingual_texts:
+            yield _CorpusRules(rules, {}, "prepare.clean", MONOLINGUAL_SIDES[name])
 
 
 def distinct_rules(settings: Prepare) -> Iterator[Rules]:
@@ -76,7 +76,8 @@ def check_rules(settings: Prepare, direction: Direction) -> None:
         UserError: if something is missing, or a model is of other languages; the message has the YAML path of the rule.
     """
     for one in _rules_of_corpora(settings):
-        wanted = Direction(direction.source, direction.source) if one.is_monolingual else direction
+        lang = None if one.side is None else direction.sides[one.side]
+        wanted = direction if lang is None else Direction(lang, lang)
         for name, check in _CHECKS.items():
             rule = getattr(one.rules, name)
             if rule is not None:

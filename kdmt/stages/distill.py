@@ -261,7 +261,8 @@ def _decoding_plan(workspace: Workspace, name: str) -> Plan:
     settings = workspace.config.distill
     wanted: tuple[str, ...] = ("tokenizer/", "text.json", "dict.", "data-bin/train.", "train.")
     if settings.monolingual:
-        wanted += ("data-bin/monolingual.", "monolingual.")
+        src = workspace.direction.source
+        wanted += (f"data-bin/monolingual.{workspace.direction}.{src}.", f"monolingual.{src}")
     inputs = _prepared_inputs(workspace.prepare, wanted)
     inputs |= _teacher(workspace, name).inputs() | _filter_inputs(workspace)
     if TRAINING_SETS[name].origin == "pool" and settings.pool is not None:
@@ -475,9 +476,9 @@ def _importing_stage(around: _Surroundings, name: str) -> TextStage:
 
 def _importing_plan(workspace: Workspace, name: str) -> Plan:
     settings = workspace.config.distill
-    path = _file_of(settings, name)
+    path, src = _file_of(settings, name), workspace.direction.source
     assert path is not None
-    inputs = _prepared_inputs(workspace.prepare, ("tokenizer/", "text.json", "dict.", "train.", "monolingual."))
+    inputs = _prepared_inputs(workspace.prepare, ("tokenizer/", "text.json", "dict.", "train.", f"monolingual.{src}"))
     inputs |= {str(path): file_input(path)} | _filter_inputs(workspace)
     extra: dict[str, object] = {"distill.monolingual": settings.monolingual}
     if settings.imported_sources:

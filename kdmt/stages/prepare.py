@@ -5,7 +5,7 @@
         valid.raw.<lang>, <test set>.raw.<lang>     held-out text before processing, for comparison with translations
         <test set>.raw<n>.<target>                  further references of it, from raw1 on, if there are any
         tokenizer/, text.json, dict.<lang>.txt      files that are copied to every checkpoint
-        monolingual.<source>                        clean text without translations, if there is any
+        monolingual.<lang>                          clean text without translations, if there is any
         data-bin/                                   fairseq's files
         report.json                                 counts of the cleaning pass, of held-out lines that it would
                                                     change, of lines that do not survive processing and back, and

@@ -5,7 +5,7 @@ prepare.partial/
     work/                       removed when the stage is complete
         versions.json           versions of the software that made the files
         steps/                  results of finished steps (`kdmt.corpus.steps`)
-        train/, monolingual/    chunks of the cleaning pass (`kdmt.corpus.first_pass`)
+        train/, monolingual/, monolingual_target/   chunks of the cleaning pass (`kdmt.corpus.first_pass`)
         shards.json             number of shards of the cleaning pass, if it is made in shards
         shards/                 their chunks (`kdmt.corpus.chunk_shards`), and their copies of the held-out text
         clean/, text/           clean text, and the finished chunks of its text processing
@@ -113,7 +113,7 @@ def shards_of(partial: Path, name: str) -> ChunkShards | None:
     """Return the shards of the cleaning pass of some text, None if it is not made in shards.
 
     Args:
-        name: step of the cleaning pass, "train" or "monolingual".
+        name: step of the cleaning pass: "train", "monolingual" or "monolingual_target".
     """
     num_shards = _num_shards(partial)
     return None if num_shards is None else ChunkShards(partial / WORK / SHARDS / name, num_shards)

@@ -45,7 +45,7 @@ class Collected:
         title: title of the page.
         hashes: name of each file -> its SHA-256.
         cleaned: counts of the training corpora.
-        monolingual: counts of the monolingual corpora; None if there are none.
+        monolingual: counts of the monolingual corpora by their setting.
         held_out: split -> counts of `check_held_out`.
         warnings: warnings of the stage.
         provenance: licences of data sets.
@@ -54,7 +54,7 @@ class Collected:
     title: str
     hashes: Mapping[str, str]
     cleaned: CleaningReport
-    monolingual: CleaningReport | None
+    monolingual: Mapping[str, CleaningReport]
     held_out: Mapping[str, Mapping[str, Any]]
     warnings: Sequence[str]
     provenance: Provenance
@@ -87,9 +87,8 @@ def _gather(corpus: PreparedCorpus, settings: Prepare, collected: Collected) -> 
         joined = [("symbols of the joined vocabulary that occur", f"{use.used:,} of {use.symbols:,}")]
     else:
         joined = []
-    reports = [cleaned]
-    if collected.monolingual is not None:
-        reports.append(_named(collected.monolingual, "monolingual", collected.provenance))
+    monolingual = [_named(report, name, collected.provenance) for name, report in collected.monolingual.items()]
+    reports = [cleaned, *monolingual]
     return DataReport(
         title=collected.title,
         summary=[*_summary(cleaned), *joined],
@@ -138,8 +137,8 @@ def _texts(settings: Prepare, collected: Collected) -> Iterator[ReportedText]:
     counts: dict[str, CorpusCounts] = {
         f"prepare.train.{number}": each for number, each in enumerate(collected.cleaned.corpora)
     }
-    if collected.monolingual is not None:
-        counts |= {f"prepare.monolingual.{number}": each for number, each in enumerate(collected.monolingual.corpora)}
+    for name, report in collected.monolingual.items():
+        counts |= {f"prepare.{name}.{number}": each for number, each in enumerate(report.corpora)}
     for path, text in by_path.items():
         sources = sources_of(text) if isinstance(text, ParallelText) else [text]
         dataset = collected.provenance.datasets.get(path)

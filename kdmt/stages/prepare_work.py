@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Literal, TypeVar
 
 from kdmt.config import (
+    MONOLINGUAL_SIDES,
     NO_LOCK_FILE,
     Clean,
     Corpus,
@@ -212,8 +213,7 @@ def make_shard(work: Preparation, folder: Path, plan: Plan, shard: int, num_shar
 def _unfinished_passes(work: Preparation, place: Path) -> list[str]:
     """Return the steps of the cleaning pass that are not finished."""
     steps = Steps(place, place / WORK / "steps")
-    names = ["train", "monolingual"] if work.settings.monolingual else ["train"]
-    return [name for name in names if steps.values(name) is None]
+    return [name for name in ("train", *work.settings.monolingual_texts) if steps.values(name) is None]
 
 
 def _clean_shard(work: Preparation, place: Path, scratch: Path, shard: int) -> int:
@@ -235,7 +235,10 @@ def _clean_shard(work: Preparation, place: Path, scratch: Path, shard: int) -> i
     for name in _unfinished_passes(work, place):
         shards = shards_of(place, name)
         assert shards is not None
-        cleaning = (_training_pass if name == "train" else _monolingual_pass)(work, forbidden, {})
+        if name == "train":
+            cleaning = _training_pass(work, forbidden, {})
+        else:
+            cleaning = _monolingual_pass(work, name, forbidden, {})
         num_chunks += cleaning.run_shard(shards, shard)
     return num_chunks
 
@@ -286,28 +289,24 @@ class _Cleaned:
 
     Attributes:
         training: report on the training text.
-        monolingual: report on the monolingual text; None if there is none.
+        monolingual: reports on the monolingual text by its setting.
         malformed: malformed rows of each corpus.
     """
 
     training: CleaningReport
-    monolingual: CleaningReport | None
+    monolingual: Mapping[str, CleaningReport]
     malformed: Mapping[str, Malformed]
 
     def facts(self) -> dict[str, object]:
         """Return the numbers of pairs and lines for the manifest."""
-        report, lines = self.training, self.monolingual
+        report = self.training
         facts: dict[str, object] = {
             "pairs_in": report.pairs_in,
             "pairs_out": report.pairs_out,
             "dropped": report.dropped,
         }
-        if lines is not None:
-            facts["monolingual"] = {
-                "lines_in": lines.pairs_in,
-                "lines_out": lines.pairs_out,
-                "dropped": lines.dropped,
-            }
+        for name, lines in self.monolingual.items():
+            facts[name] = {"lines_in": lines.pairs_in, "lines_out": lines.pairs_out, "dropped": lines.dropped}
         return facts
 
 
@@ -318,10 +317,10 @@ def _clean_all_text(work: Preparation, folder: Path, steps: Steps, held_out: dic
     training = _clean_training_text(work, folder, steps, forbidden, malformed)
     _say_cleaned(work, training)
     examples = training.dropped_examples()
-    monolingual = None
-    if work.settings.monolingual:
-        monolingual = _write_monolingual(work, folder, steps, forbidden, malformed)
-        examples |= monolingual.dropped_examples()
+    monolingual = {}
+    for name in work.settings.monolingual_texts:
+        monolingual[name] = _write_monolingual(work, name, folder, steps, forbidden, malformed)
+        examples |= monolingual[name].dropped_examples()
     write_json(folder / REPORT_EXAMPLES, examples)
     return _Cleaned(training, monolingual, malformed)
 
@@ -507,16 +506,19 @@ def _training_pass(work: Preparation, forbidden: Forbidden | None, malformed: di
     return _CleaningPass(corpora, settings.clean, forbidden, _open_map(work), work.spaced, work.direction.sides)
 
 
-def _monolingual_pass(work: Preparation, forbidden: Forbidden | None, malformed: dict[str, Malformed]) -> _CleaningPass:
-    """Return the pass over monolingual text, with each line as its own translation."""
-    settings = work.settings
+def _monolingual_pass(
+    work: Preparation, name: str, forbidden: Forbidden | None, malformed: dict[str, Malformed]
+) -> _CleaningPass:
+    """Return the pass over the monolingual text of a setting, with each line as its own translation."""
+    settings, side = work.settings, MONOLINGUAL_SIDES[name]
+    texts = enumerate(settings.monolingual_texts[name])
     return _CleaningPass(
-        (_monolingual_corpus(work, index, source, malformed) for index, source in enumerate(settings.monolingual)),
+        (_monolingual_corpus(work, f"{name}.{index}", source, malformed) for index, source in texts),
         settings.clean if settings.clean == "none" else settings.clean.for_lines(),
-        None if forbidden is None else forbidden.of_copies(),
+        None if forbidden is None else forbidden.of_copies(side),
         _open_map(work),
-        work.spaced[:1] * 2,
-        (work.direction.source, work.direction.source),
+        (work.spaced[side],) * 2,
+        (work.direction.sides[side],) * 2,
     )
 
 
@@ -563,8 +565,10 @@ def _process_text(work: Preparation, folder: Path, steps: Steps, processor: Text
         return
     src, tgt = work.direction.sides
     texts = {f"train.{src}": processor.preprocess_source}
-    if work.settings.monolingual:
-        texts[f"monolingual.{src}"] = processor.preprocess_source
+    processes = (processor.preprocess_source, processor.preprocess_target)
+    for name in work.settings.monolingual_texts:
+        side = MONOLINGUAL_SIDES[name]
+        texts[f"monolingual.{work.direction.sides[side]}"] = processes[side]
     texts[f"train.{tgt}"] = processor.preprocess_target
     chunks = folder / WORK / "text"
     chunks.mkdir(exist_ok=True)
@@ -721,34 +725,36 @@ def _training_corpus(work: Preparation, index: int, corpus: Corpus, malformed: d
 
 def _write_monolingual(
     work: Preparation,
+    name: str,
     folder: Path,
     steps: Steps,
     forbidden: Forbidden | None,
     malformed: dict[str, Malformed],
 ) -> CleaningReport:
-    """Write clean text of the source language."""
-    place = _clean_folder(work, folder) / f"monolingual.{work.direction.source}"
-    cleaning = _monolingual_pass(work, forbidden, malformed)
+    """Write the clean monolingual text of a setting."""
+    lang = work.direction.sides[MONOLINGUAL_SIDES[name]]
+    place = _clean_folder(work, folder) / f"monolingual.{lang}"
+    cleaning = _monolingual_pass(work, name, forbidden, malformed)
 
     def clean(chunks: Path) -> CleaningReport:
-        return cleaning.run((place, chunks / "copy", chunks / "tags"), chunks, shards_of(folder, "monolingual"))
+        return cleaning.run((place, chunks / "copy", chunks / "tags"), chunks, shards_of(folder, name))
 
-    report = _clean_once(steps, "monolingual", [place], malformed, clean)
-    work.say(
-        f"prepare: {report.pairs_in:,} monolingual lines read, {report.pairs_out:,} kept; {_dropped(report.dropped)}"
-    )
+    report = _clean_once(steps, name, [place], malformed, clean)
+    what = "monolingual lines" if name == "monolingual" else f"monolingual lines in {lang}"
+    work.say(f"prepare: {report.pairs_in:,} {what} read, {report.pairs_out:,} kept; {_dropped(report.dropped)}")
     _warn(work, report, unit="lines")
     return report
 
 
 def _monolingual_corpus(
-    work: Preparation, index: int, source: Source, malformed: dict[str, Malformed]
+    work: Preparation, setting: str, source: Source, malformed: dict[str, Malformed]
 ) -> TrainingCorpus:
-    path, name = work.locations.fetch(source), f"monolingual.{index} {source.name}"
+    """Return a text of the setting `monolingual.<index>` or `monolingual_target.<index>`."""
+    path, name = work.locations.fetch(source), f"{setting} {source.name}"
     malformed[name] = Malformed()
-    read = _naming_text(work, f"prepare.monolingual.{index}", monolingual_lines(source, path, malformed[name]))
+    read = _naming_text(work, f"prepare.{setting}", monolingual_lines(source, path, malformed[name]))
     lines = ((line, line) for line in read)
-    return TrainingCorpus(name, count_pairs(f"prepare: monolingual.{index}", lines))
+    return TrainingCorpus(name, count_pairs(f"prepare: {setting}", lines))
 
 
 def _write_held_out(work: Preparation, folder: Path, split: str, text: HeldOut, processor: TextProcessor) -> None:
@@ -871,12 +877,14 @@ def _binarize(
             dictionaries=dictionaries,
             threads=workers,
         )
-    if work.settings.monolingual:
+    for name in work.settings.monolingual_texts:
+        side = MONOLINGUAL_SIDES[name]
+        lang = work.direction.sides[side]
         binarize_text(
-            corpus.text("monolingual", src),
-            corpus.prefix("monolingual", src),
-            model=tokenizers.source,
-            dictionary=made.source_dictionary,
+            corpus.text("monolingual", lang),
+            corpus.prefix("monolingual", lang),
+            model=(tokenizers.source, tokenizers.target)[side],
+            dictionary=dictionaries[side],
             threads=workers,
         )
     counted = dict(zip((src, tgt), (made.source, made.target), strict=True))

@@ -19,29 +19,26 @@ from pathlib import Path
 from kdmt.checksum import known_sha256
 from kdmt.config import Score
 from kdmt.corpus.codec import TextCodec
-from kdmt.corpus.lines import read_lines, write_lines
+from kdmt.corpus.lines import write_lines
 from kdmt.decode.engines.engine import Engine, EngineOptions, RefiningEngine
 from kdmt.decode.engines.table import EngineKind, find_engine
 from kdmt.decode.engines.translator import Translator
 from kdmt.errors import UserError
 from kdmt.flow.folders import earlier_states
-from kdmt.flow.manifest import Plan, begin, finish, recorded_outputs
+from kdmt.flow.manifest import Plan, begin, finish, recorded_outputs, software_versions
 from kdmt.models.checkpoint import num_parameters
 from kdmt.models.checkpoint_folder import checkpoint_sha256, resolve_checkpoint
 from kdmt.runtime import pick_device, use_threads
-from kdmt.score.diagnostics_report import diagnostics_html
 from kdmt.score.latency import measure_speed
 from kdmt.score.metrics import MetricScore
-from kdmt.score.report import write_html
-from kdmt.score.report_notes import report_notes
 from kdmt.score.score_files import Missing, ReportFiles, ScoreRow, TakenCheckpoint, write_comparisons, write_scores
 from kdmt.score.system_diagnostics import write_diagnostics
 from kdmt.score.systems import System, SystemRun, Way, compare_runs, file_name, taken_checkpoint
-from kdmt.score.test_sets import References, TestSet
+from kdmt.score.test_sets import TestSet
 from kdmt.score.translations import Decoded, Translations
 from kdmt.stages.external_scores import add_external_scores
-from kdmt.stages.measures import bleu_tokenizer, spaced_sides, tokenizer_note
-from kdmt.stages.references import join_words, read_further, read_references
+from kdmt.stages.measures import tokenizer_note
+from kdmt.stages.references import join_words
 from kdmt.stages.score_diagnostics import (
     SAMPLE,
     DiagnosedRun,
@@ -51,6 +48,8 @@ from kdmt.stages.score_diagnostics import (
     read_training,
     translate_sample,
 )
+from kdmt.stages.score_report import write_report
+from kdmt.stages.scored_references import scored_test_set
 from kdmt.stages.variants import TestText, scored_texts
 from kdmt.stages.workspace import Workspace
 
@@ -84,7 +83,7 @@ def score_systems(
     if note := tokenizer_note(workspace):
         workspace.say(f"score: {note}")
     held_out = scored_texts(workspace)
-    test_sets = {name: _test_set(workspace, text) for name, text in held_out.items()}
+    test_sets = {name: scored_test_set(workspace, text) for name, text in held_out.items()}
     earlier = [state / _DECODED for state in earlier_states(folder)]
     translations = Translations(folder / _DECODED, earlier, workspace.direction.target)
     texts = read_texts(workspace) if config.score.diagnostics is not None else {}
@@ -102,20 +101,10 @@ def score_systems(
     write_scores(reports.scores, rows, missing)
     write_comparisons(reports.significance, comparisons)
     reports.diagnostics.unlink(missing_ok=True)  # `begin` has copied it to the earlier state that it belongs to
-    diagnostics_section = ""
     if training is not None:
         found = diagnose(workspace, [each.diagnosed for each in scored], texts, test_sets, training)
         write_diagnostics(reports.diagnostics, found)
-        diagnostics_section = diagnostics_html(found)
-    write_html(
-        reports.page,
-        rows,
-        comparisons,
-        missing=missing,
-        extra=report_notes(config),
-        title=config.name,
-        further_html=diagnostics_section,
-    )
+    write_report(workspace, versions=software_versions())
     written = [_text_file(workspace, run.file) for run in runs]
     decoded = [path for run in runs for path in translations.files(run.file)]
     decoded += sorted(path for path in (folder / _DECODED / SAMPLE).glob("*") if not path.name.startswith("."))
@@ -124,49 +113,6 @@ def score_systems(
 
 def _text_file(workspace: Workspace, name: str) -> Path:
     return workspace.score / f"{name}.{workspace.direction.target}"
-
-
-def _test_set(workspace: Workspace, text: TestText) -> TestSet:
-    tokenize, lowercase = bleu_tokenizer(workspace), workspace.config.scores_lowercased
-    as_words = not workspace.config.score.detokenized
-    first = References(
-        text.references(workspace, read_references(workspace, text.split), as_words=as_words),
-        tokenize,
-        lowercase,
-        _further(workspace, text, as_words=as_words),
-        workspace.config.score.spbleu_model,
-    )
-    return TestSet(first, _second_form(workspace, text), workspace.config.score.metrics)
-
-
-def _further(workspace: Workspace, text: TestText, *, as_words: bool) -> list[list[str]]:
-    """Return the further references of a test set. See `read_further`."""
-    further = read_further(workspace, text.split, as_words=as_words)
-    return [text.references(workspace, lines, as_words=as_words) for lines in further]
-
-
-def _second_form(workspace: Workspace, text: TestText) -> References | None:
-    """Return the references in the form that `score.detokenized` does not select; None if there is only one form."""
-    processing, tgt = workspace.config.prepare.text, workspace.direction.target
-    if processing.changes_nothing:
-        return None
-    given = workspace.config.prepare.test.get(text.split)
-    if processing.already_applied and given is not None and given.raw_target is None:
-        return None  # the corpus has no raw text to compare with
-    as_words = workspace.config.score.detokenized
-    if as_words:
-        lines = join_words(workspace, read_lines(workspace.prepare / f"{text.split}.{tgt}"))
-    else:
-        lines = read_lines(workspace.prepare / f"{text.split}.raw.{tgt}")
-    references, further = (
-        text.references(workspace, lines, as_words=as_words),
-        _further(workspace, text, as_words=as_words),
-    )
-    model = workspace.config.score.spbleu_model
-    if as_words:
-        tokenize = "none" if spaced_sides(workspace)[1] else bleu_tokenizer(workspace)
-        return References(references, tokenize, further=further, spbleu_model=model)
-    return References(references, bleu_tokenizer(workspace), processing.lowercase, further, model)
 
 
 # ----------------------------------------------------------------------------------------------------------- one system

@@ -157,7 +157,8 @@ def _jobs(workspace: Workspace, name: str, seed: int) -> Iterator[Job]:
 
 def _student_stage(workspace: Workspace, name: str, job: Job, student: Student, upstream: tuple[Stage, ...]) -> Stage:
     def plan() -> Plan:
-        inputs = training_inputs(workspace, job.data, more=("monolingual",) if reads_monolingual(student) else ())
+        more = [f"monolingual.{workspace.direction}.{workspace.direction.source}"] if reads_monolingual(student) else []
+        inputs = training_inputs(workspace, job.data, more=more)
         inputs |= init_inputs(job)
         inputs |= teaching_inputs(workspace, student) | alignment_inputs(workspace, job.alignments)
         inputs |= scorer_inputs(workspace, job)

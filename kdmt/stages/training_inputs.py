@@ -138,7 +138,7 @@ def training_inputs(workspace: Workspace, data: Sequence[str], *, more: Sequence
 
     Args:
         data: names of training sets.
-        more: names of further splits of the data-bin, in addition to `valid`.
+        more: names of further files of the data-bin without their suffix, in addition to `valid`.
     """
     prepared = recorded_outputs(workspace.prepare)
     wanted = ("tokenizer/", "text.json", "dict.", "valid.", *(f"data-bin/{split}." for split in ("valid", *more)))

@@ -162,7 +162,9 @@ def _activation(model: Mapping[str, object]) -> Activation:
         return "relu"
     if name == "gelu":
         return "gelu"
-    raise UserError(f"the model's activation_fn is {name!r}: ours have relu and gelu")
+    if name == "swish":
+        return "swish"
+    raise UserError(f"the model's activation_fn is {name!r}: ours have relu, gelu and swish")
 
 
 def _check_versions(config: TransformerConfig, state: object) -> None:
@@ -232,6 +234,10 @@ def fairseq_settings(model: Transformer) -> dict[str, object]:
     Raises:
         UserError: if fairseq has no such model.
     """
+    if model.config.layout != "fairseq":
+        raise UserError(
+            f"the model has 'layout: {model.config.layout}', whose positions and output bias fairseq has not"
+        )
     values = model.config.as_dict()
     init = values.pop("init")
     tokens = [values.pop(f"{side}_token") for side in ("source", "target")]

@@ -391,6 +391,13 @@ def test_monolingual_text_is_resolved_for_the_source_language(served: Server) ->
     assert "licence CC-BY-4.0: prepare.monolingual.0 (opus: News/v1)" in prepared.err
 
 
+def test_monolingual_text_of_the_target_is_resolved_for_the_target_language(served: Server) -> None:
+    change(train=[{"opus": "Tiny/v1"}], valid=valid(served), monolingual_target=[{"opus": "News/v1"}])
+    assert kdmt("lock", "tiny.yaml").code == 0
+    assert [each["languages"] for each in content()["datasets"]] == [["de"], ["en", "de"]]
+    assert "more.de:" in files()
+
+
 def test_a_mirror_folder_is_used_without_network(served: Server, tmp_path: Path) -> None:
     host = served.url.split("/")[2].split(":")[0]
     for name, data in served.files.items():

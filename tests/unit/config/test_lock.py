@@ -144,6 +144,7 @@ def test_names_are_replaced_by_their_entries() -> None:
             }
         ],
         "monolingual": [],
+        "monolingual_target": [],
         "valid": {
             "source": {"url": "https://x/t.tgz", "member": "src.sgm", "sha256": B},
             "target": {"url": "https://x/t.tgz", "member": "ref.sgm", "sha256": B},
@@ -167,6 +168,14 @@ def test_monolingual_text_has_an_entry_of_its_own() -> None:
     made = substitute(given, Lock((news,), FILES), SIDES)
     assert made.document["prepare"]["monolingual"] == [{"url": "https://x/raw", "sha256": "1" * 64}, {"path": "x"}]
     assert made.missing == ["prepare.train.0 (opus: News/v1)"]
+
+
+def test_monolingual_text_in_the_target_language_has_an_entry_of_this_language() -> None:
+    news = LockedDataset("opus", "News/v1", ("de",), {"url": "https://x/raw"})
+    both = {name: [{"opus": "News/v1"}] for name in ("monolingual", "monolingual_target")}
+    made = substitute(document(**both), Lock((news,), FILES), SIDES)
+    assert made.document["prepare"]["monolingual_target"] == [{"url": "https://x/raw", "sha256": "1" * 64}]
+    assert made.missing == ["prepare.monolingual.0 (opus: News/v1)"]
 
 
 def test_a_name_is_locked_for_one_pair_of_languages() -> None:

@@ -96,3 +96,7 @@ def test_copies_are_compared_with_the_ngrams_of_sources_alone() -> None:
     assert forbidden.overlaps.find((lines, lines)) == [Overlap(0, "test.source", 1), Overlap(1, "test.target", 1)]
     assert copies.matches(comparison_key(english), b"") == ("test.source",)
     assert replace(forbidden, overlaps=None).of_copies().overlaps is None
+    assert forbidden.overlaps is not None
+    of_target = forbidden.of_copies(1).overlaps
+    assert of_target is not None
+    assert (of_target.source, of_target.target) == (forbidden.overlaps.target, None)

@@ -16,6 +16,7 @@ PREPARE = Prepare.model_validate(
         "valid": pair("valid"),
         "test": {"one": pair("one") | {"raw_target": {"path": "one.raw.de"}}},
         "monolingual": [{"path": "mono.en"}],
+        "monolingual_target": [{"path": "mono.de"}],
     }
 )
 
@@ -38,5 +39,6 @@ def test_every_text_has_its_yaml_path() -> None:
         "prepare.valid",
         "prepare.test.one",
         "prepare.monolingual.0",
+        "prepare.monolingual_target.0",
     ]
     assert [found["prepare.train.1"], found["prepare.monolingual.0"]] == [PREPARE.train[1], PREPARE.monolingual[0]]

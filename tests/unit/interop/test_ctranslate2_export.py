@@ -5,9 +5,11 @@ from __future__ import annotations
 import errno
 import json
 import shutil
+import struct
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import get_args
 
 import ctranslate2
 import numpy as np
@@ -98,7 +100,7 @@ def test_models_of_other_dtypes_are_exported(tmp_path: Path, dtype: torch.dtype)
     assert np.concatenate(found) == pytest.approx(np.concatenate(expected), abs=1e-4)
 
 
-@pytest.mark.parametrize("quantization", ["float32", "float16", "int8"])
+@pytest.mark.parametrize("quantization", get_args(Quantization))
 @pytest.mark.parametrize("name", ["post-norm", "everything at once"])
 def test_export_does_not_change_the_model(tmp_path: Path, name: str, quantization: Quantization) -> None:
     model = make_model(CONFIGS[name], dtype=torch.float32)
@@ -119,6 +121,57 @@ def test_int8_is_smaller_and_close_to_float32(tmp_path: Path) -> None:
     expected = np.concatenate(TorchEngine(model).score_pairs(SOURCES, TARGETS))
     assert sizes["int8"] < 0.6 * sizes["float32"]  # positions and norms are not quantised
     assert 1e-4 < abs(found - expected).max() < 0.5
+
+
+# CTranslate2's number of each type in model.bin (ctranslate2/specs/model_spec.py): of matrices, and of norms
+STORED = {
+    "float32": (0, 0),
+    "float16": (4, 4),
+    "bfloat16": (5, 5),
+    "int16": (2, 0),
+    "int8": (1, 0),
+    "int8_float32": (1, 0),
+    "int8_float16": (1, 4),
+    "int8_bfloat16": (1, 5),
+}
+
+
+@pytest.mark.parametrize("quantization", get_args(Quantization))
+def test_weights_are_stored_in_the_given_types(tmp_path: Path, quantization: Quantization) -> None:
+    model = make_model()
+    folder = export(model, tmp_path / "out", quantization=quantization)
+    types = stored_types(folder / "model.bin")
+    assert (types["encoder/layer_0/ffn/linear_0/weight"], types["encoder/layer_0/ffn/layer_norm/gamma"]) == STORED[
+        quantization
+    ]
+    found = np.concatenate(ctranslate2_log_probs(folder, POST_NORM))  # computed in float32
+    expected = np.concatenate(TorchEngine(model).score_pairs(SOURCES, TARGETS))
+    assert found == pytest.approx(expected, abs=1e-4 if quantization == "float32" else 0.5)
+
+
+def stored_types(path: Path) -> dict[str, int]:
+    """Return the type number of each variable of a `model.bin`."""
+    data, place = path.read_bytes(), 0
+
+    def take(form: str) -> tuple[int, ...]:
+        nonlocal place
+        place += struct.calcsize(form)
+        return struct.unpack_from(form, data, place - struct.calcsize(form))
+
+    def string() -> str:
+        nonlocal place
+        (size,) = take("<H")
+        place += size
+        return data[place - size : place - 1].decode()
+
+    take("<I"), string()
+    types = {}
+    for _ in range(take("<II")[1]):
+        name = string()
+        take(f"<{take('<B')[0]}I")
+        types[name], size = take("<BI")
+        place += size
+    return types
 
 
 def test_folder_contains_description_companions_and_checksums(tmp_path: Path) -> None:
@@ -173,7 +226,7 @@ def test_a_side_without_layers_is_refused(tmp_path: Path) -> None:
 
 
 def test_unknown_quantization_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="quantization 'int4' is none of float32, int8, float16"):
+    with pytest.raises(UserError, match="quantization 'int4' is none of float32, float16, bfloat16, int16, int8"):
         export(make_model(), tmp_path / "out", quantization="int4")  # type: ignore[arg-type]
 
 

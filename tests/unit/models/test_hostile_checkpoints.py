@@ -189,7 +189,7 @@ def config(**values: Any) -> Callable[[dict[str, Any]], None]:
         (config(encoder_layers=True), "config: encoder_layers: should be a valid integer"),
         (config(encoder_layers="1"), "config: encoder_layers: should be a valid integer"),
         (config(dropout=1.5), "config.dropout: should be at least 0 and less than 1"),
-        (config(activation_fn="exec"), "config: activation_fn: should be 'relu' or 'gelu'"),
+        (config(activation_fn="exec"), "config: activation_fn: should be 'relu', 'gelu' or 'swish'"),
         (config(target_token=99), "config.target_token: 99 is no token of"),
         (config(unheard_of=1), "config: unheard_of: unknown"),
         (lambda description: description.update(config=[]), "config: expected an object"),

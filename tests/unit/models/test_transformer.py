@@ -37,6 +37,15 @@ CONFIGS = {
     "shared, gelu, layernorm_embedding": replace(
         BASE, share_all_embeddings=True, activation_fn="gelu", layernorm_embedding=True
     ),
+    "Marian's layout": replace(BASE, layout="marian", encoder_attention_heads=4, activation_fn="swish"),
+    "Marian's layout, pre-norm, shared": replace(
+        BASE,
+        layout="marian",
+        encoder_attention_heads=4,
+        share_all_embeddings=True,
+        encoder_normalize_before=True,
+        decoder_normalize_before=True,
+    ),
 }
 
 every_config = pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
@@ -168,8 +177,11 @@ def test_sharing_requires_equal_vocabularies() -> None:
         Transformer(replace(BASE, share_all_embeddings=True), src_vocab_size=10, tgt_vocab_size=11, pad=PAD)
 
 
-def test_logits_are_features_times_output_weight() -> None:
-    model = make_model(CONFIGS["narrow shallow decoder"])
+@every_config
+def test_logits_are_features_times_output_weight(config: TransformerConfig) -> None:
+    model = make_model(config)
+    if config.layout == "marian":
+        torch.nn.init.normal_(model.output_proj.bias)  # it is 0 at first
     features_BTD = model.decode(PREV, model.encode(SRC))
     torch.testing.assert_close(features_BTD @ model.output_weight_VD.t(), model(SRC, PREV))
 

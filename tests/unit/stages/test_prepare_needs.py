@@ -90,6 +90,9 @@ def test_the_source_language_alone_counts_for_monolingual_text() -> None:
     assert "localhost" in kdmt("prepare", "tiny.yaml").err
     write_model(Path("lid.bin"), "__label__de")
     assert f"{EVERYWHERE}language: the identifier does not know 'en'" in kdmt("prepare", "tiny.yaml").err
+    document["prepare"]["monolingual_target"] = document["prepare"].pop("monolingual")
+    Path("tiny.yaml").write_text(to_yaml(document), encoding="utf-8")
+    assert "localhost" in kdmt("prepare", "tiny.yaml").err  # the target language is known
 
 
 @pytest.mark.usefixtures("pipeline")

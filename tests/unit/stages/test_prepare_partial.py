@@ -37,6 +37,7 @@ def corpora(pipeline: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         rows[9::40] = [f"\u200b{row} " for row in rows[9::40]]
         write_lines(Path(f"text/more{number}.tsv"), rows)
     write_lines(Path("text/mono.en"), [" ".join(drawn.choices(["ba", "be", "da", "gi"], k=4)) for _ in range(250)])
+    write_lines(Path("text/mono.de"), [" ".join(drawn.choices(["ok", "uk", "rom"], k=3)) for _ in range(20)])
     document = settings()
     document["prepare"] |= {
         "train": [
@@ -45,6 +46,7 @@ def corpora(pipeline: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
             {"tsv": {"path": "text/more1.tsv"}, "tag": "<bt>"},
         ],
         "monolingual": [{"path": "text/mono.en"}],
+        "monolingual_target": [{"path": "text/mono.de"}],
         "text": {"lowercase": True},
         "tokenizer": {"type": "subword-nmt", "model": "bpe", "vocab_size": 40},
     }
@@ -109,7 +111,8 @@ def test_a_killed_preparation_gives_the_same_files(undisturbed: dict[str, str], 
 @pytest.fixture
 def steps() -> list[str]:
     """Return the names of the records in the order in which they appear in `PARTIAL`."""
-    return ["train", "monolingual", "text.train.en", "text.monolingual.en", "text.train.de", "tokenizer"]
+    texts = ["text.train.en", "text.monolingual.en", "text.monolingual.de", "text.train.de"]
+    return ["train", "monolingual", "monolingual_target", *texts, "tokenizer"]
 
 
 def test_every_step_is_resumed_after_its_record(
@@ -139,7 +142,7 @@ def test_finished_chunks_are_not_cleaned_again(undisturbed: dict[str, str], monk
     for _ in range(3):
         assert kdmt("prepare", "tiny.yaml").code == 130
     assert kdmt("prepare", "tiny.yaml").code == 0
-    assert num_cleaned == 3 + 13 + 2 + 13 + 7  # each chunk once, and three that were interrupted
+    assert num_cleaned == 3 + 13 + 2 + 13 + 7 + 1  # each chunk once, and three that were interrupted
     assert hash_tree(MADE) == undisturbed
 
 

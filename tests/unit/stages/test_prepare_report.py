@@ -109,10 +109,13 @@ def test_warnings_of_the_stage_are_on_the_page() -> None:
 @pytest.mark.usefixtures("pipeline")
 def test_monolingual_text_is_on_the_page() -> None:
     write_lines(Path("text/mono.en"), [*WORDS, "", "ba be bi"])
-    change(monolingual=[{"path": "text/mono.en"}])
+    write_lines(Path("text/mono.de"), ["ok uk ik"])
+    change(monolingual=[{"path": "text/mono.en"}], monolingual_target=[{"path": "text/mono.de"}])
     run_stages("prepare")
     assert "<td>monolingual.0</td><td>text/mono.en</td>" in page()
-    assert cells("dropped pairs") == [["train.0 text/train.en", "0"], ["monolingual.0 text/mono.en", "1 (9.1%)"]]
+    assert "<td>monolingual_target.0</td><td>text/mono.de</td>" in page()
+    dropped = ["monolingual.0 text/mono.en", "1 (9.1%)"], ["monolingual_target.0 text/mono.de", "0"]
+    assert cells("dropped pairs") == [["train.0 text/train.en", "0"], *dropped]
 
 
 @pytest.mark.usefixtures("pipeline")

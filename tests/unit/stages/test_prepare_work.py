@@ -8,6 +8,7 @@ import json
 import re
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 from bad_input import refused
@@ -27,6 +28,7 @@ from tiny_pipeline import (
 from tiny_prepare import MADE, change, facts, read_bin, report, words
 
 from kdmt.corpus.codec import TextCodec
+from kdmt.stages import prepare_work
 
 
 def key(line: str) -> str:
@@ -344,6 +346,41 @@ def test_monolingual_text_is_cleaned_processed_and_binarised() -> None:
     assert sorted(path.name for path in MADE.glob("monolingual*")) == ["monolingual.en"]
     write_lines(Path("text/mono.en"), own[:2])
     assert "text/mono.en" in kdmt("teacher", "tiny.yaml").err
+
+
+@pytest.mark.usefixtures("pipeline")
+def test_monolingual_text_in_the_target_language_is_prepared_as_that_in_the_source_language(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    languages = []
+    clean = prepare_work.clean_corpora
+
+    def recorded(*arguments: Any, **values: Any) -> Any:
+        languages.append((values["languages"], values["spaced"]))
+        return clean(*arguments, **values)
+
+    monkeypatch.setattr(prepare_work, "clean_corpora", recorded)
+    own = ["ok  uk\u200b ik", "Rom rum", "ok uk ik", "", read_lines(Path("text/test.de"))[0], "olp " * 20]
+    write_lines(Path("text/mono.de"), own)
+    write_lines(Path("text/mono.en"), ["ba be bi"])
+    change(
+        monolingual=[{"path": "text/mono.en"}],
+        monolingual_target=[{"path": "text/mono.de"}],
+        clean={"max_words": 10},
+        text={"lowercase": True},
+        tokenizer={"vocab_size": 20, "joint": False},
+        vocabulary={"joined": False},
+    )
+    run_stages("prepare", sets=["teacher.model.share_all_embeddings=false", "students={}"])
+    lines = ["ok uk ik", "rom rum"]
+    assert read_lines(MADE / "monolingual.de") == lines
+    codec = TextCodec.load(MADE)
+    found = read_bin("monolingual", "de")
+    assert [" ".join(codec.tokenizers.target.decode(line).split()) for line in found] == lines
+    dropped = {rule: count for rule, count in facts()["monolingual_target"]["dropped"].items() if count}
+    assert dropped == {"empty": 1, "max_words": 1, "held_out": 1, "duplicate": 1}
+    assert facts()["monolingual"]["lines_out"] == 1
+    assert languages == [((one, other), (True, True)) for one, other in (("en", "de"), ("en", "en"), ("de", "de"))]
 
 
 @pytest.mark.usefixtures("pipeline")

@@ -1,0 +1,54 @@
+"""References of the test sets of a pipeline, in the forms that the score stage compares translations with."""
+
+from __future__ import annotations
+
+from kdmt.corpus.lines import read_lines
+from kdmt.score.test_sets import References, TestSet
+from kdmt.stages.measures import bleu_tokenizer, spaced_sides
+from kdmt.stages.references import join_words, read_further, read_references
+from kdmt.stages.variants import TestText
+from kdmt.stages.workspace import Workspace
+
+
+def scored_test_set(workspace: Workspace, text: TestText) -> TestSet:
+    """Return the references of a test set in all forms that are scored."""
+    tokenize, lowercase = bleu_tokenizer(workspace), workspace.config.scores_lowercased
+    as_words = not workspace.config.score.detokenized
+    first = References(
+        text.references(workspace, read_references(workspace, text.split), as_words=as_words),
+        tokenize,
+        lowercase,
+        _further(workspace, text, as_words=as_words),
+        workspace.config.score.spbleu_model,
+    )
+    return TestSet(first, _second_form(workspace, text), workspace.config.score.metrics)
+
+
+def _further(workspace: Workspace, text: TestText, *, as_words: bool) -> list[list[str]]:
+    """Return the further references of a test set. See `read_further`."""
+    further = read_further(workspace, text.split, as_words=as_words)
+    return [text.references(workspace, lines, as_words=as_words) for lines in further]
+
+
+def _second_form(workspace: Workspace, text: TestText) -> References | None:
+    """Return the references in the form that `score.detokenized` does not select; None if there is only one form."""
+    processing, tgt = workspace.config.prepare.text, workspace.direction.target
+    if processing.changes_nothing:
+        return None
+    given = workspace.config.prepare.test.get(text.split)
+    if processing.already_applied and given is not None and given.raw_target is None:
+        return None  # the corpus has no raw text to compare with
+    as_words = workspace.config.score.detokenized
+    if as_words:
+        lines = join_words(workspace, read_lines(workspace.prepare / f"{text.split}.{tgt}"))
+    else:
+        lines = read_lines(workspace.prepare / f"{text.split}.raw.{tgt}")
+    references, further = (
+        text.references(workspace, lines, as_words=as_words),
+        _further(workspace, text, as_words=as_words),
+    )
+    model = workspace.config.score.spbleu_model
+    if as_words:
+        tokenize = "none" if spaced_sides(workspace)[1] else bleu_tokenizer(workspace)
+        return References(references, tokenize, further=further, spbleu_model=model)
+    return References(references, bleu_tokenizer(workspace), processing.lowercase, further, model)
