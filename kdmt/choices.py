@@ -22,6 +22,7 @@ BleuTokenizer = Literal["auto", "13a", "intl", "none", "zh", "ja-mecab", "ko-mec
 # models and number types
 Activation = Literal["relu", "gelu", "swish"]
 Layout = Literal["fairseq", "marian"]  # of positions, decoder input and output bias of a Transformer
+DecoderKind = Literal["self_attention", "ssru"]  # of what reads earlier positions in a decoder
 Initialisation = Literal["fairseq", "bert"]  # of the weights of a model
 NATLayout = Literal["own", "fairseq"]  # of the sentences of a non-autoregressive model
 DecoderInput = Literal["source", "unk"]  # at positions of a non-autoregressive decoder where nothing is known

@@ -20,7 +20,8 @@ def log_probs(weights: Weights, src: Sequence[int], tgt: Sequence[int], *, heads
     """Return the log-probabilities of each token of a target at each of its positions, teacher-forced: [T, V].
 
     Args:
-        weights: weights of a post-norm model with ReLU and the same embeddings on both sides or different ones.
+        weights: weights of a post-norm model with ReLU. Both sides have the same embeddings or different ones; decoder
+            layers have self-attention or an SSRU.
         src: ids of the source, including </s>.
         tgt: ids of the target, including </s>. Its last token is not an input.
     """
@@ -33,7 +34,10 @@ def log_probs(weights: Weights, src: Sequence[int], tgt: Sequence[int], *, heads
     causal = np.tril(np.ones((len(tgt), len(tgt)), dtype=bool))
     for layer in range(_num_layers(weights, "decoder")):
         name = f"decoder_layers.{layer}"
-        update = _self_attention(weights, f"{name}.self_attn", x, heads, causal)
+        if f"{name}.ssru.state_proj.weight" in weights:
+            update = ssru(weights, f"{name}.ssru", x)
+        else:
+            update = _self_attention(weights, f"{name}.self_attn", x, heads, causal)
         x = _norm(weights, f"{name}.self_attn_residual.norm", x + update)
         update = _cross_attention(weights, f"{name}.cross_attn", x, states, heads)
         x = _norm(weights, f"{name}.cross_attn_residual.norm", x + update)
@@ -63,6 +67,17 @@ def sinusoids(length: int, width: int) -> Array:
     frequency = 1e-4 ** (np.arange(width // 2) / (width / 2 - 1))
     angle = np.arange(length)[:, None] * frequency
     return np.concatenate([np.sin(angle), np.cos(angle)], axis=1)
+
+
+def ssru(weights: Weights, name: str, x: Array) -> Array:
+    """Return the output of an SSRU: f = sigmoid(W_f x + b_f), c = f * c_prev + (1 - f) * W x, relu(c)."""
+    state, found = np.zeros(x.shape[1]), []
+    for x_D in x:
+        gate = weights[f"{name}.gate_proj.weight"] @ x_D + weights[f"{name}.gate_proj.bias"]
+        forget = 1.0 / (1.0 + np.exp(-gate))
+        state = forget * state + (1.0 - forget) * (weights[f"{name}.state_proj.weight"] @ x_D)
+        found.append(np.maximum(state, 0.0))
+    return np.array(found)
 
 
 def _num_layers(weights: Weights, side: str) -> int:

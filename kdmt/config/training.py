@@ -13,6 +13,7 @@ from kdmt.choices import (
     AutoCheckpoint,
     BestMetric,
     CheckpointName,
+    DecoderKind,
     Initialisation,
     Layout,
     LRSchedule,
@@ -76,6 +77,15 @@ class Model(Section):
         description="Numerics: 'fairseq' (also if null, unless the architecture is one of Marian) or 'marian', which "
         "Marian and Firefox's engine compute exactly: positions from 0, a zero vector as the first decoder input, a "
         "bias of the output projection, 1e-6 in layer norms. Autoregressive models only",
+    )
+    decoder: DecoderKind | None = later(
+        None,
+        description="Part of a decoder layer that reads earlier positions: 'self_attention' (also if null, unless the "
+        "architecture has another one), or 'ssru', a recurrent unit whose state is one vector (Kim et al. 2019). "
+        "Autoregressive models only; CTranslate2 and fairseq do not have it",
+    )
+    tied_decoder_layers: bool | None = later(
+        None, description="Sharing of the parameters of all decoder layers; null for the architecture's, mostly false"
     )
     dropout: float | None = Field(None, ge=0.0, lt=1.0, description="Dropout probability")
     attention_dropout: float | None = Field(

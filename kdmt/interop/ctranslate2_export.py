@@ -111,6 +111,11 @@ def _check_model(model: Transformer) -> None:
         )
     if model.config.source_token is not None or model.config.target_token is not None:
         raise UserError("the model is multilingual: CTranslate2's engine puts no language tokens into sentences")
+    if model.config.decoder == "ssru":
+        raise UserError(
+            "the decoder has SSRUs ('model.decoder: ssru'), which CTranslate2 has not: Marian, Bergamot and PyTorch "
+            "run the model; 'model.decoder: self_attention' trains one for CTranslate2"
+        )
     for side in ("encoder", "decoder"):
         if not getattr(model.config, f"{side}_layers"):
             raise UserError(f"CTranslate2 has no {side} without layers (model.{side}_layers is 0)")
@@ -209,6 +214,7 @@ def _fill_layer(
     spec: TransformerEncoderLayerSpec | TransformerDecoderLayerSpec, layer: EncoderLayer | DecoderLayer
 ) -> None:
     """Fill in the parts that encoder and decoder layers have in common."""
+    assert layer.self_attn is not None
     _fill_self_attention(spec.self_attention, layer.self_attn, layer.self_attn_residual)
     _fill_linear(spec.ffn.linear_0, layer.ffn.fc1)
     _fill_linear(spec.ffn.linear_1, layer.ffn.fc2)

@@ -1,7 +1,9 @@
 """Transformer architectures with the names of fairseq, and the records that describe a model.
 
 The numbers come from fairseq/models/transformer/transformer_legacy.py; `transformer_multi30k` is the 4+4 layer model of
-Wu et al. 2021 (Revisit-MMT), where it is called Transformer-Tiny.
+Wu et al. 2021 (Revisit-MMT), where it is called Transformer-Tiny. `student_tiny`, `student_base_memory` and
+`student_base` are the students of Firefox Translations (mozilla/translations, pipeline/train/configs/model; Kim et al.
+2019); those that end in `_attention` are the same with self-attention in the decoder, for engines without SSRUs.
 """
 
 from __future__ import annotations
@@ -12,7 +14,7 @@ from typing import Any, Literal
 
 from pydantic import ConfigDict
 
-from kdmt.choices import Activation, Initialisation, Layout, NATLayout, SourceCopy
+from kdmt.choices import Activation, DecoderKind, Initialisation, Layout, NATLayout, SourceCopy
 from kdmt.errors import UserError
 from kdmt.families import FAMILIES, FamilyName
 
@@ -25,6 +27,8 @@ class TransformerConfig:
         layout: `marian` for a model that computes the same as Marian's Transformer: positions are counted from 0, the
             first decoder input is a zero vector, the output projection has a bias, and 1e-6 is added to the variance
             in layer norms.
+        decoder: `ssru` for decoder layers with a recurrent unit (`kdmt.models.ssru`) instead of self-attention.
+        tied_decoder_layers: whether all decoder layers have the same parameters.
     """
 
     __pydantic_config__ = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)  # for reading from JSON
@@ -58,6 +62,8 @@ class TransformerConfig:
     target_token: int | None = None
     right_to_left: bool = False  # the last word is predicted first, invisibly to callers of engines
     layout: Layout = "fairseq"
+    decoder: DecoderKind = "self_attention"
+    tied_decoder_layers: bool = False
 
     def __post_init__(self) -> None:
         for side in ("encoder", "decoder"):
@@ -100,7 +106,7 @@ class TransformerConfig:
 
     def as_dict(self) -> dict[str, Any]:
         values = asdict(self)
-        for name in ("right_to_left", "layout"):
+        for name in ("right_to_left", "layout", "decoder", "tied_decoder_layers"):
             if values[name] == getattr(type(self), name):  # as in descriptions of earlier versions
                 del values[name]
         return values
@@ -175,6 +181,26 @@ _SMALL_SIDE = {
     "decoder_attention_heads": 2,
 }
 
+
+def _student(width: int, ffn_width: int, decoder_layers: int) -> TransformerConfig:
+    return TransformerConfig(
+        encoder_embed_dim=width,
+        encoder_ffn_embed_dim=ffn_width,
+        decoder_embed_dim=width,
+        decoder_ffn_embed_dim=ffn_width,
+        decoder_layers=decoder_layers,
+        share_all_embeddings=True,
+        layout="marian",
+        decoder="ssru",
+    )
+
+
+_STUDENTS = {
+    "student_tiny": _student(256, 1536, decoder_layers=2),
+    "student_base_memory": _student(384, 1536, decoder_layers=4),
+    "student_base": _student(512, 2048, decoder_layers=2),
+}
+
 ARCHITECTURES: Mapping[str, TransformerConfig] = {
     "transformer": TransformerConfig(),
     "transformer_tiny": TransformerConfig(**_SMALL_SIDE),  # type: ignore[arg-type]
@@ -205,6 +231,8 @@ ARCHITECTURES: Mapping[str, TransformerConfig] = {
         decoder_attention_heads=16,
         dropout=0.3,
     ),
+    **_STUDENTS,
+    **{f"{name}_attention": replace(config, decoder="self_attention") for name, config in _STUDENTS.items()},
 }
 
 

@@ -37,6 +37,8 @@ def build_nonautoregressive(
     _check_sizes(config, src_vocab_size, tgt_vocab_size)
     if config.layout == "marian":
         raise UserError("model.layout: Marian has no non-autoregressive decoders")
+    if config.decoder == "ssru":
+        raise UserError("model.decoder: an SSRU reads positions in their order, a non-autoregressive decoder does not")
     model = NATransformer(config, nat, src_vocab_size=src_vocab_size, tgt_vocab_size=tgt_vocab_size, pad=PAD)
     if config.init == "bert":
         draw_bert_weights(model)
@@ -62,8 +64,10 @@ def count_stored(config: TransformerConfig, src_vocab_size: int, tgt_vocab_size:
     encoder, decoder = config.encoder_embed_dim, config.decoder_embed_dim
     embeddings = max(src_vocab_size * encoder, tgt_vocab_size * decoder)  # counted once, since they may be shared
     encoder_layer = 4 * encoder**2 + 2 * encoder * config.encoder_ffn_embed_dim
-    decoder_layer = 6 * decoder**2 + 2 * decoder * config.decoder_ffn_embed_dim
-    return embeddings + config.encoder_layers * encoder_layer + config.decoder_layers * decoder_layer
+    own = 2 if config.decoder == "ssru" else 4
+    decoder_layer = (own + 2) * decoder**2 + 2 * decoder * config.decoder_ffn_embed_dim
+    decoder_layers = min(config.decoder_layers, 1) if config.tied_decoder_layers else config.decoder_layers
+    return embeddings + config.encoder_layers * encoder_layer + decoder_layers * decoder_layer
 
 
 def _transformer_from(description: Mapping[str, Any]) -> Transformer:

@@ -82,13 +82,12 @@ def _flash(
 def _padded(
     query_NHC: Tensor, key_NHC: Tensor, value_NHC: Tensor, queries: Packing, keys: Packing, causal: bool
 ) -> Tensor:
-    key_BHSC, value_BHSC = (_unpack(each, keys) for each in (key_NHC, value_NHC))
+    key_BHSC, value_BHSC = (unpack_sentences(each, keys) for each in (key_NHC, value_NHC))
     keep_B11S = None if causal else _real_BT(keys)[:, None, None, :]  # the causal mask hides padding on the right
     found_BHTC = F.scaled_dot_product_attention(
-        _unpack(query_NHC, queries), key_BHSC, value_BHSC, attn_mask=keep_B11S, is_causal=causal
+        unpack_sentences(query_NHC, queries), key_BHSC, value_BHSC, attn_mask=keep_B11S, is_causal=causal
     )
-    found_MHC = found_BHTC.transpose(1, 2).flatten(0, 1).index_select(0, _padded_index_M(queries))
-    return F.pad(found_MHC, (0, 0, 0, 0, 0, len(query_NHC) - queries.num_tokens))
+    return pack_sentences(found_BHTC, queries, len(query_NHC))
 
 
 _attend_padded: Callable[..., Tensor] = _padded  # replaced by `leave_padded_uncompiled`
@@ -113,12 +112,18 @@ def _real_BT(packing: Packing) -> Tensor:
     return torch.arange(packing.longest, device=packing.starts.device) < _lengths_B(packing)[:, None]
 
 
-def _unpack(values_NHC: Tensor, packing: Packing) -> Tensor:
+def unpack_sentences(values_NHC: Tensor, packing: Packing) -> Tensor:
     """Return padded sentences, [B, H, T, C]; the padding contains tokens of other sentences."""
     starts_B1 = packing.starts[: packing.num_sentences, None].long()
     index_BT = starts_B1 + torch.arange(packing.longest, device=starts_B1.device)
     values_BTHC = values_NHC.index_select(0, index_BT.clamp_max(len(values_NHC) - 1).flatten())
     return values_BTHC.unflatten(0, index_BT.shape).transpose(1, 2)
+
+
+def pack_sentences(values_BHTC: Tensor, packing: Packing, num_positions: int) -> Tensor:
+    """Return a packed row of the sentences, with zeros at its padding: [N, H, C]. The inverse of `unpack_sentences`."""
+    values_MHC = values_BHTC.transpose(1, 2).flatten(0, 1).index_select(0, _padded_index_M(packing))
+    return F.pad(values_MHC, (0, 0, 0, 0, 0, num_positions - packing.num_tokens))
 
 
 def _padded_index_M(packing: Packing) -> Tensor:

@@ -22,6 +22,7 @@ from kdmt.models.attention import CrossAttention, SelfAttention, Visible
 from kdmt.models.dropout import Dropout
 from kdmt.models.packed_attention import leave_padded_uncompiled, load_flash
 from kdmt.models.positions import LearnedPositions, SinusoidalPositions
+from kdmt.models.ssru import SSRU, leave_scan_uncompiled
 from kdmt.types import EOS, Packing
 
 # Limits for torch.compile. Encoder and decoder layers are compiled for training and evaluation, and again for a batch
@@ -90,27 +91,30 @@ class Trace:
 
 @dataclass
 class DecoderCache:
-    """Keys and values during decoding; row b * K + k is beam k of sentence b."""
+    """Keys and values, or states of SSRUs, during decoding; row b * K + k is beam k of sentence b."""
 
     length: int  # positions decoded so far
     beam: int
-    self_2NHTC: list[Tensor]  # for each layer keys and values [2, N, H, T, C]
+    self_2NHTC: list[Tensor]  # for each layer with self-attention, keys and values [2, N, H, T, C]
+    states_ND: list[Tensor]  # for each layer with an SSRU, its state, at least float32 [N, D]
     cross_2BHSC: list[Tensor]  # for each layer keys and values [2, B, H, S, C], shared by the rows of a sentence
     keep_B11S: Tensor  # bool [B, 1, 1, S]
 
     def reorder(self, order_N: Tensor) -> None:
         """Replace row i by row order_N[i].
 
-        Rows stay within their sentence, so that only the keys and values of self-attention move.
+        Rows stay within their sentence, so that the keys and values of the source do not move.
         """
         for cache_2NHTC in self.self_2NHTC:
             past = cache_2NHTC[:, :, :, : self.length]
             past.copy_(past.index_select(1, order_N))
+        self.states_ND = [state_ND.index_select(0, order_N) for state_ND in self.states_ND]
 
     def select_sentences(self, index_B: Tensor) -> None:
         """Keep only the sentences `index_B`."""
         rows_N = (index_B[:, None] * self.beam + torch.arange(self.beam, device=index_B.device)).flatten()
         self.self_2NHTC = [cache.index_select(1, rows_N) for cache in self.self_2NHTC]
+        self.states_ND = [state_ND.index_select(0, rows_N) for state_ND in self.states_ND]
         self.cross_2BHSC = [cache.index_select(1, index_B) for cache in self.cross_2BHSC]
         self.keep_B11S = self.keep_B11S.index_select(0, index_B)
 
@@ -171,10 +175,13 @@ class EncoderLayer(nn.Module):
 
 
 class DecoderLayer(nn.Module):
-    """Self-attention, attention over the source, feed-forward layers.
+    """Self-attention or an SSRU, attention over the source, feed-forward layers.
 
     Args:
         causal: whether a position attends only to itself and earlier positions; otherwise to its whole sentence.
+
+    Raises:
+        ValueError: if an SSRU, which reads positions in their order, is not to be causal.
     """
 
     def __init__(self, config: TransformerConfig, *, causal: bool = True) -> None:
@@ -182,8 +189,15 @@ class DecoderLayer(nn.Module):
         self.causal = causal
         dim, heads = config.decoder_embed_dim, config.decoder_attention_heads
         before = config.decoder_normalize_before
-        self.self_attn = SelfAttention(dim, heads, dropout=config.attention_dropout)
-        self.self_attn_residual = Residual(dim, config, normalize_before=before)
+        self.self_attn: SelfAttention | None = None
+        self.ssru: SSRU | None = None
+        if config.decoder == "self_attention":
+            self.self_attn = SelfAttention(dim, heads, dropout=config.attention_dropout)
+        elif causal:
+            self.ssru = SSRU(dim)
+        else:
+            raise ValueError("an SSRU is causal")
+        self.self_attn_residual = Residual(dim, config, normalize_before=before)  # of the SSRU if there is one
         self.cross_attn = CrossAttention(dim, config.encoder_embed_dim, heads, dropout=config.attention_dropout)
         self.cross_attn_residual = Residual(dim, config, normalize_before=before)
         self.ffn = FeedForward(
@@ -204,27 +218,42 @@ class DecoderLayer(nn.Module):
         number: int = 0,
     ) -> Tensor:
         # with padding on the right, the causal mask hides it from every real position: then `keep_B11T` is None
+        queries = keep_B11T if isinstance(keep_B11T, Packing) else None
         before = self.self_attn_residual.before(x_BTD)
-        update = self.self_attn(before, keep_B11T=keep_B11T, causal=self.causal)
+        if self.ssru is not None:
+            update = self.ssru(before, queries)
+        else:
+            assert self.self_attn is not None
+            update = self.self_attn(before, keep_B11T=keep_B11T, causal=self.causal)
         x_BTD = self.self_attn_residual.after(x_BTD, update)
         between = self.cross_attn_residual.before(x_BTD)
         if trace is not None:
             assert not isinstance(keep_B11T, Packing)
             assert not isinstance(keep_B11S, Packing)
-            trace.keep_map(
-                "decoder_self",
-                number,
-                lambda: self.self_attn.weights(before, keep_B11T=keep_B11T, causal=self.causal),
-            )
+            trace.keep_map("decoder_self", number, lambda: self._self_attention_map(before, keep_B11T))
             trace.keep_map("cross", number, lambda: self.cross_attn.weights(between, states_BSD, keep_B11S))
-        queries = keep_B11T if isinstance(keep_B11T, Packing) else None
         update = self.cross_attn(between, states_BSD, keep_B11S, queries)
         x_BTD = self.cross_attn_residual.after(x_BTD, update)
         return self.ffn_residual.after(x_BTD, self.ffn(self.ffn_residual.before(x_BTD)))
 
-    def step(self, x_ND: Tensor, self_2NHTC: Tensor, cross_2BHSC: Tensor, keep_B11S: Tensor, position: int) -> Tensor:
-        """Process one position, with the keys and values of earlier positions in the cache: [N, D]."""
-        update = self.self_attn.step(self.self_attn_residual.before(x_ND), self_2NHTC, position)
+    def _self_attention_map(self, x_BTD: Tensor, keep_B11T: Tensor | None) -> Tensor:
+        if self.self_attn is None:
+            raise ValueError("a decoder layer with an SSRU has no map of self-attention")
+        return self.self_attn.weights(x_BTD, keep_B11T=keep_B11T, causal=self.causal)
+
+    def step(self, x_ND: Tensor, past: Tensor, cross_2BHSC: Tensor, keep_B11S: Tensor, position: int) -> Tensor:
+        """Process one position: [N, D].
+
+        Args:
+            past: what the layer keeps of earlier positions, updated in place: keys and values [2, N, H, T, C], or the
+                state of an SSRU [N, D].
+        """
+        before = self.self_attn_residual.before(x_ND)
+        if self.ssru is not None:
+            update = self.ssru.step(before, past)
+        else:
+            assert self.self_attn is not None
+            update = self.self_attn.step(before, past, position)
         x_ND = self.self_attn_residual.after(x_ND, update)
         update = self.cross_attn.step(self.cross_attn_residual.before(x_ND), cross_2BHSC, keep_B11S)
         x_ND = self.cross_attn_residual.after(x_ND, update)
@@ -300,6 +329,14 @@ def _token_embedding(vocab_size: int, dim: int, *, pad: int) -> nn.Embedding:
     return embedding
 
 
+def _decoder_layers(config: TransformerConfig, *, causal: bool) -> list[DecoderLayer]:
+    """Return the decoder layers; if they are tied, the same one each time."""
+    count = config.decoder_layers
+    if config.tied_decoder_layers and count:
+        return [DecoderLayer(config, causal=causal)] * count
+    return [DecoderLayer(config, causal=causal) for _ in range(count)]
+
+
 class Transformer(nn.Module):
     """Encoder and decoder (Vaswani et al. 2017).
 
@@ -354,7 +391,7 @@ class Transformer(nn.Module):
             starts_from_zero=config.layout == "marian",
         )
         self.encoder_layers = nn.ModuleList(EncoderLayer(config) for _ in range(config.encoder_layers))
-        self.decoder_layers = nn.ModuleList(DecoderLayer(config, causal=causal) for _ in range(config.decoder_layers))
+        self.decoder_layers = nn.ModuleList(_decoder_layers(config, causal=causal))
         eps = config.layer_norm_eps
         self.encoder_norm = nn.LayerNorm(config.encoder_embed_dim, eps) if config.encoder_normalize_before else None
         self.decoder_norm = nn.LayerNorm(config.decoder_embed_dim, eps) if config.decoder_normalize_before else None
@@ -385,6 +422,10 @@ class Transformer(nn.Module):
         column_8[:1] = 1.0
         return torch.cat([x_BTD, column_8.expand(*x_BTD.shape[:-1], -1)], dim=-1)
 
+    def distinct_layers(self) -> list[nn.Module]:
+        """Return the layers of encoder and decoder; tied decoder layers are one."""
+        return list(dict.fromkeys([*self.encoder_layers, *self.decoder_layers]))
+
     def _decoder_layers(self) -> list[DecoderLayer]:
         return [layer for layer in self.decoder_layers if isinstance(layer, DecoderLayer)]
 
@@ -396,7 +437,9 @@ class Transformer(nn.Module):
         self.masks, self.compiled_packed = "always", packed
         if packed:
             leave_padded_uncompiled()
-        layers = [*self.encoder_layers, *self.decoder_layers]
+        if self.config.decoder == "ssru":
+            leave_scan_uncompiled()
+        layers = self.distinct_layers()
         torch._dynamo.config.recompile_limit = _MAX_PROGRAMS + _MAX_PROGRAMS_A_LAYER * len(layers)
         for layer in layers:
             layer.compile(dynamic=not packed)
@@ -526,11 +569,14 @@ class Transformer(nn.Module):
         heads, rows = self.config.decoder_attention_heads, states_BSD.size(0) * beam
         max_len += self.config.target_token is not None
         shape = (2, rows, heads, max_len, self.config.decoder_embed_dim // heads)
-        cross_2BHSC = [layer.cross_attn.keys_values(states_BSD) for layer in self._decoder_layers()]
+        layers = self._decoder_layers()
+        cross_2BHSC = [layer.cross_attn.keys_values(states_BSD) for layer in layers]
+        attends = self.config.decoder == "self_attention"
         cache = DecoderCache(
             length=0,
             beam=beam,
-            self_2NHTC=[keys_values.new_empty(shape) for keys_values in cross_2BHSC],  # bf16 under autocast
+            self_2NHTC=[each.new_empty(shape) for each in cross_2BHSC if attends],  # bf16 under autocast
+            states_ND=[layer.ssru.first_state(rows, states_BSD) for layer in layers if layer.ssru is not None],
             cross_2BHSC=cross_2BHSC,
             keep_B11S=encoder_output.keep_BS[:, None, None, :],
         )
@@ -550,9 +596,9 @@ class Transformer(nn.Module):
     def _step(self, last_tokens_N: Tensor, cache: DecoderCache) -> Tensor:
         """Return the features of the next token, [N, D], and advance the cache by one position."""
         x_ND = self.tgt_embed(last_tokens_N[:, None], start=cache.length)[:, 0]
-        layers = zip(self._decoder_layers(), cache.self_2NHTC, cache.cross_2BHSC, strict=True)
-        for layer, self_2NHTC, cross_2BHSC in layers:
-            x_ND = layer.step(x_ND, self_2NHTC, cross_2BHSC, cache.keep_B11S, cache.length)
+        layers = zip(self._decoder_layers(), cache.self_2NHTC or cache.states_ND, cache.cross_2BHSC, strict=True)
+        for layer, past, cross_2BHSC in layers:
+            x_ND = layer.step(x_ND, past, cross_2BHSC, cache.keep_B11S, cache.length)
         cache.length += 1
         return x_ND if self.decoder_norm is None else self.decoder_norm(x_ND)
 

@@ -46,7 +46,12 @@ def check_architectures(config: Pipeline) -> None:
                 check_positions(path, student, own, shape)
             check_inside(path, student, own, shape)
         if student.decoder_layers_from_teacher is not None:
-            _check_same(f"{path}.decoder_layers_from_teacher", own, teacher, ["encoder_embed_dim"])
+            setting = f"{path}.decoder_layers_from_teacher"
+            _check_same(setting, own, teacher, ["encoder_embed_dim", "decoder"])
+            if own.tied_decoder_layers and len(set(student.decoder_layers_from_teacher)) > 1:
+                raise UserError(
+                    f"{setting}: the student's layers are tied: all are taken from one layer of the teacher"
+                )
         if student.embeddings_from_teacher:
             _check_same(f"{path}.embeddings_from_teacher", own, teacher, _EMBEDDING_FIELDS)
     for name in config.students:
@@ -104,6 +109,11 @@ def _check_nat(
     family, model = student.nat.family, setting_path(path, "model")
     if own.layout == "marian":
         raise UserError(f"{model}.layout: Marian has no non-autoregressive decoders ('nat.family: {family}')")
+    if own.decoder == "ssru":
+        raise UserError(
+            f"{model}.decoder: an SSRU reads positions in their order, and the decoder of 'nat.family: {family}' "
+            "computes all of them at once"
+        )
     copies = FAMILIES[family].copies_source and student.nat.decoder_input == "source"
     if copies and own.encoder_embed_dim != own.decoder_embed_dim:
         raise UserError(
@@ -179,6 +189,12 @@ def check_inside(path: str, student: Student, own: TransformerConfig, teacher: T
         ]
         sides = dict.fromkeys(side for _, layers, side in found if layers != "none")
         _check_heads(f"{path}.attention_kd.heads", attention.heads, sides, own, teacher)
+        for whose, shape in (("student", own), ("teacher", teacher)):
+            if attention.decoder_self != "none" and shape.decoder == "ssru":
+                raise UserError(
+                    f"{path}.attention_kd.decoder_self: the {whose}'s decoder has SSRUs and no self-attention: set it "
+                    "to 'none'"
+                )
         maps += found
     for setting, layers, side in maps:
         try:

@@ -57,7 +57,7 @@ class ParallelObjective:
         mesh = init_device_mesh(device.type, (self.ranks.world,))
         for model in self.objective.modules():
             if isinstance(model, Transformer):  # teachers too
-                for layer in [*model.encoder_layers, *model.decoder_layers]:
+                for layer in model.distinct_layers():
                     fully_shard(layer, mesh=mesh)
         fully_shard(self.objective, mesh=mesh)  # embeddings, output projection, final norms
 

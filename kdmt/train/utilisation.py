@@ -76,8 +76,9 @@ def encoder_products(config: TransformerConfig, src: Text) -> float:
 def decoder_products(config: TransformerConfig, tgt: Text, src: Text) -> float:
     """Return the number of products of two numbers in one pass of the decoder, without the output projection."""
     enc, dec = config.encoder_embed_dim, config.decoder_embed_dim
+    own = 2 * dec * dec if config.decoder == "ssru" else 4 * dec * dec + 2 * tgt.length * dec  # earlier positions
     per_token = (
-        4 * dec * dec + 2 * tgt.length * dec  # self-attention
+        own
         + 2 * dec * dec + 2 * src.length * dec  # cross-attention: queries, output, scores
         + 2 * dec * config.decoder_ffn_embed_dim
     )  # fmt: skip

@@ -238,6 +238,12 @@ def fairseq_settings(model: Transformer) -> dict[str, object]:
         raise UserError(
             f"the model has 'layout: {model.config.layout}', whose positions and output bias fairseq has not"
         )
+    if model.config.decoder != "self_attention":
+        raise UserError(
+            "the decoder has SSRUs ('model.decoder: ssru'), which fairseq has not: Marian, Bergamot and PyTorch run it"
+        )
+    if model.config.tied_decoder_layers:
+        raise UserError("the model has 'tied_decoder_layers', which fairseq has not")
     values = model.config.as_dict()
     init = values.pop("init")
     tokens = [values.pop(f"{side}_token") for side in ("source", "target")]

@@ -1,13 +1,15 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
 
 from kdmt.errors import UserError
 from kdmt.models.architecture import architecture
-from kdmt.models.build import build_model, build_transformer, count_parameters, describe_model
+from kdmt.models.build import build_model, build_transformer, count_parameters, count_stored, describe_model
 
 
 def transformer_parameters(*, encoder: tuple[int, int, int], decoder: tuple[int, int, int], embeddings: int) -> int:
@@ -27,6 +29,33 @@ def test_multi30k_has_the_published_size() -> None:
     side = (4, 128, 256)
     assert count_parameters(model) == transformer_parameters(encoder=side, decoder=side, embeddings=vocab * 128)
     assert count_parameters(model) == pytest.approx(2.6e6, rel=0.02)
+
+
+@pytest.mark.parametrize(
+    ("name", "millions", "int8_mb"),
+    [("student_tiny", 16.9, 17.1), ("student_base_memory", 31.2, 31.6), ("student_base", 42.7, 43.0)],
+)
+def test_students_have_the_published_sizes(name: str, millions: float, int8_mb: float) -> None:
+    """The figures are those of Firefox Translations for a vocabulary of 32,000 pieces, with matrices in int8."""
+    with torch.device("meta"):
+        model = build_transformer(architecture(name), src_vocab_size=32_000, tgt_vocab_size=32_000)
+    assert count_parameters(model) / 1e6 == pytest.approx(millions, abs=0.06)
+    num_bytes = sum(each.numel() * (1 if each.dim() == 2 else 4) for each in model.parameters())
+    assert num_bytes / 1e6 == pytest.approx(int8_mb, abs=0.15)
+
+
+@pytest.mark.parametrize("name", ["student_tiny", "student_base_memory", "student_base"])
+def test_students_with_self_attention_differ_in_the_decoder_alone(name: str) -> None:
+    recurrent, attending = architecture(name), architecture(f"{name}_attention")
+    assert (recurrent.layout, recurrent.decoder, attending.decoder) == ("marian", "ssru", "self_attention")
+    assert replace(attending, decoder="ssru") == recurrent
+
+
+@pytest.mark.parametrize("overrides", [{"decoder": "ssru"}, {"tied_decoder_layers": True}, {"layout": "marian"}])
+def test_a_model_is_no_smaller_than_its_lower_bound(overrides: dict[str, Any]) -> None:
+    config = architecture("transformer_tiny", overrides)
+    stored = count_parameters(build_transformer(config, src_vocab_size=30, tgt_vocab_size=30))
+    assert 0.5 * stored < count_stored(config, 30, 30) <= stored
 
 
 @pytest.mark.parametrize(("shared", "tables"), [(False, 2), (True, 1)])

@@ -33,7 +33,12 @@ CONFIG = TransformerConfig(
     max_source_positions=20,
     max_target_positions=20,
 )
-CONFIGS = {"shared embeddings": CONFIG, "two embeddings": replace(CONFIG, share_all_embeddings=False)}
+CONFIGS = {
+    "shared embeddings": CONFIG,
+    "two embeddings": replace(CONFIG, share_all_embeddings=False),
+    "SSRU": replace(CONFIG, decoder="ssru"),
+    "tied SSRU": replace(CONFIG, decoder="ssru", tied_decoder_layers=True),
+}
 
 every_config = pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
 
@@ -50,7 +55,8 @@ def make_model(config: TransformerConfig = CONFIG) -> Transformer:
 
 
 def reference(model: Transformer, src: list[int], tgt: list[int]) -> torch.Tensor:
-    weights = {name: parameter.detach().numpy() for name, parameter in model.named_parameters()}
+    named = model.named_parameters(remove_duplicate=False)  # the names of tied layers too
+    weights = {name: parameter.detach().numpy() for name, parameter in named}
     heads = model.config.encoder_attention_heads
     return torch.from_numpy(marian_reference.log_probs(weights, src, tgt, heads=heads))
 

@@ -106,6 +106,7 @@ def padded(sentences: list[np.ndarray]) -> torch.Tensor:
         {"encoder_normalize_before": True, "decoder_normalize_before": True, "layernorm_embedding": True},
         {"encoder_learned_pos": True, "decoder_learned_pos": True, "activation_fn": "gelu"},
         {"layout": "marian"},
+        {"layout": "marian", "decoder": "ssru", "decoder_layers": 1},
     ],
 )
 def test_a_model_reads_packed_sentences_as_padded_ones(settings: dict[str, Any]) -> None:

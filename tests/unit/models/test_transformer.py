@@ -12,6 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from kdmt.choices import DecoderKind
 from kdmt.models.architecture import TransformerConfig
 from kdmt.models.transformer import FeedForward, Transformer
 from kdmt.types import EOS, PAD
@@ -37,6 +38,17 @@ CONFIGS = {
     "shared, gelu, layernorm_embedding": replace(
         BASE, share_all_embeddings=True, activation_fn="gelu", layernorm_embedding=True
     ),
+    "SSRU": replace(BASE, decoder="ssru"),
+    "SSRU, pre-norm, tied layers, Marian's layout": replace(
+        BASE,
+        decoder="ssru",
+        tied_decoder_layers=True,
+        layout="marian",
+        encoder_attention_heads=4,
+        encoder_normalize_before=True,
+        decoder_normalize_before=True,
+    ),
+    "tied layers": replace(BASE, tied_decoder_layers=True),
     "Marian's layout": replace(BASE, layout="marian", encoder_attention_heads=4, activation_fn="swish"),
     "Marian's layout, pre-norm, shared": replace(
         BASE,
@@ -81,9 +93,10 @@ def test_incremental_decoding_equals_teacher_forcing(config: TransformerConfig) 
     torch.testing.assert_close(found_BTV[PREV.ne(PAD)], expected_BTV[PREV.ne(PAD)], rtol=0, atol=1e-12)
 
 
+@pytest.mark.parametrize("decoder", ["self_attention", "ssru"])
 @torch.no_grad()
-def test_cache_after_reordering_and_selecting_sentences() -> None:
-    model = make_model(BASE)
+def test_cache_after_reordering_and_selecting_sentences(decoder: DecoderKind) -> None:
+    model = make_model(replace(BASE, decoder=decoder))
     beam, prefixes_NT = 3, torch.randint(3, VOCAB, (12, 3), generator=torch.Generator().manual_seed(2))
     cache = model.start_cache(model.encode(SRC), beam=beam, max_len=5)
     for position in range(2):
@@ -170,6 +183,15 @@ def test_embeddings_are_shared_as_configured(settings: dict[str, bool], shared: 
     assert (model.output_weight_VD is target) == ("output" in shared)
     assert (model.src_embed.tokens.weight is target) == ("source" in shared)
     assert len(list(model.parameters())) == len(list(make_model(BASE).parameters())) - len(shared)
+
+
+def test_tied_decoder_layers_have_the_same_parameters() -> None:
+    tied, untied = (make_model(replace(BASE, tied_decoder_layers=is_tied)) for is_tied in (True, False))
+    one_layer = make_model(replace(BASE, decoder_layers=1))
+    names = [name for name, _ in one_layer.named_parameters()]
+    assert [name for name, _ in tied.named_parameters()] == names
+    assert len(tied.decoder_layers) == len(untied.decoder_layers) == 2
+    assert not torch.equal(tied(SRC, PREV), one_layer(SRC, PREV))  # it is applied twice
 
 
 def test_sharing_requires_equal_vocabularies() -> None:

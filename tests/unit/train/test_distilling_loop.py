@@ -14,12 +14,16 @@ from safetensors.torch import load_file
 
 from kdmt.config import AttentionKD, HiddenKD, Student, WordKD
 from kdmt.corpus.batching import ParallelData
+from kdmt.models.architecture import TransformerConfig
+from kdmt.models.checkpoint import load_model
 from kdmt.objectives.build import build_objective
 from kdmt.objectives.distillation import WordDivergence
 from kdmt.objectives.objective import Objective
 from kdmt.train.data import Step
 
 NARROW = replace(TINY, encoder_embed_dim=16, decoder_embed_dim=16)
+RECURRENT = replace(NARROW, layout="marian", decoder="ssru")
+TIED = replace(RECURRENT, decoder_layers=2, tied_decoder_layers=True)
 
 
 @pytest.fixture(scope="module")
@@ -89,6 +93,48 @@ def test_a_student_approaches_its_teacher(tmp_path: Path, pairs: ParallelData) -
     curves = {name: [each[name] for each in records if name in each] for name in ("word_kd", "hidden", "attention")}
     for name, curve in curves.items():
         assert curve[-1] < 0.8 * curve[0], name
+
+
+def recurrent_objective(settings: Student, config: TransformerConfig = RECURRENT) -> Objective:
+    student, teacher = make_model(1, config), make_model(2)
+    torch.manual_seed(3)
+    return build_objective(student, settings, label_smoothing=0.1, teachers=[teacher])
+
+
+@pytest.mark.parametrize(
+    ("settings", "term"),
+    [
+        (Student(word_kd=WordKD(alpha=1.0)), "word_kd"),
+        (Student(hidden_kd=HiddenKD(weight=10.0)), "hidden"),
+        (Student(attention_kd=AttentionKD(decoder_self="none")), "attention"),
+    ],
+    ids=["word_kd", "hidden_kd", "attention_kd"],
+)
+def test_a_student_with_ssrus_learns_from_a_teacher_with_attention(
+    tmp_path: Path, pairs: ParallelData, settings: Student, term: str
+) -> None:
+    train = train_settings(max_updates=40, validate_interval_updates=40, log_interval_updates=10)
+    make_trainer(tmp_path, open_data(pairs, train), train, objective=recurrent_objective(settings)).run()
+    records = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    curve = [each[term] for each in records if term in each]
+    assert curve[-1] < 0.9 * curve[0]
+
+
+def test_resuming_a_student_with_ssrus_is_exact(tmp_path: Path, pairs: ParallelData) -> None:
+    for run, ends in (("straight", [12]), ("stopped", [5, 12])):
+        for end in ends:
+            train = train_settings(max_updates=end, save_interval_updates=5, ema=0.9)
+            objective = recurrent_objective(Student(word_kd=WordKD()), TIED)
+            make_trainer(tmp_path / run, open_data(pairs, train), train, objective=objective).run()
+    for file in ("training_state.safetensors", "model.safetensors"):
+        straight, stopped = (load_file(tmp_path / run / "checkpoint_12" / file) for run in ("straight", "stopped"))
+        assert set(straight) == set(stopped)
+        assert all(torch.equal(straight[name], stopped[name]) for name in straight)
+    saved = load_file(tmp_path / "straight" / "checkpoint_12" / "model.safetensors")
+    assert {name.split(".")[1] for name in saved if name.startswith("decoder_layers.")} == {"0"}  # tied
+    loaded = load_model(tmp_path / "straight" / "checkpoint_12")
+    assert loaded.config == TIED
+    assert loaded.decoder_layers[0] is loaded.decoder_layers[1]
 
 
 def test_a_skipped_update_does_not_change_the_memory(tmp_path: Path, pairs: ParallelData) -> None:
