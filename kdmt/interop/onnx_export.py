@@ -29,7 +29,9 @@ if TYPE_CHECKING:
     from onnx import ModelProto
 
 
-def export_checkpoint(checkpoint: Path, folder: Path, *, quantization: str = "float32", decode: Decode) -> None:
+def export_checkpoint(
+    checkpoint: Path, folder: Path, *, quantization: str = "float32", decode: Decode | None = None
+) -> None:
     """Write the model of a checkpoint, with its tokenizer and text processing, as ONNX graphs.
 
     Args:

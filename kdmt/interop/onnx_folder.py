@@ -19,10 +19,10 @@ The graph of a `ctc` or `dag` student has the input `src_tokens`, int64 [B, S]: 
     dag    `tokens`, int64 [B, L]: the most probable token of each vertex; `log_probs` as above; `links`, float32
            [B, L, L]: log-probability of the second vertex after the first
 
-The encoder of a `nat`, `inat` or `cmlm` student maps `src_tokens`, int64 [B, S], padded with <pad>, to `states`, float32
-[B, S', D], and `lengths`, int64 [B, 256]: target lengths with </s>, the most probable one first. The decoder maps the
-same `src_tokens`, `states` and `draft`, int64 [B, T], tokens of the target with <unk> where a token is unknown, </s> and
-padding, to `tokens`, int64 [B, T], and `log_probs`, float32 [B, T].
+The encoder of a `nat`, `inat` or `cmlm` student maps `src_tokens`, int64 [B, S], padded with <pad>, to `states`,
+float32 [B, S', D], and `lengths`, int64 [B, 256]: target lengths with </s>, the most probable one first. The decoder
+maps the same `src_tokens`, `states` and `draft`, int64 [B, T], tokens of the target with <unk> where one is unknown,
+</s> and padding, to `tokens`, int64 [B, T], and `log_probs`, float32 [B, T].
 
 The graphs of autoregressive models are described in `kdmt.interop.onnx_transformer`.
 
@@ -104,7 +104,7 @@ class ModelFolder:
         for name in files_of(family):
             if not (path / name).is_file():
                 raise UserError(f"{path}: {_NOT_OURS}: it has no {name}, which a {family!r} model needs")
-        prefixes = [token for token in (config.get("source_token"), config.get("target_token"))]
+        prefixes = (config.get("source_token"), config.get("target_token"))
         source_prefix, target_prefix = ((token,) if token is not None else () for token in prefixes)
         return cls(
             path,

@@ -1,10 +1,8 @@
 """Construction of ONNX graphs, one operator at a time.
 
-A graph of an autoregressive model is built in this way, and not traced by `torch.onnx`: the decoder step has a cache
-whose length may be 0, rows that share the keys and values of their sentence, and a branch, for which tracing has no
-names of its own.
-
-Shapes in comments: M rows, K inputs of a projection, N outputs of a projection.
+Graphs are built in this way, and not traced by `torch.onnx`, which takes a hundred times as long: a decoder step has a
+cache whose length may be 0, rows that share the keys and values of their sentence, and a branch, and a matrix that is
+both embedding and output projection is stored once.
 """
 
 from __future__ import annotations
@@ -60,10 +58,15 @@ class GraphBuilder:
         (name,) = self.ops(kind, *inputs, out=[out or self._new(kind)], **attributes)
         return name
 
-    def ops(self, kind: str, *inputs: str, out: Sequence[str], **attributes: Any) -> list[str]:
-        """Add an operator with several outputs."""
-        self.nodes.append(helper.make_node(kind, list(inputs), list(out), **attributes))
-        return list(out)
+    def ops(self, kind: str, *inputs: str, out: Sequence[str] = (), count: int = 0, **attributes: Any) -> list[str]:
+        """Add an operator with several outputs.
+
+        Args:
+            out: names of the outputs (default: `count` new names).
+        """
+        names = list(out) or [self._new(kind) for _ in range(count)]
+        self.nodes.append(helper.make_node(kind, list(inputs), names, **attributes))
+        return names
 
     def weight(self, name: str, values: NDArray[Any]) -> str:
         """Add weights. Weights that were added before under this name are used again."""

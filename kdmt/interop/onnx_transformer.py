@@ -8,86 +8,87 @@ Inputs and outputs have the names and shapes of Hugging Face's Optimum, which Tr
 
 For each decoder layer i, `past_key_values.i.decoder.key` and `.value` are the keys and values of the tokens so far,
 [N, H, T, C], and `past_key_values.i.encoder.key` and `.value` those of the source, [B, H, S, C]. In the first step all
-of them have length 0 and `use_cache_branch` is false: the keys and values of the source are computed. In all other steps
-it is true, and the output `present.i.encoder.*` is the input.
+of them have length 0 and `use_cache_branch` is false: the keys and values of the source are computed. In all other
+steps it is true, and the output `present.i.encoder.*` is the input.
 
-Beyond Optimum, a sentence may have several rows, the beams: N is a multiple of B, and the rows of a sentence, which
-follow each other, share the keys and values of the source.
+Two things are beyond Optimum. A sentence may have several rows, the beams: N is a multiple of B, and the rows of a
+sentence, which follow each other, share the keys and values of the source. A decoder with SSRUs has the input
+`past_key_values.i.decoder.state`, [N, D], in place of keys and values of tokens, zeros in the first step, and the input
+`position` [1], the number of tokens so far, which a decoder without layers has too.
 
 Shapes: B sentences, S source length, N rows, T target tokens so far, D width, H heads, C = D / H, V vocabulary.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
-import numpy as np
-import torch
-from numpy.typing import NDArray
-from onnx import ModelProto, TensorProto, helper
-from torch import Tensor, nn
-from torch.nn import functional as F
+from onnx import ModelProto, helper
 
-from kdmt.interop.onnx_graph import GraphBuilder
-from kdmt.models.positions import LearnedPositions, sinusoid_frequencies
-from kdmt.models.transformer import DecoderLayer, Embedder, EncoderLayer, FeedForward, Residual, Transformer
-
-_ACTIVATIONS = {F.relu: "Relu", F.gelu: "Gelu"}
-_FLOAT, _INT64, _BOOL = TensorProto.FLOAT, TensorProto.INT64, TensorProto.BOOL
+from kdmt.interop.onnx_layers import BOOL, FLOAT, INT64, LayerGraph, to_array
+from kdmt.models.attention import SelfAttention
+from kdmt.models.ssru import SSRU
+from kdmt.models.transformer import DecoderLayer, Transformer
 
 
 def encoder_graph(model: Transformer) -> ModelProto:
     """Return the encoder."""
-    graph = _Graph()
-    input_ids = graph.input("input_ids", _INT64, ["batch_size", "encoder_sequence_length"])
-    mask = graph.input("attention_mask", _INT64, ["batch_size", "encoder_sequence_length"])
-    length = graph.op("Squeeze", graph.size(input_ids, 1), graph.ints(0))
-    zero, one = (graph.weight(f"scalar_{value}", np.array(value, dtype=np.int64)) for value in (0, 1))
-    x = graph.embed(model.src_embed, "src", input_ids, graph.op("Range", zero, length, one))
-    hidden = graph.masked(mask)
-    for number, layer in enumerate(model.encoder_layers):
-        assert isinstance(layer, EncoderLayer)
-        x = graph.encoder_layer(f"encoder.{number}", layer, x, hidden)
-    if model.encoder_norm is not None:
-        x = graph.norm("encoder.norm", model.encoder_norm, x)
-    graph.op("Identity", x, out="last_hidden_state")
+    graph = LayerGraph()
+    input_ids = graph.input("input_ids", INT64, ["batch_size", "encoder_sequence_length"])
+    mask = graph.input("attention_mask", INT64, ["batch_size", "encoder_sequence_length"])
+    states = graph.encode(model, input_ids, graph.hide(graph.op("Cast", mask, to=BOOL)))
+    graph.op("Identity", states, out="last_hidden_state")
     size = model.config.encoder_embed_dim
-    graph.output("last_hidden_state", _FLOAT, ["batch_size", "encoder_sequence_length", size])
+    graph.output("last_hidden_state", FLOAT, ["batch_size", "encoder_sequence_length", size])
     return graph.model("encoder")
 
 
 def decoder_graph(model: Transformer) -> ModelProto:
     """Return one step of the decoder."""
-    graph, config = _Graph(), model.config
+    graph, config = _StepGraph(), model.config
     layers = [layer for layer in model.decoder_layers if isinstance(layer, DecoderLayer)]
     heads, width = config.decoder_attention_heads, config.decoder_embed_dim // config.decoder_attention_heads
-    mask = graph.input("encoder_attention_mask", _INT64, ["batch_size", "encoder_sequence_length"])
-    input_ids = graph.input("input_ids", _INT64, ["rows", 1])
+    own: dict[str, list[str | int]] = {name: ["rows", heads, "past_length", width] for name in _CACHES["attention"]}
+    if config.decoder == "ssru":
+        own = {name: ["rows", config.decoder_embed_dim] for name in _CACHES["ssru"]}
+    mask = graph.input("encoder_attention_mask", INT64, ["batch_size", "encoder_sequence_length"])
+    input_ids = graph.input("input_ids", INT64, ["rows", 1])
     states = graph.input(
-        "encoder_hidden_states", _FLOAT, ["batch_size", "encoder_sequence_length", config.encoder_embed_dim]
+        "encoder_hidden_states", FLOAT, ["batch_size", "encoder_sequence_length", config.encoder_embed_dim]
     )
-    own, source = ["rows", heads, "past_length", width], ["batch_size", heads, "past_encoder_length", width]
     for number in range(len(layers)):
-        for name in ("decoder.key", "decoder.value", "encoder.key", "encoder.value"):
-            graph.input(past(number, name), _FLOAT, own if name.startswith("decoder") else source)
-    use_cache = graph.input("use_cache_branch", _BOOL, [1])
-    cross = graph.cross_keys_values(layers, states, use_cache, heads)
-    position = graph.size(past(0, "decoder.key"), 2)
-    x = graph.embed(model.tgt_embed, "tgt", graph.op("Squeeze", input_ids, graph.ints(1)), position)
-    hidden = graph.masked(mask)
+        for name, shape in own.items():
+            graph.input(past(number, name), FLOAT, shape)
+        for name in _CACHES["source"]:
+            graph.input(past(number, name), FLOAT, ["batch_size", heads, "past_encoder_length", width])
+    use_cache = graph.input("use_cache_branch", BOOL, [1])
+    if layers and config.decoder == "self_attention":
+        position = graph.size(past(0, "decoder.key"), 2)
+    else:
+        position = graph.input("position", INT64, [1])
+    cross = graph.cross_keys_values(layers, states, use_cache, heads) if layers else []
+    x = graph.embed_target(model, graph.op("Squeeze", input_ids, graph.ints(1)), position)
+    hidden = graph.hide(graph.op("Cast", mask, to=BOOL))
     for number, layer in enumerate(layers):
-        x = graph.decoder_layer(number, layer, x, cross[number], hidden)
+        x = graph.decoder_layer(number, layers.index(layer), layer, x, cross[number], hidden)
     if model.decoder_norm is not None:
         x = graph.norm("decoder.norm", model.decoder_norm, x)
-    logits = graph.op("Gemm", x, _output_weight(graph, model), transB=1)
-    graph.op("Unsqueeze", logits, graph.ints(1), out="logits")
-    graph.output("logits", _FLOAT, ["rows", 1, model.tgt_vocab_size])
-    own, source = ["rows", heads, "length", width], ["batch_size", heads, "encoder_sequence_length", width]
+    graph.op("Unsqueeze", graph.project_output(model, x), graph.ints(1), out="logits")
+    graph.output("logits", FLOAT, ["rows", 1, model.tgt_vocab_size])
     for number in range(len(layers)):
-        for name in ("decoder.key", "decoder.value", "encoder.key", "encoder.value"):
-            graph.output(present(number, name), _FLOAT, own if name.startswith("decoder") else source)
+        for name, shape in own.items():
+            graph.output(present(number, name), FLOAT, ["length" if size == "past_length" else size for size in shape])
+        for name in _CACHES["source"]:
+            graph.output(present(number, name), FLOAT, ["batch_size", heads, "source_length", width])
     return graph.model("decoder")
+
+
+# names of the parts of a layer's cache
+_CACHES = {
+    "attention": ("decoder.key", "decoder.value"),
+    "ssru": ("decoder.state",),
+    "source": ("encoder.key", "encoder.value"),
+}
 
 
 def past(layer: int, name: str) -> str:
@@ -100,95 +101,40 @@ def present(layer: int, name: str) -> str:
     return f"present.{layer}.{name}"
 
 
-def _output_weight(graph: _Graph, model: Transformer) -> str:
-    """Add the output projection, [V, D], which may be the embeddings of the target."""
-    if model.output_proj.weight is model.tgt_embed.tokens.weight:
-        return graph.weight("tgt.tokens", _array(model.tgt_embed.tokens.weight))
-    return graph.weight("output", _array(model.output_proj.weight))
+class _StepGraph(LayerGraph):
+    """Graph of a decoder step."""
 
+    def embed_target(self, model: Transformer, tokens: str, position: str) -> str:
+        """Return the decoder inputs for tokens, int64 [N], at a position, int64 [1]: [N, D]."""
+        embedder = model.tgt_embed
+        x = self.look_up(embedder, self.weight("tgt.tokens", to_array(embedder.tokens.weight)), tokens)
+        if embedder.starts_from_zero:
+            is_first = self.op("Equal", position, self.ints(0))
+            x = self.op("Where", is_first, self.number(0.0), x)
+        return self.place(embedder, "tgt", x, position)
 
-def _first_position(embedder: Embedder) -> int:
-    """Return the number with which the sinusoids of a sentence begin."""
-    assert embedder.tokens.padding_idx is not None
-    return embedder.tokens.padding_idx + 1
+    def project_output(self, model: Transformer, x: str) -> str:
+        """Return the logits: [N, V]. The output projection may be the embeddings of the target."""
+        is_tied = model.output_proj.weight is model.tgt_embed.tokens.weight
+        weight = self.weight("tgt.tokens" if is_tied else "output", to_array(model.output_proj.weight))
+        bias = [] if model.output_proj.bias is None else [self.weight("output.bias", to_array(model.output_proj.bias))]
+        return self.op("Gemm", x, weight, *bias, transB=1)
 
+    def decoder_layer(
+        self, number: int, weights: int, layer: DecoderLayer, x: str, cross: tuple[str, str], hidden: str
+    ) -> str:
+        """Return the output of a step of a decoder layer, [N, D], and add the outputs for its cache.
 
-def _array(tensor: Tensor) -> NDArray[np.float32]:
-    return tensor.detach().to("cpu", torch.float32).numpy()
-
-
-class _Graph(GraphBuilder):
-    """Graph of a part of a Transformer. Names of modules, such as `encoder.0`, become names of weights."""
-
-    def embed(self, embedder: Embedder, side: str, tokens: str, positions: str) -> str:
-        """Return the embeddings of tokens, int64 [..., T], at positions, int64 [T] or [1]: [..., T, D]."""
-        x = self.op("Gather", self.weight(f"{side}.tokens", _array(embedder.tokens.weight)), tokens)
-        if embedder.scale != 1.0:
-            x = self.op("Mul", x, self.number(embedder.scale))
-        x = self.op("Add", x, self._positions(embedder, side, positions))
-        return x if embedder.norm is None else self.norm(f"{side}.norm", embedder.norm, x)
-
-    def _positions(self, embedder: Embedder, side: str, positions: str) -> str:
-        """Return the embeddings of positions: [T, D]. Sinusoids are computed, which is smaller than their table."""
-        if isinstance(embedder.positions, LearnedPositions):
-            rows = embedder.positions.weight[embedder.positions.first :]
-            return self.op("Gather", self.weight(f"{side}.positions", _array(rows)), positions)
-        dim = embedder.tokens.embedding_dim
-        counted = self.op("Add", self.op("Cast", positions, to=_FLOAT), self.number(_first_position(embedder)))
-        frequencies = self.weight(f"frequencies.{dim}", _array(sinusoid_frequencies(dim)))
-        angle = self.op("Mul", self.op("Unsqueeze", counted, self.ints(1)), frequencies)
-        parts = [self.op("Sin", angle), self.op("Cos", angle)]
-        table = self.op("Concat", *parts, axis=1)
-        return self.op("Pad", table, self.ints(0, 0, 0, 1)) if dim % 2 else table
-
-    def masked(self, mask: str) -> str:
-        """Return the scores that hide padding: 0 for real tokens, -inf for padding, [B, 1, 1, S]."""
-        keep = self.op("Cast", mask, to=_BOOL)
-        scores = self.op("Where", keep, self.number(0.0), self.number(-math.inf))
-        return self.op("Unsqueeze", scores, self.ints(1, 2))
-
-    def norm(self, name: str, norm: nn.LayerNorm, x: str) -> str:
-        scale, bias = (self.weight(f"{name}.{part}", _array(getattr(norm, part))) for part in ("weight", "bias"))
-        return self.op("LayerNormalization", x, scale, bias, axis=-1, epsilon=norm.eps)
-
-    def linear(self, name: str, linear: nn.Linear, x: str) -> str:
-        y = self.op("MatMul", x, self.weight(f"{name}.weight", _array(linear.weight.t())))
-        return y if linear.bias is None else self.op("Add", y, self.weight(f"{name}.bias", _array(linear.bias)))
-
-    def feed_forward(self, name: str, ffn: FeedForward, x: str) -> str:
-        y = self.linear(f"{name}.fc1", ffn.fc1, x)
-        y = self.op(_ACTIVATIONS[ffn.activation], y)
-        return self.linear(f"{name}.fc2", ffn.fc2, y)
-
-    def before(self, name: str, residual: Residual, x: str) -> str:
-        return self.norm(f"{name}.norm", residual.norm, x) if residual.normalize_before else x
-
-    def after(self, name: str, residual: Residual, x: str, update: str) -> str:
-        total = self.op("Add", x, update)
-        return total if residual.normalize_before else self.norm(f"{name}.norm", residual.norm, total)
-
-    def encoder_layer(self, name: str, layer: EncoderLayer, x: str, hidden: str) -> str:
-        """Return the output of an encoder layer: [B, S, D]."""
+        Args:
+            weights: number of the first layer with the same weights.
+        """
+        name = f"decoder.{weights}"
         before = self.before(f"{name}.self_attn", layer.self_attn_residual, x)
-        projected = self.linear(f"{name}.qkv", layer.self_attn.qkv_proj, before)
-        parts = self.ops("Split", projected, out=[f"{name}.{part}" for part in "qkv"], axis=-1, num_outputs=3)
-        heads, dim = layer.self_attn.heads, layer.self_attn.out_proj.in_features
-        query, key, value = (self._heads(part, heads) for part in parts)
-        update = self._merge(self._attend(query, key, value, hidden, dim // heads))
-        x = self.after(
-            f"{name}.self_attn",
-            layer.self_attn_residual,
-            x,
-            self.linear(f"{name}.out", layer.self_attn.out_proj, update),
-        )
-        update = self.feed_forward(name, layer.ffn, self.before(f"{name}.ffn", layer.ffn_residual, x))
-        return self.after(f"{name}.ffn", layer.ffn_residual, x, update)
-
-    def decoder_layer(self, number: int, layer: DecoderLayer, x: str, cross: tuple[str, str], hidden: str) -> str:
-        """Return the output of a step of a decoder layer, [N, D], and add the outputs for its cache."""
-        name = f"decoder.{number}"
-        before = self.before(f"{name}.self_attn", layer.self_attn_residual, x)
-        update = self._self_attention(number, layer, before)
+        if layer.ssru is not None:
+            update = self._ssru(number, name, layer.ssru, before)
+        else:
+            assert layer.self_attn is not None
+            update = self._self_attention(number, name, layer.self_attn, before)
         x = self.after(f"{name}.self_attn", layer.self_attn_residual, x, update)
         before = self.before(f"{name}.cross_attn", layer.cross_attn_residual, x)
         query = self.linear(f"{name}.cross_q", layer.cross_attn.q_proj, before)
@@ -196,37 +142,43 @@ class _Graph(GraphBuilder):
         heads, dim = layer.cross_attn.heads, layer.cross_attn.q_proj.out_features
         query = self.reshape(query, self.size(cross[0], 0), -1, heads, dim // heads)
         query = self.op("Transpose", query, perm=[0, 2, 1, 3])
-        attended = self.op("Transpose", self._attend(query, *cross, hidden, dim // heads), perm=[0, 2, 1, 3])
+        attended = self.op("Transpose", self.attend(query, *cross, hidden, dim // heads), perm=[0, 2, 1, 3])
         update = self.linear(f"{name}.cross_out", layer.cross_attn.out_proj, self.reshape(attended, -1, dim))
         x = self.after(f"{name}.cross_attn", layer.cross_attn_residual, x, update)
         update = self.feed_forward(name, layer.ffn, self.before(f"{name}.ffn", layer.ffn_residual, x))
         return self.after(f"{name}.ffn", layer.ffn_residual, x, update)
 
-    def _self_attention(self, number: int, layer: DecoderLayer, x: str) -> str:
+    def _self_attention(self, number: int, name: str, attention: SelfAttention, x: str) -> str:
         """Return the attention over the tokens so far and the new one: [N, D]."""
-        name, heads, dim = f"decoder.{number}", layer.self_attn.heads, layer.self_attn.out_proj.in_features
-        projected = self.linear(f"{name}.qkv", layer.self_attn.qkv_proj, x)
-        parts = self.ops("Split", projected, out=[f"{name}.{part}" for part in "qkv"], axis=-1, num_outputs=3)
+        heads, dim = attention.heads, attention.out_proj.in_features
+        parts = self.split(self.linear(f"{name}.qkv", attention.qkv_proj, x), 3)
         query, *new = (self.reshape(part, -1, heads, 1, dim // heads) for part in parts)
         key, value = (
             self.op("Concat", past(number, each), part, axis=2, out=present(number, each))
-            for each, part in zip(("decoder.key", "decoder.value"), new, strict=True)
+            for each, part in zip(_CACHES["attention"], new, strict=True)
         )
-        attended = self.reshape(self._attend(query, key, value, None, dim // heads), -1, dim)
-        return self.linear(f"{name}.out", layer.self_attn.out_proj, attended)
+        attended = self.reshape(self.attend(query, key, value, None, dim // heads), -1, dim)
+        return self.linear(f"{name}.out", attention.out_proj, attended)
+
+    def _ssru(self, number: int, name: str, ssru: SSRU, x: str) -> str:
+        """Return relu(c_t) with c_t = f_t * c_{t-1} + (1 - f_t) * W x_t: [N, D]."""
+        gate = self.op("Sigmoid", self.linear(f"{name}.ssru_gate", ssru.gate_proj, x))
+        new = self.linear(f"{name}.ssru_state", ssru.state_proj, x)
+        kept = self.op("Mul", gate, past(number, "decoder.state"))
+        added = self.op("Mul", self.op("Sub", self.number(1.0), gate), new)
+        return self.op("Relu", self.op("Add", kept, added, out=present(number, "decoder.state")))
 
     def cross_keys_values(
         self, layers: Sequence[DecoderLayer], states: str, use_cache: str, heads: int
     ) -> list[tuple[str, str]]:
         """Return the keys and values of the source for each layer, [B, H, S, C]: from the cache, or computed."""
-        branch = _Graph("computed.", initializers=self.initializers)  # the weights are those of the whole graph
-        names = [(number, f"encoder.{part}") for number in range(len(layers)) for part in ("key", "value")]
-        computed = []
-        for number, layer in enumerate(layers):
-            projected = branch.linear(f"decoder.{number}.cross_kv", layer.cross_attn.kv_proj, states)
-            out = [f"decoder.{number}.cross_{part}" for part in "kv"]
-            for part in branch.ops("Split", projected, out=out, axis=-1, num_outputs=2):
-                computed.append(branch._heads(part, heads))
+        branch = LayerGraph("computed.", initializers=self.initializers)  # the weights are those of the whole graph
+        names = [(number, name) for number in range(len(layers)) for name in _CACHES["source"]]
+        computed: list[str] = []
+        for layer in layers:
+            name = f"decoder.{layers.index(layer)}.cross_kv"
+            parts = branch.split(branch.linear(name, layer.cross_attn.kv_proj, states), 2)
+            computed += [branch.split_heads(part, heads) for part in parts]
         kept = [f"kept.{number}.{name}" for number, name in names]
         copies = [helper.make_node("Identity", [past(*each)], [copy]) for each, copy in zip(names, kept, strict=True)]
         out = [present(*each) for each in names]
@@ -238,19 +190,3 @@ class _Graph(GraphBuilder):
             else_branch=self.subgraph("computed", branch.nodes, computed),
         )
         return list(zip(out[::2], out[1::2], strict=True))
-
-    def _attend(self, query: str, key: str, value: str, hidden: str | None, width: int) -> str:
-        """Return the attention of queries [..., Q, C] over keys and values [..., S, C], where C is `width`: [..., Q, C]."""
-        scaled = self.op("Mul", query, self.number(width**-0.5))
-        scores = self.op("MatMul", scaled, self.op("Transpose", key, perm=[0, 1, 3, 2]))
-        scores = scores if hidden is None else self.op("Add", scores, hidden)
-        return self.op("MatMul", self.op("Softmax", scores, axis=-1), value)
-
-    def _heads(self, x: str, heads: int) -> str:
-        """Reshape [B, S, D] to [B, H, S, C]."""
-        split = self.op("Reshape", x, self.ints(0, 0, heads, -1))
-        return self.op("Transpose", split, perm=[0, 2, 1, 3])
-
-    def _merge(self, x: str) -> str:
-        """Reshape [B, H, S, C] to [B, S, D]."""
-        return self.op("Reshape", self.op("Transpose", x, perm=[0, 2, 1, 3]), self.ints(0, 0, -1))

@@ -1,6 +1,7 @@
 """Translation with ONNX Runtime on the CPU, for a folder that `kdmt export --to onnx` wrote.
 
-The graphs compute the model, and the search is that of PyTorch's engines. See `kdmt.interop.onnx_folder` for the graphs.
+The graphs compute the model, and the search is that of PyTorch's engines. `kdmt.interop.onnx_folder` describes the
+graphs.
 
 Shapes: B batch, S source length, T target length, K beam, N = B * K rows, A active rows, L decoder positions, H heads,
 C width of a head, V vocabulary.
@@ -68,6 +69,7 @@ class Graph:
 
     file: Path
     session: InferenceSession
+    inputs: frozenset[str] = frozenset()  # names
 
     @classmethod
     def load(cls, file: Path, threads: int) -> Graph:
@@ -88,7 +90,7 @@ class Graph:
             session = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
         except Exception as error:  # ONNX Runtime's own, of many types
             raise UserError(f"{file}: ONNX Runtime cannot load it: {describe_error(error)}") from None
-        return cls(file, session)
+        return cls(file, session, frozenset(each.name for each in session.get_inputs()))
 
     def run(self, outputs: Sequence[str], inputs: dict[str, NDArray[Any]]) -> list[NDArray[Any]]:
         """Return outputs of the graph.
@@ -224,7 +226,8 @@ class _Stepper:
     Attributes:
         mask_BS: int64, 1 for real tokens of the source.
         states_BSD: output of the encoder.
-        own: inputs of the rows, by name: keys and values of the tokens so far, [N, H, T, C].
+        own: inputs of the rows, by name: keys and values of the tokens so far, [N, H, T, C], or states of SSRUs,
+            [N, D].
         source: keys and values of the source, [B, H, S, C], which the first step computes.
         prefix: tokens that are read in place of the first `</s>`.
     """
@@ -237,30 +240,33 @@ class _Stepper:
     own: dict[str, Tensor]
     source: dict[str, Tensor]
     prefix: tuple[int, ...]
-    started: bool = False
+    position: int = 0  # number of tokens so far
 
     @classmethod
     def start(
         cls, graph: Graph, folder: ModelFolder, mask_BS: NDArray[Any], states_BSD: NDArray[Any], beam: int
     ) -> _Stepper:
-        heads, layers = folder.config["decoder_attention_heads"], folder.config["decoder_layers"]
-        width, sentences = folder.config["decoder_embed_dim"] // heads, len(mask_BS)
-        names = [f"{layer}.{{}}.{part}" for layer in range(layers) for part in ("key", "value")]
-        own, source = (torch.empty(rows, heads, 0, width) for rows in (sentences * beam, sentences))
+        config, rows = folder.config, len(mask_BS) * beam
+        heads, dim = config["decoder_attention_heads"], config["decoder_embed_dim"]
+        own = {name: torch.empty(rows, heads, 0, dim // heads) for name in ("decoder.key", "decoder.value")}
+        source = {name: torch.empty(len(mask_BS), heads, 0, dim // heads) for name in ("encoder.key", "encoder.value")}
+        if config.get("decoder") == "ssru":
+            own = {"decoder.state": torch.zeros(rows, dim)}
+        layers = range(config["decoder_layers"])
         return cls(
             graph,
             folder.num_tokens,
             beam,
             torch.from_numpy(mask_BS),
             torch.from_numpy(states_BSD),
-            {name.format("decoder"): own for name in names},
-            {name.format("encoder"): source for name in names},
+            {f"{layer}.{name}": state for layer in layers for name, state in own.items()},
+            {f"{layer}.{name}": state for layer in layers for name, state in source.items()},
             folder.target_prefix,
         )
 
     def step(self, last_tokens_N: Tensor) -> Tensor:
         """See `Stepper.step`."""
-        if self.started:
+        if self.position:
             return self._run(last_tokens_N)
         for token in self.prefix:
             logits_NV = self._run(torch.full_like(last_tokens_N, token))
@@ -274,17 +280,21 @@ class _Stepper:
             "input_ids": tokens_N[:, None].numpy(),
             "encoder_attention_mask": self.mask_BS.numpy(),
             "encoder_hidden_states": self.states_BSD.numpy(),
-            "use_cache_branch": np.array([self.started]),
+            "use_cache_branch": np.array([self.position > 0]),
         }
-        wanted = list(self.own) if self.started else list(cache)
+        if "position" in self.graph.inputs:
+            inputs["position"] = np.array([self.position])
+        wanted = list(self.own if self.position else cache)
         logits_N1V, *found = self.graph.run(["logits", *(f"present.{name}" for name in wanted)], inputs)
         self.graph.check(logits_N1V, np.float32, (len(tokens_N), 1, self.num_tokens))
         for name, array in zip(wanted, found, strict=True):
             into = self.own if name in self.own else self.source
-            before = into[name]
-            self.graph.check(array, np.float32, (len(before), before.size(1), None, before.size(3)))
+            shape = list(into[name].shape)
+            if len(shape) > 2:
+                shape[2] = self.position + 1 if name in self.own else self.mask_BS.size(1)
+            self.graph.check(array, np.float32, tuple(shape))
             into[name] = torch.from_numpy(array)
-        self.started = True
+        self.position += 1
         return torch.from_numpy(logits_N1V)[:, 0]
 
     def reorder(self, order_N: Tensor) -> None:
@@ -371,23 +381,23 @@ class OnnxNATEngine:
 
     def _dag(self, src_tokens_BS: NDArray[np.int64]) -> list[Hypothesis]:
         (graph,) = self._graphs
-        tokens_BL, log_probs_BL, links_BLL = graph.run(DAG_OUTPUTS, {INPUT: src_tokens_BS})
-        graph.check_symbols(tokens_BL, log_probs_BL, count=len(src_tokens_BS), largest=self._folder.num_tokens - 1)
-        sentences, vertices = tokens_BL.shape
-        graph.check(links_BLL, np.float32, (sentences, vertices, vertices))
-        arrays = (tokens_BL, log_probs_BL, links_BLL, np.full(sentences, vertices))
-        return dag_hypotheses(*map(torch.from_numpy, arrays), self._search)
+        tokens, log_probs, links = graph.run(DAG_OUTPUTS, {INPUT: src_tokens_BS})
+        graph.check_symbols(tokens, log_probs, count=len(src_tokens_BS), largest=self._folder.num_tokens - 1)
+        sentences, vertices = tokens.shape
+        graph.check(links, np.float32, (sentences, vertices, vertices))
+        tokens_BL, log_probs_BL, links_BLL = (torch.from_numpy(each) for each in (tokens, log_probs, links))
+        return dag_hypotheses(tokens_BL, log_probs_BL, links_BLL, torch.full((sentences,), vertices), self._search)
 
     def _refine(self, sources: list[np.ndarray]) -> list[Hypothesis]:
         encoder, decoder = self._graphs
         src_tokens_BS = pad_sentences(sources)
-        states_BSD, lengths_BC = encoder.run(ENCODER_OUTPUTS, {INPUT: src_tokens_BS.numpy()})
-        encoder.check(states_BSD, np.float32, (len(sources), None, self._folder.config["encoder_embed_dim"]))
-        encoder.check(lengths_BC, np.int64, (len(sources), None))
-        lengths_BK = torch.from_numpy(lengths_BC)[:, : self._search.num_lengths(self._family)]
+        states, lengths = encoder.run(ENCODER_OUTPUTS, {INPUT: src_tokens_BS.numpy()})
+        encoder.check(states, np.float32, (len(sources), None, self._folder.config["encoder_embed_dim"]))
+        encoder.check(lengths, np.int64, (len(sources), None))
+        lengths_BK = torch.from_numpy(lengths)[:, : self._search.num_lengths(self._family)]
         lengths_BK = lengths_BK.clamp(2, self._folder.max_target_positions)
         rows_N = torch.arange(len(sources)).repeat_interleave(lengths_BK.size(1))
-        states_BSD = torch.from_numpy(states_BSD)
+        states_BSD = torch.from_numpy(states)
 
         def predict(tokens_AT: Tensor, rows_A: Tensor) -> tuple[Tensor, Tensor]:
             of_A = rows_N[rows_A]
