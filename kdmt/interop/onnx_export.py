@@ -10,6 +10,7 @@ from kdmt.config import Decode
 from kdmt.corpus.codec import TextCodec
 from kdmt.errors import UserError
 from kdmt.files import naming, write_json
+from kdmt.interop.browser_tokenizer import write_browser_tokenizers
 from kdmt.interop.export_folder import check_new, described_folder
 from kdmt.interop.onnx_folder import (
     AUTOREGRESSIVE,
@@ -19,6 +20,7 @@ from kdmt.interop.onnx_folder import (
     SEARCH_FILE,
     files_of,
 )
+from kdmt.log import get_logger
 from kdmt.models.build import describe_model
 from kdmt.models.checkpoint import load_model
 from kdmt.models.checkpoint_folder import log_opened, resolve_checkpoint
@@ -27,6 +29,8 @@ from kdmt.models.transformer import Transformer
 
 if TYPE_CHECKING:
     from onnx import ModelProto
+
+_logger = get_logger(__name__)
 
 
 def export_checkpoint(
@@ -44,8 +48,10 @@ def export_checkpoint(
     """
     source = resolve_checkpoint(checkpoint)
     log_opened(checkpoint, source)
-    companions = TextCodec.load(source).companions(source)
-    export_model(load_model(source), folder, companions=companions, quantization=quantization, decode=decode)
+    codec = TextCodec.load(source)
+    companions = codec.companions(source)
+    model = load_model(source)
+    export_model(model, folder, companions=companions, quantization=quantization, decode=decode, codec=codec)
 
 
 def export_model(
@@ -55,6 +61,7 @@ def export_model(
     companions: Sequence[Path] = (),
     quantization: str = "float32",
     decode: Decode | None = None,
+    codec: TextCodec | None = None,
 ) -> None:
     """Write a model as ONNX graphs. An error leaves no partial folder; the model is not modified.
 
@@ -64,6 +71,7 @@ def export_model(
         companions: files and folders to copy into the folder of the model.
         quantization: `float32`, or `int8` for weights of 8 bits.
         decode: search settings that are proposed for an autoregressive model (default: those of `Decode`).
+        codec: text processing of which a browser gets the tokenizers, if they are within its reach.
 
     Raises:
         UserError: if the folder exists, the packages that write ONNX are not installed, models of the family are not
@@ -85,6 +93,8 @@ def export_model(
             with naming(folder / name):
                 save_model(quantize(graph) if quantization == "int8" else graph, aside / name)
         write_json(aside / OPTIONS_FILE, {"quantization": quantization})
+        if codec is not None and (reason := write_browser_tokenizers(codec, aside)) is not None:
+            _logger.info(f"no tokenizers for browsers: {reason}")
         if family == AUTOREGRESSIVE:
             settings = decode or Decode()
             proposed = {"beam_size": settings.beam, "length_penalty": settings.lenpen}
