@@ -307,7 +307,7 @@ class _Graph(LayerGraph):
             return self.look_up(model.src_embed, table, self.op("GatherElements", src_tokens, index, axis=1))
         places = self.op("Cast", self.range(self.size(src_tokens, 1)), to=FLOAT)
         distance = self.op("Abs", self.op("Sub", self.op("Unsqueeze", opposite, self.ints(2)), places))
-        scores = self.op("Div", distance, self.number(-float(model.log_temperature.exp())))
+        scores = self.op("Div", distance, self.number(-float(model.log_temperature.detach().exp())))
         hidden = self.op("Squeeze", self.hide(src_keep), self.ints(1))
         weights = self.op("Softmax", self.op("Add", scores, hidden), axis=-1)
         return self.op("MatMul", weights, self.look_up(model.src_embed, table, src_tokens))

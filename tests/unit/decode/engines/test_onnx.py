@@ -212,7 +212,7 @@ def test_weights_that_are_nan_are_reported(tmp_path: Path) -> None:
     engine = OnnxEngine(tmp_path / "out")
     with pytest.raises(UserError, match=r"the model cannot translate: .* are NaN"):
         engine.decode(SOURCES, Decode())
-    with pytest.raises(UserError, match="the model cannot score: the score of pair 0 is NaN"):
+    with pytest.raises(UserError, match="the model cannot score: the score of pair 8 is NaN"):
         engine.score_pairs(SOURCES, SOURCES)
 
 
