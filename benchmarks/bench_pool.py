@@ -1,12 +1,15 @@
 """Speed and memory of pools of candidates: beam hypotheses, samples, and the choice among them.
 
-    make bench-pool      (or: python benchmarks/bench_pool.py [--sentences 3000] [--scale 1000000])
+    make bench-pool                     (or: python benchmarks/bench_pool.py [--sentences 6000])
+    make bench-pool SCALE=1000000       (or: python benchmarks/bench_pool.py --sentences 0 --scale 1000000)
 
 A trained teacher of 4+4 layers and width 128 (that of `bench-distill`, which is trained first if it does not exist)
-makes a pool for sentences of Multi30k with CTranslate2 and two processes: 4 hypotheses of beam search and 32 samples by
-epsilon sampling. The whole stage is timed: loading, decoding, blocks, their checks, merging.
+makes a pool for sentences of Multi30k in two processes: 4 hypotheses of beam search, by CTranslate2, and 32 samples by
+epsilon sampling, by PyTorch (`distill.pool.engine: auto`) and by CTranslate2. The whole stage is timed: loading,
+decoding, blocks, their checks, merging.
 
     pool_candidates_per_second              hypotheses and samples, before equal ones are merged
+    pool_candidates_per_second_ctranslate2  the same with samples by CTranslate2
     pool_distinct_candidates_per_second     candidates in the file
     pool_rss_gb                             largest sum of the resident memory of the processes, read twice per second
     pool_mbr_sentences_per_second_32, _256  choice by expected chrF among 32 and 256 samples, in one process
@@ -23,6 +26,7 @@ import shutil
 import subprocess
 import sys
 import time
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -45,6 +49,7 @@ from kdmt.types import Sampling
 
 POOL = {"beam": 4, "samples": 32, "epsilon": 0.02}
 WORKERS = 2
+ENGINES = {"": "auto", "_ctranslate2": "ctranslate2"}  # suffix of the figure -> engine that draws the samples
 MBR_SENTENCES = 50
 MBR_SAMPLES = (32, 256)
 SCALE_CANDIDATES = 32
@@ -53,7 +58,10 @@ SCALE_CANDIDATES = 32
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
-        "--sentences", type=int, default=3000, help="Number of sentences of Multi30k (default: %(default)s)."
+        "--sentences",
+        type=int,
+        default=6000,
+        help="Number of sentences of Multi30k; 0 for none (default: %(default)s).",
     )
     parser.add_argument(
         "--scale", type=int, default=0, help="Number of generated sentences for the stub; 0 for none (default: 0)."
@@ -70,11 +78,14 @@ def main() -> None:
     if options.scale_of:
         run_stub(options.scale_of)
         return
-    figures = measure_stage(options.workdir / "pool", options.sentences)
+    if options.sentences:
+        settings = {"pool": POOL, "workers": WORKERS, "sentences": options.sentences}
+        report_figures("pool", measure_stage(options.workdir / "pool", options.sentences), settings=settings)
     if options.scale:
-        figures += measure_scale(options.workdir / "scale", options.scale)
-    settings = {"pool": POOL, "workers": WORKERS, "sentences": options.sentences, "scale": options.scale}
-    report_figures("pool", figures, settings=settings)
+        settings = {"candidates": SCALE_CANDIDATES, "workers": WORKERS, "sentences": options.scale}
+        figures = measure_scale(options.workdir / "scale", options.scale)
+        command = f"make bench-pool SCALE={options.scale}"
+        report_figures("pool-scale", figures, settings=settings, command=command)
 
 
 # ------------------------------------------------------------------------------------------------- a trained teacher
@@ -86,21 +97,41 @@ def measure_stage(work: Path, sentences: int) -> list[Figure]:
     for lang in ("en", "de"):
         text = work / f"text.{lang}"
         text.write_text("".join(f"{line}\n" for line in read_lines(text)[:sentences]), encoding="utf-8")
+    measured = {suffix: measure_engine(work, engine) for suffix, engine in ENGINES.items()}
+    folder = work / "runs" / "bench" / "pool"
+    return [
+        *(
+            Figure(f"pool_candidates_per_second{suffix}", each.candidates / each.seconds, "candidates/s")
+            for suffix, each in measured.items()
+        ),
+        Figure("pool_distinct_candidates_per_second", measured[""].distinct / measured[""].seconds, "candidates/s"),
+        Figure("pool_rss_gb", max(each.peak_rss for each in measured.values()) / 1e9, "GB"),
+        *measure_choice(work, folder),
+    ]
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A stage that was run: its candidates before and after merging, seconds, and largest resident memory in bytes."""
+
+    candidates: int
+    distinct: int
+    seconds: float
+    peak_rss: int
+
+
+def measure_engine(work: Path, engine: str) -> Stage:
+    """Run the stage from the start with an engine for the samples."""
     pipeline = work / "bench.yaml"
     document = yaml.safe_load(pipeline.read_text(encoding="utf-8"))
-    document["distill"] |= {"pool": POOL, "executor": "processes", "workers": WORKERS, "engine": "ctranslate2"}
+    document["distill"] |= {"pool": {**POOL, "engine": engine}, "executor": "processes", "workers": WORKERS}
     pipeline.write_text(yaml.safe_dump(document), encoding="utf-8")
     subprocess.run([str(KDMT), "prepare", str(pipeline), "--runs", str(work / "runs")], check=True)
     measured = run_measured([sys.executable, __file__, "--stage-of", str(work)])
     folder = work / "runs" / "bench" / "pool"
     facts = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))["facts"]
     made = facts["num_sentences"] * (POOL["beam"] + POOL["samples"])
-    return [
-        Figure("pool_candidates_per_second", made / measured.seconds, "candidates/s"),
-        Figure("pool_distinct_candidates_per_second", facts["num_candidates"] / measured.seconds, "candidates/s"),
-        Figure("pool_rss_gb", measured.peak_rss / 1e9, "GB"),
-        *measure_choice(work, folder),
-    ]
+    return Stage(made, facts["num_candidates"], measured.seconds, measured.peak_rss)
 
 
 def run_pool(work: Path) -> None:

@@ -391,8 +391,8 @@ class Pipeline:
         Under `torchrun`, all ranks call this together.
 
         Args:
-            to: the last stage: `prepare`, `teacher`, `distill`, `knowledge`, `student` or `score`. For `score` all
-                students are trained first.
+            to: the last stage: `prepare`, `back-translate`, `teacher`, `distill`, `knowledge`, `student` or `score`.
+                For `score` all students are trained first.
             student: the name of the one student to train (default: all students).
             progress: called after each stage with the number of stages that are up to date and the number of stages
                 that are needed.

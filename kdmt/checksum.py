@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from fnmatch import fnmatchcase
 from functools import cache
 from pathlib import Path, PurePosixPath
 
@@ -36,7 +37,8 @@ def path_sha256(path: Path) -> str:
 
 
 CHECKSUMS = "checksums.json"
-WEIGHTS = ("model.safetensors", "model.bin", "model.onnx", "encoder_model.onnx")
+# the last one is Bergamot's, with the languages: model.ende.intgemm.alphas.bin
+WEIGHTS = ("model.safetensors", "model.bin", "model.onnx", "encoder_model.onnx", "model.npz", "model.*.intgemm.*.bin")
 # files that are read from a checkpoint or an exported model and therefore must be listed; other files need not be
 _READ = (
     *WEIGHTS,
@@ -69,7 +71,7 @@ def read_checksums(folder: Path) -> dict[str, str]:
             raise UserError(f"{path}: {name[:80]!r} is not the name of a file in the folder")
         if not (isinstance(sha256, str) and re.fullmatch(r"[0-9a-f]{64}", sha256)):
             raise UserError(f"{path}: {name[:80]!r} has no sha256")
-    if "model.json" not in checksums or not checksums.keys() & set(WEIGHTS):
+    if "model.json" not in checksums or not any(fnmatchcase(name, kind) for name in checksums for kind in WEIGHTS):
         raise UserError(f"{path}: lists no model: model.json and one of {', '.join(WEIGHTS)} belong there")
     return checksums
 

@@ -59,6 +59,7 @@ RecipeName = Literal[  # in kdmt/config/recipes.yaml
     "transformer_multi30k",
     "transformer_iwslt_de_en",
     "transformer_wmt_en_de_big",
+    "student_production",
     "nat_small",
     "nat_base",
     "ctc_glat",
@@ -97,6 +98,7 @@ Cleaning = Literal["removed_reasoning", "removed_prefix", "removed_quotes"]  # o
 Failure = Literal["empty", "too_long", "repetition", "unk", "ratio", "copied", "script", AnswerFailure]
 AnswerBatch = Literal["sentences", "paragraph"]  # of one request: numbered lines, or the lines of a paragraph
 OnFailure = Literal["keep", "reference", "drop"]
+KeepOrDrop = Literal["keep", "drop"]
 SimilarityName = Literal["sentence_bleu", "chrf"]
 # metrics with figures of the agreement of people with differences
 AgreementMetric = Literal[
@@ -123,7 +125,7 @@ DiverseQuality = Literal["utility", "probability"]
 DagSearch = Literal["greedy", "lookahead", "viterbi"]
 
 # commands
-StageName = Literal["prepare", "teacher", "distill", "knowledge", "student", "score"]
+StageName = Literal["prepare", "back-translate", "teacher", "distill", "knowledge", "student", "score"]
 TemplateName = Literal["minimal", "opus", "word-kd", "nat", "multi30k", "toy"]  # of `kdmt new`: files in kdmt/templates
 
 

@@ -81,6 +81,19 @@ BpeCodes = Annotated[Path | None, typer.Option(help="Merge operations of subword
 SentencePiece = Annotated[Path | None, typer.Option(help="SentencePiece model (default: none).")]
 Moses = Annotated[bool, typer.Option("--moses", help="Whether the text was tokenised by Moses (default: no).")]
 Lowercase = Annotated[bool, typer.Option("--lowercase", help="Whether the text was lowercased (default: no).")]
+DecodedShard = Annotated[
+    str | None,
+    typer.Option(
+        metavar="I/N",
+        help="Shard to decode: every N-th block from block I on, I from 0 (default: all blocks, which are merged).",
+    ),
+]
+Verify = Annotated[
+    bool,
+    typer.Option("--verify", help="Whether to check the training sets and decode some blocks again (default: no)."),
+]
+VerifyBlocks = Annotated[int, typer.Option(min=0, help="Number of blocks that --verify decodes again.")]
+VerifySeed = Annotated[int | None, typer.Option(help="Seed for choosing the blocks (default: random).")]
 RUNS = Path("runs")
 _MAX_MESSAGE = 4000  # maximum number of characters of a message
 _MOST_THREADS = 1024
@@ -303,6 +316,27 @@ def import_fairseq(
         _run("prepare", pipeline, None, runs, None, rebuild=False)
 
 
+@app.command("back-translate")
+def back_translate(
+    pipeline: PipelineFile,
+    shard: DecodedShard = None,
+    verify: Verify = False,
+    verify_blocks: VerifyBlocks = 2,
+    verify_seed: VerifySeed = None,
+    set_: Overrides = None,
+    runs: Runs = RUNS,
+    mirror: Mirrors = None,
+    rebuild: Rebuild = False,
+) -> None:
+    """Translate text in the target language with a model of the opposite direction."""
+    if verify or shard is not None:
+        workspace = _workspace(pipeline, set_, runs, mirror)
+        verified = verify_blocks if verify else None
+        _decode_parts(workspace, "back-translate", shard, verified, verify_seed, rebuild=rebuild)
+        return
+    _run("back-translate", pipeline, set_, runs, mirror, rebuild)
+
+
 @app.command()
 def teacher(
     pipeline: PipelineFile, set_: Overrides = None, runs: Runs = RUNS, mirror: Mirrors = None, rebuild: Rebuild = False
@@ -314,19 +348,10 @@ def teacher(
 @app.command()
 def distill(
     pipeline: PipelineFile,
-    shard: Annotated[
-        str | None,
-        typer.Option(
-            metavar="I/N",
-            help="Shard to decode: every N-th block from block I on, I from 0 (default: all blocks, which are merged).",
-        ),
-    ] = None,
-    verify: Annotated[
-        bool,
-        typer.Option("--verify", help="Whether to check the training sets and decode some blocks again (default: no)."),
-    ] = False,
-    verify_blocks: Annotated[int, typer.Option(min=0, help="Number of blocks that --verify decodes again.")] = 2,
-    verify_seed: Annotated[int | None, typer.Option(help="Seed for choosing the blocks (default: random).")] = None,
+    shard: DecodedShard = None,
+    verify: Verify = False,
+    verify_blocks: VerifyBlocks = 2,
+    verify_seed: VerifySeed = None,
     dry_run: Annotated[
         bool,
         typer.Option(
@@ -349,15 +374,28 @@ def distill(
         run_estimate(_workspace(pipeline, set_, runs, mirror))
         return
     if verify or shard is not None:
-        from kdmt.stages.pipeline import run_shards, run_verification
-
         workspace = _workspace(pipeline, set_, runs, mirror)
-        if shard is not None:
-            run_shards(workspace, *_parse_shard(shard), rebuild=rebuild)
-        if verify:
-            run_verification(workspace, blocks=verify_blocks, seed=verify_seed)
+        _decode_parts(workspace, "distill", shard, verify_blocks if verify else None, verify_seed, rebuild=rebuild)
         return
     _run("distill", pipeline, set_, runs, mirror, rebuild)
+
+
+def _decode_parts(
+    workspace: "Workspace",
+    stage: StageName,
+    shard: str | None,
+    verified: int | None,
+    seed: int | None,
+    *,
+    rebuild: bool,
+) -> None:
+    """Make a shard of a stage if one is given, and decode `verified` blocks again unless it is None."""
+    from kdmt.stages.pipeline import run_shards, run_verification
+
+    if shard is not None:
+        run_shards(workspace, *_parse_shard(shard), rebuild=rebuild, stage=stage)
+    if verified is not None:
+        run_verification(workspace, blocks=verified, seed=seed, stage=stage)
 
 
 def _parse_shard(text: str) -> tuple[int, int]:
@@ -560,6 +598,44 @@ def import_checkpoint(
     )
 
 
+@app.command()
+def import_marian(
+    model: Annotated[Path, typer.Argument(metavar="MODEL.npz", help="Model of Marian, or of Bergamot (.bin).")],
+    out: Annotated[Path, typer.Argument(help="New checkpoint folder.")],
+    source_lang: Annotated[str | None, typer.Option(help="Source language (default: as exported by kdmt).")] = None,
+    target_lang: Annotated[str | None, typer.Option(help="Target language (default: as exported by kdmt).")] = None,
+    vocab: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="Vocabulary, .spm or .yml; twice if source and target differ (default: those that the model's "
+            "decoder.yml names)."
+        ),
+    ] = None,
+    sentencepiece: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="SentencePiece model before a .yml vocabulary; twice if source and target differ (default: source.spm "
+            "and target.spm in the folder of the model)."
+        ),
+    ] = None,
+    normalize: Annotated[
+        bool, typer.Option("--normalize", help="Whether the punctuation was normalised by Moses (default: no).")
+    ] = False,
+) -> None:
+    """Convert a model of Marian, such as those of OPUS-MT and Firefox, to a checkpoint folder."""
+    from kdmt.commands import import_marian as command
+
+    command.import_marian(
+        model,
+        out,
+        source_lang=source_lang,
+        target_lang=target_lang,
+        vocab=vocab or (),
+        sentencepiece=sentencepiece or (),
+        normalize=normalize,
+    )
+
+
 def _exporter(name: str) -> str:
     if name not in EXPORTERS:
         raise typer.BadParameter(f"{name!r} is not one of {', '.join(map(repr, EXPORTERS))}.")
@@ -569,7 +645,9 @@ def _exporter(name: str) -> str:
 @app.command()
 def export(
     checkpoint: Checkpoint,
-    out: Annotated[Path, typer.Argument(help="New folder; for fairseq, the new .pt file.")],
+    out: Annotated[
+        Path, typer.Argument(help="New folder; for fairseq, the new .pt file; for argos, the new .argosmodel file.")
+    ],
     to: Annotated[
         str,
         typer.Option(
@@ -579,21 +657,38 @@ def export(
         ),
     ],
     quantization: Annotated[
-        Quantization,
-        typer.Option(help="Number type of the weights, for ctranslate2; those with float16 or bfloat16 are for GPUs."),
-    ] = "float32",
+        Quantization | None,
+        typer.Option(
+            help="Number type of the weights, for ctranslate2 and argos; those with float16 or bfloat16 are for GPUs "
+            "(default: int8 for argos and bergamot, else float32)."
+        ),
+    ] = None,
     beam: Annotated[
         int,
-        typer.Option(min=1, help="Default beam size of 'kdmt translate', for ctranslate2."),
+        typer.Option(min=1, help="Default beam size of the exported model, for ctranslate2 and huggingface."),
     ] = 5,
     lenpen: Annotated[
-        float, typer.Option(help="Default length penalty exponent of 'kdmt translate', for ctranslate2.")
+        float,
+        typer.Option(help="Default length penalty exponent of the exported model, for ctranslate2 and huggingface."),
     ] = 1.0,
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            help="Data-bin for the lexical shortlist and the sample of marian and bergamot (default: that of the "
+            "checkpoint's pipeline)."
+        ),
+    ] = None,
+    licence: Annotated[
+        str, typer.Option("--license", help="Licence in the model card, as an identifier of the Hugging Face hub.")
+    ] = "unknown",
 ) -> None:
     """Export a trained model to another toolkit, with its tokenizer and text processing."""
     from kdmt.commands import export as command
 
-    command.export(checkpoint, out, to=to, options=ExportOptions(quantization, beam, lenpen))
+    options = ExportOptions(
+        quantization or EXPORTERS[to].quantizations[0], beam=beam, lenpen=lenpen, data=data, licence=licence
+    )
+    command.export(checkpoint, out, to=to, options=options)
 
 
 @app.command()

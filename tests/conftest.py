@@ -29,6 +29,14 @@ def pytest_unconfigure() -> None:
     shutil.rmtree(_HOME, ignore_errors=True)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _no_waiting_for_disks() -> Iterator[None]:
+    """Do not wait for disks: it takes as long as training a tiny model, and tests need not survive a power cut."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda _: None)
+        yield
+
+
 @pytest.fixture(autouse=True)
 def _subnormal_numbers() -> Iterator[None]:
     """Turn subnormal numbers on again: a stage that runs in this process flushes them to zero."""
@@ -42,14 +50,21 @@ def pipeline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Return the working folder, with tiny.yaml and its text; no stage has been run."""
     tiny_pipeline.write_pipeline(tmp_path)
     monkeypatch.chdir(tmp_path)
+    _draw_no_charts(monkeypatch)
     return tmp_path
+
+
+def _draw_no_charts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let score stages in this process write their page without charts, which take seconds."""
+    monkeypatch.setattr("kdmt.score.report_page.charts.has_charts", lambda: False)
 
 
 @pytest.fixture(scope="session")
 def _finished_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("finished")
     tiny_pipeline.write_pipeline(folder)
-    with tiny_pipeline.working_in(folder):
+    with tiny_pipeline.working_in(folder), pytest.MonkeyPatch.context() as monkeypatch:
+        _draw_no_charts(monkeypatch)
         tiny_pipeline.run_stages(*STAGES)
     return folder
 
@@ -59,6 +74,7 @@ def finished(_finished_once: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPat
     """Return the working folder, with tiny.yaml and a finished run of all stages; the test may change it."""
     shutil.copytree(_finished_once, tmp_path, dirs_exist_ok=True)
     monkeypatch.chdir(tmp_path)
+    _draw_no_charts(monkeypatch)
     yield tmp_path
     shutil.rmtree(tmp_path / "runs", ignore_errors=True)
 

@@ -68,8 +68,6 @@ def write_copy_task(folder: Path, num_pairs: int, *, seed: int) -> ParallelData:
 class GivenBatches:
     """Training data with the same batches in every epoch."""
 
-    num_parts = 1
-
     def __init__(self, pairs: ParallelData, batches: Iterable[Sequence[int]]) -> None:
         self.pairs, self.batches = pairs, [np.array(batch) for batch in batches]
 
@@ -78,9 +76,6 @@ class GivenBatches:
 
     def load(self, indices: np.ndarray, epoch: int = 0, update: int = 0) -> Batch:  # noqa: ARG002
         return collate(indices, self.pairs)
-
-    def load_parts(self, indices: np.ndarray, epoch: int = 0, update: int = 0) -> list[Batch]:
-        return [self.load(indices, epoch, update)]
 
 
 def train_settings(**changes: Any) -> Train:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -106,11 +107,11 @@ def make_model(
                 module.bias.normal_(std=0.1)
             if isinstance(module, torch.nn.Linear) and module.bias is not None:
                 module.bias.normal_(std=0.1)
-        _fix_logits(model, pad_logit, eos_logit)
+        fix_logits(model, pad_logit, eos_logit)
     return model.to(dtype)
 
 
-def _fix_logits(model: Transformer, pad_logit: float, eos_logit: float) -> None:
+def fix_logits(model: Transformer, pad_logit: float, eos_logit: float) -> None:
     """Set the logits of <pad> and </s>.
 
     The last norm gives the features a sum of `dim`, so that a constant row of the output matrix is a constant logit.
@@ -155,3 +156,23 @@ def write_text_processing(folder: Path, *, multiple: int = 8) -> tuple[int, list
     for lang in ("en", "de"):
         dictionary.save(folder / f"dict.{lang}.txt")
     return len(dictionary), TextCodec.load(folder).companions(folder)
+
+
+def write_sentencepiece(folder: Path, sizes: tuple[int, int], *, joint: bool = True) -> list[Path]:
+    """Write SentencePiece models and dictionaries of these sizes, as in a checkpoint folder, and return the files.
+
+    Pieces that do not fit into a dictionary are unknown.
+    """
+    folder.mkdir()
+    text = folder / "train"
+    words = ["".join(letters) for letters in itertools.product("abc", repeat=4)]
+    text.write_text("".join(f"{first} {second}\n" for first, second in itertools.pairwise(words[::2] * 3)))
+    settings = Tokenizer(type="sentencepiece", vocab_size=24, joint=joint, hard_vocab_limit=False)
+    tokenizers = train_tokenizer(settings, (text, text), folder / "tokenizer", Direction("en", "de"))
+    (folder / "text.json").write_text(json.dumps(TextProcessor(Text(), "en", "de").to_dict()))
+    for lang, tokenizer, size in zip(("en", "de"), (tokenizers.source, tokenizers.target), sizes, strict=True):
+        pieces = [piece for piece in tokenizer.symbols if piece not in SPECIALS][: size - len(SPECIALS)]
+        dictionary = Dictionary.from_counts(dict.fromkeys(pieces, 1), padding_factor=1)
+        assert len(dictionary) == size
+        dictionary.save(folder / f"dict.{lang}.txt")
+    return TextCodec.load(folder).companions(folder)

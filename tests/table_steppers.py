@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from hypothesis import strategies as st
 
-from kdmt.types import EOS
+from kdmt.types import EOS, Sampling
 
 
 class Table:
@@ -70,3 +70,11 @@ tables = st.builds(
     rounded=st.booleans(),
 )
 sentences = st.lists(st.tuples(tables, st.integers(1, 8)), min_size=1, max_size=4)
+samplings = st.builds(
+    Sampling,
+    st.sampled_from([0.5, 1.0, 2.0]),
+    st.sampled_from([0, 1, 3, 20]),
+    st.sampled_from([0.3, 0.8, 1.0]),
+    st.sampled_from([0.0, 0.05, 0.2, 0.99]),
+    st.sampled_from([0.0, 0.1, 0.6, 1.0]),
+)

@@ -5,6 +5,7 @@ Every path in its YAML is relative, so that a finished pipeline can be copied el
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import io
 import json
@@ -110,6 +111,17 @@ def to_yaml(document: Mapping[str, Any]) -> str:
     return yaml.safe_dump(document, sort_keys=False)
 
 
+@functools.cache
+def default_yaml() -> str:
+    """Return the YAML text of `settings`."""
+    return to_yaml(settings())
+
+
+@functools.cache
+def _distinct_pairs(count: int) -> list[tuple[str, str]]:
+    return list(dict.fromkeys(make_pairs(count, seed=1)))
+
+
 def make_pairs(count: int, *, seed: int) -> list[tuple[str, str]]:
     """Return sentences of 2 to 6 words, each with its word-for-word translation."""
     rng = random.Random(seed)
@@ -119,7 +131,7 @@ def make_pairs(count: int, *, seed: int) -> list[tuple[str, str]]:
 
 def write_text(folder: Path, sizes: Mapping[str, int] = SIZES) -> None:
     """Write text/<split>.{en,de}; no sentence of valid or test is in train."""
-    pairs = list(dict.fromkeys(make_pairs(20 * sum(sizes.values()), seed=1)))
+    pairs = _distinct_pairs(20 * sum(sizes.values()))
     (folder / "text").mkdir(parents=True, exist_ok=True)
     for split, size in sizes.items():
         own, pairs = pairs[:size], pairs[size:]
@@ -139,7 +151,7 @@ def write_pipeline(folder: Path, document: Mapping[str, Any] | None = None) -> P
     """Write the text and the YAML file of a pipeline, and run nothing."""
     write_text(folder)
     path = folder / "tiny.yaml"
-    path.write_text(to_yaml(document or settings()), encoding="utf-8")
+    path.write_text(to_yaml(document) if document else default_yaml(), encoding="utf-8")
     return path
 
 

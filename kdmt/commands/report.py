@@ -7,7 +7,7 @@ from pathlib import Path
 from kdmt.errors import UserError
 from kdmt.flow.manifest import recorded_outputs, recorded_versions, replace_output
 from kdmt.flow.stage import locked
-from kdmt.score.report_page.charts import has_charts
+from kdmt.score.report_page import charts
 from kdmt.score.score_files import ReportFiles
 from kdmt.stages.score_report import write_report
 from kdmt.stages.workspace import Workspace
@@ -34,6 +34,6 @@ def report(workspace: Workspace, *, out: Path | None = None) -> Path:
         with locked(folder):
             write_report(workspace, versions=versions)
             replace_output(folder, page)
-    if not has_charts():
+    if not charts.has_charts():
         workspace.say("report: without charts, since matplotlib is not installed: pip install 'kdmt[report]'")
     return page

@@ -52,6 +52,9 @@ def _script(name: str) -> str:
     return name
 
 
+ScriptName = Annotated[str, AfterValidator(_script)]
+
+
 class Failures(Section):
     """Actions for hypotheses that fail a check; the first check that fails counts, in the order of the settings.
 
@@ -97,7 +100,7 @@ class Failures(Section):
     max_ratio: Ratio = Field(
         3.0, ge=0.0, description="Maximum length ratio, as in 'prepare.clean.max_ratio'; 0 for no limit"
     )
-    scripts: list[Annotated[str, AfterValidator(_script)]] = Field(
+    scripts: list[ScriptName] = Field(
         default_factory=list,
         description="Scripts of the target language by their Unicode names, for example [Latin] or [Han, Hiragana, "
         "Katakana]; empty for no check",
@@ -448,6 +451,14 @@ class Distill(Section):
             raise ValueError("'shortlist' needs CTranslate2, and 'engine' is torch")
         if self.engine == "ctranslate2" and len(self.teachers) > 1:
             raise ValueError("'engine: ctranslate2' has one model: several 'teachers' translate in torch")
+        return self
+
+    @model_validator(mode="after")
+    def _draws_with_an_engine(self) -> Distill:
+        if self.pool is None or self.pool.engine == "auto":
+            return self
+        if self.engine == "torch" or not all(isinstance(teacher, str) for teacher in self.teachers):
+            raise ValueError("'pool.engine' is for checkpoints of kdmt that CTranslate2 translates with")
         return self
 
     @model_validator(mode="after")

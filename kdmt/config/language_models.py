@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Any
+from typing import Annotated, Any
 from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator, model_validator
@@ -11,6 +11,7 @@ from pydantic import Field, field_validator, model_validator
 from kdmt.choices import AnswerBatch
 from kdmt.config.section import Section, changed, execution
 
+IndicCode = Annotated[str, Field(pattern=r"^[a-z]{3}_[A-Z][a-z]{3}$")]
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 # fields of a request that have their own settings, or whose values the teacher depends on
 _OWN_FIELDS = ("model", "messages", "n", "temperature", "top_p", "min_p", "seed", "max_tokens", "stream")
@@ -78,7 +79,10 @@ class EndpointTeacher(Prompted):
         60.0, gt=0.0, description="Maximum time in seconds between two attempts, if the server names no longer one"
     )
     budget_tokens: int | None = execution(
-        None, ge=1, description="Maximum number of prompt and output tokens of the training set; null for no limit"
+        None,
+        ge=1,
+        description="Maximum number of prompt and output tokens of the pipeline, in all of its training sets and their "
+        "earlier states; null for no limit",
     )
 
     @field_validator("endpoint", mode="after")
@@ -127,10 +131,30 @@ class LocalGenerator(Prompted):
 
 
 class LocalTranslator(Section):
-    """A model with encoder and decoder in CTranslate2's format that translates text: MADLAD, T5 and others."""
+    """A model with encoder and decoder in CTranslate2's format that translates text: MADLAD, T5, IndicTrans2, ..."""
 
     ctranslate2: str = Field(min_length=1, description="Folder of the model, with the files of its tokenizer")
     source_prefix: str = Field("", description="Text before each source, such as '<2de> ' for MADLAD")
+    source_code: IndicCode | None = Field(
+        None, description="Source language in IndicTrans2's codes, such as eng_Latn; null for other models"
+    )
+    target_code: IndicCode | None = Field(
+        None, description="Target language in IndicTrans2's codes, such as hin_Deva; null for other models"
+    )
+
+    @model_validator(mode="after")
+    def _codes(self) -> LocalTranslator:
+        if (self.source_code is None) != (self.target_code is None):
+            raise ValueError("IndicTrans2 has both a 'source_code' and a 'target_code', other models none")
+        if self.codes is not None and self.source_prefix:
+            raise ValueError("'source_prefix' has no effect with 'source_code' and 'target_code'")
+        return self
+
+    @property
+    def codes(self) -> tuple[str, str] | None:
+        """Return the codes of an IndicTrans2 model, None for another one."""
+        both = (self.source_code, self.target_code)
+        return None if both[0] is None or both[1] is None else (both[0], both[1])
 
 
 TextTeacher = EndpointTeacher | LocalGenerator | LocalTranslator

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Annotated, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import Field, ValidationError, model_validator
 
 from kdmt.choices import BestMetric, FeatureName, MbrUtility, ModifierName, ScoreMetric, names
-from kdmt.config.augment import TextNoise, check_text
+from kdmt.config.augment import TextNoise, check_text, has_recipe, unusable_modifiers, with_usable_recipes
 from kdmt.config.back_translation import BackTranslation
 from kdmt.config.distill import Distill, ScorerScores
 from kdmt.config.knowledge import Knowledge
@@ -23,6 +23,7 @@ from kdmt.config.training import Teacher
 from kdmt.languages import Direction, moses_language, parse_language, same_language, script_of, writes_spaces
 from kdmt.training_sets import TRAINING_SETS
 
+_OF_TOKENS = {"score", "log_prob", "length"}  # features that need log-probabilities of tokens and their number
 _FIGURES = ("nll", "update", "epoch", "best_update", "kind")  # in the records of validations
 # settings that name an external scorer or something that kdmt computes
 _COMPUTED = {
@@ -57,6 +58,18 @@ class Pipeline(Section):
     scorers: dict[Annotated[str, Field(pattern=r"^[A-Za-z][\w.-]*$")], Scorer] = Field(
         default_factory=dict, description="External scorers by name: metrics and quality estimation models"
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _recipes_of_augmentation(cls, value: Any) -> Any:
+        """Leave out of the recipes of augmentation what the text of the pipeline cannot have."""
+        if not has_recipe(value):
+            return value
+        try:
+            prepare = Prepare.model_validate(value["prepare"])
+        except (ValueError, TypeError, KeyError):  # which the validation of the field reports
+            return value
+        return with_usable_recipes(value, _unusable_modifiers(prepare))
 
     @model_validator(mode="after")
     def _languages(self) -> Pipeline:
@@ -234,8 +247,14 @@ class Pipeline(Section):
         reading = [path for path, names in trainings if "back_translated" in names]
         if reading and self.back_translation is None:
             raise ValueError(f"'{reading[0]}.data: back_translated' needs 'back_translation'")
-        if self.back_translation is not None and not reading:
+        if self.back_translation is None:
+            return self
+        if not reading:
             raise ValueError("'back_translation' has no effect: no teacher or student has 'data: back_translated'")
+        if not self.back_translation.text and not self.prepare.monolingual_target:
+            raise ValueError("'back_translation' needs 'prepare.monolingual_target' (or 'back_translation.text')")
+        if self.back_translation.text and self.prepare.monolingual_target:
+            raise ValueError("'prepare.monolingual_target' has no effect with 'back_translation.text'")
         return self
 
     @model_validator(mode="after")
@@ -264,18 +283,17 @@ class Pipeline(Section):
     @model_validator(mode="after")
     def _has_probabilities(self) -> Pipeline:
         teacher = self.distill.of_text
-        if teacher is None:
+        if teacher is None or isinstance(teacher, LocalTranslator):
             return self
         problem = "the teacher in 'distill.teachers' gives no log-probabilities of tokens with their number"
         if self.distill.mbr.weights == "probability":
             raise ValueError(f"'distill.mbr.weights: probability': {problem}")
         if self.distill.diverse.quality == "probability":
             raise ValueError(f"'distill.diverse.quality: probability': {problem}")
-        unknown = {"log_prob", "length"} if isinstance(teacher, LocalTranslator) else {"score", "log_prob", "length"}
         for path, student in self.trainings():
             if "nbest" in student.data_names:
                 raise ValueError(f"'{path}.data: nbest' is weighted by probability: {problem}")
-            if "reranked" in student.data_names and (found := unknown.intersection(self.distill.rerank.features)):
+            if "reranked" in student.data_names and (found := _OF_TOKENS.intersection(self.distill.rerank.features)):
                 raise ValueError(f"'distill.rerank.features': {problem}: leave out {', '.join(sorted(found))}")
         return self
 
@@ -324,16 +342,12 @@ class Pipeline(Section):
         return self
 
     def _check_text(self, modifiers: Sequence[ModifierName], path: str) -> None:
-        tokenizer, moses = self.prepare.tokenizer.type, self.prepare.text.moses
-        check_text(modifiers, path, tokenizer=tokenizer, moses=moses, case=self._removes_case())
+        check_text(modifiers, path, tokenizer=self.prepare.tokenizer.type, unusable=self.unusable_modifiers)
 
-    def _removes_case(self) -> str | None:
-        """Return the setting that removes the case of letters in the training text; None if there is none."""
-        if self.prepare.text.lowercase:
-            return "prepare.text.lowercase: true"
-        tokenizer = self.prepare.tokenizer
-        folds = tokenizer.type == "sentencepiece" and tokenizer.normalization_rule.endswith("_cf")
-        return f"prepare.tokenizer.normalization_rule: {tokenizer.normalization_rule}" if folds else None
+    @property
+    def unusable_modifiers(self) -> dict[ModifierName, str]:
+        """Return the changes of augmentation that the training text cannot have, with the reason."""
+        return _unusable_modifiers(self.prepare)
 
     @model_validator(mode="after")
     def _variants(self) -> Pipeline:
@@ -394,6 +408,15 @@ class Pipeline(Section):
                         f"'prepare.test.{name}' is processed text: 'score.detokenized: true' needs its 'raw_target'"
                     )
         return self
+
+
+def _unusable_modifiers(prepare: Prepare) -> dict[ModifierName, str]:
+    tokenizer, case = prepare.tokenizer, None
+    if prepare.text.lowercase:
+        case = "prepare.text.lowercase: true"
+    elif tokenizer.type == "sentencepiece" and tokenizer.normalization_rule.endswith("_cf"):
+        case = f"prepare.tokenizer.normalization_rule: {tokenizer.normalization_rule}"
+    return unusable_modifiers(moses=prepare.text.moses, case=case)
 
 
 def _check_moses(key: str, code: str, *, already_applied: bool) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field, model_validator
 
-from kdmt.choices import DagSearch
+from kdmt.choices import DagSearch, DistillEngine
 from kdmt.config.section import Section, changed
 from kdmt.families import FamilyName
 
@@ -70,6 +70,11 @@ class Pool(Sample):
         lt=1.0,
         description="Probability below which a token is not sampled (epsilon sampling); 0 for none",
     )
+    engine: DistillEngine = Field(
+        "auto",
+        description="Engine that draws the samples; 'auto' is PyTorch, which computes the tokens that samples have in "
+        "common once, unless 'distill.engine', 'compute_type' or 'shortlist' ask for CTranslate2",
+    )
     diverse: Diverse | None = Field(None, description="Diverse beam search with 'engine: torch'; null for beam search")
     systems: dict[str, str] = Field(
         default_factory=dict, description="Paths of files with candidates of other systems, by the name of the system"
@@ -81,7 +86,7 @@ class Pool(Sample):
             raise ValueError("'beam' and 'samples' are both 0: the teacher makes no candidates")
         if not self.samples:
             for name in changed(self):
-                if name in Sample.model_fields:
+                if name in {*Sample.model_fields, "engine"}:
                     raise ValueError(f"'{name}' has no effect unless 'samples' is more than 0")
         if self.diverse is not None and (not self.beam or self.beam % self.diverse.groups):
             raise ValueError(f"'beam' ({self.beam}) is no multiple of 'diverse.groups' ({self.diverse.groups})")

@@ -11,7 +11,8 @@ class Selective(Section):
     """Selective distillation of non-autoregressive students (Liu et al. 2023), with 'data: distilled'.
 
     An evaluator, a non-autoregressive model that was trained on distilled data, translates the training set. Where its
-    translation is close to the reference, the student learns from the reference.
+    translation is close to the reference, the student learns from the reference. The paper's distance is the share of
+    positions with another token, and its schedule sets a threshold of it instead of a share of the lines.
     """
 
     evaluator: str | None = Field(

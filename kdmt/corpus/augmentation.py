@@ -1,7 +1,8 @@
 """Augmentation of training data: sentence pairs that are changed at random, and tokenised again.
 
-The draws of a pair depend on (seed, epoch, index of the pair, modifier) alone, so that a run that is resumed, or that
-has another number of ranks, reads the same text. A pair that is not drawn keeps its tokens.
+The draws of a pair depend on (seed, epoch, place of the pair, modifier) alone, so that a run that is resumed, or that
+has another number of ranks, reads the same text. The place is the index of the pair, plus the number of all pairs for
+each earlier occurrence in the epoch. A pair that is not drawn keeps its tokens.
 
 The text of a pair is made from its tokens in the data-bin, in the form that the tokenizer reads. A changed pair that
 has a token without an entry in the dictionary, or more tokens than a model takes, keeps its tokens too.
@@ -32,8 +33,12 @@ from kdmt.types import SPECIALS, UNK
 
 MODIFIERS: tuple[ModifierName, ...] = names(ModifierName)  # type: ignore[assignment]  # index: its number in draws
 ALIGNED_PAIRS = 10_000  # sentence pairs that the links of words are trained on
-_MARKUP_MODIFIERS: tuple[ModifierName, ...] = ("placeholders", "tags")
-_LENGTHENING: tuple[ModifierName, ...] = ("noise", "merged", "upper_case")  # that often double the number of tokens
+_MARKS: Mapping[ModifierName, Sequence[str]] = {
+    "placeholders": modifiers.PLACEHOLDERS,
+    "tags": [mark for pair in modifiers.TAG_PAIRS for mark in pair],
+}
+_KEEPING_SIZES: tuple[ModifierName, ...] = ("no_end_punctuation",)  # that change the number of tokens by one or two
+_PLANNED_PAIRS = 10_000  # pairs whose sizes are planned at once
 _MASK = 2**64 - 1
 
 IntArray = NDArray[np.integer[Any]]
@@ -84,7 +89,7 @@ class TextAugmenter:
     markup: Callable[[str], str] = str
     is_tokenized: bool = False
 
-    def draw(self, indices: NDArray[np.int64], epoch: int) -> dict[ModifierName, NDArray[np.bool_]]:
+    def draw(self, places: NDArray[np.int64], epoch: int) -> dict[ModifierName, NDArray[np.bool_]]:
         """Return for each modifier with a share the pairs that it changes, bool [B].
 
         Upper case and title case exclude each other; the other modifiers are independent.
@@ -95,7 +100,7 @@ class TextAugmenter:
             low = shares["upper_case"] if name == "title_case" else 0.0
             number = MODIFIERS.index("upper_case" if name == "title_case" else name)
             if share:
-                draws = uniform_draws(self.seed, epoch, indices, number)
+                draws = uniform_draws(self.seed, epoch, places, number)
                 drawn[name] = (low <= draws) & (draws < low + share)
         return drawn
 
@@ -107,7 +112,7 @@ class TextAugmenter:
         Args:
             following: next pair of the corpus, None after the last one.
             chosen: modifiers, in the order of `MODIFIERS`.
-            place: epoch and index of the pair.
+            place: epoch, and place of the pair in it.
         """
         for name in chosen:
             if name == "merged":
@@ -121,8 +126,8 @@ class TextAugmenter:
         return texts
 
     def _generator(self, place: tuple[int, int], name: ModifierName) -> Random:
-        epoch, index = place
-        return Random((((self.seed << 32) | epoch) << 64 | index) << 8 | MODIFIERS.index(name))
+        epoch, number = place
+        return Random((((self.seed << 32) | epoch) << 64 | number) << 8 | MODIFIERS.index(name))
 
     def _merge(self, texts: Texts, following: Texts | None) -> Texts:
         if following is None or following[0] == texts[0] or not all(following):
@@ -253,7 +258,7 @@ class Augmentation:
             UserError: if the vocabulary does not have the characters of placeholders or tags.
         """
         shares = settings.shares()
-        uses_markup = any(shares.get(name) for name in _MARKUP_MODIFIERS)
+        uses_markup = any(shares.get(name) for name in _MARKS)
         dictionary = codec.src_dictionary
         text = TextAugmenter(
             settings,
@@ -265,44 +270,62 @@ class Augmentation:
             markup=codec.text.preprocess_source,
             is_tokenized=codec.text.text.moses,
         )
-        if shares.get("placeholders"):
-            _check_markup(codec, "placeholders", modifiers.PLACEHOLDERS)
-        if shares.get("tags"):
-            _check_markup(codec, "tags", [mark for pair in modifiers.TAG_PAIRS for mark in pair])
+        for name, mark in unwritable_modifiers(codec, settings).items():
+            raise UserError(
+                f"'{name}': the vocabulary has no tokens for {mark}: leave it out, or train a tokenizer with byte "
+                "fallback or on text that has these characters"
+            )
         ids = frozenset(dictionary.index(tag) for tag in tags if tag in dictionary)
         return cls(text, codec, ids, max_tokens)
 
-    @property
-    def lengthens(self) -> bool:
-        """Return whether some pairs have many more tokens than in the data-bin."""
-        shares = self.text.settings.shares()
-        return any(shares.get(name) for name in _LENGTHENING)
-
-    def apply(self, data: ParallelData, indices: NDArray[np.int64], epoch: int) -> tuple[Side, Side]:
+    def apply(self, data: ParallelData, places: NDArray[np.int64], epoch: int) -> tuple[Side, Side]:
         """Return the tokens of both sides of some pairs, with those that are drawn changed.
 
         Args:
             data: training set with targets.
-            indices: index of each pair [B].
+            places: place of each pair [B].
         """
+        return self._apply(data, places, epoch, self.text.draw(places, epoch))
+
+    def sizes(self, data: ParallelData, places: NDArray[np.int64], epoch: int) -> tuple[IntArray, IntArray]:
+        """Return the number of tokens of both sides of some pairs, to plan batches.
+
+        They are those of `apply`, except where nothing but the punctuation at the end is removed.
+        """
+        assert data.tgt_sizes is not None
+        sizes = data.src_sizes[places % len(data)], data.tgt_sizes[places % len(data)]
+        drawn = self.text.draw(places, epoch)
+        differing = _any_of([mask for name, mask in drawn.items() if name not in _KEEPING_SIZES], len(places))
+        rows = np.flatnonzero(differing)
+        for start in range(0, len(rows), _PLANNED_PAIRS):
+            some = rows[start : start + _PLANNED_PAIRS]
+            sides = self._apply(data, places[some], epoch, {name: mask[some] for name, mask in drawn.items()})
+            for own, (_, new) in zip(sizes, sides, strict=True):
+                own[some] = new
+        return sizes
+
+    def _apply(
+        self,
+        data: ParallelData,
+        places: NDArray[np.int64],
+        epoch: int,
+        drawn: Mapping[ModifierName, NDArray[np.bool_]],
+    ) -> tuple[Side, Side]:
+        indices = places % len(data)
         sides = join_side(indices, data, 0), join_side(indices, data, 1)
-        drawn = self.text.draw(indices, epoch)
-        mask_B = np.zeros(len(indices), dtype=bool)
-        for each in drawn.values():
-            mask_B |= each
-        rows = np.flatnonzero(mask_B)
+        rows = np.flatnonzero(_any_of(list(drawn.values()), len(places)))
         if not len(rows):
             return sides
         chosen = [[name for name in MODIFIERS if name in drawn and drawn[name][row]] for row in rows.tolist()]
-        places = indices[rows]
-        texts, tags = self._texts(data, places)
-        merged = [n for n, own in enumerate(chosen) if "merged" in own and places[n] + 1 < len(data)]
-        following = dict(zip(merged, self._texts(data, places[merged] + 1)[0], strict=True)) if merged else {}
+        indices, places = indices[rows], places[rows]
+        texts, tags = self._texts(data, indices)
+        merged = [n for n, own in enumerate(chosen) if "merged" in own and indices[n] + 1 < len(data)]
+        following = dict(zip(merged, self._texts(data, indices[merged] + 1)[0], strict=True)) if merged else {}
         changed: dict[int, Texts] = {}  # number among the rows -> other text
-        for number, (pair, own, index) in enumerate(zip(texts, chosen, places.tolist(), strict=True)):
+        for number, (pair, own, place) in enumerate(zip(texts, chosen, places.tolist(), strict=True)):
             if pair is None:
                 continue
-            new = self.text.change(pair, following.get(number), own, (epoch, index))
+            new = self.text.change(pair, following.get(number), own, (epoch, place))
             if new != pair:
                 changed[number] = new
         return self._with_changes(sides, rows, changed, tags)
@@ -352,6 +375,11 @@ class Augmentation:
         return len(tokens) > 1 and UNK not in tokens and (not limit or len(tokens) <= limit)
 
 
+def _any_of(masks: Sequence[NDArray[np.bool_]], length: int) -> NDArray[np.bool_]:
+    """Return which elements are in any of the masks, bool [length]."""
+    return np.logical_or.reduce([np.zeros(length, dtype=bool), *masks])
+
+
 def _split(tokens: IntArray, sizes: IntArray) -> list[IntArray]:
     return np.split(tokens, np.cumsum(sizes)[:-1])
 
@@ -393,11 +421,15 @@ def _sample(codec: TextCodec, data: ParallelData) -> list[Texts]:
     return list(zip(sources, targets, strict=True))
 
 
-def _check_markup(codec: TextCodec, name: str, marks: Sequence[str]) -> None:
-    lines = [codec.text.preprocess_source(mark) for mark in marks]
-    for mark, *sides in zip(marks, codec.encode_source(lines), codec.encode_target(lines), strict=True):
-        if any(UNK in tokens for tokens in sides):
-            raise UserError(
-                f"'{name}': the vocabulary has no tokens for {mark}: leave it out, or train a tokenizer with byte "
-                "fallback or on text that has these characters"
-            )
+def unwritable_modifiers(codec: TextCodec, settings: TextNoise) -> dict[ModifierName, str]:
+    """Return the changes with a share whose markup the vocabulary cannot represent, with an example of it."""
+    shares, found = settings.shares(), {}
+    for name, marks in _MARKS.items():
+        if not shares.get(name):
+            continue
+        lines = [codec.text.preprocess_source(mark) for mark in marks]
+        for mark, *sides in zip(marks, codec.encode_source(lines), codec.encode_target(lines), strict=True):
+            if any(UNK in tokens for tokens in sides):
+                found[name] = mark
+                break
+    return found

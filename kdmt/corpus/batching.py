@@ -30,8 +30,8 @@ if TYPE_CHECKING:
 IntArray = NDArray[np.integer[Any]]
 Sentence = tuple[IntArray, IntArray | None]  # source [S] and target [T], each with </s>
 Side = tuple[IntArray, IntArray]  # concatenated tokens, and the size of each sentence
-# (concatenated tokens, size and index of each sentence, side) -> other tokens and sizes
-Change = Callable[[IntArray, IntArray, IntArray, int], tuple[IntArray, IntArray]]
+# (concatenated tokens, size of each sentence, side) -> other tokens and sizes
+Change = Callable[[IntArray, IntArray, int], tuple[IntArray, IntArray]]
 
 
 @dataclass(frozen=True)
@@ -278,9 +278,9 @@ def make_batches(
     Raises:
         UserError: if a pair is longer than `max_tokens`; the message names the first such pair.
     """
-    longer = np.asarray(src_sizes if tgt_sizes is None else np.maximum(src_sizes, tgt_sizes), dtype=np.int64)
+    longer = _longer(src_sizes, tgt_sizes)
     order = np.arange(len(longer)) if indices is None else np.asarray(indices, dtype=np.int64)
-    _check_lengths(longer, order, max_tokens)
+    check_lengths(src_sizes, tgt_sizes, order, max_tokens)
     if seed is not None:
         order = np.random.default_rng([seed, epoch]).permutation(order)
     if packing is not None:
@@ -362,7 +362,7 @@ def _pad_side(
     """
     if sides is not None or change is not None:
         joined = join_side(indices, data, side) if sides is None else sides[side]
-        tokens_M, sizes_B = _changed(joined, indices, side, change)
+        tokens_M, sizes_B = joined if change is None else change(joined[0], joined[1], side)
         tokens_BL, mask_BL = _empty_rows(sizes_B, multiple)
         tokens_BL[mask_BL] = tokens_M
         return tokens_BL, mask_BL
@@ -398,7 +398,8 @@ def collate_packed(
     if data.tgt_sizes is None:
         raise ValueError("only pairs with targets can be packed")
     index_B = np.asarray(indices, dtype=np.int64)
-    sides = (_changed(join_side(index_B, data, side), index_B, side, change) for side in range(2))
+    joined = [join_side(index_B, data, side) for side in range(2)]
+    sides = joined if change is None else [change(*each, side) for side, each in enumerate(joined)]
     (src_tokens, src_packing), (tgt_tokens, tgt_packing) = (
         pack(tokens_M.astype(np.int64, copy=False), sizes_B.astype(np.int64, copy=False), shape)
         for tokens_M, sizes_B in sides
@@ -413,12 +414,6 @@ def collate_packed(
         src_packing=src_packing,
         tgt_packing=tgt_packing,
     )
-
-
-def _changed(
-    joined: tuple[IntArray, IntArray], indices: IntArray, side: int, change: Change | None
-) -> tuple[IntArray, IntArray]:
-    return joined if change is None else change(*joined, indices, side)
 
 
 def join_side(indices: NDArray[np.int64], data: ParallelData, side: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -453,14 +448,25 @@ def pad_sentences(sentences: Sequence[IntArray], multiple: int = 1) -> torch.Ten
     return torch.from_numpy(tokens_BL)
 
 
-def _check_lengths(longer: NDArray[np.int64], order: NDArray[np.int64], max_tokens: int) -> None:
-    too_long = order[longer[order] > max_tokens]
+def check_lengths(src_sizes: IntArray, tgt_sizes: IntArray | None, indices: NDArray[np.int64], max_tokens: int) -> None:
+    """Check that no pair alone exceeds the limit of a batch.
+
+    Raises:
+        UserError: if a pair is longer than `max_tokens`; the message names the first such pair.
+    """
+    longer = _longer(src_sizes, tgt_sizes)
+    too_long = indices[longer[indices] > max_tokens]
     if len(too_long):
         index = int(too_long.min())
         raise UserError(
             f"pair {index} (from 0) has {longer[index]} tokens, more than max_tokens {max_tokens}:"
             " raise max_tokens or lower max_source_tokens and max_target_tokens"
         )
+
+
+def _longer(src_sizes: IntArray, tgt_sizes: IntArray | None) -> NDArray[np.int64]:
+    """Return the size of the longer side of each pair."""
+    return np.asarray(src_sizes if tgt_sizes is None else np.maximum(src_sizes, tgt_sizes), dtype=np.int64)
 
 
 def _batch_ends(

@@ -27,8 +27,24 @@ _CLUSTER = regex.compile(r"\p{L}\p{M}*")
 _LOGOGRAPHIC = regex.compile(
     r"[\p{Han}\p{Hiragana}\p{Katakana}\p{Yi}\p{Tangut}\p{Nushu}\p{Egyptian_Hieroglyphs}\p{Cuneiform}]"
 )
-# tags, placeholders, addresses, and characters that are escaped as in XML, which tokenised text has: never changed
-_MARKUP = regex.compile(r"</?\w[^<>]*>|__\w+__|\w+://\S+|\S+@\S+\.\S+|&(?:[a-z]+|#[0-9]+|#x[0-9A-Fa-f]+);")
+_QUOTE = "(?:[\"']|&quot;|&apos;)"
+# tags, placeholders, addresses, and characters that are escaped as in XML: never changed
+_MARKUP = regex.compile(
+    "|".join(
+        (
+            r"</?\w[^<>]*>",
+            r"__\w+__",
+            r"\w+://\S+",
+            r"\S+@\S+\.\S+",
+            # the same divided by Moses: a tag with its attributes, an address with its path and query
+            rf"(?:<|&lt;) (?:/ )?[\w:.-]+(?: [\w:.-]+ = {_QUOTE} [^<>]*?{_QUOTE})*(?: /)? (?:>|&gt;)",
+            r"_ _ \w+ _ _",
+            r"\w+ : / / \S+(?: (?:[/?=:#%+~_&]|&amp;)(?: \w[\w.-]*)?)*",
+            r"\S+ @ \S+\.\S+",
+            r"&(?:[a-z]+|#[0-9]+|#x[0-9A-Fa-f]+);",
+        )
+    )
+)
 _FIRST_LETTERS = regex.compile(rf"{_MARKUP.pattern}|(?<![\p{{L}}\p{{M}}\p{{N}}'’]|&apos;|&#39;)(\p{{L}})")
 _CASED_SCRIPTS = frozenset(("Latn", "Latf", "Grek", "Cyrl", "Armn", "Adlm", "Cher", "Copt", "Dsrt", "Glag", "Osge"))
 _DOTTED = frozenset(("tr", "az", "crh", "gag"))  # languages in which the capital of i is İ, and that of ı is I

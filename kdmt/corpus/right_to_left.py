@@ -49,9 +49,9 @@ def reverse_joined(tokens_M: IntArray, sizes_B: IntArray) -> IntArray:
 def reversing(change: Change | None) -> Change:
     """Return a change of the tokens of a batch that also reverses its targets."""
 
-    def reverse(tokens_M: IntArray, sizes_B: IntArray, indices: IntArray, side: int) -> tuple[IntArray, IntArray]:
+    def reverse(tokens_M: IntArray, sizes_B: IntArray, side: int) -> tuple[IntArray, IntArray]:
         if change is not None:
-            tokens_M, sizes_B = change(tokens_M, sizes_B, indices, side)
+            tokens_M, sizes_B = change(tokens_M, sizes_B, side)
         return (reverse_joined(tokens_M, sizes_B) if side == 1 else tokens_M), sizes_B
 
     return reverse

@@ -4,8 +4,9 @@ Text is cut again from the tokens of the data-bin: the pieces of a word are join
 The text of a sentence does not change. A piece that is not in the dictionary is never drawn, and tokens that a model
 cannot cut (`<unk>`, `</s>`, corpus tags, bytes) are kept.
 
-The draws of a sentence depend on (seed, epoch, index of the sentence, side) alone, so that a run that is resumed, or
-that has another number of ranks, reads the same tokens. The libraries draw from one generator for the whole process,
+The draws of a sentence depend on (seed, epoch, place of the sentence, side) alone, so that a run that is resumed, or
+that has another number of ranks, reads the same tokens. The place is the index of the sentence, or another number where
+an epoch repeats it. The libraries draw from one generator for the whole process,
 which does not allow this; therefore their algorithms are implemented here:
 
 * unigram models of SentencePiece (Kudo 2018): forward filtering, backward sampling over the lattice of pieces, or a
@@ -469,23 +470,24 @@ class SentenceSampler:
     max_tokens: int = 0
 
     def sample(
-        self, tokens: IntArray, sizes: IntArray, indices: IntArray, *, epoch: int
+        self, tokens: IntArray, sizes: IntArray, places: IntArray, *, epoch: int
     ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Return other tokens for sentences, and the number of tokens of each.
 
         Args:
             tokens: concatenated ids [M], `</s>` at the end of each sentence.
             sizes: number of tokens of each sentence [B].
-            indices: index of each sentence in the training set [B].
+            places: place of each sentence in the epoch [B]: its index in the training set, and other numbers where it
+                is repeated.
         """
         words, starts = self.limits.words(tokens)
         ends = np.searchsorted(starts, np.cumsum(sizes)).tolist()
         drawn: list[int] = []
         drawn_sizes = []
         begin = 0
-        for size, index, end in zip(sizes.tolist(), indices.tolist(), ends, strict=True):
+        for size, place, end in zip(sizes.tolist(), places.tolist(), ends, strict=True):
             before = len(drawn)
-            for word in self._sample_sentence(words[begin:end], size, self._generator(epoch, index)):
+            for word in self._sample_sentence(words[begin:end], size, self._generator(epoch, place)):
                 drawn += word
             drawn_sizes.append(len(drawn) - before)
             begin = end
@@ -506,8 +508,8 @@ class SentenceSampler:
                 room -= growth
         return new
 
-    def _generator(self, epoch: int, index: int) -> Random:
-        return Random(((self.seed << 32 | epoch) << 64 | index) << 1 | self.side)  # its numbers never change
+    def _generator(self, epoch: int, place: int) -> Random:
+        return Random(((self.seed << 32 | epoch) << 64 | place) << 1 | self.side)  # its numbers never change
 
 
 @dataclass(frozen=True)
@@ -540,11 +542,11 @@ class SubwordSampling:
         return cls(*samplers)
 
     def sample(
-        self, tokens: IntArray, sizes: IntArray, indices: IntArray, side: int, *, epoch: int
+        self, tokens: IntArray, sizes: IntArray, places: IntArray, side: int, *, epoch: int
     ) -> tuple[IntArray, IntArray]:
         """Return other tokens for the sources (side 0) or the targets (side 1), as `SentenceSampler.sample`."""
         sampler = (self.source, self.target)[side]
-        return (tokens, sizes) if sampler is None else sampler.sample(tokens, sizes, indices, epoch=epoch)
+        return (tokens, sizes) if sampler is None else sampler.sample(tokens, sizes, places, epoch=epoch)
 
 
 def _sampler(

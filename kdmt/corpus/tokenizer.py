@@ -207,7 +207,8 @@ class WordsModel(SubwordModel):
         return Surfaces([f"{symbol} " for symbol in symbols], list(symbols), "last")
 
 
-_MODELS: dict[str, type[SentencePieceModel] | type[SubwordNmtModel] | type[HuggingFaceModel] | type[WordsModel]] = {
+_ModelClass = type[SentencePieceModel] | type[SubwordNmtModel] | type[HuggingFaceModel] | type[WordsModel]
+_MODELS: dict[str, _ModelClass] = {
     "sentencepiece": SentencePieceModel,
     "subword-nmt": SubwordNmtModel,
     "huggingface": HuggingFaceModel,
@@ -267,6 +268,22 @@ def load_tokenizer(folder: Path) -> Tokenizers:
     Raises:
         UserError: if a file is missing or is not the one that `tokenizer.json` describes.
     """
+    model_class, files = _described(folder)
+    source = model_class(files[0])
+    return Tokenizers(source, source if files[0] == files[1] else model_class(files[1]))
+
+
+def tokenizer_files(folder: Path) -> tuple[Path, Path]:
+    """Return the files of the source and the target model of a `tokenizer/` folder, the same file for a joint model.
+
+    Raises:
+        UserError: as for `load_tokenizer`.
+    """
+    return _described(folder)[1]
+
+
+def _described(folder: Path) -> tuple[_ModelClass, tuple[Path, Path]]:
+    """Return the class of the models in a `tokenizer/` folder and their files, after checking the files."""
     index = folder / "tokenizer.json"
     description = read_json_object(index, required={"type": str, "source": dict, "target": dict})
     sides = [description[side] for side in ("source", "target")]
@@ -281,8 +298,7 @@ def load_tokenizer(folder: Path) -> Tokenizers:
             raise UserError(f"{index}: names a file that is not in the same folder")
         if file_sha256(path) != sha256:
             raise UserError(f"{path}: not the file that {index} describes (its sha256 differs)")
-    source = model_class(files[0][0])
-    return Tokenizers(source, source if files[0] == files[1] else model_class(files[1][0]))
+    return model_class, (files[0][0], files[1][0])
 
 
 def learnt_size(model: SubwordModel) -> int:

@@ -50,7 +50,12 @@ def choose_block_size(folder: Path, earlier: Iterable[Path], made_from: Mapping[
     size = ON_GPUS if on_gpus else ON_CPUS
     size = next((kept for state in earlier if (kept := _kept_size(state, made_from)) is not None), size)
     if size != ON_CPUS:
-        write_json(folder / RECORD, {_KEY: size})
+        record_block_size(folder, size)
+
+
+def record_block_size(folder: Path, size: int) -> None:
+    """Record the size of the blocks of a folder in which work begins."""
+    write_json(folder / RECORD, {_KEY: size})
 
 
 def _kept_size(state: Path, made_from: Mapping[str, object]) -> int | None:

@@ -50,6 +50,8 @@ _NAMES = (NO_FAILURE, *FAILURES)
 ToWords = Callable[[NDArray[np.integer], NDArray[np.int32]], list[str]]
 # (concatenated ids, number of tokens of each hypothesis, flags of the maximum length, settings) -> codes of failures
 FindFailures = Callable[[NDArray[np.integer], NDArray[np.integer], Flags, Failures], Codes]
+# (concatenated ids, number of ids of each hypothesis) -> number of tokens of each hypothesis, with </s>
+CountTokens = Callable[[NDArray[np.integer], NDArray[np.integer]], NDArray[np.int32]]
 
 
 @dataclass(frozen=True)
@@ -94,6 +96,12 @@ def find_failures_of_tokens(
     return find_token_failures(tokens, sizes, at_limit, repetition_times=settings.repetition_times)
 
 
+def count_ids(tokens: NDArray[np.integer], sizes: NDArray[np.integer]) -> NDArray[np.int32]:
+    """Return the number of ids of each hypothesis of a vocabulary, with </s>. See `CountTokens`."""
+    del tokens
+    return sizes.astype(np.int32) + 1
+
+
 def write_candidates(
     tasks: Sequence[BlockTask],
     blocks: Path,
@@ -107,6 +115,7 @@ def write_candidates(
     vocab_size: int | None = None,
     systems: Sequence[SystemCandidates] = (),
     find_failures: FindFailures = find_failures_of_tokens,
+    count_tokens: CountTokens = count_ids,
 ) -> Written:
     """Write `nbest` and its offsets from all blocks, after a check of each block.
 
@@ -117,6 +126,7 @@ def write_candidates(
         vocab_size: size of the target dictionary; if given, all ids must be smaller.
         systems: candidates of other systems, for a pool.
         find_failures: function that finds the failures that ids show; it can be sent to other processes.
+        count_tokens: function that counts the tokens of hypotheses; it can be sent to other processes.
 
     Raises:
         UserError: if a block is missing, damaged or made from something else.
@@ -124,7 +134,9 @@ def write_candidates(
     offsets = np.zeros(1 + sum(task.count for task in tasks), dtype="<i8")
     found: list[_Spelled] = []
     first = 1
-    spell = partial(_spell_block, blocks, made_from, to_words, settings, vocab_size, systems, find_failures)
+    spell = partial(
+        _spell_block, blocks, made_from, to_words, settings, vocab_size, systems, find_failures, count_tokens
+    )
     with naming(out), out.open("wb") as file, mapping_in_order(spell, workers) as map_in_order:
         for task, spelled in zip(tasks, map_in_order(tasks), strict=True):
             file.write(spelled.text)
@@ -150,15 +162,17 @@ def _spell_block(
     vocab_size: int | None,
     systems: Sequence[SystemCandidates],
     find_failures: FindFailures,
+    count_tokens: CountTokens,
     task: BlockTask,
 ) -> _Spelled:
     header, decoded = read_block(blocks, task.block, made_from=made_from, hashes_N=task.hashes_N, vocab_size=vocab_size)
     codes_H = find_failures(decoded.tokens_T, decoded.sizes_H, decoded.at_limit_H > 0, settings)
+    lengths_H = count_tokens(decoded.tokens_T, decoded.sizes_H)
     numbers_H = np.repeat(np.arange(task.block.first, task.block.first + task.count), decoded.counts_N)
     rows = zip(
         numbers_H.tolist(),
         decoded.scores_H.tolist(),
-        (decoded.sizes_H + 1).tolist(),
+        lengths_H.tolist(),
         codes_H.tolist(),
         to_words(decoded.tokens_T, decoded.sizes_H),
         strict=True,
@@ -176,7 +190,7 @@ def _spell_block(
         sums[ends_N] - sums[ends_N - counts_N],
         header["made_with"],
         decoded.scores_H[best_B],
-        decoded.sizes_H[best_B] + 1,
+        lengths_H[best_B],
         len(lines),
     )
 

@@ -7,14 +7,19 @@ from pathlib import Path
 from typing import Protocol
 
 from kdmt.config import Sample
-from kdmt.distill.candidates import FindFailures, ToWords
+from kdmt.distill.candidates import CountTokens, FindFailures, ToWords
 from kdmt.distill.decoding import BlockTask, Teacher
 from kdmt.distill.sources import Text
 
 ENGINE_FOLDER = "engine"  # inside the stage's folder: the model in CTranslate2's format
 SEARCH_SETTINGS = ("distill.decode.", "distill.sample.", "distill.pool.")
-# settings that blocks of earlier versions do not have, with the values that they had
-_EARLIER = {"distill.sample.epsilon": 0.0, "distill.sample.min_p": 0.0}
+# settings that blocks and plans of earlier versions may not have, with the values that they had
+EARLIER = {
+    "distill.sample.epsilon": 0.0,
+    "distill.sample.min_p": 0.0,
+    "distill.teachers.0.source_code": None,
+    "distill.teachers.0.target_code": None,
+}
 _OTHER_SYSTEMS = "distill.pool.systems"  # their candidates are not in blocks
 
 
@@ -74,6 +79,10 @@ class ChosenTeacher(Protocol):
         """Return a function that finds the failures that ids show; it can be sent to another process."""
         ...
 
+    def count_tokens(self) -> CountTokens:
+        """Return a function that counts the tokens of hypotheses; it can be sent to another process."""
+        ...
+
     def facts(self, folder: Path, tasks: Sequence[BlockTask]) -> dict[str, object]:
         """Return what the manifest records about the translations, besides what all teachers record."""
         ...
@@ -85,5 +94,5 @@ def plan_settings(settings: Mapping[str, object], prefixes: Sequence[str]) -> di
     return {
         key: value
         for key, value in wanted.items()
-        if not key.startswith(_OTHER_SYSTEMS) and not (key in _EARLIER and value == _EARLIER[key])
+        if not key.startswith(_OTHER_SYSTEMS) and not (key in EARLIER and value == EARLIER[key])
     }

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -17,54 +16,45 @@ from typing import ClassVar
 from kdmt.checksum import known_sha256
 from kdmt.config import Distill, EndpointTeacher, Sample
 from kdmt.distill.answer_log import ANSWERS, AnswerLog, Reply, read_replies, sealed_path
-from kdmt.distill.blocks import BLOCKS, Block, DamagedBlock, read_columns
-from kdmt.distill.candidates import FindFailures, ToWords
+from kdmt.distill.blocks import Block
 from kdmt.distill.chat_client import ChatClient
 from kdmt.distill.chosen_teacher import plan_settings
 from kdmt.distill.decoding import BlockTask, SourceIds, Teacher, Translate
 from kdmt.distill.earlier_answers import EarlierAnswers, write_index
 from kdmt.distill.endpoint_requests import BlockAnswers, Exchange, Requests, distinct, in_order
 from kdmt.distill.inputs import Inputs
-from kdmt.distill.llm_answers import LanguageCheck
 from kdmt.distill.llm_prompt import Prompt, estimate_tokens, read_prompt
-from kdmt.distill.sources import SourceLines, Text
-from kdmt.distill.text_ids import (
-    VOCAB_SIZE,
-    count_marks,
-    decode_text,
-    encode_answer,
-    find_answer_failures,
-)
-from kdmt.distill.text_processing import TextDecoder, TextEncoder, text_hypotheses
+from kdmt.distill.text_ids import decode_text, encode_answer
+from kdmt.distill.text_processing import text_hypotheses
+from kdmt.distill.text_teachers import SETTING, AnsweringTeacher, TextTeacherModel
 from kdmt.distill.token_budget import TOKENS, TokenBudget
 from kdmt.errors import UserError
 from kdmt.types import Hypothesis
 from kdmt.workers.tasks import WorkerSpec
 
-SETTING = "distill.teachers.0."
-_MAX_IDS = 1 << 30  # there is no limit of the ids of a text
-
 
 @dataclass(frozen=True)
-class EndpointModel:
-    """A language model behind an endpoint. See `ChosenTeacher`."""
+class EndpointModel(TextTeacherModel):
+    """A language model behind an endpoint. See `ChosenTeacher`.
+
+    Attributes:
+        model: entry of `distill.teachers`.
+        prompt: prompt without the source text.
+        others: function that returns the folders of other training sets of the pipeline and their earlier states, whose
+            requests count in the budget too.
+    """
 
     model: EndpointTeacher
-    text: Inputs
     prompt: Prompt
+    others: Callable[[], Sequence[Path]] = tuple
     is_reproducible: ClassVar[bool] = False
-    vocab_size: ClassVar[int] = VOCAB_SIZE
 
     @classmethod
     def choose(cls, settings: Distill, inputs: Inputs) -> EndpointModel:
         """Return the model that the settings name. See `choose_teacher`."""
         (model,) = settings.teachers
         assert isinstance(model, EndpointTeacher)
-        return cls(model, inputs, read_prompt(model, inputs.corpus.direction, SETTING))
-
-    @property
-    def check_of_language(self) -> LanguageCheck:
-        return LanguageCheck(self.text.corpus.direction)
+        return cls(inputs, model, read_prompt(model, inputs.corpus.direction, SETTING))
 
     @property
     def requests(self) -> Requests:
@@ -83,30 +73,20 @@ class EndpointModel:
         del inputs  # the prompt has its own checksum here, with the names of the languages
         of_files = {f"{SETTING}prompt", f"{SETTING}examples"}
         made_from = {key: value for key, value in plan_settings(settings, [SETTING]).items() if key not in of_files}
-        made_from["prompt"] = self.prompt.sha256
-        made_from["text processing"] = known_sha256(self.text.corpus.text_file)
-        made_from["language check"] = self.check_of_language.method
-        return made_from
+        return made_from | {"prompt": self.prompt.sha256, **self.made_from_text()}
 
     def open(
         self, folder: Path, sample: Sample | None, *, earlier: Sequence[Path] = (), verifying: bool = False
     ) -> Teacher:
         del sample
-        answers = folder / ANSWERS
+        answers, used_before = folder / ANSWERS, 0
         if not verifying:
             answers.mkdir(exist_ok=True)
             write_index(answers, earlier, self.requests.sha256)
-        return AnsweringTeacher(self.requests, answers, self.check_of_language, verifying)
-
-    def opens_text(self) -> Callable[[], Text]:
-        paths = tuple(text.source for text in self.text.texts())
-        return partial(SourceLines, paths, TextEncoder(self.text.corpus.text_processor()))
-
-    def to_words(self) -> ToWords:
-        return TextDecoder(self.text.corpus.text_processor())
-
-    def find_failures(self) -> FindFailures:
-        return find_answer_failures
+            start_count(answers)
+            if self.model.budget_tokens is not None:
+                used_before = self._used_in(earlier)
+        return RequestingTeacher(self.check_of_language, self.requests, answers, used_before, verifying)
 
     def facts(self, folder: Path, tasks: Sequence[BlockTask]) -> dict[str, object]:
         """Return the number of requests and tokens of the stored answers, and how often each cleaning was necessary."""
@@ -117,8 +97,7 @@ class EndpointModel:
                 counts["prompt_tokens"] += reply.prompt_tokens
                 counts["output_tokens"] += reply.output_tokens
                 counts["without_answer"] += reply.error is not None
-            with suppress(DamagedBlock):
-                counts.update(count_marks(read_columns(task.block.path(folder / BLOCKS)).tokens_T))
+        counts.update(self.count_marks(folder, tasks))
         return {"answers": dict(counts)}
 
     def estimate(self, folder: Path, earlier: Sequence[Path], tasks: Sequence[BlockTask], workdir: Path) -> list[str]:
@@ -149,37 +128,38 @@ class EndpointModel:
                 counts["prompt"] += request.prompt_tokens
                 counts["output"] += request.n * sum(map(estimate_tokens, job.sources))
                 counts["most"] += request.n * request.max_tokens
-        return self._describe(counts, TokenBudget(folder / ANSWERS / TOKENS, self.model.budget_tokens))
+        return self._describe(counts, used=self._used_in([folder, *earlier]))
 
-    def _describe(self, counts: Counter[str], budget: TokenBudget) -> list[str]:
-        limit = "no limit" if budget.limit is None else f"{budget.limit:,} tokens"
+    def _used_in(self, folders: Sequence[Path]) -> int:
+        """Return the number of tokens that were used in folders of this training set, and in those of others."""
+        return sum(count_used(folder / ANSWERS) for folder in (*folders, *self.others()))
+
+    def _describe(self, counts: Counter[str], used: int) -> list[str]:
+        budget = self.model.budget_tokens
+        limit = "no limit" if budget is None else f"{budget:,} tokens"
         return [
             f"{counts['requests']:,} requests for {counts['sentences']:,} sentences are needed",
             f"prompts: about {counts['prompt']:,} tokens",
             f"output: about {counts['output']:,} tokens, at most {counts['most']:,}",
-            f"budget: {limit}, of which {budget.used():,} are used",
+            f"budget: {limit}, of which {used:,} are used",
         ]
 
 
 @dataclass(frozen=True)
-class AnsweringTeacher:
+class RequestingTeacher(AnsweringTeacher):
     """The values from which a worker opens the connection to a server. See `Teacher`.
 
     Attributes:
         requests: form of the requests.
         answers: folder of the answers.
-        check: check of the language of answers.
+        used_before: number of tokens in the budget that were used elsewhere.
         verifying: True to make blocks from the answers in the folder, and request nothing.
     """
 
     requests: Requests
     answers: Path
-    check: LanguageCheck
+    used_before: int = 0
     verifying: bool = False
-    max_source_tokens: ClassVar[int] = _MAX_IDS
-    max_target_tokens: ClassVar[int] = _MAX_IDS
-    vocab_size: ClassVar[int] = VOCAB_SIZE
-    limits_lengths: ClassVar[bool] = False
 
     def open(self, spec: WorkerSpec, made_with: dict[str, object]) -> Translate:
         """See `Teacher.open`. `made_with` gets what the server calls its model."""
@@ -187,7 +167,7 @@ class AnsweringTeacher:
         exchange, earlier = None, None
         if not self.verifying:
             earlier = EarlierAnswers(self.answers, self.requests.sha256)
-            budget = TokenBudget(self.answers / TOKENS, self.requests.settings.budget_tokens)
+            budget = TokenBudget(self.answers / TOKENS, self.requests.settings.budget_tokens, self.used_before)
             exchange = Exchange(ChatClient(self.requests.settings, SETTING), self.requests, budget, SETTING)
         return partial(self._translate, exchange, earlier, made_with)
 
@@ -231,6 +211,23 @@ class AnsweringTeacher:
         n = self.requests.settings.n
         found = text_hypotheses([answers.answers.get(text, [])[:n] for text in texts], texts, self.check)
         return [own or [Hypothesis(encode_answer("", ("no_answer",)), 0.0)] for own in found]
+
+
+def count_used(answers: Path) -> int:
+    """Return the number of tokens that requests used or reserved, by the count in a folder of answers.
+
+    If there is no count, it is that of the stored answers.
+    """
+    if (answers / TOKENS).exists():
+        return TokenBudget(answers / TOKENS).used()
+    replies = dict.fromkeys(reply for path in sorted(answers.glob("[0-9]*.*")) for reply in read_replies(path))
+    return sum(reply.prompt_tokens + reply.output_tokens for reply in replies)
+
+
+def start_count(answers: Path) -> None:
+    """Write the count of tokens of a folder of answers, unless there is one."""
+    if not (answers / TOKENS).exists():
+        TokenBudget(answers / TOKENS).settle(0, count_used(answers))
 
 
 def gather(answers: BlockAnswers, log: AnswerLog, earlier: EarlierAnswers | None) -> int:

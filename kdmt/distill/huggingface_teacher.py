@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from kdmt.checksum import known_sha256
 from kdmt.config import Distill, ForeignTeacher, Sample
 from kdmt.corpus.text import TextProcessor
-from kdmt.distill.candidates import FindFailures, ToWords, find_failures_of_tokens
+from kdmt.distill.candidates import CountTokens, FindFailures, ToWords, count_ids, find_failures_of_tokens
 from kdmt.distill.chosen_teacher import ENGINE_FOLDER, SEARCH_SETTINGS, plan_settings
 from kdmt.distill.decoding import BlockTask, Teacher
 from kdmt.distill.inputs import Inputs
@@ -48,6 +48,7 @@ class HuggingFaceTeacher:
         foreign: entry of `distill.teachers`.
         folder: folder of the model.
         engine: "ctranslate2" or "torch".
+        setting: prefix of the model's settings in messages.
     """
 
     settings: Distill
@@ -55,16 +56,17 @@ class HuggingFaceTeacher:
     text: Inputs
     folder: Path
     engine: str
+    setting: str = _SETTING
     is_reproducible: ClassVar[bool] = True
 
     @classmethod
-    def choose(cls, settings: Distill, inputs: Inputs) -> HuggingFaceTeacher:
+    def choose(cls, settings: Distill, inputs: Inputs, setting: str = _SETTING) -> HuggingFaceTeacher:
         """Return the model that the settings name. See `choose_teacher`."""
         assert settings.foreign is not None
         folder = find_model(settings.foreign.huggingface, settings.foreign.revision)
         read_kind(folder)  # raises an error if the folder is not such a model
         engine = "torch" if settings.engine == "torch" else "ctranslate2"
-        return cls(settings, settings.foreign, inputs, folder, engine)
+        return cls(settings, settings.foreign, inputs, folder, engine, setting)
 
     @property
     def name(self) -> str:
@@ -83,7 +85,7 @@ class HuggingFaceTeacher:
         tokenizer = self._tokenizer
         if not self.foreign.other_languages:
             codes = (tokenizer.source_code, tokenizer.target_code)
-            check_languages(self.folder, tokenizer.kind, codes, self.text.corpus.direction, setting=_SETTING)
+            check_languages(self.folder, tokenizer.kind, codes, self.text.corpus.direction, setting=self.setting)
         check_weights(tokenizer, ctranslate2=self.engine == "ctranslate2")
 
     def made_from(self, settings: Mapping[str, object], inputs: Mapping[str, str]) -> dict[str, object]:
@@ -136,6 +138,9 @@ class HuggingFaceTeacher:
     def find_failures(self) -> FindFailures:
         return find_failures_of_tokens
 
+    def count_tokens(self) -> CountTokens:
+        return count_ids
+
     def facts(self, folder: Path, tasks: Sequence[BlockTask]) -> dict[str, object]:
         del folder, tasks
         return {}
@@ -150,7 +155,7 @@ class HuggingFaceTeacher:
             read_kind(self.folder),
             self.foreign.source_code,
             self.foreign.target_code,
-            setting=_SETTING,
+            setting=self.setting,
         )
 
 

@@ -26,14 +26,13 @@ from functools import cached_property
 import regex
 
 from kdmt.choices import AnswerBatch, AnswerFailure, Cleaning
-from kdmt.corpus.language_id import Identifier, open_built_in, share_of
+from kdmt.corpus.language_id import BUILT_IN_LANGUAGES, Identifier, open_built_in, share_of
 from kdmt.corpus.rules.character_class import native_characters
 from kdmt.corpus.rules.letters import script_share
 from kdmt.corpus.rules.pair_text import LineText
 from kdmt.distill.llm_prompt import language_name
 from kdmt.distill.text_ids import CLEANINGS
-from kdmt.errors import UserError
-from kdmt.languages import Direction, parse_language, script_of
+from kdmt.languages import Direction, is_installed, parse_language, script_of
 
 FINISHED_BY_LENGTH = "length"  # values of the field finish_reason
 FILTERED = "content_filter"
@@ -50,11 +49,15 @@ _PREFIX = regex.compile(
 )
 _CHATTER = regex.compile(
     rf"\A\s*{_AGREEMENT}?{_LEAD}[^.\n]{{0,60}}\btranslat"
-    r"|[\n(*]\s*(?:(?:translator'?s?\s+)?note|explanation)\s*\**:"
     r"|\blet me know if\b|\bi hope this helps\b|\bplease (?:note|let me know)\b|\bas requested\b"
     r"|\A\s*(?:sure|certainly|of course|absolutely)\s*!",
     regex.IGNORECASE,
 )
+# a note after the translation: its text, up to a closing bracket
+_NOTE = regex.compile(
+    r"[\n(*\[]\s*\**(?:(?:translator['’]?s?\s+)?note|explanation)\s*\**\s*:([^)\]]*)", regex.IGNORECASE
+)
+_REMARK = regex.compile(r"[\n(*\[（]\s*[^\s:：()][^:：()\n]{0,40}[:：]")  # a label and a colon in brackets
 _REFUSAL = regex.compile(
     r"\A\s*(?:i['’]?m (?:very |so |really )?sorry|i am (?:very |so )?sorry|sorry\b|i apologi[sz]e|unfortunately\b|"
     r"as an ai\b|i (?:can(?:not|['’]t| not)|am (?:not able|unable)|won['’]t|will not)|i['’]m (?:not able|unable))",
@@ -121,8 +124,9 @@ class LanguageCheck:
 
     @property
     def method(self) -> str:
-        """Name of the method, on which failures depend."""
-        return "script" if self._identifier is None else "py3langid"
+        """Name of the method, on which failures depend; the identifier is not loaded."""
+        known = all(parse_language(code).language in BUILT_IN_LANGUAGES for code in self.direction.sides)
+        return "py3langid" if known and is_installed("py3langid") else "script"
 
     def find_others(self, texts: Sequence[str]) -> list[bool]:
         """Return for each text whether it is in another language than the target language."""
@@ -153,12 +157,7 @@ class LanguageCheck:
 
     @cached_property
     def _identifier(self) -> Identifier | None:
-        try:
-            identifier = open_built_in()
-        except UserError:
-            return None
-        known = all(parse_language(code).language in identifier.languages for code in self.direction.sides)
-        return identifier if known else None
+        return open_built_in() if self.method == "py3langid" else None
 
     def __getstate__(self) -> dict[str, object]:
         return {"direction": self.direction}  # without the identifier
@@ -215,7 +214,7 @@ def _find_failure(text: str, finish: str | None, source: str, *, is_english: boo
         return "refusal"
     if finish == FINISHED_BY_LENGTH or _OPEN_REASONING.match(text):
         return "truncated"
-    if is_likely and _CHATTER.search(text) and not _CHATTER.search(source):
+    if is_likely and (_has_note(text, source) or (_CHATTER.search(text) and not _CHATTER.search(source))):
         return "chatter"
     if "\n" in text or "\r" in text:
         return "several_lines"
@@ -226,6 +225,16 @@ def _find_failure(text: str, finish: str | None, source: str, *, is_english: boo
 
 def _agree_in_length(text: str, source: str) -> bool:
     return 0.6 * len(source) <= len(text) <= 1.5 * len(source) + 10
+
+
+def _has_note(text: str, source: str) -> bool:
+    """Return whether a text has a note about the translation.
+
+    "(note : 15/20)" is no such note: it has no words, or the source has a remark in brackets too.
+    """
+    notes = [match[1] for match in _NOTE.finditer(text)]
+    has_words = any(any(map(str.isalpha, note)) for note in notes)
+    return has_words and len(_REMARK.findall(text)) > len(_REMARK.findall(source))
 
 
 def _has_unpaired_quote(text: str) -> bool:
@@ -253,21 +262,25 @@ def split_answer(answer: Answer, count: int, batch: AnswerBatch) -> list[Answer 
     """Return the answer of each of `count` sentences in the answer to all of them.
 
     If lines are missing, or numbers are not 1 to `count` in this order, it is not known which line belongs to which
-    sentence, and all are None. Only if the limit of tokens cut the answer off, the lines before the last one are used.
+    sentence, and all are None. Only if the limit of tokens cut the answer off, the numbered lines that are whole are
+    used.
     """
     text = _REASONING.sub("", answer.text)
     lines = [line.strip() for line in text.splitlines() if line.strip()]
+    is_cut = answer.finish == FINISHED_BY_LENGTH
     if lines and (match := _PREFIX.match(lines[0])) and match.end() == len(lines[0]):
         del lines[0]
-    is_cut = answer.finish == FINISHED_BY_LENGTH
     nothing: list[Answer | None] = [None] * count
     if batch == "sentences":
         matches = [_NUMBERED.fullmatch(line) for line in lines]
+        if is_cut and matches and matches[-1] is None:  # the last line ends before its number does
+            del matches[-1], lines[-1]
+            text += "\n"
         if [match and int(match[1]) for match in matches] != list(range(1, len(lines) + 1)):
             return nothing
         lines = [match[2].strip() for match in matches if match]
         if is_cut and len(lines) <= count:
-            whole = lines[:-1]
+            whole = lines if text.endswith("\n") else lines[:-1]
             return [*map(Answer, whole), *nothing[len(whole) :]]
     if is_cut or answer.finish == FILTERED or len(lines) != count:
         return nothing

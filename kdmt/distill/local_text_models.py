@@ -9,22 +9,24 @@ from functools import partial
 from importlib.metadata import version
 from itertools import groupby
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 from kdmt.choices import AnswerFailure
-from kdmt.config import Decode, LocalGenerator
+from kdmt.config import Decode, LocalGenerator, LocalTranslator
 from kdmt.decode.engines.ctranslate2_devices import compute_type_on, library_hint
 from kdmt.decode.engines.engine import length_batches
 from kdmt.decode.search.lengths import max_lengths
 from kdmt.distill.blocks import Block
 from kdmt.distill.decoding import SourceIds, Translate
-from kdmt.distill.llm_answers import FINISHED_BY_LENGTH, Answer, LanguageCheck
+from kdmt.distill.llm_answers import FINISHED_BY_LENGTH, Answer
 from kdmt.distill.llm_prompt import MORE_TOKENS, Prompt
 from kdmt.distill.teacher_engines import block_seed, machine
-from kdmt.distill.text_ids import VOCAB_SIZE, decode_text, encode_answer
+from kdmt.distill.text_ids import decode_text, encode_answer
 from kdmt.distill.text_processing import text_hypotheses
+from kdmt.distill.text_teachers import AnsweringTeacher
 from kdmt.errors import UserError, describe_error
 from kdmt.files import read_optional_json
+from kdmt.interop.indictrans2 import IndicTrans2Tokenizer
 from kdmt.interop.text_tokenizer import TextTokenizer, open_text_tokenizer
 from kdmt.types import Hypothesis
 from kdmt.workers.tasks import WorkerSpec
@@ -37,24 +39,34 @@ _LIBRARIES = ("ctranslate2", "sentencepiece")
 
 
 @dataclass(frozen=True)
-class GeneratingTeacher:
+class LocalTeacher(AnsweringTeacher):
+    """A model in CTranslate2's format.
+
+    Attributes:
+        compute_type: value of `distill.compute_type`.
+    """
+
+    compute_type: str
+
+    def made_with(self, spec: WorkerSpec) -> dict[str, object]:
+        """See `Teacher.made_with`."""
+        made_with: dict[str, object] = {**{name: version(name) for name in _LIBRARIES}, **machine(spec)}
+        if spec.device.startswith("cuda"):
+            made_with["compute_type"] = compute_type_on(spec.device, self.compute_type)
+        return made_with
+
+
+@dataclass(frozen=True)
+class GeneratingTeacher(LocalTeacher):
     """A decoder-only language model. See `Teacher`.
 
     Attributes:
         settings: model and sampling.
         prompt: prompt without the source text.
-        check: check of the language of answers.
-        compute_type: value of `distill.compute_type`.
     """
 
     settings: LocalGenerator
     prompt: Prompt
-    check: LanguageCheck
-    compute_type: str
-    max_source_tokens: ClassVar[int] = _MAX_IDS
-    max_target_tokens: ClassVar[int] = _MAX_IDS
-    vocab_size: ClassVar[int] = VOCAB_SIZE
-    limits_lengths: ClassVar[bool] = False
 
     def open(self, spec: WorkerSpec, made_with: dict[str, object]) -> Translate:  # noqa: ARG002
         """See `Teacher.open`."""
@@ -65,10 +77,6 @@ class GeneratingTeacher:
         # a generator of random numbers is seeded when its thread starts: samples need a new model for each block
         model = None if self.settings.temperature > 0.0 else open_model()
         return partial(self._translate, tokenizer, ends, open_model, model)
-
-    def made_with(self, spec: WorkerSpec) -> dict[str, object]:
-        """See `Teacher.made_with`."""
-        return _made_with(spec, self.compute_type)
 
     def _translate(
         self,
@@ -135,36 +143,23 @@ class GeneratingTeacher:
 
 
 @dataclass(frozen=True)
-class TextTranslator:
+class TextTranslator(LocalTeacher):
     """A model with encoder and decoder that translates text. See `Teacher`.
 
     Attributes:
-        folder: folder of the model.
-        source_prefix: text before each source.
+        model: folder of the model, and what its sources begin with.
         settings: settings of the search.
-        check: check of the language of answers.
-        compute_type: value of `distill.compute_type`.
     """
 
-    folder: Path
-    source_prefix: str
+    model: LocalTranslator
     settings: Decode
-    check: LanguageCheck
-    compute_type: str
-    max_source_tokens: ClassVar[int] = _MAX_IDS
-    max_target_tokens: ClassVar[int] = _MAX_IDS
-    vocab_size: ClassVar[int] = VOCAB_SIZE
-    limits_lengths: ClassVar[bool] = False
 
     def open(self, spec: WorkerSpec, made_with: dict[str, object]) -> Translate:  # noqa: ARG002
         """See `Teacher.open`."""
-        tokenizer = open_text_tokenizer(self.folder, begin=False, end=True)
-        model = _open_model("Translator", self.folder, spec, self.compute_type)
-        return partial(self._translate, tokenizer, [_end_token(self.folder)], model)
-
-    def made_with(self, spec: WorkerSpec) -> dict[str, object]:
-        """See `Teacher.made_with`."""
-        return _made_with(spec, self.compute_type)
+        folder = Path(self.model.ctranslate2)
+        tokenizer = open_translator_tokenizer(self.model)
+        model = _open_model("Translator", folder, spec, self.compute_type)
+        return partial(self._translate, tokenizer, [_end_token(folder)], model)
 
     def _translate(
         self,
@@ -178,9 +173,9 @@ class TextTranslator:
     ) -> list[list[Hypothesis]]:
         settings = self.settings
         texts = [decode_text(source) for source in sources]
-        tokens = [tokenizer.encode(self.source_prefix + text) for text in texts]
+        tokens = [tokenizer.encode(self.model.source_prefix + text) for text in texts]
         limits = max_lengths(list(map(len, tokens)), settings.max_len_a, settings.max_len_b, limit=_MAX_IDS)
-        found: list[list[tuple[Answer, float]]] = [[] for _ in texts]
+        found: list[list[tuple[Answer, float, int]]] = [[] for _ in texts]
         for limit, group in groupby(sorted(range(len(texts)), key=limits.__getitem__), key=limits.__getitem__):
             indices = list(group)  # CTranslate2 has one maximum length per call
             lengths = [len(tokens[index]) for index in indices]
@@ -199,24 +194,43 @@ class TextTranslator:
                     return_scores=True,
                 )
                 for index, result in zip(own, results, strict=True):
-                    answers = [_answer(tokenizer, each, limit, limit, ends) for each in result.hypotheses]
-                    found[index] = list(zip(answers, result.scores, strict=True))
+                    found[index] = [
+                        (_answer(tokenizer, each, limit, limit, ends), score, len(each))
+                        for each, score in zip(result.hypotheses, result.scores, strict=True)
+                    ]
                 progress(len(batch))
         return self._hypotheses(found)
 
-    def _hypotheses(self, answers: Sequence[Sequence[tuple[Answer, float]]]) -> list[list[Hypothesis]]:
-        """Return the hypotheses; the model only translates, so that nothing but the limit and language can fail."""
-        texts = [" ".join(answer.text.split()) for own in answers for answer, _ in own]
+    def _hypotheses(self, answers: Sequence[Sequence[tuple[Answer, float, int]]]) -> list[list[Hypothesis]]:
+        """Return the hypotheses; the model only translates, so that nothing but the limit and language can fail.
+
+        Args:
+            answers: answers to each source, with their scores and numbers of tokens.
+        """
+        texts = [" ".join(answer.text.split()) for own in answers for answer, _, _ in own]
         others = iter(self.check.find_others(texts))
         found: list[list[Hypothesis]] = []
         for own in answers:
             found.append([])
-            for answer, score in own:
+            for answer, score, num_tokens in own:
                 marks: list[AnswerFailure] = ["wrong_language"] if next(others) else []
                 if answer.finish == FINISHED_BY_LENGTH:
                     marks = ["truncated"]
-                found[-1].append(Hypothesis(encode_answer(" ".join(answer.text.split()), marks), score))
+                ids = encode_answer(" ".join(answer.text.split()), marks, num_tokens=num_tokens)
+                found[-1].append(Hypothesis(ids, score))
         return found
+
+
+def open_translator_tokenizer(model: LocalTranslator) -> TextTokenizer:
+    """Return the tokenizer of a model that translates.
+
+    Raises:
+        UserError: if the folder has none, or it cannot be read.
+    """
+    folder = Path(model.ctranslate2)
+    if model.codes is not None:
+        return IndicTrans2Tokenizer(folder, *model.codes)
+    return open_text_tokenizer(folder, begin=False, end=True)
 
 
 def _answer(tokenizer: TextTokenizer, tokens: Sequence[str], limit: int, most: int, ends: Sequence[str]) -> Answer:
@@ -258,10 +272,3 @@ def _open_model(kind: str, folder: Path, spec: WorkerSpec, compute_type: str) ->
     except (ValueError, RuntimeError, MemoryError) as error:
         reason = describe_error(error) + library_hint(str(error))
         raise UserError(f"{folder}: CTranslate2 cannot load it on {spec.device} as {number_type}: {reason}") from None
-
-
-def _made_with(spec: WorkerSpec, compute_type: str) -> dict[str, object]:
-    made_with: dict[str, object] = {**{name: version(name) for name in _LIBRARIES}, **machine(spec)}
-    if spec.device.startswith("cuda"):
-        made_with["compute_type"] = compute_type_on(spec.device, compute_type)
-    return made_with

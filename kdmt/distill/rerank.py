@@ -25,6 +25,7 @@ from kdmt.errors import UserError
 from kdmt.interop.kenlm import KenLM
 
 MBR: FeatureName = "mbr"
+VALID = "valid"  # folder of the validation set's candidates in the stage's folder
 BACKWARD: FeatureName = "backward"  # feature that is computed for all candidates before, and given like a file
 
 

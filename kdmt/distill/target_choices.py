@@ -37,10 +37,12 @@ class Choice:
     Attributes:
         select: (settings, name of sacreBLEU's tokenizer, prepared corpus) -> rule.
         uses_bleu: settings -> whether the rule depends on the tokenizer.
+        counts_tokens: settings -> whether the rule depends on the numbers of the teacher's tokens.
     """
 
     select: Callable[[Distill, str, PreparedCorpus], Selector]
     uses_bleu: Callable[[Distill], bool] = _never
+    counts_tokens: Callable[[Distill], bool] = _never
 
 
 def _nearest_to_reference(settings: Distill, tokenize: str, _: PreparedCorpus) -> Selector:
@@ -63,6 +65,10 @@ def expected_utility(settings: Distill, tokenize: str) -> ExpectedUtility:
 
 def _utility_is_bleu(settings: Distill) -> bool:
     return settings.mbr.utility == "bleu"
+
+
+def _weighs_by_probability(settings: Distill) -> bool:
+    return settings.mbr.weights == "probability"
 
 
 def _highest_utility(settings: Distill, tokenize: str, _: PreparedCorpus) -> Selector:
@@ -92,6 +98,11 @@ def _reranking_uses_bleu(settings: Distill) -> bool:
     return tuned or ("mbr" in settings.rerank.features and _utility_is_bleu(settings))
 
 
+def _reranking_counts_tokens(settings: Distill) -> bool:
+    features = settings.rerank.features
+    return not {"log_prob", "length"}.isdisjoint(features) or ("mbr" in features and _weighs_by_probability(settings))
+
+
 def _different(settings: Distill, tokenize: str, _: PreparedCorpus) -> Selector:
     own, lenpen = settings.diverse, settings.decode.lenpen
     quality: Quality = partial(token_probability, lenpen=lenpen)
@@ -100,19 +111,25 @@ def _different(settings: Distill, tokenize: str, _: PreparedCorpus) -> Selector:
     return diverse(quality, targets=own.targets, balance=own.balance)
 
 
+def _quality_is_bleu(settings: Distill) -> bool:
+    return settings.diverse.quality == "utility" and _utility_is_bleu(settings)
+
+
+def _quality_counts_tokens(settings: Distill) -> bool:
+    return settings.diverse.quality == "probability" or _weighs_by_probability(settings)
+
+
 CHOICES = {
     # the hypothesis most similar to the reference (Kim & Rush 2016, sequence-level interpolation)
     "interpolated": Choice(_nearest_to_reference, lambda settings: settings.interpolate == "sentence_bleu"),
     # the hypotheses most similar to the others (minimum Bayes risk)
-    "mbr": Choice(_highest_utility, _utility_is_bleu),
+    "mbr": Choice(_highest_utility, _utility_is_bleu, _weighs_by_probability),
     # the hypothesis with the highest value of a linear model over features
-    "reranked": Choice(_highest_value, _reranking_uses_bleu),
+    "reranked": Choice(_highest_value, _reranking_uses_bleu, _reranking_counts_tokens),
     # several good hypotheses that differ from each other (maximal marginal relevance)
-    "diverse": Choice(
-        _different, lambda settings: settings.diverse.quality == "utility" and _utility_is_bleu(settings)
-    ),
+    "diverse": Choice(_different, _quality_is_bleu, _quality_counts_tokens),
     # the hypothesis with the highest score in a file, or by an external scorer
     "scored": Choice(lambda *_: HIGHEST_GIVEN),
     # all hypotheses, weighted by their probabilities
-    "nbest": Choice(lambda settings, *_: weighted(settings.decode.lenpen)),
+    "nbest": Choice(lambda settings, *_: weighted(settings.decode.lenpen), counts_tokens=lambda _: True),
 }

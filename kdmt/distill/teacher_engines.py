@@ -21,6 +21,7 @@ from kdmt.types import Hypothesis, Sampling
 from kdmt.workers.tasks import WorkerSpec
 
 if TYPE_CHECKING:
+    from kdmt.distill.torch_models import DrawSeveral
     from kdmt.models.transformer import Transformer
 
 
@@ -35,6 +36,7 @@ class CTranslate2Teacher:
         sample: settings for drawing translations; None to search for the best ones.
         shortlist: True to restrict target words to the model's vocabulary map.
         libraries: names of distributions that its translations depend on.
+        drawn_by: checkpoints of the model, with which PyTorch draws the samples of a pool; empty for CTranslate2.
     """
 
     folder: Path
@@ -46,6 +48,7 @@ class CTranslate2Teacher:
     sample: Sample | None = None
     shortlist: bool = False
     libraries: tuple[str, ...] = ("ctranslate2",)
+    drawn_by: tuple[Path, ...] = ()
     limits_lengths: ClassVar[bool] = True
 
     def open(self, spec: WorkerSpec, made_with: dict[str, object]) -> Translate:
@@ -59,6 +62,7 @@ class CTranslate2Teacher:
         )
         settings = batch_limits(self.settings, spec.device)
         own = self.sample
+        draw_by_torch = self._open_sampler(spec)
 
         def search(
             sources: SourceIds, _: list[int], __: Block, progress: Callable[[int], None]
@@ -78,13 +82,12 @@ class CTranslate2Teacher:
         def fill(
             sources: SourceIds, numbers: list[int], block: Block, progress: Callable[[int], None]
         ) -> list[list[Hypothesis]]:
-            del numbers
             assert isinstance(own, Pool)
-            return pooled(
-                len(sources),
-                own,
-                search=lambda report: engine.decode(sources, beam_of(settings, own), progress=report),
-                draw=lambda report: engine.sample(
+
+            def draw_several(report: Callable[[int], None]) -> list[list[Hypothesis]]:
+                if draw_by_torch is not None:
+                    return draw_by_torch(sources, numbers, report)
+                return engine.sample(
                     sources,
                     settings,
                     sampling_of(own),
@@ -92,7 +95,13 @@ class CTranslate2Teacher:
                     samples=own.samples,
                     lenpen=settings.lenpen,
                     progress=report,
-                ),
+                )
+
+            return pooled(
+                len(sources),
+                own,
+                search=lambda report: engine.decode(sources, beam_of(settings, own), progress=report),
+                draw=draw_several,
                 progress=progress,
             )
 
@@ -100,11 +109,21 @@ class CTranslate2Teacher:
             return search
         return fill if isinstance(own, Pool) else draw
 
+    def _open_sampler(self, spec: WorkerSpec) -> DrawSeveral | None:
+        if not self.drawn_by:
+            return None
+        from kdmt.distill.torch_models import open_sampler  # loads torch
+
+        assert isinstance(self.sample, Pool)
+        return open_sampler(self.drawn_by, spec, self.settings, sampling_of(self.sample), self.sample)
+
     def made_with(self, spec: WorkerSpec) -> dict[str, object]:
         """See `Teacher.made_with`."""
         made_with = {**_versions(self.libraries), **machine(spec)}
         if spec.device.startswith("cuda"):
             made_with["compute_type"] = compute_type_on(spec.device, self.compute_type)
+        if self.drawn_by:
+            made_with |= _versions(("torch",)) | products_on(spec)
         return made_with
 
 
@@ -152,12 +171,16 @@ class TorchTeacher:
 
     def made_with(self, spec: WorkerSpec) -> dict[str, object]:
         """See `Teacher.made_with`."""
-        made_with = {**_versions(self.libraries), **machine(spec)}
-        if spec.device.startswith("cuda"):
-            from kdmt.decode.engines.precision import uses_bf16  # loads torch
+        return {**_versions(self.libraries), **machine(spec), **products_on(spec)}
 
-            made_with["products"] = "bf16" if uses_bf16(spec.device, "auto") else "float32"
-        return made_with
+
+def products_on(spec: WorkerSpec) -> dict[str, object]:
+    """Return the number type of PyTorch's matrix products, if it depends on the GPU."""
+    if not spec.device.startswith("cuda"):
+        return {}
+    from kdmt.decode.engines.precision import uses_bf16  # loads torch
+
+    return {"products": "bf16" if uses_bf16(spec.device, "auto") else "float32"}
 
 
 def sampling_of(sample: Sample) -> Sampling:

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import ClassVar
 
 from kdmt.checksum import known_sha256
-from kdmt.config import Distill, EndpointTeacher, ForeignTeacher, LocalGenerator, LocalTranslator, Sample
+from kdmt.config import Distill, EndpointTeacher, ForeignTeacher, LocalGenerator, LocalTranslator, Pool, Sample
 from kdmt.corpus.codec import check_vocabulary
-from kdmt.distill.candidates import FindFailures, ToWords, find_failures_of_tokens
+from kdmt.distill.candidates import CountTokens, FindFailures, ToWords, count_ids, find_failures_of_tokens
 from kdmt.distill.chosen_teacher import ENGINE_FOLDER, SEARCH_SETTINGS, ChosenTeacher, plan_settings
 from kdmt.distill.decoding import BlockTask, Teacher
 from kdmt.distill.endpoint_teacher import EndpointModel
@@ -55,6 +55,7 @@ class CheckpointModel:
 
     is_nonautoregressive: bool
     is_multilingual: bool
+    has_ssrus: bool
     vocab_size: int
     max_source_positions: int
     max_target_positions: int
@@ -66,6 +67,7 @@ class CheckpointModel:
         return cls(
             is_nonautoregressive=description["family"] == "nonautoregressive",
             is_multilingual=any(config.get(f"{side}_token") is not None for side in ("source", "target")),
+            has_ssrus=config.get("decoder") == "ssru",
             vocab_size=description["tgt_vocab_size"],
             max_source_positions=config["max_source_positions"],
             max_target_positions=config["max_target_positions"],
@@ -105,6 +107,8 @@ class OwnTeacher:
     def check(self, sample: Sample | None) -> None:
         if self.is_nonautoregressive and sample is not None:
             raise UserError(f"{self.names[0]} is non-autoregressive and draws no samples")
+        if isinstance(sample, Pool) and sample.engine == "ctranslate2" and self.engine == "torch":
+            raise UserError("distill.pool.engine: CTranslate2 does not run the teacher, whose engine is PyTorch")
 
     def made_from(self, settings: Mapping[str, object], inputs: Mapping[str, str]) -> dict[str, object]:
         corpus, own = self.text.corpus, list(SEARCH_SETTINGS)
@@ -148,7 +152,18 @@ class OwnTeacher:
             vocab_size=self.vocab_size,
             sample=sample,
             shortlist=settings.shortlist is not None,
+            drawn_by=self.checkpoints if self._draws_by_torch(sample) else (),
         )
+
+    def _draws_by_torch(self, sample: Sample | None) -> bool:
+        """Return whether PyTorch draws the samples of a pool although CTranslate2 runs the beam search."""
+        if not isinstance(sample, Pool) or not sample.samples:
+            return False
+        settings = self.settings
+        asked = (
+            settings.engine == "ctranslate2" or settings.shortlist or settings.compute_type not in ("auto", "float32")
+        )
+        return sample.engine == "torch" or (sample.engine == "auto" and not asked)
 
     def opens_text(self) -> Callable[[], Text]:
         return partial(SourceText, self.text.source_prefixes())
@@ -158,6 +173,9 @@ class OwnTeacher:
 
     def find_failures(self) -> FindFailures:
         return find_failures_of_tokens
+
+    def count_tokens(self) -> CountTokens:
+        return count_ids
 
     def facts(self, folder: Path, tasks: Sequence[BlockTask]) -> dict[str, object]:
         del folder, tasks
@@ -194,10 +212,11 @@ def _engine(settings: Distill, names: Sequence[str], models: Sequence[Checkpoint
     if alone and len(names) > 1:
         raise UserError(f"distill.teachers: {alone[0]} is non-autoregressive and translates alone")
     multilingual = any(model.is_multilingual for model in models)
-    runs_in_ctranslate2 = len(names) == 1 and not alone and not multilingual
+    has_ssrus = any(model.has_ssrus for model in models)
+    runs_in_ctranslate2 = len(names) == 1 and not alone and not multilingual and not has_ssrus
     if settings.engine == "ctranslate2" and not runs_in_ctranslate2:
-        why = "multilingual" if multilingual else "non-autoregressive"
-        raise UserError(f"distill.engine: CTranslate2 has no decoder for {names[0]}, which is {why}")
+        why = "has SSRUs" if has_ssrus else "is multilingual" if multilingual else "is non-autoregressive"
+        raise UserError(f"distill.engine: CTranslate2 has no decoder for {names[0]}, which {why}")
     engine = "ctranslate2" if runs_in_ctranslate2 and settings.engine != "torch" else "torch"
     if engine == "torch" and settings.shortlist is not None:
         raise UserError("distill.shortlist: it is CTranslate2's, which does not have this teacher")

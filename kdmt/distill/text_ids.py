@@ -4,9 +4,10 @@ The blocks of other teachers hold ids of their vocabularies. Those of a teacher 
 
     0 to 3      <s>, <pad>, </s>, <unk>, as everywhere
     4 to 259    the bytes 0 to 255
-    260 and up  marks: failures of an answer and the ways in which it was cleaned (`kdmt.distill.llm_answers`)
+    260 to 270  marks: failures of an answer and the ways in which it was cleaned (`kdmt.distill.llm_answers`)
+    271 to 526  the digits 0 to 255 of the number of tokens that the model needed for the text, the highest one first
 
-The marks of a hypothesis come before its bytes.
+The marks of a hypothesis come first, then the number of tokens if the model gives it, then the bytes.
 """
 
 from __future__ import annotations
@@ -28,7 +29,8 @@ _FIRST_MARK = _FIRST_BYTE + 256
 ANSWER_FAILURES: tuple[AnswerFailure, ...] = get_args(AnswerFailure)
 CLEANINGS: tuple[Cleaning, ...] = get_args(Cleaning)
 _MARKS: tuple[str, ...] = (*ANSWER_FAILURES, *CLEANINGS)
-VOCAB_SIZE = _FIRST_MARK + len(_MARKS)
+_FIRST_DIGIT = _FIRST_MARK + len(_MARKS)
+VOCAB_SIZE = _FIRST_DIGIT + 256
 # what the search for loops compares: words, and single characters of the scripts that do not separate words
 _UNITS = regex.compile(r"[\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}\p{Tibetan}]|[^\s\p{Han}]+")
 
@@ -38,14 +40,21 @@ def encode_source(text: str) -> NDArray[np.int64]:
     return np.append(_bytes_to_ids(text), EOS)
 
 
-def encode_answer(text: str, marks: Sequence[AnswerFailure | Cleaning]) -> tuple[int, ...]:
-    """Return the ids of a hypothesis without </s>: its marks in the order of the vocabulary, then its text."""
+def encode_answer(
+    text: str, marks: Sequence[AnswerFailure | Cleaning], *, num_tokens: int | None = None
+) -> tuple[int, ...]:
+    """Return the ids of a hypothesis without </s>: its marks in the order of the vocabulary, then its text.
+
+    Args:
+        num_tokens: number of tokens of the model, with the token for the end; None if it is not known.
+    """
     ids = sorted(_FIRST_MARK + _MARKS.index(mark) for mark in marks)
-    return (*ids, *_bytes_to_ids(text).tolist())
+    digits = b"" if num_tokens is None else num_tokens.to_bytes(max(1, -(-num_tokens.bit_length() // 8)), "big")
+    return (*ids, *(_FIRST_DIGIT + digit for digit in digits), *_bytes_to_ids(text).tolist())
 
 
 def decode_text(ids: NDArray[np.integer]) -> str:
-    """Return the text of ids; </s> and marks are left out."""
+    """Return the text of ids; </s>, marks and the number of tokens are left out."""
     is_byte = (ids >= _FIRST_BYTE) & (ids < _FIRST_MARK)
     return (ids[is_byte] - _FIRST_BYTE).astype(np.uint8).tobytes().decode("utf-8", errors="replace")
 
@@ -57,8 +66,29 @@ def split_hypotheses(tokens: NDArray[np.integer], sizes: NDArray[np.integer]) ->
 
 def count_marks(tokens: NDArray[np.integer]) -> dict[str, int]:
     """Return how often each mark occurs, without those that do not."""
-    counts = np.bincount(tokens[tokens >= _FIRST_MARK].astype(np.int64) - _FIRST_MARK, minlength=len(_MARKS))
+    marks = tokens[(tokens >= _FIRST_MARK) & (tokens < _FIRST_DIGIT)]
+    counts = np.bincount(marks.astype(np.int64) - _FIRST_MARK, minlength=len(_MARKS))
     return {mark: count for mark, count in zip(_MARKS, counts.tolist(), strict=True) if count}
+
+
+def count_answer_tokens(tokens: NDArray[np.integer], sizes: NDArray[np.integer]) -> NDArray[np.int32]:
+    """Return the number of tokens of each hypothesis: that of the model if it is known, else that of the ids and </s>.
+
+    See `kdmt.distill.candidates.CountTokens`.
+    """
+    counts_N = sizes.astype(np.int32) + 1
+    owners = np.repeat(np.arange(len(sizes)), sizes)
+    is_digit = tokens >= _FIRST_DIGIT
+    counts_N[owners[is_digit]] = 0
+    for owner, digit in zip(owners[is_digit].tolist(), tokens[is_digit].tolist(), strict=True):
+        counts_N[owner] = counts_N[owner] * 256 + digit - _FIRST_DIGIT
+    return counts_N
+
+
+def have_counts(tokens: NDArray[np.integer], sizes: NDArray[np.integer]) -> bool:
+    """Return whether all hypotheses have the number of tokens of the model."""
+    owners = np.repeat(np.arange(len(sizes)), sizes)
+    return len(np.unique(owners[tokens >= _FIRST_DIGIT])) == len(sizes)
 
 
 def find_answer_failures(

@@ -20,6 +20,9 @@ from kdmt.runtime import use_threads
 from kdmt.types import Hypothesis, Sampling
 from kdmt.workers.tasks import WorkerSpec
 
+# (sources, their numbers, function that is called with numbers of sources that are done) -> samples of each source
+DrawSeveral = Callable[[SourceIds, list[int], Callable[[int], None]], list[list[Hypothesis]]]
+
 
 def open_models(
     checkpoints: Sequence[Path],
@@ -54,7 +57,7 @@ def open_models(
         return lambda sources, _, __, progress: nat.decode(sources, settings, progress=progress)
     engine = TorchEngine(first, others=others, device=spec.device, precision="auto")
     if pool is not None and sampling is not None:
-        return partial(_fill, engine, settings, sampling, pool)
+        return partial(_fill, engine, settings, pool, _sampler(engine, settings, sampling, pool))
     if sampling is None:
         return lambda sources, _, __, progress: engine.decode(sources, settings, progress=progress)
     return lambda sources, numbers, _, progress: engine.sample(
@@ -62,11 +65,35 @@ def open_models(
     )
 
 
+def open_sampler(
+    checkpoints: Sequence[Path], spec: WorkerSpec, settings: Decode, sampling: Sampling, pool: Pool
+) -> DrawSeveral:
+    """Load models of kdmt and return a function that draws the samples of a pool with them."""
+    use_threads(spec.threads)
+    if spec.device.startswith("cuda"):
+        configure_cuda()
+    first, *others = (load_model(checkpoint) for checkpoint in checkpoints)
+    return _sampler(TorchEngine(first, others=others, device=spec.device, precision="auto"), settings, sampling, pool)
+
+
+def _sampler(engine: TorchEngine, settings: Decode, sampling: Sampling, pool: Pool) -> DrawSeveral:
+    return lambda sources, numbers, progress: engine.sample(
+        sources,
+        numbers,
+        settings,
+        sampling,
+        seed=pool.seed,
+        samples=pool.samples,
+        lenpen=settings.lenpen,
+        progress=progress,
+    )
+
+
 def _fill(
     engine: TorchEngine,
     settings: Decode,
-    sampling: Sampling,
     pool: Pool,
+    draw: DrawSeveral,
     sources: SourceIds,
     numbers: list[int],
     _: Block,
@@ -80,19 +107,4 @@ def _fill(
             return engine.decode_diverse(sources, beam, pool.diverse, progress=report)
         return engine.decode(sources, beam, progress=report)
 
-    return pooled(
-        len(sources),
-        pool,
-        search=search,
-        draw=lambda report: engine.sample(
-            sources,
-            numbers,
-            settings,
-            sampling,
-            seed=pool.seed,
-            samples=pool.samples,
-            lenpen=settings.lenpen,
-            progress=report,
-        ),
-        progress=progress,
-    )
+    return pooled(len(sources), pool, search=search, draw=partial(draw, sources, numbers), progress=progress)

@@ -85,9 +85,10 @@ class TrainingTextWriter:
         """Write text, data-bin and, if targets are weighted, weights; return the facts for the manifest."""
         sweep(self.folder)
         weighs = targets.select.weighs
-        with _another_process(0 if weighs else self.inputs.num_lines()) as helper:
+        num_compared = 0 if weighs else self.inputs.num_references()
+        with _another_process(num_compared) as helper:
             report = self._write_text(targets)
-            comparison = None if weighs else self._compare(report, helper)
+            comparison = self._compare(report, helper) if num_compared else None
             self._binarize()
             if weighs:
                 with naming(self.folder / WEIGHTS):

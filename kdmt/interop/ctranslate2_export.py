@@ -21,6 +21,7 @@ from kdmt.errors import UserError
 from kdmt.files import naming
 from kdmt.interop.ctranslate2_folder import MODEL_FILE, translate_options, write_options
 from kdmt.interop.export_folder import check_new, described_folder
+from kdmt.interop.model_card import ExportFormat
 from kdmt.models.attention import CrossAttention, SelfAttention
 from kdmt.models.build import describe_model
 from kdmt.models.checkpoint import load_model
@@ -36,15 +37,44 @@ if TYPE_CHECKING:
     from ctranslate2.specs.transformer_spec import TransformerDecoderLayerSpec, TransformerEncoderLayerSpec
 
 
+CARD = ExportFormat(
+    "CTranslate2",
+    """
+```python
+import json
+from pathlib import Path
+
+import ctranslate2
+
+folder = "FOLDER"  # of this file
+translator = ctranslate2.Translator(folder)
+options = json.loads((Path(folder) / "translate.json").read_text())
+sources = [[*pieces, "</s>"] for pieces in tokenized]  # sentences as lists of pieces of the tokenizer
+results = translator.translate_batch(sources, **options)
+```
+
+`text.json` describes the processing of text before the tokenizer in `tokenizer/`. `kdmt translate FOLDER < input` does
+everything. `translate.json` holds the search settings.
+""",
+    library="ctranslate2",
+    tags=("ctranslate2",),
+)
+
+
 def export_checkpoint(
-    checkpoint: Path, folder: Path, *, quantization: Quantization = "float32", decode: Decode | None = None
+    checkpoint: Path,
+    folder: Path,
+    *,
+    quantization: Quantization = "float32",
+    decode: Decode | None = None,
+    card: str | None = None,
 ) -> None:
     """Write the model of a checkpoint, with its tokenizer and text processing, as a CTranslate2 model.
 
     Args:
         checkpoint: a checkpoint folder, a pointer file or a run.
         folder: the new folder.
-        quantization, decode: as for `export_model`.
+        quantization, decode, card: as for `export_model`.
 
     Raises:
         UserError: if there is no checkpoint, and in the cases of `export_model`.
@@ -60,6 +90,7 @@ def export_checkpoint(
         quantization=quantization,
         decode=decode,
         companions=codec.companions(source),
+        card=card,
     )
 
 
@@ -72,6 +103,7 @@ def export_model(
     quantization: Quantization = "float32",
     decode: Decode | None = None,
     companions: Sequence[Path] = (),
+    card: str | None = None,
 ) -> None:
     """Write a Transformer as a CTranslate2 model. An error leaves no partial folder; the model is not modified.
 
@@ -83,6 +115,7 @@ def export_model(
             after `int8_` is that of the other weights and of the computation between matrix products.
         decode: search settings that `translate.json` proposes (default: the defaults of `Decode`).
         companions: files and folders to copy into the folder of the model.
+        card: model card; None for none.
 
     Raises:
         UserError: if the folder exists, CTranslate2 is not installed, or CTranslate2 does not support the model or
@@ -96,7 +129,7 @@ def export_model(
     _check_symbols(tgt_symbols, model.tgt_vocab_size, "target")
     spec = _specification(model, src_symbols, tgt_symbols)
     spec.optimize(quantization=quantization)
-    with described_folder(folder, describe_model(model), companions) as aside:
+    with described_folder(folder, describe_model(model), companions, card=card) as aside:
         with naming(folder / MODEL_FILE):
             spec.save(str(aside))
         options = translate_options(decode or Decode(), model.config.max_target_positions)

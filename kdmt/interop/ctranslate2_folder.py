@@ -47,7 +47,7 @@ OPTIONS_FILE = "translate.json"
 SHORTLIST_FILE = "vmap.txt"  # name that CTranslate2 expects
 SYMBOLS_FILE = "symbols.json"  # token of each of kdmt's ids, for a foreign model
 SHARED_VOCABULARY_FILE = "shared_vocabulary.json"
-_VOCABULARY_FILES = ("source_vocabulary.json", "target_vocabulary.json")
+VOCABULARY_FILES = ("source_vocabulary.json", "target_vocabulary.json")
 _NOT_OURS = "not a model that 'kdmt export --to ctranslate2' wrote"
 _SHOWN = 80  # maximum number of characters of a token in a message
 
@@ -118,7 +118,7 @@ def _vocabulary_files(folder: Path) -> tuple[Path, Path]:
     shared = folder / SHARED_VOCABULARY_FILE
     if shared.is_file():
         return shared, shared
-    source, target = (folder / name for name in _VOCABULARY_FILES)
+    source, target = (folder / name for name in VOCABULARY_FILES)
     return source, target
 
 

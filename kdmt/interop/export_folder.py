@@ -1,8 +1,8 @@
 """Files that the folders of exported models have in common, independent of the toolkit.
 
 In addition to the toolkit's own files, a folder contains `model.json`, the shape of the model, as in a checkpoint;
-`tokenizer/`, `text.json` and `dict.<lang>.txt`, which convert text to ids and back, if the checkpoint has them; and
-`checksums.json`, the SHA-256 of each file. This module does not load torch.
+`tokenizer/`, `text.json` and `dict.<lang>.txt`, which convert text to ids and back, if the checkpoint has them;
+`README.md`, the model card; and `checksums.json`, the SHA-256 of each file. This module does not load torch.
 """
 
 from __future__ import annotations
@@ -14,9 +14,11 @@ from pathlib import Path
 
 from kdmt.checksum import CHECKSUMS, file_sha256, read_checksums
 from kdmt.errors import UserError
-from kdmt.files import atomic_folder, write_json
+from kdmt.files import atomic_folder, write_json, write_text
 from kdmt.models.description import FILE as DESCRIPTION_FILE
 from kdmt.outputs import writing
+
+CARD_FILE = "README.md"
 
 
 def check_new(folder: Path) -> None:
@@ -27,14 +29,19 @@ def check_new(folder: Path) -> None:
 
 @contextmanager
 def described_folder(
-    folder: Path, description: Mapping[str, object], companions: Sequence[Path] = ()
+    folder: Path,
+    description: Mapping[str, object] | None,
+    companions: Sequence[Path] = (),
+    *,
+    card: str | None = None,
 ) -> Iterator[Path]:
     """Yield a temporary folder for a toolkit's own files, then add the common files and rename it to `folder`.
 
     Args:
         folder: the new folder.
-        description: content of `model.json`.
+        description: content of `model.json`; None for no such file, in a format that describes the model itself.
         companions: files and folders to copy into the folder.
+        card: content of `README.md` (`kdmt.interop.model_card`); None for no such file.
 
     Raises:
         UserError: if the folder exists, or another process is writing it.
@@ -48,7 +55,10 @@ def described_folder(
                     shutil.copytree(companion, aside / companion.name)
                 else:
                     shutil.copy2(companion, aside / companion.name)
-            write_json(aside / DESCRIPTION_FILE, description)
+            if description is not None:
+                write_json(aside / DESCRIPTION_FILE, description)
+            if card is not None:
+                write_text(aside / CARD_FILE, card)
             files = sorted(path for path in aside.rglob("*") if path.is_file())
             write_json(aside / CHECKSUMS, {str(path.relative_to(aside)): file_sha256(path) for path in files})
 

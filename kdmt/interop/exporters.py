@@ -9,24 +9,36 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import get_args
+from typing import TYPE_CHECKING, get_args
 
 from kdmt.choices import ComputeType as Quantization
 from kdmt.errors import UserError
 from kdmt.models.checkpoint_folder import resolve_checkpoint
 from kdmt.models.description import is_right_to_left
 
+if TYPE_CHECKING:
+    from kdmt.config import Decode
+
 
 @dataclass(frozen=True)
 class ExportOptions:
     """Options of an export. A quantization that the exporter does not support is refused.
 
-    An exporter that writes no search settings ignores `beam` and `lenpen`.
+    An exporter that writes no search settings ignores `beam` and `lenpen`, one that needs no text ignores `data`, one
+    that writes no model card ignores `licence`.
+
+    Attributes:
+        quantization: number type of the weights.
+        beam, lenpen: search settings.
+        data: data-bin; None for that of the checkpoint's pipeline.
+        licence: licence of the model in its card, as an identifier of the Hugging Face hub.
     """
 
     quantization: Quantization = "float32"
     beam: int = 5
     lenpen: float = 1.0
+    data: Path | None = None
+    licence: str = "unknown"
 
 
 @dataclass(frozen=True)
@@ -37,13 +49,24 @@ class Exporter:
         label: name of the toolkit in messages.
         models: supported models, for the help text.
         export: function that writes a checkpoint (a folder, a pointer file or a run) to a new folder or file.
-        quantizations: number types that weights can be stored in.
+        quantizations: number types that weights can be stored in; the first one is the default of `kdmt export`.
     """
 
     label: str
     models: str
     export: Callable[[Path, Path, ExportOptions], None]
     quantizations: tuple[Quantization, ...] = ("float32",)
+
+
+def _search(options: ExportOptions) -> Decode:
+    """Return the search settings of an export.
+
+    Raises:
+        UserError: if one is out of range.
+    """
+    from kdmt.config import Decode, checked
+
+    return checked(Decode, "export", beam=options.beam, lenpen=options.lenpen)
 
 
 def _check_direction(checkpoint: Path) -> None:
@@ -59,13 +82,24 @@ def _check_direction(checkpoint: Path) -> None:
         )
 
 
-def _export_ctranslate2(checkpoint: Path, out: Path, options: ExportOptions) -> None:
-    from kdmt.config import Decode, checked
-    from kdmt.interop import ctranslate2_export
+def _export_argos(checkpoint: Path, out: Path, options: ExportOptions) -> None:
+    from kdmt.interop import argos_export
+    from kdmt.interop.model_card import model_card
 
     _check_direction(checkpoint)
-    decode = checked(Decode, "export", beam=options.beam, lenpen=options.lenpen)
-    ctranslate2_export.export_checkpoint(checkpoint, out, quantization=options.quantization, decode=decode)
+    card = model_card(resolve_checkpoint(checkpoint), argos_export.CARD, licence=options.licence)
+    argos_export.export_checkpoint(checkpoint, out, quantization=options.quantization, card=card)
+
+
+def _export_ctranslate2(checkpoint: Path, out: Path, options: ExportOptions) -> None:
+    from kdmt.interop import ctranslate2_export
+    from kdmt.interop.model_card import model_card
+
+    _check_direction(checkpoint)
+    card = model_card(resolve_checkpoint(checkpoint), ctranslate2_export.CARD, licence=options.licence)
+    ctranslate2_export.export_checkpoint(
+        checkpoint, out, quantization=options.quantization, decode=_search(options), card=card
+    )
 
 
 def _export_fairseq(checkpoint: Path, out: Path, _: ExportOptions) -> None:
@@ -75,20 +109,60 @@ def _export_fairseq(checkpoint: Path, out: Path, _: ExportOptions) -> None:
     checkpoints.export_checkpoint(checkpoint, out)
 
 
-def _export_onnx(checkpoint: Path, out: Path, options: ExportOptions) -> None:
-    from kdmt.config import Decode, checked
-    from kdmt.interop import onnx_export
+def _export_marian(checkpoint: Path, out: Path, options: ExportOptions) -> None:
+    from kdmt.interop.marian import export
+    from kdmt.interop.model_card import model_card
 
     _check_direction(checkpoint)
-    decode = checked(Decode, "export", beam=options.beam, lenpen=options.lenpen)
-    onnx_export.export_checkpoint(checkpoint, out, quantization=options.quantization, decode=decode)
+    card = model_card(resolve_checkpoint(checkpoint), export.MARIAN_CARD, licence=options.licence)
+    export.export_marian(checkpoint, out, decode=_search(options), data=options.data, card=card)
+
+
+def _export_bergamot(checkpoint: Path, out: Path, options: ExportOptions) -> None:
+    from kdmt.interop.marian import export
+    from kdmt.interop.model_card import model_card
+
+    _check_direction(checkpoint)
+    card = model_card(resolve_checkpoint(checkpoint), export.BERGAMOT_CARD, licence=options.licence)
+    export.export_bergamot(checkpoint, out, decode=_search(options), data=options.data, card=card)
+
+
+def _export_huggingface(checkpoint: Path, out: Path, options: ExportOptions) -> None:
+    from kdmt.interop import huggingface_export
+    from kdmt.interop.model_card import model_card
+
+    _check_direction(checkpoint)
+    card = model_card(resolve_checkpoint(checkpoint), huggingface_export.CARD, licence=options.licence)
+    huggingface_export.export_checkpoint(checkpoint, out, decode=_search(options), card=card)
+
+
+def _export_onnx(checkpoint: Path, out: Path, options: ExportOptions) -> None:
+    from kdmt.interop import onnx_export
+    from kdmt.interop.model_card import model_card
+
+    _check_direction(checkpoint)
+    card = model_card(resolve_checkpoint(checkpoint), onnx_export.CARD, licence=options.licence)
+    onnx_export.export_checkpoint(
+        checkpoint, out, quantization=options.quantization, decode=_search(options), card=card
+    )
 
 
 # name for `kdmt export --to` -> exporter
 EXPORTERS: dict[str, Exporter] = {
+    "argos": Exporter(
+        "Argos Translate",
+        "autoregressive models with a joint SentencePiece model",
+        _export_argos,
+        quantizations=("int8", "float32"),
+    ),
     "ctranslate2": Exporter(
         "CTranslate2", "autoregressive models", _export_ctranslate2, quantizations=get_args(Quantization)
     ),
     "fairseq": Exporter("fairseq", "models that fairseq has too", _export_fairseq),
+    "marian": Exporter("Marian", "students with Marian's layout", _export_marian),
+    "bergamot": Exporter("Bergamot", "the same in int8, for Firefox", _export_bergamot, quantizations=("int8",)),
+    "huggingface": Exporter(
+        "Hugging Face", "autoregressive models with SentencePiece and no text processing", _export_huggingface
+    ),
     "onnx": Exporter("ONNX", "all models but those that edit drafts", _export_onnx, quantizations=("float32", "int8")),
 }

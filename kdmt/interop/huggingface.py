@@ -427,7 +427,7 @@ class _Loaded:
 
 @cache
 def _load_tokenizer(folder: Path, kind: Kind) -> _Loaded:
-    transformers = _transformers()
+    transformers = import_transformers()
     try:
         made = getattr(transformers, _CLASSES[kind][1]).from_pretrained(str(folder), local_files_only=True)
         size = int(_read_config(folder)["vocab_size"])
@@ -629,6 +629,13 @@ class ForeignCache:
         if self.past is not None:
             self.past.batch_select_indices(rows_N)
 
+    def take_rows(self, rows_N: Tensor, sentences_N: Tensor) -> None:
+        """Replace the rows by earlier ones, each as often as wanted."""
+        del sentences_N  # each row has the states of its sentence
+        self.states_NSD, self.mask_NS = self.states_NSD[rows_N], self.mask_NS[rows_N]
+        if self.past is not None:
+            self.past.reorder_cache(rows_N)
+
 
 def load_weights(folder: Path, kind: Kind) -> PreTrainedModel:
     """Load a model with its Transformers class, in float32 and in evaluation mode.
@@ -636,7 +643,7 @@ def load_weights(folder: Path, kind: Kind) -> PreTrainedModel:
     Raises:
         UserError: in the cases of `ForeignModel`.
     """
-    transformers = _transformers()
+    transformers = import_transformers()
     files = model_files(folder)
     weights = files[1]
     _check_fits(folder, [path for path in files if path.suffix in (".safetensors", ".bin")])
@@ -675,7 +682,7 @@ def _own_config(folder: Path, kind: Kind) -> PretrainedConfig:
     """Return the configuration of a model as its Transformers class, without the settings that could name code."""
     values = _read_config(folder)
     kept = {name: value for name, value in values.items() if name not in _NOT_OF_THE_MODEL and not name.startswith("_")}
-    return getattr(_transformers(), _CLASSES[kind][0]).config_class.from_dict(kept)
+    return getattr(import_transformers(), _CLASSES[kind][0]).config_class.from_dict(kept)
 
 
 def check_weights(tokenizer: ForeignTokenizer, *, ctranslate2: bool) -> None:
@@ -693,7 +700,12 @@ def check_weights(tokenizer: ForeignTokenizer, *, ctranslate2: bool) -> None:
         _check_pad(tokenizer.folder, model)
 
 
-def _transformers() -> ModuleType:
+def import_transformers() -> ModuleType:
+    """Import Transformers, and suppress its progress bars and its messages other than errors.
+
+    Raises:
+        UserError: if it is not installed.
+    """
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # worker processes have their own threads
     try:
         import transformers

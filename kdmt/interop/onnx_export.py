@@ -12,6 +12,7 @@ from kdmt.errors import UserError
 from kdmt.files import naming, write_json
 from kdmt.interop.browser_tokenizer import write_browser_tokenizers
 from kdmt.interop.export_folder import check_new, described_folder
+from kdmt.interop.model_card import ExportFormat
 from kdmt.interop.onnx_folder import (
     AUTOREGRESSIVE,
     ENCODER_FILE,
@@ -32,16 +33,33 @@ if TYPE_CHECKING:
 
 _logger = get_logger(__name__)
 
+CARD = ExportFormat(
+    "ONNX",
+    """
+`kdmt translate FOLDER < input` translates with ONNX Runtime. Without kdmt, an autoregressive model is
+`encoder_model.onnx` and `decoder_model_merged.onnx`, with the inputs and outputs of Hugging Face's Optimum; the other
+models and the search are described in kdmt's documentation. Sources end in `</s>`. `text.json` describes the processing
+of text before the tokenizer in `tokenizer/`, and `dict.*.txt` have the tokens by their ids from 4 on.
+""",
+    library="onnx",
+    tags=("onnx",),
+)
+
 
 def export_checkpoint(
-    checkpoint: Path, folder: Path, *, quantization: str = "float32", decode: Decode | None = None
+    checkpoint: Path,
+    folder: Path,
+    *,
+    quantization: str = "float32",
+    decode: Decode | None = None,
+    card: str | None = None,
 ) -> None:
     """Write the model of a checkpoint, with its tokenizer and text processing, as ONNX graphs.
 
     Args:
         checkpoint: a checkpoint folder, a pointer file or a run.
         folder: the new folder.
-        quantization, decode: see `export_model`.
+        quantization, decode, card: see `export_model`.
 
     Raises:
         UserError: if there is no checkpoint, and in the cases of `export_model`.
@@ -49,9 +67,15 @@ def export_checkpoint(
     source = resolve_checkpoint(checkpoint)
     log_opened(checkpoint, source)
     codec = TextCodec.load(source)
-    companions = codec.companions(source)
-    model = load_model(source)
-    export_model(model, folder, companions=companions, quantization=quantization, decode=decode, codec=codec)
+    export_model(
+        load_model(source),
+        folder,
+        companions=codec.companions(source),
+        quantization=quantization,
+        decode=decode,
+        card=card,
+        codec=codec,
+    )
 
 
 def export_model(
@@ -61,6 +85,7 @@ def export_model(
     companions: Sequence[Path] = (),
     quantization: str = "float32",
     decode: Decode | None = None,
+    card: str | None = None,
     codec: TextCodec | None = None,
 ) -> None:
     """Write a model as ONNX graphs. An error leaves no partial folder; the model is not modified.
@@ -72,6 +97,7 @@ def export_model(
         quantization: `float32`, or `int8` for weights of 8 bits.
         decode: search settings that are proposed for an autoregressive model (default: those of `Decode`).
         codec: text processing of which a browser gets the tokenizers, if they are within its reach.
+        card: model card; None for none.
 
     Raises:
         UserError: if the folder exists, the packages that write ONNX are not installed, models of the family are not
@@ -88,7 +114,7 @@ def export_model(
     from kdmt.interop.onnx_quantization import quantize
 
     graphs = _graphs(model)
-    with described_folder(folder, describe_model(model), companions) as aside:
+    with described_folder(folder, describe_model(model), companions, card=card) as aside:
         for name, graph in graphs.items():
             with naming(folder / name):
                 save_model(quantize(graph) if quantization == "int8" else graph, aside / name)

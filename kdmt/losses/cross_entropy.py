@@ -38,6 +38,8 @@ def label_smoothed_cross_entropy(logits_MV: Tensor, targets_M: Tensor, *, epsilo
     correct token keeps 1 - epsilon, and epsilon is spread evenly over the V - 1 others:
 
         loss = -(1 - e - e / (V-1)) log p(y) - e / (V-1) sum_v log p(v)
+
+    Marian spreads e over all V tokens, which is the same with e (V-1) / V here.
     """
     log_probs_MV = F.log_softmax(logits_MV.float() if logits_MV.dtype != torch.float64 else logits_MV, dim=-1)
     nll_sum = -log_probs_MV.gather(1, targets_M[:, None]).sum()

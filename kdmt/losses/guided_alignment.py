@@ -15,7 +15,8 @@ def alignment_nll(attention_BTS: Tensor, place_3L: Tensor, weight_L: Tensor) -> 
         - sum_t sum_s G_ts log A_ts
 
     where A is the attention of one head and G has the links of target token t, each with the weight 1 / (number of
-    links of t), so that the target is a distribution over the source. Target tokens without a link add nothing.
+    links of t), so that the target is a distribution over the source. Target tokens without a link add nothing. Marian
+    adds 1e-6 to A.
 
     Args:
         attention_BTS: weights that sum to 1 over the source.

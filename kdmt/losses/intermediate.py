@@ -71,6 +71,7 @@ def mix_heads(student_BHTS: Tensor, logits_GH: Tensor) -> Tensor:
         mixed_g = sum_h softmax(logits_g)_h a_h
 
     The heads of all layers are mapped at once, as in Align-to-Distill (Jin et al. 2024). Each mean is a distribution
-    over the keys again, because its weights are a softmax.
+    over the keys again, because its weights are a softmax. The authors' program has a 1x1 convolution with a bias
+    instead, and a softmax over all queries and keys of its output and of the teacher's map.
     """
     return torch.einsum("gh,bhts->bgts", logits_GH.to(student_BHTS.dtype).softmax(-1), student_BHTS)

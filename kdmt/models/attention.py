@@ -6,6 +6,7 @@ Shapes: B batch, T query length, S key length, D width, H heads, C = D / H width
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -116,6 +117,31 @@ class SelfAttention(nn.Module):
         return self.out_proj(F.scaled_dot_product_attention(qkv[:, 0], key, value).flatten(1))
 
 
+@dataclass(frozen=True)
+class UnevenRows:
+    """Different numbers of rows for the sentences of a batch.
+
+    Attributes:
+        places_N: place of each row if every sentence had `most` rows: int64.
+        most: largest number of rows of a sentence.
+    """
+
+    places_N: Tensor
+    most: int
+
+    @classmethod
+    def count(cls, sentences_N: Tensor) -> UnevenRows:
+        """Return the places of rows from the sentences that they belong to: int64, 0 to B - 1 in ascending order."""
+        counts_B = sentences_N.bincount()
+        most, first_B = int(counts_B.max()), counts_B.cumsum(0) - counts_B
+        within_N = torch.arange(len(sentences_N), device=sentences_N.device) - first_B.index_select(0, sentences_N)
+        return cls(sentences_N * most + within_N, most)
+
+    def pad(self, x_ND: Tensor, batch: int) -> Tensor:
+        """Return rows with the same number for each sentence, zeros for those that do not exist: [B * most, D]."""
+        return x_ND.new_zeros(batch * self.most, x_ND.size(1)).index_copy_(0, self.places_N, x_ND)
+
+
 class CrossAttention(nn.Module):
     """Attention of the decoder over the encoder's hidden states, whose width may differ."""
 
@@ -163,10 +189,18 @@ class CrossAttention(nn.Module):
         query, key = (split_heads(part, self.heads) for part in (self.q_proj(x_BTD), key_BSD))
         return attention_weights(query, key, keep_B11S=keep_B11S)
 
-    def step(self, x_ND: Tensor, keys_values_2BHSC: Tensor, keep_B11S: Tensor) -> Tensor:
-        """Process one position for the K rows of each of B sentences: [N, D]. The K rows share keys and values."""
+    def step(
+        self, x_ND: Tensor, keys_values_2BHSC: Tensor, keep_B11S: Tensor, uneven: UnevenRows | None = None
+    ) -> Tensor:
+        """Process one position for N rows of B sentences: [N, D]. The rows of a sentence share keys and values.
+
+        Args:
+            uneven: numbers of rows of the sentences; None if each sentence has N / B rows.
+        """
         key, value = keys_values_2BHSC
-        batch = key.size(0)
-        query = split_heads(self.q_proj(x_ND).view(batch, -1, x_ND.size(1)), self.heads)  # --> [B, H, K, C]
-        attended = F.scaled_dot_product_attention(query, key, value, attn_mask=keep_B11S)
-        return self.out_proj(merge_heads(attended).view(x_ND.shape))
+        query_ND = self.q_proj(x_ND)
+        padded_RD = query_ND if uneven is None else uneven.pad(query_ND, key.size(0))
+        query = split_heads(padded_RD.view(key.size(0), -1, x_ND.size(1)), self.heads)  # --> [B, H, K, C]
+        attended = merge_heads(F.scaled_dot_product_attention(query, key, value, attn_mask=keep_B11S))
+        attended_RD = attended.reshape(padded_RD.shape)
+        return self.out_proj(attended_RD if uneven is None else attended_RD.index_select(0, uneven.places_N))

@@ -47,7 +47,8 @@ def copy_from_teacher(
 ) -> None:
     """Copy selected layers and the embeddings of a teacher of the same width into a student, in place.
 
-    If layers are copied, so is the norm that follows the last layer in pre-norm models.
+    If layers are copied, so is the norm that follows the last layer in pre-norm models. A bias of the output projection
+    that the teacher does not have stays zero.
 
     Args:
         encoder_layers, decoder_layers: index of a layer of the teacher, from 0, for each layer of the student; None to
@@ -66,7 +67,15 @@ def copy_from_teacher(
     if embeddings:
         _copy("embeddings_from_teacher", student.src_embed, teacher.src_embed)
         _copy("embeddings_from_teacher", student.tgt_embed, teacher.tgt_embed)
-        _copy("embeddings_from_teacher", student.output_proj, teacher.output_proj)
+        _copy_output(student.output_proj, teacher.output_proj)
+
+
+def _copy_output(student: nn.Linear, teacher: nn.Linear) -> None:
+    """Copy the output projection, and its bias if both models have one."""
+    if teacher.bias is not None or student.bias is None:
+        _copy("embeddings_from_teacher", student, teacher)
+    else:
+        student.weight.data.copy_(teacher.weight.data)
 
 
 def _copy_layers(side: str, student: nn.ModuleList, teacher: nn.ModuleList, chosen: Sequence[int]) -> None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-import torch
 from torch import Tensor
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 
 def decay_at(update: int, decay: float) -> float:
@@ -23,8 +23,13 @@ def decay_at(update: int, decay: float) -> float:
     return min(decay, (1 + update) / (10 + update))
 
 
-@torch.no_grad()
 def follow(averages: Iterable[Tensor], weights: Iterable[Tensor], *, decay: float) -> None:
-    """Update averages in place: average = decay * average + (1 - decay) * weight."""
-    for average, weight in zip(averages, weights, strict=True):
-        average.lerp_(weight, 1.0 - decay)
+    """Update averages in place: average = decay * average + (1 - decay) * weight.
+
+    On a GPU, one kernel updates many tensors.
+    """
+    averages, weights = list(averages), list(weights)
+    if len(averages) != len(weights):
+        raise ValueError(f"{len(averages)} averages of {len(weights)} weights")
+    if averages:
+        get_ema_multi_avg_fn(decay)(averages, weights, 0)

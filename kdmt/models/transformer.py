@@ -18,7 +18,7 @@ from torch.utils.checkpoint import checkpoint
 
 from kdmt.errors import UserError
 from kdmt.models.architecture import TransformerConfig
-from kdmt.models.attention import CrossAttention, SelfAttention, Visible
+from kdmt.models.attention import CrossAttention, SelfAttention, UnevenRows, Visible
 from kdmt.models.dropout import Dropout
 from kdmt.models.packed_attention import leave_padded_uncompiled, load_flash
 from kdmt.models.positions import LearnedPositions, SinusoidalPositions
@@ -91,7 +91,10 @@ class Trace:
 
 @dataclass
 class DecoderCache:
-    """Keys and values, or states of SSRUs, during decoding; row b * K + k is beam k of sentence b."""
+    """Keys and values, or states of SSRUs, during decoding.
+
+    Row b * K + k is beam k of sentence b, unless the sentences have different numbers of rows.
+    """
 
     length: int  # positions decoded so far
     beam: int
@@ -99,6 +102,7 @@ class DecoderCache:
     states_ND: list[Tensor]  # for each layer with an SSRU, its state, at least float32 [N, D]
     cross_2BHSC: list[Tensor]  # for each layer keys and values [2, B, H, S, C], shared by the rows of a sentence
     keep_B11S: Tensor  # bool [B, 1, 1, S]
+    uneven: UnevenRows | None = None  # numbers of rows of the sentences, None for `beam` rows each
 
     def reorder(self, order_N: Tensor) -> None:
         """Replace row i by row order_N[i].
@@ -117,6 +121,24 @@ class DecoderCache:
         self.states_ND = [state_ND.index_select(0, rows_N) for state_ND in self.states_ND]
         self.cross_2BHSC = [cache.index_select(1, index_B) for cache in self.cross_2BHSC]
         self.keep_B11S = self.keep_B11S.index_select(0, index_B)
+
+    def take_rows(self, rows_N: Tensor, sentences_N: Tensor) -> None:
+        """Replace the rows by N of them, each as often as wanted, with space for one more position.
+
+        Args:
+            rows_N: earlier row of each row: int64.
+            sentences_N: sentence of each row, in ascending order: int64. Sentences without rows are removed, and the
+                others are numbered again.
+        """
+        kept_B, own_N = sentences_N.unique_consecutive(return_inverse=True)
+        if len(kept_B) < len(self.keep_B11S):
+            self.cross_2BHSC = [cache.index_select(1, kept_B) for cache in self.cross_2BHSC]
+            self.keep_B11S = self.keep_B11S.index_select(0, kept_B)
+        self.uneven = UnevenRows.count(own_N)
+        self.self_2NHTC = [
+            F.pad(cache[:, :, :, : self.length].index_select(1, rows_N), (0, 0, 0, 1)) for cache in self.self_2NHTC
+        ]
+        self.states_ND = [state_ND.index_select(0, rows_N) for state_ND in self.states_ND]
 
 
 class FeedForward(nn.Module):
@@ -241,7 +263,15 @@ class DecoderLayer(nn.Module):
             raise ValueError("a decoder layer with an SSRU has no map of self-attention")
         return self.self_attn.weights(x_BTD, keep_B11T=keep_B11T, causal=self.causal)
 
-    def step(self, x_ND: Tensor, past: Tensor, cross_2BHSC: Tensor, keep_B11S: Tensor, position: int) -> Tensor:
+    def step(
+        self,
+        x_ND: Tensor,
+        past: Tensor,
+        cross_2BHSC: Tensor,
+        keep_B11S: Tensor,
+        position: int,
+        uneven: UnevenRows | None = None,
+    ) -> Tensor:
         """Process one position: [N, D].
 
         Args:
@@ -255,7 +285,7 @@ class DecoderLayer(nn.Module):
             assert self.self_attn is not None
             update = self.self_attn.step(before, past, position)
         x_ND = self.self_attn_residual.after(x_ND, update)
-        update = self.cross_attn.step(self.cross_attn_residual.before(x_ND), cross_2BHSC, keep_B11S)
+        update = self.cross_attn.step(self.cross_attn_residual.before(x_ND), cross_2BHSC, keep_B11S, uneven)
         x_ND = self.cross_attn_residual.after(x_ND, update)
         return self.ffn_residual.after(x_ND, self.ffn(self.ffn_residual.before(x_ND)))
 
@@ -598,7 +628,7 @@ class Transformer(nn.Module):
         x_ND = self.tgt_embed(last_tokens_N[:, None], start=cache.length)[:, 0]
         layers = zip(self._decoder_layers(), cache.self_2NHTC or cache.states_ND, cache.cross_2BHSC, strict=True)
         for layer, past, cross_2BHSC in layers:
-            x_ND = layer.step(x_ND, past, cross_2BHSC, cache.keep_B11S, cache.length)
+            x_ND = layer.step(x_ND, past, cross_2BHSC, cache.keep_B11S, cache.length, cache.uneven)
         cache.length += 1
         return x_ND if self.decoder_norm is None else self.decoder_norm(x_ND)
 

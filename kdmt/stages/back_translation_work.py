@@ -1,57 +1,182 @@
-"""The work of the stage of back-translation: blocks of translations, then the text and the data-bin."""
+"""The work of the stage of back-translation. `kdmt.stages.back_translation` plans it.
+
+The model of the opposite direction translates blocks of lines, as a teacher does (`kdmt.stages.distill_work`). Its text
+is in the target language, and its translations become the sources of the training set.
+"""
 
 from __future__ import annotations
 
-import hashlib
-import json
+import re
 import shutil
-from collections.abc import Iterator, Sequence
-from itertools import chain, islice
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from kdmt.config import BackTranslation
+from kdmt.config import BackTranslation, Text
 from kdmt.corpus.binarize import TextPair, binarize_files, dictionary_path
-from kdmt.corpus.codec import TextCodec, cut_source
+from kdmt.corpus.codec import TextCodec
+from kdmt.corpus.prepared import PreparedCorpus
 from kdmt.corpus.tokenizer import read_chunks
-from kdmt.decode.engines.ctranslate2 import CTranslate2Engine
-from kdmt.decode.engines.pytorch import TorchEngine
-from kdmt.decode.engines.translator import Translator
-from kdmt.distill.teacher_engines import sampling_of
+from kdmt.distill.block_size import RECORD, record_block_size
+from kdmt.distill.chosen_teacher import ChosenTeacher
+from kdmt.distill.dropping import drop_pairs
+from kdmt.distill.merge import MergeReport, Outputs
+from kdmt.distill.target_text import TargetText
+from kdmt.distill.training_text import NBEST, Targets, TrainingTextWriter
 from kdmt.errors import UserError
 from kdmt.files import atomic_file, naming
-from kdmt.flow.manifest import Plan, begin, finish
-from kdmt.flow.progress import sentence_progress
-from kdmt.runtime import pick_device, use_threads
-from kdmt.stages.back_translation import BACK_TRANSLATED
-from kdmt.stages.workspace import Workspace
-from kdmt.types import Hypothesis
+from kdmt.flow.manifest import Plan, make_plan, recorded_outputs
+from kdmt.stages.distill_work import Decoding, Job
 
-BLOCKS = "blocks"
+_EARLIER_BLOCK = re.compile(r"[0-9]{6,}")  # names of blocks of the first version, which had a format of their own
+_AS_TEACHER = "distill.teachers.0"
 
 
-def make_back_translation(workspace: Workspace, plan: Plan) -> None:
-    """Translate the missing blocks, and write the training set.
+def back_translating(
+    settings: BackTranslation,
+    *,
+    folder: Path,
+    prepared: PreparedCorpus,
+    text: TargetText,
+    teacher: ChosenTeacher,
+    config: Mapping[str, object],
+    processing: Text,
+    say: Callable[[str], None],
+) -> BackTranslating:
+    """Return the work on the training set.
 
-    Raises:
-        UserError: if the model is of other languages, draws no samples, or the tokenizer does not know the tag.
+    Args:
+        folder: folder of the stage.
+        prepared: prepared corpus.
+        text: text in the target language.
+        teacher: model of the opposite direction.
+        config: all settings of the pipeline, for the folder's `config.json`.
+        processing: settings of text processing.
+        say: function that prints a line for the user.
     """
-    settings, folder = workspace.config.back_translation, workspace.training_set(BACK_TRANSLATED)
-    assert settings is not None
-    threads = use_threads(settings.threads)
-    codec = TextCodec.load(workspace.prepare)
-    _check_tag(codec, settings.tag)
-    device = pick_device(settings.device, workspace.ranks)
-    translator = Translator.load(Path(settings.checkpoint), device=device, threads=threads)
-    _check_languages(workspace, settings, translator)
-    begin(folder, plan, workspace.resolved_config())
-    (folder / BLOCKS).mkdir(exist_ok=True)
-    made_from = hashlib.sha256(json.dumps(plan.as_dict(), sort_keys=True).encode()).hexdigest()
-    counts = _write_text(workspace, settings, translator, codec, made_from)
-    outputs = _binarize(workspace, codec, folder)
-    workspace.say(f"{BACK_TRANSLATED}: {counts['num_lines']:,} pairs, {counts['empty']:,} lines without words left out")
-    finish(folder, plan, outputs=outputs, facts=counts)
+    writer = BackTranslationWriter(
+        folder=folder,
+        inputs=text,
+        settings=settings.as_distill(),
+        tokenize="",  # nothing is compared with references
+        remove_bpe=None,
+        say=say,
+        prepared=prepared,
+        tag=settings.tag,
+    )
+    return BackTranslating(Job(writer, processing, config), teacher, settings.sample, settings)
+
+
+@dataclass(frozen=True, kw_only=True)
+class BackTranslationWriter(TrainingTextWriter):
+    """Writer of a training set whose targets are the text, and whose sources are the translations.
+
+    Attributes:
+        prepared: prepared corpus, whose vocabulary the training set has.
+        tag: token before each source; None for none.
+    """
+
+    prepared: PreparedCorpus
+    tag: str | None
+
+    def merge(self, targets: Targets, out: Path) -> MergeReport:
+        """See `TrainingTextWriter.merge`."""
+        report = super().merge(targets, out)
+        self._drop_empty(Outputs(*(out / name for name in self.names)), report)
+        if self.tag is not None:
+            path = out / self.names[2]
+            with naming(path), path.open("w", encoding="utf-8") as file:
+                file.writelines(f"{self.tag}\n" for _ in range(report.num_lines))
+        return report
+
+    def _drop_empty(self, files: Outputs, report: MergeReport) -> None:
+        """Remove the translations without words that are marked with another failure, which is no reason to drop."""
+        with naming(files.target), files.target.open("rb") as lines:
+            has_words = np.fromiter((bool(line.strip()) for line in lines), dtype=bool, count=report.num_lines)
+        if not has_words.all():
+            drop_pairs(files, report, has_words, failure="empty")
+
+    def _binarize(self) -> None:
+        """Binarise the text with the tokenizer and the dictionaries of the prepared corpus."""
+        corpus, data_bin = self.prepared, self.folder / "data-bin"
+        codec = corpus.codec()
+        tgt, src, tags = (self.folder / name for name in self.names[:3])
+        binarize_files(
+            data_bin,
+            "train",
+            TextPair(src, tgt, tags if tags.exists() else None),
+            direction=corpus.direction,
+            tokenizers=codec.tokenizers,
+            dictionaries=(codec.src_dictionary, codec.tgt_dictionary),
+        )
+        for lang in corpus.direction.sides:
+            shutil.copy2(dictionary_path(corpus.data_bin, lang), data_bin)
+
+
+@dataclass(frozen=True)
+class BackTranslating(Decoding):
+    """A training set with sources by a model of the opposite direction.
+
+    Attributes:
+        settings: section `back_translation`.
+    """
+
+    settings: BackTranslation
+
+    @property
+    def text(self) -> TargetText:
+        """Text that is translated."""
+        assert isinstance(self.job.writer.inputs, TargetText)
+        return self.job.writer.inputs
+
+    def begin(self, plan: Plan) -> None:
+        """See `Decoding.begin`."""
+        assert isinstance(self.job.writer, BackTranslationWriter)
+        codec = self.job.writer.prepared.codec()
+        _check_tag(codec, self.settings.tag)
+        super().begin(plan)
+        self._remove_earlier_blocks()
+        if not (self.folder / RECORD).exists():
+            record_block_size(self.folder, self.settings.block_lines)
+        if self.text.file is not None and not self.text.file.exists():
+            _write_text([Path(path) for path in self.settings.text], self.text.file, codec)
+
+    def verify(self, plan: Plan, blocks: int, seed: int | None) -> None:
+        """See `TextWork.verify`."""
+        if NBEST not in recorded_outputs(self.folder):
+            raise UserError(
+                f"{self.folder}: a version of kdmt without verification made it; it is up to date, but has no blocks "
+                "that can be checked"
+            )
+        super().verify(plan, blocks, seed)
+
+    def made_from(self, plan: Plan) -> dict[str, object]:
+        """See `Decoding.made_from`; unlike the plan, it has nothing on which only the text and the tags depend."""
+        settings = make_plan({"distill": self.job.settings}, {}, {}).settings
+        named = {_in_plan(key): key for key in settings}
+        own = {key: plan.settings[name] for name, key in named.items() if name in plan.settings}
+        own |= {key: value for key, value in settings.items() if key.startswith(_AS_TEACHER)}
+        found = self.teacher.made_from(own, plan.inputs)
+        return {_in_plan(key): value for key, value in found.items()}
+
+    def _remove_earlier_blocks(self) -> None:
+        earlier = [path for path in self.blocks.iterdir() if _EARLIER_BLOCK.fullmatch(path.name)]
+        if earlier:
+            self.job.say(
+                f"{len(earlier):,} blocks are of a version of kdmt with another format, which is not read any more: "
+                "they are removed, and their lines are translated again"
+            )
+        for path in earlier:
+            path.unlink()
+
+
+def _in_plan(key: str) -> str:
+    """Return the path of a setting of a distill stage in the section `back_translation`."""
+    if key.startswith(_AS_TEACHER):
+        return f"back_translation.checkpoint{key.removeprefix(_AS_TEACHER)}"
+    return f"back_translation.{key.removeprefix('distill.')}" if key.startswith("distill.") else key
 
 
 def _check_tag(codec: TextCodec, tag: str | None) -> None:
@@ -62,131 +187,9 @@ def _check_tag(codec: TextCodec, tag: str | None) -> None:
         )
 
 
-def _check_languages(workspace: Workspace, settings: BackTranslation, translator: Translator) -> None:
-    found, wanted = translator.codec.text, workspace.direction.reversed()
-    if not found.direction.matches(wanted):
-        raise UserError(
-            f"back_translation.checkpoint: {settings.checkpoint} translates {found.source_lang} to "
-            f"{found.target_lang}, not {wanted.source} to {wanted.target}"
-        )
-    if settings.sample is not None and not isinstance(translator.engine, (TorchEngine, CTranslate2Engine)):
-        raise UserError(f"back_translation.sample: {settings.checkpoint} draws no samples")
-
-
-def _write_text(
-    workspace: Workspace, settings: BackTranslation, translator: Translator, codec: TextCodec, made_from: str
-) -> dict[str, int]:
-    """Write sources, targets and tags, and return the counts for the manifest."""
-    folder, (src, tgt) = workspace.training_set(BACK_TRANSLATED), workspace.direction.sides
-    counts = {"num_sentences": 0, "num_lines": 0, "empty": 0}
-    names = [f"distilled.{src}", f"distilled.{tgt}", "distilled.tags"]
-    total = sum(len(chunk) for path in settings.text for chunk in read_chunks(Path(path)))
-    with (
-        atomic_file(folder / names[0]) as sources,
-        atomic_file(folder / names[1]) as targets,
-        atomic_file(folder / names[2]) as tags,
-        sources.open("w", encoding="utf-8") as source_file,
-        targets.open("w", encoding="utf-8") as target_file,
-        tags.open("w", encoding="utf-8") as tag_file,
-        sentence_progress(BACK_TRANSLATED, total) as progress,
-    ):
-        for number, lines in enumerate(_blocks(settings)):
-            made = _block(folder / BLOCKS / f"{number:06}", number, lines, settings, translator, made_from)
-            for line, translation in zip(lines, made, strict=True):
-                source = codec.text.preprocess_source(translation).strip()
-                target = codec.text.preprocess_target(line).strip()
-                counts["num_sentences"] += 1
-                if not source or not target:
-                    counts["empty"] += 1
-                    continue
-                counts["num_lines"] += 1
-                source_file.write(f"{source}\n")
-                target_file.write(f"{target}\n")
-                tag_file.write(f"{settings.tag or ''}\n")
-            progress(len(lines))
-        if not counts["num_lines"]:
-            raise UserError(f"back_translation.text: no line has a translation: {', '.join(settings.text)}")
-    if settings.tag is None:
-        (folder / names[2]).unlink()
-    return counts
-
-
-def _blocks(settings: BackTranslation) -> Iterator[list[str]]:
-    lines = chain.from_iterable(chunk for path in settings.text for chunk in read_chunks(Path(path)))
-    while block := list(islice(lines, settings.block_lines)):
-        yield block
-
-
-def _block(
-    path: Path, number: int, lines: Sequence[str], settings: BackTranslation, translator: Translator, made_from: str
-) -> list[str]:
-    """Return the translations of a block, from its file if it is whole and was made from the same settings and text."""
-    if (found := _read_block(path, made_from, len(lines))) is not None:
-        return found
-    made = _translate(lines, number, settings, translator)
-    body = json.dumps(made, ensure_ascii=False)
-    header = {"made_from": made_from, "sha256": hashlib.sha256(body.encode()).hexdigest()}
-    with atomic_file(path) as aside, naming(path):
-        aside.write_text(f"{json.dumps(header)}\n{body}\n", encoding="utf-8")
-    return made
-
-
-def _read_block(path: Path, made_from: str, count: int) -> list[str] | None:
-    try:
-        header_line, body, rest = path.read_text(encoding="utf-8").split("\n")
-        header = json.loads(header_line)
-        whole = header["sha256"] == hashlib.sha256(body.encode()).hexdigest() and not rest
-        found = json.loads(body)
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-    return found if whole and header["made_from"] == made_from and len(found) == count else None
-
-
-def _translate(lines: Sequence[str], number: int, settings: BackTranslation, translator: Translator) -> list[str]:
-    first = number * settings.block_lines
-    sources = translator.encode(lines, noun="back_translation.text, line", first=first + 1)
-    if settings.sample is None:
-        words = translator.translate_ids(sources, settings.decode)
-    else:
-        words = _sample(sources, first, settings, translator)
-    return [" ".join(translator.codec.finish_target(each).split()) for each in words]
-
-
-def _sample(sources: Sequence[np.ndarray], first: int, settings: BackTranslation, translator: Translator) -> list[str]:
-    """Return the words of one sample of each source.
-
-    In PyTorch a sample depends on the seed and the number of its line, in CTranslate2 on its block too.
-    """
-    assert settings.sample is not None
-    engine, sample = translator.engine, settings.sample
-    kept = [index for index, source in enumerate(sources) if len(source) > 1]
-    cut = [cut_source(sources[index], translator.max_source_tokens) for index in kept]
-    sampling, found = sampling_of(sample), [""] * len(sources)
-    drawn: list[list[Hypothesis]] = []
-    if isinstance(engine, TorchEngine):
-        lines = [first + index for index in kept]
-        drawn = engine.sample(cut, lines, settings.decode, sampling, seed=sample.seed) if kept else []
-    elif isinstance(engine, CTranslate2Engine):
-        seed = int(np.random.SeedSequence([sample.seed, first]).generate_state(1)[0] >> 1)
-        drawn = engine.sample(cut, settings.decode, sampling, seed=seed) if kept else []
-    for index, hypotheses in zip(kept, drawn, strict=True):
-        found[index] = translator.codec.decode_target(hypotheses[0].tokens)
-    return found
-
-
-def _binarize(workspace: Workspace, codec: TextCodec, folder: Path) -> list[Path]:
-    """Write the data-bin of the training set, and return the outputs of the stage."""
-    src, tgt = (folder / f"distilled.{lang}" for lang in workspace.direction.sides)
-    tags, data_bin = folder / "distilled.tags", folder / "data-bin"
-    text = TextPair(src, tgt, tags if tags.exists() else None)
-    binarize_files(
-        data_bin,
-        "train",
-        text,
-        direction=workspace.direction,
-        tokenizers=codec.tokenizers,
-        dictionaries=(codec.src_dictionary, codec.tgt_dictionary),
-    )
-    for lang in workspace.direction.sides:
-        shutil.copy2(dictionary_path(workspace.data_bin, lang), data_bin)
-    return [*folder.glob("distilled.*"), *data_bin.iterdir()]
+def _write_text(paths: list[Path], out: Path, codec: TextCodec) -> None:
+    """Write the lines of text files in the form that the tokenizer reads."""
+    with atomic_file(out) as aside, naming(out), aside.open("w", encoding="utf-8") as file:
+        for path in paths:
+            for chunk in read_chunks(path):
+                file.writelines(f"{codec.text.preprocess_target(line).strip()}\n" for line in chunk)

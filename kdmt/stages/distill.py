@@ -32,16 +32,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from kdmt.config import Distill, Mbr, Rerank, ScorerScores, Section
+from kdmt.config.augment import recipe_notes
 from kdmt.corpus.prepared import PreparedCorpus
 from kdmt.distill.block_size import ON_CPUS
-from kdmt.distill.chosen_teacher import ChosenTeacher
+from kdmt.distill.chosen_teacher import EARLIER, ChosenTeacher
+from kdmt.distill.endpoint_teacher import EndpointModel
 from kdmt.distill.inputs import Inputs
 from kdmt.distill.noised import NOISED
 from kdmt.distill.quality import QualityFilter
-from kdmt.distill.rerank import MBR, scored_features
+from kdmt.distill.rerank import MBR, VALID, scored_features
 from kdmt.distill.reverse import reverse_inputs
 from kdmt.distill.target_choices import CHOICES, expected_utility
 from kdmt.distill.teachers import choose_teacher
+from kdmt.distill.text_teachers import TextTeacherModel
+from kdmt.flow.folders import earlier_states
 from kdmt.flow.manifest import Plan, check_status, file_input, make_plan, recorded_outputs
 from kdmt.flow.shards import Shards
 from kdmt.flow.stage import Stage
@@ -68,6 +72,7 @@ _ON_CPUS: dict[str, tuple[object, object]] = {
     "distill.block_size": (None, ON_CPUS),
 }
 _CHECKPOINT = "distill.checkpoint"
+_LANGUAGE_CHECK = "language check"  # of the answers of a teacher that answers with text
 _UTILITY_SETTINGS = ("utility", "weights", "aggregate")  # of `distill.mbr`, for sets that use the expected utility
 _BACKWARD = "backward"  # folder of scores inside that of a stage
 # origin of a training set -> fields of `distill` for the search for the best translations, on which it does not depend
@@ -84,7 +89,8 @@ class TextStage:
     Attributes:
         verify: function of (number of blocks, seed) that checks the training set and decodes some blocks again.
         shards: functions that make it in shards; None if one command makes it.
-        estimate: function that prints the requests that it still needs; None if the teacher does not make it.
+        estimate: function that prints the requests to an endpoint that it still needs; None if the teacher translates
+            nothing for it.
     """
 
     stage: Stage
@@ -181,7 +187,9 @@ def _job(workspace: Workspace, folder: Path, inputs: Inputs) -> Job:
         say=workspace.say,
         quality=_quality_filter(workspace),
     )
-    return distill_work.Job(writer, config.prepare.text, workspace.resolved_config())
+    noise = config.distill.augment
+    notes = [] if noise is None else recipe_notes(noise, config.unusable_modifiers)
+    return distill_work.Job(writer, config.prepare.text, workspace.resolved_config(), notes)
 
 
 def _stage(workspace: Workspace, name: str, upstream: tuple[Stage, ...], plan: Callable[[], Plan]) -> Stage:
@@ -254,7 +262,24 @@ def _decoding(workspace: Workspace, name: str) -> Decoding:
 
 
 def _teacher(workspace: Workspace, name: str) -> ChosenTeacher:
-    return choose_teacher(workspace.config.distill, inputs_of(workspace, name), workspace.teacher)
+    return _chosen(workspace, inputs_of(workspace, name), others=(workspace.training_set("reranked"), VALID))
+
+
+def _chosen(workspace: Workspace, inputs: Inputs, others: tuple[Path, str]) -> ChosenTeacher:
+    """Return the teacher.
+
+    Args:
+        others: folder of another stage for which it translates, and the name of the folder in it with its answers.
+    """
+    teacher = choose_teacher(workspace.config.distill, inputs, workspace.teacher)
+    if isinstance(teacher, EndpointModel):
+        return replace(teacher, others=partial(_states_of, *others))
+    return teacher
+
+
+def _states_of(folder: Path, name: str) -> list[Path]:
+    """Return a folder within all states of a stage's folder."""
+    return [state / name for state in (folder, *earlier_states(folder))]
 
 
 def _decoding_plan(workspace: Workspace, name: str) -> Plan:
@@ -264,7 +289,8 @@ def _decoding_plan(workspace: Workspace, name: str) -> Plan:
         src = workspace.direction.source
         wanted += (f"data-bin/monolingual.{workspace.direction}.{src}.", f"monolingual.{src}")
     inputs = _prepared_inputs(workspace.prepare, wanted)
-    inputs |= _teacher(workspace, name).inputs() | _filter_inputs(workspace)
+    teacher = _teacher(workspace, name)
+    inputs |= teacher.inputs() | _filter_inputs(workspace)
     if TRAINING_SETS[name].origin == "pool" and settings.pool is not None:
         inputs |= {path: file_input(Path(path)) for path in settings.pool.systems.values()}
     quality = _quality_filter(workspace)
@@ -273,14 +299,27 @@ def _decoding_plan(workspace: Workspace, name: str) -> Plan:
     left_out = [field for other, each in TRAINING_SETS.items() if other != name for field in each.own_settings]
     left_out += _WITHOUT_EFFECT.get(TRAINING_SETS[name].origin, ())
     own = {key: value for key, value in made_from.settings.items() if not _is_below(key, left_out)}
-    defaults = dict(made_from.defaults)
+    defaults = made_from.defaults | EARLIER
     own[_CHECKPOINT] = _checkpoint_name(workspace)
     defaults[_CHECKPOINT] = "average"  # of versions without 'auto'
     for values in (own, defaults):
         for key, (automatic, on_cpus) in _ON_CPUS.items():
             if key in values and values[key] == automatic:
                 values[key] = on_cpus
-    return with_ratio(replace(made_from, settings=own, defaults=defaults), settings, prepared_corpus(workspace))
+    plan = _with_language_check(replace(made_from, settings=own, defaults=defaults), teacher)
+    return with_ratio(plan, settings, prepared_corpus(workspace))
+
+
+def _with_language_check(plan: Plan, teacher: ChosenTeacher) -> Plan:
+    """Return a plan that depends on how the language of answers is checked, if the teacher answers with text.
+
+    A plan of an earlier version lacks it and remains up to date; its blocks have it.
+    """
+    if not isinstance(teacher, TextTeacherModel):
+        return plan
+    method = teacher.check_of_language.method
+    plan = plan.depending_on(_LANGUAGE_CHECK, method, default=method)
+    return replace(plan, reasons=plan.reasons | {_LANGUAGE_CHECK: "py3langid was installed or removed"})
 
 
 def _checkpoint_name(workspace: Workspace) -> str:
@@ -308,7 +347,10 @@ def _choosing_stage(around: _Surroundings, name: str) -> TextStage:
     workspace, plan = around.workspace, partial(_choosing_plan, around.workspace, name)
     candidates = around.made[_candidates(workspace.config.distill)].stage
     stage = _stage(workspace, name, (around.prepare, candidates), plan)
-    return TextStage(stage, partial(_verify, workspace, name, plan))
+    estimate = None
+    if _tunes(workspace.config.distill, name):
+        estimate = lambda: cast("Reranking", _work(workspace, name)).estimate(plan())  # noqa: E731
+    return TextStage(stage, partial(_verify, workspace, name, plan), estimate=estimate)
 
 
 def _choosing_plan(workspace: Workspace, name: str) -> Plan:
@@ -334,6 +376,8 @@ def _choosing_plan(workspace: Workspace, name: str) -> Plan:
     if _tunes(settings, name):
         inputs |= _prepared_inputs(workspace.prepare, ("valid.", "data-bin/valid."))
     plan = with_ratio(make_plan(sections, extra, inputs), settings, prepared_corpus(workspace))
+    if _tunes(settings, name):
+        plan = _with_language_check(plan, _teacher(workspace, _candidates(settings)))
     if name == "reranked":
         plan = _reranking_plan(plan, settings.rerank, prepared_corpus(workspace))
     if _uses_utility(settings, name):
@@ -428,8 +472,8 @@ def _reranking(workspace: Workspace, choosing: Choosing) -> Reranking:
     from kdmt.stages import distill_work, pool_work, rerank_work  # see `_work`
 
     config, inputs = workspace.config, Inputs(prepared_corpus(workspace), split="valid")
-    job = _job(workspace, choosing.job.folder / rerank_work.VALID, inputs)
-    teacher = choose_teacher(config.distill, inputs, workspace.teacher)
+    job = _job(workspace, choosing.job.folder / VALID, inputs)
+    teacher = _chosen(workspace, inputs, others=(workspace.training_set("distilled"), ""))
     decoding, pool = distill_work.Decoding(job, teacher, sample=None), config.distill.pool
     if pool is not None:  # candidates of other systems are those of the training set
         decoding = pool_work.Pooling(job, teacher, pool.model_copy(update={"systems": {}}))

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kdmt.checksum import file_sha256
-from kdmt.config import Distill, DistillAugment, Pool, Sample, Text
+from kdmt.config import Distill, DistillAugment, LocalTranslator, Pool, Sample, Text
 from kdmt.distill.backward import BackwardScores
 from kdmt.distill.block_size import block_size_of, choose_block_size
 from kdmt.distill.blocks import BLOCKS, fits
@@ -28,6 +28,7 @@ from kdmt.distill.chosen_teacher import ChosenTeacher
 from kdmt.distill.decoding import BlockDecoder, BlockTask, missing_tasks, plan_tasks
 from kdmt.distill.endpoint_teacher import EndpointModel
 from kdmt.distill.imported import IMPORTING, write_imported
+from kdmt.distill.local_text_teachers import COUNTS_TOKENS
 from kdmt.distill.noised import NOISED, write_noised_text
 from kdmt.distill.pool_systems import SystemCandidates
 from kdmt.distill.reverse import check_opposite, check_reverse
@@ -45,7 +46,7 @@ from kdmt.distill.training_text import (
 )
 from kdmt.distill.verification import SCRATCH, choose_blocks, decode_again, verify_text
 from kdmt.errors import UserError
-from kdmt.files import PARTIAL, atomic_file, naming
+from kdmt.files import PARTIAL, atomic_file, naming, read_optional_json
 from kdmt.flow.folders import earlier_states, real_folder
 from kdmt.flow.manifest import Plan, begin, check_status, finish, recorded_outputs
 from kdmt.flow.stage import setting_up
@@ -84,11 +85,13 @@ class Job:
         writer: writer of the text and the data-bin of the training set to its folder.
         text: settings of text processing.
         config: all settings of the pipeline, for the folder's `config.json`.
+        noise_notes: messages about the changes of the text that is translated.
     """
 
     writer: TrainingTextWriter
     text: Text
     config: Mapping[str, object]
+    noise_notes: Sequence[str] = ()
 
     @property
     def folder(self) -> Path:
@@ -172,6 +175,8 @@ class Decoding:
         if chooses:
             choose_block_size(self.folder, earlier_states(self.folder), self.made_from(plan), on_gpus=on_gpus)
         if self._noise is not None:
+            for note in self.job.noise_notes:
+                self.job.say(note)
             write_noised_text(self.job.writer.inputs, self._noise)
         self.blocks.mkdir(exist_ok=True)
 
@@ -213,18 +218,22 @@ class Decoding:
         verify_text(self.job.writer, self.targets, recorded_outputs(self.job.folder))
 
     def estimate(self, plan: Plan) -> None:
-        """Print the requests that the training set still needs; nothing is requested or changed.
+        """Print the requests that the training set still needs; nothing is requested or changed."""
+        is_kept = check_status(self.folder, plan).state not in ("stale", "new")
+        self.print_requests(earlier_states(self.folder), is_kept=is_kept)
 
-        Raises:
-            UserError: if the teacher needs no requests.
+    def print_requests(self, states: Sequence[Path], *, is_kept: bool) -> None:
+        """Print the requests that are still needed.
+
+        Args:
+            states: earlier states of the folder.
+            is_kept: whether the present state of the folder is kept.
         """
-        if not isinstance(self.teacher, EndpointModel):
-            raise UserError("--dry-run estimates the requests to an endpoint, and distill.teachers has none")
+        assert isinstance(self.teacher, EndpointModel), "see kdmt.stages.pipeline.run_estimate"
         self.teacher.check(self.sample)
-        states = earlier_states(self.folder)
         with TemporaryDirectory() as scratch:
             folder, teacher = self.folder, self.teacher
-            if check_status(folder, plan).state in ("stale", "new"):  # its answers would be those of an earlier state
+            if not is_kept:  # its answers would be those of an earlier state
                 states, folder = [folder, *states], Path(scratch) / "new"
                 if self._noise is not None:
                     inputs = replace(self.job.writer.inputs, noised=Path(scratch) / NOISED)
@@ -284,6 +293,7 @@ class Decoding:
             to_words=self.teacher.to_words(),
             vocab_size=self.teacher.vocab_size,
             find_failures=self.teacher.find_failures(),
+            count_tokens=self.teacher.count_tokens(),
             settings=self.job.settings.failures,
             out=out / NBEST,
             out_offsets=out / OFFSETS,
@@ -465,7 +475,15 @@ class Choosing:
         return self.tokenizer() if CHOICES[self.name].uses_bleu(self.job.settings) else ""
 
     def check_scores(self) -> None:
-        """Check the files of scores, and the model that computes others, before any folder is changed."""
+        """Check the candidates, their scores and the model that computes others, before any folder is changed."""
+        settings = self.job.settings
+        if isinstance(settings.of_text, LocalTranslator) and CHOICES[self.name].counts_tokens(settings):
+            manifest = read_optional_json(self.candidates / "manifest.json") or {}
+            if not manifest.get("facts", {}).get(COUNTS_TOKENS):
+                raise UserError(
+                    f"{self.candidates / NBEST}: made by a version that did not store the numbers of tokens, on which "
+                    f"'data: {self.name}' depends: rename {self.candidates}, to make it again"
+                )
         if self.backward is not None:
             direction = self.job.writer.inputs.corpus.direction
             check_opposite(str(self.backward.checkpoint), "distill.rerank.backward", direction, self.job.text)

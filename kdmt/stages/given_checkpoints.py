@@ -15,7 +15,7 @@ def given_checkpoints(config: Pipeline) -> Iterator[tuple[str, str]]:
     for training, teacher in config.teacher_trainings():
         if teacher.train.init_from is not None:
             yield setting_path(training, "train.init_from"), teacher.train.init_from
-    if config.back_translation is not None:
+    if config.back_translation is not None and isinstance(config.back_translation.checkpoint, str):
         yield "back_translation.checkpoint", config.back_translation.checkpoint
     for number, path in enumerate(config.distill.checkpoints):
         yield f"distill.teachers.{number}", path

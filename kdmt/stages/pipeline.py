@@ -6,6 +6,7 @@ import os
 from dataclasses import dataclass
 
 from kdmt.choices import StageName
+from kdmt.config import EndpointTeacher
 from kdmt.errors import UserError
 from kdmt.flow.circles import check_circles
 from kdmt.flow.manifest import check_outputs
@@ -30,12 +31,14 @@ class Stages:
 
     Attributes:
         groups: stages that each command brings up to date, in the order in which they run.
-        texts: name of a training set -> its stage with verification and shards, for all sets except `raw`.
+        texts: name of a training set -> its stage with verification and shards, for the sets of the distill stage.
+        back_translation: stage of back-translation with verification and shards; None if the pipeline has none.
         students: name -> seed -> stages in which the student is trained, in their order.
     """
 
     groups: dict[StageName, list[Stage]]
     texts: dict[str, TextStage]
+    back_translation: TextStage | None
     students: dict[str, dict[int, tuple[Stage, ...]]]
 
     def all(self) -> list[Stage]:
@@ -46,10 +49,12 @@ class Stages:
 def build_stages(workspace: Workspace) -> Stages:
     """Return the stages of a pipeline, each with the stages that it depends on."""
     prepare = prepare_stage(workspace)
-    without_teacher = {"raw": prepare}
-    if workspace.config.back_translation is not None:
-        without_teacher[BACK_TRANSLATED] = back_translation_stage(workspace, prepare)
-    of_prepared = alignment_stages(workspace, owners=without_teacher)
+    back = None if workspace.config.back_translation is None else back_translation_stage(workspace, prepare)
+    back_translated = {} if back is None else {BACK_TRANSLATED: back.stage}
+    without_teacher = {"raw": prepare, **back_translated}
+    of_raw = alignment_stages(workspace, owners={"raw": prepare})
+    of_back_translated = alignment_stages(workspace, owners=back_translated)
+    of_prepared = of_raw | of_back_translated
     teachers = teacher_stages(workspace, prepare, text=without_teacher, alignments=of_prepared)
     teacher = teachers[-1]
     texts = text_stages(workspace, prepare=prepare, teacher=teacher)
@@ -71,14 +76,15 @@ def build_stages(workspace: Workspace) -> Stages:
     }
     last = {name: {seed: stages[-1] for seed, stages in seeds.items()} for name, seeds in students.items()}
     groups: dict[StageName, list[Stage]] = {
-        "prepare": [*without_teacher.values(), *of_prepared.values()],
+        "prepare": [prepare, *of_raw.values()],
+        "back-translate": [*back_translated.values(), *of_back_translated.values()],
         "teacher": list(teachers),
         "distill": [*(made.stage for made in texts.values()), *of_texts.values()],
         "knowledge": list(knowledge.values()),
         "student": [stage for seeds in students.values() for stages in seeds.values() for stage in stages],
         "score": [score_stage(workspace, prepare=prepare, teacher=teacher, students=last)],
     }
-    return Stages(groups, texts, students)
+    return Stages(groups, texts, back, students)
 
 
 def checked_stages(workspace: Workspace) -> Stages:
@@ -96,7 +102,7 @@ def checked_stages(workspace: Workspace) -> Stages:
         *((f"{path}.", [made]) for (path, _), made in zip(of_teacher, stages.groups["teacher"], strict=True)),
         ("distill.teachers.", [made.stage for made in stages.texts.values() if made.shards is not None]),
         ("distill.reverse.", stages.groups["distill"]),
-        ("back_translation.", [stage for stage in stages.groups["prepare"] if stage.name == BACK_TRANSLATED]),
+        ("back_translation.", stages.groups["back-translate"]),
         *(
             (f"{path}.", [of_seed[number] for of_seed in seeds.values()])
             for name, seeds in stages.students.items()
@@ -121,17 +127,29 @@ def checked_stages(workspace: Workspace) -> Stages:
     return stages
 
 
-def run_shards(workspace: Workspace, shard: int, shards: int, *, rebuild: bool) -> None:
-    """Make one shard of the stages in which the teacher decodes.
+def run_shards(workspace: Workspace, shard: int, shards: int, *, rebuild: bool, stage: StageName = "distill") -> None:
+    """Make one shard of the stages in which a model decodes.
+
+    Args:
+        stage: distill or back-translate.
 
     Raises:
         UserError: if there is no such shard; see also `run_command`.
     """
     _check_shard(shard, shards)
     check_architectures(workspace.config)
-    for made in checked_stages(workspace).texts.values():
+    for made in _text_stages(checked_stages(workspace), stage):
         if made.shards is not None:
             run_shard(made.stage, made.shards, shard, shards, rebuild=rebuild, say=workspace.say)
+
+
+def _text_stages(stages: Stages, name: StageName) -> list[TextStage]:
+    """Return the stages of `kdmt distill` or `kdmt back-translate` that make text."""
+    if name == "distill":
+        return list(stages.texts.values())
+    if stages.back_translation is None:
+        raise UserError(f"{name}: the pipeline has no 'back_translation'")
+    return [stages.back_translation]
 
 
 def run_prepare_shard(workspace: Workspace, shard: int, shards: int, *, rebuild: bool) -> None:
@@ -155,28 +173,31 @@ def run_estimate(workspace: Workspace) -> None:
     """Print the requests that the training sets of a language model still need, and request nothing.
 
     Raises:
-        UserError: if a stage before them is not up to date, or the teacher needs no requests.
+        UserError: if the corpus is not prepared, or the teacher needs no requests.
     """
-    found = [made for made in checked_stages(workspace).texts.values() if made.estimate is not None]
-    if not found:
+    texts = checked_stages(workspace).texts
+    if "distilled" not in texts:
         raise UserError("--dry-run: no training set is translated by a teacher")
-    for made in found:
-        require_upstream(made.stage, rebuild=False, say=workspace.say)
-        assert made.estimate is not None
-        made.estimate()
+    if not isinstance(workspace.config.distill.of_text, EndpointTeacher):
+        raise UserError("--dry-run estimates the requests to an endpoint, and distill.teachers has none")
+    require_upstream(texts["distilled"].stage, rebuild=False, say=workspace.say)
+    for made in texts.values():
+        if made.estimate is not None:
+            made.estimate()
 
 
-def run_verification(workspace: Workspace, *, blocks: int, seed: int | None) -> None:
-    """Check the training sets that `kdmt distill` has made.
+def run_verification(workspace: Workspace, *, blocks: int, seed: int | None, stage: StageName = "distill") -> None:
+    """Check the training sets that `kdmt distill` or `kdmt back-translate` has made.
 
     Args:
         blocks: number of random blocks to decode again in each set that has blocks.
         seed: seed for choosing the blocks; None for a random one.
+        stage: distill or back-translate.
 
     Raises:
         UserError: if one is not up to date, or differs.
     """
-    for made in build_stages(workspace).texts.values():
+    for made in _text_stages(build_stages(workspace), stage):
         status = made.stage.status()
         if status.state != "fresh":
             raise UserError(f"{made.stage.name} is not up to date: {status.explain()}")

@@ -20,7 +20,7 @@ from kdmt.distill.backward import BackwardScores
 from kdmt.distill.candidate_scores import CandidateScores
 from kdmt.distill.candidates import read_scores
 from kdmt.distill.merge import usable_candidates
-from kdmt.distill.rerank import Features
+from kdmt.distill.rerank import VALID, Features
 from kdmt.distill.rerank_tuning import TuningSentence, tune_weights
 from kdmt.distill.selection import Candidate, Line
 from kdmt.distill.similarity import bleu_nearness, chrf_nearness
@@ -30,11 +30,10 @@ from kdmt.distill.verification import SCRATCH, verify_text
 from kdmt.errors import UserError
 from kdmt.files import read_json, write_json
 from kdmt.flow.folders import earlier_states
-from kdmt.flow.manifest import Plan, recorded_outputs
+from kdmt.flow.manifest import Plan, check_status, recorded_outputs
 from kdmt.score.metrics import METRICS
 from kdmt.stages.distill_work import Choosing, Decoding
 
-VALID = "valid"  # folder in the stage's folder
 WEIGHTS_FILE = "weights.json"
 
 
@@ -116,6 +115,12 @@ class Reranking:
             raise UserError(f"{self.weights_file}: does not follow from {nbest}")
         targets = self.choosing.targets_with(self._with_weights(recorded))
         verify_text(job.writer, targets, recorded_outputs(job.folder))
+
+    def estimate(self, plan: Plan) -> None:
+        """Print the requests that the translation of the validation set still needs; see `Decoding.estimate`."""
+        folder = self.choosing.job.folder
+        is_kept = check_status(folder, plan).state not in ("stale", "new")
+        self.valid.print_requests([state / VALID for state in earlier_states(folder)], is_kept=is_kept)
 
     def _decode_valid(self) -> None:
         self.valid.blocks.mkdir(parents=True, exist_ok=True)

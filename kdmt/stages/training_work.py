@@ -12,8 +12,9 @@ import torch
 
 from kdmt.checksum import verify_checkpoint
 from kdmt.choices import CHECKPOINT_PREFERENCE
-from kdmt.config import NAT, Decode, Student, setting_path
-from kdmt.corpus.augmentation import Augmentation
+from kdmt.config import NAT, Augment, Decode, Student, setting_path
+from kdmt.config.augment import is_recipe, recipe_notes
+from kdmt.corpus.augmentation import Augmentation, unwritable_modifiers
 from kdmt.corpus.batching import ParallelData, join_data, open_parallel, open_split
 from kdmt.corpus.binarize import data_prefix
 from kdmt.corpus.codec import TextCodec, check_vocabulary
@@ -92,6 +93,8 @@ def train(workspace: Workspace, job: Job, plan: Plan | None) -> None:
         f"{count_parameters(model):,} parameters, {_describe(data)}, {num_batches:,} batches an epoch, {device} with "
         f"{threads} threads{f', {ranks.world} ranks' if ranks.world > 1 else ''}"
     )
+    for note in _augment_notes(workspace, job, data):
+        progress.note(note)
     if data.selection is not None and evaluator is not None:
         measure(job.folder, evaluator, data.selection, data.data, device=device, ranks=ranks, progress=progress)
         del evaluator  # and its memory on the device
@@ -196,13 +199,14 @@ def _augmentation(workspace: Workspace, job: Job, codec: TextCodec, data: Parall
     Raises:
         UserError: if the vocabulary does not have the characters for them.
     """
-    if job.augment is None:
+    settings = _augment_settings(workspace, job, codec)
+    if settings is None:
         return None
     source, target = (min(limit, job.train.max_tokens) for limit in _token_limits(job))
     try:
         return Augmentation.of(
             codec,
-            job.augment,
+            settings,
             data,
             seed=job.seed,
             spaced=spaced_sides(workspace),
@@ -211,6 +215,29 @@ def _augmentation(workspace: Workspace, job: Job, codec: TextCodec, data: Parall
         )
     except UserError as error:
         raise UserError(f"'{setting_path(job.path, 'augment')}': {error}") from None
+
+
+def _augment_settings(workspace: Workspace, job: Job, codec: TextCodec) -> Augment | None:
+    """Return the settings of augmentation; the recipe without what the vocabulary cannot represent."""
+    augment = job.augment
+    if augment is None or not is_recipe(augment, workspace.config.unusable_modifiers):
+        return augment
+    return augment.model_copy(update=dict.fromkeys(unwritable_modifiers(codec, augment), 0.0))
+
+
+def _augment_notes(workspace: Workspace, job: Job, data: BinarizedData) -> list[str]:
+    """Return messages about changes of the recipe of augmentation that are left out."""
+    if job.augment is None or data.augmentation is None:
+        return []
+    used = data.augmentation.text.settings.shares()
+    unused = [name for name, share in job.augment.shares().items() if share and not used[name]]
+    return [
+        *recipe_notes(job.augment, workspace.config.unusable_modifiers),
+        *(
+            f"'augment: default' is used without '{name}': the vocabulary does not have the characters of its markup"
+            for name in unused
+        ),
+    ]
 
 
 def _token_limits(job: Job) -> tuple[int, int]:

@@ -7,7 +7,6 @@ import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Generic, Protocol, TypeVar
 
 import numpy as np
@@ -19,8 +18,10 @@ from kdmt.corpus.batching import (
     Batch,
     Change,
     Extras,
+    IntArray,
     ParallelData,
     Side,
+    check_lengths,
     collate,
     collate_packed,
     epoch_order,
@@ -34,7 +35,7 @@ from kdmt.corpus.subword_sampling import SubwordSampling
 from kdmt.corpus.word_links import LinkSource
 from kdmt.errors import UserError
 from kdmt.ranks import Ranks
-from kdmt.train.mixture import Mixture
+from kdmt.train.mixture import Mixture, earlier_occurrences
 from kdmt.train.target_selection import TargetSelection
 from kdmt.types import PAD
 
@@ -44,15 +45,17 @@ _COMPILED_MULTIPLE = 8  # lengths are padded to multiples of it, so that a compi
 class BinarizedData:
     """Batches of at most `max_tokens` tokens, made from length-sorted pairs.
 
-    They depend on (seed, epoch, order) alone.
+    They depend on (seed, epoch, order) alone. A batch is an array of places: the index of a pair, plus the number of
+    all pairs for each earlier occurrence of the pair in the epoch, since a mixture may repeat pairs. Text and subwords
+    are drawn for the place, so that a repeated pair has other ones.
 
     Args:
         knowledge: cache from which the teacher's most probable tokens are added to each batch.
         monolingual: sources without targets to add to each batch.
         weights: float32 [pairs], weight of each pair.
         links: alignment of the pairs, which is added to each batch.
-        sampling: draws other subwords for the sentences of a batch, whose size is planned by those of the data-bin.
-        augmentation: changes the text of some pairs of a batch before.
+        sampling: draws other subwords for the sentences of a batch, whose size is planned without them.
+        augmentation: changes the text of some pairs before; batches are planned by the sizes of the changed pairs.
         shares: share of each data-bin in the pairs of an epoch; None to use all pairs in each epoch.
         selection: choice between two targets of each pair of the first data-bin, by which batches are then planned and
             loaded; the other pairs are second targets.
@@ -63,7 +66,8 @@ class BinarizedData:
         order: number of the sequence of orders of the batches, see `epoch_order`.
 
     Raises:
-        UserError: if no pair is within the size limits, or none of a data-bin that has a share.
+        UserError: if no pair is within the size limits, or none of a data-bin that has a share, or if a pair has more
+            than `max_tokens` tokens.
     """
 
     def __init__(
@@ -100,6 +104,7 @@ class BinarizedData:
         )
         if not len(self.kept):
             raise UserError("no pair is within train.max_source_tokens and train.max_target_tokens")
+        check_lengths(self.src_sizes, self.tgt_sizes, self.kept, settings.max_tokens)
         self.mixture = None if shares is None else Mixture(self._kept_of_parts(), shares, seed=seed)
         self.packing = self._packing_shape() if settings.packing else None
 
@@ -110,16 +115,48 @@ class BinarizedData:
         return [batches[position] for position in order]
 
     def batches(self, epoch: int = 0) -> list[np.ndarray]:
-        """Return the batches of an epoch from the shortest to the longest."""
-        return make_batches(
-            self.src_sizes,
-            self.tgt_sizes,
-            indices=self.kept if self.mixture is None else self.mixture.pairs(max(epoch, 1), order=self.order),
+        """Return the batches of an epoch from the shortest to the longest.
+
+        Args:
+            epoch: number of the epoch, from 1; 0 for pairs without augmentation.
+        """
+        places = self._places(epoch)
+        src_sizes, tgt_sizes = self._planned_sizes(places, epoch)
+        batches = make_batches(
+            src_sizes,
+            tgt_sizes,
             max_tokens=self.settings.max_tokens,
             seed=self.seed,
             epoch=epoch,
             packing=self.packing,
         )
+        return [places[numbers] for numbers in batches]
+
+    def _places(self, epoch: int) -> np.ndarray:
+        """Return the place of each pair of an epoch."""
+        if self.mixture is None:
+            return self.kept
+        pairs = self.mixture.pairs(max(epoch, 1), order=self.order)
+        has_draws = self.sampling is not None or self.augmentation is not None
+        return pairs + len(self.data) * earlier_occurrences(pairs) if has_draws else pairs
+
+    def _planned_sizes(self, places: np.ndarray, epoch: int) -> tuple[np.ndarray, np.ndarray | None]:
+        """Return the number of tokens of the source and of the target at each place.
+
+        With a selection, it is that of the longer one of both targets.
+        """
+        indices = places % len(self.data)
+        src_sizes, tgt_sizes = self.src_sizes[indices], None if self.tgt_sizes is None else self.tgt_sizes[indices]
+        if self.augmentation is None or epoch == 0:
+            return src_sizes, tgt_sizes
+        assert tgt_sizes is not None
+        choices = [places]
+        if self.selection is not None:
+            second = self.selection.second[indices]
+            choices.append(np.where(second < 0, places, places - indices + second))
+        sizes = [self.augmentation.sizes(self.data, each, epoch) for each in choices]
+        src_sizes, tgt_sizes = (np.maximum.reduce([both[side] for both in sizes]) for side in range(2))
+        return src_sizes, tgt_sizes
 
     def _kept_of_parts(self) -> list[np.ndarray]:
         """Return the pairs of each data-bin that are within the size limits."""
@@ -136,51 +173,25 @@ class BinarizedData:
         longer = np.maximum(self.src_sizes, self.tgt_sizes)
         return PackingShape.of(longer[self.kept], self.settings.max_tokens)
 
-    @property
-    def num_parts(self) -> int:
-        """Number of parts in which a batch of several pairs is loaded.
-
-        There are two if augmentation makes some pairs much longer, so that the others are not padded to their length.
-        """
-        lengthens = self.augmentation is not None and self.augmentation.lengthens
-        return 2 if lengthens and self.monolingual is None else 1
-
-    def load(self, indices: np.ndarray, epoch: int = 0, update: int = 0) -> Batch:
-        """Return the batch of these pairs.
+    def load(self, places: np.ndarray, epoch: int = 0, update: int = 0) -> Batch:
+        """Return the batch of the pairs at these places.
 
         Args:
             epoch: epoch for which text and subwords are drawn if there is `augmentation` or `sampling`.
             update: number of updates done, for which targets are chosen if there is a `selection`.
         """
-        indices = self._chosen(indices, update)
+        indices = places % len(self.data)
+        if self.selection is not None:
+            chosen = self.selection.choose(indices, update)
+            indices, places = chosen, places - indices + chosen
+        change = self._change(places, epoch)
         if self.packing is not None:
-            batch = collate_packed(indices, self.data, self.packing, change=self._change(epoch))
-            return self._with_extras(batch, indices)
-        return self._collate(indices, self._augmented(indices, epoch), epoch)
-
-    def load_parts(self, indices: np.ndarray, epoch: int = 0, update: int = 0) -> list[Batch]:
-        """Return the batch of these pairs in `num_parts` parts; in one part if it has one pair."""
-        if self.num_parts == 1 or len(indices) == 1:
-            return [self.load(indices, epoch, update)]
-        indices = self._chosen(indices, update)
-        sides = self._augmented(indices, epoch)
-        assert sides is not None
-        return [
-            self._collate(indices[rows], (_rows_of(sides[0], rows), _rows_of(sides[1], rows)), epoch)
-            for rows in split_by_length(np.maximum(sides[0][1], sides[1][1]))
-        ]
-
-    def _chosen(self, indices: np.ndarray, update: int) -> np.ndarray:
-        return indices if self.selection is None else self.selection.choose(indices, update)
-
-    def _augmented(self, indices: np.ndarray, epoch: int) -> tuple[Side, Side] | None:
-        return None if self.augmentation is None else self.augmentation.apply(self.data, indices, epoch)
-
-    def _collate(self, indices: np.ndarray, sides: tuple[Side, Side] | None, epoch: int) -> Batch:
-        multiple, change = _length_multiple(self.settings), self._change(epoch)
-        return self._with_extras(
-            collate(indices, self.data, length_multiple=multiple, sides=sides, change=change), indices
-        )
+            batch = collate_packed(indices, self.data, self.packing, change=change)
+        else:
+            sides = None if self.augmentation is None else self.augmentation.apply(self.data, places, epoch)
+            multiple = _length_multiple(self.settings)
+            batch = collate(indices, self.data, length_multiple=multiple, sides=sides, change=change)
+        return self._with_extras(batch, indices)
 
     def _with_extras(self, batch: Batch, indices: np.ndarray) -> Batch:
         extras = Extras(
@@ -193,9 +204,15 @@ class BinarizedData:
             extras = self._weighted(extras, weights, self._target_sizes(indices, batch))
         return replace(batch, extras=extras)
 
-    def _change(self, epoch: int) -> Change | None:
+    def _change(self, places: np.ndarray, epoch: int) -> Change | None:
         """Return the function that changes the tokens of a batch, None if they are those of the data-bin."""
-        sample = None if self.sampling is None else partial(self.sampling.sample, epoch=epoch)
+        sampling = self.sampling
+        if sampling is None:
+            return reversing(None) if self.right_to_left else None
+
+        def sample(tokens_M: IntArray, sizes_B: IntArray, side: int) -> Side:
+            return sampling.sample(tokens_M, sizes_B, places, side, epoch=epoch)
+
         return reversing(sample) if self.right_to_left else sample
 
     def _weights_of(self, indices: np.ndarray) -> np.ndarray | None:
@@ -234,31 +251,6 @@ class MonolingualText:
         return collate(self.batches[place], self.data, length_multiple=_length_multiple(self.settings)).src_tokens_BS
 
 
-def split_by_length(sizes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Divide sentences into shorter and longer ones, so that both parts together have the least padding.
-
-    Args:
-        sizes: number of tokens of each sentence [B], with B at least 2.
-
-    Returns:
-        Indices of the sentences of each part, ascending.
-    """
-    order = np.argsort(sizes, kind="stable")
-    ordered = sizes[order].astype(np.int64)
-    counts = np.arange(1, len(sizes))
-    cost = counts * ordered[:-1] + (len(sizes) - counts) * ordered[-1]
-    first = int(cost.argmin()) + 1
-    return np.sort(order[:first]), np.sort(order[first:])
-
-
-def _rows_of(side: Side, rows: np.ndarray) -> Side:
-    """Return the sentences of a side with the given indices."""
-    tokens, sizes = side
-    mask = np.zeros(len(sizes), dtype=bool)
-    mask[rows] = True
-    return tokens[np.repeat(mask, sizes)], sizes[rows]
-
-
 def _length_multiple(settings: Train) -> int:
     return _COMPILED_MULTIPLE if settings.compile else 1
 
@@ -273,12 +265,7 @@ class TrainingData(Protocol):
 
     def epoch(self, epoch: int) -> Sequence[np.ndarray]: ...
 
-    @property
-    def num_parts(self) -> int: ...
-
-    def load(self, indices: np.ndarray, epoch: int = 0, update: int = 0) -> Batch: ...
-
-    def load_parts(self, indices: np.ndarray, epoch: int = 0, update: int = 0) -> list[Batch]: ...
+    def load(self, places: np.ndarray, epoch: int = 0, update: int = 0) -> Batch: ...
 
 
 @dataclass(frozen=True)
@@ -318,10 +305,8 @@ def steps(
         for start in range(done, len(batches), update_freq * ranks.world):
             group = batches[start : start + update_freq * ranks.world]
             own = list(group[ranks.rank :: ranks.world])
-            loaded = [part for indices in own for part in data.load_parts(indices, epoch, update)]
-            # a rank without a part of a batch of one pair, and one without a batch, repeat one
-            idle = -(-len(group) // ranks.world) * data.num_parts - len(loaded) if ranks.world > 1 else 0
-            loaded += [data.load(group[0], epoch, update) for _ in range(idle)]
+            idle = -(-len(group) // ranks.world) - len(own)
+            loaded = [data.load(places, epoch, update) for places in own + [group[0]] * idle]
             if pin_memory:
                 loaded = [batch.pin_memory() for batch in loaded]
             yield Step(epoch, start + len(group), loaded, idle)

@@ -65,3 +65,14 @@ class Mixture:
             generator = np.random.default_rng([self.seed, times, _STREAM, number, order])
             latest = self._latest[number] = (key, generator.permutation(self.sets[number]))
         return latest[1]
+
+
+def earlier_occurrences(pairs: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return for each index the number of its earlier occurrences, int64 [pairs]."""
+    order = np.argsort(pairs, kind="stable")
+    ordered = pairs[order]
+    is_first = np.append(True, ordered[1:] != ordered[:-1])
+    first = np.flatnonzero(is_first)
+    counts = np.empty_like(pairs)
+    counts[order] = np.arange(len(pairs)) - np.repeat(first, np.diff(first, append=len(pairs)))
+    return counts

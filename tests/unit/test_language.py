@@ -39,19 +39,20 @@ def modules() -> Iterator[tuple[str, str]]:
 def docstrings(source: str) -> Iterator[tuple[int, str, bool]]:
     """Yield the line of each definition, its docstring, and whether it is a function, no property or test."""
     for node in ast.walk(ast.parse(source)):
-        if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)):
-            text = ast.get_docstring(node)
-            decorators = [ast.unparse(each) for each in getattr(node, "decorator_list", [])]
-            is_property = any("property" in name for name in decorators)
+        if not isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)):
+            continue
+        if text := ast.get_docstring(node):
             # the docstring of a test is a sentence about what is tested
             is_function = isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)) and not (
-                is_property or node.name.startswith("test_")
+                node.name.startswith("test_") or any("property" in ast.unparse(each) for each in node.decorator_list)
             )
-            if text:
-                yield getattr(node, "lineno", 1), text, is_function
+            yield getattr(node, "lineno", 1), text, is_function
 
 
 def comments(source: str) -> Iterator[tuple[int, str]]:
+    """Yield the line of each comment and the comment; nothing if no word of the source is in `UNUSED`."""
+    if not UNUSED.search(source):  # which is faster than to find the comments
+        return
     for token in tokenize.generate_tokens(io.StringIO(source).readline):
         if token.type == tokenize.COMMENT:
             yield token.start[0], token.string

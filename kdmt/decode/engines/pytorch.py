@@ -20,10 +20,11 @@ from kdmt.corpus.batching import pad_sentences
 from kdmt.corpus.right_to_left import reverse_hypotheses, reverse_targets
 from kdmt.decode.engines.engine import EngineOptions, check_sentences, length_batches, limits_for_rows
 from kdmt.decode.engines.precision import DecodingPrecision, products
-from kdmt.decode.search.beam import Stepper, beam_search
+from kdmt.decode.search.beam import beam_search
 from kdmt.decode.search.diverse_beam import diverse_beam_search
 from kdmt.decode.search.lengths import max_lengths
 from kdmt.decode.search.sampling import sample
+from kdmt.decode.search.shared_prefixes import sample_with_shared_prefixes
 from kdmt.decode.search.transfers import to_device
 from kdmt.decode.search.unbranched import greedy_search
 from kdmt.errors import UserError
@@ -31,7 +32,13 @@ from kdmt.models.checkpoint import load_model
 from kdmt.models.transformer import DecoderCache, Transformer
 from kdmt.types import EOS, Hypothesis, Sampling
 
+_SAMPLES_PER_PREFIX = 4  # samples with the same tokens so far, which need one row of a batch, at a careful estimate
 _WHY = "are weights NaN, infinite or far too large?"
+
+
+def _searches_like_marian(models: Sequence[Transformer]) -> bool:
+    """Return whether a beam narrows as in Marian: it does for models with Marian's layout."""
+    return all(isinstance(model, Transformer) and model.config.layout == "marian" for model in models)
 
 
 def open_folder(folder: Path, options: EngineOptions) -> TorchEngine:
@@ -141,7 +148,7 @@ class TorchEngine:
             settings: settings of which the maximum lengths and the batch limits are used.
             sampling: the distribution that samples are drawn from.
             seed: seed of the random numbers.
-            samples: number of translations of each source; the limits of a batch count all of them.
+            samples: number of translations of each source; the limits of a batch count a quarter of them.
             lenpen: exponent of the length that divides the scores.
             progress: function called after each batch with the number of sentences in it.
 
@@ -164,8 +171,9 @@ class TorchEngine:
                 uniforms=lambda _, steps: _uniforms_of(seed, [indices[place] for place in batch], steps, samples),
             )
 
+        limits = limits_for_rows(settings, max(1, samples // _SAMPLES_PER_PREFIX))
         with products(self.device, self.precision):
-            drawn = decode_in_batches(self.models, sources, limits_for_rows(settings, samples), draw, progress)
+            drawn = decode_in_batches(self.models, sources, limits, draw, progress)
         return reverse_hypotheses(drawn) if self.right_to_left else drawn
 
     def _decode_batch(self, sources: list[np.ndarray], settings: Decode) -> list[list[Hypothesis]]:
@@ -180,6 +188,7 @@ class TorchEngine:
             beam=settings.beam,
             nbest=settings.nbest,
             lenpen=settings.lenpen,
+            narrow=_searches_like_marian(self.models),
             device=self.device,
         )
 
@@ -312,9 +321,10 @@ def _sample_batch(
     lengths = src_tokens_BS.ne(models[0].pad).sum(1).tolist()
     max_len_B = max_lengths(lengths, max_len_a, max_len_b, limit=_shortest(models, "target") - 1)
     uniforms_NT = uniforms(len(lengths) * samples, max(max_len_B) + 1)
+    search = sample if samples == 1 else sample_with_shared_prefixes
     with _inference(models):
-        return sample(
-            _start(models, src_tokens_BS, samples, max(max_len_B) + 1),
+        return search(
+            _start(models, src_tokens_BS, 1, max(max_len_B) + 1),
             max_len_B=max_len_B,
             uniforms_NT=uniforms_NT,
             sampling=sampling,
@@ -339,6 +349,9 @@ class _TransformerStepper:
     def select_sentences(self, index_B: Tensor) -> None:
         self.cache.select_sentences(index_B)
 
+    def take_rows(self, rows_U: Tensor, sentences_U: Tensor) -> None:
+        self.cache.take_rows(rows_U, sentences_U)
+
 
 @dataclass(frozen=True)
 class _EnsembleStepper:
@@ -359,8 +372,14 @@ class _EnsembleStepper:
         for member in self.members:
             member.select_sentences(index_B)
 
+    def take_rows(self, rows_U: Tensor, sentences_U: Tensor) -> None:
+        for member in self.members:
+            member.take_rows(rows_U, sentences_U)
 
-def _start(models: Sequence[Transformer], src_tokens_BS: Tensor, beam: int, max_len: int) -> Stepper:
+
+def _start(
+    models: Sequence[Transformer], src_tokens_BS: Tensor, beam: int, max_len: int
+) -> _TransformerStepper | _EnsembleStepper:
     """Return the stepper of a batch, for at most `max_len` steps and `beam` rows for each sentence."""
     members = tuple(
         _TransformerStepper(model, model.start_cache(model.encode(src_tokens_BS), beam=beam, max_len=max_len))

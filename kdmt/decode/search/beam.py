@@ -9,6 +9,8 @@ The search receives a `Stepper`, not a model. Its rules:
   not end in </s> are continued.
 * A sentence is done once K hypotheses are finished, or at its maximum length, where </s> is forced: at most `max_len`
   tokens and </s>. Sentences that are done are removed from the batch.
+* If the beam narrows, as in Marian, a sentence with F finished hypotheses has K - F places: only the first K - F best
+  continuations are finished or continued.
 * The score of a finished hypothesis is sum(log p) / length ** lenpen, with </s> counted in both.
 
 In fairseq, the maximum length follows from the padded batch. Here each sentence has its own, so that no result depends
@@ -30,7 +32,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
@@ -115,6 +117,7 @@ def beam_search(
     nbest: int = 1,
     lenpen: float = 1.0,
     min_len: int = 1,
+    narrow: bool = False,
     device: torch.device | str = "cpu",
 ) -> list[list[Hypothesis]]:
     """Translate a batch.
@@ -127,6 +130,7 @@ def beam_search(
             vocabulary smaller than the beam or tokens of probability 0.
         lenpen: exponent of the length that divides the score.
         min_len: least number of tokens before </s>; fairseq's default of 1 excludes empty translations.
+        narrow: whether the beam of a sentence loses a place with each finished hypothesis, as in Marian.
         device: device on which the stepper expects its tokens.
 
     Returns:
@@ -150,10 +154,12 @@ def beam_search(
         logits_NV = stepper.step(beams.last_tokens_N)
         forbid_eos = len(steps) < min_len
         candidates = _best_candidates(beams.scores_BK, *_best_tokens(logits_NV, beam, forbid_eos, force_eos_N1))
+        places = [beam - narrow * len(finished[sentence]) for sentence in sentences]
+        candidates = _limited(candidates, places, beam)
         read = _read(candidates)
         if not read.is_exact:
             ranked = _best_tokens(logits_NV, beam, forbid_eos, force_eos_N1, sort_all=True)
-            candidates = _best_candidates(beams.scores_BK, *ranked)
+            candidates = _limited(_best_candidates(beams.scores_BK, *ranked), places, beam)
             read = _read(candidates)
         _finish(finished, sentences, steps, read, lenpen)
         going_on = [b for b, sentence in enumerate(sentences) if not at_limit_B[b] and len(finished[sentence]) < beam]
@@ -293,6 +299,16 @@ def _best_candidates(scores_BK: Tensor, log_probs_NC: Tensor, tokens_NC: Tensor,
         choice_BK=tokens_BC.eq(EOS).sort(dim=1, stable=True).indices[:, :beam],
         is_exact=is_exact,
     )
+
+
+def _limited(candidates: _Candidates, places: Sequence[int], beam: int) -> _Candidates:
+    """Return candidates of which only the first ones of a sentence exist if it has fewer places than the beam."""
+    if min(places) == beam:
+        return candidates
+    device = candidates.scores_BC.device
+    places_B1 = to_device(torch.tensor([place if place < beam else 2 * beam for place in places]), device)[:, None]
+    beyond_BC = torch.arange(candidates.scores_BC.size(1), device=device) >= places_B1
+    return replace(candidates, scores_BC=candidates.scores_BC.masked_fill(beyond_BC, -math.inf))
 
 
 def _read(candidates: _Candidates) -> _Read:

@@ -45,7 +45,8 @@ _SETTINGS: dict[str, object] = {
     "text.parse_math": False,
     "font.family": "DejaVu Sans",  # it comes with matplotlib and is wide, so that labels of other fonts fit as well
     "font.size": 9.5,
-    "axes.titlesize": 10.5,
+    "figure.facecolor": "none",
+    "axes.facecolor": "none",
     "axes.edgecolor": _MUTED,
     "axes.labelcolor": _INK,
     "axes.grid": True,
@@ -189,10 +190,13 @@ def histogram_chart(edges: Sequence[float], counts: Sequence[int], *, label: str
 
 def bars_chart(values: Mapping[str, float], *, label: str, name: str) -> str:
     """Return horizontal bars, one for each name, with their values."""
+    from matplotlib.ticker import MaxNLocator
+
     with _figure(name, height=1.0 + 0.26 * len(values)) as (figure, axes):
         names = list(values)
         bars = axes.barh(names[::-1], [values[each] for each in names[::-1]], color=_SERIES[0], height=0.6)
         axes.bar_label(bars, fmt=lambda value: f"{value:,.0f}", padding=3, color=_INK)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.set_xlabel(label)
         axes.margins(x=0.15)
         axes.grid(visible=False, axis="y")

@@ -270,7 +270,8 @@ def _kinds(content: ReportContent, drawn: _Charts) -> Iterator[Markup]:
         others = [kind for kind in kinds if kind not in lengths]
         for chosen, joined in ((lengths, True), (others, False)):
             scores = {name: [_kind_score(rows, kind) for kind in chosen] for name, rows in systems.items()}
-            if chosen and any(value is not None for values in scores.values() for value in values):
+            is_comparison = len(chosen) > 1 or not joined
+            if is_comparison and any(value is not None for values in scores.values() for value in values):
                 yield from drawn.draw(charts.kinds_chart, chosen, scores, label=f"{label} on {test_set}", joined=joined)
 
 

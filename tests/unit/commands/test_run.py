@@ -109,8 +109,8 @@ def test_bad_requests_are_refused_before_anything_runs(pipeline: Path, arguments
 def test_an_unknown_stage_is_refused(pipeline: Path) -> None:
     result = kdmt("run", "tiny.yaml", "--to", "scores")
     assert (result.code, result.out) == (2, "")
-    assert "'scores' is not one of 'prepare', 'teacher'" in result.err
-    with pytest.raises(UserError, match="there is no stage 'scores': expected one of prepare, teacher"):
+    assert "'scores' is not one of 'prepare', 'back-translate', 'teacher'" in result.err
+    with pytest.raises(UserError, match="there is no stage 'scores': expected one of prepare, back-translate, teacher"):
         run_pipeline(Workspace(load_pipeline(Path("tiny.yaml")), Path("runs")), to="scores")  # type: ignore[arg-type]
     assert not (pipeline / "runs").exists()
 

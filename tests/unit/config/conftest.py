@@ -25,7 +25,7 @@ def load(tmp_path: Path) -> Callable[..., Pipeline]:
     path = tmp_path / "p.yaml"
 
     def load(*overrides: str, text: str | bytes | None = None) -> Pipeline:
-        given = tiny_pipeline.to_yaml(tiny_pipeline.settings()) if text is None else text
+        given = tiny_pipeline.default_yaml() if text is None else text
         path.write_bytes(given if isinstance(given, bytes) else given.encode())
         return load_pipeline(path, overrides)
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 
 import pytest
 
 from kdmt.config import Pipeline
-from kdmt.config.augment import DEFAULT_SHARES
+from kdmt.config.augment import DEFAULT_SHARES, is_recipe, recipe_notes
 
 
 def test_the_recipe_is_its_shares(load: Callable[..., Pipeline]) -> None:
@@ -98,12 +99,68 @@ def test_text_must_be_one_that_can_change(problem: Callable[..., str], setting: 
     [
         ("teacher.augment={placeholders: 0.1}", "teacher.augment", "placeholders"),
         ("teacher.stages=[{}, {augment: {tags: 0.1}}]", "teacher.stages.1.augment", "tags"),
-        ("students.raw.augment=default", "students.raw.augment", "tags"),
     ],
 )
 def test_moses_divides_markup(problem: Callable[..., str], setting: str, path: str, name: str) -> None:
     message = f"'{path}': '{name}' cannot be combined with 'prepare.text.moses: true'"
     assert problem(setting, "prepare.text={moses: true}").startswith(message)
+
+
+def noted(notes: list[str]) -> set[str]:
+    """Return the changes that messages name."""
+    matches = [re.match(r"'augment: default' is used without '(\w+)', which (cannot|has no effect)", n) for n in notes]
+    return {match[1] for match in matches if match}
+
+
+RECIPES = (
+    "teacher.augment=default",
+    "students.raw.augment={merged: 0.1, typos: 0.2, typo_rate: 0.3}",
+    "students.raw.stages=[{}, {augment: default}]",
+    "distill.augment=default",
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "left_out"),
+    [
+        ("prepare.text={moses: true}", {"tags"}),
+        ("prepare.text={lowercase: true}", {"upper_case", "title_case"}),
+        ("prepare.tokenizer.normalization_rule=nmt_nfkc_cf", {"upper_case", "title_case"}),
+        ("prepare.text={moses: true, lowercase: true}", {"tags", "upper_case", "title_case"}),
+        ("prepare.text={moses: false}", set()),
+    ],
+)
+def test_the_recipe_leaves_out_what_the_text_cannot_have(
+    load: Callable[..., Pipeline], text: str, left_out: set[str]
+) -> None:
+    config = load(*RECIPES, text)
+    usable = {name: share for name, share in DEFAULT_SHARES.items() if name not in left_out}
+    assert set(config.unusable_modifiers) >= left_out
+    for augment in (config.teacher.augment, config.trainings_of("raw")[1][1].augment):
+        assert augment is not None
+        assert {name: share for name, share in augment.shares().items() if share} == usable
+        assert noted(recipe_notes(augment, config.unusable_modifiers)) == left_out
+    noise = config.distill.augment
+    assert noise is not None
+    assert set(noise.shares()) - {name for name, share in noise.shares().items() if share} == {
+        "merged",
+        *(left_out - {"tags"}),
+    }
+    assert noted(recipe_notes(noise, config.unusable_modifiers)) == left_out - {"tags"}
+
+
+def test_shares_by_hand_are_not_those_of_the_recipe(load: Callable[..., Pipeline]) -> None:
+    config = load("teacher.augment={typos: 0.05, noise: 0.0005, no_end_punctuation: 0.3}", "prepare.text={moses: true}")
+    assert config.teacher.augment is not None
+    assert not is_recipe(config.teacher.augment, config.unusable_modifiers)
+    assert recipe_notes(config.teacher.augment, config.unusable_modifiers) == []
+
+
+def test_a_pipeline_with_a_recipe_has_the_same_messages(problem: Callable[..., str]) -> None:
+    """What is wrong elsewhere is reported as without the recipe."""
+    for wrong in ("prepare.text.moses=7", "prepare.tokenizer={type: words}", "prepare.train=[]"):
+        assert problem(wrong, "teacher.augment=default") != ""
+    assert problem("prepare.text.moses=7", "teacher.augment=default") == problem("prepare.text.moses=7")
 
 
 def test_variants_have_names_of_their_own(problem: Callable[..., str]) -> None:

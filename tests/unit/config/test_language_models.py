@@ -10,6 +10,7 @@ import pytest
 from kdmt.choices import AnswerFailure, names
 from kdmt.config import EndpointTeacher, LocalGenerator, LocalTranslator, Pipeline, flatten_settings
 from kdmt.config.language_models import DISTINCTIVE, NO_EFFECT
+from kdmt.distill.chosen_teacher import EARLIER, plan_settings
 from kdmt.errors import UserError
 
 Load = Callable[..., Pipeline]
@@ -114,10 +115,11 @@ def test_tables_have_every_teacher_and_existing_settings(load: Load) -> None:
         (", diverse: {quality: probability}", "'distill.diverse.quality: probability': the teacher"),
     ],
 )
-@pytest.mark.parametrize("teacher", [ENDPOINT, GENERATOR, TRANSLATOR])
+@pytest.mark.parametrize("teacher", [ENDPOINT, GENERATOR])
 def test_probabilities_of_tokens_are_refused(load: Load, teacher: str, more: str, message: str) -> None:
     with pytest.raises(UserError, match=re.escape(message)):
         load(of(teacher, more))
+    load(of(TRANSLATOR, more))
 
 
 @pytest.mark.parametrize(
@@ -125,16 +127,34 @@ def test_probabilities_of_tokens_are_refused(load: Load, teacher: str, more: str
     [
         (ENDPOINT, "[score, length, mbr]", "length, score"),
         (GENERATOR, "[log_prob, mbr]", "log_prob"),
-        (TRANSLATOR, "[score, length, log_prob]", "length, log_prob"),
     ],
 )
 def test_sets_by_probability_are_refused(load: Load, teacher: str, features: str, left_out: str) -> None:
-    several = {"decode": "{nbest: 2}"} if teacher == TRANSLATOR else {}
-    more = "".join(f", {name}: {value}" for name, value in several.items())
-    own = {} if several else {"n": "2", "temperature": "1.0"}
+    own = {"n": "2", "temperature": "1.0"}
     with pytest.raises(UserError, match=r"students\.near\.data: nbest' is weighted by probability"):
-        load(of(teacher, more, **own), "students.near={data: nbest}")
-    made = of(teacher, f"{more}, rerank: {{features: {features}}}", **own)
+        load(of(teacher, "", **own), "students.near={data: nbest}")
+    made = of(teacher, f", rerank: {{features: {features}}}", **own)
     with pytest.raises(UserError, match=rf"'distill\.rerank\.features'.*leave out {left_out}$"):
         load(made, "students.near={data: reranked}")
-    load(of(teacher, f"{more}, rerank: {{features: [mbr]}}", **own), "students.near={data: reranked}")
+    load(of(teacher, ", rerank: {features: [mbr]}", **own), "students.near={data: reranked}")
+    more = f", decode: {{nbest: 2}}, rerank: {{features: {features}}}"
+    for name in ("nbest", "reranked"):
+        load(of(TRANSLATOR, more), f"students.near={{data: {name}}}")
+
+
+def test_codes_of_indictrans2_come_in_pairs(load: Load) -> None:
+    both = {"source_code": "eng_Latn", "target_code": "hin_Deva"}
+    teacher = load(of(TRANSLATOR, **both)).distill.of_text
+    assert isinstance(teacher, LocalTranslator)
+    assert teacher.codes == ("eng_Latn", "hin_Deva")
+    for own, message in (
+        ({"source_code": "eng_Latn"}, "IndicTrans2 has both a 'source_code' and a 'target_code'"),
+        (both | {"source_prefix": "x"}, "'source_prefix' has no effect with 'source_code' and 'target_code'"),
+        (both | {"target_code": "hi"}, "teachers.0.target_code"),
+    ):
+        with pytest.raises(UserError, match=re.escape(message)):
+            load(of(TRANSLATOR, **own))
+    plain = flatten_settings(load(of(TRANSLATOR)).distill, "result")
+    settings = {f"distill.{name}": setting.value for name, setting in plain.items()}
+    assert set(EARLIER) <= set(settings)
+    assert EARLIER.keys().isdisjoint(plan_settings(settings, ["distill."]))  # blocks without them fit

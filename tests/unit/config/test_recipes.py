@@ -61,6 +61,7 @@ def test_published_numbers() -> None:
         "transformer_multi30k": 2 * 4096,
         "transformer_iwslt_de_en": 4096,
         "transformer_wmt_en_de_big": 8 * 3584,
+        "student_production": 2 * 16_384,
         "nat_small": 4096,
         "nat_base": 64_000,
         "ctc_glat": 2**16,
@@ -76,6 +77,7 @@ def test_published_numbers() -> None:
     assert optimiser == {
         "transformer_iwslt_de_en": (5e-4, 4000, 0.98, 0.0),
         "transformer_wmt_en_de_big": (5e-4, 4000, 0.98, 0.0),
+        "student_production": (3e-4, 16_000, 0.98, 0.0),
         "nat_base": (5e-4, 10_000, 0.98, 0.0),
         "ctc_glat": (5e-4, 4000, 0.999, 2.0),
         "dslp_ctc": (5e-4, 10_000, 0.98, 2.0),
@@ -166,7 +168,8 @@ def test_sections_in_python_are_merged_like_mappings() -> None:
         (
             "teacher.recipe=transformer_multi",
             "teacher.recipe: should be 'transformer_multi30k', 'transformer_iwslt_de_en', 'transformer_wmt_en_de_big', "
-            "'nat_small', 'nat_base', 'ctc_glat', 'dslp_ctc', 'cmlm' or 'da_transformer' (it is 'transformer_multi')",
+            "'student_production', 'nat_small', 'nat_base', 'ctc_glat', 'dslp_ctc', 'cmlm' or 'da_transformer' "
+            "(it is 'transformer_multi')",
         ),
         ("students.raw.recipe=[1]", "students.raw.recipe: should be "),
         (

@@ -16,7 +16,15 @@ from kdmt.choices import ModifierName
 from kdmt.config import Augment, DistillAugment, Text
 from kdmt.config import Tokenizer as TokenizerSettings
 from kdmt.config.augment import DEFAULT_SHARES
-from kdmt.corpus.augmentation import MODIFIERS, Augmentation, TextAugmenter, Texts, known_characters, uniform_draws
+from kdmt.corpus.augmentation import (
+    MODIFIERS,
+    Augmentation,
+    TextAugmenter,
+    Texts,
+    known_characters,
+    uniform_draws,
+    unwritable_modifiers,
+)
 from kdmt.corpus.batching import ParallelData, join_side
 from kdmt.corpus.codec import TextCodec
 from kdmt.corpus.indexed import IndexedDataset, IndexedWriter
@@ -313,6 +321,33 @@ def test_a_batch_does_not_change_its_pairs(corpus: tuple[TextCodec, ParallelData
     assert not np.array_equal(noisy.apply(data, np.arange(50), 5)[0][0], noisy.apply(data, np.arange(50), 4)[0][0])
 
 
+@pytest.mark.parametrize("chunk", [7, 10_000])
+def test_planned_sizes_are_those_of_the_changed_pairs(
+    corpus: tuple[TextCodec, ParallelData], monkeypatch: pytest.MonkeyPatch, chunk: int
+) -> None:
+    """Only pairs without another change than the punctuation at the end have the size of the data-bin."""
+    monkeypatch.setattr("kdmt.corpus.augmentation._PLANNED_PAIRS", chunk)
+    _, data = corpus
+    noisy = augmentation(corpus, EVERY)
+    places = np.random.default_rng(1).permutation(3 * len(data))[: len(data)]  # some pairs occur several times
+    drawn = noisy.text.draw(places, 2)
+    others = np.logical_or.reduce([mask for name, mask in drawn.items() if name != "no_end_punctuation"])
+    assert 0 < others.sum() < len(places)
+    planned, sides = noisy.sizes(data, places, 2), noisy.apply(data, places, 2)
+    for side, (sizes, (_, exact)) in enumerate(zip(planned, sides, strict=True)):
+        kept = join_side(places % len(data), data, side)[1]
+        assert (sizes == np.where(others, exact, kept)).all()
+
+
+def test_a_repeated_pair_has_other_draws(corpus: tuple[TextCodec, ParallelData]) -> None:
+    _, data = corpus
+    noisy = augmentation(corpus, {"noise": 1.0})
+    (tokens, sizes), _ = noisy.apply(data, np.array([7, 7 + len(data), 7 + 2 * len(data)]), 1)
+    assert len({tuple(each.tolist()) for each in np.split(tokens, np.cumsum(sizes)[:-1])}) == 3
+    (once, _), _ = noisy.apply(data, np.array([7]), 1)
+    assert tokens[: sizes[0]].tolist() == once.tolist()
+
+
 def test_no_token_is_unknown_and_no_sentence_too_long(corpus: tuple[TextCodec, ParallelData]) -> None:
     _, data = corpus
     longest = int(data.src_sizes.max()), int(data.tgt_sizes.max())  # type: ignore[union-attr]
@@ -336,6 +371,8 @@ def test_characters_without_a_token_keep_a_pair(corpus: tuple[TextCodec, Paralle
     with pytest.raises(UserError, match="'placeholders': the vocabulary has no tokens for __PH0__"):
         Augmentation.of(lower, Augment(placeholders=0.1), data, seed=1, spaced=(True, True))
     assert not any(char.isupper() for char in known_characters(lower))
+    assert unwritable_modifiers(lower, Augment(placeholders=0.1, tags=0.1)) == {"placeholders": "__PH0__"}
+    assert unwritable_modifiers(lower, Augment(tags=0.1, typos=0.1)) == {}
 
 
 def test_noise_can_be_written_with_both_dictionaries(corpus: tuple[TextCodec, ParallelData]) -> None:

@@ -176,3 +176,33 @@ def test_no_placeholder_or_tag_is_changed() -> None:
     for mark in marks:
         assert to_upper_case(mark, "en") == to_title_case(mark, "en") == mark
         assert with_typos(f"{mark} planet", 1.0, Random(1)).startswith(mark)
+
+
+@pytest.mark.parametrize(
+    "markup",
+    [  # as Moses divides them, with and without escaped characters
+        "&lt; b &gt;",
+        "&lt; / strong &gt;",
+        "< em >",
+        "< / em >",
+        "&lt; a href = &quot; http : / / x.org / a ? b = 1 &amp; c = 2 &quot; &gt;",
+        '< x id = " one " / >',
+        "&lt; br / &gt;",
+        "http : / / www.example.com / path / to-page.html ? query = one # top",
+        "https : / / example.org / some / page",
+        "john.doe @ example.com",
+        "_ _ PH0 _ _",
+        "_ _ name _ _",
+    ],
+)
+def test_no_markup_of_tokenised_text_is_changed(markup: str) -> None:
+    text = f"longer words before {markup} , different words afterwards"
+    for changed in (to_upper_case(text, "en"), to_title_case(text, "en"), with_typos(text, 1.0, Random(1))):
+        assert changed != text
+        assert f" {markup} , " in changed
+    assert to_upper_case(text, "en") == f"LONGER WORDS BEFORE {markup} , DIFFERENT WORDS AFTERWARDS"
+
+
+def test_signs_of_comparison_are_not_tags() -> None:
+    assert to_upper_case("a < b and c > d", "en") == "A < B AND C > D"
+    assert to_upper_case("a &lt; b and c &gt; d", "en") == "A &lt; B AND C &gt; D"

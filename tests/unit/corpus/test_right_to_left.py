@@ -35,11 +35,11 @@ def test_log_probs_stay_with_their_tokens() -> None:
 
 
 def test_sources_are_not_reversed_and_another_change_comes_first() -> None:
-    def twice(tokens: np.ndarray, sizes: np.ndarray, _: np.ndarray, __: int) -> tuple[np.ndarray, np.ndarray]:
+    def twice(tokens: np.ndarray, sizes: np.ndarray, _: int) -> tuple[np.ndarray, np.ndarray]:
         """Put another word in front of the only sentence."""
         return np.append(9, tokens), sizes + 1
 
-    tokens, sizes, indices = np.array([5, 6, EOS]), np.array([3]), np.array([0])
-    assert reversing(None)(tokens, sizes, indices, 0)[0].tolist() == [5, 6, EOS]
-    assert reversing(None)(tokens, sizes, indices, 1)[0].tolist() == [6, 5, EOS]
-    assert reversing(twice)(tokens, sizes, indices, 1)[0].tolist() == [6, 5, 9, EOS]
+    tokens, sizes = np.array([5, 6, EOS]), np.array([3])
+    assert reversing(None)(tokens, sizes, 0)[0].tolist() == [5, 6, EOS]
+    assert reversing(None)(tokens, sizes, 1)[0].tolist() == [6, 5, EOS]
+    assert reversing(twice)(tokens, sizes, 1)[0].tolist() == [6, 5, 9, EOS]

@@ -29,7 +29,8 @@ def test_settings_are_selected_by_path_prefix() -> None:
 
 def test_every_teacher_implements_the_interface() -> None:
     interface = {name for name in vars(ChosenTeacher) if not name.startswith("_")}
-    functions = {"inputs", "check", "made_from", "open", "opens_text", "to_words", "find_failures", "facts"}
+    of_ids = {"to_words", "find_failures", "count_tokens"}
+    functions = {"inputs", "check", "made_from", "open", "opens_text", "facts", *of_ids}
     assert interface == {"vocab_size", "is_reproducible"} | functions
     for teacher in (OwnTeacher, HuggingFaceTeacher, EndpointModel, LocalTextModel):
         for name in functions:

@@ -262,6 +262,67 @@ def test_budget_stops_before_it_is_exceeded_and_what_is_done_is_kept(server: Cha
 
 
 @pytest.mark.usefixtures("prepared")
+def test_budget_holds_for_all_states_of_a_training_set(server: ChatServer) -> None:
+    assert distill(server.url, teacher={"budget_tokens": 600}).code == 2
+    done = len(server.requests)
+    Path("prompt.txt").write_text(PROMPT.replace("Translate", "Please translate"), encoding="utf-8")
+    result = distill(server.url, teacher={"budget_tokens": 600})
+    assert result.code == 2
+    assert f"budget of 600 tokens, of which {15 * done} are used" in result.err
+    assert len(server.requests) == done  # the answers of the other prompt are paid for
+    assert int((MADE / "answers/tokens").read_text()) == 0
+    assert f"of which {15 * done} are used" in distill(server.url, "--dry-run").err
+    assert distill(server.url, teacher={"budget_tokens": 15 * done + 1000}).code == 2
+    assert 15 * (len(server.requests) - done) <= 1000
+
+
+@pytest.mark.usefixtures("prepared")
+def test_a_count_of_tokens_that_is_removed_is_that_of_the_stored_answers(server: ChatServer) -> None:
+    assert distill(server.url, teacher={"budget_tokens": 600}).code == 2
+    done = len(server.requests)
+    (MADE / "answers/tokens").unlink()
+    assert f"of which {15 * done} are used" in distill(server.url, "--dry-run").err
+    result = distill(server.url, teacher={"budget_tokens": 600})
+    assert f"budget of 600 tokens, of which {15 * done} are used" in result.err
+    assert len(server.requests) == done
+
+
+@pytest.mark.usefixtures("prepared")
+def test_list_that_the_limit_cuts_off_is_requested_only_from_there(server: ChatServer) -> None:
+    sources = read_lines(TINY / "prepare/train.en")
+
+    def trouble(asked: tuple[str, ...]) -> Trouble:
+        if len(asked) == 1:
+            return Trouble()
+        lines = [f"{number}. {translated(source)}" for number, source in enumerate(asked[:7], 1)]
+        return Trouble(change=choices("\n".join([*lines, "8."]), finish="length"))
+
+    server.trouble = trouble
+    result = distill(server.url, teacher={"batch": "sentences", "batch_size": 10})
+    assert result.code == 0, result.err
+    assert read_lines(MADE / "distilled.de") == [translated(source) for source in sources]
+    assert [len(parse_sources(body["messages"][0]["content"])[0]) for body in server.requests].count(10) == 8
+    assert server.paid == dict.fromkeys([source for place, source in enumerate(sources) if place % 10 > 6], 1)
+
+
+@pytest.mark.usefixtures("prepared")
+def test_another_check_of_the_language_is_named(server: ChatServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("kdmt.distill.llm_answers.is_installed", lambda _: True)
+    monkeypatch.setattr("kdmt.distill.llm_answers.LanguageCheck.find_others", lambda _, texts: [False] * len(texts))
+    assert distill(server.url).code == 0
+    monkeypatch.setattr("kdmt.distill.llm_answers.is_installed", lambda _: False)
+    result = distill(server.url)
+    assert result.code == 0, result.err
+    changed = "the setting language check changed from 'py3langid' to 'script' (py3langid was installed or removed)"
+    assert changed in result.err
+    assert len(server.requests) == 80
+    record = json.loads((MADE / "manifest.json").read_text(encoding="utf-8"))
+    assert record["settings"].pop("language check") == "script"
+    (MADE / "manifest.json").write_text(json.dumps(record), encoding="utf-8")  # as an earlier version wrote it
+    assert "nothing to do" in distill(server.url).err
+
+
+@pytest.mark.usefixtures("prepared")
 def test_dry_run_prints_the_requests_and_sends_none(server: ChatServer) -> None:
     with unharmed():
         result = distill(server.url, "--dry-run")
@@ -370,3 +431,34 @@ def test_answers_for_the_validation_set_are_used_again(server: ChatServer) -> No
         assert result.code == 0, result.err
         assert json.loads((TINY / "reranked/weights.json").read_text(encoding="utf-8"))["metric"] == metric
         assert len(server.requests) == 80 + len(set(read_lines(TINY / "prepare/valid.en")))
+
+
+@pytest.mark.usefixtures("prepared")
+def test_dry_run_and_budget_include_the_validation_set(server: ChatServer) -> None:
+    server.translate = lambda source, number, _: translated(source, number)
+    made = document(server.url, {"n": 2, "temperature": 1.0})
+    made["students"] = {"chosen": made["students"]["distilled"] | {"data": "reranked"}}
+    made["distill"]["rerank"] = {"features": ["mbr"]}
+    valid = len(set(read_lines(TINY / "prepare/valid.en")))
+
+    def run(*arguments: str, budget: int | None = None) -> Finished:
+        made["distill"]["teachers"][0]["budget_tokens"] = budget
+        Path("tiny.yaml").write_text(to_yaml(made), encoding="utf-8")
+        return kdmt("distill", "tiny.yaml", *arguments)
+
+    before = run("--dry-run")
+    assert before.code == 0, before.err
+    assert "distill: 80 requests for 80 sentences are needed" in before.err
+    assert f"valid: {valid} requests for {valid} sentences are needed" in before.err
+    used = 20 * 80  # by the training set
+    stopped = run(budget=used + 200)
+    assert stopped.code == 2
+    assert "could exceed the budget of 1,800 tokens" in stopped.err
+    done = len(server.requests) - 80
+    assert 0 < 20 * done <= 200
+    after = run("--dry-run")
+    assert "distill: 0 requests for 0 sentences are needed" in after.err
+    assert f"valid: {valid - done} requests for {valid - done} sentences are needed" in after.err
+    assert after.err.count(f"of which {used + 20 * done:,} are used") == 2
+    assert run(budget=100_000).code == 0
+    assert len(server.requests) == 80 + valid

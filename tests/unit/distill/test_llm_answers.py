@@ -95,6 +95,29 @@ def test_what_the_source_has_too_is_part_of_the_translation(source: str, text: s
     assert parsed(text, source) == (text, None, ())
 
 
+@pytest.mark.parametrize(
+    ("source", "text"),
+    [
+        ("Le résultat (note : 15/20) est bon.", "Das Ergebnis (Note: 15/20) ist gut."),
+        ("The exam (15 out of 20) went well.", "Die Prüfung (Note: 15/20) lief gut."),
+        ("The exam (grade: very good) is over.", "Die Prüfung (Note: sehr gut) ist vorbei."),
+        ("He swims [note: badly].", "Er schwimmt [Note: schlecht]."),
+        ("* Note: the dog runs.", "* Note: der Hund rennt."),
+    ],
+)
+def test_a_note_in_the_text_is_not_taken_for_one_about_the_translation(source: str, text: str) -> None:
+    assert parsed(text, source)[:2] == (text, None)
+
+
+@pytest.mark.parametrize(
+    "note",
+    ["(Note: informal)", "(Translator's note: 'field' is ambiguous.)", "\nNote: literal", "*Explanation*: a verb"],
+)
+def test_a_note_that_the_source_does_not_have_is_chatter(note: str) -> None:
+    assert parsed(f"{TARGET} {note}")[1] == "chatter"
+    assert parsed(f"(Siehe: Seite 3) {TARGET} {note}", f"(See: page 3) {SOURCE}")[1] == "chatter"
+
+
 def test_translations_into_english_are_not_taken_for_chatter() -> None:
     english = LanguageCheck(Direction("de", "en"))
     for source, text in (
@@ -110,7 +133,7 @@ def test_translations_into_english_are_not_taken_for_chatter() -> None:
 
 def test_language_is_checked_by_script_without_an_identifier(monkeypatch: pytest.MonkeyPatch) -> None:
     check = LanguageCheck(Direction("de", "ru"))
-    monkeypatch.setitem(vars(check), "_identifier", None)
+    monkeypatch.setattr("kdmt.distill.llm_answers.is_installed", lambda _: False)
     assert check.method == "script"
     russian = "Чёрная собака бежит через поле и лает на других собак."
     assert check.find_others([russian, TARGET, "Hund"]) == [False, True, False]  # a short text is not checked
@@ -147,8 +170,16 @@ def test_numbered_lines_are_assigned_only_if_all_are_there() -> None:
 def test_lines_before_the_limit_of_tokens_are_used() -> None:
     assert split_answer(Answer("1. x\n2. y\n3. z", "length"), 4, "sentences") == [Answer("x"), Answer("y"), None, None]
     assert split_answer(Answer("1. x\n2. y", "length"), 2, "sentences") == [Answer("x"), None]
+    assert split_answer(Answer("1. x\n2. y\n", "length"), 4, "sentences") == [Answer("x"), Answer("y"), None, None]
     assert split_answer(Answer("1. x\n3. y", "length"), 3, "sentences") == [None] * 3
     assert split_answer(Answer("x\ny", "length"), 2, "paragraph") == [None] * 2
+
+
+@pytest.mark.parametrize("end", ["3", "3.", "3. ", "- "])
+def test_a_list_that_is_cut_within_a_number_keeps_its_whole_lines(end: str) -> None:
+    found = split_answer(Answer(f"1. x\n2. y\n{end}", "length"), 4, "sentences")
+    assert found == [Answer("x"), Answer("y"), None, None]
+    assert split_answer(Answer(f"1. x\n2. y\n{end}"), 4, "sentences") == [None] * 4  # not cut, but of another form
 
 
 def test_lines_of_a_paragraph_are_assigned_only_if_their_number_is_right() -> None:

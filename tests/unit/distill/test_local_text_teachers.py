@@ -144,6 +144,40 @@ def test_translation_model_translates_what_transformers_translates(models: tuple
     assert (np.diff(scores) <= 0).all()
 
 
+def test_score_and_length_of_a_translation_model_give_the_probability() -> None:
+    import ctranslate2
+    import sentencepiece
+
+    decode = {"beam": 3, "nbest": 3, "lenpen": 0.6, "max_len_a": 1.0, "max_len_b": 8}
+    made = document(TRANSLATOR, decode=decode, mbr={"weights": "probability"})
+    made["students"] = {"chosen": made["students"]["distilled"] | {"data": "mbr"}}
+    Path("tiny.yaml").write_text(to_yaml(made), encoding="utf-8")
+    result = kdmt("distill", "tiny.yaml")
+    assert result.code == 0, result.err
+    pieces = sentencepiece.SentencePieceProcessor(model_file="t5/spiece.model")
+    model, given = ctranslate2.Translator("t5/ct2"), sources()
+    # pieces of a text are not always those that were generated, and a text that is cut off has no end
+    ended = [row for row in nbest() if row[3] == "-" and len(pieces.encode(row[4])) + 1 == int(row[2])]
+    scored = model.score_batch(
+        [[*pieces.encode(f"<2de> {given[int(row[0])]}", out_type=str), "</s>"] for row in ended],
+        [pieces.encode(row[4], out_type=str) for row in ended],
+    )
+    wanted = [sum(each.log_probs) for each in scored]
+    found = [float(score) * int(length) ** 0.6 for _, score, length, *_ in ended]
+    assert np.isclose(wanted, found, rtol=1e-4).sum() > 10  # the others were generated in other pieces
+    record = json.loads((MADE / "manifest.json").read_text("utf-8"))
+    assert record["facts"].pop("counts_tokens") is True
+    for name in ("source_code", "target_code"):
+        assert record["settings"].pop(f"distill.teachers.0.{name}") is None
+    (MADE / "manifest.json").write_text(json.dumps(record), encoding="utf-8")  # as an earlier version wrote it
+    made["distill"]["mbr"]["top"] = 2
+    Path("tiny.yaml").write_text(to_yaml(made), encoding="utf-8")
+    result = kdmt("distill", "tiny.yaml")
+    assert result.code == 2
+    assert "distill: up to date" in result.err
+    assert "did not store the numbers of tokens, on which 'data: mbr' depends: rename runs/tiny/distill" in result.err
+
+
 def test_folders_that_are_no_models_are_refused() -> None:
     for teacher, message in (
         (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -21,10 +22,12 @@ from tiny_pipeline import (
     run_stages,
 )
 
-from kdmt.config import Decode
+from kdmt.config import Decode, Distill
 from kdmt.corpus.codec import TextCodec
 from kdmt.corpus.indexed import IndexedDataset
 from kdmt.decode.engines.nat import NATEngine
+from kdmt.distill.teachers import CheckpointModel, _engine
+from kdmt.errors import UserError
 from kdmt.models.checkpoint import load_model
 from kdmt.models.checkpoint_folder import resolve_checkpoint
 
@@ -72,3 +75,18 @@ FAST = [
     for section, values in (("model", tiny_pipeline.MODEL), ("train", tiny_pipeline.TRAIN))
     for name, value in values.items()
 ]
+
+
+def test_a_teacher_with_ssrus_runs_in_pytorch() -> None:
+    model = CheckpointModel(
+        is_nonautoregressive=False,
+        is_multilingual=False,
+        has_ssrus=True,
+        vocab_size=10,
+        max_source_positions=9,
+        max_target_positions=9,
+    )
+    assert _engine(Distill(), ["recurrent"], [model]) == "torch"
+    assert _engine(Distill(), ["attending"], [replace(model, has_ssrus=False)]) == "ctranslate2"
+    with pytest.raises(UserError, match="CTranslate2 has no decoder for recurrent, which has SSRUs"):
+        _engine(Distill(engine="ctranslate2"), ["recurrent"], [model])

@@ -12,11 +12,13 @@ from kdmt.config import Failures
 from kdmt.distill.failures import FAILURES
 from kdmt.distill.text_ids import (
     VOCAB_SIZE,
+    count_answer_tokens,
     count_marks,
     decode_text,
     encode_answer,
     encode_source,
     find_answer_failures,
+    have_counts,
     split_hypotheses,
 )
 
@@ -36,10 +38,35 @@ def test_text_survives(text: str) -> None:
 
 def test_marks_come_first_and_failures_before_cleanings() -> None:
     marks = [*get_args(AnswerFailure), *get_args(Cleaning)]
-    assert list(encode_answer("", tuple(reversed(marks)))) == list(range(260, VOCAB_SIZE))
+    assert list(encode_answer("", tuple(reversed(marks)))) == list(range(260, 260 + len(marks)))
     ids = np.array([*encode_answer("abc", ("refusal",)), *encode_answer("\xff", ("refusal", "removed_prefix"))])
     assert count_marks(ids) == {"refusal": 2, "removed_prefix": 1}
     assert count_marks(np.array([], dtype=np.uint16)) == {}
+
+
+def test_number_of_tokens_of_the_model_comes_before_the_text() -> None:
+    hypotheses = [
+        encode_answer("a dog", ("truncated",), num_tokens=3),
+        encode_answer("", ()),
+        encode_answer("犬", (), num_tokens=0),
+        encode_answer("犬", (), num_tokens=256 * 3 + 7),
+        encode_answer("ja", ("removed_quotes",)),
+    ]
+    tokens, sizes = np.concatenate([*map(np.array, hypotheses)]).astype(np.uint16), np.array([*map(len, hypotheses)])
+    assert tokens.max() < VOCAB_SIZE
+    assert count_answer_tokens(tokens, sizes).tolist() == [3, 1, 0, 775, 4]
+    assert [decode_text(each) for each in split_hypotheses(tokens, sizes)] == ["a dog", "", "犬", "犬", "ja"]
+    assert count_marks(tokens) == {"truncated": 1, "removed_quotes": 1}
+    assert failures(*hypotheses) == ["truncated", "empty", None, None, None]
+    assert [have_counts(np.array(each), np.array([len(each)])) for each in hypotheses] == [
+        True,
+        False,
+        True,
+        True,
+        False,
+    ]
+    assert not have_counts(tokens, sizes)
+    assert have_counts(tokens[:0], sizes[:0])
 
 
 def failures(*answers: tuple[int, ...], times: int = 4) -> list[str | None]:

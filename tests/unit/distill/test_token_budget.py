@@ -57,5 +57,18 @@ def test_processes_share_the_budget(tmp_path: Path) -> None:
 
 def test_a_file_that_is_no_number_is_refused(tmp_path: Path) -> None:
     (tmp_path / "tokens").write_text("12x\n", encoding="utf-8")
-    with pytest.raises(UserError, match="tokens: not a number of tokens: remove it to count from zero"):
+    with pytest.raises(
+        UserError, match="tokens: not a number of tokens: remove it to count those of the stored answers"
+    ):
         TokenBudget(tmp_path / "tokens").used()
+
+
+def test_tokens_that_were_used_elsewhere_count(tmp_path: Path) -> None:
+    budget = TokenBudget(tmp_path / "tokens", limit=100, used_before=70)
+    assert budget.used() == 70
+    budget.reserve(30)
+    assert budget.used() == 100
+    with pytest.raises(BudgetExceeded):
+        budget.reserve(1)
+    budget.settle(30, 10)
+    assert (budget.used(), TokenBudget(tmp_path / "tokens").used()) == (80, 10)

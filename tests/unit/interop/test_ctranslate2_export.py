@@ -219,6 +219,20 @@ def test_incompatible_dictionaries_are_refused(tmp_path: Path, src: list[str], t
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_decoder_with_ssrus_is_refused(tmp_path: Path) -> None:
+    model = make_model(replace(POST_NORM, decoder="ssru"))
+    with pytest.raises(UserError, match=r"SSRUs .*Marian, Bergamot and PyTorch run the model; .*self_attention"):
+        export(model, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_tied_decoder_layers_are_exported(tmp_path: Path) -> None:
+    model = make_model(replace(POST_NORM, tied_decoder_layers=True))
+    found = ctranslate2_log_probs(export(model, tmp_path / "out"), model.config)
+    for mine, expected in zip(found, TorchEngine(model).score_pairs(SOURCES, TARGETS), strict=True):
+        assert mine == pytest.approx(expected.tolist(), abs=1e-4)
+
+
 def test_a_side_without_layers_is_refused(tmp_path: Path) -> None:
     config = TransformerConfig(encoder_layers=0, decoder_layers=1, encoder_embed_dim=16, decoder_embed_dim=16)
     with pytest.raises(UserError, match=r"no encoder without layers \(model\.encoder_layers is 0\)"):

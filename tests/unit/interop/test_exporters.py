@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
+import zipfile
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from small_transformers import POST_NORM, write_text_processing
+from small_transformers import POST_NORM, write_sentencepiece, write_text_processing
 
 from kdmt.corpus.codec import TextCodec
 from kdmt.errors import UserError
@@ -20,8 +22,10 @@ from kdmt.models.build import build_nonautoregressive, build_transformer
 from kdmt.models.checkpoint import load_model, save_checkpoint
 
 OPENS = {
+    "argos": zipfile.is_zipfile,
     "ctranslate2": ctranslate2_folder.is_model_folder,
     "fairseq": is_checkpoint_file,
+    "huggingface": lambda path: (path / "generation_config.json").is_file(),
     "onnx": onnx_folder.is_model_folder,
 }
 
@@ -32,16 +36,24 @@ def checkpoints(tmp_path: Path) -> dict[str, Path]:
     size, companions = write_text_processing(tmp_path / "prepare")
     teacher = build_transformer(POST_NORM, src_vocab_size=size, tgt_vocab_size=size)
     student = build_nonautoregressive(POST_NORM, NATConfig(family="ctc"), src_vocab_size=size, tgt_vocab_size=size)
+    pieces = write_sentencepiece(tmp_path / "pieces", (16, 16))
+    shared = replace(POST_NORM, share_all_embeddings=True)
+    joint = build_transformer(shared, src_vocab_size=16, tgt_vocab_size=16)
     for name, model in (("teacher", teacher), ("student", student)):
         save_checkpoint(tmp_path / name, model, companions=companions)
-    return {"ctranslate2": tmp_path / "teacher", "fairseq": tmp_path / "teacher", "onnx": tmp_path / "student"}
+    save_checkpoint(tmp_path / "joint", joint, companions=pieces)
+    return {
+        **dict.fromkeys(("ctranslate2", "fairseq"), tmp_path / "teacher"),
+        **dict.fromkeys(("argos", "huggingface"), tmp_path / "joint"),
+        "onnx": tmp_path / "student",
+    }
 
 
 def test_all_exporters_are_tested() -> None:
     assert OPENS.keys() == EXPORTERS.keys()
 
 
-@pytest.mark.parametrize("name", ["ctranslate2", "fairseq"])
+@pytest.mark.parametrize("name", ["argos", "ctranslate2", "fairseq", "huggingface"])
 def test_a_right_to_left_model_is_refused(tmp_path: Path, checkpoints: dict[str, Path], name: str) -> None:
     model = load_model(checkpoints[name])
     model.config = replace(model.config, right_to_left=True)
@@ -58,6 +70,14 @@ def test_exported_model_can_be_opened(tmp_path: Path, checkpoints: dict[str, Pat
     assert OPENS[name](out)
     with pytest.raises(UserError, match="exists already"):
         EXPORTERS[name].export(checkpoints[name], out, ExportOptions())
+
+
+@pytest.mark.parametrize("name", ["ctranslate2", "huggingface", "onnx"])
+def test_exported_folder_has_a_model_card(tmp_path: Path, checkpoints: dict[str, Path], name: str) -> None:
+    EXPORTERS[name].export(checkpoints[name], tmp_path / "out", ExportOptions(licence="mit"))
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert card.startswith("---\nlanguage: [en, de]\nlicense: mit\n")
+    assert "README.md" in json.loads((tmp_path / "out" / "checksums.json").read_text())
 
 
 def test_every_quantization_is_exported(tmp_path: Path, checkpoints: dict[str, Path]) -> None:

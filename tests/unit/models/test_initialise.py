@@ -70,6 +70,16 @@ def test_only_embeddings_are_copied() -> None:
     assert unchanged(student, "src_embed", "tgt_embed", "output_proj")
 
 
+def test_output_bias_that_the_teacher_does_not_have_stays() -> None:
+    student, teacher = make_model(2, layout="marian"), make_model(1, layout="marian")
+    bias = student.output_proj.bias.clone()
+    copy_from_teacher(student, TEACHER, encoder_layers=None, decoder_layers=None, embeddings=True)
+    assert torch.equal(student.output_proj.weight, TEACHER.output_proj.weight)
+    assert torch.equal(student.output_proj.bias, bias)
+    copy_from_teacher(student, teacher, encoder_layers=None, decoder_layers=None, embeddings=True)
+    assert equal(student.output_proj, teacher.output_proj)
+
+
 def test_without_settings_nothing_is_copied() -> None:
     student = make_model(2, decoder_layers=1)
     copy_from_teacher(student, TEACHER, encoder_layers=None, decoder_layers=None, embeddings=False)

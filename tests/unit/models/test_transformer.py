@@ -259,3 +259,19 @@ def test_feed_forward_keeps_no_more_than_inputs_and_activation() -> None:
             names.add(node.name())
             nodes += [previous for previous, _ in node.next_functions]
     assert "CopySlices" not in names
+
+
+def test_the_cache_takes_any_number_of_rows_of_each_sentence() -> None:
+    """Rows that were repeated, moved and removed continue like rows that were decoded from the start."""
+    model = make_model(BASE)
+    sources = torch.tensor([[5, 6, 7, EOS], [8, EOS, PAD, PAD], [9, 10, EOS, PAD]])
+    with torch.inference_mode():
+        cache = model.start_cache(model.encode(sources), beam=1, max_len=2)
+        model.decode_step(torch.tensor([EOS, EOS, EOS]), cache)
+        cache.take_rows(torch.tensor([0, 0, 2]), torch.tensor([0, 0, 2]))
+        model.decode_step(torch.tensor([5, 6, 7]), cache)
+        cache.take_rows(torch.tensor([1, 2, 2, 2]), torch.tensor([0, 1, 1, 1]))
+        found = model.decode_step(torch.tensor([8, 9, 10, 11]), cache)
+        prefixes = torch.tensor([[EOS, 6, 8], [EOS, 7, 9], [EOS, 7, 10], [EOS, 7, 11]])
+        expected = model(sources[[0, 2, 2, 2]], prefixes)[:, -1]
+    torch.testing.assert_close(found, expected)

@@ -36,6 +36,8 @@ def test_compatible_models_are_accepted() -> None:
     check_architectures(pipeline())
     check_architectures(pipeline(hidden_kd={}, attention_kd={}, word_kd={}))
     check_architectures(pipeline(nat={"family": "ctc"}, hidden_kd={"decoder": "none"}))
+    recurrent = tiny_pipeline.MODEL | {"decoder": "ssru", "layout": "marian"}
+    check_architectures(pipeline(model=recurrent, hidden_kd={}, word_kd={}, attention_kd={"decoder_self": "none"}))
 
 
 LIKELIHOOD_FIRST = {"nat": {"family": "ctc"}, "stages": [{}, {"nat": {"loss": "nmla"}}]}
@@ -63,6 +65,7 @@ def test_fine_tuning_of_an_untrained_student_is_warned_of(changes: dict[str, Any
         assert warnings[0].startswith(f"{setting} has almost no gradient for an untrained model")
 
 
+RECURRENT = tiny_pipeline.MODEL | {"decoder": "ssru"}
 NARROW = tiny_pipeline.MODEL | {"decoder_embed_dim": 8, "share_all_embeddings": False}
 
 
@@ -81,6 +84,33 @@ NARROW = tiny_pipeline.MODEL | {"decoder_embed_dim": 8, "share_all_embeddings": 
             r"attention_kd\.heads: the teacher's encoder has no head 5",
         ),
         ({"nat": {"family": "cmlm", "deep_supervision": 0.5}}, r"deep_supervision: a decoder of one layer"),
+        (
+            {"nat": {"family": "ctc"}, "model": tiny_pipeline.MODEL | {"layout": "marian"}},
+            r"students\.raw\.model\.layout: Marian has no non-autoregressive decoders \('nat\.family: ctc'\)",
+        ),
+        (
+            {"nat": {"family": "cmlm"}, "model": RECURRENT},
+            r"students\.raw\.model\.decoder: an SSRU .*'nat\.family: cmlm' computes all of them at once",
+        ),
+        (
+            {"model": RECURRENT, "attention_kd": {}},
+            r"raw\.attention_kd\.decoder_self: the student's decoder has SSRUs and no self-attention: set it to 'none'",
+        ),
+        (
+            {"model": RECURRENT, "attention_kd": {"mapping": "learned", "cross": "none"}},
+            r"raw\.attention_kd\.decoder_self: the student's decoder has SSRUs",
+        ),
+        (
+            {"model": RECURRENT, "decoder_layers_from_teacher": [0]},
+            r"raw\.decoder_layers_from_teacher: decoder is 'ssru' in the student and 'self_attention' in the teacher",
+        ),
+        (
+            {
+                "model": tiny_pipeline.MODEL | {"decoder_layers": 2, "tied_decoder_layers": True},
+                "decoder_layers_from_teacher": [0, 1],
+            },
+            r"raw\.decoder_layers_from_teacher: .*(no layer 1|are tied)",
+        ),
         ({"nat": {"family": "nat"}, "model": NARROW}, r"'nat\.family: nat' starts from the source's embeddings"),
     ],
 )

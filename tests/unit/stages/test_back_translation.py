@@ -1,151 +1,123 @@
-"""Back-translation: tagged sources of a model of the opposite direction, in blocks; training sets of a teacher."""
+"""The plan of back-translation: its place among the stages, and what it depends on."""
 
 from __future__ import annotations
 
 import json
-import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 import tiny_pipeline
-from pydantic import ValidationError
-from tiny_pipeline import kdmt, read_lines, run_stages, to_yaml, write_lines
-from training_runs import TEACHER, TINY, metrics
 
-from kdmt.config import Decode, Pipeline
-from kdmt.corpus.batching import open_split
-from kdmt.corpus.vocabulary import Dictionary
-from kdmt.decode.engines.translator import Translator
-from kdmt.languages import Direction
-from kdmt.stages import back_translation_work
-from kdmt.stages.pipeline import build_stages
+from kdmt.config import Pipeline
+from kdmt.errors import UserError
+from kdmt.flow.manifest import Plan
+from kdmt.stages import back_translation
+from kdmt.stages.pipeline import build_stages, checked_stages, run_shards, run_verification
 from kdmt.stages.workspace import Workspace
 
-FOLDER = TINY / "back_translated"
-SHORT = {"max_updates": 4, "validate_interval_updates": 2, "log_interval_updates": 1}
+PREPARED = {"dict.en.txt": "d", "tokenizer/model": "t", "text.json": "x", "monolingual.de": "m", "train.en": "r"}
 
 
-def settings(**changes: Any) -> dict[str, Any]:
-    """Return a pipeline whose teacher learns from raw and back-translated text."""
+class _Model:
+    """A model that is in `runs/reverse`."""
+
+    def inputs(self) -> dict[str, str]:
+        return {"teacher runs/reverse": "w"}
+
+
+def workspace(teacher: dict[str, Any] | None = None, **back: Any) -> Workspace:
     document = tiny_pipeline.settings()
-    document["teacher"]["train"] |= SHORT
-    document["teacher"]["data"] = [{"set": "raw", "share": 0.5}, {"set": "back_translated", "share": 0.5}]
-    document["prepare"]["tokenizer"]["user_defined_symbols"] = ["<bt>"]
-    document["prepare"]["tokenizer"]["vocab_size"] = 33
-    document["back_translation"] = {
-        "checkpoint": "runs/reverse/teacher",
-        "text": ["mono.de"],
-        "tag": "<bt>",
-        "decode": {"beam": 1},
-        "block_lines": 7,
-        **changes,
-    }
-    return document
+    data = [{"set": "raw", "share": 0.5}, {"set": "back_translated", "share": 0.5}]
+    document["teacher"] |= {"data": data} | (teacher or {})
+    if "text" not in back:
+        document["prepare"]["monolingual_target"] = [{"path": "mono.de"}]
+    document["back_translation"] = {"checkpoint": "runs/reverse", **back}
+    return Workspace(Pipeline.model_validate(document), Path("runs"))
 
 
-def write_reverse() -> None:
-    """Train a model from German to English."""
-    document = tiny_pipeline.settings() | {"name": "reverse", "source_lang": "de", "target_lang": "en", "students": {}}
-    for split in (document["prepare"]["train"][0], document["prepare"]["valid"], document["prepare"]["test"]["test"]):
-        split["source"], split["target"] = split["target"], split["source"]
-    document["teacher"]["train"] |= SHORT
-    Path("reverse.yaml").write_text(to_yaml(document))
-    for stage in ("prepare", "teacher"):
-        done = kdmt(stage, "reverse.yaml")
-        assert done.code == 0, done.err
+def plan(**changes: Any) -> Plan:
+    return build_stages(workspace(**changes)).groups["back-translate"][0].plan()
 
 
-def write(document: dict[str, Any]) -> None:
-    Path("tiny.yaml").write_text(to_yaml(document))
+@pytest.fixture(autouse=True)
+def _files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(back_translation, "recorded_outputs", lambda _: PREPARED)
+    monkeypatch.setattr(back_translation, "choose_reverse_teacher", lambda *_: _Model())
 
 
-def test_the_set_comes_before_the_teacher_that_learns_from_it() -> None:
-    stages = build_stages(Workspace(Pipeline.model_validate(settings()), Path("runs")))
-    assert [stage.name for stage in stages.groups["prepare"]] == ["prepare", "back_translated"]
-    (teacher,) = stages.groups["teacher"]
-    assert [stage.name for stage in teacher.upstream] == ["prepare", "back_translated"]
+def record(made: Plan, **settings: Any) -> None:
+    """Write a record of the stage with some other settings."""
+    folder = Path("runs/tiny/back_translated")
+    folder.mkdir(parents=True, exist_ok=True)
+    values = made.as_dict()
+    values["settings"] |= settings
+    (folder / "manifest.json").write_text(json.dumps(values | {"outputs": {}}))
 
 
-@pytest.mark.usefixtures("pipeline")
-def test_text_is_translated_tagged_and_learnt_and_blocks_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    write_reverse()
-    targets = [*read_lines(Path("text/train.de"))[:16], ""]
-    write_lines(Path("mono.de"), targets)
-    write(settings())
-    run_stages("prepare", "teacher")
-    reverse = Translator.load(Path("runs/reverse/teacher"))
-    expected = [" ".join(line.split()) for line in reverse.translate(targets, Decode(beam=1))]
-    kept = [(source, target) for source, target in zip(expected, targets, strict=True) if source]
-    assert [source for source, _ in kept] == read_lines(FOLDER / "distilled.en")
-    assert [target for _, target in kept] == read_lines(FOLDER / "distilled.de")
-    facts = json.loads((FOLDER / "manifest.json").read_text())["facts"]
-    assert facts == {"num_sentences": len(targets), "num_lines": len(kept), "empty": len(targets) - len(kept)}
-    pairs = open_split(FOLDER / "data-bin", "train", Direction("en", "de"))
-    tag = Dictionary.load(TINY / "prepare/dict.en.txt").symbols.index("<bt>")
-    assert len(pairs) == len(kept)
-    assert all(pairs[index][0][0] == tag for index in range(len(pairs)))
-    assert metrics(TEACHER, "train")
-    inputs = json.loads((TEACHER / "manifest.json").read_text())["inputs"]
-    assert any(name.startswith("back_translated/data-bin/train.") for name in inputs)
+def test_the_set_has_a_command_of_its_own_before_the_teacher_that_learns_from_it() -> None:
+    train = tiny_pipeline.settings()["teacher"]["train"] | {"guided_alignment": {}}
+    stages = build_stages(workspace(teacher={"train": train})).groups
+    assert [stage.name for stage in stages["prepare"]] == ["prepare", "alignment of raw"]
+    made = stages["back-translate"]
+    assert [stage.name for stage in made] == ["back_translated", "alignment of back_translated"]
+    assert [stage.command for stage in made] == ["kdmt back-translate"] * 2
+    assert [stage.name for stage in stages["teacher"][0].upstream][:2] == ["prepare", "back_translated"]
 
-    # a killed stage goes on: whole blocks are kept, a damaged one is made again
-    text = (FOLDER / "distilled.en").read_bytes()
-    blocks = sorted((FOLDER / "blocks").iterdir())
-    assert len(blocks) == -(-len(targets) // 7)
-    blocks[1].write_text(blocks[1].read_text()[:-3])
-    blocks[-1].unlink()
-    (FOLDER / "manifest.json").rename(FOLDER / "plan.json")
-    translated = []
-    translate = back_translation_work._translate
 
-    def counted(lines: Any, number: int, *more: Any) -> list[str]:
-        translated.append(number)
-        return translate(lines, number, *more)
-
-    monkeypatch.setattr(back_translation_work, "_translate", counted)
-    run_stages("prepare")
-    assert translated == [1, len(blocks) - 1]
-    assert (FOLDER / "distilled.en").read_bytes() == text
-
-    # samples depend on their seed and their line alone
-    drawn = []
-    for seed, size in ((1, 7), (1, 4), (2, 7)):
-        write(settings(sample={"seed": seed}, decode={}, block_lines=size))
-        run_stages("prepare")
-        drawn.append((FOLDER / "distilled.en").read_bytes())
-    assert drawn[0] == drawn[1] != text
-    assert drawn[2] != drawn[0]
-
-    write(settings(tag="<other>"))
-    done = kdmt("prepare", "tiny.yaml")
-    assert done.code == 2
-    assert "back_translation.tag: the source vocabulary has no token <other>" in " ".join(done.err.split())
+def test_only_files_that_change_the_set_are_inputs() -> None:
+    prepared = {"prepare/dict.en.txt": "d", "prepare/tokenizer/model": "t", "prepare/text.json": "x"}
+    assert plan().inputs == prepared | {"prepare/monolingual.de": "m", "teacher runs/reverse": "w"}
+    Path("a.de").write_text("ok\n")
+    assert plan(text=["a.de"]).inputs.keys() == {*prepared, "a.de", "teacher runs/reverse"}
 
 
 @pytest.mark.parametrize(
-    ("changes", "message"),
+    "changes",
     [
-        ({"back_translation": None}, "'teacher.data: back_translated' needs 'back_translation'"),
-        ({"teacher": {"data": "raw"}}, "'back_translation' has no effect: no teacher or student has"),
-        ({"teacher": {"data": "distilled"}}, "'data': distilled is not made without the teacher: give raw or"),
+        {"block_lines": 5},
+        {"engine": "ctranslate2"},
+        {"compute_type": "float32"},
+        {"workers": 2, "threads": 3, "executor": "ray", "device": "cpu", "silence_minutes": 1.0},
+        {"teacher": {"train": tiny_pipeline.TRAIN}},
     ],
 )
-def test_sets_of_a_teacher_are_checked(changes: dict[str, Any], message: str) -> None:
-    document = settings()
-    teacher = document["teacher"] | changes.pop("teacher", {})
-    with pytest.raises(ValidationError, match=re.escape(message)):
-        Pipeline.model_validate(document | {"teacher": teacher} | changes)
+def test_other_settings_are_not_in_the_plan(changes: dict[str, Any]) -> None:
+    assert plan(**changes).as_dict() == plan().as_dict()
 
 
 @pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"decode": {"nbest": 2}}, "'decode.nbest' has no effect"),
-        ({"sample": {}, "decode": {"beam": 3}}, "'decode.beam' has no effect with 'sample'"),
-        ({"text": []}, "text"),
-    ],
+    "changes",
+    [{"tag": "<bt>"}, {"engine": "torch"}, {"compute_type": "int8"}, {"decode": {"beam": 1}}, {"sample": {}}],
 )
-def test_settings_of_back_translation_are_checked(changes: dict[str, Any], message: str) -> None:
-    with pytest.raises(ValidationError, match=re.escape(message)):
-        Pipeline.model_validate(settings(**changes))
+def test_settings_that_change_the_set_are_in_the_plan(changes: dict[str, Any]) -> None:
+    assert plan(**changes).as_dict() != plan().as_dict()
+
+
+def test_the_length_penalty_has_no_effect_on_samples_and_the_block_may_have_one() -> None:
+    assert plan(sample={}, decode={"lenpen": 0.5}).as_dict() == plan(sample={}).as_dict()
+    assert plan(sample={}, block_lines=5).as_dict() != plan(sample={}).as_dict()  # those of CTranslate2
+
+
+def test_a_record_of_the_first_version_with_settings_without_effect_is_up_to_date() -> None:
+    (stage,) = build_stages(workspace(block_lines=5)).groups["back-translate"]
+    record(stage.plan(), **{"back_translation.block_lines": 2000})
+    assert stage.status().state == "fresh"
+    Path("runs/tiny/back_translated/manifest.json").unlink()
+    record(stage.plan(), **{"back_translation.tag": "<other>"})
+    assert stage.status().reasons == ["the setting back_translation.tag changed from '<other>' to None"]
+    assert "back_translation.block_lines" not in stage.plan().settings
+
+
+def test_the_teacher_that_learns_from_the_set_cannot_make_it() -> None:
+    with pytest.raises(UserError, match=r"back_translation\.checkpoint"):
+        checked_stages(workspace(checkpoint="runs/tiny/teacher"))
+
+
+def test_shards_and_verification_need_the_section() -> None:
+    whole = Workspace(Pipeline.model_validate(tiny_pipeline.settings()), Path("runs"))
+    with pytest.raises(UserError, match=r"back-translate: the pipeline has no 'back_translation'"):
+        run_shards(whole, 0, 2, rebuild=False, stage="back-translate")
+    with pytest.raises(UserError, match=r"back-translate: the pipeline has no 'back_translation'"):
+        run_verification(whole, blocks=1, seed=1, stage="back-translate")

@@ -29,13 +29,15 @@ from tiny_pipeline import (
 
 from kdmt.checksum import file_sha256
 from kdmt.choices import AnswerFailure, names
-from kdmt.config import Decode
+from kdmt.config import Decode, load_pipeline
 from kdmt.corpus.codec import TextCodec
 from kdmt.corpus.indexed import IndexedDataset
 from kdmt.decode.engines.pytorch import TorchEngine
 from kdmt.distill.failures import FAILURES
 from kdmt.models.checkpoint import load_model
 from kdmt.models.checkpoint_folder import resolve_checkpoint
+from kdmt.stages.distill import _job, inputs_of
+from kdmt.stages.workspace import Workspace
 from kdmt.types import UNK, Hypothesis, Sampling
 
 TINY = Path("runs/tiny")
@@ -451,3 +453,11 @@ def test_samples_that_are_all_empty_are_an_error(monkeypatch: pytest.MonkeyPatch
     assert result.err.splitlines()[-1] == (
         "kdmt: error: sampled: none of 80 sentences has a translation to train on; failures: empty 80"
     )
+
+
+@pytest.mark.usefixtures("pipeline")
+def test_what_the_recipe_of_noise_leaves_out_is_named() -> None:
+    overrides = ("distill.augment=default", "prepare.text={lowercase: true}")
+    workspace = Workspace(load_pipeline(Path("tiny.yaml"), overrides), Path("runs"))
+    job = _job(workspace, MADE, inputs_of(workspace))
+    assert [note.split("'")[3] for note in job.noise_notes] == ["upper_case", "title_case"]

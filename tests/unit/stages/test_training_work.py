@@ -323,6 +323,13 @@ def test_markup_without_characters_in_the_vocabulary_is_refused() -> None:
 
 
 @pytest.mark.usefixtures("finished")
+def test_the_recipe_leaves_out_markup_without_characters_in_the_vocabulary() -> None:
+    result = student("raw", "students.raw.augment=default")
+    assert result.code == 0, result.err
+    assert result.err.count("'augment: default' is used without 'tags': the vocabulary does not have") == 1
+
+
+@pytest.mark.usefixtures("finished")
 def test_subword_regularization_of_another_kind_of_given_model_is_refused() -> None:
     shutil.copyfile(TINY / "prepare" / "tokenizer" / "joint.model", "given.model")
     given = "prepare.tokenizer.source_path=given.model"

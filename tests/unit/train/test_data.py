@@ -22,7 +22,7 @@ from kdmt.corpus.subword_sampling import Draw, SentenceSampler, SubwordSampling,
 from kdmt.errors import UserError
 from kdmt.objectives.build import build_objective
 from kdmt.ranks import Ranks
-from kdmt.train.data import BinarizedData, Prefetched, Step, split_by_length, steps
+from kdmt.train.data import BinarizedData, Prefetched, Step, steps
 from kdmt.train.target_selection import TargetSelection
 from kdmt.types import EOS, PAD
 
@@ -270,71 +270,111 @@ def test_subwords_depend_on_the_epoch_and_not_on_ranks_or_the_start(pairs: Paral
 
 
 class Doubling:
-    """Doubles the target of each pair whose index is a multiple of 7, in odd epochs."""
+    """Doubles the target at each place that is a multiple of 7, in odd epochs."""
 
-    lengthens = True
-
-    def apply(self, data: ParallelData, indices: np.ndarray, epoch: int) -> tuple[Side, Side]:
-        source, (tokens, sizes) = (join_side(indices, data, side) for side in range(2))
+    def apply(self, data: ParallelData, places: np.ndarray, epoch: int) -> tuple[Side, Side]:
+        source, (tokens, sizes) = (join_side(places % len(data), data, side) for side in range(2))
         doubled = [
-            np.concatenate([each[:-1], each]) if index % 7 == 0 and epoch % 2 else each
-            for each, index in zip(np.split(tokens, np.cumsum(sizes)[:-1]), indices.tolist(), strict=True)
+            np.concatenate([each[:-1], each]) if place % 7 == 0 and epoch % 2 else each
+            for each, place in zip(np.split(tokens, np.cumsum(sizes)[:-1]), places.tolist(), strict=True)
         ]
         return source, (np.concatenate(doubled), np.array([len(each) for each in doubled]))
 
+    def sizes(self, data: ParallelData, places: np.ndarray, epoch: int) -> tuple[np.ndarray, np.ndarray]:
+        (_, source), (_, target) = self.apply(data, places, epoch)
+        return source, target
 
-def rows(batches: Sequence[Batch]) -> dict[int, tuple[list[int], list[int], list[int]]]:
-    """Return the tokens of each pair without padding: source, decoder input, target."""
-    found = {}
+
+def doubling(data: ParallelData, **changes: Any) -> BinarizedData:
+    return BinarizedData(data, train_settings(), seed=1, augmentation=Doubling(), **changes)  # type: ignore[arg-type]
+
+
+def rows(batches: Sequence[Batch]) -> list[tuple[int, list[int], list[int]]]:
+    """Return the index of each pair with its tokens without padding: source and target."""
+    found = []
     for batch in batches:
-        sides = (batch.src_tokens_BS, *batch.targets)
+        sides = (batch.src_tokens_BS, batch.targets[1])
         for row, index in enumerate(batch.index_B.tolist()):
-            source, previous, target = ([token for token in side[row].tolist() if token != PAD] for side in sides)
-            found[index] = (source, previous, target)
+            source, target = ([token for token in side[row].tolist() if token != PAD] for side in sides)
+            found.append((index, source, target))
     return found
 
 
-def test_augmented_pairs_are_in_batches_of_their_own_length(pairs: ParallelData) -> None:
-    weights = np.linspace(0.5, 2.0, len(pairs), dtype=np.float32)
-    data = BinarizedData(pairs, train_settings(), seed=1, weights=weights, augmentation=Doubling())  # type: ignore[arg-type]
-    plain = BinarizedData(pairs, train_settings(), seed=1, weights=weights)
-    assert (data.num_parts, plain.num_parts) == (2, 1)
-    saved = 0
-    for epoch in (1, 2):
+def area(batches: Sequence[Batch]) -> int:
+    """Return the number of tokens of all targets with padding."""
+    return sum(batch.targets[1].numel() for batch in batches)
+
+
+def test_batches_are_planned_by_the_sizes_of_augmented_pairs(pairs: ParallelData) -> None:
+    plain, data = BinarizedData(pairs, train_settings(), seed=1), doubling(pairs)
+    assert as_lists(data.epoch(2)) == as_lists(plain.epoch(2))  # nothing is doubled
+    loaded = [data.load(places, 1) for places in data.epoch(1)]
+    assert max(batch.targets[1].numel() for batch in loaded) <= 64
+    expected = []
+    for index, (source, target) in enumerate(pairs[index] for index in range(len(pairs))):
+        assert target is not None
+        expected.append((index, source.tolist(), [*target[:-1], *target] if index % 7 == 0 else target.tolist()))
+    assert sorted(rows(loaded)) == expected
+    by_data_bin = [data.load(places, 1) for places in plain.epoch(1)]
+    assert area(loaded) < 0.9 * area(by_data_bin)
+    assert max(batch.targets[1].numel() for batch in by_data_bin) > 64
+
+
+def test_batches_without_an_epoch_are_planned_by_the_data_bin(pairs: ParallelData) -> None:
+    assert as_lists(doubling(pairs).batches()) == as_lists(BinarizedData(pairs, train_settings(), seed=1).batches())
+
+
+def test_both_targets_of_a_selection_fit_into_an_augmented_batch(pairs: ParallelData, tmp_path: Path) -> None:
+    sources = [pairs[index][0][:-1].tolist() for index in range(len(pairs))]
+    more = write_pairs(tmp_path, [(source, [6] * (1 + index % 5)) for index, source in enumerate(sources)])
+    selection = TargetSelection(np.arange(200, 400), [(0, 0.5)], 1.0)
+    selection.use(np.random.default_rng(1).random(200).astype(np.float32))
+    data = doubling(join_data([pairs, more]), selection=selection)
+    loaded = [data.load(places, 1, 0) for places in data.epoch(1)]
+    assert max(batch.targets[1].numel() for batch in loaded) <= 64
+    found = rows(loaded)
+    assert sorted(index % 200 for index, _, _ in found) == list(range(200))
+    for index, _, target in found:
+        assert (len(target) - 1) % 2 == 0 if index % 7 == 0 else True
+        assert index < 200 or set(target) == {6, EOS}
+
+
+def test_a_repeated_pair_of_a_mixture_has_other_draws(pairs: ParallelData, tmp_path: Path) -> None:
+    few = write_pairs(tmp_path, [([5, 6, 7, 8, 9, 10], [5, 6, 7, 8, 9, 10]), ([5, 6], [5, 6, 7])])
+    both, total = join_data([pairs, few]), len(pairs) + 2
+    data = repeating(both, shares=(0.9, 0.1))  # 200 / 9 pairs of two: each 11 times or 12 times
+    places = np.concatenate(data.epoch(1))
+    assert len(set(places.tolist())) == len(places)
+    for index in (200, 201):
+        own = sorted(places[places % total == index].tolist())
+        assert own == [index + number * total for number in range(len(own))]
+        assert len(own) in (11, 12)
+    found = rows([data.load(np.array([200 + number * total for number in range(11)]), 1)])
+    assert {index for index, _, _ in found} == {200}
+    assert len({tuple(source) for _, source, _ in found}) > 5  # of 64
+    once = repeating(both)
+    assert rows([data.load(np.array([200, 201, 3]), 1)]) == rows([once.load(np.array([200, 201, 3]), 1)])
+
+
+def test_a_mixture_without_repeated_pairs_has_the_draws_of_one_set(pairs: ParallelData, tmp_path: Path) -> None:
+    more = write_copy_task(tmp_path, 90, seed=2)
+    both = join_data([pairs, more])
+    data, plain = (repeating(both, shares=(0.9, 0.1)), BinarizedData(both, train_settings(), seed=1, shares=(0.9, 0.1)))
+    for epoch in (1, 2, 3):
         assert as_lists(data.epoch(epoch)) == as_lists(plain.epoch(epoch))
-        for indices in data.epoch(epoch):
-            parts, whole = data.load_parts(indices, epoch), data.load(indices, epoch)
-            assert len(parts) == min(2, len(indices))
-            assert rows(parts) == rows([whole])
-            assert sum(part.num_tgt_tokens for part in parts) == whole.num_tgt_tokens
-            weighted = [part.extras.weighted_tokens for part in (*parts, whole)]
-            assert sum(weighted[:-1]) == pytest.approx(weighted[-1])  # type: ignore[arg-type]
-            saved += whole.targets[1].numel() - sum(part.targets[1].numel() for part in parts)
-            before = rows([plain.load(indices, epoch)])
-            for index, (source, previous, target) in rows(parts).items():
-                old = before[index]
-                doubled = index % 7 == 0 and epoch == 1
-                assert (source, target) == (old[0], [*old[2][:-1], *old[2]] if doubled else old[2])
-                assert previous == [EOS, *target[:-1]]
-    assert saved > 0
+        assert max(map(max, as_lists(data.epoch(epoch)))) < len(both)
 
 
-@given(st.lists(st.integers(1, 50), min_size=2, max_size=12))
-def test_a_split_by_length_has_the_least_padding(sizes: list[int]) -> None:
-    """Check against all divisions into two parts that are not empty."""
+def test_repeated_pairs_are_the_same_after_a_resume(pairs: ParallelData, tmp_path: Path) -> None:
+    few = write_copy_task(tmp_path, 7, seed=2)
 
-    def area(part: Sequence[int]) -> int:
-        return len(part) * max(sizes[place] for place in part)
+    def taken(done: int, count: int) -> list[list[list[int]]]:
+        data = repeating(join_data([pairs, few]), shares=(0.5, 0.5), augmentation=Doubling())
+        stream = steps(data, epoch=2, done=done, update_freq=1, ranks=Ranks())
+        return [step.batches[0].targets[1].tolist() for step in itertools.islice(stream, count)]
 
-    found = split_by_length(np.array(sizes))
-    assert sorted(np.concatenate(found)) == list(range(len(sizes)))
-    places = range(len(sizes))
-    least = min(
-        area(first) + area([place for place in places if place not in first])
-        for count in range(1, len(sizes))
-        for first in itertools.combinations(places, count)
-    )
-    assert sum(area(part.tolist()) for part in found) == least
+    straight = taken(0, 12)
+    assert taken(5, 7) == straight[5:]
 
 
 # ------------------------------------------------------------------------------------------ updates
@@ -343,8 +383,8 @@ def test_a_split_by_length_has_the_least_padding(sizes: list[int]) -> None:
 class Numbered:
     """Epochs of `length` micro-batches, each with one pair; its number gives the epoch and the index in it."""
 
-    def __init__(self, length: int, num_parts: int = 1) -> None:
-        self.length, self.num_parts = length, num_parts
+    def __init__(self, length: int) -> None:
+        self.length = length
 
     def epoch(self, epoch: int) -> Sequence[np.ndarray]:
         return [np.array([1000 * epoch + number]) for number in range(self.length)]
@@ -353,17 +393,11 @@ class Numbered:
         tokens = torch.as_tensor(indices)
         return Batch(index_B=tokens, src_tokens_BS=tokens[:, None])
 
-    def load_parts(self, indices: np.ndarray, epoch: int = 0, update: int = 0) -> list[Batch]:
-        """Return the batch `num_parts` times, but once if its number is even, as a batch of one pair has one part."""
-        return [self.load(indices, epoch, update)] * (self.num_parts if indices[0] % 2 else 1)
 
-
-def take(
-    length: int, count: int, *, world: int, update_freq: int, done: int = 0, num_parts: int = 1
-) -> list[list[Step]]:
+def take(length: int, count: int, *, world: int, update_freq: int, done: int = 0) -> list[list[Step]]:
     """Return the first steps of each rank."""
     ranks = [Ranks(rank, world) for rank in range(world)]
-    data = Numbered(length, num_parts)
+    data = Numbered(length)
     return [
         list(itertools.islice(steps(data, epoch=1, done=done, update_freq=update_freq, ranks=each), count))
         for each in ranks
@@ -373,19 +407,6 @@ def take(
 def numbers(step: Step) -> list[int]:
     """Return the numbers of the micro-batches of a step that are not idle."""
     return [int(batch.index_B) for batch in step.batches[: len(step.batches) - step.idle]]
-
-
-@given(st.integers(1, 12), st.integers(1, 4), st.integers(1, 3))
-def test_ranks_have_the_same_number_of_parts(length: int, world: int, update_freq: int) -> None:
-    """Check that each part is in a step once, although some batches have fewer parts."""
-    of_ranks = take(length, 5, world=world, update_freq=update_freq, num_parts=2)
-    whole = take(length, 5, world=world, update_freq=update_freq)
-    for at_once, expected in zip(zip(*of_ranks, strict=True), zip(*whole, strict=True), strict=True):
-        assert len({len(step.batches) for step in at_once}) == 1 or world == 1
-        found = sorted(number for step in at_once for number in numbers(step))
-        assert found == sorted(n for step in expected for n in numbers(step) for _ in range(2 if n % 2 else 1))
-        assert {step.done for step in at_once} == {step.done for step in expected}
-        assert world > 1 or not at_once[0].idle
 
 
 @given(st.integers(1, 12), st.integers(1, 4), st.integers(1, 3), st.integers(0, 12))

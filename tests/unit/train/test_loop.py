@@ -201,22 +201,11 @@ class Disturbed:
     def epoch(self, epoch: int) -> Sequence[np.ndarray]:
         return self.data.epoch(epoch)
 
-    @property
-    def num_parts(self) -> int:
-        return self.data.num_parts
-
-    def load(self, indices: np.ndarray, epoch: int = 0, update: int = 0) -> Batch:
-        self._count()
-        return self.data.load(indices, epoch, update)
-
-    def load_parts(self, indices: np.ndarray, epoch: int = 0, update: int = 0) -> list[Batch]:
-        self._count()
-        return self.data.load_parts(indices, epoch, update)
-
-    def _count(self) -> None:
+    def load(self, places: np.ndarray, epoch: int = 0, update: int = 0) -> Batch:
         self.left -= 1
         if self.left == 0:
             self.happening()
+        return self.data.load(places, epoch, update)
 
 
 def kill() -> None:

@@ -9,7 +9,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kdmt.train.mixture import Mixture
+from kdmt.train.mixture import Mixture, earlier_occurrences
 
 
 def sets_of(*sizes: int) -> list[np.ndarray]:
@@ -64,3 +64,9 @@ def test_an_epoch_does_not_depend_on_the_epochs_before() -> None:
     assert expected[0] != expected[1]
     assert Mixture(sets, shares, seed=6).pairs(1).tolist() != expected[0]
     assert Mixture(sets, shares, seed=5).pairs(1, order=2).tolist() != expected[0]
+
+
+@given(st.lists(st.integers(0, 9), max_size=40))
+def test_earlier_occurrences_are_counted(indices: list[int]) -> None:
+    found = earlier_occurrences(np.array(indices, dtype=np.int64))
+    assert found.tolist() == [indices[:place].count(index) for place, index in enumerate(indices)]

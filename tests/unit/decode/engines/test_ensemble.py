@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import beam_oracle as oracle
 import numpy as np
 import pytest
 import torch
-from small_transformers import POSITIONS, make_model, make_sources
+from small_transformers import POSITIONS, POST_NORM, make_model, make_sources
 
 from kdmt.config import Decode
 from kdmt.decode.engines.pytorch import TorchEngine
@@ -19,9 +20,11 @@ SOURCES = make_sources([5, 1, 9, 3, 12])
 SETTINGS = Decode(beam=4, nbest=4, lenpen=0.6, max_len_a=0.0, max_len_b=POSITIONS)
 
 
-@pytest.fixture
-def models() -> list[Transformer]:
-    return [make_model(seed=seed).double() for seed in (1, 2, 3)]
+@pytest.fixture(params=["self_attention", "ssru"])
+def models(request: pytest.FixtureRequest) -> list[Transformer]:
+    """Return three models; in one case the first one has SSRUs, the others have self-attention."""
+    first = make_model(replace(POST_NORM, decoder=request.param, layout="marian"), seed=1)
+    return [first, *(make_model(seed=seed) for seed in (2, 3))]
 
 
 def mean_log_probs(models: list[Transformer], source: np.ndarray) -> oracle.NextLogProbs:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from kdmt.config import Decode
+from kdmt.config import Decode, Diverse
 from kdmt.corpus.batching import pad_sentences
 from kdmt.decode.engines.pytorch import TorchEngine, sample_batch
 from kdmt.errors import UserError
@@ -41,6 +41,7 @@ CONFIGS = {
         TINY, encoder_learned_pos=True, decoder_learned_pos=True, decoder_layers=1
     ),
     "shared embeddings": replace(TINY, share_all_embeddings=True),
+    "Marian's layout, SSRUs": replace(TINY, share_all_embeddings=True, layout="marian", decoder="ssru"),
 }
 
 
@@ -104,9 +105,11 @@ def test_nbest_equals_the_reference_search(config: TransformerConfig, beam: int,
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.float32, 1e-5)])
-@pytest.mark.parametrize("lenpen", [0.6, 1.0])
-def test_scores_equal_teacher_forced_scores(dtype: torch.dtype, tolerance: float, lenpen: float) -> None:
-    engine = TorchEngine(make_model(dtype=dtype))
+@pytest.mark.parametrize(("lenpen", "config"), [(0.6, TINY), (1.0, TINY), (0.6, CONFIGS["Marian's layout, SSRUs"])])
+def test_scores_equal_teacher_forced_scores(
+    dtype: torch.dtype, tolerance: float, lenpen: float, config: TransformerConfig
+) -> None:
+    engine = TorchEngine(make_model(config, dtype=dtype))
     found = engine.decode(SOURCES, Decode(beam=4, nbest=4, lenpen=lenpen))
     pairs = [(source, hypothesis) for source, nbest in zip(SOURCES, found, strict=True) for hypothesis in nbest]
     forced = engine.score_pairs([source for source, _ in pairs], [np.array([*h.tokens, EOS]) for _, h in pairs])
@@ -274,8 +277,9 @@ def draw_alone(model: Transformer, source: np.ndarray, index: int, seed: int) ->
 
 
 @pytest.mark.parametrize("seed", [0, 1])
-def test_a_sample_depends_on_its_seed_and_index(seed: int) -> None:
-    model = make_model()
+@pytest.mark.parametrize("config", [TINY, CONFIGS["Marian's layout, SSRUs"]], ids=["self-attention", "SSRUs"])
+def test_a_sample_depends_on_its_seed_and_index(seed: int, config: TransformerConfig) -> None:
+    model = make_model(config)
     expected = [draw_alone(model, source, index, seed) for source, index in zip(SOURCES, INDICES, strict=True)]
     assert [hypothesis.tokens for hypothesis in draw(model, INDICES, seed=seed)] == expected
 
@@ -302,19 +306,30 @@ def test_another_seed_or_index_gives_another_sample() -> None:
 
 def test_several_samples_of_a_sentence_depend_on_nothing_else() -> None:
     """The first sample is the one that a call for one sample draws, and more samples continue fewer."""
-    engine, decode, done = TorchEngine(make_model()), Decode(max_len_b=3, batch_size=12), list[int]()
-    whole = engine.sample(SOURCES, INDICES, decode, Sampling(), seed=1, samples=5, lenpen=0.4, progress=done.append)
+    engine, decode, done = TorchEngine(make_model()), Decode(max_len_b=3, batch_size=6), list[int]()
+    whole = engine.sample(SOURCES, INDICES, decode, Sampling(), seed=1, samples=9, lenpen=0.4, progress=done.append)
     assert [each[0].tokens for each in whole] == [each.tokens for each in draw(engine.model, INDICES)]
-    assert done == [2, 2, 2, 2]  # the limit of a batch counts samples
+    assert done == [3, 3, 2]  # the limit of a batch counts a quarter of the samples
     order = [6, 2, 3]
     some = engine.sample(
         [SOURCES[i] for i in order], [INDICES[i] for i in order], Decode(max_len_b=3), Sampling(), seed=1, samples=3
     )
     assert [[each.tokens for each in own] for own in some] == [[each.tokens for each in whole[i][:3]] for i in order]
-    assert len({each.tokens for each in whole[-1]}) == 5
+    assert len({each.tokens for each in whole[-1]}) == 9
     for own in whole:
         for each in own:
             assert each.score == pytest.approx(sum(each.log_probs) / len(each.log_probs) ** 0.4)
+
+
+def test_diverse_hypotheses_of_a_model_with_ssrus_have_their_teacher_forced_scores() -> None:
+    engine = TorchEngine(make_model(CONFIGS["Marian's layout, SSRUs"]))
+    settings, diverse = Decode(beam=4, nbest=4, max_len_b=3), Diverse(groups=2, penalty=0.5)
+    found = engine.decode_diverse(SOURCES, settings, diverse)
+    for source, hypotheses in zip(SOURCES, found, strict=True):
+        assert len(hypotheses) > 1
+        targets = [np.array([*each.tokens, EOS]) for each in hypotheses]
+        for each, expected in zip(hypotheses, engine.score_pairs([source] * len(targets), targets), strict=True):
+            assert each.log_probs == pytest.approx(expected.tolist(), abs=1e-12)
 
 
 def test_samples_have_no_token_below_epsilon() -> None:

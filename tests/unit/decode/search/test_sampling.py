@@ -9,20 +9,12 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from table_steppers import Table, TableStepper, sentences
+from table_steppers import Table, TableStepper, samplings, sentences
 
 from kdmt.decode.search.sampling import sample, truncated
 from kdmt.types import EOS, PAD, Hypothesis, Sampling
 
 SAMPLES = 3
-samplings = st.builds(
-    Sampling,
-    st.sampled_from([0.5, 1.0, 2.0]),
-    st.sampled_from([0, 1, 3, 20]),
-    st.sampled_from([0.3, 0.8, 1.0]),
-    st.sampled_from([0.0, 0.05, 0.2, 0.99]),
-    st.sampled_from([0.0, 0.1, 0.6, 1.0]),
-)
 
 
 def probabilities(logits: list[float], sampling: Sampling, *, forbid_eos: bool) -> list[float]:

@@ -192,9 +192,26 @@ def test_written_settings_of_a_transformer_are_read_back() -> None:
         (NATConfig(family="cmlm", layout="fairseq", corrects=True), "nat.correction"),
     ],
 )
-def test_models_without_counterpart_in_fairseq_are_refused(nat: NATConfig, message: str) -> None:
+def test_non_autoregressive_models_without_counterpart_in_fairseq_are_refused(nat: NATConfig, message: str) -> None:
     with torch.device("meta"):
         model = build_nonautoregressive(SMALL, nat, src_vocab_size=9, tgt_vocab_size=9)
+    with pytest.raises(UserError, match=message):
+        fairseq_settings(model)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        ({"layout": "marian", "decoder_attention_heads": 2}, "'layout: marian'"),
+        ({"decoder": "ssru"}, "SSRUs .*Marian, Bergamot and PyTorch run it"),
+        ({"tied_decoder_layers": True}, "'tied_decoder_layers', which fairseq has not"),
+    ],
+)
+def test_autoregressive_models_without_counterpart_in_fairseq_are_refused(
+    overrides: dict[str, Any], message: str
+) -> None:
+    with torch.device("meta"):
+        model = build_transformer(architecture("transformer_tiny", overrides), src_vocab_size=9, tgt_vocab_size=9)
     with pytest.raises(UserError, match=message):
         fairseq_settings(model)
 
