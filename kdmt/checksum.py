@@ -43,16 +43,8 @@ WEIGHTS = ("model.safetensors", "model.bin", "model.onnx", "encoder_model.onnx",
 _READ = (
     *WEIGHTS,
     *("model.json", "training_state.*", "tokenizer/*", "text.json", "dict.*.txt"),
-    *(
-        "config.json",
-        "*vocabulary.*",
-        "symbols.json",
-        "vmap.txt",
-        "translate.json",
-        "onnx.json",
-        "*.onnx",
-        "*.onnx.data",
-    ),
+    *("config.json", "*vocabulary.*", "symbols.json", "vmap.txt", "translate.json"),
+    *("onnx.json", "*.onnx", "*.onnx.data"),
 )
 
 

@@ -48,8 +48,9 @@ class Codec {
     const bytesOfId = new Map([...this.bytes].map(([byte, id]) => [id, byte]));
     const bytes = [];
     for (const id of ids) {
+      const text = id === UNK ? " \u2047 " : this.pieces[id].replace(/^ /, "").replaceAll("\u2581", " ");
       if (bytesOfId.has(id)) bytes.push(bytesOfId.get(id));
-      else bytes.push(...new TextEncoder().encode(id === UNK ? " \u2047 " : this.pieces[id].replaceAll("\u2581", " ")));
+      else if (id > EOS) bytes.push(...new TextEncoder().encode(text)); // <s>, <pad> and </s> have no text
     }
     return new TextDecoder().decode(Uint8Array.from(bytes)).replace(/^ /, "");
   }
