@@ -11,6 +11,7 @@ from kdmt.objectives.model_checks import check_architectures
 from kdmt.stages.followers import Followers, join_stages
 from kdmt.stages.pipeline import Stages, build_stages, checked_stages, chosen_students
 from kdmt.stages.score import check_score_files
+from kdmt.stages.tracked_stages import check_trackers, tracked
 from kdmt.stages.workspace import Workspace
 
 _WITH_STUDENTS = ("student", "score")  # the stages for which a student can be chosen
@@ -38,6 +39,7 @@ def run_pipeline(
     _check_request(to, student)
     check_architectures(workspace.config)
     check_score_files(workspace.config.score)
+    check_trackers(workspace.config)
     stages = checked_stages(workspace)
     wanted = _wanted(stages, to, student)
     if not wanted:
@@ -50,7 +52,7 @@ def run_pipeline(
         for done, stage in enumerate(wanted, start=1):
             if stage in stages.groups["score"]:
                 (stage,) = build_stages(workspace).groups["score"]  # now that students are trained
-            run_stage(stage, rebuild=True, say=workspace.say, making=followers.making)
+            run_stage(stage, rebuild=True, say=workspace.say, making=tracked(workspace, followers.making))
             if progress is not None:
                 progress(done, len(wanted))
     finally:

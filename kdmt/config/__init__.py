@@ -14,7 +14,7 @@ Every setting has one of three kinds, which `flatten_settings` reads:
 from __future__ import annotations
 
 from kdmt.config.augment import Augment, DistillAugment, TextNoise
-from kdmt.config.back_translation import BackTranslation
+from kdmt.config.back_translation import BackTranslation, BackTranslationFailures
 from kdmt.config.bounds import check_bounds, largest
 from kdmt.config.corpora import SCHEMES, Corpus, HeldOut, Monolingual, ParallelText, Quality, Source, split_login
 from kdmt.config.distill import (
@@ -79,6 +79,7 @@ __all__ = [
     "AttentionKD",
     "Augment",
     "BackTranslation",
+    "BackTranslationFailures",
     "Clean",
     "Convex",
     "Corpus",

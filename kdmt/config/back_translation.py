@@ -84,6 +84,8 @@ class BackTranslationFailures(Section):
                     raise ValueError(f"'{name}' has no effect unless '{check}' is drop")
         if self.script == "drop" and not self.scripts:
             raise ValueError("'script: drop' needs 'scripts'")
+        if self.script == "drop" and self.copied == "keep":
+            raise ValueError("'script: drop' needs 'copied: drop': a copy may be in another script")
         return self
 
     def as_failures(self) -> Failures:

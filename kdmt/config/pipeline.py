@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
-from kdmt.choices import BestMetric, FeatureName, MbrUtility, ModifierName, ScoreMetric, names
+from kdmt.choices import BestMetric, FeatureName, MbrUtility, ModifierName, ScoreMetric, TrackerName, names
 from kdmt.config.augment import TextNoise, check_text, has_recipe, unusable_modifiers, with_usable_recipes
 from kdmt.config.back_translation import BackTranslation
 from kdmt.config.distill import Distill, ScorerScores
@@ -17,7 +17,7 @@ from kdmt.config.messages import describe_problems
 from kdmt.config.prepare import Clean, Prepare
 from kdmt.config.score import Score
 from kdmt.config.scorers import Scorer
-from kdmt.config.section import LanguageCode, Section, changed, later
+from kdmt.config.section import LanguageCode, Section, changed, execution, later
 from kdmt.config.student import Student, setting_path
 from kdmt.config.training import Teacher
 from kdmt.languages import Direction, moses_language, parse_language, same_language, script_of, writes_spaces
@@ -58,6 +58,18 @@ class Pipeline(Section):
     scorers: dict[Annotated[str, Field(pattern=r"^[A-Za-z][\w.-]*$")], Scorer] = Field(
         default_factory=dict, description="External scorers by name: metrics and quality estimation models"
     )
+    tracking: list[TrackerName] = execution(
+        [],
+        description="Experiment trackers that receive the metrics of all stages, each of which needs the extra of its "
+        "name",
+    )
+
+    @field_validator("tracking")
+    @classmethod
+    def _distinct_trackers(cls, names: list[TrackerName]) -> list[TrackerName]:
+        if len(set(names)) != len(names):
+            raise ValueError("holds a name twice")
+        return names
 
     @model_validator(mode="before")
     @classmethod

@@ -33,6 +33,7 @@ class SinusoidalPositions(nn.Module):
 
     def __init__(self, num_positions: int, dim: int, *, first: int) -> None:
         super().__init__()
+        self.first = first
         self.register_buffer("table", sinusoidal_table(num_positions, dim, first=first), persistent=False)
 
     def forward(self, start: int, length: int) -> Tensor:

@@ -44,14 +44,7 @@ class SSRU(nn.Module):
         In packed rows ([1, N, D]) `packing` has the limits of the sentences.
         """
         gate_BTD, new_BTD = self._gate_and_new(x_BTD)
-        if packing is None:
-            return _scan(gate_BTD, new_BTD, x_BTD.size(1)).relu()
-        if _runs_in_order(x_BTD):
-            gate_BTD, new_BTD = (unpack_sentences(each[0, :, None], packing)[:, 0] for each in (gate_BTD, new_BTD))
-            states_BTD = _scan(gate_BTD, new_BTD, packing.longest)
-            return pack_sentences(states_BTD[:, None], packing, x_BTD.size(1))[None, :, 0].relu()
-        first_N1 = packing.position_N.eq(0)[:, None]
-        return _scan(gate_BTD.masked_fill(first_N1, 0.0), new_BTD, packing.longest).relu()
+        return _scan(gate_BTD, new_BTD, packing).relu()
 
     def first_state(self, num_rows: int, like: Tensor) -> Tensor:
         """Return the states before the first position, [N, D], on the device of a tensor."""
@@ -70,8 +63,8 @@ class SSRU(nn.Module):
         return gate_BTD, (1.0 - gate_BTD) * at_least_float32(self.state_proj(x_BTD))
 
 
-def linear_scan(decay_BTD: Tensor, input_BTD: Tensor, longest: int) -> Tensor:
-    """Return h_t = a_t * h_{t-1} + b_t with h_0 = b_0, for all positions t: [B, T, D].
+def linear_scan(decay_BTD: Tensor, input_BTD: Tensor, packing: Packing | None = None) -> Tensor:
+    """Return h_t = a_t * h_{t-1} + b_t, with h_t = b_t at the first position, for all positions t: [B, T, D].
 
     On a CPU the positions are computed one after the other, which reads each number once. On a GPU they are computed in
     log2(T) rounds (Hillis and Steele 1986), each of which doubles the number of inputs that a state depends on.
@@ -79,14 +72,26 @@ def linear_scan(decay_BTD: Tensor, input_BTD: Tensor, longest: int) -> Tensor:
     Args:
         decay_BTD: a.
         input_BTD: b, of the same type.
-        longest: number of inputs that a state depends on at most: T, or less if some of a are 0.
+        packing: limits of the sentences of packed rows, [1, N, D].
     """
-    scanned = _Scan.apply(decay_BTD, input_BTD, longest)
-    assert isinstance(scanned, Tensor)
-    return scanned
+    if packing is None:
+        return _apply(decay_BTD, input_BTD, input_BTD.size(1))
+    if _runs_in_order(input_BTD):
+        decay_BTD, new_BTD = (unpack_sentences(each[0, :, None], packing)[:, 0] for each in (decay_BTD, input_BTD))
+        states_BTD = _apply(decay_BTD, new_BTD, packing.longest)
+        return pack_sentences(states_BTD[:, None], packing, input_BTD.size(1))[None, :, 0]
+    first_N1 = packing.position_N.eq(0)[:, None]
+    return _apply(decay_BTD.masked_fill(first_N1, 0.0), input_BTD, packing.longest)
 
 
-_scan: Callable[[Tensor, Tensor, int], Tensor] = linear_scan  # replaced by `leave_scan_uncompiled`
+def _apply(decay_BTD: Tensor, input_BTD: Tensor, longest: int) -> Tensor:
+    """Return the states; each depends on at most `longest` inputs."""
+    states_BTD = _Scan.apply(decay_BTD, input_BTD, longest)
+    assert isinstance(states_BTD, Tensor)
+    return states_BTD
+
+
+_scan: Callable[[Tensor, Tensor, Packing | None], Tensor] = linear_scan  # replaced by `leave_scan_uncompiled`
 
 
 @cache

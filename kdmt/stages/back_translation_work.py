@@ -13,16 +13,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
-from kdmt.config import BackTranslation, Text
+from kdmt.config import BackTranslation, Failures, Text
 from kdmt.corpus.binarize import TextPair, binarize_files, dictionary_path
 from kdmt.corpus.codec import TextCodec
 from kdmt.corpus.prepared import PreparedCorpus
 from kdmt.corpus.tokenizer import read_chunks
 from kdmt.distill.block_size import RECORD, record_block_size
+from kdmt.distill.candidates import FindFailures
 from kdmt.distill.chosen_teacher import ChosenTeacher
-from kdmt.distill.dropping import drop_pairs
-from kdmt.distill.merge import MergeReport, Outputs
+from kdmt.distill.failures import CODES, Codes, Flags
+from kdmt.distill.merge import MergeReport
 from kdmt.distill.target_text import TargetText
 from kdmt.distill.training_text import NBEST, Targets, TrainingTextWriter
 from kdmt.errors import UserError
@@ -84,19 +86,11 @@ class BackTranslationWriter(TrainingTextWriter):
     def merge(self, targets: Targets, out: Path) -> MergeReport:
         """See `TrainingTextWriter.merge`."""
         report = super().merge(targets, out)
-        self._drop_empty(Outputs(*(out / name for name in self.names)), report)
         if self.tag is not None:
             path = out / self.names[2]
             with naming(path), path.open("w", encoding="utf-8") as file:
                 file.writelines(f"{self.tag}\n" for _ in range(report.num_lines))
         return report
-
-    def _drop_empty(self, files: Outputs, report: MergeReport) -> None:
-        """Remove the translations without words that are marked with another failure, which is no reason to drop."""
-        with naming(files.target), files.target.open("rb") as lines:
-            has_words = np.fromiter((bool(line.strip()) for line in lines), dtype=bool, count=report.num_lines)
-        if not has_words.all():
-            drop_pairs(files, report, has_words, failure="empty")
 
     def _binarize(self) -> None:
         """Binarise the text with the tokenizer and the dictionaries of the prepared corpus."""
@@ -113,6 +107,26 @@ class BackTranslationWriter(TrainingTextWriter):
         )
         for lang in corpus.direction.sides:
             shutil.copy2(dictionary_path(corpus.data_bin, lang), data_bin)
+
+
+@dataclass(frozen=True)
+class FindDropped:
+    """Function that finds the failures for which a translation is dropped; the others do not hide them.
+
+    Attributes:
+        find: function that finds the first failure of each translation.
+    """
+
+    find: FindFailures
+
+    def __call__(
+        self, tokens: NDArray[np.integer], sizes: NDArray[np.integer], at_limit: Flags, settings: Failures
+    ) -> Codes:
+        if settings.too_long == "keep":
+            at_limit = np.zeros_like(at_limit)
+        codes = self.find(tokens, sizes, at_limit, settings)
+        kept = [code for name, code in CODES.items() if getattr(settings, name, None) == "keep"]
+        return np.where(np.isin(codes, kept), 0, codes).astype(codes.dtype)
 
 
 @dataclass(frozen=True)
@@ -142,6 +156,8 @@ class BackTranslating(Decoding):
             record_block_size(self.folder, self.settings.block_lines)
         if self.text.file is not None and not self.text.file.exists():
             _write_text([Path(path) for path in self.settings.text], self.text.file, codec)
+        if not self.text.num_lines():  # the prepare stage refuses monolingual text of which nothing is left
+            raise UserError(f"back_translation.text: no line to translate: {', '.join(self.settings.text)}")
 
     def verify(self, plan: Plan, blocks: int, seed: int | None) -> None:
         """See `TextWork.verify`."""
@@ -151,6 +167,10 @@ class BackTranslating(Decoding):
                 "that can be checked"
             )
         super().verify(plan, blocks, seed)
+
+    def find_failures(self) -> FindFailures:
+        """See `Decoding.find_failures`."""
+        return FindDropped(self.teacher.find_failures())
 
     def made_from(self, plan: Plan) -> dict[str, object]:
         """See `Decoding.made_from`; unlike the plan, it has nothing on which only the text and the tags depend."""

@@ -23,7 +23,7 @@ from kdmt.distill.backward import BackwardScores
 from kdmt.distill.block_size import block_size_of, choose_block_size
 from kdmt.distill.blocks import BLOCKS, fits
 from kdmt.distill.candidate_scores import CandidateScores
-from kdmt.distill.candidates import Written, read_scores, write_candidates
+from kdmt.distill.candidates import FindFailures, Written, read_scores, write_candidates
 from kdmt.distill.chosen_teacher import ChosenTeacher
 from kdmt.distill.decoding import BlockDecoder, BlockTask, missing_tasks, plan_tasks
 from kdmt.distill.endpoint_teacher import EndpointModel
@@ -292,7 +292,7 @@ class Decoding:
             made_from=made_from,
             to_words=self.teacher.to_words(),
             vocab_size=self.teacher.vocab_size,
-            find_failures=self.teacher.find_failures(),
+            find_failures=self.find_failures(),
             count_tokens=self.teacher.count_tokens(),
             settings=self.job.settings.failures,
             out=out / NBEST,
@@ -300,6 +300,10 @@ class Decoding:
             workers=num_helpers(len(sources)),
             systems=self.systems(sources, out),
         )
+
+    def find_failures(self) -> FindFailures:
+        """Return the function that finds the failures that ids show; it can be sent to another process."""
+        return self.teacher.find_failures()
 
     def systems(self, sources: Sources, workdir: Path) -> list[SystemCandidates]:
         """Return the candidates of other systems, sorted by sentence in the folder `workdir`."""

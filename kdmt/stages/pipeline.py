@@ -21,6 +21,7 @@ from kdmt.stages.given_checkpoints import RUN_INPUTS, given_checkpoints
 from kdmt.stages.knowledge import knowledge_stages
 from kdmt.stages.prepare import prepare_shards, prepare_stage
 from kdmt.stages.score import check_score_files, score_stage
+from kdmt.stages.tracked_stages import check_trackers, tracked
 from kdmt.stages.training import student_stages, teacher_stages
 from kdmt.stages.workspace import Workspace
 
@@ -217,6 +218,7 @@ def run_command(workspace: Workspace, name: StageName, *, rebuild: bool, student
     """
     check_architectures(workspace.config)
     check_score_files(workspace.config.score)
+    check_trackers(workspace.config)
     stages = checked_stages(workspace)
     wanted = chosen_students(stages, student) if name == "student" else stages.groups[name]
     if not wanted:
@@ -228,7 +230,7 @@ def run_command(workspace: Workspace, name: StageName, *, rebuild: bool, student
     followers = Followers(ranks)
     try:
         for stage in wanted:
-            run_stage(stage, rebuild=rebuild, say=workspace.say, making=followers.making)
+            run_stage(stage, rebuild=rebuild, say=workspace.say, making=tracked(workspace, followers.making))
     finally:
         followers.dismiss()
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, fields, replace
 from pathlib import Path
 
@@ -12,7 +12,7 @@ import torch
 
 from kdmt.checksum import verify_checkpoint
 from kdmt.choices import CHECKPOINT_PREFERENCE
-from kdmt.config import NAT, Augment, Decode, Student, setting_path
+from kdmt.config import KINDS, NAT, Augment, Decode, Section, Student, flatten_settings, setting_path
 from kdmt.config.augment import is_recipe, recipe_notes
 from kdmt.corpus.augmentation import Augmentation, unwritable_modifiers
 from kdmt.corpus.batching import ParallelData, join_data, open_parallel, open_split
@@ -40,12 +40,13 @@ from kdmt.objectives.build import build_objective
 from kdmt.objectives.model_checks import check_inside, check_positions, learns_from_cache, learns_from_running
 from kdmt.objectives.objective import Objective
 from kdmt.objectives.positional import SomeHidden
-from kdmt.ranks import Ranks, interleave
+from kdmt.ranks import interleave
 from kdmt.runtime import pick_device, use_threads
 from kdmt.score.bleu_tokenizer import require_packages
 from kdmt.stages.measures import spaced_sides, tokenizer_note, words_tokenizer
 from kdmt.stages.references import score_words
 from kdmt.stages.selective_work import load_evaluator, measure, open_selection
+from kdmt.stages.tracked_stages import open_recorder
 from kdmt.stages.training_inputs import (
     LINKS,
     Job,
@@ -88,7 +89,7 @@ def train(workspace: Workspace, job: Job, plan: Plan | None) -> None:
     ranks.wait()
     data.order = batch_order(job)
     threads = use_threads(choose_threads(job.folder, job.train))
-    progress = _open_progress(job, ranks)
+    progress = _open_progress(workspace, job)
     progress.note(
         f"{count_parameters(model):,} parameters, {_describe(data)}, {num_batches:,} batches an epoch, {device} with "
         f"{threads} threads{f', {ranks.world} ranks' if ranks.world > 1 else ''}"
@@ -113,19 +114,38 @@ def train(workspace: Workspace, job: Job, plan: Plan | None) -> None:
         signature=_signature(workspace, job, scorer),
         scale=None if scorer is None else scorer.scale,
     )
-    outcome = trainer.run()
+    try:
+        outcome = trainer.run()
+    finally:
+        progress.close()
     progress.note(f"done at update {outcome.update} ({outcome.ending}); best at {outcome.best_update}")
     if plan is not None:
         finish(job.folder, plan, outputs=_checkpoint_files(job.folder), facts=asdict(outcome))
 
 
-def _open_progress(job: Job, ranks: Ranks) -> Progress:
+def _open_progress(workspace: Workspace, job: Job) -> Progress:
+    is_first = workspace.ranks.is_first
+    sections = {"model": job.model, "train": job.train}
+    settings = {f"{path}.{name}": value for path, section in sections.items() for name, value in _flat(section)}
     return Progress(
-        job.folder / "metrics.jsonl" if ranks.is_first else None,
+        job.folder / "metrics.jsonl" if is_first else None,
         name=job.name,
-        tensorboard=job.folder / "tensorboard" if job.train.tensorboard and ranks.is_first else None,
+        open_recorder=lambda first_step: open_recorder(
+            workspace,
+            name=job.name,
+            folder=job.folder,
+            settings={**settings, "seed": job.seed, "data": ", ".join(job.data)},
+            first_step=first_step,
+            tensorboard=job.train.tensorboard,
+        ),
         metric=job.train.scorer,
     )
+
+
+def _flat(section: Section) -> Iterator[tuple[str, object]]:
+    """Yield the settings of a section by their paths within it."""
+    for kind in KINDS:
+        yield from ((path, setting.value) for path, setting in flatten_settings(section, kind).items())
 
 
 # ---------------------------------------------------------------------------------------------------------------- data

@@ -1,4 +1,4 @@
-"""Logs of a training run: `metrics.jsonl`, a progress bar on a terminal or plain lines, and optionally TensorBoard."""
+"""Logs of a training run: `metrics.jsonl`, a progress bar on a terminal or plain lines, and optionally trackers."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from typing import Any
 
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 
-from kdmt.errors import UserError
 from kdmt.files import check_file, naming, write_text
 from kdmt.log import get_logger, shows_bars
 from kdmt.score.metrics import METRICS
 from kdmt.terminal import printable, progress_bar
+from kdmt.tracking.recorder import Recorder
 
 _logger = get_logger(__name__)
 
@@ -27,18 +27,24 @@ class Progress:
         metrics: JSON-lines file with one object per line, of `kind` "train" or "valid". With None nothing is logged or
             shown, as on all ranks but the first.
         name: name of the model in training, for the bar and the lines.
-        tensorboard: folder for event files, or None.
+        open_recorder: function that returns the recorder that passes the figures to trackers, for the first update
+            that will be logged; None for no tracker.
         metric: validation metric that is shown besides those of kdmt, or None.
     """
 
     def __init__(
-        self, metrics: Path | None, *, name: str, tensorboard: Path | None = None, metric: str | None = None
+        self,
+        metrics: Path | None,
+        *,
+        name: str,
+        open_recorder: Callable[[int], Recorder | None] | None = None,
+        metric: str | None = None,
     ) -> None:
         self.metrics = metrics
         self.metric = metric
         self.name = name
-        self._open_writer = _tensorboard_opener(tensorboard) if tensorboard else None
-        self.writer: Any = None
+        self._open_recorder = open_recorder
+        self._recorder: Recorder | None = None
         self._bar: Any = None
         self._task: Any = None
         self._figures: dict[str, float] = {}
@@ -98,8 +104,9 @@ class Progress:
 
     def cut_back(self, update: int) -> None:
         """Remove the records after `update`, which a resumed run writes again, and a last line truncated by a kill."""
-        if self._open_writer is not None:
-            self.writer = self._open_writer(update + 1)
+        if self._open_recorder is not None:
+            self.close()
+            self._recorder = self._open_recorder(update + 1)
         if self.metrics is None or not self.metrics.exists():
             return
         check_file(self.metrics)
@@ -119,9 +126,14 @@ class Progress:
             return
         with naming(self.metrics), self.metrics.open("a", encoding="utf-8") as file:
             file.write(json.dumps({"kind": kind, "update": update, **figures}) + "\n")
-        if self.writer is not None:
-            for key, value in figures.items():
-                self.writer.add_scalar(f"{kind}/{key}", value, update)
+        if self._recorder is not None:
+            self._recorder.log(update, figures, prefix=f"{kind}/")
+
+    def close(self) -> None:
+        """Wait until the trackers have received all figures."""
+        if self._recorder is not None:
+            self._recorder.close()
+        self._recorder = None
 
     def _time_left(self, update: int) -> str:
         """Return the hours and minutes to the last update, at the speed so far; `patience` may end training earlier."""
@@ -153,12 +165,3 @@ def _logged_at(line: str) -> int | None:
         return None
     update = record.get("update") if isinstance(record, dict) else None
     return update if type(update) is int else None
-
-
-def _tensorboard_opener(folder: Path) -> Callable[[int], Any]:
-    """Return a function that opens the event files and discards events from a step on."""
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError:
-        raise UserError("train.tensorboard: install the extra with: pip install 'kdmt[tensorboard]'") from None
-    return lambda step: SummaryWriter(str(folder), purge_step=step)

@@ -23,6 +23,8 @@ from kdmt.ranks import joined_ranks
 
 WIDE = replace(TINY, encoder_embed_dim=48, decoder_embed_dim=48, encoder_layers=2)  # the shape of the teacher
 
+TIED = replace(TINY, dropout=0.0, layout="marian", decoder="ssru", decoder_layers=2, tied_decoder_layers=True)
+
 
 def main() -> None:
     jobs = json.loads(Path(sys.argv[1]).read_text())
@@ -51,6 +53,9 @@ def make_objective(name: str, model: Transformer) -> Objective:
         student = build_nonautoregressive(shape, nat, src_vocab_size=VOCAB, tgt_vocab_size=VOCAB)
         student = student.to(model.output_weight_VD.dtype)
         return build_objective(student, Student(nat=NAT(family="ctc", upsample=2)), label_smoothing=0.1)
+    if name == "ssru":
+        own = make_model(1, TIED).to(model.output_weight_VD.dtype)
+        return build_objective(own, label_smoothing=0.1)
     word_kd = WordKD(divergence="js")
     if name == "ema":
         settings = Student(word_kd=word_kd, online=Online(kind="ema", decay=0.9))

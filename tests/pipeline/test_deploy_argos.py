@@ -56,7 +56,7 @@ def test_argos_translates_as_the_ctranslate2_model(tmp_path: Path, config: Trans
     )
     expected = [pieces.decode(result.hypotheses[0]) for result in results]
     assert ran.stdout.splitlines() == expected
-    assert len(set(expected)) > 2
+    assert len(set(expected)) > 1
 
 
 def write_splitter(path: Path) -> None:

@@ -21,7 +21,7 @@ PACKAGE = Path(kdmt.__file__).parent
 ORDER = (
     *("__main__", "cli", "", "api", "commands", "stages", "flow", "distill", "workers", "train", "objectives"),
     *("decode.engines", "decode.search", "decode", "score", "interop", "models", "corpus", "losses"),
-    *("config", "families", "training_sets", "recognition", "outputs", "streams", "runtime"),
+    *("config", "families", "training_sets", "recognition", "outputs", "streams", "runtime", "tracking"),
     *("ranks", "rank_channel", "cuda_options", "spawn", "checksum"),
     *("html_page", "files", "types", "choices", "languages", "terminal", "log", "errors", "toy"),
 )
@@ -115,7 +115,7 @@ WITHOUT_TORCH = {
                 "llm_answers",
                 "llm_prompt",
             ),
-            *("text_ids", "token_budget"),
+            *("text_ids", "token_budget", "reverse_teachers", "target_text"),
         )
     ),
     *(f"workers.{name}" for name in ("open", "processes", "progress", "ray_actors", "scheduler", "tasks", "worker")),
@@ -133,7 +133,7 @@ WITHOUT_TORCH = {
                 "measures",
                 "training",
             ),
-            *("training_inputs", "workspace"),
+            *("back_translation", "back_translation_work", "training_inputs", "workspace"),
         )
     ),
     "training_sets",
@@ -144,12 +144,12 @@ WITHOUT_TORCH = {
 }  # not even in a function, except for typing
 
 
-def imported_modules(source: str, module: str) -> Iterator[str]:
-    """Return the full names of the modules that a source imports.
+def imported_modules(tree: ast.AST, module: str) -> Iterator[str]:
+    """Yield the full names of the modules that a parsed source imports.
 
     `from a import b` gives a.b if that is a module of kdmt.
     """
-    for node in ast.walk(ast.parse(source)):
+    for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -169,7 +169,7 @@ def forbidden_imports(source: str, module: str) -> list[str]:
     own = place(module)
     return [
         f"kdmt.{module} imports {full_name}"
-        for full_name in imported_modules(source, module)
+        for full_name in imported_modules(ast.parse(source), module)
         if full_name.partition(".")[0] == "kdmt"
         if own is None
         or (place(full_name.removeprefix("kdmt").removeprefix(".")) or 0) < own
@@ -244,9 +244,9 @@ def runtime_imports(source: str, module: str) -> set[str]:
     """Return the top-level packages that are imported outside `if TYPE_CHECKING`."""
     tree = ast.parse(source)
     for node in ast.walk(tree):
-        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+        if isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
             node.body = [ast.Pass()]
-    return {name.partition(".")[0] for name in imported_modules(ast.unparse(tree), module)}
+    return {name.partition(".")[0] for name in imported_modules(tree, module)}
 
 
 def test_light_modules_do_not_import_torch() -> None:

@@ -154,12 +154,12 @@ def beam_search(
         logits_NV = stepper.step(beams.last_tokens_N)
         forbid_eos = len(steps) < min_len
         candidates = _best_candidates(beams.scores_BK, *_best_tokens(logits_NV, beam, forbid_eos, force_eos_N1))
-        places = [beam - narrow * len(finished[sentence]) for sentence in sentences]
-        candidates = _limited(candidates, places, beam)
+        places = [beam - len(finished[sentence]) for sentence in sentences] if narrow else None
+        candidates = _limited(candidates, places)
         read = _read(candidates)
         if not read.is_exact:
             ranked = _best_tokens(logits_NV, beam, forbid_eos, force_eos_N1, sort_all=True)
-            candidates = _limited(_best_candidates(beams.scores_BK, *ranked), places, beam)
+            candidates = _limited(_best_candidates(beams.scores_BK, *ranked), places)
             read = _read(candidates)
         _finish(finished, sentences, steps, read, lenpen)
         going_on = [b for b, sentence in enumerate(sentences) if not at_limit_B[b] and len(finished[sentence]) < beam]
@@ -301,12 +301,12 @@ def _best_candidates(scores_BK: Tensor, log_probs_NC: Tensor, tokens_NC: Tensor,
     )
 
 
-def _limited(candidates: _Candidates, places: Sequence[int], beam: int) -> _Candidates:
-    """Return candidates of which only the first ones of a sentence exist if it has fewer places than the beam."""
-    if min(places) == beam:
+def _limited(candidates: _Candidates, places: Sequence[int] | None) -> _Candidates:
+    """Return candidates of which only as many exist as the sentence has places, if the beam narrows."""
+    if places is None:
         return candidates
     device = candidates.scores_BC.device
-    places_B1 = to_device(torch.tensor([place if place < beam else 2 * beam for place in places]), device)[:, None]
+    places_B1 = to_device(torch.tensor(places), device)[:, None]
     beyond_BC = torch.arange(candidates.scores_BC.size(1), device=device) >= places_B1
     return replace(candidates, scores_BC=candidates.scores_BC.masked_fill(beyond_BC, -math.inf))
 

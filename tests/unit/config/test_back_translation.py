@@ -36,6 +36,7 @@ def pipeline(teacher: dict[str, Any] | None = None, prepare: dict[str, Any] | No
         ({"failures": {"repetition_times": 5}}, "'repetition_times' has no effect unless 'repetition' is drop"),
         ({"failures": {"scripts": ["Latin"]}}, "'scripts' has no effect unless 'script' is drop"),
         ({"failures": {"script": "drop"}}, "'script: drop' needs 'scripts'"),
+        ({"failures": {"script": "drop", "scripts": ["Latin"]}}, "'script: drop' needs 'copied: drop'"),
         ({"failures": {"repetition": "reference"}}, "back_translation.failures.repetition"),
         ({"text": ["mono.de"]}, "'prepare.monolingual_target' has no effect with 'back_translation.text'"),
         ({"prepare": {"monolingual_target": []}}, "'back_translation' needs 'prepare.monolingual_target'"),
@@ -107,7 +108,8 @@ def test_every_setting_reaches_the_stage_that_translates(checkpoint: Any, kind: 
     )
     sampled = BackTranslation.model_validate({"checkpoint": "x", "engine": "torch", "sample": {"seed": 5}}).as_distill()
     assert (sampled.engine, sampled.sample.seed) == ("torch", 5)
-    checks = {"repetition": "drop", "repetition_times": 2, "script": "drop", "scripts": ["Latin"], "max_foreign": 0.1}
+    checks = {"repetition": "drop", "repetition_times": 2, "copied": "drop"}
+    checks |= {"script": "drop", "scripts": ["Latin"], "max_foreign": 0.1}
     checked = BackTranslation.model_validate({"checkpoint": "x", "failures": checks}).as_distill().failures
     assert {name: getattr(checked, name) for name in checks} == checks
     assert (checked.max_ratio, made.failures.max_ratio, made.failures.repetition_times) == (0.0, 0.0, 0)

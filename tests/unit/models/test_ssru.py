@@ -38,7 +38,7 @@ def _both_ways(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) 
 @pytest.mark.parametrize("length", [1, 2, 3, 8, 13, 200])
 def test_scan_and_its_gradients_are_those_of_a_loop(length: int) -> None:
     inputs = random_scan(3, length, 5)
-    wanted_BTD, found_BTD = by_loop(*inputs), linear_scan(*inputs, length)
+    wanted_BTD, found_BTD = by_loop(*inputs), linear_scan(*inputs)
     torch.testing.assert_close(found_BTD, wanted_BTD, rtol=1e-12, atol=1e-12)
     weights_BTD = torch.randn_like(wanted_BTD)
     wanted = torch.autograd.grad((wanted_BTD * weights_BTD).sum(), inputs, materialize_grads=True)
@@ -49,7 +49,7 @@ def test_scan_and_its_gradients_are_those_of_a_loop(length: int) -> None:
 
 @pytest.mark.usefixtures("_both_ways")
 def test_gradients_of_the_scan_are_those_of_differences() -> None:
-    assert torch.autograd.gradcheck(lambda decay, new: linear_scan(decay, new, 7), random_scan(2, 7, 3))
+    assert torch.autograd.gradcheck(linear_scan, random_scan(2, 7, 3))
 
 
 def make_unit() -> SSRU:

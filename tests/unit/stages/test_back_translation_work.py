@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import tiny_pipeline
 from tiny_pipeline import Finished, kdmt, read_lines, to_yaml, working_in, write_lines, write_pipeline
 from training_runs import TINY
 
-from kdmt.config import Decode
+from kdmt.config import BackTranslationFailures, Decode
 from kdmt.corpus.batching import open_split
 from kdmt.corpus.vocabulary import Dictionary
 from kdmt.decode.engines.translator import Translator
 from kdmt.distill import decoding
+from kdmt.distill.candidates import find_failures_of_tokens
+from kdmt.distill.failures import CODES
 from kdmt.languages import Direction
+from kdmt.stages.back_translation_work import FindDropped
+from kdmt.types import UNK
 
 MADE = TINY / "back_translated"
 BLOCKS = MADE / "blocks"
@@ -174,8 +180,6 @@ def test_verification_decodes_blocks_again_and_finds_changed_text(decoded: list[
     record = manifest()
     end_before_the_manifest()
     (MADE / "plan.json").unlink()
-    import hashlib
-
     record["outputs"]["distilled.tags"] = hashlib.sha256(path.read_bytes()).hexdigest()
     (MADE / "manifest.json").write_text(json.dumps(record), encoding="utf-8")
     assert "distilled.tags: does not follow from" in back_translate("--verify", code=2).err
@@ -243,6 +247,10 @@ def test_lines_of_given_files_are_translated_as_they_are() -> None:
     assert read_lines(MADE / "text.de") == lines * 2
     assert manifest()["facts"]["num_sentences"] == 2 * len(lines)
     assert set(read_lines(MADE / "distilled.de")) <= set(lines) - {""}
+    write_lines(Path("mono.de"), [])
+    refused = kdmt("back-translate", "tiny.yaml")
+    assert refused.code == 2
+    assert "back_translation.text: no line to translate: mono.de, mono.de" in refused.err
 
 
 def test_blocks_of_the_first_version_are_replaced_with_a_message(decoded: list[int]) -> None:
@@ -290,9 +298,24 @@ def test_wrong_models_texts_and_tags_are_refused() -> None:
     for change, message in sets.items():
         done = kdmt("back-translate", "tiny.yaml", "--set", f"back_translation.{change}")
         assert (done.code, message in " ".join(done.err.split())) == (2, True), done.err
-    swapped = tiny_pipeline.settings() | {"name": "reverse", "source_lang": "de", "target_lang": "en"}
-    assert swapped  # the model of the same direction is the teacher of another pipeline
     shutil.rmtree(MADE)
     done = kdmt("back-translate", "tiny.yaml", "--shard", "2/2")
     assert done.code == 2
     assert "--shard 2/2" in done.err
+
+
+def test_a_failure_that_is_kept_does_not_hide_one_that_is_dropped() -> None:
+    sizes = np.array([4, 2, 0, 3], np.int32)
+    tokens = np.array([5, 5, 5, 5, 6, UNK, 7, 8, UNK])
+    at_limit = np.array([True, True, False, False])
+    find = FindDropped(find_failures_of_tokens)
+
+    def found(**failures: str) -> list[int]:
+        settings = BackTranslationFailures.model_validate(failures).as_failures()
+        return find(tokens, sizes, at_limit, settings).tolist()
+
+    empty, too_long, repetition, unk = (CODES[name] for name in ("empty", "too_long", "repetition", "unk"))
+    assert found() == [0, 0, empty, 0]
+    assert found(repetition="drop") == [repetition, 0, empty, 0]
+    assert found(unk="drop") == [0, unk, empty, unk]
+    assert found(too_long="drop", repetition="drop", unk="drop") == [too_long, too_long, empty, unk]

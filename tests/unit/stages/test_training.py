@@ -449,6 +449,24 @@ def test_a_stage_of_a_non_autoregressive_student_has_its_own_loss_and_the_same_m
 
 
 @pytest.mark.usefixtures("finished")
+def test_a_student_with_ssrus_is_trained_translates_and_is_not_exported_to_ctranslate2() -> None:
+    shutil.rmtree(RAW)
+    model = "students.raw.model={arch: student_tiny, decoder_layers: 2, tied_decoder_layers: true, "
+    sizes = {f"{side}_{name}": 16 for side in ("encoder", "decoder") for name in ("embed_dim", "ffn_embed_dim")}
+    settings = model + json.dumps(sizes)[1:-1].replace('"', "") + "}"
+    assert student("raw", settings).code == 0
+    assert student("raw", settings).err.endswith("student raw seed 1: up to date, nothing to do\n")
+    config = json.loads((resolve_checkpoint(RAW) / "model.json").read_text())["config"]
+    assert (config["layout"], config["decoder"], config["tied_decoder_layers"]) == ("marian", "ssru", True)
+    translated = kdmt("translate", str(RAW), stdin=b"ba be\n")
+    assert (translated.code, translated.out.count("\n")) == (0, 1)
+    refused = kdmt("export", "--to", "ctranslate2", str(RAW), "out")
+    assert refused.code == 2
+    assert "SSRUs" in refused.err
+    assert not Path("out").exists()
+
+
+@pytest.mark.usefixtures("finished")
 def test_only_a_stage_that_learns_from_a_cache_needs_it() -> None:
     stages = "students.raw.stages=[{}, {word_kd: {source: cache}}]"
     result = student("raw", stages)

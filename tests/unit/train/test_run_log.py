@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from kdmt.errors import UserError
 from kdmt.log import messages_on_stderr
 from kdmt.train.run_log import Progress
 
@@ -112,7 +111,28 @@ def test_cut_back_without_a_file_makes_none(progress: Progress) -> None:
     assert not progress.metrics.exists()
 
 
-def test_missing_tensorboard_is_a_clear_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
-    with pytest.raises(UserError, match=r"pip install 'kdmt\[tensorboard\]'"):
-        Progress(tmp_path / "metrics.jsonl", name="teacher", tensorboard=tmp_path / "tensorboard")
+class Recorded:
+    """Recorder that keeps what it gets."""
+
+    def __init__(self, first: int, calls: list[tuple[object, ...]]) -> None:
+        self.calls = calls
+        calls.append(("open", first))
+
+    def log(self, step: int, values: dict[str, float], *, prefix: str) -> None:
+        self.calls.append((step, prefix, values["nll"]))
+
+    def close(self) -> None:
+        self.calls.append(("close",))
+
+
+def test_trackers_get_the_figures_of_the_file_from_the_update_on_that_is_logged_next(tmp_path: Path) -> None:
+    calls: list[tuple[object, ...]] = []
+    progress = Progress(tmp_path / "metrics.jsonl", name="x", open_recorder=lambda first: Recorded(first, calls))
+    progress.cut_back(0)
+    write_updates(progress, 10, 20)
+    progress.close()
+    progress.cut_back(10)
+    write_updates(progress, 20)
+    progress.close()
+    logged = [(record["update"], f"{record['kind']}/", record["nll"]) for record in records(progress)]
+    assert calls == [("open", 1), *logged, ("close",), ("open", 11), logged[-1], ("close",)]
