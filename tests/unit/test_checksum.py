@@ -108,8 +108,8 @@ def test_a_damaged_checkpoint_is_named_by_its_file(
         ([], "not a JSON object"),
         (
             {},
-            "lists no model: model.json and one of model.safetensors, model.bin, model.onnx, encoder_model.onnx belong "
-            "there",
+            "lists no model: model.json and one of model.safetensors, model.bin, model.onnx, encoder_model.onnx, "
+            "model.npz, model.*.intgemm.*.bin belong there",
         ),
         ({"model.json": ABC}, "lists no model"),
         ({"model.bin": ABC}, "lists no model"),
