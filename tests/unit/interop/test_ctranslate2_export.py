@@ -221,7 +221,9 @@ def test_incompatible_dictionaries_are_refused(tmp_path: Path, src: list[str], t
 
 def test_a_decoder_with_ssrus_is_refused(tmp_path: Path) -> None:
     model = make_model(replace(POST_NORM, decoder="ssru"))
-    with pytest.raises(UserError, match=r"SSRUs .*Marian, Bergamot and PyTorch run the model; .*self_attention"):
+    with pytest.raises(
+        UserError, match=r"SSRUs .*Marian, Bergamot, ONNX Runtime and PyTorch run the model; .*self_attention"
+    ):
         export(model, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
