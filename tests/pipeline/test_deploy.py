@@ -1,7 +1,7 @@
 """Exported students in the real Marian and Bergamot (`make parity-deploy`, environments of `make deploy-envs`).
 
-A small student is trained on Multi30k, where it is at hand, for each kind of decoder; SENTENCES test sentences are
-translated.
+A small student is trained on Multi30k, where its data is available, for each kind of decoder; SENTENCES test sentences
+are translated.
 """
 
 from __future__ import annotations
