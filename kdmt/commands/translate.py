@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import re
+from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
@@ -25,44 +26,62 @@ _logger = get_logger(__name__)
 _SHORT_LINE = 16  # bytes; too short for recognising another format
 
 
-def translate(
-    checkpoint: Path,
-    *,
-    beam: int | None,
-    lenpen: float | None,
-    max_len_a: float,
-    max_len_b: int,
-    iterations: int,
-    length_beam: int,
-    buffer_size: int,
-    threads: int,
-    device: str,
-) -> None:
+@dataclass(frozen=True)
+class SearchOptions:
+    """Options of the search of `kdmt translate` and `kdmt serve`.
+
+    Attributes:
+        beam, lenpen: settings of the search (default: those proposed by an exported model, else those of `Decode`).
+        max_len_a, max_len_b: settings of the search.
+        iterations: maximum number of decoder passes of a non-autoregressive model.
+        length_beam: number of lengths that a non-autoregressive model tries.
+        threads: number of CPU threads; 0 for one per core.
+        device: auto, cpu, cuda or cuda:<n>.
+    """
+
+    beam: int | None = None
+    lenpen: float | None = None
+    max_len_a: float = 1.2
+    max_len_b: int = 10
+    iterations: int = 10
+    length_beam: int = 1
+    threads: int = 0
+    device: str = "auto"
+
+
+def open_translator(path: Path, options: SearchOptions) -> tuple[Translator, Decode]:
+    """Return the translator of a model, and the settings of its search.
+
+    Raises:
+        UserError: if an option is out of range or there is no model.
+    """
+    given = {name: value for name in ("beam", "lenpen") if (value := getattr(options, name)) is not None}
+    lengths = {"max_len_a": options.max_len_a, "max_len_b": options.max_len_b}
+    checked(Decode, "translate", **lengths, **given)
+    used_threads = use_threads(options.threads)
+    translator = Translator.load(
+        path,
+        device=pick_device(options.device),
+        threads=used_threads,
+        search=NATDecode(length_beam=options.length_beam),
+        iterations=options.iterations,
+        precision="auto",
+    )
+    return translator, Decode(**lengths | proposed_search(path) | given)
+
+
+def translate(checkpoint: Path, options: SearchOptions, *, buffer_size: int) -> None:
     """Translate standard input to standard output.
 
     Args:
         checkpoint: checkpoint folder, pointer file, run or exported model.
-        beam, lenpen: settings of the search (default: those proposed by an exported model, else those of `Decode`).
-        iterations: maximum number of decoder passes of a non-autoregressive model.
-        length_beam: number of lengths that a non-autoregressive model tries.
-        threads: number of CPU threads; 0 for one per core.
+        options: settings of the search.
 
     Raises:
         UserError: if an option is out of range or there is no model; see also `translate_stream`.
     """
     source, target = input_bytes(), output_bytes()
-    given = {name: value for name, value in (("beam", beam), ("lenpen", lenpen)) if value is not None}
-    checked(Decode, "translate", max_len_a=max_len_a, max_len_b=max_len_b, **given)
-    used_threads = use_threads(threads)
-    translator = Translator.load(
-        checkpoint,
-        device=pick_device(device),
-        threads=used_threads,
-        search=NATDecode(length_beam=length_beam),
-        iterations=iterations,
-        precision="auto",
-    )
-    settings = Decode(**{"max_len_a": max_len_a, "max_len_b": max_len_b} | proposed_search(checkpoint) | given)
+    translator, settings = open_translator(checkpoint, options)
     translate_stream(translator, settings, source, target, buffer_size=buffer_size)
 
 

@@ -16,6 +16,8 @@ from kdmt.decode.engines.nat import NATEngine
 from kdmt.decode.engines.precision import DecodingPrecision
 from kdmt.decode.engines.pytorch import TorchEngine
 from kdmt.decode.engines.table import find_engine
+from kdmt.documents.sentences import split_long
+from kdmt.languages import writes_spaces
 from kdmt.log import get_logger
 from kdmt.models.nonautoregressive import NATransformer
 from kdmt.models.transformer import Transformer
@@ -23,6 +25,7 @@ from kdmt.runtime import cores_of_rank
 from kdmt.types import Hypothesis
 
 _logger = get_logger(__name__)
+_MOST_TOKENS_PER_CHARACTER = 8  # a character that the vocabulary lacks may become its bytes, or an XML entity
 
 
 @dataclass(frozen=True)
@@ -80,6 +83,20 @@ class Translator:
         """
         sources = self.encode(lines, first=first_line)
         return [self.codec.finish_target(words) for words in self.translate_ids(sources, settings)]
+
+    def translate_sentences(self, sentences: Sequence[str], settings: Decode) -> list[str]:
+        """Return the translations of sentences of any length: one that is too long is translated in parts."""
+        parts = [split_long(sentence.strip(), self._accepts) for sentence in sentences]
+        sources = self.codec.encode_raw_source([part for found in parts for part in found])
+        words = iter(self.translate_ids(sources, settings))
+        space = " " if writes_spaces(self.codec.text.target_lang) else ""
+        return [space.join(self.codec.finish_target(next(words)) for _ in found) for found in parts]
+
+    def _accepts(self, line: str) -> bool:
+        """Return whether a line is short enough not to be truncated."""
+        if len(line) < self.max_source_tokens // _MOST_TOKENS_PER_CHARACTER:
+            return True
+        return len(self.codec.encode_raw_source([line])[0]) <= self.max_source_tokens
 
     def encode(self, lines: Sequence[str], *, noun: str = "line", first: int = 1) -> list[np.ndarray]:
         """Return the ids of raw lines, int [S] each, with a message for a line that is too long.
