@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from kdmt import __version__
-from kdmt.choices import SelectionMethod, StageName, TemplateName
+from kdmt.choices import InputFormat, SelectionMethod, StageName, TemplateName
 from kdmt.errors import Interrupted, UserError
 from kdmt.interop.exporters import EXPORTERS, ExportOptions, Quantization
 from kdmt.streams import flushed_output, output_text, protect_streams
@@ -82,6 +82,9 @@ BpeCodes = Annotated[Path | None, typer.Option(help="Merge operations of subword
 SentencePiece = Annotated[Path | None, typer.Option(help="SentencePiece model (default: none).")]
 Moses = Annotated[bool, typer.Option("--moses", help="Whether the text was tokenised by Moses (default: no).")]
 Lowercase = Annotated[bool, typer.Option("--lowercase", help="Whether the text was lowercased (default: no).")]
+CorpusTag = Annotated[
+    str | None, typer.Option(help="Tag of a training corpus, put before each source sentence, as <bt> (default: none).")
+]
 DecodedShard = Annotated[
     str | None,
     typer.Option(
@@ -495,6 +498,21 @@ def translate(
         int, typer.Option(min=1, max=256, help="Number of lengths that a non-autoregressive model tries.")
     ] = 1,
     buffer_size: Annotated[int, typer.Option(min=1, help="Maximum number of lines translated together.")] = 1024,
+    input_format: Annotated[
+        InputFormat,
+        typer.Option(
+            help="Format of the input: txt with a sentence per line, html, or jsonl with objects in "
+            "which 'text' is translated and 'translation' is added."
+        ),
+    ] = "txt",
+    document: Annotated[
+        bool,
+        typer.Option(
+            "--document",
+            help="Whether lines are split into sentences, with their whitespace kept (default: no; html always is).",
+        ),
+    ] = False,
+    tag: CorpusTag = None,
     threads: Annotated[
         int, typer.Option(min=0, max=_MOST_THREADS, help="Number of CPU threads; 0 for one per core.")
     ] = 0,
@@ -515,8 +533,9 @@ def translate(
         length_beam=length_beam,
         threads=threads,
         device=device,
+        tag=tag,
     )
-    command.translate(checkpoint, options, buffer_size=buffer_size)
+    command.translate(checkpoint, options, buffer_size=buffer_size, input_format=input_format, is_document=document)
 
 
 @app.command()
@@ -572,6 +591,7 @@ def serve(
     length_beam: Annotated[
         int, typer.Option(min=1, max=256, help="Number of lengths that a non-autoregressive model tries.")
     ] = 1,
+    tag: CorpusTag = None,
     threads: Annotated[
         int, typer.Option(min=0, max=_MOST_THREADS, help="Number of CPU threads; 0 for one per core.")
     ] = 0,
@@ -611,6 +631,7 @@ def serve(
             length_beam=length_beam,
             threads=threads,
             device=device,
+            tag=tag,
         ),
     )
 

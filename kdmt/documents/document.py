@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import re
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -82,7 +83,7 @@ class Document:
             return escape(translation)
         written, done = [], 0
         for mark, offset in zip(sentence.marks, self._target_offsets(sentence, translation), strict=True):
-            before, after = translation[:offset][-1:], translation[offset : offset + 1]
+            before, after = translation[max(offset - 1, 0) : offset], translation[offset : offset + 1]
             left = " " if mark.is_spaced and before.strip() else ""
             right = " " if mark.is_spaced and after.strip() else ""
             written += [escape(translation[done:offset]), left, mark.markup, right]
@@ -97,19 +98,20 @@ class Document:
         """
         source = _word_spans(sentence.text, self.direction.source)
         target = _word_spans(translation, self.direction.target)
+        starts, ends = [start for start, _ in source], [end for _, end in source]
         n, m = len(source), len(target)
         offsets: list[int] = []
         opened: list[tuple[int, int]] = []  # words before each open tag, in the source and in the target
         last = 0
         for mark in sentence.marks:
             if mark.kind == "close":
-                before = sum(start < mark.offset for start, _ in source)
+                before = bisect_left(starts, mark.offset)
                 placed = _scaled(before, n, m)
                 before_open, placed_open = opened.pop() if opened else (before, 0)
                 placed = min(m, max(placed, placed_open + (before > before_open)))
                 offset = target[placed - 1][1] if placed else 0
             else:
-                before = sum(end <= mark.offset for _, end in source)
+                before = bisect_right(ends, mark.offset)
                 placed = _scaled(before, n, m)
                 if mark.kind == "open":
                     placed = min(placed, max(m - 1, 0)) if before < n else placed
@@ -189,7 +191,7 @@ def _copied(text: str, marks: Sequence[Mark], escape: Callable[[str], str]) -> I
 def _gap_in_target(gap: str, direction: Direction) -> str:
     if not writes_spaces(direction.target):
         return "" if gap in (" ", "\n") else gap
-    return gap or " "
+    return gap or ("" if writes_spaces(direction.source) else " ")
 
 
 def _scaled(count: int, of: int, to: int) -> int:

@@ -50,10 +50,11 @@ def parse_request(body: bytes, content_type: str, limits: Limits) -> Translation
     """
     values = _parse_body(body, content_type)
     q = values.get("q")
-    texts = q if isinstance(q, list) else [q]
     if q is None:
         raise RequestError(400, "Invalid request: missing q parameter")
-    if not all(isinstance(text, str) for text in texts):
+    given: list[object] = q if isinstance(q, list) else [q]
+    texts = tuple(text for text in given if isinstance(text, str))
+    if len(texts) < len(given):
         raise RequestError(400, "Invalid request: q must be a string or a list of strings")
     count = sum(map(len, texts))
     if count > limits.characters:
@@ -66,7 +67,7 @@ def parse_request(body: bytes, content_type: str, limits: Limits) -> Translation
     if kind not in ("text", "html"):
         raise RequestError(400, f"Invalid request: format {kind[:_LONGEST_CODE]!r} is not supported: text or html")
     return TranslationRequest(
-        texts=tuple(texts),
+        texts=texts,
         is_list=isinstance(q, list),
         source=_string(values, "source"),
         target=_string(values, "target"),
