@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import resource
 import signal
 import socket
@@ -79,6 +80,27 @@ def run_server(
         trust_proxy: whether a proxy on this machine gives the addresses of clients in the header X-Forwarded-For.
         ready: function that is called once connections are accepted.
     """
+    server = make_server(service, trust_proxy=trust_proxy)
+
+    async def serve() -> None:
+        def stop() -> None:
+            server.force_exit = server.should_exit
+            server.should_exit = True
+
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(number, stop)
+        await serve_until_stopped(server, bound, ready)
+
+    try:
+        asyncio.run(serve())
+    finally:
+        bound.close()
+        if not server.force_exit:
+            service.close()
+
+
+def make_server(service: Service, *, trust_proxy: bool = False) -> uvicorn.Server:
+    """Return uvicorn's server for a service. It stops once `should_exit` is true."""
     limits = service.limits
     config = uvicorn.Config(
         make_app(service),
@@ -94,26 +116,17 @@ def run_server(
         forwarded_allow_ips="127.0.0.1,::1",
         backlog=_BACKLOG,
         timeout_keep_alive=limits.keep_alive_seconds,
-        timeout_graceful_shutdown=int(limits.request_seconds + limits.write_seconds),
+        timeout_graceful_shutdown=math.ceil(limits.request_seconds + limits.write_seconds),
     )
     server = _Server(config)
     service.connections = lambda: len(server.server_state.connections)
-    try:
-        asyncio.run(_serve(server, bound, ready))
-    finally:
-        bound.close()
-        service.close()
+    return server
 
 
-async def _serve(server: _Server, bound: socket.socket, ready: Callable[[], None] | None) -> None:
-    loop = asyncio.get_running_loop()
-
-    def stop() -> None:
-        server.force_exit = server.should_exit
-        server.should_exit = True
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop)
+async def serve_until_stopped(
+    server: uvicorn.Server, bound: socket.socket, ready: Callable[[], None] | None = None
+) -> None:
+    """Run a server, and call `ready` once it accepts connections."""
     serving = asyncio.ensure_future(server.serve(sockets=[bound]))
     while not server.started and not serving.done():
         await asyncio.sleep(0.01)
