@@ -16,14 +16,12 @@ from starlette.requests import ClientDisconnect
 from kdmt.documents.document import Document, text_document
 from kdmt.documents.markup import html_document
 from kdmt.languages import Direction
-from kdmt.log import get_logger
 from kdmt.serve.batching import ClientLimit, QueueFull, TranslationQueue
 from kdmt.serve.limits import Limits
 from kdmt.serve.metrics import CONTENT_TYPE, Metrics
 from kdmt.serve.models import ServedModel, find_direction, list_languages
 from kdmt.serve.requests import RequestError, TranslationRequest, parse_request
 
-_logger = get_logger(__name__)
 _PAGE = Path(__file__).parent / "page.html"
 _PATHS = ("/", "/translate", "/languages", "/health", "/metrics")
 _INLINE_CHARACTERS = 2_000  # longer texts are split into sentences in another thread
@@ -111,8 +109,7 @@ class Service:
                 return await asyncio.wrap_future(future)
         except TimeoutError:
             raise RequestError(504, f"no translation within {self.limits.request_seconds:g} seconds") from None
-        except Exception as error:  # of the engine; the log has the traceback of the batch
-            _logger.warning(f"a request failed: {type(error).__name__}")
+        except Exception:  # of the engine; the queue has logged it
             raise RequestError(500, "The text could not be translated") from None
 
 
@@ -159,7 +156,9 @@ def make_app(service: Service) -> FastAPI:
 
     @app.get("/health")
     async def health() -> Response:
-        return JSONResponse({"status": "ok"})
+        if all(queue.is_alive for queue in service.queues.values()):
+            return JSONResponse({"status": "ok"})
+        return _error(503, "A model does not run")
 
     @app.get("/metrics")
     async def metrics(request: Request) -> Response:

@@ -1,7 +1,8 @@
 """Dynamic batching: sentences of requests that arrive at about the same time are translated together.
 
 Each model has one queue and one thread. Clients take turns: a batch takes one sentence of each client that waits, then
-a second of each, and so on, so that a client with a long document does not delay a client with a short one.
+a second of each, and so on, and the requests of a client take turns in the same way. A long document does not delay a
+short one.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from concurrent.futures import Future, InvalidStateError
 from contextlib import suppress
 from dataclasses import dataclass, field
 
+from kdmt.errors import describe_error
 from kdmt.log import get_logger
 from kdmt.serve.limits import Limits
 
@@ -42,10 +44,18 @@ class _Job:
 
 @dataclass
 class _Client:
-    """The jobs of a client in their order, and the number of their sentences that are not translated yet."""
+    """The jobs of a client in the order of their turns, and the number of their sentences that are not translated yet."""
 
     jobs: deque[_Job] = field(default_factory=deque)
     sentences: int = 0
+
+    def next_job(self) -> _Job | None:
+        """Take out the first job with sentences that are not in a batch yet; None if there is none."""
+        while self.jobs:
+            job = self.jobs.popleft()
+            if job.started < len(job.sentences):
+                return job
+        return None
 
 
 class TranslationQueue:
@@ -80,6 +90,11 @@ class TranslationQueue:
     def length(self) -> int:
         """Number of sentences that wait."""
         return self._waiting
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether the thread runs."""
+        return self._thread.is_alive()
 
     def submit(self, sentences: Sequence[str], *, client: str = "") -> Future[list[str]]:
         """Add the sentences of a request and return the future of their translations.
@@ -145,7 +160,7 @@ class TranslationQueue:
         try:
             return list(self._translate(sentences))
         except Exception as error:  # whatever an engine raises must not end the thread
-            _logger.warning(f"a batch of {len(sentences):,} sentences failed: {error}")
+            _logger.warning(f"a batch of {len(sentences):,} sentences failed: {describe_error(error)}")
             if len(sentences) == 1:
                 return [error]
             return [self._translated([sentence])[0] for sentence in sentences]
@@ -164,17 +179,16 @@ class TranslationQueue:
             return self._take(min(most, self._waiting))
 
     def _take(self, count: int) -> list[tuple[_Job, int]]:
-        """Take sentences out of the queue, one of each client in turn."""
+        """Take sentences out of the queue, one of each client in turn, and one of each of its requests in turn."""
         batch: list[tuple[_Job, int]] = []
         while len(batch) < count:
             for name, owner in list(self._clients.items()):
-                while owner.jobs and owner.jobs[0].started == len(owner.jobs[0].sentences):
-                    owner.jobs.popleft()
-                if not owner.jobs:
+                job = owner.next_job()
+                if job is None:
                     continue
-                job = owner.jobs[0]
                 batch.append((job, job.started))
                 job.started += 1
+                owner.jobs.append(job)
                 self._clients[name] = self._clients.pop(name)  # the client goes to the end
                 if len(batch) == count:
                     break

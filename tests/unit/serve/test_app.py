@@ -191,6 +191,14 @@ def test_metrics_count_requests_and_batches(client: Client) -> None:
     assert all(line.startswith("# ") or sample.fullmatch(line) for line in lines)
 
 
+def test_health_reports_a_model_that_does_not_run(client: Client) -> None:
+    made = client()
+    assert made.get("/health").status_code == 200
+    service = Service(MODELS, LIMITS)
+    service.close()
+    assert TestClient(make_app(service)).get("/health").status_code == 503
+
+
 def test_the_page_loads_nothing_from_elsewhere(client: Client) -> None:
     response = client().get("/")
     assert response.headers["content-type"] == "text/html; charset=utf-8"

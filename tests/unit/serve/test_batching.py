@@ -89,6 +89,14 @@ def test_clients_take_turns(model: GatedModel, queue: TranslationQueue) -> None:
     ]
 
 
+def test_requests_of_a_client_take_turns(model: GatedModel, queue: TranslationQueue) -> None:
+    long, short = queue.submit(["a 0", "a 1", "a 2", "a 3"]), queue.submit(["b 0"])
+    model.open()
+    assert result(short) == ["B 0"]
+    assert result(long) == ["A 0", "A 1", "A 2", "A 3"]
+    assert model.batches[1:] == [["a 0", "b 0", "a 1", "a 2"], ["a 3"]]
+
+
 def test_a_full_queue_refuses_requests(model: GatedModel, queue: TranslationQueue) -> None:
     queue.submit(["text"] * 12, client="a")
     queue.submit(["text"] * 8, client="b")
