@@ -125,8 +125,8 @@ metrics-env: ## make the environment of an external scorer in .metrics-env/NAME 
 deploy-envs: ## make environments of programs that run exported models, in .deploy-envs/NAME (marian, bergamot, argos)
 	deploy/make_env.sh $(NAME)
 
-parity-deploy: $(VENV)/installed-dev ## compare exported models with the real Marian and Bergamot (needs `make deploy-envs`)
-	$(BIN)/python -m pytest -q tests/pipeline/test_deploy.py
+parity-deploy: $(VENV)/installed-dev ## compare exported models with the real Marian, Bergamot and Argos Translate (needs `make deploy-envs`)
+	$(BIN)/python -m pytest -q tests/pipeline/test_deploy*.py
 
 fairseq-env: ## install the real fairseq 0.12.2 for comparisons, with Python 3.8
 	benchmarks/make_fairseq_env.sh

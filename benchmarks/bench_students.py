@@ -145,7 +145,7 @@ def systems_of(setting: Setting) -> Iterator[System]:
 
 def nonautoregressive_systems(setting: Setting, name: str, model: Any, checkpoint: Path) -> Iterator[System]:
     from kdmt.decode.engines.nat import NATEngine
-    from kdmt.decode.engines.onnx import OnnxEngine
+    from kdmt.decode.engines.onnx import OnnxNATEngine
     from kdmt.interop.onnx_export import export_checkpoint
 
     score = setting.config.score
@@ -159,7 +159,7 @@ def nonautoregressive_systems(setting: Setting, name: str, model: Any, checkpoin
         exported = setting.folder / name
         if not exported.exists():
             export_checkpoint(checkpoint, exported)
-        onnx = OnnxEngine(exported, threads=setting.threads)
+        onnx = OnnxNATEngine(exported, threads=setting.threads)
         yield System(f"{name}_onnx", name, translator(onnx, greedy), one_pass=True, engine="onnx")
 
 

@@ -38,12 +38,13 @@ def path_sha256(path: Path) -> str:
 
 CHECKSUMS = "checksums.json"
 # the last one is Bergamot's, with the languages: model.ende.intgemm.alphas.bin
-WEIGHTS = ("model.safetensors", "model.bin", "model.onnx", "model.npz", "model.*.intgemm.*.bin")
+WEIGHTS = ("model.safetensors", "model.bin", "model.onnx", "encoder_model.onnx", "model.npz", "model.*.intgemm.*.bin")
 # files that are read from a checkpoint or an exported model and therefore must be listed; other files need not be
 _READ = (
     *WEIGHTS,
     *("model.json", "training_state.*", "tokenizer/*", "text.json", "dict.*.txt"),
-    *("config.json", "*vocabulary.*", "symbols.json", "vmap.txt", "translate.json", "*.onnx.data"),
+    *("config.json", "*vocabulary.*", "symbols.json", "vmap.txt", "translate.json"),
+    *("onnx.json", "*.onnx", "*.onnx.data"),
 )
 
 

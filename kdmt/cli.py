@@ -776,17 +776,19 @@ def export(
     quantization: Annotated[
         Quantization | None,
         typer.Option(
-            help="Number type of the weights, for ctranslate2 and argos; those with float16 or bfloat16 are for GPUs "
-            "(default: int8 for argos and bergamot, else float32)."
+            help="Number type of the weights, for ctranslate2, onnx and argos; those with float16 or bfloat16 are for "
+            "GPUs (default: int8 for argos and bergamot, else float32)."
         ),
     ] = None,
     beam: Annotated[
         int,
-        typer.Option(min=1, help="Default beam size of the exported model, for ctranslate2 and huggingface."),
+        typer.Option(min=1, help="Default beam size of the exported model, for ctranslate2, huggingface and onnx."),
     ] = 5,
     lenpen: Annotated[
         float,
-        typer.Option(help="Default length penalty exponent of the exported model, for ctranslate2 and huggingface."),
+        typer.Option(
+            help="Default length penalty exponent of the exported model, for ctranslate2, huggingface and onnx."
+        ),
     ] = 1.0,
     data: Annotated[
         Path | None,

@@ -18,6 +18,8 @@ from kdmt.files import describe_kind
 _HEAD_BYTES = 4096
 _MOST_ENTRIES = 10_000  # maximum number of entries of a folder that are examined
 _HUGGING_FACE_WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin")
+# graphs of a model that is exported as two files
+_ONNX_PARTS = ("encoder_model.onnx", "decoder_model.onnx", "decoder_model_merged.onnx")
 _PICKLE = re.compile(rb"\x80[\x02-\x05]")
 _PIPELINE = re.compile(r"^(name|source_lang|target_lang|prepare|teacher|students|distill)\s*:", re.MULTILINE)
 _ARCHIVES = {
@@ -62,7 +64,7 @@ def _describe_folder(folder: Path) -> str:
     names = {path.name for path, _ in zip(folder.iterdir(), range(_MOST_ENTRIES), strict=False)}
     if not names:
         return "it is an empty folder"
-    if "model.bin" in names or "model.onnx" in names:
+    if names.intersection(("model.bin", "model.onnx", *_ONNX_PARTS)):
         return _describe_export(folder, "ctranslate2" if "model.bin" in names else "onnx", "model.json" in names)
     if "config.json" in names and names.intersection(_HUGGING_FACE_WEIGHTS) and "model.json" not in names:
         return (
@@ -136,7 +138,7 @@ def _describe_file(path: Path) -> str:
         return _describe_pytorch(path)
     if head.startswith((b"MMIDIDX", b"TNTIDX")) or (path.suffix == ".bin" and path.with_suffix(".idx").exists()):
         return f"it is a file of a data-bin: 'kdmt generate {path.parent} --path CHECKPOINT' takes the folder"
-    if path.name in ("model.bin", "model.onnx"):
+    if path.name in ("model.bin", "model.onnx") or path.name in _ONNX_PARTS:
         return f"it is the weights of a model that was exported: give its folder, {path.parent}"
     if head[8:9] == b"{" and int.from_bytes(head[:8], "little") < 1 << 32:
         return f"it is a safetensors file, weights alone: give its folder, {path.parent}"

@@ -21,8 +21,12 @@ def search(
     beam: int,
     lenpen: float,
     min_len: int = 1,
+    narrow: bool = False,
 ) -> list[Hypothesis]:
-    """Return all finished hypotheses of the search, best first."""
+    """Return all finished hypotheses of the search, best first.
+
+    With `narrow`, finished ones take places in the beam, as in Marian.
+    """
     live: list[tuple[int, ...]] = [()]
     history: dict[tuple[int, ...], tuple[float, ...]] = {(): ()}
     done: list[Hypothesis] = []
@@ -35,7 +39,8 @@ def search(
                     options.append((-(total + log_prob), rank, -log_prob, token))
         options.sort()
         survivors = []
-        for place, (_, rank, negative_log_prob, token) in enumerate(options[: 2 * beam]):
+        considered = beam - len(done) if narrow else 2 * beam
+        for place, (_, rank, negative_log_prob, token) in enumerate(options[:considered]):
             log_probs = (*history[live[rank]], -negative_log_prob)
             if token != EOS:
                 survivors.append((*live[rank], token))

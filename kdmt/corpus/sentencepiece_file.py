@@ -12,9 +12,10 @@ from dataclasses import dataclass
 
 _ALGORITHMS = {1: "unigram", 2: "bpe", 3: "word", 4: "char"}  # TrainerSpec.ModelType
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, BYTE = 1, 2, 3, 4, 6  # SentencePiece.Type
-_PIECE, _TRAINER_SPEC = 1, 2  # fields of ModelProto
+_PIECE, _TRAINER_SPEC, _NORMALIZER_SPEC = 1, 2, 3  # fields of ModelProto
 _TEXT, _SCORE, _TYPE = 1, 2, 3  # fields of SentencePiece
 _MODEL_TYPE, _VOCAB_SIZE = 3, 4  # fields of TrainerSpec, as the next two lines
+_CHARSMAP, _SPACING = 2, (3, 4, 5)  # fields of NormalizerSpec: a table, and handling of spaces, true by default
 _ID_FIELDS = {"<unk>": 40, "<s>": 41, "</s>": 42, "<pad>": 43}  # id of each special piece, -1 for none
 _SPELLING_FIELDS = {"<unk>": 45, "<s>": 46, "</s>": 47, "<pad>": 48}
 _FIXED_SIZES = {1: 8, 5: 4}  # number of bytes of a value by its wire type
@@ -27,10 +28,12 @@ class ModelFacts:
     Attributes:
         algorithm: `unigram`, `bpe`, `word` or `char`.
         piece_types: type of each piece; `NORMAL` is one that text is cut into.
+        is_normalized: whether text is changed by a table, or spaces are handled in another way than by default.
     """
 
     algorithm: str
     piece_types: list[int]
+    is_normalized: bool = False
 
 
 @dataclass(frozen=True)
@@ -105,13 +108,16 @@ def _varint_bytes(value: int) -> bytes:
 
 def read_facts(model: bytes) -> ModelFacts:
     """Return the facts of a serialised model."""
-    model_type, piece_types = 1, []
+    model_type, is_normalized, piece_types = 1, False, []
     for field, value in _fields(model):
         if field == _PIECE and isinstance(value, bytes):
             piece_types.append(_number(value, _TYPE, NORMAL))
         elif field == _TRAINER_SPEC and isinstance(value, bytes):
             model_type = _number(value, _MODEL_TYPE, model_type)
-    return ModelFacts(_ALGORITHMS.get(model_type, "unknown"), piece_types)
+        elif field == _NORMALIZER_SPEC and isinstance(value, bytes):
+            has_table = any(number == _CHARSMAP and part for number, part in _fields(value))
+            is_normalized = has_table or not all(_number(value, flag, 1) for flag in _SPACING)
+    return ModelFacts(_ALGORITHMS.get(model_type, "unknown"), piece_types, is_normalized)
 
 
 def _number(message: bytes, field: int, default: int) -> int:

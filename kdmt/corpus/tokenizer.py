@@ -33,7 +33,7 @@ from kdmt.checksum import file_sha256
 from kdmt.config import Tokenizer as TokenizerSettings
 from kdmt.corpus.formats import HEAD_BYTES, refuse_other_formats
 from kdmt.corpus.huggingface_tokenizer import HuggingFaceModel
-from kdmt.corpus.sentencepiece_file import BYTE, NORMAL, USER_DEFINED, read_facts
+from kdmt.corpus.sentencepiece_file import BYTE, NORMAL, USER_DEFINED, ModelFacts, read_facts
 from kdmt.corpus.subword_model import SubwordModel, Surfaces
 from kdmt.corpus.subwords import join_subwords
 from kdmt.errors import UserError
@@ -81,17 +81,21 @@ class SentencePieceModel(SubwordModel):
     def decode(self, tokenised: str) -> str:
         return self._processor.decode(tokenised.split())
 
+    @property
+    def facts(self) -> ModelFacts:
+        """Facts of the model file."""
+        return read_facts(self._processor.serialized_model_proto())
+
     def pieces_of_type(self, kind: int) -> list[str]:
         """Return the pieces of a type, such as `BYTE`, in the order of their ids."""
-        facts = read_facts(self._processor.serialized_model_proto())
-        return [piece for piece, found in zip(self.symbols, facts.piece_types, strict=False) if found == kind]
+        return [piece for piece, found in zip(self.symbols, self.facts.piece_types, strict=False) if found == kind]
 
     def scores(self) -> tuple[str, dict[str, float]]:
         """Return the algorithm of the model, and the score of each piece that it cuts text into.
 
         Specials, bytes, user-defined symbols and unused pieces are no such pieces.
         """
-        facts = read_facts(self._processor.serialized_model_proto())
+        facts = self.facts
         return facts.algorithm, {
             piece: self._processor.get_score(number)
             for number, (piece, kind) in enumerate(zip(self.symbols, facts.piece_types, strict=False))

@@ -140,8 +140,11 @@ def _export_onnx(checkpoint: Path, out: Path, options: ExportOptions) -> None:
     from kdmt.interop import onnx_export
     from kdmt.interop.model_card import model_card
 
+    _check_direction(checkpoint)
     card = model_card(resolve_checkpoint(checkpoint), onnx_export.CARD, licence=options.licence)
-    onnx_export.export_checkpoint(checkpoint, out, card=card)
+    onnx_export.export_checkpoint(
+        checkpoint, out, quantization=options.quantization, decode=_search(options), card=card
+    )
 
 
 # name for `kdmt export --to` -> exporter
@@ -161,5 +164,5 @@ EXPORTERS: dict[str, Exporter] = {
     "huggingface": Exporter(
         "Hugging Face", "autoregressive models with SentencePiece and no text processing", _export_huggingface
     ),
-    "onnx": Exporter("ONNX", "ctc students", _export_onnx),
+    "onnx": Exporter("ONNX", "all models but those that edit drafts", _export_onnx, quantizations=("float32", "int8")),
 }

@@ -17,13 +17,18 @@ def sinusoidal_table(num_positions: int, dim: int, *, first: int) -> Tensor:
     Vaswani et al. 2017, section 3.5, in the order of tensor2tensor and fairseq: all sines, then all cosines, with
     frequencies spaced over half_dim - 1.
     """
-    half_dim = dim // 2
-    step = math.log(10000.0) / max(half_dim - 1, 1)
-    frequency = torch.exp(torch.arange(half_dim, dtype=torch.float32) * -step)
+    frequency = sinusoid_frequencies(dim)
     position = torch.arange(first, first + num_positions, dtype=torch.float32)
     angle = position[:, None] * frequency[None, :]
     table = torch.cat([angle.sin(), angle.cos()], dim=1)
     return nn.functional.pad(table, (0, dim - table.size(1)))
+
+
+def sinusoid_frequencies(dim: int) -> Tensor:
+    """Return the factors by which positions are multiplied in sinusoids: float32 [dim // 2]."""
+    half_dim = dim // 2
+    step = math.log(10000.0) / max(half_dim - 1, 1)
+    return torch.exp(torch.arange(half_dim, dtype=torch.float32) * -step)
 
 
 class SinusoidalPositions(nn.Module):

@@ -156,9 +156,8 @@ class BackTranslating(Decoding):
             record_block_size(self.folder, self.settings.block_lines)
         if self.text.file is not None and not self.text.file.exists():
             _write_text([Path(path) for path in self.settings.text], self.text.file, codec)
-        if not self.text.num_lines():
-            setting = "prepare.monolingual_target" if self.text.file is None else "back_translation.text"
-            raise UserError(f"{setting}: there is no line to translate, after cleaning")
+        if not self.text.num_lines():  # the prepare stage refuses monolingual text of which nothing is left
+            raise UserError(f"back_translation.text: no line to translate: {', '.join(self.settings.text)}")
 
     def verify(self, plan: Plan, blocks: int, seed: int | None) -> None:
         """See `TextWork.verify`."""

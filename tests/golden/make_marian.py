@@ -34,8 +34,7 @@ MODELS = {
     "--transformer-ffn-activation relu",
     "ssru": "--vocabs vocab.spm vocab.spm --dim-vocabs 72 72 --tied-embeddings-all --dec-depth 2 "
     "--transformer-ffn-activation relu --transformer-decoder-autoreg rnn --dec-cell ssru --transformer-tied-layers 1 1",
-    "pre_norm": "--vocabs source.spm target.spm --dim-vocabs 48 56 --dec-depth 1 --transformer-preprocess n "
-    "--transformer-postprocess da --transformer-postprocess-top n --transformer-postprocess-emb nd",
+    "separate": "--vocabs source.spm target.spm --dim-vocabs 48 56 --dec-depth 1 --transformer-postprocess-emb nd",
 }
 SOURCES = ["one two three", "twelve", "five five five five", "nine one eleven ten two zero", "three ten seven eight"]
 
@@ -48,7 +47,7 @@ def write_corpus() -> None:
 
 
 def translate(name: str, beam: int) -> list[str]:
-    vocabularies = "source.spm target.spm" if name == "pre_norm" else "vocab.spm vocab.spm"
+    vocabularies = "source.spm target.spm" if name == "separate" else "vocab.spm vocab.spm"
     options = f"-m {name}.npz -v {vocabularies} -b {beam} --normalize 1 --allow-unk true --cpu-threads 1 --quiet"
     return list(Translator(options).translate(SOURCES))
 
@@ -69,7 +68,7 @@ def main() -> None:
             translations[name] = {str(beam): translate(name, beam) for beam in (1, 4)}
             shutil.copy(f"{name}.npz", FOLDER)
         marian("convert", "-f", "ssru.npz", "-t", "ssru.bin")
-        pieces = ["▁one", "▁two", "▁three", "▁four"]
+        pieces = ["▁f", "▁n", "▁t", "▁ze"]  # of the vocabulary
         rows = [(f"{second}", first, 0.5 / (1 + abs(i - j))) for i, first in enumerate(pieces)
                 for j, second in enumerate(pieces)]  # fmt: skip
         Path("lex.s2t").write_text("".join(f"{target} {source} {value:.7f}\n" for target, source, value in rows))

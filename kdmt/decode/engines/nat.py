@@ -24,10 +24,10 @@ from kdmt.decode.search.ctc_paths import Fusion, greedy, prefix_beam_search
 from kdmt.decode.search.dag_paths import greedy_paths, lookahead_paths, viterbi_paths
 from kdmt.decode.search.edits import insertion, levenshtein
 from kdmt.decode.search.lengths import max_lengths, normalized_score
-from kdmt.decode.search.mask_predict import Filled, mask_predict, refine
+from kdmt.decode.search.mask_predict import Filled, Predict, mask_predict, refine
 from kdmt.decode.search.transfers import to_device, to_host
 from kdmt.errors import UserError
-from kdmt.families import POSITIONAL
+from kdmt.families import POSITIONAL, FamilyName
 from kdmt.interop.kenlm import KenLM
 from kdmt.losses.crf import candidate_transitions, crf_best, crf_log_partition
 from kdmt.models.attention import at_least_float32
@@ -102,12 +102,7 @@ class NATEngine:
         self.device, self.precision = torch.device(device), precision
         self.search, self.iterations = search or NATDecode(), iterations
         self.teacher, self.fusion = teacher, fusion
-        beam = self.search.num_lengths(model.nat.family)
-        if model.nat.family in POSITIONAL and beam > model.config.max_target_positions - 1:
-            raise UserError(
-                f"a length beam of {beam} is more than the lengths that the model's "
-                f"{model.config.max_target_positions} target positions leave"
-            )
+        check_length_beam(self.search, model.nat.family, model.config.max_target_positions)
         if self.search.rescore and teacher is None:
             raise ValueError("candidates are to be scored by a teacher, and there is none")
 
@@ -178,6 +173,20 @@ class NATEngine:
         return [[each] for each in found]
 
 
+def check_length_beam(search: NATDecode, family: FamilyName, max_target_positions: int) -> None:
+    """Check that a model has as many lengths as are to be tried.
+
+    Raises:
+        UserError: if it has fewer.
+    """
+    beam = search.num_lengths(family)
+    if family in POSITIONAL and beam > max_target_positions - 1:
+        raise UserError(
+            f"a length beam of {beam} is more than the lengths that the model's {max_target_positions} target "
+            "positions leave"
+        )
+
+
 def rescore(
     teacher: TorchEngine, sources: Sequence[np.ndarray], candidates: list[list[Hypothesis]], *, lenpen: float
 ) -> list[list[Hypothesis]]:
@@ -224,8 +233,20 @@ def _ctc(
 def _dag(model: NATransformer, src_tokens_BS: Tensor, encoded: EncoderOutput, search: NATDecode) -> list[Hypothesis]:
     x_BLD, keep_BL = model.vertices(src_tokens_BS)
     features_BLD = model.decode_all(x_BLD, keep_BL, encoded)
-    tokens_BL, log_probs_BL = model.best_symbols(features_BLD)
-    links_BLL, vertices_B = model.link(features_BLD, keep_BL), keep_BL.sum(1)
+    return dag_hypotheses(*model.best_symbols(features_BLD), model.link(features_BLD, keep_BL), keep_BL.sum(1), search)
+
+
+def dag_hypotheses(
+    tokens_BL: Tensor, log_probs_BL: Tensor, links_BLL: Tensor, vertices_B: Tensor, search: NATDecode
+) -> list[Hypothesis]:
+    """Return the tokens on the best path of each sentence, by the settings of the search.
+
+    Args:
+        tokens_BL: the most probable token of each vertex.
+        log_probs_BL: its natural log-probability.
+        links_BLL: log-probability of the second vertex after the first.
+        vertices_B: number of vertices of each sentence.
+    """
     if search.dag == "viterbi":
         paths, scores = viterbi_paths(log_probs_BL, links_BLL, vertices_B, beta=search.dag_lenpen)
     else:
@@ -254,11 +275,26 @@ def _fill(
 
     if model.nat.family == "nat_crf":
         filled = _chain(model, src_tokens_NS, encoded, lengths_N)
-    elif model.nat.family == "cmlm":
-        filled = mask_predict(predict, lengths_N, iterations=iterations, rewrites=model.nat.corrects)
     else:
-        filled = refine(predict, lengths_N, iterations=iterations if model.nat.family == "inat" else 1)
-    found = _hypotheses(filled, lengths_N)
+        filled = fill_drafts(predict, lengths_N, model.nat.family, iterations, corrects=model.nat.corrects)
+    return ranked_candidates(filled, lengths_BK)
+
+
+def fill_drafts(predict: Predict, lengths_N: Tensor, family: FamilyName, iterations: int, *, corrects: bool) -> Filled:
+    """Return candidates of the given lengths, in the way of a family whose decoder reads drafts.
+
+    Args:
+        predict: one decoder pass.
+        corrects: whether a `cmlm` model also predicts the visible words again.
+    """
+    if family == "cmlm":
+        return mask_predict(predict, lengths_N, iterations=iterations, rewrites=corrects)
+    return refine(predict, lengths_N, iterations=iterations if family == "inat" else 1)
+
+
+def ranked_candidates(filled: Filled, lengths_BK: Tensor) -> list[list[Hypothesis]]:
+    """Return the candidates of each sentence, one of each length, best first by the mean log-probability."""
+    found = _hypotheses(filled, lengths_BK.flatten())
     beam = lengths_BK.size(1)
     every = [found[start : start + beam] for start in range(0, len(found), beam)]
     return [sorted(candidates, key=lambda each: -each.score) for candidates in every]

@@ -64,7 +64,17 @@ _EXPORTED = {
         samples=True,
         forced_scores=True,
     ),
-    "onnx": EngineKind("onnxruntime", onnx_folder.is_model_folder, onnx.open_folder),
+    "onnx_nat": EngineKind(
+        "onnxruntime", onnx_folder.is_nonautoregressive, onnx.open_nonautoregressive, compute_type="default"
+    ),
+    "onnx": EngineKind(
+        "onnxruntime",
+        onnx_folder.is_model_folder,
+        onnx.open_folder,
+        compute_type="default",
+        nbest=True,
+        forced_scores=True,
+    ),
 }
 # checkpoints, and all paths that `resolve_checkpoint` resolves to a checkpoint
 _CHECKPOINTS = {

@@ -28,7 +28,7 @@ from kdmt.types import EOS, PAD
 _BATCH = 32  # sentences, as in the decode of Firefox's models
 _MAX_LENGTH_FACTOR = 3
 _DEVIATIONS = 1.1
-OUTPUT_NAMES = ("Wemb", "decoder_Wemb", "decoder_ff_logit_out_Wt")  # the first one that a model has is its output
+_OUTPUT_NAMES = ("decoder_ff_logit_out_Wt", "Wemb", "decoder_Wemb")  # the first one that a model has is its output
 _SELECTED = "none"  # name that versions of the engine give to the rows of the output that a shortlist selects
 
 
@@ -107,4 +107,4 @@ def _recording(model: Transformer, largest: dict[str, list[float]]) -> Iterator[
 def output_name(model: Transformer) -> str:
     """Return Marian's name of the matrix of the output projection."""
     known = {name for part in parts(model.config).values() for name in part.names}
-    return next(name for name in OUTPUT_NAMES if name in known)
+    return next(name for name in _OUTPUT_NAMES if name in known)

@@ -41,20 +41,16 @@ def parts(config: TransformerConfig) -> dict[str, Part]:
     found = _embeddings(config)
     for number in range(config.encoder_layers):
         ours, theirs = f"encoder_layers.{number}", f"encoder_l{number + 1}"
-        found |= _attention(f"{ours}.self_attn", f"{theirs}_self", config.encoder_normalize_before)
-        found |= _feed_forward(ours, theirs, config.encoder_normalize_before)
+        found |= _attention(f"{ours}.self_attn", f"{theirs}_self")
+        found |= _feed_forward(ours, theirs)
     for number in range(1 if config.tied_decoder_layers else config.decoder_layers):
         ours, theirs = f"decoder_layers.{number}", f"decoder_l{number + 1}"
-        before = config.decoder_normalize_before
         if config.decoder == "ssru":
-            found |= _ssru(ours, f"{theirs}_rnn", before)
+            found |= _ssru(ours, f"{theirs}_rnn")
         else:
-            found |= _attention(f"{ours}.self_attn", f"{theirs}_self", before)
-        found |= _cross_attention(f"{ours}.cross_attn", f"{theirs}_context", before)
-        found |= _feed_forward(ours, theirs, before)
-    for side in ("encoder", "decoder"):
-        if getattr(config, f"{side}_normalize_before"):
-            found |= _norm(f"{side}_norm", f"{side}_top")
+            found |= _attention(f"{ours}.self_attn", f"{theirs}_self")
+        found |= _cross_attention(f"{ours}.cross_attn", f"{theirs}_context")
+        found |= _feed_forward(ours, theirs)
     return found
 
 
@@ -70,42 +66,42 @@ def _embeddings(config: TransformerConfig) -> dict[str, Part]:
             found["output_proj.weight"] = Part(("decoder_ff_logit_out_Wt",), "target_rows")
     for ours, theirs in (("src_embed", "encoder"), ("tgt_embed", "decoder")):
         if config.layernorm_embedding:
-            found |= _norm(f"{ours}.norm", f"{theirs}_emb", before=True)
+            found |= _norm(f"{ours}.norm", f"{theirs}_emb", "_pre")
     return found | {"output_proj.bias": Part(("decoder_ff_logit_out_b",), "target_bias")}
 
 
-def _attention(ours: str, theirs: str, before: bool) -> dict[str, Part]:
+def _attention(ours: str, theirs: str) -> dict[str, Part]:
     return {
         **_linear(f"{ours}.qkv_proj", theirs, "q", "k", "v"),
         **_linear(f"{ours}.out_proj", theirs, "o"),
-        **_norm(f"{ours}_residual.norm", f"{theirs}_Wo", before),
+        **_norm(f"{ours}_residual.norm", f"{theirs}_Wo"),
     }
 
 
-def _cross_attention(ours: str, theirs: str, before: bool) -> dict[str, Part]:
+def _cross_attention(ours: str, theirs: str) -> dict[str, Part]:
     return {
         **_linear(f"{ours}.q_proj", theirs, "q"),
         **_linear(f"{ours}.kv_proj", theirs, "k", "v"),
         **_linear(f"{ours}.out_proj", theirs, "o"),
-        **_norm(f"{ours}_residual.norm", f"{theirs}_Wo", before),
+        **_norm(f"{ours}_residual.norm", f"{theirs}_Wo"),
     }
 
 
-def _ssru(ours: str, theirs: str, before: bool) -> dict[str, Part]:
-    """Return the parameters of an SSRU layer, whose norm has one more suffix after the sum than before the layer."""
+def _ssru(ours: str, theirs: str) -> dict[str, Part]:
+    """Return the parameters of an SSRU layer."""
     return {
         f"{ours}.ssru.state_proj.weight": Part((f"{theirs}_W",), "matrix"),
         f"{ours}.ssru.gate_proj.weight": Part((f"{theirs}_Wf",), "matrix"),
         f"{ours}.ssru.gate_proj.bias": Part((f"{theirs}_bf",), "vector"),
-        **_norm(f"{ours}.self_attn_residual.norm", theirs if before else f"{theirs}_ffn", before),
+        **_norm(f"{ours}.self_attn_residual.norm", f"{theirs}_ffn"),
     }
 
 
-def _feed_forward(ours: str, theirs: str, before: bool) -> dict[str, Part]:
+def _feed_forward(ours: str, theirs: str) -> dict[str, Part]:
     return {
         **_linear(f"{ours}.ffn.fc1", f"{theirs}_ffn", "1"),
         **_linear(f"{ours}.ffn.fc2", f"{theirs}_ffn", "2"),
-        **_norm(f"{ours}.ffn_residual.norm", f"{theirs}_ffn_ffn", before),
+        **_norm(f"{ours}.ffn_residual.norm", f"{theirs}_ffn_ffn"),
     }
 
 
@@ -116,9 +112,7 @@ def _linear(ours: str, theirs: str, *suffixes: str) -> dict[str, Part]:
     }
 
 
-def _norm(ours: str, theirs: str, before: bool = False) -> dict[str, Part]:
-    """Return the parameters of a norm. Marian marks a norm before a layer with a suffix."""
-    suffix = "_pre" if before else ""
+def _norm(ours: str, theirs: str, suffix: str = "") -> dict[str, Part]:
     return {
         f"{ours}.weight": Part((f"{theirs}_ln_scale{suffix}",), "vector"),
         f"{ours}.bias": Part((f"{theirs}_ln_bias{suffix}",), "vector"),

@@ -41,6 +41,9 @@ _FIXED: dict[str, Any] = {
     "transformer-no-affine": False,
     "transformer-rnn-projection": False,
     "transformer-pool": False,
+    "transformer-preprocess": "",
+    "transformer-postprocess": "dan",
+    "transformer-postprocess-top": "",
     "transformer-ffn-depth": 2,
     "transformer-decoder-ffn-depth": 0,
     "transformer-aan-depth": 2,
@@ -80,7 +83,6 @@ def model_options(config: TransformerConfig, vocab_sizes: Sequence[int]) -> dict
         UserError: if Marian has no such model.
     """
     check_config(config)
-    pre_norm = config.encoder_normalize_before
     differing_ffn = config.decoder_ffn_embed_dim != config.encoder_ffn_embed_dim
     return {
         **_FIXED,
@@ -97,10 +99,7 @@ def model_options(config: TransformerConfig, vocab_sizes: Sequence[int]) -> dict
         "transformer-decoder-dim-ffn": config.decoder_ffn_embed_dim if differing_ffn else 0,
         "transformer-ffn-activation": config.activation_fn,
         "transformer-decoder-autoreg": "rnn" if config.decoder == "ssru" else "self-attention",
-        "transformer-preprocess": "n" if pre_norm else "",
-        "transformer-postprocess": "da" if pre_norm else "dan",
         "transformer-postprocess-emb": "nd" if config.layernorm_embedding else "d",
-        "transformer-postprocess-top": "n" if pre_norm else "",
         "transformer-tied-layers": [1] * config.decoder_layers if config.tied_decoder_layers else [],
     }
 
@@ -117,6 +116,10 @@ def check_config(config: TransformerConfig) -> None:
         )
     if config.source_token is not None or config.target_token is not None:
         raise UserError("the model is multilingual: Marian puts no language tokens into sentences by itself")
+    if config.encoder_normalize_before or config.decoder_normalize_before:
+        raise UserError(
+            "the model normalises before its layers: Marian normalises only queries there, not keys and values"
+        )
     if config.no_scale_embedding:
         raise UserError("the model has 'no_scale_embedding', and Marian always multiplies embeddings by sqrt(D)")
     for side in ("encoder", "decoder"):
@@ -162,7 +165,7 @@ def read_config(options: Mapping[str, Any], *, max_positions: int) -> Transforme
             names the option.
     """
     for name, value in _FIXED.items():
-        if name not in _WITHOUT_EFFECT and name in options and options[name] != value:
+        if name not in _WITHOUT_EFFECT and name in options and _normal(name, options[name]) != _normal(name, value):
             raise UserError(f"option {name!r} is {_shown(options[name])}: kdmt has only models with {_shown(value)}")
     activation = _one_of(options, "transformer-ffn-activation", {"relu": "relu", "swish": "swish"}, "swish")
     autoregression = _one_of(
@@ -170,7 +173,6 @@ def read_config(options: Mapping[str, Any], *, max_positions: int) -> Transforme
     )
     if autoregression == "ssru":
         _one_of(options, "dec-cell", {"ssru": "ssru"}, "gru")
-    pre_norm = _pre_norm(options)
     layers = {side: _integer(options, f"{side[:3]}-depth") for side in ("encoder", "decoder")}
     ffn = _integer(options, "transformer-dim-ffn")
     sizes: dict[str, Any] = {}
@@ -180,7 +182,6 @@ def read_config(options: Mapping[str, Any], *, max_positions: int) -> Transforme
             f"{side}_embed_dim": _integer(options, "dim-emb"),
             f"{side}_attention_heads": _integer(options, "transformer-heads"),
             f"{side}_ffn_embed_dim": (side == "decoder" and options.get("transformer-decoder-dim-ffn")) or ffn,
-            f"{side}_normalize_before": pre_norm,
         }
     tied = bool(options.get("tied-embeddings-all"))
     return TransformerConfig(
@@ -197,16 +198,11 @@ def read_config(options: Mapping[str, Any], *, max_positions: int) -> Transforme
     )
 
 
-def _pre_norm(options: Mapping[str, Any]) -> bool:
-    """Return whether the norms come before the layers."""
-    names = ("transformer-preprocess", "transformer-postprocess", "transformer-postprocess-top")
-    found = tuple(str(options.get(name) or "").replace("d", "") for name in names)
-    if found not in (("", "an", ""), ("n", "a", "n")):
-        raise UserError(
-            f"options {', '.join(names)} are {', '.join(_shown(options.get(name)) for name in names)}: kdmt has only "
-            "models with '', 'dan', '' and with 'n', 'da', 'n'"
-        )
-    return found[0] == "n"
+def _normal(name: str, value: object) -> object:
+    """Return the value of an option; of a list of operations, those other than dropout."""
+    if name in ("transformer-preprocess", "transformer-postprocess", "transformer-postprocess-top"):
+        return str(value or "").replace("d", "")
+    return value
 
 
 def _norm_of_embeddings(options: Mapping[str, Any]) -> bool:

@@ -109,25 +109,27 @@ def write_table(path: Path, table: LexicalTable, src_pieces: Sequence[str], tgt_
     write_text(path, "".join(f"{tgt_pieces[y]} {src_pieces[x]} {t:.7f}\n" for y, x, t in lines))
 
 
-def write_binary(path: Path, table: LexicalTable, num_sources: int) -> None:
+def write_binary(path: Path, table: LexicalTable, num_sources: int, *, first: int = FIRST, best: int = BEST) -> None:
     """Write the binary file. See the top of this module.
 
     Args:
         num_sources: number of tokens of the source vocabulary.
+        first: number of first ids of the vocabulary that are allowed for all sources.
+        best: number of target tokens of each source token.
     """
-    lists = list(_lists(table, num_sources))
+    lists = list(_lists(table, num_sources, best))
     offsets = np.cumsum([0, *map(len, lists)], dtype="<u8")
     ids = np.concatenate([*lists, np.empty(0, dtype=np.int64)]).astype("<u4")
-    body = struct.pack("<4Q", FIRST, BEST, len(offsets), len(ids)) + offsets.tobytes() + ids.tobytes()
+    body = struct.pack("<4Q", first, best, len(offsets), len(ids)) + offsets.tobytes() + ids.tobytes()
     with naming(path):
         path.write_bytes(struct.pack("<QQ", _MAGIC, checksum(body)) + body)
 
 
-def _lists(table: LexicalTable, num_sources: int) -> Iterator[NDArray[np.int64]]:
+def _lists(table: LexicalTable, num_sources: int, best: int) -> Iterator[NDArray[np.int64]]:
     """Yield the ids of the best target tokens of each source token, in ascending order."""
     starts = np.searchsorted(table.src_P, np.arange(num_sources + 1))
     for start, end in zip(starts[:-1].tolist(), starts[1:].tolist(), strict=True):
-        yield np.sort(table.tgt_P[start : min(start + BEST, end)])
+        yield np.sort(table.tgt_P[start : min(start + best, end)])
 
 
 def checksum(data: bytes) -> int:

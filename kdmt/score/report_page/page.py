@@ -133,7 +133,7 @@ def _scrolling(table: str) -> Markup:
 
 
 def _summary(found: Recommendation) -> Facts:
-    """Return the recommended student beside the best one and the teacher."""
+    """Return the recommended student with the best one and the teacher."""
     compared: list[tuple[str, Candidate]] = [("recommended", found.chosen)]
     if found.best != found.chosen:
         compared.append(("best student", found.best))

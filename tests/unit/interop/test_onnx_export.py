@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -11,10 +12,11 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
-from small_transformers import POST_NORM, make_model, make_sources, vocabulary_sizes, write_text_processing
+from small_transformers import POST_NORM, make_sources, vocabulary_sizes, write_text_processing
 from tiny_pipeline import hash_tree, kdmt
 
 from kdmt.errors import UserError
+from kdmt.interop.exporters import EXPORTERS, ExportOptions
 from kdmt.interop.onnx_export import export_model
 from kdmt.models.architecture import NATConfig
 from kdmt.models.build import build_nonautoregressive, build_transformer
@@ -38,7 +40,7 @@ def make_student(*, family: str = "ctc", **settings: Any) -> NATransformer:
 
 @pytest.mark.parametrize(
     "settings",
-    [{}, pytest.param({"source_copy": "none"}, marks=pytest.mark.slow), {"dslp": True}],
+    [{}, {"source_copy": "none"}, {"dslp": True}],
     ids=["source", "unk", "dslp"],
 )
 @torch.inference_mode()
@@ -56,26 +58,37 @@ def test_graph_returns_the_best_symbol_and_its_log_probability(tmp_path: Path, s
     assert log_probs_BL == pytest.approx(best_BL.numpy(), abs=1e-5)
 
 
-@pytest.mark.parametrize("family", ["autoregressive", "nat", "dag"])
-def test_other_models_are_refused(tmp_path: Path, family: str) -> None:
-    model = make_model() if family == "autoregressive" else make_student(family=family)
-    with pytest.raises(UserError, match=f"only a 'ctc' student is exported to ONNX; this model is '{family}'"):
-        export_model(model, tmp_path / "out")
+@pytest.mark.parametrize("family", ["nat_crf", "levenshtein", "insertion"])
+def test_other_families_are_refused(tmp_path: Path, family: str) -> None:
+    with pytest.raises(UserError, match=f"a '{family}' model is not exported to ONNX; autoregressive models are, and"):
+        export_model(make_student(family=family), tmp_path / "out")
     assert not list(tmp_path.iterdir())
 
 
-def test_export_command_refuses_other_models_and_quantization(tmp_path: Path) -> None:
+def test_export_command_writes_the_proposed_search_and_the_number_type(tmp_path: Path) -> None:
     size, companions = write_text_processing(tmp_path / "prepare")
     config = replace(POST_NORM, share_all_embeddings=True)
     teacher = build_transformer(config, src_vocab_size=size, tgt_vocab_size=size)
     save_checkpoint(tmp_path / "average", teacher, companions=companions)
-    refused = kdmt("export", "--to", "onnx", tmp_path / "average", tmp_path / "out")
+    out = tmp_path / "out"
+    given = ("--quantization", "int8", "--beam", "2", "--lenpen", "0.6")
+    assert kdmt("export", "--to", "onnx", tmp_path / "average", out, *given).code == 0
+    assert json.loads((out / "translate.json").read_text()) == {"beam_size": 2, "length_penalty": 0.6}
+    assert json.loads((out / "onnx.json").read_text()) == {"quantization": "int8"}
+    assert kdmt("translate", out, stdin=b"abba\n").code == 0
+    refused = kdmt("export", "--to", "onnx", tmp_path / "average", tmp_path / "half", "--quantization", "float16")
     assert refused.code == 2
-    assert "only a 'ctc' student" in refused.err
-    quantized = kdmt("export", "--to", "onnx", tmp_path / "average", tmp_path / "out", "--quantization", "int8")
-    assert quantized.code == 2
-    assert "--quantization int8: ONNX models are float32" in quantized.err
-    assert not (tmp_path / "out").exists()
+    assert "--quantization float16: ONNX models are float32 or int8" in refused.err
+    assert not (tmp_path / "half").exists()
+
+
+def test_model_that_predicts_from_right_to_left_is_refused(tmp_path: Path) -> None:
+    size, companions = write_text_processing(tmp_path / "prepare")
+    config = replace(POST_NORM, share_all_embeddings=True, right_to_left=True)
+    teacher = build_transformer(config, src_vocab_size=size, tgt_vocab_size=size)
+    save_checkpoint(tmp_path / "average", teacher, companions=companions)
+    with pytest.raises(UserError, match="from right to left"):
+        EXPORTERS["onnx"].export(tmp_path / "average", tmp_path / "out", ExportOptions())
 
 
 def test_existing_folder_is_not_changed(tmp_path: Path) -> None:
@@ -88,7 +101,7 @@ def test_existing_folder_is_not_changed(tmp_path: Path) -> None:
 
 
 def test_missing_package_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "onnxscript", None)
+    monkeypatch.setitem(sys.modules, "onnx", None)
     with pytest.raises(UserError, match=r"pip install 'kdmt\[onnx\]'"):
         export_model(make_student(), tmp_path / "out")
     assert not list(tmp_path.iterdir())

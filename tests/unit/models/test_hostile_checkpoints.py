@@ -20,7 +20,7 @@ from kdmt.checksum import file_sha256, verify_checkpoint
 from kdmt.config import Decode
 from kdmt.corpus.codec import TextCodec, check_vocabulary
 from kdmt.decode.engines.ctranslate2 import CTranslate2Engine
-from kdmt.decode.engines.onnx import OnnxEngine
+from kdmt.decode.engines.onnx import Graph, OnnxNATEngine
 from kdmt.errors import UserError
 from kdmt.interop.ctranslate2_export import export_checkpoint
 from kdmt.interop.onnx_export import export_model as export_to_onnx
@@ -452,8 +452,8 @@ def test_file_that_onnx_runtime_cannot_load_is_refused(onnx: Path, damage: str) 
 @pytest.mark.parametrize(
     ("symbols", "log_probs", "problem"),
     [
-        (np.full((1, 4), 9), np.zeros((1, 4), np.float32), "it writes tokens beyond the dictionary's 8 symbols"),
-        (np.full((1, 4), -1), np.zeros((1, 4), np.float32), "it writes tokens beyond the dictionary's 8 symbols"),
+        (np.full((1, 4), 9), np.zeros((1, 4), np.float32), "it predicts ids that the dictionary does not have"),
+        (np.full((1, 4), -1), np.zeros((1, 4), np.float32), "it predicts ids that the dictionary does not have"),
         (np.zeros((1, 4), np.int64), np.full((1, 4), np.nan, np.float32), "its probabilities are no numbers"),
         (np.zeros((2, 4), np.int64), np.zeros((2, 4), np.float32), "its outputs are not those of a model"),
         (np.zeros((1, 4), np.int64), np.zeros((1, 5), np.float32), "its outputs are not those of a model"),
@@ -466,8 +466,8 @@ def test_invalid_output_of_onnx_runtime_is_refused(made_onnx: Path, symbols: Any
         def run(self, *_: Any) -> Any:
             return symbols, log_probs
 
-    engine = OnnxEngine(made_onnx / "onnx")
-    engine._session = Session()
+    engine = OnnxNATEngine(made_onnx / "onnx")
+    engine._graphs = [Graph(engine._graphs[0].file, Session())]
     with pytest.raises(UserError, match=problem):
         engine.decode([np.array([5, 2])], Decode())
 
@@ -477,8 +477,8 @@ def test_error_of_onnx_runtime_is_reported(made_onnx: Path) -> None:
         def run(self, *_: Any) -> Any:
             raise RuntimeError("[ONNXRuntimeError] : 2 :\n INVALID_ARGUMENT")
 
-    engine = OnnxEngine(made_onnx / "onnx")
-    engine._session = Session()
+    engine = OnnxNATEngine(made_onnx / "onnx")
+    engine._graphs = [Graph(engine._graphs[0].file, Session())]
     with pytest.raises(UserError, match=r"model\.onnx: ONNX Runtime cannot run it: .* : 2 : INVALID_ARGUMENT"):
         engine.decode([np.array([5, 2])], Decode())
 

@@ -247,12 +247,10 @@ def test_lines_of_given_files_are_translated_as_they_are() -> None:
     assert read_lines(MADE / "text.de") == lines * 2
     assert manifest()["facts"]["num_sentences"] == 2 * len(lines)
     assert set(read_lines(MADE / "distilled.de")) <= set(lines) - {""}
-
-
-def test_text_of_which_cleaning_leaves_nothing_is_refused() -> None:
-    write_lines(Path("mono.de"), ["", read_lines(Path("text/test.de"))[0]])
-    assert kdmt("prepare", "tiny.yaml").code == 0
-    assert "prepare.monolingual_target: there is no line to translate" in back_translate(code=2).err
+    write_lines(Path("mono.de"), [])
+    refused = kdmt("back-translate", "tiny.yaml")
+    assert refused.code == 2
+    assert "back_translation.text: no line to translate: mono.de, mono.de" in refused.err
 
 
 def test_blocks_of_the_first_version_are_replaced_with_a_message(decoded: list[int]) -> None:

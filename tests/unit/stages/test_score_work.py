@@ -41,7 +41,7 @@ class Refining(OneHypothesis):
 
 def test_a_model_is_decoded_in_the_ways_its_engine_supports() -> None:
     settings = Score(beams=[1, 4], iterations=[2, 8])
-    beam, greedy = ENGINES["pytorch"], ENGINES["onnx"]
+    beam, greedy = ENGINES["pytorch"], ENGINES["onnx_nat"]
     assert _ways(settings, beam, OneHypothesis()) == [Way(beam=1), Way(beam=4)]
     assert _ways(settings, greedy, OneHypothesis()) == [Way()]
     assert _ways(settings, ENGINES["nat"], Refining(True)) == [Way(iterations=2), Way(iterations=8)]

@@ -13,7 +13,7 @@ from kdmt.config import Decode
 from kdmt.decode.engines.ctranslate2 import CTranslate2Engine
 from kdmt.decode.engines.engine import Engine, EngineOptions, RefiningEngine, ScoringEngine
 from kdmt.decode.engines.nat import NATEngine
-from kdmt.decode.engines.onnx import OnnxEngine
+from kdmt.decode.engines.onnx import OnnxEngine, OnnxNATEngine
 from kdmt.decode.engines.pytorch import TorchEngine
 from kdmt.decode.engines.table import ENGINES, EngineKind, find_engine
 from kdmt.errors import UserError
@@ -26,6 +26,7 @@ from kdmt.models.nonautoregressive import NATransformer
 CLASSES: dict[str, type] = {
     "ctranslate2": CTranslate2Engine,
     "onnx": OnnxEngine,
+    "onnx_nat": OnnxNATEngine,
     "nat": NATEngine,
     "pytorch": TorchEngine,
 }
@@ -52,7 +53,8 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     ctranslate2_export.export_model(
         make_model(), root / "ctranslate2", src_symbols=symbols(src_size, "s"), tgt_symbols=symbols(tgt_size, "t")
     )
-    onnx_export.export_model(ctc_student(), root / "onnx")
+    onnx_export.export_model(ctc_student(), root / "onnx_nat")
+    onnx_export.export_model(make_model(), root / "onnx")
     for name, model in (("pytorch", make_model()), ("nat", ctc_student())):
         save_checkpoint(root / name / "checkpoint_7", model)
         (root / name / "best").write_text("checkpoint_7\n", encoding="utf-8")

@@ -35,9 +35,9 @@ lenpens = st.sampled_from([-0.5, 0.0, 0.6, 1.0, 1.7])
 
 
 @settings(max_examples=80, deadline=None)
-@given(batch=sentences, beam=st.integers(1, 6), lenpen=lenpens, min_len=st.integers(0, 1))
+@given(batch=sentences, beam=st.integers(1, 6), lenpen=lenpens, min_len=st.integers(0, 1), narrow=st.booleans())
 def test_nbest_equals_the_reference_search(
-    batch: list[tuple[Table, int]], beam: int, lenpen: float, min_len: int
+    batch: list[tuple[Table, int]], beam: int, lenpen: float, min_len: int, narrow: bool
 ) -> None:
     found = run(
         [table for table, _ in batch],
@@ -46,10 +46,14 @@ def test_nbest_equals_the_reference_search(
         nbest=beam,
         lenpen=lenpen,
         min_len=min_len,
+        narrow=narrow,
     )
     for hypotheses, (table, max_len) in zip(found, batch, strict=True):
-        expected = oracle.search(table.log_probs, max_len=max_len, beam=beam, lenpen=lenpen, min_len=min_len)
-        assert len(hypotheses) == beam
+        expected = oracle.search(
+            table.log_probs, max_len=max_len, beam=beam, lenpen=lenpen, min_len=min_len, narrow=narrow
+        )
+        assert len(hypotheses) == len(expected)
+        assert len(hypotheses) == beam or narrow
         assert_same(hypotheses, expected)
 
 
