@@ -54,6 +54,7 @@ BestMetric = Literal["loss", "bleu", "chrf"]
 ScoreMetric = Literal["bleu", "chrf", "chrf++", "ter", "spbleu"]  # of the score stage
 OnDivergence = Literal["stop", "skip"]  # for a loss or gradient that is not finite, or a gradient that is too large
 Parallelism = Literal["ddp", "fsdp"]
+InputFormat = Literal["txt", "html", "jsonl"]  # of `kdmt translate`
 TrackerName = Literal["tensorboard", "wandb", "mlflow", "trackio"]
 
 RecipeName = Literal[  # in kdmt/config/recipes.yaml
