@@ -265,19 +265,20 @@ def _score_model(
             decoded = translate_and_measure(workspace, model, sources, way, threads=threads, device=device)
             translations.keep(file, made_from, decoded)
         assert decoded.cost is not None, "it is in each record of an engine"
+        deployment = Deployment(model.name, model.bytes_on_disk, decoded.cost)
         row = replace(
             each.row,
             sentences_per_second_batch1=decoded.sentences_per_second_batch1,
             sentences_per_second_max=decoded.sentences_per_second_max,
-            deployment=Deployment(model.name, model.bytes_on_disk, decoded.cost),
+            deployment=deployment,
         )
-        if not row.deployment.is_exported:
+        if not deployment.is_exported:
             yield replace(each, row=row)
             continue
         first, second = _both_forms(workspace, codec, decoded.words)
         write_lines(_text_file(workspace, file), first)
         scores, second_scores = test_sets[name].score(first, second)
-        deployment = replace(row.deployment, losses=losses(each.row.scores, scores))
+        deployment = replace(deployment, losses=losses(each.row.scores, scores))
         for problem in deployment.large_losses():
             workspace.say(f"score: warning: {where}: {problem}")
         library, numbers = model.engine.library, compute_type(model.name)
