@@ -50,6 +50,8 @@ WITHOUT_TORCH = {
     *("cli", "api", "spawn"),
     *(f"commands.{name}" for name in ("clean", "find", "lock", "new", "pipeline_file", "run", "schema", "status")),
     *("score.metrics", "score.pareto", "score.score_files", "score.report", "score.significance", "score.systems"),
+    *("score.row_groups", *(f"score.report_page.{name}" for name in ("charts", "content", "gaps", "page"))),
+    *("commands.report", "stages.run_summary", "stages.score_report", "stages.scored_references"),
     *("score.human_agreement", "score.report_notes", "score.test_sets", "score.translations", "stages.score"),
     *(f"score.scorers.{name}" for name in ("cache", "process", "segment_scores", "adapters.chrf", "adapters.serving")),
     *(f"models.{name}" for name in ("architecture", "average_record", "checkpoint_folder", "description")),
