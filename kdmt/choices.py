@@ -89,7 +89,8 @@ AlignedLoss = Literal["likelihood", "nmla", "fuzzy_alignment"]  # of `ctc` and `
 OnTooLong = Literal["skip", "upsample"]  # for a target without an alignment to the decoder positions
 
 # distill stage
-DistillEngine = Literal["auto", "ctranslate2", "torch"]
+TranslationEngine = Literal["auto", "ctranslate2", "torch"]
+DistillEngine = Literal["auto", "ctranslate2", "ctranslate2_exact", "torch"]
 ExecutorName = Literal["processes", "inline", "ray"]
 # of an answer of a large language model
 AnswerFailure = Literal[
