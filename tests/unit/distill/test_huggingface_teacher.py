@@ -39,7 +39,7 @@ KEEP = dict.fromkeys(("empty", "too_long", "repetition", "unk", "ratio", "copied
 def document(**distill: Any) -> dict[str, Any]:
     made = settings()
     made["prepare"] |= {"text": {"moses": True, "lowercase": True}, "tokenizer": {"vocab_size": 24}}
-    made["distill"] |= {"engine": "auto", "teachers": [Saved(MODEL, "nllb", *CODES["nllb"]).setting()]}
+    made["distill"] |= {"engine": "ctranslate2_exact", "teachers": [Saved(MODEL, "nllb", *CODES["nllb"]).setting()]}
     made["distill"] |= {"failures": KEEP, "decode": {"beam": 2, "nbest": 2, "max_len_a": 1.0, "max_len_b": 8}}
     made["distill"] |= distill
     return made
