@@ -39,7 +39,7 @@ KEEP = dict.fromkeys(("empty", "too_long", "repetition", "unk", "ratio", "copied
 def document(**distill: Any) -> dict[str, Any]:
     made = settings()
     made["prepare"] |= {"text": {"moses": True, "lowercase": True}, "tokenizer": {"vocab_size": 24}}
-    made["distill"] |= {"engine": "ctranslate2_exact", "teachers": [Saved(MODEL, "nllb", *CODES["nllb"]).setting()]}
+    made["distill"] |= {"engine": "auto", "teachers": [Saved(MODEL, "nllb", *CODES["nllb"]).setting()]}
     made["distill"] |= {"failures": KEEP, "decode": {"beam": 2, "nbest": 2, "max_len_a": 1.0, "max_len_b": 8}}
     made["distill"] |= distill
     return made
@@ -86,7 +86,7 @@ def test_text_is_detokenised_for_the_teacher_and_preprocessed_after() -> None:
     config = json.loads((MADE / "config.json").read_text(encoding="utf-8"))["distill"]["decode"]
     from kdmt.config import Decode
 
-    engine = CTranslate2Engine(MADE / "engine")
+    engine = CTranslate2Engine(MADE / "engine", exact=False)
     numbers = np.load(MADE / "sentences.npy")
     found: dict[int, list[tuple[float, str]]] = {}
     for line in read_lines(MADE / "nbest"):
@@ -197,6 +197,7 @@ def test_renamed_model_folder_keeps_the_blocks() -> None:
 
 @pytest.mark.usefixtures("made")
 def test_pytorch_and_ctranslate2_give_the_same_translations() -> None:
+    assert distill(engine="ctranslate2_exact").code == 0
     wanted = read_lines(MADE / "distilled.de")
     result = distill(engine="torch")
     assert result.code == 0, result.err
