@@ -79,6 +79,7 @@ def manifest() -> dict[str, Any]:
 @pytest.mark.usefixtures("made")
 def test_text_is_detokenised_for_the_teacher_and_preprocessed_after() -> None:
     """The steps are repeated here: detokenise, encode, decode with the engine, and preprocess like the data."""
+    assert distill(engine="ctranslate2_exact").code == 0
     codec, tokenizer = TextCodec.load(PREPARED), ForeignTokenizer(MODEL, "nllb", "eng_Latn", "deu_Latn")
     words = read_lines(PREPARED / "train.en")
     assert all(line.endswith(" !") and line == line.lower() for line in words)
@@ -86,7 +87,7 @@ def test_text_is_detokenised_for_the_teacher_and_preprocessed_after() -> None:
     config = json.loads((MADE / "config.json").read_text(encoding="utf-8"))["distill"]["decode"]
     from kdmt.config import Decode
 
-    engine = CTranslate2Engine(MADE / "engine", exact=False)
+    engine = CTranslate2Engine(MADE / "engine")
     numbers = np.load(MADE / "sentences.npy")
     found: dict[int, list[tuple[float, str]]] = {}
     for line in read_lines(MADE / "nbest"):
