@@ -89,6 +89,7 @@ AlignedLoss = Literal["likelihood", "nmla", "fuzzy_alignment"]  # of `ctc` and `
 OnTooLong = Literal["skip", "upsample"]  # for a target without an alignment to the decoder positions
 
 # distill stage
+Int8Scales = Literal["int8", "int8_matrix"]
 TranslationEngine = Literal["auto", "ctranslate2", "torch"]
 DistillEngine = Literal["auto", "ctranslate2", "ctranslate2_exact", "torch"]
 ExecutorName = Literal["processes", "inline", "ray"]
