@@ -2,12 +2,14 @@
 
     make bench-qat        (python benchmarks/bench_qat.py [--runs runs] [--seeds 1,2,3])
 
-The students are those of `third_distilled` in pipelines/science-multi30k.yaml, from its teacher; what is not trained yet
-is trained first. Each is fine-tuned twice for the same updates, with rounding to int8 (`int8`) and without (`tuned`).
-CTranslate2 translates the test sets and scores their references in float32 and in int8, on a CPU.
+The students are those of `third_distilled` in pipelines/science-multi30k.yaml, from its teacher. Students that are not
+trained yet are trained first. Each is fine-tuned twice for the same updates, with rounding to int8 (`int8`) and without
+(`tuned`). CTranslate2 translates the test sets and scores their references in float32 and in int8, on a CPU.
+
+<system> is plain (not fine-tuned), tuned or int8:
 
 qat_nll_loss_<system>     nats per token of the references, in int8 minus in float32, mean over the seeds
-qat_bleu_loss_<system>    BLEU in float32 minus in int8, mean over the seeds and test sets; <system> is plain, tuned, int8
+qat_bleu_loss_<system>    BLEU in float32 minus in int8, mean over the seeds and test sets
 qat_int8_bleu_<system>    BLEU in int8, mean over the seeds and test sets
 ..._seed<n>               the same for each seed
 """

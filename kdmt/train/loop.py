@@ -407,9 +407,9 @@ class Trainer:
         An unscheduled validation at the end of the run, which a longer run would not make, is not counted unless there
         is no other one.
         """
-        with self.meter.paused(), self.parallel.evaluating(self.average) as objective:
-            with self._int8_weights(objective.model):
-                figures = self.validate(objective)
+        evaluating = self.parallel.evaluating(self.average)
+        with self.meter.paused(), evaluating as objective, self._int8_weights(objective.model):
+            figures = self.validate(objective)
         position = self.position
         if not math.isfinite(figures["loss"]):
             raise Divergence(f"update {position.update}: the validation loss is not finite")

@@ -1532,7 +1532,7 @@ def test_fine_tuning_that_keeps_the_optimiser_begins_from_the_trained_weights(
     assert same(clone(plain.model), weights(folder))
 
 
-# ------------------------------------------------------------------------------------------- quantisation-aware training
+# ------------------------------------------------------------------------------------------ quantisation-aware training
 
 
 def _quantization_aware(run: Path, pairs: ParallelData, ends: Sequence[int], **changes: Any) -> dict[str, torch.Tensor]:
