@@ -96,7 +96,9 @@ AlignedLoss = Literal["likelihood", "nmla", "fuzzy_alignment"]  # of `ctc` and `
 OnTooLong = Literal["skip", "upsample"]  # for a target without an alignment to the decoder positions
 
 # distill stage
-DistillEngine = Literal["auto", "ctranslate2", "torch"]
+Int8Scales = Literal["int8", "int8_matrix"]
+TranslationEngine = Literal["auto", "ctranslate2", "torch"]
+DistillEngine = Literal["auto", "ctranslate2", "ctranslate2_exact", "torch"]
 ExecutorName = Literal["processes", "inline", "ray"]
 # of an answer of a large language model
 AnswerFailure = Literal[

@@ -71,6 +71,10 @@ Load = Callable[..., Pipeline]
         ),
         ("students.raw.seeds=[1, 2, 1]", "students.raw: 'seeds' holds a number twice"),
         (
+            "students.raw={nat: {family: ctc}, train: {quantization_aware: int8}}",
+            "students.raw: 'train.quantization_aware' is for autoregressive students",
+        ),
+        (
             "students.raw={nat: {family: ctc}, train: {packing: true}}",
             "students.raw: 'train.packing' cannot be combined with 'nat'",
         ),
