@@ -91,7 +91,7 @@ def int8_weights(model: nn.Module, scales: Int8Scales) -> dict[str, Tensor]:
     return rounded
 
 
-def _num_matrices(model: nn.Module) -> dict[nn.Parameter, int]:
+def _num_matrices(model: nn.Module) -> dict[Tensor, int]:
     """Return the weights that are rounded, with the number of matrices of other engines that each is stacked from."""
     parts = {module.weight: 1 for module in model.modules() if isinstance(module, (nn.Linear, nn.Embedding))}
     for module in model.modules():
