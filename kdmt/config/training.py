@@ -337,8 +337,8 @@ class Train(Section):
     quantization_aware: Int8Scales | None = Field(
         None,
         description="Quantisation-aware training: in training and validation, weights and inputs of matrix products "
-        "are rounded to int8, with one scale for each row of a weight as in CTranslate2 ('int8'), or for each matrix as "
-        "in Marian and Firefox's engine ('int8_matrix'). Autoregressive models only; null for none",
+        "are rounded to int8, with one scale for each row of a weight as in CTranslate2 ('int8'), or for each matrix "
+        "as in Marian and Firefox's engine ('int8_matrix'). Autoregressive models only; null for none",
     )
     guided_alignment: GuidedAlignment | None = Field(
         None,
