@@ -116,6 +116,7 @@ docs-serve: $(VENV)/installed-docs ## serve the documentation at http://127.0.0.
 docs-images: $(VENV)/installed ## draw the charts of the documentation from benchmarks/results/
 	$(BIN)/python benchmarks/draw_results.py
 	$(BIN)/python benchmarks/draw_modes.py
+	$(BIN)/python benchmarks/draw_deploy.py
 
 # ---------------------------------------------------------------------------------------------------- measurements
 
