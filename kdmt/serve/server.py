@@ -56,7 +56,7 @@ def allow_open_files(connections: int) -> None:
     """Raise the limit on open files of this process for a number of connections.
 
     Raises:
-        UserError: if the system does not allow so many.
+        UserError: if the system does not allow this number.
     """
     needed = connections + _SPARE_FILES
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
