@@ -126,7 +126,9 @@ def main() -> int:
         Figure("serve_exit_code", code, "ratio"),
     ]
     settings = {name: value for name, value in vars(arguments).items() if name not in ("text", "model")}
-    report_figures("serve", figures, settings=settings | {"model": Path(arguments.model).name})
+    report_figures(
+        "serve", figures, settings=settings, command=f"make load-test SECONDS={arguments.seconds:g} MODEL=..."
+    )
     for name, each in measured.items():
         if each.errors:
             print(f"errors of {name}: {each.errors}", file=sys.stderr)

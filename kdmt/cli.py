@@ -582,7 +582,7 @@ def serve(
         bool,
         typer.Option(
             "--trust-proxy",
-            help="Whether clients are told apart by X-Forwarded-For of a proxy on this machine (default: no).",
+            help="Whether X-Forwarded-For of a proxy on this machine has the addresses of clients (default: no).",
         ),
     ] = False,
     iterations: Annotated[

@@ -44,7 +44,7 @@ class _Job:
 
 @dataclass
 class _Client:
-    """Jobs of a client in the order of their turns, and the number of their sentences that are not translated yet."""
+    """The jobs of a client in the order of their turns, and the number of sentences that are not translated yet."""
 
     jobs: deque[_Job] = field(default_factory=deque)
     sentences: int = 0
