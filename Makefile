@@ -13,7 +13,7 @@ CORPUS    = $(if $(filter toy-th,$(PIPELINE)),toy-th-corpus,$(if $(findstring to
 .DEFAULT_GOAL := help
 .PHONY: help setup setup-dev demo test test-slow fuzz check format docs docs-serve docs-images wheel-test run prepare teacher distill knowledge student score toy-corpus toy-th-corpus modes-corpus science-corpora bench-science-multi30k \
         architecture metrics-env deploy-envs parity-deploy fairseq-env fairseq-old-env parity parity-models bench-fairseq bench-import bench-near-duplicates bench-select bench-prepare bench-rules bench-language-id bench-train bench-train-quality bench-precision bench-memory bench-kd gpu bench-gpu-counters bench-toy \
-        bench-multi30k bench-kd-losses-toy bench-kd-losses-multi30k bench-objectives bench-nat-toy bench-nat-multi30k bench-modes bench-students bench-qat bench-distill bench-distill-scale bench-mbr bench-pool science results \
+        bench-multi30k bench-kd-losses-toy bench-kd-losses-multi30k bench-objectives bench-nat-toy bench-nat-multi30k bench-modes bench-students bench-deploy bench-qat bench-distill bench-distill-scale bench-mbr bench-pool load-test science results \
         clean-runs distclean
 
 help: ## list the targets
@@ -116,6 +116,7 @@ docs-serve: $(VENV)/installed-docs ## serve the documentation at http://127.0.0.
 docs-images: $(VENV)/installed ## draw the charts of the documentation from benchmarks/results/
 	$(BIN)/python benchmarks/draw_results.py
 	$(BIN)/python benchmarks/draw_modes.py
+	$(BIN)/python benchmarks/draw_deploy.py
 
 # ---------------------------------------------------------------------------------------------------- measurements
 
@@ -125,8 +126,8 @@ metrics-env: ## make the environment of an external scorer in .metrics-env/NAME 
 deploy-envs: ## make environments of programs that run exported models, in .deploy-envs/NAME (marian, bergamot, argos)
 	deploy/make_env.sh $(NAME)
 
-parity-deploy: $(VENV)/installed-dev ## compare exported models with the real Marian and Bergamot (needs `make deploy-envs`)
-	$(BIN)/python -m pytest -q tests/pipeline/test_deploy.py
+parity-deploy: $(VENV)/installed-dev ## compare exported models with the real Marian, Bergamot and Argos Translate (needs `make deploy-envs`)
+	$(BIN)/python -m pytest -q tests/pipeline/test_deploy*.py
 
 fairseq-env: ## install the real fairseq 0.12.2 for comparisons, with Python 3.8
 	benchmarks/make_fairseq_env.sh
@@ -172,6 +173,9 @@ gpu: $(VENV)/installed-dev ## tests on a GPU, then training and decoding speed t
 
 bench-gpu-counters: $(VENV)/installed ## host waits and kernel launches of every objective, on a simulated GPU
 	PYTHONPATH=tests/gpu $(BIN)/python benchmarks/bench_gpu_counters.py
+
+load-test: $(VENV)/installed-dev ## load test of `kdmt serve` with 1,000 connections (MODEL=a trained model, SECONDS=600)
+	$(BIN)/python benchmarks/bench_serve.py $(MODEL) $(if $(SECONDS),--seconds $(SECONDS))
 
 bench-rules: $(VENV)/installed ## speed, precision and recall of each cleaning rule
 	$(BIN)/python benchmarks/bench_rules.py
@@ -219,6 +223,9 @@ bench-nat-multi30k: $(VENV)/installed ## non-autoregressive students on Multi30k
 
 bench-students: $(VENV)/installed-dev ## speed and BLEU of the systems of nat-multi30k, in PyTorch, CTranslate2 and ONNX Runtime
 	$(BIN)/python benchmarks/bench_students.py
+
+bench-deploy: $(VENV)/installed-dev ## speed, size and memory of students in every engine (needs `make deploy-envs`)
+	$(BIN)/python benchmarks/bench_deploy.py
 
 bench-qat: $(VENV)/installed ## loss of int8 students on Multi30k, with and without quantisation-aware fine-tuning, three seeds
 	$(BIN)/python benchmarks/bench_qat.py

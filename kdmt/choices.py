@@ -31,6 +31,12 @@ Precision = Literal["float32", "bf16", "bf16_output"]  # of matrix products; bf1
 ComputeType = Literal[  # of CTranslate2, for weights and for computation
     "float32", "float16", "bfloat16", "int16", "int8", "int8_float32", "int8_float16", "int8_bfloat16"
 ]
+EngineName = Literal[  # of the score stage: an engine, with the number type of the weights if it has several
+    "pytorch",
+    "ctranslate2", "ctranslate2:float16", "ctranslate2:bfloat16", "ctranslate2:int16", "ctranslate2:int8",
+    "ctranslate2:int8_float32", "ctranslate2:int8_float16", "ctranslate2:int8_bfloat16",
+    "marian", "bergamot", "onnx", "onnx:int8"
+]  # fmt: skip
 # of CTranslate2's computation in a stage; auto: float32 on a CPU, float16 or bfloat16 on a GPU
 StageComputeType = Literal["auto", ComputeType]
 CacheNumberType = Literal["float16", "float32"]  # of log-probabilities in the knowledge cache
@@ -54,6 +60,7 @@ BestMetric = Literal["loss", "bleu", "chrf"]
 ScoreMetric = Literal["bleu", "chrf", "chrf++", "ter", "spbleu"]  # of the score stage
 OnDivergence = Literal["stop", "skip"]  # for a loss or gradient that is not finite, or a gradient that is too large
 Parallelism = Literal["ddp", "fsdp"]
+InputFormat = Literal["txt", "html", "jsonl"]  # of `kdmt translate`
 TrackerName = Literal["tensorboard", "wandb", "mlflow", "trackio"]
 
 RecipeName = Literal[  # in kdmt/config/recipes.yaml

@@ -11,7 +11,9 @@ import numpy as np
 import torch
 
 from kdmt.config import Text, Tokenizer
+from kdmt.corpus.binarize import data_prefix
 from kdmt.corpus.codec import TextCodec
+from kdmt.corpus.indexed import IndexedWriter
 from kdmt.corpus.text import TextProcessor
 from kdmt.corpus.tokenizer import train_tokenizer
 from kdmt.corpus.vocabulary import Dictionary
@@ -176,3 +178,18 @@ def write_sentencepiece(folder: Path, sizes: tuple[int, int], *, joint: bool = T
         assert len(dictionary) == size
         dictionary.save(folder / f"dict.{lang}.txt")
     return TextCodec.load(folder).companions(folder)
+
+
+def write_data_bin(folder: Path, text: Path) -> Path:
+    """Write a data-bin of random text with the dictionaries of a folder of `write_sentencepiece`, and return it."""
+    folder.mkdir(parents=True)
+    direction = Direction("en", "de")
+    rng = np.random.default_rng(1)
+    for lang in direction.sides:
+        dictionary = Dictionary.load(text / f"dict.{lang}.txt")
+        dictionary.save(folder / f"dict.{lang}.txt")
+        for split, count in (("train", 40), ("valid", 5)):
+            with IndexedWriter(data_prefix(folder, split, direction, lang), len(dictionary)) as writer:
+                for _ in range(count):
+                    writer.add(np.array([*rng.integers(len(SPECIALS), len(dictionary), 4), EOS]))
+    return folder

@@ -10,7 +10,7 @@ from kdmt.flow.stage import Stage, run_stage
 from kdmt.objectives.model_checks import check_architectures
 from kdmt.stages.followers import Followers, join_stages
 from kdmt.stages.pipeline import Stages, build_stages, checked_stages, chosen_students
-from kdmt.stages.score import check_score_files
+from kdmt.stages.score import check_score
 from kdmt.stages.tracked_stages import check_trackers, tracked
 from kdmt.stages.workspace import Workspace
 
@@ -38,7 +38,7 @@ def run_pipeline(
     """
     _check_request(to, student)
     check_architectures(workspace.config)
-    check_score_files(workspace.config.score)
+    check_score(workspace.config)
     check_trackers(workspace.config)
     stages = checked_stages(workspace)
     wanted = _wanted(stages, to, student)

@@ -131,7 +131,7 @@ class LocalGenerator(Prompted):
 
 
 class LocalTranslator(Section):
-    """A model with encoder and decoder in CTranslate2's format that translates text: MADLAD, T5, IndicTrans2, ..."""
+    """A translation model of text in CTranslate2's format: MADLAD, T5, IndicTrans2 and others."""
 
     ctranslate2: str = Field(min_length=1, description="Folder of the model, with the files of its tokenizer")
     source_prefix: str = Field("", description="Text before each source, such as '<2de> ' for MADLAD")

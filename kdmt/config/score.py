@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import Field, model_validator
 
-from kdmt.choices import BleuTokenizer, CheckpointName, ScoreMetric, VariantModifier
+from kdmt.choices import BleuTokenizer, CheckpointName, EngineName, ScoreMetric, VariantModifier
 from kdmt.config.search import Decode, NATDecode
 from kdmt.config.section import Section
 from kdmt.languages import missing_extra
@@ -77,6 +77,19 @@ class Score(Section):
         description="Whether detokenised text is scored; false for the words between spaces, against the corpus's own "
         "target file",
     )
+    engines: list[EngineName] = Field(
+        [],
+        description="Engines in which students are exported, scored and measured in addition, each in a process of its "
+        "own; 'marian' and 'bergamot' need environments (`make deploy-envs`)",
+    )
+    engine_students: list[str] | None = Field(
+        None,
+        min_length=1,
+        description="Students that are measured in 'engines'; null for all students that an engine has a model for",
+    )
+    engine_environments: str = Field(
+        ".deploy-envs", description="Folder of the environments of 'marian' and 'bergamot', made by `make deploy-envs`"
+    )
     baseline: str | None = Field(
         None,
         description="System that significance is tested against: a student or 'teacher'; null for the first student "
@@ -118,10 +131,14 @@ class Score(Section):
                 raise ValueError(f"'{name}' holds a number twice")
         if ("spbleu" in self.metrics) != (self.spbleu_model is not None):
             raise ValueError("'spbleu' in 'metrics' needs 'spbleu_model', which has no effect without it")
-        for name in ("metrics", "scorers"):
+        for name in ("metrics", "scorers", "engines", "engine_students"):
             names = getattr(self, name) or []
             if len(set(names)) != len(names):
                 raise ValueError(f"'{name}' holds a name twice")
+        if self.engine_students is not None and not self.engines:
+            raise ValueError("'engine_students' has no effect without 'engines'")
+        if "engine_environments" in self.model_fields_set and not {"marian", "bergamot"} & set(self.engines):
+            raise ValueError("'engine_environments' has no effect without 'marian' or 'bergamot' in 'engines'")
         for name, modifiers in self.variants.items():
             if len(set(modifiers)) != len(modifiers):
                 raise ValueError(f"'variants.{name}' holds a name twice")

@@ -3,7 +3,7 @@
 `browser/source.json` and `browser/target.json` have the format `tokenizer.json` of Hugging Face's tokenizers, which
 its package for JavaScript reads, with the ids of the model's dictionaries. Names of symbols that no text is cut into,
 such as ` </s>` and ` <0x0A>`, begin with a space, so that no text contains them: a space in the text is U+2581 there. A
-piece of the tokenizer that is not in the dictionary has an id behind the dictionary, and stands for <unk>.
+piece of the tokenizer that is not in the dictionary has an id after those of the dictionary, and is used like <unk>.
 
 Files are written if the text processing is within reach of a page: SentencePiece without a table of normalisation, and
 neither Moses nor rules of punctuation.

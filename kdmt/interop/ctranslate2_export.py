@@ -146,8 +146,8 @@ def _check_model(model: Transformer) -> None:
         raise UserError("the model is multilingual: CTranslate2's engine puts no language tokens into sentences")
     if model.config.decoder == "ssru":
         raise UserError(
-            "the decoder has SSRUs ('model.decoder: ssru'), which CTranslate2 has not: Marian, Bergamot and PyTorch "
-            "run the model; 'model.decoder: self_attention' trains one for CTranslate2"
+            "the decoder has SSRUs ('model.decoder: ssru'), which CTranslate2 has not: Marian, Bergamot, "
+            "ONNX Runtime and PyTorch run the model; 'model.decoder: self_attention' trains one for CTranslate2"
         )
     for side in ("encoder", "decoder"):
         if not getattr(model.config, f"{side}_layers"):

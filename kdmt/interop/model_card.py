@@ -17,10 +17,10 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from importlib.metadata import version
 from pathlib import Path, PurePath
 from typing import Any
 
-import kdmt
 from kdmt.config.yaml_text import write_yaml
 from kdmt.corpus.codec import TEXT_FILE, load_text_processor
 from kdmt.errors import UserError
@@ -239,7 +239,7 @@ def _introduction(checkpoint: Path, direction: Direction | None, exported: Expor
     languages = f" from `{direction.sides[0]}` to `{direction.sides[1]}`" if direction else ""
     return (
         f"Translation model{languages} with {num_parameters(checkpoint):,} parameters, exported to {exported.label} by "
-        f"kdmt {kdmt.__version__}.\n"
+        f"kdmt {version('kdmt')}.\n"
     )
 
 

@@ -93,7 +93,9 @@ def int8_weights(model: nn.Module, scales: Int8Scales) -> dict[str, Tensor]:
 
 def _num_matrices(model: nn.Module) -> dict[Tensor, int]:
     """Return the weights that are rounded, with the number of matrices of other engines that each is stacked from."""
-    parts = {module.weight: 1 for module in model.modules() if isinstance(module, (nn.Linear, nn.Embedding))}
+    parts: dict[Tensor, int] = {
+        module.weight: 1 for module in model.modules() if isinstance(module, (nn.Linear, nn.Embedding))
+    }
     for module in model.modules():
         if isinstance(module, SelfAttention):
             parts[module.qkv_proj.weight] = 3

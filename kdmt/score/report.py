@@ -14,6 +14,7 @@ from rich.table import Table
 from kdmt.choices import AgreementMetric
 from kdmt.html_page import table_html
 from kdmt.models.checkpoint_choice import describe_updates
+from kdmt.score.deployment import Deployment
 from kdmt.score.human_agreement import agreement
 from kdmt.score.metrics import METRICS, MetricScore, main_metric, metric_label
 from kdmt.score.report_notes import NO_NOTES, ReportNotes
@@ -130,7 +131,47 @@ def _tables(
     return [
         *tables,
         _Table("size and speed (medians over test sets and seeds)", names + _cost_columns(rows), group_rows(rows)),
+        *_engine_tables(rows, names),
     ]
+
+
+def _engine_tables(rows: Sequence[ScoreRow], names: Sequence[_Column]) -> Iterator[_Table]:
+    """Yield the table of students that were measured in `score.engines`, if there are any."""
+    groups = group_rows(row for row in rows if row.deployment is not None)
+    if not groups:
+        return
+
+    def column(header: str, value: Callable[[Deployment], float | None], digits: int) -> _Column:
+        return _Column(header, partial(_median_of_deployments, value, digits))
+
+    found = [deployment for group in groups for deployment in _deployments(group)]
+    metrics = dict.fromkeys(metric for deployment in found for metric in deployment.losses)
+    columns = [
+        column("MB\non disk", lambda each: each.bytes_on_disk / 1e6, 1),
+        column("memory\nMB", lambda each: each.cost.resident_bytes / 1e6, 0),
+        column("load\ns", lambda each: each.cost.load_seconds, 2),
+        column("first\nms", lambda each: each.cost.first_sentence_ms, 1),
+        column("ms/sentence\nmedian", lambda each: each.cost.median_ms, 1),
+        column("ms/sentence\n95%", lambda each: each.cost.p95_ms, 1),
+        column("words/s\nfull batch", lambda each: each.cost.words_per_second, 0),
+    ]
+    if any(deployment.cost.joules_per_sentence is not None for deployment in found):
+        columns.append(column("J/sentence", lambda each: each.cost.joules_per_sentence, 3))
+    columns += [column(f"lost\n{metric_label(name)}", partial(_loss, name), 2) for name in metrics]
+    yield _Table("students in engines (medians over test sets and seeds)", [*names, *columns], groups)
+
+
+def _loss(metric: str, deployment: Deployment) -> float | None:
+    return deployment.losses.get(metric)
+
+
+def _deployments(group: Group) -> list[Deployment]:
+    return [row.deployment for row in group if row.deployment is not None]
+
+
+def _median_of_deployments(value: Callable[[Deployment], float | None], digits: int, group: Group) -> str:
+    values = [found for each in _deployments(group) if (found := value(each)) is not None]
+    return f"{statistics.median(values):,.{digits}f}" if values else ""
 
 
 def _difference_tables(
@@ -313,8 +354,24 @@ def score_notes(
             "p is one-tailed: the share of resampled test sets whose difference exceeds their mean by more than the "
             "observed one (two-sided at 5%: p < 0.025); 1 for equal scores"
         )
+    notes += _engine_notes(rows)
     notes += [f"missing: {each.system} seed {each.seed}: {each.missing}" for each in missing]
     return notes
+
+
+def _engine_notes(rows: Sequence[ScoreRow]) -> Iterator[str]:
+    """Yield notes on how students were measured in engines, and warnings of large losses."""
+    measured = [row for row in rows if row.deployment is not None]
+    if measured:
+        yield (
+            "in engines: each in a process of its own; memory is the highest of the process with all libraries, those "
+            "of kdmt's own search included; words are those of the source; a loss is that against the same student in "
+            "PyTorch"
+        )
+    for row in measured:
+        assert row.deployment is not None
+        for problem in row.deployment.large_losses():
+            yield f"warning: {row.system} seed {row.seed} on {row.test_set}, {row.deployment.engine}: {problem}"
 
 
 def _external_note(name: str, rows: Iterable[ScoreRow]) -> str:

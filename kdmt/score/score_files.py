@@ -15,6 +15,7 @@ from pathlib import Path
 from kdmt.config import read_record
 from kdmt.errors import UserError
 from kdmt.files import read_json, write_json
+from kdmt.score.deployment import Deployment
 from kdmt.score.metrics import METRICS, MetricScore
 
 Json = object  # value from a JSON file that is not checked yet
@@ -84,6 +85,7 @@ class ScoreRow:
     iterations: int | None = None  # maximum number of iterations of a non-autoregressive model
     steps: float | None = None  # number of decoder passes, mean over the sentences
     checkpoint: TakenCheckpoint | None = None  # None in files of earlier versions
+    deployment: Deployment | None = None  # None without `score.engines`
 
 
 @dataclass(frozen=True)
@@ -164,7 +166,10 @@ def _row_values(row: ScoreRow) -> dict[str, Json]:
         if name in METRICS and METRICS[name].depends_on_tokens:
             second = row.second_scores.get(name)
             flat |= {f"{name}_second": second and second.value, f"{name}_second_signature": second and second.signature}
-    return {**asdict(row), **flat}
+    values = {**asdict(row), **flat}
+    if row.deployment is None:  # so that files without it are as before
+        del values["deployment"]
+    return values
 
 
 def _with_scores(entry: Json) -> Json:

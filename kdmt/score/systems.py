@@ -49,11 +49,12 @@ class SystemRun:
     compute_type: str
     hypotheses: list[str]
     finished: Sequence[str] = ()  # the same as detokenised text, for external scorers
+    export: str = ""  # name in `score.engines` of an exported model
 
     @property
     def file(self) -> str:
         """Name of the translations, without the language."""
-        return file_name(self.system, self.test_set, self.way)
+        return file_name(self.system, self.test_set, self.way, self.export)
 
 
 @dataclass(frozen=True)
@@ -69,14 +70,20 @@ class SegmentScores:
     of_run: dict[str, NDArray[np.float64]]
 
 
-def file_name(system: System, test_set: str, way: Way) -> str:
-    """Return the name of a system's translations of a test set, without the language."""
-    return f"{system.name}.seed_{system.seed}.{test_set}.{way.name}"
+def file_name(system: System, test_set: str, way: Way, export: str = "") -> str:
+    """Return the name of a system's translations of a test set, without the language.
+
+    Args:
+        export: name in `score.engines` of an exported model; empty for the checkpoint.
+    """
+    name = f"{system.name}.seed_{system.seed}.{test_set}.{way.name}"
+    return f"{name}.{export.replace(':', '-')}" if export else name
 
 
 def translations_name(row: ScoreRow) -> str:
     """Return the name of the translations that a row of scores.json scores, without the language."""
-    return file_name(System(row.system, row.seed, Path()), row.test_set, Way(row.beam, row.iterations))
+    export = row.deployment.engine if row.deployment is not None and row.deployment.is_exported else ""
+    return file_name(System(row.system, row.seed, Path()), row.test_set, Way(row.beam, row.iterations), export)
 
 
 def taken_checkpoint(run: Path, checkpoint: CheckpointName) -> TakenCheckpoint:

@@ -15,6 +15,7 @@ from kdmt.checksum import file_sha256
 from kdmt.corpus.lines import read_lines, write_lines
 from kdmt.errors import UserError
 from kdmt.files import read_optional_json, write_json
+from kdmt.score.deployment import EngineMeasurement
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,7 @@ class Decoded:
     steps: float  # number of decoder passes, mean over the sentences
     sentences_per_second_batch1: float
     sentences_per_second_max: float
+    cost: EngineMeasurement | None = None  # of an engine in a process of its own
 
 
 class Translations:
@@ -63,7 +65,7 @@ class Translations:
         text, record = self.files(name)
         record.unlink(missing_ok=True)
         write_lines(text, decoded.words)
-        measured = {key: value for key, value in asdict(decoded).items() if key != "words"}
+        measured = {key: value for key, value in asdict(decoded).items() if key != "words" and value is not None}
         whole = {"sha256": file_sha256(text), "sentences": len(decoded.words)}
         write_json(record, {"made_from": dict(made_from), **whole, "measured": measured})
 
@@ -80,4 +82,7 @@ class Translations:
         words = read_lines(text)
         if len(words) != known.get("sentences"):  # a model may generate a line break as a token
             return None
-        return Decoded(words=words, **known["measured"])
+        measured = dict(known["measured"])
+        if measured.get("cost") is not None:
+            measured["cost"] = EngineMeasurement(**measured["cost"])
+        return Decoded(words=words, **measured)

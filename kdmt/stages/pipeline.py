@@ -20,7 +20,7 @@ from kdmt.stages.followers import Followers, join_stages
 from kdmt.stages.given_checkpoints import RUN_INPUTS, given_checkpoints
 from kdmt.stages.knowledge import knowledge_stages
 from kdmt.stages.prepare import prepare_shards, prepare_stage
-from kdmt.stages.score import check_score_files, score_stage
+from kdmt.stages.score import check_score, score_stage
 from kdmt.stages.tracked_stages import check_trackers, tracked
 from kdmt.stages.training import student_stages, teacher_stages
 from kdmt.stages.workspace import Workspace
@@ -217,7 +217,7 @@ def run_command(workspace: Workspace, name: StageName, *, rebuild: bool, student
         UserError: if a model cannot be built, the student is unknown, or a stage before this one is not up to date.
     """
     check_architectures(workspace.config)
-    check_score_files(workspace.config.score)
+    check_score(workspace.config)
     check_trackers(workspace.config)
     stages = checked_stages(workspace)
     wanted = chosen_students(stages, student) if name == "student" else stages.groups[name]

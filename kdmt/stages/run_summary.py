@@ -207,7 +207,7 @@ def find_reproduction(workspace: Workspace, rows: Sequence[ScoreRow], versions: 
 def _versions(workspace: Workspace, of_score: Mapping[str, str]) -> Facts:
     folders = {
         "prepare": workspace.prepare,
-        **{path.parent.name if name is None else name: path.parent for name, path in _run_folders(workspace)},
+        **{name: logs[0].parent for name, logs in _logs(workspace)},
         **{name: workspace.layout.folder(folder) for name, folder in stage_folders().items() if name != "raw"},
     }
     found = {name: _mapping(_manifest(folder).get("versions")) for name, folder in folders.items()}
@@ -215,11 +215,6 @@ def _versions(workspace: Workspace, of_score: Mapping[str, str]) -> Facts:
     libraries = list(dict.fromkeys(library for versions in found.values() for library in versions))
     lines = [[name, *(str(versions.get(library, "")) for library in libraries)] for name, versions in found.items()]
     return Facts("versions", ["stage", *libraries], lines, [False] * (len(libraries) + 1))
-
-
-def _run_folders(workspace: Workspace) -> Iterator[tuple[str, Path]]:
-    for name, logs in _logs(workspace):
-        yield name, logs[0]
 
 
 def _inputs(workspace: Workspace, rows: Sequence[ScoreRow]) -> Facts:

@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from kdmt.checksum import known_sha256
-from kdmt.config import Pipeline, Score
+from kdmt.config import Pipeline
 from kdmt.errors import UserError
 from kdmt.flow.manifest import Plan, make_plan, recorded_outputs
 from kdmt.flow.stage import Stage
@@ -22,21 +22,24 @@ from kdmt.score.score_files import Missing, ReportFiles, read_comparisons, read_
 from kdmt.score.scorers.segment_scores import model_inputs
 from kdmt.score.system_diagnostics import read_diagnostics
 from kdmt.score.systems import System
+from kdmt.stages.exported_engines import check_engines
 from kdmt.stages.measures import bleu_tokenizer
 from kdmt.stages.workspace import Workspace
 from kdmt.streams import shows_unicode
 from kdmt.terminal import printable
 
 
-def check_score_files(score: Score) -> None:
-    """Check that the language model and the model of spBLEU exist, before anything is trained.
+def check_score(config: Pipeline) -> None:
+    """Check that files and programs of the score stage exist, before anything is trained.
 
     Raises:
         UserError: if one does not exist; the message has the YAML path.
     """
+    score = config.score
     for setting, path in (("nat.ctc_lm", score.nat.ctc_lm), ("spbleu_model", score.spbleu_model)):
         if path is not None and not Path(path).is_file():
             raise UserError(f"score.{setting}: {path}: no such file")
+    check_engines(config)
 
 
 def score_stage(

@@ -7,12 +7,14 @@ score/<system>.seed_<n>.<test set>.beam<k>.<lang>   the scored translations; for
 score/decoded/                                      the same in the form of the decoder: they depend on the checkpoint
                                                     and its decoding, and are scored again when a metric changes
 score/decoded/train/                                the translations of training sentences, for the diagnostics
+score/exports/                                      students for the engines of `score.engines`
+                                                    (`kdmt.stages.exported_engines`)
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, partial
 from pathlib import Path
 
@@ -29,6 +31,7 @@ from kdmt.flow.manifest import Plan, begin, finish, recorded_outputs, software_v
 from kdmt.models.checkpoint import num_parameters
 from kdmt.models.checkpoint_folder import checkpoint_sha256, resolve_checkpoint
 from kdmt.runtime import pick_device, use_threads
+from kdmt.score.deployment import Deployment, losses
 from kdmt.score.latency import measure_speed
 from kdmt.score.metrics import MetricScore
 from kdmt.score.score_files import Missing, ReportFiles, ScoreRow, TakenCheckpoint, write_comparisons, write_scores
@@ -36,6 +39,7 @@ from kdmt.score.system_diagnostics import write_diagnostics
 from kdmt.score.systems import System, SystemRun, Way, compare_runs, file_name, taken_checkpoint
 from kdmt.score.test_sets import TestSet
 from kdmt.score.translations import Decoded, Translations
+from kdmt.stages.exported_engines import ExportedModel, compute_type, exported_model, translate_and_measure
 from kdmt.stages.external_scores import add_external_scores
 from kdmt.stages.measures import tokenizer_note
 from kdmt.stages.references import join_words
@@ -89,22 +93,33 @@ def score_systems(
     texts = read_texts(workspace) if config.score.diagnostics is not None else {}
     training = read_training(workspace, texts) if config.score.diagnostics is not None else None
     sample = None if training is None or training.sample is None else training.sample
-    scored = [
-        each
-        for system in systems
-        for each in _score_system(workspace, system, threads, test_sets, held_out, translations, sample)
-    ]
+    scored: list[_Scored] = []
+    exports: list[Path] = []
+    for system in systems:
+        own = list(_score_system(workspace, system, threads, test_sets, held_out, translations, sample))
+        exported: list[_Scored] = []
+        for model in _exported_models(workspace, system):
+            rows = list(_score_model(workspace, model, own, threads, test_sets, held_out, translations))
+            exports += model.outputs()
+            if model.engine.to is None:
+                own = rows
+            else:
+                exported += rows
+        scored += [*own, *exported]
     _write_scores(workspace, scored, missing, test_sets, baseline, reports)
     reports.diagnostics.unlink(missing_ok=True)  # `begin` has copied it to the earlier state that it belongs to
     if training is not None:
-        found = diagnose(workspace, [each.diagnosed for each in scored], texts, test_sets, training)
+        found = diagnose(
+            workspace, [each.diagnosed for each in scored if each.diagnosed is not None], texts, test_sets, training
+        )
         write_diagnostics(reports.diagnostics, found)
     write_report(workspace, versions=software_versions())
-    runs = [each.diagnosed.run for each in scored]
+    runs = [each.run for each in scored]
     written = [_text_file(workspace, run.file) for run in runs]
     decoded = [path for run in runs for path in translations.files(run.file)]
+    decoded += [path for each in scored for name in each.measured_file for path in translations.files(name)]
     decoded += sorted(path for path in (folder / _DECODED / SAMPLE).glob("*") if not path.name.startswith("."))
-    finish(folder, plan, outputs=[*written, *decoded, *reports.existing()], facts={"systems": len(systems)})
+    finish(folder, plan, outputs=[*written, *decoded, *exports, *reports.existing()], facts={"systems": len(systems)})
 
 
 def _text_file(workspace: Workspace, name: str) -> Path:
@@ -120,7 +135,7 @@ def _write_scores(
     reports: ReportFiles,
 ) -> None:
     """Add the scores of external scorers, compare the systems with the baseline, and write the scores."""
-    rows, runs = [each.row for each in scored], [each.diagnosed.run for each in scored]
+    rows, runs = [each.row for each in scored], [each.run for each in scored]
     rows, segments = add_external_scores(workspace, rows, runs)
     samples = workspace.config.score.bootstrap_samples
     comparisons = compare_runs(runs, test_sets, baseline=baseline, samples=samples, segments=segments)
@@ -136,7 +151,16 @@ class _Scored:
     """Scores and outputs of one system on one test set with one way of decoding."""
 
     row: ScoreRow
-    diagnosed: DiagnosedRun
+    run: SystemRun
+    diagnosed: DiagnosedRun | None = None  # None for an exported model
+
+    @property
+    def measured_file(self) -> list[str]:
+        """Name of the translations of a checkpoint that was measured in a process of its own."""
+        deployment = self.row.deployment
+        if deployment is None or deployment.is_exported:
+            return []
+        return [file_name(self.run.system, self.run.test_set, self.run.way, deployment.engine)]
 
 
 def _score_system(
@@ -193,7 +217,75 @@ def _score_system(
             run = SystemRun(system, name, way, kind.library, kind.compute_type, first, finished)
             scores = test_set.score(first, second)
             row = _row(run, scores, decoded, taken, threads=threads, parameters=parameters, sha256=sha256)
-            yield _Scored(row, DiagnosedRun(run, words, training))
+            yield _Scored(row, run, DiagnosedRun(run, words, training))
+
+
+def _exported_models(workspace: Workspace, system: System) -> Iterator[ExportedModel]:
+    """Yield a student as each engine of `score.engines` reads it, without engines that have no such model.
+
+    Raises:
+        UserError: if an engine has no model for a student that `score.engine_students` names.
+    """
+    score, config = workspace.config.score, workspace.config
+    if system.name not in (score.engine_students or config.students):
+        return
+    checkpoint = resolve_checkpoint(system.run / taken_checkpoint(system.run, score.checkpoint).name)
+    for name in score.engines:
+        try:
+            yield exported_model(workspace, system, checkpoint, name)
+        except UserError as error:
+            if score.engine_students is not None:
+                raise UserError(f"score.engines: {name}: {error}") from None
+            workspace.say(f"score: {system.name} seed {system.seed} is left out of {name}: {error}")
+
+
+def _score_model(
+    workspace: Workspace,
+    model: ExportedModel,
+    own: Sequence[_Scored],
+    threads: int,
+    test_sets: Mapping[str, TestSet],
+    held_out: Mapping[str, ScoredText],
+    translations: Translations,
+) -> Iterator[_Scored]:
+    """Yield a row in an engine for each row of a student; that of PyTorch has the scores of the student."""
+    score, device = workspace.config.score, str(pick_device(workspace.config.score.device))
+    codec = TextCodec.load(workspace.prepare)
+    for each in own:
+        system, name, way = each.run.system, each.run.test_set, each.run.way
+        kind, checkpoint = find_engine(system.run / taken_checkpoint(system.run, score.checkpoint).name)
+        made_from = _made_from(workspace, kind, checkpoint, held_out[name], way)
+        made_from |= {"engine": model.name, "export": model.sha256, "threads": threads, "device": device}
+        file = file_name(system, name, way, model.name)
+        decoded = translations.find(file, made_from)
+        where = f"{system.name} seed {system.seed} on {name}, {way.name}, {model.name}"
+        if decoded is None:
+            workspace.say(f"score: {where}")
+            sources = held_out[name].sources(workspace)
+            decoded = translate_and_measure(workspace, model, sources, way, threads=threads, device=device)
+            translations.keep(file, made_from, decoded)
+        assert decoded.cost is not None, "it is in each record of an engine"
+        deployment = Deployment(model.name, model.bytes_on_disk, decoded.cost)
+        row = replace(
+            each.row,
+            sentences_per_second_batch1=decoded.sentences_per_second_batch1,
+            sentences_per_second_max=decoded.sentences_per_second_max,
+            deployment=deployment,
+        )
+        if not deployment.is_exported:
+            yield replace(each, row=row)
+            continue
+        first, second = _both_forms(workspace, codec, decoded.words)
+        write_lines(_text_file(workspace, file), first)
+        scores, second_scores = test_sets[name].score(first, second)
+        deployment = replace(deployment, losses=losses(each.row.scores, scores))
+        for problem in deployment.large_losses():
+            workspace.say(f"score: warning: {where}: {problem}")
+        library, numbers = model.engine.library, compute_type(model.name)
+        row = replace(row, engine=library, compute_type=numbers, scores=scores, second_scores=second_scores, steps=None)
+        finished = first if score.detokenized else second
+        run = SystemRun(system, name, way, library, numbers, first, finished, export=model.name)
+        yield _Scored(replace(row, deployment=deployment), run)
 
 
 def _engine_of(engine: Engine, way: Way) -> Engine:

@@ -106,11 +106,7 @@ def test_a_damaged_checkpoint_is_named_by_its_file(
     ("values", "message"),
     [
         ([], "not a JSON object"),
-        (
-            {},
-            "lists no model: model.json and one of model.safetensors, model.bin, model.onnx, encoder_model.onnx belong "
-            "there",
-        ),
+        ({}, "lists no model: model.json and one of model.safetensors, model.bin, model.onnx, encoder_model.onnx"),
         ({"model.json": ABC}, "lists no model"),
         ({"model.bin": ABC}, "lists no model"),
         ({"model.json": ABC, "model.bin": ABC.upper()}, "'model.bin' has no sha256"),

@@ -22,6 +22,7 @@ READERS = {
     "workers/worker.py": "the worker's log",
     "commands/arrivals.py": "how long translate waits for more lines; a translation does not depend on its batch",
     # when to save, to give up or to try again; the outputs are the same
+    "tracking/trackers.py": "times of metrics in MLflow",
     "train/loop.py": "save_interval_minutes: a checkpoint more, which counts for no average",
     "corpus/connection.py": "how long a server may be silent",
     "distill/chat_client.py": "how long a server may take to answer",

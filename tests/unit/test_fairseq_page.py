@@ -124,4 +124,10 @@ def test_every_setting_exists_in_kdmt() -> None:
     assert len(named) > 30
     same = re.search(r"\| (`--encoder-layers`.*?) \| `model\.`", TEXT)
     assert same is not None
-    assert {flag[2:].replace("-", "_") for flag in flags_in(same[1])} == set(Model.model_fields) - {"arch", "init"}
+    assert {flag[2:].replace("-", "_") for flag in flags_in(same[1])} == set(Model.model_fields) - {
+        "arch",
+        "init",
+        "layout",
+        "decoder",
+        "tied_decoder_layers",
+    }

@@ -19,8 +19,8 @@ PACKAGE = Path(kdmt.__file__).parent
 
 # from the top down: a module may import from its own package and from those after it
 ORDER = (
-    *("__main__", "cli", "", "api", "commands", "stages", "flow", "distill", "workers", "train", "objectives"),
-    *("decode.engines", "decode.search", "decode", "score", "interop", "models", "corpus", "losses"),
+    *("__main__", "cli", "", "api", "commands", "serve", "stages", "flow", "distill", "workers", "train", "objectives"),
+    *("decode.engines", "decode.search", "decode", "documents", "score", "interop", "models", "corpus", "losses"),
     *("config", "families", "training_sets", "recognition", "outputs", "streams", "runtime", "tracking"),
     *("ranks", "rank_channel", "cuda_options", "spawn", "checksum"),
     *("html_page", "files", "types", "choices", "languages", "terminal", "log", "errors", "toy"),
@@ -50,6 +50,8 @@ WITHOUT_TORCH = {
     *("cli", "api", "spawn"),
     *(f"commands.{name}" for name in ("clean", "find", "lock", "new", "pipeline_file", "run", "schema", "status")),
     *("score.metrics", "score.pareto", "score.score_files", "score.report", "score.significance", "score.systems"),
+    *("score.row_groups", *(f"score.report_page.{name}" for name in ("charts", "content", "gaps", "page"))),
+    *("commands.report", "stages.run_summary", "stages.score_report", "stages.scored_references"),
     *("score.human_agreement", "score.report_notes", "score.test_sets", "score.translations", "stages.score"),
     *(f"score.scorers.{name}" for name in ("cache", "process", "segment_scores", "adapters.chrf", "adapters.serving")),
     *(f"models.{name}" for name in ("architecture", "average_record", "checkpoint_folder", "description")),
@@ -88,6 +90,8 @@ WITHOUT_TORCH = {
     *("decode.engines.ctranslate2", "decode.engines.engine", "decode.search.lengths"),
     *("interop.ctranslate2_folder", "interop.export_folder", "interop.exporters", "interop.onnx_folder"),
     "interop.text_tokenizer",
+    *("documents.document", "documents.markup", "documents.sentences"),
+    *(f"serve.{name}" for name in ("app", "batching", "limits", "metrics", "models", "protocol", "requests", "server")),
     *(
         f"distill.{name}"
         for name in (

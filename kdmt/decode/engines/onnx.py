@@ -194,7 +194,12 @@ class OnnxEngine:
         if settings.beam == 1:
             return greedy_search(stepper, max_len_B=max_len_B, lenpen=settings.lenpen)
         return beam_search(
-            stepper, max_len_B=max_len_B, beam=settings.beam, nbest=settings.nbest, lenpen=settings.lenpen
+            stepper,
+            max_len_B=max_len_B,
+            beam=settings.beam,
+            nbest=settings.nbest,
+            lenpen=settings.lenpen,
+            narrow=self._folder.config.get("layout") == "marian",  # as in PyTorch
         )
 
     def _forced(self, sources: list[np.ndarray], targets: list[np.ndarray]) -> NDArray[np.float32]:

@@ -240,7 +240,8 @@ def fairseq_settings(model: Transformer) -> dict[str, object]:
         )
     if model.config.decoder != "self_attention":
         raise UserError(
-            "the decoder has SSRUs ('model.decoder: ssru'), which fairseq has not: Marian, Bergamot and PyTorch run it"
+            "the decoder has SSRUs ('model.decoder: ssru'), which fairseq has not: Marian, Bergamot, ONNX Runtime "
+            "and PyTorch run it"
         )
     if model.config.tied_decoder_layers:
         raise UserError("the model has 'tied_decoder_layers', which fairseq has not")

@@ -50,6 +50,8 @@ COSTS = (
     Cost("sentences/s at batch 1", lambda row: row.sentences_per_second_batch1, more_is_better=True),
     Cost("sentences/s, full batch", lambda row: row.sentences_per_second_max, more_is_better=True),
     Cost("million parameters", lambda row: row.parameters / 1e6),
+    Cost("MB on disk", lambda row: None if row.deployment is None else row.deployment.bytes_on_disk / 1e6),
+    Cost("MB of memory", lambda row: None if row.deployment is None else row.deployment.cost.resident_bytes / 1e6),
 )
 
 
@@ -133,7 +135,7 @@ def _scrolling(table: str) -> Markup:
 
 
 def _summary(found: Recommendation) -> Facts:
-    """Return the recommended student beside the best one and the teacher."""
+    """Return the recommended student with the best one and the teacher."""
     compared: list[tuple[str, Candidate]] = [("recommended", found.chosen)]
     if found.best != found.chosen:
         compared.append(("best student", found.best))

@@ -100,7 +100,7 @@ def test_a_section_with_several_paths_is_described_once() -> None:
         ("teacher.train", "adam_betas", ("[number, number]", "`[0.9, 0.98]`", "result")),
         ("teacher.train", "tensorboard", ("boolean", "`false`", "execution")),
         ("teacher.train", "best_metric", ("string", "`bleu`", "result")),
-        ("teacher.model", "activation_fn", ("`relu`, `gelu` or null", "`null`", "result")),
+        ("teacher.model", "activation_fn", ("`relu`, `gelu`, `swish` or null", "`null`", "result")),
         ("prepare", "test", ("mapping from name to [`prepare.valid`](#settings-prepare-valid)", "`{}`", "")),
         ("prepare", "clean", ("[`prepare.clean`](#settings-prepare-clean) or `none`", "", "")),
         ("distill.reverse", "checkpoint", ("string", "required", "result")),

@@ -22,7 +22,7 @@ PREPARE = Prepare.model_validate(
 
 
 def test_every_file_is_listed_once_in_the_order_of_the_settings() -> None:
-    names = ["a.en", "a.de", "b.tsv", "valid.en", "valid.de", "one.en", "one.de", "one.raw.de", "mono.en"]
+    names = ["a.en", "a.de", "b.tsv", "valid.en", "valid.de", "one.en", "one.de", "one.raw.de", "mono.en", "mono.de"]
     assert [source.path for source in text_sources(PREPARE)] == names
 
 

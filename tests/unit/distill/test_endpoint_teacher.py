@@ -268,12 +268,13 @@ def test_budget_holds_for_all_states_of_a_training_set(server: ChatServer) -> No
     Path("prompt.txt").write_text(PROMPT.replace("Translate", "Please translate"), encoding="utf-8")
     result = distill(server.url, teacher={"budget_tokens": 600})
     assert result.code == 2
-    assert f"budget of 600 tokens, of which {15 * done} are used" in result.err
-    assert len(server.requests) == done  # the answers of the other prompt are paid for
-    assert int((MADE / "answers/tokens").read_text()) == 0
-    assert f"of which {15 * done} are used" in distill(server.url, "--dry-run").err
-    assert distill(server.url, teacher={"budget_tokens": 15 * done + 1000}).code == 2
-    assert 15 * (len(server.requests) - done) <= 1000
+    now = len(server.requests)  # a shorter sentence may have fitted
+    assert done <= now <= 600 // 15  # the answers to the other prompt are paid for
+    assert f"budget of 600 tokens, of which {15 * now} are used" in result.err
+    assert int((MADE / "answers/tokens").read_text()) == 15 * (now - done)
+    assert f"of which {15 * now} are used" in distill(server.url, "--dry-run").err
+    assert distill(server.url, teacher={"budget_tokens": 15 * now + 300}).code == 2
+    assert 0 < 15 * (len(server.requests) - now) <= 300
 
 
 @pytest.mark.usefixtures("prepared")
@@ -283,8 +284,9 @@ def test_a_count_of_tokens_that_is_removed_is_that_of_the_stored_answers(server:
     (MADE / "answers/tokens").unlink()
     assert f"of which {15 * done} are used" in distill(server.url, "--dry-run").err
     result = distill(server.url, teacher={"budget_tokens": 600})
-    assert f"budget of 600 tokens, of which {15 * done} are used" in result.err
-    assert len(server.requests) == done
+    now = len(server.requests)  # a shorter sentence may have fitted
+    assert done <= now <= 600 // 15
+    assert f"budget of 600 tokens, of which {15 * now} are used" in result.err
 
 
 @pytest.mark.usefixtures("prepared")

@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from small_transformers import POST_NORM, write_sentencepiece, write_text_processing
+from small_transformers import POST_NORM, write_data_bin, write_sentencepiece, write_text_processing
 
 from kdmt.corpus.codec import TextCodec
 from kdmt.errors import UserError
@@ -23,9 +23,11 @@ from kdmt.models.checkpoint import load_model, save_checkpoint
 
 OPENS = {
     "argos": zipfile.is_zipfile,
+    "bergamot": lambda path: (path / "metadata.json").is_file(),
     "ctranslate2": ctranslate2_folder.is_model_folder,
     "fairseq": is_checkpoint_file,
     "huggingface": lambda path: (path / "generation_config.json").is_file(),
+    "marian": lambda path: (path / "model.npz.decoder.yml").is_file(),
     "onnx": onnx_folder.is_model_folder,
 }
 
@@ -42,7 +44,17 @@ def checkpoints(tmp_path: Path) -> dict[str, Path]:
     for name, model in (("teacher", teacher), ("student", student)):
         save_checkpoint(tmp_path / name, model, companions=companions)
     save_checkpoint(tmp_path / "joint", joint, companions=pieces)
+    wide = replace(
+        shared,
+        layout="marian",
+        **{f"{side}_{name}_dim": 64 for side in ("encoder", "decoder") for name in ("embed", "ffn_embed")},
+    )
+    pipeline = tmp_path / "run" / "prepare" / "data-bin"
+    write_data_bin(pipeline, tmp_path / "pieces")
+    like_marian = build_transformer(wide, src_vocab_size=16, tgt_vocab_size=16)
+    save_checkpoint(tmp_path / "run" / "small", like_marian, companions=pieces)
     return {
+        **dict.fromkeys(("bergamot", "marian"), tmp_path / "run" / "small"),
         **dict.fromkeys(("ctranslate2", "fairseq"), tmp_path / "teacher"),
         **dict.fromkeys(("argos", "huggingface"), tmp_path / "joint"),
         "onnx": tmp_path / "student",
@@ -53,7 +65,7 @@ def test_all_exporters_are_tested() -> None:
     assert OPENS.keys() == EXPORTERS.keys()
 
 
-@pytest.mark.parametrize("name", ["argos", "ctranslate2", "fairseq", "huggingface"])
+@pytest.mark.parametrize("name", ["argos", "bergamot", "ctranslate2", "fairseq", "huggingface", "marian"])
 def test_a_right_to_left_model_is_refused(tmp_path: Path, checkpoints: dict[str, Path], name: str) -> None:
     model = load_model(checkpoints[name])
     model.config = replace(model.config, right_to_left=True)
@@ -72,7 +84,7 @@ def test_exported_model_can_be_opened(tmp_path: Path, checkpoints: dict[str, Pat
         EXPORTERS[name].export(checkpoints[name], out, ExportOptions())
 
 
-@pytest.mark.parametrize("name", ["ctranslate2", "huggingface", "onnx"])
+@pytest.mark.parametrize("name", ["bergamot", "ctranslate2", "huggingface", "marian", "onnx"])
 def test_exported_folder_has_a_model_card(tmp_path: Path, checkpoints: dict[str, Path], name: str) -> None:
     EXPORTERS[name].export(checkpoints[name], tmp_path / "out", ExportOptions(licence="mit"))
     card = (tmp_path / "out" / "README.md").read_text()
@@ -82,7 +94,7 @@ def test_exported_folder_has_a_model_card(tmp_path: Path, checkpoints: dict[str,
 
 def test_every_quantization_is_exported(tmp_path: Path, checkpoints: dict[str, Path]) -> None:
     for name, exporter in EXPORTERS.items():
-        assert "float32" in exporter.quantizations
+        assert "float32" in exporter.quantizations or name == "bergamot"
         for quantization in set(exporter.quantizations) - {"float32"}:
             out = tmp_path / f"{name}_{quantization}"
             exporter.export(checkpoints[name], out, ExportOptions(quantization))

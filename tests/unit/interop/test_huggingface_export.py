@@ -191,6 +191,25 @@ def test_marian_layout_has_the_ids_of_other_marian_models(tmp_path: Path) -> Non
     assert sorted(vocabulary.values()) == list(range(size + 1))
 
 
+@pytest.mark.slow
+def test_converter_of_ctranslate2_reads_marian_layout(tmp_path: Path) -> None:
+    from ctranslate2 import Translator
+    from ctranslate2.converters import TransformersConverter
+
+    model = make_model(CONFIGS["Marian's layout"], eos_logit=12.0).float()
+    checkpoint = write(tmp_path / "a", model)
+    export_checkpoint(checkpoint, tmp_path / "out")
+    TransformersConverter(str(tmp_path / "out")).convert(str(tmp_path / "converted"))
+    symbols = TextCodec.load(checkpoint).tgt_dictionary.symbols
+    sources, targets = make_sources([1, 5, 9]), make_sources([4, 2, 6], seed=1)
+    found = Translator(str(tmp_path / "converted"), intra_threads=1).score_batch(
+        [[symbols[token] for token in source] for source in sources],
+        [[symbols[token] for token in target[:-1]] for target in targets],
+    )
+    for mine, expected in zip(found, TorchEngine(model).score_pairs(sources, targets), strict=True):
+        assert mine.log_probs == pytest.approx(expected.tolist(), abs=1e-3)  # 1e-5 instead of 1e-6 in layer norms
+
+
 def test_files_describe_the_search_and_the_model(tmp_path: Path) -> None:
     checkpoint = write(tmp_path / "a", make_model().float())
     export_checkpoint(checkpoint, tmp_path / "out", decode=Decode(beam=4, lenpen=0.8), card="---\ncard\n")

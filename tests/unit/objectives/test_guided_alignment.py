@@ -11,7 +11,7 @@ from copy_task import terms_of
 from small_students import EPSILON, V, batch_of
 
 from kdmt.config import GuidedAlignment, Student
-from kdmt.corpus.batching import Alignment, Batch
+from kdmt.corpus.batching import Batch, BatchLinks
 from kdmt.models.architecture import architecture
 from kdmt.models.attention import CrossAttention, SelfAttention
 from kdmt.models.build import build_transformer
@@ -34,7 +34,7 @@ def aligned_batch() -> Batch:
     """Return three pairs with links; the target tokens 0 of pair 1 and all of pair 2 have none."""
     batch = batch_of([4, 3, 2])
     place = torch.tensor([[0, 0, 0, 1], [0, 1, 1, 1], [1, 0, 2, 0]])
-    alignment = Alignment(place, torch.tensor([1.0, 0.5, 0.5, 1.0]), 3.0)
+    alignment = BatchLinks(place, torch.tensor([1.0, 0.5, 0.5, 1.0]), 3.0)
     return replace(batch, extras=replace(batch.extras, alignment=alignment))
 
 

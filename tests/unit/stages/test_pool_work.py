@@ -42,7 +42,7 @@ def _pooled_once(_finished_once: Path, tmp_path_factory: pytest.TempPathFactory)
         write_pipeline()
         result = distill()
         assert result.code == 0, result.err
-        assert "distill: up to date, nothing to do\npool: starting\n" in result.err
+        assert result.err.startswith("pool: starting\n")  # no student learns from `distilled`
     return folder
 
 

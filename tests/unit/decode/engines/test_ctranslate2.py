@@ -34,6 +34,7 @@ from small_transformers import (
 
 from kdmt.config import Decode
 from kdmt.decode.engines import ctranslate2 as ctranslate2_engine
+from kdmt.decode.engines import pytorch
 from kdmt.decode.engines.ctranslate2 import CTranslate2Engine
 from kdmt.decode.engines.ctranslate2_devices import MemoryLimit
 from kdmt.decode.engines.engine import length_batches
@@ -101,7 +102,8 @@ def next_log_probs(model: Transformer, source: np.ndarray) -> oracle.NextLogProb
 
 
 @pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS.keys())
-def test_nbest_equals_pytorch(tmp_path: Path, config: TransformerConfig) -> None:
+def test_nbest_equals_pytorch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, config: TransformerConfig) -> None:
+    monkeypatch.setattr(pytorch, "_searches_like_marian", lambda _: False)  # CTranslate2 has no such search
     model = make_model(config)
     engine, peer, cut = load(model, tmp_path / "model"), TorchEngine(model), 0
     for beam, lenpen in SETTINGS:

@@ -203,7 +203,7 @@ def test_non_autoregressive_models_without_counterpart_in_fairseq_are_refused(na
     ("overrides", "message"),
     [
         ({"layout": "marian", "decoder_attention_heads": 2}, "'layout: marian'"),
-        ({"decoder": "ssru"}, "SSRUs .*Marian, Bergamot and PyTorch run it"),
+        ({"decoder": "ssru"}, "SSRUs .*Marian, Bergamot, ONNX Runtime and PyTorch run it"),
         ({"tied_decoder_layers": True}, "'tied_decoder_layers', which fairseq has not"),
     ],
 )

@@ -6,26 +6,21 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 import sentencepiece
 import torch
 import yaml
-from small_transformers import CONFIGS, POST_NORM, write_sentencepiece, write_text_processing
+from small_transformers import CONFIGS, POST_NORM, write_data_bin, write_sentencepiece, write_text_processing
 
 from kdmt.config import Decode
-from kdmt.corpus.binarize import data_prefix
 from kdmt.corpus.codec import TextCodec
-from kdmt.corpus.indexed import IndexedWriter
 from kdmt.errors import UserError
 from kdmt.interop.marian.export import export_bergamot, export_marian
 from kdmt.interop.marian.files import read_model
 from kdmt.interop.marian.importing import MarianText, import_model
-from kdmt.languages import Direction
 from kdmt.models.architecture import TransformerConfig
 from kdmt.models.build import build_transformer
 from kdmt.models.checkpoint import load_model, save_checkpoint
-from kdmt.types import EOS
 
 WIDE = TransformerConfig(
     encoder_layers=1,
@@ -68,17 +63,8 @@ def write_checkpoint(folder: Path, config: TransformerConfig = WIDE, *, joint: b
 @pytest.fixture
 def data_bin(tmp_path: Path) -> Path:
     """Write a data-bin with the dictionaries of the checkpoints of this module."""
-    folder = tmp_path / "data-bin"
-    folder.mkdir()
     write_sentencepiece(tmp_path / "data-text", (16, 16))
-    rng = np.random.default_rng(1)
-    for split, count in (("train", 40), ("valid", 5)):
-        for lang in ("en", "de"):
-            (folder / f"dict.{lang}.txt").write_bytes((tmp_path / "data-text" / f"dict.{lang}.txt").read_bytes())
-            with IndexedWriter(data_prefix(folder, split, Direction("en", "de"), lang), 16) as writer:
-                for _ in range(count):
-                    writer.add(np.array([*rng.integers(4, 16, 4), EOS]))
-    return folder
+    return write_data_bin(tmp_path / "data-bin", tmp_path / "data-text")
 
 
 @pytest.mark.parametrize("name", SHAPES)

@@ -14,7 +14,7 @@ import pytest
 from kdmt.config import Scorer
 from kdmt.errors import UserError
 from kdmt.score.scorers import process
-from kdmt.score.scorers import segments as module
+from kdmt.score.scorers import segment_scores as module
 from kdmt.score.scorers.process import Segment
 from kdmt.score.scorers.segment_scores import open_scorer, score_segments
 

@@ -1,0 +1,83 @@
+"""Draw the engines of `make bench-deploy` for the documentation, for a light and a dark background.
+
+    make docs-images      (python benchmarks/draw_deploy.py [--out docs/images])
+
+deploy-{light,dark}.svg    time of a sentence of each student in each engine on one thread, with speed, size and memory
+"""
+
+from __future__ import annotations
+
+import argparse
+import html
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+from bench_deploy import ENGINES, STUDENTS
+from draw_results import IMAGES, PALETTES, WIDTH, Palette, read_figures, svg_image, svg_text, svg_title
+from figures import RESULTS
+
+_LABELS = {
+    "pytorch": "PyTorch",
+    "ctranslate2": "CTranslate2",
+    "ctranslate2_shortlist": "CTranslate2, shortlist",
+    "ctranslate2_int8": "CTranslate2 int8",
+    "ctranslate2_int8_shortlist": "CTranslate2 int8, shortlist",
+    "marian": "Marian",
+    "bergamot": "Bergamot int8, shortlist",
+    "onnx": "ONNX Runtime",
+    "onnx_int8": "ONNX Runtime int8",
+}
+_LEFT, _RIGHT, _TOP = 200, WIDTH - 290, 44
+_ROW, _HEADING = 20, 34
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, default=IMAGES, help="Folder of the images (default: docs/images).")
+    out: Path = parser.parse_args().out
+    if not (RESULTS / "deploy.json").exists():
+        print("draw_deploy: no results: make bench-deploy")
+        return
+    out.mkdir(parents=True, exist_ok=True)
+    figures = read_figures("deploy")
+    for palette in PALETTES:
+        (out / f"deploy-{palette.name}.svg").write_text(deploy_chart(figures, palette), encoding="utf-8")
+
+
+def deploy_chart(figures: Mapping[str, float], palette: Palette) -> str:
+    """Return bars of milliseconds per sentence for each student and engine; the shortest of each student is marked."""
+    slowest = max(value for name, value in figures.items() if name.endswith("_1_ms"))
+    parts = list(svg_title("Milliseconds per sentence in each engine, one sentence at a time, one CPU thread", palette))
+    top = float(_TOP)
+    for student in STUDENTS:
+        engines = [name for name in ENGINES if f"deploy_{student}_{name}_1_ms" in figures]
+        if engines:
+            parts.append(svg_text(16, top + 22, student.replace("_", "-"), palette.ink, size=14))
+            parts += _rows(figures, student, engines, top + _HEADING, slowest, palette)
+            top += _HEADING + _ROW * len(engines)
+    return svg_image(parts, top + 16, "time, speed, size and memory of students in every engine")
+
+
+def _rows(
+    figures: Mapping[str, float], student: str, engines: Sequence[str], top: float, slowest: float, palette: Palette
+) -> Iterator[str]:
+    fastest = min(figures[f"deploy_{student}_{name}_1_ms"] for name in engines)
+    for number, name in enumerate(engines):
+        start, y = f"deploy_{student}_{name}", top + _ROW * number
+        milliseconds, label = figures[f"{start}_1_ms"], _LABELS[name]
+        speed, memory = figures[f"{start}_1_words_per_second"], figures[f"{start}_1_rss_mb"]
+        width = (_RIGHT - _LEFT) * milliseconds / slowest
+        color = palette.distilled if milliseconds == fastest else palette.teacher
+        exact = (
+            f"{milliseconds:.1f} ms, {speed:,.0f} words/s, {figures[f'{start}_mb']:.0f} MB, {memory:,.0f} MB of memory"
+        )
+        yield svg_text(_LEFT - 8, y + 14, label, palette.ink, anchor="end", size=12)
+        yield (
+            f'<rect x="{_LEFT}" y="{y + 3}" width="{width:.1f}" height="{_ROW - 6}" fill="{color}">'
+            f"<title>{html.escape(f'{student}, {label}: {exact}')}</title></rect>"
+        )
+        yield svg_text(_LEFT + width + 8, y + 14, exact, palette.muted, size=12)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,127 @@
+"""Students in the engines of `score.engines`: exported once, translated in a process of the engine, and measured."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sacrebleu
+from tiny_pipeline import Finished, hash_tree, kdmt, read_lines
+
+TINY = Path("runs/tiny")
+ENGINES = ("pytorch", "ctranslate2:int8", "onnx")
+
+
+def score(*sets: str) -> Finished:
+    chosen = ("score.beams=[2]", "score.diagnostics=null", *sets)
+    return kdmt("score", "tiny.yaml", *(part for setting in chosen for part in ("--set", setting)))
+
+
+def rows() -> list[dict[str, Any]]:
+    return json.loads((TINY / "scores.json").read_text(encoding="utf-8"))
+
+
+def engines(*names: str) -> str:
+    return f"score.engines=[{', '.join(json.dumps(name) for name in names)}]"
+
+
+@pytest.mark.usefixtures("finished")
+def test_students_are_scored_and_measured_in_each_engine() -> None:
+    result = score(engines(*ENGINES), 'score.engine_students=["raw"]')
+    assert result.code == 0, result.err
+    found = rows()
+    assert [(row["system"], row["engine"], row["compute_type"]) for row in found] == [
+        ("teacher", "pytorch", "float32"),
+        ("raw", "pytorch", "float32"),
+        ("raw", "ctranslate2", "int8"),
+        ("raw", "onnxruntime", "float32"),
+        ("distilled", "pytorch", "float32"),
+    ]
+    assert ["deployment" in row for row in found] == [False, True, True, True, False]
+    own, in_int8, in_onnx = found[1:4]
+    for row, name in zip(found[1:4], ENGINES, strict=True):
+        check_measured(row["deployment"], name)
+    for row, name in ((own, "raw.seed_1.test.beam2.de"), (in_int8, "raw.seed_1.test.beam2.ctranslate2-int8.de")):
+        hypotheses = read_lines(TINY / "score" / name)
+        assert row["bleu"] == pytest.approx(sacrebleu.corpus_bleu(hypotheses, [read_lines(Path("text/test.de"))]).score)
+    losses = in_int8["deployment"]["losses"]
+    assert losses == {name: pytest.approx(own[name] - in_int8[name]) for name in ("bleu", "chrf")}
+    texts = [TINY / "score" / f"raw.seed_1.test.beam2{ending}.de" for ending in ("", ".onnx")]
+    assert texts[0].read_text() == texts[1].read_text()
+    assert in_onnx["deployment"]["losses"] == {"bleu": 0.0, "chrf": 0.0}
+    assert "students in engines" in result.out
+    check_bytes(in_int8["deployment"])
+
+    before = hash_tree(TINY)
+    assert "up to date" in score(engines(*ENGINES), 'score.engine_students=["raw"]').err
+    again = score(engines(*ENGINES), 'score.engine_students=["raw"]', "score.bootstrap_samples=10")
+    assert "exported for" not in again.err  # copied from the earlier state
+    assert again.err.count("translated before") >= 3
+    kept = {name: sha256 for name, sha256 in before.items() if name.startswith(("score/exports", "score/decoded"))}
+    assert kept.items() <= hash_tree(TINY).items()
+
+
+def check_measured(deployment: dict[str, Any], name: str) -> None:
+    cost = deployment["cost"]
+    assert deployment["engine"] == name
+    assert 0 < cost["median_ms"] <= cost["p95_ms"]
+    assert min(cost["load_seconds"], cost["first_sentence_ms"], cost["mean_ms"]) > 0
+    words = sum(len(line.split()) for line in read_lines(Path("text/test.en")))
+    assert cost["words_per_second"] / cost["sentences_per_second"] == pytest.approx(words / 5)
+    assert 1e6 < cost["library_bytes"] < cost["resident_bytes"] < 4e9
+
+
+def check_bytes(deployment: dict[str, Any]) -> None:
+    (folder,) = (TINY / "score/exports/raw/seed_1").glob("ctranslate2-int8.*")
+    read = [path for path in folder.rglob("*") if path.is_file() and path.name not in ("README.md", "checksums.json")]
+    assert deployment["bytes_on_disk"] == sum(path.stat().st_size for path in read)
+
+
+@pytest.mark.usefixtures("finished")
+def test_scores_without_engines_are_those_of_earlier_versions() -> None:
+    manifest = json.loads((TINY / "score" / "manifest.json").read_text(encoding="utf-8"))
+    for name in ("engines", "engine_students", "engine_environments"):
+        manifest["settings"].pop(f"score.{name}")
+    (TINY / "score" / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
+    assert "up to date" in kdmt("score", "tiny.yaml").err
+    assert not any("deployment" in row for row in rows())
+
+
+@pytest.mark.usefixtures("finished")
+@pytest.mark.parametrize(
+    ("sets", "message"),
+    [
+        ([engines("marian")], "score.engines: 'marian' runs in an environment of its own, and .deploy-envs/marian is"),
+        ([engines("pytorch"), 'score.engine_students=["none"]'], "score.engine_students: there is no student 'none'"),
+        (['score.engine_students=["raw"]'], "'engine_students' has no effect without 'engines'"),
+        (["score.engine_environments=other"], "'engine_environments' has no effect without 'marian' or 'bergamot'"),
+        ([engines("onnx", "onnx")], "'engines' holds a name twice"),
+    ],
+)
+def test_what_cannot_be_measured_is_refused_before_any_work(sets: list[str], message: str) -> None:
+    before = hash_tree(TINY)
+    result = score(*sets)
+    assert (result.code, message in result.err) == (2, True), result.err
+    assert hash_tree(TINY) == before
+
+
+@pytest.mark.usefixtures("finished")
+def test_an_engine_without_such_a_model_is_left_out_unless_the_student_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    python = tmp_path / "environments" / "marian" / "bin" / "python"
+    python.parent.mkdir(parents=True)
+    python.touch()
+    sets = (engines("marian"), f"score.engine_environments={tmp_path}/environments")
+    result = score(*sets)
+    assert result.code == 0, result.err
+    assert "raw seed 1 is left out of marian: " in result.err
+    assert len(rows()) == 3
+    monkeypatch.setattr(time, "sleep", lambda _: None)
+    result = score(*sets, 'score.engine_students=["raw"]')
+    assert (result.code, "score.engines: marian: " in result.err) == (2, True)
+    shutil.rmtree(TINY / "score")
