@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from kdmt.config import Sample
 from kdmt.distill.candidates import CountTokens, FindFailures, ToWords
@@ -87,6 +87,16 @@ class ChosenTeacher(Protocol):
 
     def facts(self, folder: Path, tasks: Sequence[BlockTask]) -> dict[str, object]:
         """Return what the manifest records about the translations, besides what all teachers record."""
+        ...
+
+
+@runtime_checkable
+class SearchingTeacher(Protocol):
+    """A teacher whose translations kdmt searches for, with one of its engines."""
+
+    @property
+    def engine(self) -> str:
+        """Name of the engine, "ctranslate2" or "torch"."""
         ...
 
 

@@ -36,7 +36,7 @@ from kdmt.config import Distill, Mbr, Rerank, ScorerScores, Section
 from kdmt.config.augment import recipe_notes
 from kdmt.corpus.prepared import PreparedCorpus
 from kdmt.distill.block_size import ON_CPUS
-from kdmt.distill.chosen_teacher import EARLIER, EXACT, ONCE, SEARCH, ChosenTeacher
+from kdmt.distill.chosen_teacher import EARLIER, EXACT, ONCE, SEARCH, ChosenTeacher, SearchingTeacher
 from kdmt.distill.endpoint_teacher import EndpointModel
 from kdmt.distill.inputs import Inputs
 from kdmt.distill.noised import NOISED
@@ -315,7 +315,7 @@ def _decoding_plan(workspace: Workspace, name: str) -> Plan:
                 values[key] = on_cpus
     plan = _with_language_check(replace(made_from, settings=own, defaults=defaults), teacher)
     plan = with_ratio(plan, settings, prepared_corpus(workspace))
-    if teacher.made_from(plan.settings, plan.inputs).get("engine") != "ctranslate2":
+    if not isinstance(teacher, SearchingTeacher) or teacher.engine != "ctranslate2":
         return plan
     return _with_search(plan, settings.engine, TRAINING_SETS[name].origin, workspace.training_set(name))
 

@@ -205,7 +205,7 @@ class CTranslate2Engine:
         model = ModelFolder.open(folder, shortlist=shortlist)
         self.max_source_positions, self.max_target_positions = model.max_source_positions, model.max_target_positions
         self._folder, self._shortlist, self._frame = folder, shortlist, model.frame
-        self._decode_indices = self._search_exactly if exact else self._search_once
+        self._exact = exact
         self.right_to_left = model.right_to_left
         self._src_symbols, self._tgt_symbols, self._columns = model.src_symbols, model.tgt_symbols, model.vocabulary
         self._tgt_ids = {symbol: index for index, symbol in enumerate(self._tgt_symbols)}
@@ -233,7 +233,8 @@ class CTranslate2Engine:
         # CTranslate2 does not translate a source that has only </s>
         indices = [index for index, source in enumerate(sources) if len(source) > 1]
         progress = progress or _keep_silent
-        found = self._decode_indices(given, indices, progress)
+        search = self._search_exactly if self._exact else self._search_once
+        found = search(given, indices, progress)
         if len(indices) < len(sources):
             progress(len(sources) - len(indices))
         ranked = [
