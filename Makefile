@@ -13,7 +13,7 @@ CORPUS    = $(if $(filter toy-th,$(PIPELINE)),toy-th-corpus,$(if $(findstring to
 .DEFAULT_GOAL := help
 .PHONY: help setup setup-dev demo test test-slow fuzz check format docs docs-serve docs-images wheel-test run prepare teacher distill knowledge student score toy-corpus toy-th-corpus modes-corpus science-corpora bench-science-multi30k \
         architecture metrics-env deploy-envs parity-deploy fairseq-env fairseq-old-env parity parity-models bench-fairseq bench-import bench-near-duplicates bench-select bench-prepare bench-rules bench-language-id bench-train bench-train-quality bench-precision bench-memory bench-kd gpu bench-gpu-counters bench-toy \
-        bench-multi30k bench-kd-losses-toy bench-kd-losses-multi30k bench-objectives bench-nat-toy bench-nat-multi30k bench-modes bench-students bench-deploy bench-distill bench-distill-scale bench-mbr bench-pool science results \
+        bench-multi30k bench-kd-losses-toy bench-kd-losses-multi30k bench-objectives bench-nat-toy bench-nat-multi30k bench-modes bench-students bench-deploy bench-qat bench-distill bench-distill-scale bench-mbr bench-pool load-test science results \
         clean-runs distclean
 
 help: ## list the targets
@@ -174,6 +174,9 @@ gpu: $(VENV)/installed-dev ## tests on a GPU, then training and decoding speed t
 bench-gpu-counters: $(VENV)/installed ## host waits and kernel launches of every objective, on a simulated GPU
 	PYTHONPATH=tests/gpu $(BIN)/python benchmarks/bench_gpu_counters.py
 
+load-test: $(VENV)/installed-dev ## load test of `kdmt serve` with 1,000 connections (MODEL=a trained model, SECONDS=600)
+	$(BIN)/python benchmarks/bench_serve.py $(MODEL) $(if $(SECONDS),--seconds $(SECONDS))
+
 bench-rules: $(VENV)/installed ## speed, precision and recall of each cleaning rule
 	$(BIN)/python benchmarks/bench_rules.py
 
@@ -223,6 +226,9 @@ bench-students: $(VENV)/installed-dev ## speed and BLEU of the systems of nat-mu
 
 bench-deploy: $(VENV)/installed-dev ## speed, size and memory of students in every engine (needs `make deploy-envs`)
 	$(BIN)/python benchmarks/bench_deploy.py
+
+bench-qat: $(VENV)/installed ## loss of int8 students on Multi30k, with and without quantisation-aware fine-tuning, three seeds
+	$(BIN)/python benchmarks/bench_qat.py
 
 bench-distill: $(VENV)/installed ## speed of the distill stage, fairseq-generate and CTranslate2 (needs `make fairseq-env`)
 	$(BIN)/python benchmarks/bench_distill.py

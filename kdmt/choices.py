@@ -60,6 +60,7 @@ BestMetric = Literal["loss", "bleu", "chrf"]
 ScoreMetric = Literal["bleu", "chrf", "chrf++", "ter", "spbleu"]  # of the score stage
 OnDivergence = Literal["stop", "skip"]  # for a loss or gradient that is not finite, or a gradient that is too large
 Parallelism = Literal["ddp", "fsdp"]
+InputFormat = Literal["txt", "html", "jsonl"]  # of `kdmt translate`
 TrackerName = Literal["tensorboard", "wandb", "mlflow", "trackio"]
 
 RecipeName = Literal[  # in kdmt/config/recipes.yaml
@@ -95,7 +96,9 @@ AlignedLoss = Literal["likelihood", "nmla", "fuzzy_alignment"]  # of `ctc` and `
 OnTooLong = Literal["skip", "upsample"]  # for a target without an alignment to the decoder positions
 
 # distill stage
-DistillEngine = Literal["auto", "ctranslate2", "torch"]
+Int8Scales = Literal["int8", "int8_matrix"]
+TranslationEngine = Literal["auto", "ctranslate2", "torch"]
+DistillEngine = Literal["auto", "ctranslate2", "ctranslate2_exact", "torch"]
 ExecutorName = Literal["processes", "inline", "ray"]
 # of an answer of a large language model
 AnswerFailure = Literal[

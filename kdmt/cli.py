@@ -8,6 +8,7 @@ kdmt status x.yaml
 kdmt prepare|teacher|distill|knowledge|student|score x.yaml [--set a.b=c]
 kdmt import-fairseq DATA_BIN x.yaml
 kdmt translate runs/x/teacher < input.txt > output.txt
+kdmt serve runs/x/students/small/seed_1
 kdmt generate DATA_BIN --path runs/x/teacher --beam 5 --remove-bpe
 kdmt export --to ctranslate2 runs/x/students/small/seed_1 OUT
 kdmt import-checkpoint checkpoint_best.pt OUT --data DATA_BIN
@@ -28,7 +29,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from kdmt import __version__
-from kdmt.choices import SelectionMethod, StageName, TemplateName
+from kdmt.choices import InputFormat, SelectionMethod, StageName, TemplateName
 from kdmt.errors import Interrupted, UserError
 from kdmt.interop.exporters import EXPORTERS, ExportOptions, Quantization
 from kdmt.streams import flushed_output, output_text, protect_streams
@@ -81,6 +82,9 @@ BpeCodes = Annotated[Path | None, typer.Option(help="Merge operations of subword
 SentencePiece = Annotated[Path | None, typer.Option(help="SentencePiece model (default: none).")]
 Moses = Annotated[bool, typer.Option("--moses", help="Whether the text was tokenised by Moses (default: no).")]
 Lowercase = Annotated[bool, typer.Option("--lowercase", help="Whether the text was lowercased (default: no).")]
+CorpusTag = Annotated[
+    str | None, typer.Option(help="Tag of a training corpus, put before each source sentence, as <bt> (default: none).")
+]
 DecodedShard = Annotated[
     str | None,
     typer.Option(
@@ -494,6 +498,21 @@ def translate(
         int, typer.Option(min=1, max=256, help="Number of lengths that a non-autoregressive model tries.")
     ] = 1,
     buffer_size: Annotated[int, typer.Option(min=1, help="Maximum number of lines translated together.")] = 1024,
+    input_format: Annotated[
+        InputFormat,
+        typer.Option(
+            help="Format of the input: txt with a sentence per line, html, or jsonl with objects in "
+            "which 'text' is translated and 'translation' is added."
+        ),
+    ] = "txt",
+    document: Annotated[
+        bool,
+        typer.Option(
+            "--document",
+            help="Whether lines are split into sentences, with their whitespace kept (default: no; html always is).",
+        ),
+    ] = False,
+    tag: CorpusTag = None,
     threads: Annotated[
         int, typer.Option(min=0, max=_MOST_THREADS, help="Number of CPU threads; 0 for one per core.")
     ] = 0,
@@ -505,17 +524,115 @@ def translate(
     """
     from kdmt.commands import translate as command
 
-    command.translate(
-        checkpoint,
+    options = command.SearchOptions(
         beam=beam,
         lenpen=lenpen,
         max_len_a=max_len_a,
         max_len_b=max_len_b,
         iterations=iterations,
         length_beam=length_beam,
-        buffer_size=buffer_size,
         threads=threads,
         device=device,
+        tag=tag,
+    )
+    command.translate(checkpoint, options, buffer_size=buffer_size, input_format=input_format, is_document=document)
+
+
+@app.command()
+def serve(
+    models: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="MODEL...",
+            help="Checkpoint folders, runs (their chosen checkpoints), or folders written by 'kdmt export', one for "
+            "each language pair.",
+        ),
+    ],
+    host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 for all networks.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 for a free one.")] = 5000,
+    api_keys: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="File with one API key per line (default: the keys in KDMT_API_KEYS, separated by commas, or none).",
+        ),
+    ] = None,
+    beam: Annotated[
+        int | None, typer.Option(min=1, help="Beam size (default: as given to 'kdmt export', else 5).")
+    ] = None,
+    lenpen: Annotated[
+        float | None, typer.Option(help="Length penalty exponent (default: as given to 'kdmt export', else 1).")
+    ] = None,
+    max_characters: Annotated[int, typer.Option(min=1, help="Maximum number of characters of a request.")] = 10_000,
+    max_body: Annotated[int, typer.Option(min=1, help="Maximum size of a request in bytes.")] = 262_144,
+    max_connections: Annotated[int, typer.Option(min=1, help="Maximum number of open connections.")] = 4096,
+    queue_size: Annotated[int, typer.Option(min=1, help="Maximum number of sentences that wait for a model.")] = 4096,
+    client_queue_size: Annotated[
+        int, typer.Option(min=1, help="Maximum number of sentences of one client that wait.")
+    ] = 1024,
+    batch_size: Annotated[int, typer.Option(min=1, help="Maximum number of sentences translated together.")] = 64,
+    batch_wait: Annotated[
+        float, typer.Option(min=0, max=10, help="Time in seconds that a sentence waits for others.")
+    ] = 0.005,
+    read_timeout: Annotated[
+        float, typer.Option(min=0.1, help="Time in seconds for a client to send a request, or read an answer.")
+    ] = 10.0,
+    timeout: Annotated[float, typer.Option(min=0.1, help="Maximum time in seconds of a translation.")] = 60.0,
+    trust_proxy: Annotated[
+        bool,
+        typer.Option(
+            "--trust-proxy",
+            help="Whether clients are told apart by X-Forwarded-For of a proxy on this machine (default: no).",
+        ),
+    ] = False,
+    iterations: Annotated[
+        int, typer.Option(min=1, max=10_000, help="Maximum iterations of a non-autoregressive model.")
+    ] = 10,
+    length_beam: Annotated[
+        int, typer.Option(min=1, max=256, help="Number of lengths that a non-autoregressive model tries.")
+    ] = 1,
+    tag: CorpusTag = None,
+    threads: Annotated[
+        int, typer.Option(min=0, max=_MOST_THREADS, help="Number of CPU threads; 0 for one per core.")
+    ] = 0,
+    device: Device = "auto",
+) -> None:
+    """Translate by HTTP with the API of LibreTranslate, and a web form.
+
+    POST /translate, GET /languages, /health and /metrics. The server ends on SIGTERM or SIGINT, after it has answered
+    the requests that it accepted.
+    """
+    from kdmt.commands import serve as command
+    from kdmt.commands.translate import SearchOptions
+    from kdmt.serve.limits import Limits
+
+    command.serve(
+        models,
+        host=host,
+        port=port,
+        api_keys=api_keys,
+        trust_proxy=trust_proxy,
+        limits=Limits(
+            body_bytes=max_body,
+            characters=max_characters,
+            queued_sentences=queue_size,
+            client_sentences=client_queue_size,
+            batch_sentences=batch_size,
+            batch_seconds=batch_wait,
+            connections=max_connections,
+            read_seconds=read_timeout,
+            write_seconds=read_timeout,
+            request_seconds=timeout,
+        ),
+        search=SearchOptions(
+            beam=beam,
+            lenpen=lenpen,
+            iterations=iterations,
+            length_beam=length_beam,
+            threads=threads,
+            device=device,
+            tag=tag,
+        ),
     )
 
 

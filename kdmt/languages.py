@@ -274,6 +274,20 @@ def code_from_yaml(value: object) -> object:
     return value
 
 
+def language_name(code: str) -> str:
+    """Return the English name of a language, such as `German` or `Chinese (Hans)`; the code itself if there is none."""
+    try:
+        language = parse_language(code)
+    except ValueError:
+        return code
+    found = pycountry.languages.get(**{f"alpha_{len(language.language)}": language.language})
+    if found is None:
+        return code
+    name = str(getattr(found, "common_name", found.name)).partition(" (")[0]  # `Modern Greek (1453-)`
+    details = ", ".join(part for part in (language.script, language.region) if part)
+    return f"{name} ({details})" if details else name
+
+
 @functools.cache
 def _scripts() -> dict[str, str]:
     return {language: script for script, languages in _WRITTEN_IN.items() for language in languages.split()}

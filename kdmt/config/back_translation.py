@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import Discriminator, Field, Tag, model_validator
 
-from kdmt.choices import DistillEngine, ExecutorName, KeepOrDrop, StageComputeType
+from kdmt.choices import ExecutorName, KeepOrDrop, StageComputeType, TranslationEngine
 from kdmt.config.distill import (
     CHECKPOINT_BRANCH,
     FOREIGN_BRANCH,
@@ -128,7 +128,7 @@ class BackTranslation(Section):
         None,
         description="Sampling of one translation (Edunov et al. 2018) instead of beam search; null for beam search",
     )
-    engine: DistillEngine = later(
+    engine: TranslationEngine = later(
         "auto", description="Decoding engine; 'auto' is CTranslate2 for models that it supports"
     )
     compute_type: StageComputeType = later(

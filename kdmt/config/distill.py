@@ -374,7 +374,9 @@ class Distill(Section):
         "empty for the pipeline's teacher",
     )
     engine: DistillEngine = Field(
-        "auto", description="Decoding engine; 'auto' is CTranslate2 for models that it supports"
+        "auto",
+        description="Decoding engine; 'auto' is CTranslate2 for models that it supports; 'ctranslate2_exact' searches "
+        "sentences that reach their maximum length again, as fairseq would, and is slower",
     )
     compute_type: StageComputeType = Field(
         "auto",
@@ -449,8 +451,8 @@ class Distill(Section):
             raise ValueError(f"'compute_type: {self.compute_type}' needs CTranslate2, and 'engine' is torch")
         if self.engine == "torch" and self.shortlist is not None:
             raise ValueError("'shortlist' needs CTranslate2, and 'engine' is torch")
-        if self.engine == "ctranslate2" and len(self.teachers) > 1:
-            raise ValueError("'engine: ctranslate2' has one model: several 'teachers' translate in torch")
+        if self.engine.startswith("ctranslate2") and len(self.teachers) > 1:
+            raise ValueError(f"'engine: {self.engine}' has one model: several 'teachers' translate in torch")
         return self
 
     @model_validator(mode="after")

@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 
 from kdmt.choices import BleuTokenizer, CheckpointName, EngineName, ScoreMetric, VariantModifier
 from kdmt.config.search import Decode, NATDecode
-from kdmt.config.section import Section
+from kdmt.config.section import Section, changed
 from kdmt.languages import missing_extra
 
 
@@ -137,7 +137,7 @@ class Score(Section):
                 raise ValueError(f"'{name}' holds a name twice")
         if self.engine_students is not None and not self.engines:
             raise ValueError("'engine_students' has no effect without 'engines'")
-        if "engine_environments" in self.model_fields_set and not {"marian", "bergamot"} & set(self.engines):
+        if "engine_environments" in changed(self) and not {"marian", "bergamot"} & set(self.engines):
             raise ValueError("'engine_environments' has no effect without 'marian' or 'bergamot' in 'engines'")
         for name, modifiers in self.variants.items():
             if len(set(modifiers)) != len(modifiers):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field, model_validator
 
-from kdmt.choices import DagSearch, DistillEngine
+from kdmt.choices import DagSearch, TranslationEngine
 from kdmt.config.section import Section, changed
 from kdmt.families import FamilyName
 
@@ -70,7 +70,7 @@ class Pool(Sample):
         lt=1.0,
         description="Probability below which a token is not sampled (epsilon sampling); 0 for none",
     )
-    engine: DistillEngine = Field(
+    engine: TranslationEngine = Field(
         "auto",
         description="Engine that draws the samples; 'auto' is PyTorch, which computes the tokens that samples have in "
         "common once, unless 'distill.engine', 'compute_type' or 'shortlist' ask for CTranslate2",

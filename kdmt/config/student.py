@@ -410,6 +410,12 @@ class Student(Section):
         return self
 
     @model_validator(mode="after")
+    def _can_be_quantized(self) -> Student:
+        if self.train.quantization_aware is not None and self.nat is not None:
+            raise ValueError("'train.quantization_aware' is for autoregressive students: leave out 'nat'")
+        return self
+
+    @model_validator(mode="after")
     def _can_be_resampled(self) -> Student:
         if self.train.subword_regularization is None:
             return self

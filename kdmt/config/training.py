@@ -15,6 +15,7 @@ from kdmt.choices import (
     CheckpointName,
     DecoderKind,
     Initialisation,
+    Int8Scales,
     Layout,
     LRSchedule,
     OnDivergence,
@@ -333,6 +334,12 @@ class Train(Section):
         description="Random segmentations of the training text into subwords; 'max_tokens' counts the tokens of the "
         "data-bin. Autoregressive models only; null for none",
     )
+    quantization_aware: Int8Scales | None = Field(
+        None,
+        description="Quantisation-aware training: in training and validation, weights and inputs of matrix products "
+        "are rounded to int8, with one scale for each row of a weight as in CTranslate2 ('int8'), or for each matrix "
+        "as in Marian and Firefox's engine ('int8_matrix'). Autoregressive models only; null for none",
+    )
     guided_alignment: GuidedAlignment | None = Field(
         None,
         description="Guided alignment: one head of the attention to the source learns the word alignment. "
@@ -395,6 +402,10 @@ class Train(Section):
             raise ValueError(
                 "'packing' cannot be combined with 'subword_regularization', whose sentences may not fit into a row"
             )
+        if self.quantization_aware is not None and self.compile:
+            raise ValueError("'quantization_aware' cannot be combined with 'compile'")
+        if self.quantization_aware is not None and self.parallel == "fsdp":
+            raise ValueError("'quantization_aware' needs whole weights, which 'parallel: fsdp' shards")
         if self.guided_alignment is not None:
             if self.packing:
                 raise ValueError("'packing' cannot be combined with 'guided_alignment', which needs padded sentences")

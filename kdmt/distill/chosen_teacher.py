@@ -20,6 +20,8 @@ EARLIER = {
     "distill.teachers.0.source_code": None,
     "distill.teachers.0.target_code": None,
 }
+# how CTranslate2 searches, in plans and headers of blocks; missing for the exact search, as in earlier versions
+SEARCH, ONCE, EXACT = "search of CTranslate2", "once", "exact"
 _OTHER_SYSTEMS = "distill.pool.systems"  # their candidates are not in blocks
 
 

@@ -37,6 +37,7 @@ class CTranslate2Teacher:
         shortlist: True to restrict target words to the model's vocabulary map.
         libraries: names of distributions that its translations depend on.
         drawn_by: checkpoints of the model, with which PyTorch draws the samples of a pool; empty for CTranslate2.
+        exact: whether sentences that reach their own maximum length are searched again; see `CTranslate2Engine`.
     """
 
     folder: Path
@@ -49,6 +50,7 @@ class CTranslate2Teacher:
     shortlist: bool = False
     libraries: tuple[str, ...] = ("ctranslate2",)
     drawn_by: tuple[Path, ...] = ()
+    exact: bool = True
     limits_lengths: ClassVar[bool] = True
 
     def open(self, spec: WorkerSpec, made_with: dict[str, object]) -> Translate:
@@ -59,6 +61,7 @@ class CTranslate2Teacher:
             compute_type=compute_type_on(spec.device, self.compute_type),
             threads=spec.threads,
             shortlist=self.shortlist,
+            exact=self.exact,
         )
         settings = batch_limits(self.settings, spec.device)
         own = self.sample

@@ -161,7 +161,9 @@ class OwnTeacher:
             return False
         settings = self.settings
         asked = (
-            settings.engine == "ctranslate2" or settings.shortlist or settings.compute_type not in ("auto", "float32")
+            settings.engine.startswith("ctranslate2")
+            or settings.shortlist
+            or settings.compute_type not in ("auto", "float32")
         )
         return sample.engine == "torch" or (sample.engine == "auto" and not asked)
 
@@ -214,7 +216,7 @@ def _engine(settings: Distill, names: Sequence[str], models: Sequence[Checkpoint
     multilingual = any(model.is_multilingual for model in models)
     has_ssrus = any(model.has_ssrus for model in models)
     runs_in_ctranslate2 = len(names) == 1 and not alone and not multilingual and not has_ssrus
-    if settings.engine == "ctranslate2" and not runs_in_ctranslate2:
+    if settings.engine.startswith("ctranslate2") and not runs_in_ctranslate2:
         why = "has SSRUs" if has_ssrus else "is multilingual" if multilingual else "is non-autoregressive"
         raise UserError(f"distill.engine: CTranslate2 has no decoder for {names[0]}, which {why}")
     engine = "ctranslate2" if runs_in_ctranslate2 and settings.engine != "torch" else "torch"

@@ -400,6 +400,8 @@ class Transformer(nn.Module):
         self.src_vocab_size, self.tgt_vocab_size, self.pad = src_vocab_size, tgt_vocab_size, pad
         self.masks: Masks = "needed"
         self.compiled_packed = False  # whether the compiled programs are for packed rows alone
+        # rounding of the features of `decode`, for quantisation-aware training (`kdmt.models.quantization`)
+        self.round_features: Callable[[Tensor], Tensor] | None = None
         self.recompute_layers = False  # activation checkpointing: keep only the input of a layer, recompute the rest
         src_tokens = _token_embedding(src_vocab_size, config.encoder_embed_dim, pad=pad)
         tgt_tokens = (
@@ -540,7 +542,10 @@ class Transformer(nn.Module):
             trace: hidden states and attention maps to record; not for packed sentences.
             packing: limits of packed targets.
         """
-        return self._with_ones(self._states(prev_tokens_BT, encoder_output, trace, packing))
+        features_BTD = self._states(prev_tokens_BT, encoder_output, trace, packing)
+        if self.round_features is not None:
+            features_BTD = self.round_features(features_BTD)
+        return self._with_ones(features_BTD)
 
     def _states(
         self,

@@ -31,11 +31,12 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
+from kdmt.choices import DistillEngine
 from kdmt.config import Distill, Mbr, Rerank, ScorerScores, Section
 from kdmt.config.augment import recipe_notes
 from kdmt.corpus.prepared import PreparedCorpus
 from kdmt.distill.block_size import ON_CPUS
-from kdmt.distill.chosen_teacher import EARLIER, ChosenTeacher
+from kdmt.distill.chosen_teacher import EARLIER, EXACT, ONCE, SEARCH, ChosenTeacher
 from kdmt.distill.endpoint_teacher import EndpointModel
 from kdmt.distill.inputs import Inputs
 from kdmt.distill.noised import NOISED
@@ -72,6 +73,7 @@ _ON_CPUS: dict[str, tuple[object, object]] = {
     "distill.block_size": (None, ON_CPUS),
 }
 _CHECKPOINT = "distill.checkpoint"
+_ENGINE = "distill.engine"
 _LANGUAGE_CHECK = "language check"  # of the answers of a teacher that answers with text
 _UTILITY_SETTINGS = ("utility", "weights", "aggregate")  # of `distill.mbr`, for sets that use the expected utility
 _BACKWARD = "backward"  # folder of scores inside that of a stage
@@ -312,7 +314,34 @@ def _decoding_plan(workspace: Workspace, name: str) -> Plan:
             if key in values and values[key] == automatic:
                 values[key] = on_cpus
     plan = _with_language_check(replace(made_from, settings=own, defaults=defaults), teacher)
-    return with_ratio(plan, settings, prepared_corpus(workspace))
+    plan = with_ratio(plan, settings, prepared_corpus(workspace))
+    if teacher.made_from(plan.settings, plan.inputs).get("engine") != "ctranslate2":
+        return plan
+    return _with_search(plan, settings.engine, TRAINING_SETS[name].origin, workspace.training_set(name))
+
+
+def _with_search(plan: Plan, engine: DistillEngine, origin: Origin, folder: Path) -> Plan:
+    """Return a plan that depends on how CTranslate2 searches.
+
+    Earlier versions had the exact search only. What they made remains up to date and is continued with that search,
+    also if the setting of the engine is now `ctranslate2_exact`.
+
+    Args:
+        engine: engine in the settings.
+        origin: origin of the training set.
+        folder: folder of the training set.
+    """
+    plans = [plan]
+    if engine == "ctranslate2_exact":
+        same = ("ctranslate2", "auto") if origin == "search" else ("ctranslate2",)
+        plans = [replace(plan, settings=plan.settings | {_ENGINE: name}) for name in same]
+    elif origin == "search":
+        plans = [plan.depending_on(SEARCH, ONCE, default=EXACT), plan]
+    for state in (folder, *earlier_states(folder)):
+        for each in plans:
+            if check_status(state, each).state not in ("stale", "new"):
+                return each
+    return plans[0]
 
 
 def _with_language_check(plan: Plan, teacher: ChosenTeacher) -> Plan:

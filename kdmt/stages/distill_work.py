@@ -24,7 +24,7 @@ from kdmt.distill.block_size import block_size_of, choose_block_size
 from kdmt.distill.blocks import BLOCKS, fits
 from kdmt.distill.candidate_scores import CandidateScores
 from kdmt.distill.candidates import FindFailures, Written, read_scores, write_candidates
-from kdmt.distill.chosen_teacher import ChosenTeacher
+from kdmt.distill.chosen_teacher import SEARCH, ChosenTeacher
 from kdmt.distill.decoding import BlockDecoder, BlockTask, missing_tasks, plan_tasks
 from kdmt.distill.endpoint_teacher import EndpointModel
 from kdmt.distill.imported import IMPORTING, write_imported
@@ -35,6 +35,7 @@ from kdmt.distill.reverse import check_opposite, check_reverse
 from kdmt.distill.selection import BEST
 from kdmt.distill.sources import Sources, find_sources
 from kdmt.distill.target_choices import CHOICES
+from kdmt.distill.teacher_engines import CTranslate2Teacher
 from kdmt.distill.training_text import (
     CANDIDATES,
     NBEST,
@@ -261,8 +262,11 @@ class Decoding:
             states: earlier states of the stage's folder; by default those next to it.
         """
         earlier = earlier_states(self.folder) if states is None else states
+        teacher = self.teacher.open(self.folder, self.sample, earlier=earlier, verifying=verifying)
+        if isinstance(teacher, CTranslate2Teacher):
+            teacher = replace(teacher, exact=SEARCH not in plan.settings)
         return BlockDecoder(
-            teacher=self.teacher.open(self.folder, self.sample, earlier=earlier, verifying=verifying),
+            teacher=teacher,
             settings=self.job.settings.decode,
             open_text=self.teacher.opens_text(),
             folder=folder,
@@ -273,6 +277,8 @@ class Decoding:
     def made_from(self, plan: Plan) -> dict[str, object]:
         """Return the values that blocks depend on besides their sources."""
         made_from = self.teacher.made_from(plan.settings, plan.inputs)
+        if SEARCH in plan.settings:
+            made_from[SEARCH] = plan.settings[SEARCH]
         return made_from if self._noise is None else made_from | {"augment": self._noise.model_dump()}
 
     @property

@@ -10,11 +10,11 @@ import json
 import shutil
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import cast
 
-from kdmt import __version__
 from kdmt.choices import ComputeType, EngineName
 from kdmt.config import Pipeline
 from kdmt.decode.engines.process import EngineProcess, Load, measure_engine
@@ -184,7 +184,7 @@ def _hash(workspace: Workspace, checkpoint: Path, name: EngineName) -> str:
         "checkpoint": checkpoint_sha256(checkpoint),
         "engine": name,
         "prepare": _chosen(recorded_outputs(workspace.prepare).items(), tuple(wanted)),
-        "kdmt": __version__,
+        "kdmt": version("kdmt"),
     }
     return hashlib.sha256(json.dumps(made_from, sort_keys=True).encode()).hexdigest()
 

@@ -112,7 +112,7 @@ class ParallelObjective:
         """
         if not self.sharded:
             self.objective.eval()
-            with _replaced(self.objective.model, weights or {}):
+            with replaced(self.objective.model, weights or {}):
                 yield self.objective
             return
         parts = weights or dict(self.objective.model.named_parameters())
@@ -124,7 +124,7 @@ class ParallelObjective:
 
 
 @contextmanager
-def _replaced(model: nn.Module, weights: Mapping[str, Tensor]) -> Iterator[None]:
+def replaced(model: nn.Module, weights: Mapping[str, Tensor]) -> Iterator[None]:
     """Let the parameters of a model have other values in the body, without a copy."""
     own = {name: parameter.data for name, parameter in model.named_parameters() if name in weights}
     parameters = dict(model.named_parameters())

@@ -14,6 +14,7 @@ import copy
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -29,6 +30,7 @@ from kdmt.models.average_record import checkpoint_update
 from kdmt.models.checkpoint import TrainingState, load_state, load_weights
 from kdmt.models.checkpoint_choice import CANDIDATES, is_current, read_choice, updates_of, write_choice
 from kdmt.models.moving_average import decay_at, follow
+from kdmt.models.quantization import int8_weights, make_quantization_aware
 from kdmt.objectives.objective import Objective, Prepared
 from kdmt.ranks import ALONE, Ranks
 from kdmt.runtime import StopRequest, stop_requests
@@ -36,7 +38,7 @@ from kdmt.train.arithmetic import ModelShape, choose_arithmetic
 from kdmt.train.background import BackgroundWriter
 from kdmt.train.choice import Scale, choose_checkpoint, describe_choice, scale_of
 from kdmt.train.data import Prefetched, Step, TrainingData, steps
-from kdmt.train.distributed import ParallelObjective
+from kdmt.train.distributed import ParallelObjective, replaced
 from kdmt.train.meter import Meter
 from kdmt.train.run_folder import Position, RunFolder, Validated
 from kdmt.train.run_log import Progress
@@ -172,13 +174,14 @@ class Trainer:
         """Take one optimiser step on the sum over micro-batches and ranks, with each term divided once by its count."""
         self.objective.train()
         self.objective.before_update(self.position.update)
-        batches = [self.objective.prepare(batch.to(self.device)) for batch in step.batches]
-        own = batches[: len(batches) - step.idle]
-        memory = self.objective.memory()
-        counts, tokens = self._counts(own)
         sums: dict[str, Tensor] = {}
-        for number, batch in enumerate(batches, start=1):
-            self._backward(batch, counts, sums, last=number == len(batches), idle=number > len(own))
+        with self._int8_weights(self.model):
+            batches = [self.objective.prepare(batch.to(self.device)) for batch in step.batches]
+            own = batches[: len(batches) - step.idle]
+            memory = self.objective.memory()
+            counts, tokens = self._counts(own)
+            for number, batch in enumerate(batches, start=1):
+                self._backward(batch, counts, sums, last=number == len(batches), idle=number > len(own))
         figures = self._figures(sums, self._clip_gradient())
         lr = self._learning_rate()
         self._apply(is_unusable(figures, explosion_norm=self.settings.explosion_norm), lr, memory)
@@ -196,6 +199,11 @@ class Trainer:
             speed=self._read_meter(),
         )
         self.progress.advance(self.position.update)
+
+    def _int8_weights(self, model: nn.Module) -> AbstractContextManager[None]:
+        """Return a context in which a model has rounded weights, if training is aware of quantisation."""
+        scales = self.settings.quantization_aware
+        return nullcontext() if scales is None else replaced(model, int8_weights(model, scales))
 
     def _apply(self, unusable: Tensor, lr: float, memory: dict[str, Tensor]) -> None:
         """Take the step of the optimiser, which changes nothing if the update is unusable, and clear the gradient.
@@ -399,7 +407,8 @@ class Trainer:
         An unscheduled validation at the end of the run, which a longer run would not make, is not counted unless there
         is no other one.
         """
-        with self.meter.paused(), self.parallel.evaluating(self.average) as objective:
+        evaluating = self.parallel.evaluating(self.average)
+        with self.meter.paused(), evaluating as objective, self._int8_weights(objective.model):
             figures = self.validate(objective)
         position = self.position
         if not math.isfinite(figures["loss"]):
@@ -486,6 +495,8 @@ class Trainer:
         state = None if folder is None else self._load(folder)
         self.objective.use(self._arithmetic())
         self.model.recompute_layers = self.settings.activation_checkpointing
+        if self.settings.quantization_aware is not None:
+            make_quantization_aware(self.model)
         if self.settings.compile:
             self.model.compile_layers(packed=self.settings.packing)
         self.parallel = ParallelObjective(
@@ -714,7 +725,8 @@ class Trainer:
 
             def validate(folder: Path) -> dict[str, float]:
                 load_weights(objective.model, folder)
-                return self.validate(objective)
+                with self._int8_weights(objective.model):
+                    return self.validate(objective)
 
             choice = choose_checkpoint(
                 run,

@@ -19,8 +19,8 @@ PACKAGE = Path(kdmt.__file__).parent
 
 # from the top down: a module may import from its own package and from those after it
 ORDER = (
-    *("__main__", "cli", "", "api", "commands", "stages", "flow", "distill", "workers", "train", "objectives"),
-    *("decode.engines", "decode.search", "decode", "score", "interop", "models", "corpus", "losses"),
+    *("__main__", "cli", "", "api", "commands", "serve", "stages", "flow", "distill", "workers", "train", "objectives"),
+    *("decode.engines", "decode.search", "decode", "documents", "score", "interop", "models", "corpus", "losses"),
     *("config", "families", "training_sets", "recognition", "outputs", "streams", "runtime", "tracking"),
     *("ranks", "rank_channel", "cuda_options", "spawn", "checksum"),
     *("html_page", "files", "types", "choices", "languages", "terminal", "log", "errors", "toy"),
@@ -90,6 +90,8 @@ WITHOUT_TORCH = {
     *("decode.engines.ctranslate2", "decode.engines.engine", "decode.search.lengths"),
     *("interop.ctranslate2_folder", "interop.export_folder", "interop.exporters", "interop.onnx_folder"),
     "interop.text_tokenizer",
+    *("documents.document", "documents.markup", "documents.sentences"),
+    *(f"serve.{name}" for name in ("app", "batching", "limits", "metrics", "models", "protocol", "requests", "server")),
     *(
         f"distill.{name}"
         for name in (

@@ -15,6 +15,15 @@ module corrects for it:
   largest maximum length of its sentences. Only a sentence with a hypothesis longer than its own maximum length is
   searched again, for all hypotheses and prefixes at that length, and </s> is forced on the live prefixes.
 
+With `exact=False` each batch is searched once, which is faster and differs as follows:
+
+* A hypothesis may be longer than its sentence's own maximum length, up to the largest of its batch. It is returned as
+  it was found: nothing is forced at the maximum length of the sentence.
+* </s> is forbidden as the first token, and the renormalisation is not undone: the sum of log p of all hypotheses of a
+  sentence is larger by -log(1 - p(</s> as the first token)).
+
+Otherwise, a sentence whose K hypotheses all end within its own maximum length has the same hypotheses.
+
 The remaining differences are:
 
 * CTranslate2 forbids <pad> everywhere and renormalises for it: a score is larger than the teacher-forced one by the sum
@@ -80,7 +89,8 @@ _SCORED_TOKENS = 4096  # padded tokens of a scoring batch, whose logits are all 
 _LARGEST_FACTOR = 34  # base-10 logarithm; multiplied by a log-probability, the factor is still within float32
 _OFTEN = 0.1  # share of the block's sentences so far with the empty hypothesis
 _LIKELY = math.log(0.5)  # of </s> as the first token: above it, the remaining probability is imprecise
-_SMALL_BATCH = 16  # sentences; with little computation for each, intermediate results stay in the CPU caches
+# sentences of a batch on a CPU: intermediate results stay in its caches, the more so with little computation for each
+_SMALL_BATCH, _MEDIUM_BATCH = 16, 32
 _OF_DEVICES = re.compile("CUDA|cuda|cuBLAS|cuDNN|NCCL|out of memory")
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
@@ -171,6 +181,8 @@ class CTranslate2Engine:
             most 16 sentences, which are the fastest.
         shortlist: whether `decode` restricts the vocabulary to the folder's lexical shortlist. The translation of a
             sentence then depends on the other sentences of its batch.
+        exact: False to search each batch only once in `decode`; see the module's description. On a CPU, batches then
+            have at most 32 sentences.
 
     Attributes:
         memory: size of the batches that fit in the memory of a GPU; larger ones are divided.
@@ -188,10 +200,12 @@ class CTranslate2Engine:
         compute_type: str = "default",
         threads: int = 1,
         shortlist: bool = False,
+        exact: bool = True,
     ) -> None:
         model = ModelFolder.open(folder, shortlist=shortlist)
         self.max_source_positions, self.max_target_positions = model.max_source_positions, model.max_target_positions
         self._folder, self._shortlist, self._frame = folder, shortlist, model.frame
+        self._decode_indices = self._search_exactly if exact else self._search_once
         self.right_to_left = model.right_to_left
         self._src_symbols, self._tgt_symbols, self._columns = model.src_symbols, model.tgt_symbols, model.vocabulary
         self._tgt_ids = {symbol: index for index, symbol in enumerate(self._tgt_symbols)}
@@ -205,7 +219,8 @@ class CTranslate2Engine:
         self._translator, self._in_flight = self._load()
         self.memory = MemoryLimit()
         computes_little = shortlist or "int8" in self._translator.compute_type
-        self._largest_batch = _SMALL_BATCH if device == "cpu" and computes_little else None
+        largest = _SMALL_BATCH if computes_little else None if exact else _MEDIUM_BATCH
+        self._largest_batch = largest if device == "cpu" else None
 
     def decode(
         self, sources: Sequence[np.ndarray], settings: Decode, *, progress: Callable[[int], None] | None = None
@@ -227,7 +242,25 @@ class CTranslate2Engine:
         ]
         return reverse_hypotheses(ranked) if self.right_to_left else ranked
 
-    def _decode_indices(
+    def _search_once(
+        self, given: _Given, indices: list[int], progress: Callable[[int], None]
+    ) -> dict[int, list[_Found]]:
+        """Search all batches once, each with its largest maximum length and with </s> forbidden as the first token."""
+        found: dict[int, list[_Found]] = {}
+
+        def search(batch: list[int]) -> Callable[[], dict[int, list[_Found]]]:
+            return self._start(partial(self._search_batch, given, batch, min_len=1))
+
+        for results in _in_flight(map(search, given.batches(indices)), self._in_flight):
+            found |= results
+            progress(len(results))
+        cut = [index for index, own in found.items() if not all(each.ended for each in own)]
+        live = [[each for each in found[index] if not each.ended] for index in cut]
+        for index, forced in zip(cut, self._forced(_of(given.sources, cut), live), strict=True):
+            found[index] = [each for each in found[index] if each.ended] + forced
+        return found
+
+    def _search_exactly(
         self, given: _Given, indices: list[int], progress: Callable[[int], None]
     ) -> dict[int, list[_Found]]:
         """Search all batches once, and search again the sentences that the maximum length or an early </s> affects."""

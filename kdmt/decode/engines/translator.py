@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +16,9 @@ from kdmt.decode.engines.nat import NATEngine
 from kdmt.decode.engines.precision import DecodingPrecision
 from kdmt.decode.engines.pytorch import TorchEngine
 from kdmt.decode.engines.table import find_engine
+from kdmt.documents.sentences import split_long
+from kdmt.errors import UserError
+from kdmt.languages import writes_spaces
 from kdmt.log import get_logger
 from kdmt.models.nonautoregressive import NATransformer
 from kdmt.models.transformer import Transformer
@@ -23,14 +26,22 @@ from kdmt.runtime import cores_of_rank
 from kdmt.types import Hypothesis
 
 _logger = get_logger(__name__)
+_MOST_TOKENS_PER_CHARACTER = 8  # a character that the vocabulary lacks may become its bytes, or an XML entity
 
 
 @dataclass(frozen=True)
 class Translator:
-    """A decoding engine with the text processing of its model."""
+    """A decoding engine with the text processing of its model.
+
+    Attributes:
+        engine: the engine.
+        codec: the text processing.
+        tag: id of the corpus tag that is put before each source sentence; None for no tag.
+    """
 
     engine: Engine
     codec: TextCodec
+    tag: int | None = None
 
     @classmethod
     def load(
@@ -65,6 +76,16 @@ class Translator:
             return cls(NATEngine(model, device=device), codec)
         return cls(TorchEngine(model, device=device), codec)
 
+    def with_tag(self, token: str) -> Translator:
+        """Return a translator that puts a corpus tag, such as `<bt>`, before each source sentence.
+
+        Raises:
+            UserError: if the vocabulary of the source language does not have the tag.
+        """
+        if token not in self.codec.src_dictionary:
+            raise UserError(f"tag {token!r}: the vocabulary does not have it; it has the tags of the training corpora")
+        return replace(self, tag=self.codec.src_dictionary.index(token))
+
     @property
     def max_source_tokens(self) -> int:
         """Maximum number of source tokens, </s> included; longer sources are truncated."""
@@ -81,6 +102,27 @@ class Translator:
         sources = self.encode(lines, first=first_line)
         return [self.codec.finish_target(words) for words in self.translate_ids(sources, settings)]
 
+    def translate_sentences(self, sentences: Sequence[str], settings: Decode) -> list[str]:
+        """Return the translations of sentences of any length: one that is too long is translated in parts."""
+        parts = [split_long(sentence.strip(), self._accepts) for sentence in sentences]
+        sources = self._encode([part for found in parts for part in found])
+        words = iter(self.translate_ids(sources, settings))
+        space = " " if writes_spaces(self.codec.text.target_lang) else ""
+        return [space.join(self.codec.finish_target(next(words)) for _ in found) for found in parts]
+
+    def _accepts(self, line: str) -> bool:
+        """Return whether a line is short enough not to be truncated."""
+        if len(line) < self.max_source_tokens // _MOST_TOKENS_PER_CHARACTER:
+            return True
+        return len(self._encode([line])[0]) <= self.max_source_tokens
+
+    def _encode(self, lines: Sequence[str]) -> list[np.ndarray]:
+        """Return the ids of raw lines with the tag; a line without words has none."""
+        sources = self.codec.encode_raw_source(lines)
+        if self.tag is None:
+            return sources
+        return [np.insert(source, 0, self.tag) if len(source) > 1 else source for source in sources]
+
     def encode(self, lines: Sequence[str], *, noun: str = "line", first: int = 1) -> list[np.ndarray]:
         """Return the ids of raw lines, int [S] each, with a message for a line that is too long.
 
@@ -88,7 +130,7 @@ class Translator:
             noun: what messages call a line.
             first: number of the first line in messages.
         """
-        sources, limit = self.codec.encode_raw_source(lines), self.max_source_tokens
+        sources, limit = self._encode(lines), self.max_source_tokens
         for number, source in enumerate(sources, start=first):
             if len(source) > limit:
                 _logger.warning(f"{noun} {number}: {len(source)} tokens, cut to the model's {limit}")

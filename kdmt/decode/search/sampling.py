@@ -63,7 +63,7 @@ def sample(
         logits_NV = logits_NV.double()
         uniforms_N = uniforms_NT[:, now.step].index_select(0, now.rows_N)
         allowed_NV = logits_NV.index_fill(1, never_yet if now.step < min_len else never, -torch.inf)
-        chosen_N = draw(allowed_NV, torch.arange(len(uniforms_N), device=uniforms_N.device), uniforms_N, sampling)
+        chosen_N = _draw_one_each(allowed_NV, uniforms_N, sampling)
         if now.at_limit_N is not None:
             chosen_N = torch.where(now.at_limit_N, EOS, chosen_N)
         return chosen_N, logits_NV.log_softmax(1).gather(1, chosen_N[:, None])[:, 0]
@@ -76,8 +76,20 @@ def sample(
     return [found[start : start + rows] for start in range(0, len(found), rows)]
 
 
+def _draw_one_each(allowed_NV: Tensor, uniforms_N: Tensor, sampling: Sampling) -> Tensor:
+    """Draw one token for each row by inversion of the distribution function over the token ids: int64 [N].
+
+    Args:
+        allowed_NV: logits, -inf for tokens that are not allowed.
+    """
+    cumulative_NV = truncated(allowed_NV, sampling).cumsum(1)
+    # the last cumulative sum is used instead of 1, from which it may differ by rounding
+    wanted_N1 = (uniforms_N * cumulative_NV[:, -1])[:, None]
+    return torch.searchsorted(cumulative_NV, wanted_N1, right=True)[:, 0].clamp_max(allowed_NV.size(1) - 1)
+
+
 def draw(allowed_RV: Tensor, rows_A: Tensor, uniforms_A: Tensor, sampling: Sampling) -> Tensor:
-    """Draw tokens by inversion of the distribution functions over the token ids: int64 [A].
+    """Draw any number of tokens for each row by inversion of its distribution function: int64 [A].
 
     The weights of all rows are added up one after the other, so that one search finds the tokens of all rows.
 
@@ -86,40 +98,39 @@ def draw(allowed_RV: Tensor, rows_A: Tensor, uniforms_A: Tensor, sampling: Sampl
         rows_A: row that each token is drawn from: int64.
         uniforms_A: random numbers in [0, 1): float64.
     """
-    weights_M, rows_M, columns_M = _weights(allowed_RV, sampling)
+    own_R, vocabulary = torch.arange(len(allowed_RV), device=allowed_RV.device), allowed_RV.size(1)
+    if allowed_RV.device.type == "cpu" and _keeps_few(sampling):
+        weights_M, kept_M = _kept_weights(allowed_RV, sampling)
+        last_R = torch.searchsorted(kept_M, (own_R + 1) * vocabulary) - 1
+    else:
+        weights_M, kept_M = truncated(allowed_RV, sampling).double().flatten(), None
+        last_R = (own_R + 1) * vocabulary - 1
     cumulative_M = weights_M.cumsum(0)
-    last_R = torch.searchsorted(rows_M, torch.arange(len(allowed_RV), device=rows_M.device), right=True) - 1
     until_R = cumulative_M.index_select(0, last_R)
     before_R = F.pad(until_R[:-1], (1, 0))
     wanted_A = torch.lerp(before_R.index_select(0, rows_A), until_R.index_select(0, rows_A), uniforms_A)
     places_A = torch.searchsorted(cumulative_M, wanted_A, right=True).minimum(last_R.index_select(0, rows_A))
-    return columns_M.index_select(0, places_A)
-
-
-def _weights(allowed_RV: Tensor, sampling: Sampling) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the weights that tokens are drawn with, by row and token id: float64 [M], with their rows and token ids.
-
-    On a CPU, only the tokens that epsilon or min-p sampling keeps are among them. On a GPU, the host would have to wait
-    for their number.
-    """
-    if _keeps_few(sampling) and allowed_RV.device.type == "cpu":
-        scaled_RV = allowed_RV if sampling.temperature == 1.0 else allowed_RV / sampling.temperature
-        largest_R1 = scaled_RV.amax(1, keepdim=True)
-        least_R1 = largest_R1 + math.log(sampling.min_p) if sampling.min_p else largest_R1.new_tensor(-math.inf)
-        if sampling.epsilon:
-            least_R1 = least_R1.maximum(scaled_RV.logsumexp(1, keepdim=True) + math.log(sampling.epsilon))
-        is_excluded_RV = scaled_RV < least_R1.minimum(largest_R1)  # NaN is not excluded, and noticed in the scores
-        kept_M = torch.from_numpy(np.flatnonzero(~is_excluded_RV.numpy()))  # several times faster than `nonzero`
-        rows_M, columns_M = kept_M // scaled_RV.size(1), kept_M % scaled_RV.size(1)
-        return (scaled_RV[rows_M, columns_M] - largest_R1[rows_M, 0]).double().exp(), rows_M, columns_M
-    weights_RV = truncated(allowed_RV, sampling).double()
-    rows_M = torch.arange(len(weights_RV), device=weights_RV.device).repeat_interleave(weights_RV.size(1))
-    columns_M = torch.arange(weights_RV.size(1), device=weights_RV.device).repeat(len(weights_RV))
-    return weights_RV.flatten(), rows_M, columns_M
+    return (places_A if kept_M is None else kept_M.index_select(0, places_A)) - rows_A * vocabulary
 
 
 def _keeps_few(sampling: Sampling) -> bool:
     return bool(sampling.epsilon or sampling.min_p) and not sampling.top_k and sampling.top_p >= 1.0
+
+
+def _kept_weights(allowed_RV: Tensor, sampling: Sampling) -> tuple[Tensor, Tensor]:
+    """Return the weights of the tokens that epsilon or min-p sampling keeps, float64 [M], and row * V + token of each.
+
+    On a GPU, the host would have to wait for their number.
+    """
+    scaled_RV = allowed_RV if sampling.temperature == 1.0 else allowed_RV / sampling.temperature
+    largest_R1 = scaled_RV.amax(1, keepdim=True)
+    least_R1 = largest_R1 + math.log(sampling.min_p) if sampling.min_p else largest_R1.new_tensor(-math.inf)
+    if sampling.epsilon:
+        least_R1 = least_R1.maximum(scaled_RV.logsumexp(1, keepdim=True) + math.log(sampling.epsilon))
+    is_excluded_RV = scaled_RV < least_R1.minimum(largest_R1)  # NaN is not excluded, and noticed in the scores
+    kept_M = torch.from_numpy(np.flatnonzero(~is_excluded_RV.numpy()))  # several times faster than `nonzero`
+    largest_M = largest_R1[:, 0].index_select(0, kept_M // scaled_RV.size(1))
+    return (scaled_RV.flatten().index_select(0, kept_M) - largest_M).double().exp(), kept_M
 
 
 def truncated(logits_NV: Tensor, sampling: Sampling) -> Tensor:

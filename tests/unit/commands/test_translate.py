@@ -356,3 +356,77 @@ def test_closed_standard_streams(closed: str) -> None:
     else:
         assert (result.returncode, result.stdout) == (2, b"")
         assert result.stderr.startswith(b"kdmt: error: ")
+
+
+@pytest.mark.usefixtures("finished")
+def test_documents_are_split_into_sentences() -> None:
+    first, second, third = translate("Ba be.\nDa ga.\nBi.\n").out.splitlines()
+    text = "  Ba be.  Da ga.\n\n\tBi.\r\n* * *\n"
+    result = translate(text, "--document")
+    assert (result.code, result.err) == (0, "")
+    assert result.out == f"  {first}  {second}\n\n\t{third}\n* * *\n"
+
+
+@pytest.mark.usefixtures("finished")
+def test_html_is_translated_as_a_whole() -> None:
+    first, second = translate("Ba be.\nDa ga.\n").out.splitlines()
+    page = "<html>\n<p class='x'>Ba\nbe. Da ga.</p><script>ba();</script>\n"
+    result = translate(page, "--input-format", "html", "--buffer-size", "1")
+    assert result.out == f"<html>\n<p class='x'>{first} {second}</p><script>ba();</script>\n"
+    bad = translate(b"<p>\xff</p>", "--input-format", "html")
+    assert (bad.code, bad.out, bad.err) == (2, "", "kdmt: error: standard input: not UTF-8\n")
+
+
+@pytest.mark.usefixtures("finished")
+def test_jsonl_keeps_other_fields_and_reports_bad_lines() -> None:
+    first, second = translate("Ba be.\nDa ga.\n").out.splitlines()
+    lines = [
+        '{"id": 7, "text": "Ba be."}',
+        "",
+        "{",
+        '{"text": 3}',
+        "[1]",
+        '{"text": ""}',
+        '{"text": "Ba be.\\nDa ga."}',
+    ]
+    result = translate("\n".join(lines) + "\n", "--input-format", "jsonl", "--document")
+    output = result.out.removesuffix("\n").split("\n")
+    assert [json.loads(line) if line else None for line in output] == [
+        {"id": 7, "text": "Ba be.", "translation": first},
+        *(None, None, None, None),
+        {"text": "", "translation": ""},
+        {"text": "Ba be.\nDa ga.", "translation": f"{first}\n{second}"},
+    ]
+    assert result.code == 2
+    assert result.err.splitlines()[:3] == [
+        "line 3: not JSON, its translation is empty",
+        "line 4: field 'text' is not text, its translation is empty",
+        "line 5: not a JSON object, its translation is empty",
+    ]
+
+
+@pytest.mark.usefixtures("finished")
+def test_a_tag_is_put_before_each_sentence() -> None:
+    word = next(line.split()[0] for line in (TEACHER / "best" / "dict.en.txt").read_text("utf-8").splitlines())
+    translator = Translator.load(TEACHER)
+    tagged = translator.with_tag(word)
+    tag = translator.codec.src_dictionary.index(word)
+    (plain,), (with_tag,) = translator.encode(["ba be"]), tagged.encode(["ba be"])
+    assert with_tag.tolist() == [tag, *plain.tolist()]
+    assert tagged.encode([""])[0].tolist() == translator.encode([""])[0].tolist()
+    settings = Decode(beam=1)
+    assert tagged.translate_sentences(["ba be", ""], settings) == tagged.translate(["ba be", ""], settings)
+    result = translate("ba\n", "--tag", "<nothing>")
+    assert (result.code, result.out) == (2, "")
+    assert result.err.startswith("kdmt: error: tag '<nothing>': the vocabulary does not have it")
+
+
+@pytest.mark.usefixtures("finished")
+def test_sentences_that_are_too_long_are_translated_in_parts() -> None:
+    translator = Translator.load(TEACHER)
+    settings = Decode(beam=1)
+    long = " ".join(["ba be da"] * 60)
+    (found,) = translator.translate_sentences([long], settings)
+    assert len(translator.encode([long])[0]) > MAX_SOURCE_TOKENS
+    assert len(found.split()) > len(translator.translate([long], settings)[0].split())
+    assert translator.translate_sentences(["ba be"], settings) == translator.translate(["ba be"], settings)

@@ -32,6 +32,7 @@ Load = Callable[..., Pipeline]
         ("distill={engine: torch, compute_type: int8}", "distill: 'compute_type: int8' needs CTranslate2"),
         ("distill={engine: torch, shortlist: {}}", "distill: 'shortlist' needs CTranslate2"),
         ("distill={engine: ctranslate2, teachers: [a, b]}", "distill: 'engine: ctranslate2' has one model"),
+        ("distill={engine: ctranslate2_exact, teachers: [a, b]}", "distill: 'engine: ctranslate2_exact' has one model"),
         ("distill.imported_sources=true", "distill: 'imported_sources' has no effect unless 'imported' is set"),
         ("distill.reverse={drop_percent: 1.0}", "distill.reverse.checkpoint: missing"),
         ("distill.mbr={prune: 8, aggregate: true}", "distill.mbr: 'prune' has no effect with 'aggregate: true'"),

@@ -71,6 +71,10 @@ Load = Callable[..., Pipeline]
         ),
         ("students.raw.seeds=[1, 2, 1]", "students.raw: 'seeds' holds a number twice"),
         (
+            "students.raw={nat: {family: ctc}, train: {quantization_aware: int8}}",
+            "students.raw: 'train.quantization_aware' is for autoregressive students",
+        ),
+        (
             "students.raw={nat: {family: ctc}, train: {packing: true}}",
             "students.raw: 'train.packing' cannot be combined with 'nat'",
         ),
@@ -391,3 +395,10 @@ def test_stages_of_a_teacher_are_checked(load: Load, stages: str, message: str) 
 def test_a_teacher_without_stages_begins_from_none(load: Load) -> None:
     with pytest.raises(UserError, match=r"'teacher\.begin_from' has no effect without 'stages'"):
         load("teacher.begin_from=last")
+
+
+def test_a_stage_is_aware_of_quantization(load: Load) -> None:
+    stages = "[{}, {quantization_aware: int8_matrix, lr: 0.0001, patience: 3}]"
+    first, second = load(f"students.raw={{train: {{lr: 0.001}}, stages: {stages}}}").students["raw"].in_stages()
+    assert (first.train.quantization_aware, first.train.lr, first.train.patience) == (None, 0.001, 0)
+    assert (second.train.quantization_aware, second.train.lr, second.train.patience) == ("int8_matrix", 0.0001, 3)

@@ -115,6 +115,8 @@ def test_selection_by_loss_does_not_translate_the_validation_set(load: Load) -> 
     ("changes", "message"),
     [
         ({"guided_alignment": {"unit": "tokens"}}, "'unit' has no effect without 'file'"),
+        ({"quantization_aware": "int8", "compile": True}, "'quantization_aware' cannot be combined with 'compile'"),
+        ({"quantization_aware": "int8", "parallel": "fsdp"}, "'quantization_aware' needs whole weights"),
         ({"guided_alignment": {}, "packing": True}, "'packing' cannot be combined with 'guided_alignment'"),
         (
             {"guided_alignment": {}, "subword_regularization": {"alpha": 0.1}},

@@ -25,7 +25,7 @@ def test_both_engines_give_the_same_translations() -> None:
     names = ("distilled.en", "distilled.de", "rejected")
     by_torch = [(MADE / name).read_bytes() for name in names]
     rows = [row.split("\t") for row in read_lines(MADE / "nbest")]
-    assert distill(sets=("distill.engine=ctranslate2",)).code == 0
+    assert distill(sets=("distill.engine=ctranslate2_exact",)).code == 0
     assert [(MADE / name).read_bytes() for name in names] == by_torch
     assert {"ctranslate2", "processor", "threads"} < set(manifest()["facts"]["blocks"][0])
     for ours, theirs in zip(rows, (row.split("\t") for row in read_lines(MADE / "nbest")), strict=True):
@@ -46,11 +46,11 @@ def test_blocks_record_that_the_memory_of_a_gpu_was_too_small(monkeypatch: pytes
         engine.memory.lower(200)
         return decode(engine, *args, **options)
 
-    assert distill(sets=("distill.engine=ctranslate2",)).code == 0
+    assert distill(sets=("distill.engine=ctranslate2_exact",)).code == 0
     text = (MADE / "distilled.de").read_bytes()
     assert "max_tokens" not in manifest()["facts"]["blocks"][0]
     shutil.rmtree(MADE)
     monkeypatch.setattr(CTranslate2Engine, "decode", on_a_small_gpu)
-    assert distill(sets=("distill.engine=ctranslate2",)).code == 0
+    assert distill(sets=("distill.engine=ctranslate2_exact",)).code == 0
     assert manifest()["facts"]["blocks"][0]["max_tokens"] == 100
     assert (MADE / "distilled.de").read_bytes() == text

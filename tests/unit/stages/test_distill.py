@@ -32,6 +32,7 @@ from kdmt.choices import AnswerFailure, names
 from kdmt.config import Decode, load_pipeline
 from kdmt.corpus.codec import TextCodec
 from kdmt.corpus.indexed import IndexedDataset
+from kdmt.decode.engines.ctranslate2 import CTranslate2Engine
 from kdmt.decode.engines.pytorch import TorchEngine
 from kdmt.distill.failures import FAILURES
 from kdmt.models.checkpoint import load_model
@@ -205,6 +206,40 @@ def test_existing_blocks_are_not_decoded_again() -> None:
     result = distill()
     assert "distill: going on: it was started and not finished\n" in result.err
     assert hash_tree(MADE) == expected
+
+
+@pytest.mark.usefixtures("finished", "no_decoding")
+def test_what_an_earlier_version_made_with_ctranslate2_is_up_to_date_and_goes_on_with_the_exact_search() -> None:
+    searches: list[bool] = []  # of each engine that is opened, whether it is exact
+    opened = CTranslate2Engine.__init__
+
+    def watch(self: CTranslate2Engine, *arguments: Any, **options: Any) -> None:
+        searches.append(options["exact"])
+        opened(self, *arguments, **options)
+
+    ctranslate2 = ("engine=auto", "executor=inline", "decode.max_len_a=0", "decode.max_len_b=6")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(CTranslate2Engine, "__init__", watch)
+        assert distill(*ctranslate2).code == 0
+        assert manifest()["settings"]["search of CTranslate2"] == "once"
+        assert distill(*ctranslate2, "engine=ctranslate2_exact").code == 0
+        assert searches == [False, True]
+        # the result of an earlier version, which knew the engines auto and ctranslate2
+        exact = manifest()["settings"]
+        assert exact["distill.engine"] == "ctranslate2"
+        assert "search of CTranslate2" not in exact
+        for engine in ("ctranslate2_exact", "ctranslate2"):
+            assert distill(*ctranslate2, f"engine={engine}").err == "distill: up to date, nothing to do\n"
+        forget_all_but_blocks(MADE)
+        block = max((MADE / "blocks").iterdir())
+        before = block.read_bytes()
+        block.unlink()
+        assert distill(*ctranslate2, "engine=ctranslate2").code == 0
+        assert block.read_bytes() == before
+        assert searches == [False, True, True]
+    # changed settings make it again, with the single search
+    assert distill(*ctranslate2, "engine=ctranslate2", "decode.beam=1").code == 0
+    assert manifest()["settings"]["search of CTranslate2"] == "once"
 
 
 @pytest.mark.usefixtures("finished")

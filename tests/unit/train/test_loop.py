@@ -47,6 +47,7 @@ from kdmt.models.average_record import average_of, checkpoint_update
 from kdmt.models.checkpoint import load_model, load_state
 from kdmt.models.checkpoint_choice import CHOSEN, is_current, read_choice
 from kdmt.models.checkpoint_folder import list_checkpoints, resolve_checkpoint
+from kdmt.models.quantization import int8_weights, make_quantization_aware
 from kdmt.models.transformer import Transformer
 from kdmt.objectives.build import build_objective
 from kdmt.objectives.objective import CrossEntropy, LeftToRight, LossTerm, LossTerms, Objective, Prepared
@@ -54,6 +55,7 @@ from kdmt.outputs import open_lock, take
 from kdmt.score.metrics import METRICS
 from kdmt.train import arithmetic, loop, run_folder
 from kdmt.train.data import Step, TrainingData
+from kdmt.train.distributed import replaced
 from kdmt.train.loop import Divergence, Outcome, Trainer
 from kdmt.train.schedule import inverse_sqrt, learning_rate
 from kdmt.train.update_results import UnreadUpdate
@@ -1528,3 +1530,66 @@ def test_fine_tuning_that_keeps_the_optimiser_begins_from_the_trained_weights(
     (tmp_path / "plain").mkdir()
     plain._start()
     assert same(clone(plain.model), weights(folder))
+
+
+# ------------------------------------------------------------------------------------------ quantisation-aware training
+
+
+def _quantization_aware(run: Path, pairs: ParallelData, ends: Sequence[int], **changes: Any) -> dict[str, torch.Tensor]:
+    """Train to each of the ends in turn, each time with new objects, and return the state and the weights."""
+    for end in ends:
+        settings = train_settings(max_updates=end, save_interval_updates=7, update_freq=2, **changes)
+        make_trainer(run, open_data(pairs, settings), settings).run()
+    folder = run / f"checkpoint_{ends[-1]}"
+    return load_file(folder / "training_state.safetensors") | load_file(folder / "model.safetensors")
+
+
+@pytest.mark.parametrize("ema", [0.0, 0.9])
+def test_quantization_aware_training_resumes_exactly(tmp_path: Path, pairs: ParallelData, ema: float) -> None:
+    whole = _quantization_aware(tmp_path / "whole", pairs, [10], quantization_aware="int8", ema=ema)
+    stopped = _quantization_aware(tmp_path / "stopped", pairs, [7, 10], quantization_aware="int8", ema=ema)
+    assert whole.keys() == stopped.keys()
+    assert all(torch.equal(whole[name], stopped[name]) for name in whole)
+
+
+def test_quantization_aware_training_computes_with_rounded_weights(tmp_path: Path, pairs: ParallelData) -> None:
+    """One update from the same weights: the gradient is that of the rounded model, the step that of the own weights."""
+    settings = train_settings(max_updates=1, warmup_init_lr=1e-5, quantization_aware="int8_matrix")
+    data, model = GivenBatches(pairs, [range(8)]), make_model(config=NO_DROPOUT)
+    own = {name: weight.detach().clone() for name, weight in model.named_parameters()}
+    rounded = make_model(config=NO_DROPOUT)
+    make_quantization_aware(rounded)
+    with torch.no_grad():
+        for name, weight in int8_weights(rounded, "int8_matrix").items():
+            dict(rounded.named_parameters())[name].copy_(weight)
+    objective = build_objective(rounded, label_smoothing=settings.label_smoothing)
+    terms = objective(objective.prepare(data.load(np.arange(8))))
+    (terms["loss"].sum / terms["loss"].count).backward()
+    make_trainer(tmp_path, data, settings, model=model).run()
+    state = load_state(tmp_path / "checkpoint_1").tensors
+    saved = load_file(tmp_path / "checkpoint_1" / "model.safetensors")
+    for name, parameter in rounded.named_parameters():
+        assert parameter.grad is not None
+        first_moment = (1 - settings.adam_betas[0]) * parameter.grad
+        assert torch.allclose(state[f"exp_avg.{name}"], first_moment, rtol=1e-4, atol=1e-9)
+        assert (saved[name] - own[name]).abs().max() <= 1.1 * learning_rate(0, settings)  # of rounding: above 1e-3
+
+
+def test_quantization_aware_training_validates_what_int8_engines_compute(tmp_path: Path, pairs: ParallelData) -> None:
+    settings = train_settings(max_updates=20, quantization_aware="int8", average="auto")
+    data = open_data(pairs, settings)
+    make_trainer(tmp_path, data, settings).run()
+    validations = [record for record in read_metrics(tmp_path) if record["kind"] == "valid"]
+    recorded = {f"checkpoint_{record['update']}": record["loss"] for record in validations}
+    choice = read_choice(tmp_path)
+    assert choice is not None
+    recorded["average"] = choice.candidates["average"].loss
+    for name, expected in recorded.items():
+        model = load_model(resolve_checkpoint(tmp_path / name))
+        objective = build_objective(model, label_smoothing=settings.label_smoothing).eval()
+        floats = validation_loss(objective, data, data.epoch(1)[:4], device=CPU)["loss"]
+        make_quantization_aware(model)
+        with replaced(model, int8_weights(model, "int8")):
+            rounded = validation_loss(objective, data, data.epoch(1)[:4], device=CPU)["loss"]
+        assert rounded == pytest.approx(expected, rel=1e-6)
+        assert floats != pytest.approx(expected, rel=1e-6)

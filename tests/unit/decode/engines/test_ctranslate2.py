@@ -187,6 +187,63 @@ def test_searching_for_one_more_hypothesis_equals_a_second_search(
     assert 1 in counts
 
 
+@pytest.mark.parametrize("eos_logit", [-6.0, 1.0, 3.0])
+@pytest.mark.parametrize("lengths", LENGTHS)
+def test_a_single_search_has_the_hypotheses_that_end_in_time(
+    tmp_path: Path, eos_logit: float, lengths: dict[str, float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, calls = make_model(eos_logit=eos_logit), list[int]()
+    load(model, tmp_path / "model")
+    engine, peer = CTranslate2Engine(tmp_path / "model", compute_type="float32", exact=False), TorchEngine(model)
+    search = CTranslate2Engine._search
+
+    def counted(self: CTranslate2Engine, sources: list[list[str]], *arguments: Any, **options: Any) -> Any:
+        calls.append(len(sources))
+        return search(self, sources, *arguments, **options)
+
+    monkeypatch.setattr(CTranslate2Engine, "_search", counted)
+    limits = max_lengths([len(source) for source in SOURCES], lengths["max_len_a"], lengths["max_len_b"], limit=23)
+    for beam in (1, 4):
+        wanted, done = Decode.model_validate({"beam": beam, "nbest": beam, "batch_size": 3, **lengths}), list[int]()
+        calls.clear()
+        found = engine.decode(SOURCES, wanted, progress=done.append)
+        assert calls == done == [3, 3, 2]
+        for source, mine, exact, limit in zip(SOURCES, found, peer.decode(SOURCES, wanted), limits, strict=True):
+            assert len(mine) == beam
+            marked = any(len(hypothesis.tokens) >= limit for hypothesis in mine)
+            assert marked == at_limit(exact, limit)
+            first = next_log_probs(model, source)(())
+            remainder = math.log1p(-math.exp(first[EOS]) - math.exp(first[PAD]))
+            if not marked:  # the same hypotheses, with probabilities among the translations that are not empty
+                scores = {hypothesis.tokens: hypothesis.score for hypothesis in exact}
+                assert {hypothesis.tokens for hypothesis in mine} == set(scores)
+                for tokens, score in ((hypothesis.tokens, hypothesis.score) for hypothesis in mine):
+                    expected = scores[tokens] - remainder / (len(tokens) + 1)
+                    assert score == pytest.approx(expected, abs=TOLERANCE)
+
+
+def test_a_single_search_scores_what_is_cut_off_with_its_eos(tmp_path: Path) -> None:
+    model = make_model(eos_logit=-40.0)
+    load(model, tmp_path / "model")
+    engine = CTranslate2Engine(tmp_path / "model", compute_type="float32", exact=False)
+    found = engine.decode(SOURCES[:3], Decode(beam=2, nbest=2, max_len_a=1.0, max_len_b=2))
+    # the largest maximum length of the batch is that of its longest source
+    assert {len(hypothesis.tokens) for nbest in found for hypothesis in nbest} == {12}
+    for source, nbest in zip(SOURCES, found, strict=False):
+        targets = [np.array([*hypothesis.tokens, EOS]) for hypothesis in nbest]
+        for hypothesis, log_probs in zip(nbest, TorchEngine(model).score_pairs([source] * 2, targets), strict=True):
+            assert hypothesis.score == pytest.approx(log_probs.mean(), abs=TOLERANCE)
+
+
+def test_a_single_search_does_not_depend_on_other_blocks(tmp_path: Path) -> None:
+    load(make_model(eos_logit=-1.0), tmp_path / "model")
+    engine = CTranslate2Engine(tmp_path / "model", compute_type="float32", exact=False)
+    wanted = Decode(beam=3, nbest=3, max_len_a=1.0, max_len_b=1)
+    alone = engine.decode(SOURCES[:4], wanted)
+    engine.decode(SOURCES, wanted)
+    assert engine.decode(SOURCES[:4], wanted) == alone
+
+
 @pytest.mark.parametrize("name", ["other depths", "post-norm"])
 @pytest.mark.parametrize(("beam", "lenpen"), SETTINGS)
 def test_nbest_equals_the_reference_search(tmp_path: Path, name: str, beam: int, lenpen: float) -> None:

@@ -1,0 +1,116 @@
+"""`kdmt serve`: an HTTP server that translates."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from kdmt.commands.translate import SearchOptions, open_translator
+from kdmt.config import Decode
+from kdmt.decode.engines.translator import Translator
+from kdmt.documents.sentences import check_splitter
+from kdmt.errors import UserError
+from kdmt.languages import Direction, is_installed
+from kdmt.serve.limits import Limits
+from kdmt.serve.models import ServedModel
+
+KEYS_VARIABLE = "KDMT_API_KEYS"
+
+
+def serve(
+    models: Sequence[Path],
+    *,
+    host: str,
+    port: int,
+    api_keys: Path | None,
+    trust_proxy: bool,
+    limits: Limits,
+    search: SearchOptions,
+) -> None:
+    """Serve models until SIGTERM or SIGINT.
+
+    Args:
+        models: checkpoint folders, runs or exported models with different language pairs.
+        host, port: address; port 0 is a free port.
+        api_keys: file with one key per line (default: the keys in KDMT_API_KEYS, separated by commas).
+        trust_proxy: whether the addresses of clients are those that a proxy on this machine gives.
+
+    Raises:
+        UserError: if a package is not installed, a model cannot be opened, two models have the same languages, the
+            address is in use, or the file of keys is not valid.
+    """
+    missing = [name for name in ("fastapi", "uvicorn", "sentencex") if not is_installed(name)]
+    if missing:
+        raise UserError(f"kdmt serve needs {' and '.join(missing)}: pip install 'kdmt[serve]'")
+    from kdmt.serve.app import Service
+    from kdmt.serve.server import address_of, allow_open_files, bind, run_server
+
+    check_splitter()
+    keys = read_keys(api_keys, os.environ.get(KEYS_VARIABLE, ""))
+    allow_open_files(limits.connections)
+    with bind(host, port) as bound:
+        served = open_models(models, search)
+        directions = ", ".join(str(each.direction) for each in served)
+        address = address_of(bound)
+        service = Service(served, limits, keys)
+        run_server(
+            service,
+            bound,
+            trust_proxy=trust_proxy,
+            ready=lambda: print(f"kdmt: {directions} on {address}", file=sys.stderr, flush=True),
+        )
+
+
+def open_models(paths: Sequence[Path], search: SearchOptions) -> list[ServedModel]:
+    """Open models.
+
+    Raises:
+        UserError: if a model cannot be opened, or two have the same languages.
+    """
+    served: dict[Direction, Path] = {}
+    models = []
+    for path in paths:
+        translator, settings = open_translator(path, search)
+        direction = translator.codec.text.direction
+        for other, other_path in served.items():
+            if other.matches(direction):
+                raise UserError(f"{other_path} and {path} both translate {direction}")
+        served[direction] = path
+        models.append(ServedModel(direction, _Translation(translator, settings)))
+    return models
+
+
+class _Translation:
+    """Translate sentences of any length with fixed settings."""
+
+    def __init__(self, translator: Translator, settings: Decode) -> None:
+        self._translator = translator
+        self._settings = settings
+
+    def __call__(self, sentences: list[str]) -> list[str]:
+        return self._translator.translate_sentences(sentences, self._settings)
+
+
+def read_keys(path: Path | None, listed: str) -> list[str]:
+    """Return the keys of a file, one per line, or else those of a list with commas.
+
+    Empty lines of a file, and lines that begin with `#`, are skipped.
+
+    Raises:
+        UserError: if the file has no keys, is not UTF-8, or has a line with several words.
+    """
+    if path is None:
+        return [key.strip() for key in listed.split(",") if key.strip()]
+    try:
+        lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
+    except UnicodeDecodeError:
+        raise UserError(f"{path}: not UTF-8") from None
+    keys = [line for line in lines if line and not line.startswith("#")]
+    for number, line in enumerate(lines, start=1):
+        if line in keys and len(line.split()) > 1:
+            raise UserError(f"{path}: line {number}: expected one key, found several words")
+    if not keys:
+        raise UserError(f"{path}: no keys")
+    return keys

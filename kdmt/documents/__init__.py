@@ -1,0 +1,1 @@
+"""Documents: text, HTML and JSONL that are split into sentences for translation and joined again."""

@@ -1,0 +1,1 @@
+"""HTTP server that translates, with the API of LibreTranslate."""

@@ -1,0 +1,235 @@
+"""The application: LibreTranslate's API (https://docs.libretranslate.com), metrics and a web form."""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from pathlib import Path
+
+from fastapi import FastAPI, Request, Response
+from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+
+from kdmt.documents.document import Document, text_document
+from kdmt.documents.markup import html_document
+from kdmt.languages import Direction
+from kdmt.serve.batching import ClientLimit, QueueFull, TranslationQueue
+from kdmt.serve.limits import Limits
+from kdmt.serve.metrics import CONTENT_TYPE, Metrics
+from kdmt.serve.models import ServedModel, find_direction, list_languages
+from kdmt.serve.requests import RequestError, TranslationRequest, parse_request
+
+_PAGE = Path(__file__).parent / "page.html"
+_PATHS = ("/", "/translate", "/languages", "/health", "/metrics")
+_INLINE_CHARACTERS = 2_000  # longer texts are split into sentences in another thread
+_PAGE_HEADERS = {
+    "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; "
+    "connect-src 'self'; form-action 'none'; base-uri 'none'; frame-ancestors 'none'",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+}
+
+
+class Service:
+    """Models with their queues, and what is needed to answer requests.
+
+    Args:
+        models: models with different directions.
+        limits: limits on requests.
+        api_keys: keys, one of which a client must send; if there are none, no key is needed.
+    """
+
+    def __init__(self, models: Sequence[ServedModel], limits: Limits, api_keys: Sequence[str] = ()) -> None:
+        self.limits = limits
+        self.api_keys = tuple(api_keys)
+        self.metrics = Metrics()
+        self.connections: Callable[[], int] = lambda: 0
+        self.queues = {
+            model.direction: TranslationQueue(
+                model.translate, limits, observe=self._batch_counter(str(model.direction)), name=str(model.direction)
+            )
+            for model in models
+        }
+
+    def _batch_counter(self, name: str) -> Callable[[int], None]:
+        return lambda sentences: self.metrics.batch(name, sentences)
+
+    def close(self) -> None:
+        """Translate what is in the queues and end their threads."""
+        for queue in self.queues.values():
+            queue.close()
+
+    def check_key(self, given: str) -> None:
+        """Check the key of a client.
+
+        Raises:
+            RequestError: if a key is needed and this is none.
+        """
+        if self.api_keys and not any(hmac.compare_digest(given.encode(), key.encode()) for key in self.api_keys):
+            raise RequestError(403, "Invalid API key" if given else "An API key is required")
+
+    async def translate(self, request: TranslationRequest, client: str) -> list[str]:
+        """Return the translation of each text of a request.
+
+        Raises:
+            RequestError: if the languages are not supported, the queue is full, or time is up.
+        """
+        start = time.monotonic()
+        direction = find_direction(list(self.queues), request.source, request.target)
+        characters = sum(map(len, request.texts))
+        if characters <= _INLINE_CHARACTERS:
+            documents = _documents(request, direction)
+        else:
+            documents = await asyncio.to_thread(_documents, request, direction)
+        counts = [len(document.sentences) for document in documents]
+        sentences = [sentence for document in documents for sentence in document.sentences]
+        most = min(self.limits.client_sentences, self.limits.queued_sentences)
+        if len(sentences) > most:
+            raise RequestError(400, f"Invalid request: {len(sentences):,} sentences exceed the limit of {most:,}")
+        translations = await self._translated(direction, sentences, client)
+        finished, done = [], 0
+        for document, count in zip(documents, counts, strict=True):
+            finished.append(document.join(translations[done : done + count]))
+            done += count
+        self.metrics.translation(str(direction), characters, time.monotonic() - start)
+        return finished
+
+    async def _translated(self, direction: Direction, sentences: Sequence[str], client: str) -> list[str]:
+        try:
+            future = self.queues[direction].submit(sentences, client=client)
+        except QueueFull:
+            raise RequestError(503, "The server is busy: try again later") from None
+        except ClientLimit:
+            raise RequestError(429, "Slow down: too many sentences of this client are waiting") from None
+        try:
+            async with asyncio.timeout(self.limits.request_seconds):
+                return await asyncio.wrap_future(future)
+        except TimeoutError:
+            raise RequestError(504, f"no translation within {self.limits.request_seconds:g} seconds") from None
+        except Exception:  # of the engine; the queue has logged it
+            raise RequestError(500, "The text could not be translated") from None
+
+
+def _documents(request: TranslationRequest, direction: Direction) -> list[Document]:
+    make = html_document if request.format == "html" else text_document
+    return [make(text, direction) for text in request.texts]
+
+
+def make_app(service: Service) -> FastAPI:
+    """Return the application of a service."""
+    app = FastAPI(title="kdmt", docs_url=None, redoc_url=None, openapi_url=None)
+    page = _PAGE.read_text(encoding="utf-8")
+
+    @app.middleware("http")
+    async def count(request: Request, answer: Callable[[Request], Awaitable[Response]]) -> Response:
+        response = await answer(request)
+        service.metrics.request(request.url.path if request.url.path in _PATHS else "other", response.status_code)
+        return response
+
+    @app.exception_handler(HTTPException)
+    async def refuse(_: Request, error: HTTPException) -> Response:
+        return _error(error.status_code, error.detail, error.headers)
+
+    @app.exception_handler(RequestError)
+    async def explain(_: Request, error: RequestError) -> Response:
+        headers = {"Retry-After": "1"} if error.status in (429, 503) else {}
+        if error.status in (408, 413, 415):  # the rest of the body is not read
+            headers["Connection"] = "close"
+        return _error(error.status, str(error), headers)
+
+    @app.post("/translate")
+    async def translate(request: Request) -> Response:
+        body = await _read_body(request, service.limits)
+        parsed = parse_request(body, request.headers.get("content-type", ""), service.limits)
+        key = parsed.api_key or _bearer(request)
+        service.check_key(key)
+        client = key if service.api_keys else (request.client.host if request.client else "")
+        translations = await _unless_disconnected(request, service.translate(parsed, client))
+        return JSONResponse({"translatedText": translations if parsed.is_list else translations[0]})
+
+    @app.get("/languages")
+    async def languages() -> Response:
+        return JSONResponse(list_languages(list(service.queues)))
+
+    @app.get("/health")
+    async def health() -> Response:
+        if all(queue.is_alive for queue in service.queues.values()):
+            return JSONResponse({"status": "ok"})
+        return _error(503, "A model does not run")
+
+    @app.get("/metrics")
+    async def metrics(request: Request) -> Response:
+        service.check_key(_bearer(request))
+        lengths = {str(direction): _length_of(queue) for direction, queue in service.queues.items()}
+        return PlainTextResponse(service.metrics.text(lengths, service.connections()), media_type=CONTENT_TYPE)
+
+    @app.get("/")
+    async def form() -> Response:
+        return HTMLResponse(page, headers=_PAGE_HEADERS)
+
+    return app
+
+
+def _length_of(queue: TranslationQueue) -> Callable[[], int]:
+    return lambda: queue.length
+
+
+def _error(status: int, message: str, headers: Mapping[str, str] | None = None) -> Response:
+    return JSONResponse({"error": message}, status_code=status, headers=dict(headers or {}))
+
+
+def _bearer(request: Request) -> str:
+    """Return the key of the header `Authorization: Bearer KEY`, an empty string if there is none."""
+    scheme, _, key = request.headers.get("authorization", "").partition(" ")
+    return key.strip() if scheme.lower() == "bearer" else ""
+
+
+async def _read_body(request: Request, limits: Limits) -> bytes:
+    """Return the body of a request.
+
+    Raises:
+        RequestError: if it is too large or arrives too slowly.
+    """
+    too_large = RequestError(413, f"The request exceeds the limit of {limits.body_bytes:,} bytes")
+    length = request.headers.get("content-length", "0")
+    if not length.isdigit() or len(length) > 15 or int(length) > limits.body_bytes:
+        raise too_large
+    chunks, size = [], 0
+    try:
+        async with asyncio.timeout(limits.read_seconds):
+            async for chunk in request.stream():
+                size += len(chunk)
+                if size > limits.body_bytes:
+                    raise too_large
+                chunks.append(chunk)
+    except TimeoutError:
+        raise RequestError(408, f"The request did not arrive within {limits.read_seconds:g} seconds") from None
+    except ClientDisconnect:
+        raise RequestError(400, "The client disconnected") from None
+    return b"".join(chunks)
+
+
+async def _unless_disconnected(request: Request, work: Awaitable[list[str]]) -> list[str]:
+    """Return the result of work, which is cancelled if the client disconnects before it is done.
+
+    Raises:
+        RequestError: if the client disconnected; nobody reads the answer.
+    """
+    working = asyncio.ensure_future(work)
+    watching = asyncio.ensure_future(_disconnected(request))
+    try:
+        await asyncio.wait((working, watching), return_when=asyncio.FIRST_COMPLETED)
+        if not working.done():
+            raise RequestError(400, "The client disconnected")
+        return await working
+    finally:
+        working.cancel()
+        watching.cancel()
+
+
+async def _disconnected(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass

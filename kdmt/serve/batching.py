@@ -1,0 +1,210 @@
+"""Dynamic batching: sentences of requests that arrive at about the same time are translated together.
+
+Each model has one queue and one thread. Clients take turns: a batch takes one sentence of each client that waits, then
+a second of each, and so on, and the requests of a client take turns in the same way. A long document does not delay a
+short one.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, InvalidStateError
+from contextlib import suppress
+from dataclasses import dataclass, field
+
+from kdmt.errors import describe_error
+from kdmt.log import get_logger
+from kdmt.serve.limits import Limits
+
+_logger = get_logger(__name__)
+
+
+class QueueFull(Exception):
+    """The queue has no place for the sentences of a request."""
+
+
+class ClientLimit(Exception):
+    """A client has more sentences in the queue than it may have."""
+
+
+@dataclass(eq=False)
+class _Job:
+    """The sentences of a request; those before `started` are translated or in the batch that is being translated."""
+
+    client: str
+    sentences: Sequence[str]
+    future: Future[list[str]]
+    translations: list[str | None]
+    started: int = 0
+    finished: int = 0
+
+
+@dataclass
+class _Client:
+    """Jobs of a client in the order of their turns, and the number of their sentences that are not translated yet."""
+
+    jobs: deque[_Job] = field(default_factory=deque)
+    sentences: int = 0
+
+    def next_job(self) -> _Job | None:
+        """Take out the first job with sentences that are not in a batch yet; None if there is none."""
+        while self.jobs:
+            job = self.jobs.popleft()
+            if job.started < len(job.sentences):
+                return job
+        return None
+
+
+class TranslationQueue:
+    """A bounded queue of sentences in front of a model, with the thread that translates them.
+
+    Args:
+        translate: function that returns the translation of each sentence; it is called in one thread only.
+        limits: `queued_sentences`, `client_sentences`, `batch_sentences` and `batch_seconds` are used.
+        observe: function that is called after each batch with its number of sentences.
+        name: name of the thread.
+    """
+
+    def __init__(
+        self,
+        translate: Callable[[list[str]], list[str]],
+        limits: Limits,
+        *,
+        observe: Callable[[int], None] | None = None,
+        name: str = "translation",
+    ) -> None:
+        self._translate = translate
+        self._limits = limits
+        self._observe = observe
+        self._changed = threading.Condition()
+        self._clients: dict[str, _Client] = {}  # in the order of their turns
+        self._waiting = 0  # sentences that are not in a batch yet
+        self._is_closed = False
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+        self._thread.start()
+
+    @property
+    def length(self) -> int:
+        """Number of sentences that wait."""
+        return self._waiting
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether the thread runs."""
+        return self._thread.is_alive()
+
+    def submit(self, sentences: Sequence[str], *, client: str = "") -> Future[list[str]]:
+        """Add the sentences of a request and return the future of their translations.
+
+        A future that is cancelled gives its place to others.
+
+        Raises:
+            QueueFull: if the queue has too little space, or is closed.
+            ClientLimit: if the client has too many sentences in it.
+        """
+        future: Future[list[str]] = Future()
+        if not sentences:
+            future.set_result([])
+            return future
+        with self._changed:
+            owner = self._clients.get(client)
+            if (owner.sentences if owner else 0) + len(sentences) > self._limits.client_sentences:
+                raise ClientLimit
+            if self._is_closed or self._waiting + len(sentences) > self._limits.queued_sentences:
+                raise QueueFull
+            owner = self._clients.setdefault(client, _Client())
+            job = _Job(client, sentences, future, [None] * len(sentences))
+            owner.jobs.append(job)
+            owner.sentences += len(sentences)
+            self._waiting += len(sentences)
+            self._changed.notify()
+        future.add_done_callback(lambda done: self._drop(job) if done.cancelled() else None)
+        return future
+
+    def close(self) -> None:
+        """Translate what is in the queue, accept nothing more, and end the thread."""
+        with self._changed:
+            self._is_closed = True
+            self._changed.notify()
+        self._thread.join()
+
+    def _drop(self, job: _Job) -> None:
+        """Take the sentences of a cancelled job, as far as they are not in a batch, out of the queue."""
+        with self._changed:
+            count = len(job.sentences) - job.started
+            job.started = len(job.sentences)
+            self._waiting -= count
+            if count:
+                self._forget(job, count)
+
+    def _forget(self, job: _Job, count: int) -> None:
+        """Count sentences of a client as done; the last one removes the client."""
+        owner = self._clients[job.client]
+        owner.sentences -= count
+        if not owner.sentences:
+            del self._clients[job.client]
+
+    def _run(self) -> None:
+        while batch := self._next_batch():
+            sentences = [job.sentences[index] for job, index in batch]
+            if self._observe is not None:
+                self._observe(len(batch))
+            for (job, index), translation in zip(batch, self._translated(sentences), strict=True):
+                self._deliver(job, index, translation)
+
+    def _translated(self, sentences: list[str]) -> list[str | Exception]:
+        """Return the translations; if the batch fails, each sentence alone, with the error of those that fail."""
+        try:
+            return list(self._translate(sentences))
+        except Exception as error:  # whatever an engine raises must not end the thread
+            _logger.warning(f"a batch of {len(sentences):,} sentences failed: {describe_error(error)}")
+            if len(sentences) == 1:
+                return [error]
+            return [self._translated([sentence])[0] for sentence in sentences]
+
+    def _next_batch(self) -> list[tuple[_Job, int]]:
+        """Wait for sentences and return those of the next batch; an empty list after `close`."""
+        most = self._limits.batch_sentences
+        with self._changed:
+            while not self._waiting:  # again, if all sentences are cancelled while the batch waits for others
+                if self._is_closed:
+                    return []
+                self._changed.wait()
+                until = time.monotonic() + self._limits.batch_seconds
+                while 0 < self._waiting < most and not self._is_closed and (left := until - time.monotonic()) > 0:
+                    self._changed.wait(left)
+            return self._take(min(most, self._waiting))
+
+    def _take(self, count: int) -> list[tuple[_Job, int]]:
+        """Take sentences out of the queue, one of each client in turn, and one of each of its requests in turn."""
+        batch: list[tuple[_Job, int]] = []
+        while len(batch) < count:
+            for name, owner in list(self._clients.items()):
+                job = owner.next_job()
+                if job is None:
+                    continue
+                batch.append((job, job.started))
+                job.started += 1
+                owner.jobs.append(job)
+                self._clients[name] = self._clients.pop(name)  # the client goes to the end
+                if len(batch) == count:
+                    break
+        self._waiting -= count
+        return batch
+
+    def _deliver(self, job: _Job, index: int, translation: str | Exception) -> None:
+        """Store a translation, and set the result of the future with the last one."""
+        with self._changed:
+            self._forget(job, 1)
+        with suppress(InvalidStateError):  # cancelled in the meantime, or another sentence of the request failed
+            if isinstance(translation, Exception):
+                self._drop(job)
+                job.future.set_exception(translation)
+                return
+            job.translations[index] = translation
+            job.finished += 1
+            if job.finished == len(job.sentences):
+                job.future.set_result([text or "" for text in job.translations])

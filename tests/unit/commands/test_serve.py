@@ -1,0 +1,101 @@
+"""`kdmt serve` with a tiny trained model: its answers, its end by a signal, and what it refuses before it starts."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import sys
+import threading
+import time
+import urllib.request
+from pathlib import Path
+
+import pytest
+from tiny_pipeline import kdmt
+
+from kdmt.commands.serve import read_keys, serve
+from kdmt.commands.translate import SearchOptions
+from kdmt.errors import UserError
+from kdmt.serve.limits import Limits
+from kdmt.serve.server import bind
+
+TEACHER = Path("runs/tiny/teacher")
+
+
+def ask(url: str, **fields: str) -> object:
+    request = urllib.request.Request(url, json.dumps(fields).encode(), {"Content-Type": "application/json"})
+    with urllib.request.urlopen(request, timeout=30) as response:
+        return json.loads(response.read())
+
+
+@pytest.mark.usefixtures("finished")
+def test_a_model_is_served_until_a_signal(capfd: pytest.CaptureFixture[str]) -> None:
+    expected = kdmt("translate", TEACHER, "--threads", "1", stdin=b"ba be\nda\n").out.splitlines()
+    answers: list[object] = []
+    messages = ""
+
+    def client() -> None:
+        nonlocal messages
+        try:
+            while not (found := re.search(r"en-de on (http://127\.0\.0\.1:\d+)\n", messages)):
+                time.sleep(0.02)
+                messages += capfd.readouterr().err
+            answers.append(ask(f"{found[1]}/translate", q="ba be\n\nda", source="en", target="de"))
+            long = " ".join(["ba"] * 200)
+            answers.append(ask(f"{found[1]}/translate", q=long, source="auto", target="de"))
+        finally:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    thread = threading.Thread(target=client)
+    thread.start()
+    search = SearchOptions(threads=1, device="cpu")
+    serve([TEACHER], host="127.0.0.1", port=0, api_keys=None, trust_proxy=False, limits=Limits(), search=search)
+    thread.join()
+    assert answers[0] == {"translatedText": f"{expected[0]}\n\n{expected[1]}"}
+    assert isinstance(answers[1], dict)
+    assert answers[1]["translatedText"]
+    assert "cut to the model's" not in messages + capfd.readouterr().err
+
+
+@pytest.mark.usefixtures("finished")
+def test_two_models_of_the_same_languages_are_refused() -> None:
+    result = kdmt("serve", TEACHER, "runs/tiny/students/raw/seed_1", "--port", "0")
+    assert result.code == 2
+    assert result.err.endswith(" both translate en-de\n")
+
+
+def test_what_is_wrong_is_one_message(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    empty = tmp_path / "keys"
+    empty.write_text("# none\n", encoding="utf-8")
+    with bind("127.0.0.1", 0) as bound:
+        bound.listen()
+        port = bound.getsockname()[1]
+        for arguments, message in (
+            ((tmp_path / "no-model", "--port", "0"), "no-model"),
+            ((tmp_path, "--port", port), f"cannot listen on 127.0.0.1 port {port}: Address already in use"),
+            ((tmp_path, "--api-keys", tmp_path / "missing"), "missing"),
+            ((tmp_path, "--api-keys", empty), "no keys"),
+            ((tmp_path, "--max-connections", 1 << 40), "open files"),
+        ):
+            result = kdmt("serve", *map(str, arguments))
+            assert (result.code, result.out, result.err.count("\n")) == (2, "", 1), result.err
+            assert message in result.err
+    monkeypatch.setitem(sys.modules, "uvicorn", None)
+    result = kdmt("serve", tmp_path)
+    assert (result.code, result.err) == (2, "kdmt: error: kdmt serve needs uvicorn: pip install 'kdmt[serve]'\n")
+
+
+def test_keys_are_lines_of_a_file_or_a_list(tmp_path: Path) -> None:
+    path = tmp_path / "keys"
+    path.write_text("# clients\n first \n\nsecond\n", encoding="utf-8")
+    assert read_keys(path, "third") == ["first", "second"]
+    assert read_keys(None, "third, fourth,,") == ["third", "fourth"]
+    assert read_keys(None, "") == []
+    path.write_text("one\ntwo words\n", encoding="utf-8")
+    with pytest.raises(UserError, match="line 2: expected one key"):
+        read_keys(path, "")
+    path.write_bytes(b"\xff\n")
+    with pytest.raises(UserError, match="not UTF-8"):
+        read_keys(path, "")
