@@ -171,7 +171,7 @@ def _bergamot(wanted: Mapping[str, Any]) -> Callable[[], Translate]:
         config["relative-paths"] = False
         config["beam-size"], config["normalize"] = decode["beam"], decode["lenpen"]
         config["ssplit-mode"] = "sentence"
-        config["max-length-break"] = 1000
+        config["max-length-break"] = 512  # less than mini-batch-words
         service = library.Service(library.ServiceConfig(numWorkers=wanted["threads"], logLevel="off"))
         model = service.modelFromConfig(yaml.safe_dump(config))
         options = library.ResponseOptions(qualityScores=False, alignment=False, HTML=False)
