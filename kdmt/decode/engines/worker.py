@@ -166,7 +166,7 @@ def _bergamot(wanted: Mapping[str, Any]) -> Callable[[], Translate]:
 
     def load() -> Translate:
         config = yaml.safe_load((folder / "config.yml").read_text(encoding="utf-8"))
-        for name in ("models", "vocabs", "shortlist"):
+        for name in {"models", "vocabs", "shortlist"} & config.keys():
             config[name] = [str(folder / each) if isinstance(each, str) else each for each in config[name]]
         config["relative-paths"] = False
         config["beam-size"], config["normalize"] = decode["beam"], decode["lenpen"]
