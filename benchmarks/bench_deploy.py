@@ -205,7 +205,7 @@ def exported_models(run: Path, student: str, engines: Sequence[str], scratch: Pa
         if to is None:
             folder = resolved(checkpoint)
         else:
-            options = ExportOptions(quantization=compute_type(engine.name), beam=1)  # type: ignore[arg-type]
+            options = ExportOptions(quantization=compute_type(engine.name), beam=1)
             folder.parent.mkdir(parents=True, exist_ok=True)
             EXPORTERS[to].export(checkpoint, folder, options)
         if engine.shortlist:

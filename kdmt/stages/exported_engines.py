@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
+from typing import cast
 
-from kdmt.choices import EngineName
+from kdmt.choices import ComputeType, EngineName
 from kdmt.config import Pipeline
 from kdmt.decode.engines.process import EngineProcess, Load, measure_engine
 from kdmt.errors import UserError
@@ -58,7 +59,6 @@ _ENGINES = {
         "ctranslate2",
         ("model.bin", "*vocabulary*", "config.json", "vmap.txt", "model.json", *_TEXT_FILES),
         "ctranslate2",
-        modules=("ctranslate2",),
     ),
     "onnx": ExportedEngine(
         "onnxruntime", ("*.onnx", "*.json", *_TEXT_FILES[:2]), "onnx", modules=("onnx", "onnxruntime")
@@ -81,10 +81,10 @@ def find_exported_engine(name: EngineName) -> ExportedEngine:
     return _ENGINES[name.partition(":")[0]]
 
 
-def compute_type(name: EngineName) -> str:
-    """Return the number type of an engine of `score.engines` in scores.json."""
+def compute_type(name: EngineName) -> ComputeType:
+    """Return the number type of the weights in an engine of `score.engines`."""
     engine, _, wanted = name.partition(":")
-    return wanted or ("int8" if engine == "bergamot" else "float32")
+    return cast(ComputeType, wanted or ("int8" if engine == "bergamot" else "float32"))
 
 
 def python_of(name: EngineName, environments: Path) -> Path | None:
@@ -168,11 +168,10 @@ def exported_model(workspace: Workspace, system: System, checkpoint: Path, name:
             shutil.copytree(earlier, aside, dirs_exist_ok=True)
         return ExportedModel(name, folder, sha256)
     workspace.say(f"score: {system.name} seed {system.seed}, exported for {name}")
-    exporter = EXPORTERS[engine.to]
-    quantization = next(each for each in exporter.quantizations if each == compute_type(name))
-    data = workspace.prepare / "data-bin"
-    options = ExportOptions(quantization=quantization, beam=min(workspace.config.score.beams), data=data)
-    exporter.export(checkpoint, folder, options)
+    options = ExportOptions(
+        quantization=compute_type(name), beam=min(workspace.config.score.beams), data=workspace.prepare / "data-bin"
+    )
+    EXPORTERS[engine.to].export(checkpoint, folder, options)
     return ExportedModel(name, folder, sha256)
 
 

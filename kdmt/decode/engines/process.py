@@ -142,8 +142,9 @@ def measure_engine(
     """
     if not sentences or batch_1_sentences < 1:
         raise ValueError(f"nothing to time: {len(sentences)} sentences, {batch_1_sentences} of them at batch 1")
-    count = min(batch_1_sentences, len(sentences))
-    singles = [sentences[index * len(sentences) // count] for index in range(count)]
+    timed = [line for line in sentences if line.strip()] or sentences  # an empty line takes no time
+    count = min(batch_1_sentences, len(timed))
+    singles = [timed[index * len(timed) // count] for index in range(count)]
     (first,) = process.ask({"one_by_one": singles[:1]})["seconds"]
     times = sorted(process.ask({"one_by_one": singles})["seconds"])
     whole = process.ask({"translate": list(sentences)})

@@ -166,12 +166,12 @@ def _bergamot(wanted: Mapping[str, Any]) -> Callable[[], Translate]:
 
     def load() -> Translate:
         config = yaml.safe_load((folder / "config.yml").read_text(encoding="utf-8"))
-        for name in ("models", "vocabs", "shortlist"):
+        for name in {"models", "vocabs", "shortlist"} & config.keys():
             config[name] = [str(folder / each) if isinstance(each, str) else each for each in config[name]]
         config["relative-paths"] = False
         config["beam-size"], config["normalize"] = decode["beam"], decode["lenpen"]
         config["ssplit-mode"] = "sentence"
-        config["max-length-break"] = 1000
+        config["max-length-break"] = 512  # less than mini-batch-words
         service = library.Service(library.ServiceConfig(numWorkers=wanted["threads"], logLevel="off"))
         model = service.modelFromConfig(yaml.safe_dump(config))
         options = library.ResponseOptions(qualityScores=False, alignment=False, HTML=False)
