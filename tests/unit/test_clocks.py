@@ -22,6 +22,9 @@ READERS = {
     "workers/worker.py": "the worker's log",
     "commands/arrivals.py": "how long translate waits for more lines; a translation does not depend on its batch",
     # when to save, to give up or to try again; the outputs are the same
+    "decode/engines/worker.py": "sentences a second of an engine, and how long it loads",
+    "serve/app.py": "seconds of a request, in the metrics of the server",
+    "serve/batching.py": "how long the server waits for more sentences; a translation does not depend on its batch",
     "tracking/trackers.py": "times of metrics in MLflow",
     "train/loop.py": "save_interval_minutes: a checkpoint more, which counts for no average",
     "corpus/connection.py": "how long a server may be silent",
