@@ -15,6 +15,7 @@ import numpy as np
 from kdmt.config import Distill
 from kdmt.corpus.binarize import TextPair, binarize_files, dictionary_path
 from kdmt.corpus.dropped import warning_lines
+from kdmt.corpus.prepared import PreparedCorpus
 from kdmt.corpus.process_pool import helper_process
 from kdmt.distill.candidates import read_scores
 from kdmt.distill.comparison import Comparison, ComparisonFacts
@@ -167,19 +168,23 @@ class TrainingTextWriter:
 
     def _binarize(self) -> None:
         """Binarise the text with the tokenizer and the dictionaries of the prepared corpus."""
-        corpus, data_bin = self.inputs.corpus, self.folder / "data-bin"
-        codec = corpus.codec()
         src, tgt, tags = (self.folder / name for name in self.names[:3])
-        binarize_files(
-            data_bin,
-            "train",
-            TextPair(src, tgt, tags if tags.exists() else None),
-            direction=corpus.direction,
-            tokenizers=codec.tokenizers,
-            dictionaries=(codec.src_dictionary, codec.tgt_dictionary),
-        )
-        for lang in corpus.direction.sides:
-            shutil.copy2(dictionary_path(corpus.data_bin, lang), data_bin)
+        binarize_text(self.folder, TextPair(src, tgt, tags if tags.exists() else None), self.inputs.corpus)
+
+
+def binarize_text(folder: Path, text: TextPair, corpus: PreparedCorpus) -> None:
+    """Binarise training text into `folder/data-bin` with the tokenizers and the dictionaries of a prepared corpus."""
+    data_bin, codec = folder / "data-bin", corpus.codec()
+    binarize_files(
+        data_bin,
+        "train",
+        text,
+        direction=corpus.direction,
+        tokenizers=codec.tokenizers,
+        dictionaries=(codec.src_dictionary, codec.tgt_dictionary),
+    )
+    for lang in corpus.direction.sides:
+        shutil.copy2(dictionary_path(corpus.data_bin, lang), data_bin)
 
 
 def sweep(*folders: Path) -> None:

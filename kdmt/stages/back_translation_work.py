@@ -7,7 +7,6 @@ is in the target language, and its translations become the sources of the traini
 from __future__ import annotations
 
 import re
-import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kdmt.config import BackTranslation, Failures, Text
-from kdmt.corpus.binarize import TextPair, binarize_files, dictionary_path
+from kdmt.corpus.binarize import TextPair
 from kdmt.corpus.codec import TextCodec
 from kdmt.corpus.prepared import PreparedCorpus
 from kdmt.corpus.tokenizer import read_chunks
@@ -26,7 +25,7 @@ from kdmt.distill.chosen_teacher import ChosenTeacher
 from kdmt.distill.failures import CODES, Codes, Flags
 from kdmt.distill.merge import MergeReport
 from kdmt.distill.target_text import TargetText
-from kdmt.distill.training_text import NBEST, Targets, TrainingTextWriter
+from kdmt.distill.training_text import NBEST, Targets, TrainingTextWriter, binarize_text
 from kdmt.errors import UserError
 from kdmt.files import atomic_file, naming
 from kdmt.flow.manifest import Plan, make_plan, recorded_outputs
@@ -94,19 +93,8 @@ class BackTranslationWriter(TrainingTextWriter):
 
     def _binarize(self) -> None:
         """Binarise the text with the tokenizer and the dictionaries of the prepared corpus."""
-        corpus, data_bin = self.prepared, self.folder / "data-bin"
-        codec = corpus.codec()
         tgt, src, tags = (self.folder / name for name in self.names[:3])
-        binarize_files(
-            data_bin,
-            "train",
-            TextPair(src, tgt, tags if tags.exists() else None),
-            direction=corpus.direction,
-            tokenizers=codec.tokenizers,
-            dictionaries=(codec.src_dictionary, codec.tgt_dictionary),
-        )
-        for lang in corpus.direction.sides:
-            shutil.copy2(dictionary_path(corpus.data_bin, lang), data_bin)
+        binarize_text(self.folder, TextPair(src, tgt, tags if tags.exists() else None), self.prepared)
 
 
 @dataclass(frozen=True)

@@ -72,7 +72,7 @@ from kdmt.decode.engines.ctranslate2_devices import (
     is_out_of_memory,
     library_hint,
 )
-from kdmt.decode.engines.engine import EngineOptions, check_sentences, length_batches, limits_for_rows
+from kdmt.decode.engines.engine import EngineOptions, check_pairs, check_sentences, length_batches, limits_for_rows
 from kdmt.decode.engines.token_rejection import Rejection, Row
 from kdmt.decode.search.lengths import max_lengths, normalized_score
 from kdmt.errors import UserError, describe_error
@@ -694,10 +694,7 @@ class CTranslate2Engine:
         batch_size: int = 256,
     ) -> list[np.ndarray]:
         """See `ScoringEngine.score_pairs`; float32."""
-        if len(sources) != len(targets):
-            raise ValueError(f"{len(sources)} sources and {len(targets)} targets")
-        check_sentences(sources, self.max_source_positions, "source")
-        check_sentences(targets, self.max_target_positions, "target")
+        check_pairs(sources, targets, self.max_source_positions, self.max_target_positions)
         if self.right_to_left:
             targets = reverse_targets(targets)
         scores = self._score(

@@ -133,6 +133,20 @@ def limits_for_rows(settings: Decode, rows: int) -> Decode:
     return settings.model_copy(update=limits)
 
 
+def check_pairs(
+    sources: Sequence[np.ndarray], targets: Sequence[np.ndarray], source_limit: int, target_limit: int
+) -> None:
+    """Check that an engine can score sentence pairs. See `check_sentences`.
+
+    Raises:
+        ValueError: also if the numbers of sources and targets differ.
+    """
+    if len(sources) != len(targets):
+        raise ValueError(f"{len(sources)} sources and {len(targets)} targets")
+    check_sentences(sources, source_limit, "source")
+    check_sentences(targets, target_limit, "target")
+
+
 def check_sentences(sentences: Sequence[np.ndarray], limit: int, side: str) -> None:
     """Check that an engine can read sentences.
 

@@ -23,7 +23,7 @@ from torch import Tensor
 from kdmt.config import Decode, NATDecode
 from kdmt.corpus.batching import pad_sentences
 from kdmt.corpus.indexed import without_padding
-from kdmt.decode.engines.engine import EngineOptions, check_sentences, length_batches
+from kdmt.decode.engines.engine import EngineOptions, check_pairs, check_sentences, length_batches
 from kdmt.decode.engines.nat import check_length_beam, dag_hypotheses, fill_drafts, ranked_candidates
 from kdmt.decode.search.beam import beam_search
 from kdmt.decode.search.ctc_paths import greedy
@@ -173,10 +173,7 @@ class OnnxEngine:
         batch_size: int = 256,
     ) -> list[np.ndarray]:
         """See `ScoringEngine.score_pairs`; float32. The decoder reads the targets one token after the other."""
-        if len(sources) != len(targets):
-            raise ValueError(f"{len(sources)} sources and {len(targets)} targets")
-        check_sentences(sources, self.max_source_positions, "source")
-        check_sentences(targets, self.max_target_positions, "target")
+        check_pairs(sources, targets, self.max_source_positions, self.max_target_positions)
         scores: list[np.ndarray] = [np.empty(0)] * len(sources)
         lengths = [max(len(source), len(target)) for source, target in zip(sources, targets, strict=True)]
         for batch in length_batches(lengths, max_tokens=max_tokens, batch_size=batch_size):

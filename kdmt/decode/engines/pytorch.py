@@ -18,7 +18,7 @@ from torch import Tensor
 from kdmt.config import Decode, Diverse
 from kdmt.corpus.batching import pad_sentences
 from kdmt.corpus.right_to_left import reverse_hypotheses, reverse_targets
-from kdmt.decode.engines.engine import EngineOptions, check_sentences, length_batches, limits_for_rows
+from kdmt.decode.engines.engine import EngineOptions, check_pairs, check_sentences, length_batches, limits_for_rows
 from kdmt.decode.engines.precision import DecodingPrecision, products
 from kdmt.decode.search.beam import beam_search
 from kdmt.decode.search.diverse_beam import diverse_beam_search
@@ -209,12 +209,10 @@ class TorchEngine:
         Raises:
             ValueError: if the numbers of sources and targets differ, or if there are several models.
         """
-        if len(sources) != len(targets):
-            raise ValueError(f"{len(sources)} sources and {len(targets)} targets")
         if len(self.models) > 1:
             raise ValueError("pairs are scored by one model")
-        check_sentences(sources, self.model.config.max_source_positions, "source")
-        check_sentences(targets, self.model.config.max_target_positions, "target")
+        limits = self.model.config.max_source_positions, self.model.config.max_target_positions
+        check_pairs(sources, targets, *limits)
         if self.right_to_left:
             targets = reverse_targets(targets)
         scores: list[np.ndarray] = [np.empty(0)] * len(sources)
