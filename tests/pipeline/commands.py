@@ -1,4 +1,4 @@
-"""Run `kdmt` as a user does: in its own process, in a folder of the test."""
+"""Run `kdmt` as a user does, in its own process, or in the process of the tests, in a folder of the test."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ import subprocess
 import sysconfig
 from collections.abc import Iterable
 from pathlib import Path
+
+import tiny_pipeline
 
 KDMT = Path(sysconfig.get_path("scripts")) / "kdmt"
 TIMEOUT_SECONDS = 300  # so that a hanging process fails its test; nothing is timed
@@ -28,3 +30,17 @@ def run(
     out, err = process.communicate(stdin, timeout=TIMEOUT_SECONDS)
     assert process.returncode == code, f"exit code {process.returncode}\n{out}\n{err}"
     return out, err
+
+
+def run_here(
+    folder: Path, *arguments: str | Path, sets: Iterable[str] = (), stdin: str = "", code: int = 0
+) -> tuple[str, str]:
+    """Run a command as `run` does, but in the process of the tests: to start another one takes seconds.
+
+    Tests use this for what comes before and after the command that they test.
+    """
+    flags = [part for setting in sets for part in ("--set", setting)]
+    with tiny_pipeline.working_in(folder):
+        finished = tiny_pipeline.kdmt(*arguments, *flags, stdin=stdin.encode())
+    assert finished.code == code, f"exit code {finished.code}\n{finished.out}\n{finished.err}"
+    return finished.out, finished.err

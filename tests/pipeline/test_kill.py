@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 import tiny_pipeline
-from commands import KDMT, TIMEOUT_SECONDS, run, start
+from commands import KDMT, TIMEOUT_SECONDS, run_here, start
 from tiny_pipeline import hash_tree
 
 pytestmark = pytest.mark.pipeline
@@ -34,14 +34,14 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("kill")
     tiny_pipeline.write_pipeline(folder)
     tiny_pipeline.write_text(folder, {"train": 4 * NUM_BLOCKS, "valid": 6, "test": 5})
-    run(folder, "prepare", "tiny.yaml")
+    run_here(folder, "prepare", "tiny.yaml")
     return folder
 
 
 @pytest.fixture(scope="module")
 def undisturbed(prepared: Path) -> dict[str, str]:
     """Return the hashes of the checkpoints and pointers of a teacher trained without interruption."""
-    run(prepared, "teacher", "tiny.yaml", sets=TRAIN)
+    run_here(prepared, "teacher", "tiny.yaml", sets=TRAIN)
     return take_away(prepared / "runs/tiny/teacher")
 
 
@@ -49,8 +49,8 @@ def undisturbed(prepared: Path) -> dict[str, str]:
 def undisturbed_distilled(prepared: Path, undisturbed: dict[str, str]) -> Iterator[dict[str, str]]:
     """Yield the hashes of the distilled files of another small teacher, which is kept during the tests."""
     assert undisturbed
-    run(prepared, "teacher", "tiny.yaml", sets=DISTILL)
-    run(prepared, "distill", "tiny.yaml", sets=DISTILL)
+    run_here(prepared, "teacher", "tiny.yaml", sets=DISTILL)
+    run_here(prepared, "distill", "tiny.yaml", sets=DISTILL)
     yield take_away(prepared / "runs/tiny/distill")
     take_away(prepared / "runs/tiny/teacher")
 
@@ -101,7 +101,7 @@ def test_killed_training_resumes_exactly(prepared: Path, undisturbed: dict[str, 
     teacher = prepared / "runs/tiny/teacher"
     assert kill_training(prepared, lambda folder: bool(checkpoints(folder)), moments.uniform(0, 0.3))
     assert not (teacher / "manifest.json").exists()
-    _, err = run(prepared, "teacher", "tiny.yaml", sets=TRAIN)
+    _, err = run_here(prepared, "teacher", "tiny.yaml", sets=TRAIN)
     assert "teacher: going on: it was started and not finished\n" in err
     assert "teacher: going on from checkpoint_" in err
     hashes = take_away(teacher)
@@ -129,7 +129,7 @@ def test_stopped_training_reports_how_to_resume(
     assert last.endswith("; run it again to go on")
     saved = Path(last.partition("; saved ")[2].partition(";")[0])
     assert (prepared / saved / "model.safetensors").is_file()
-    _, err = run(prepared, "teacher", "tiny.yaml", sets=TRAIN)
+    _, err = run_here(prepared, "teacher", "tiny.yaml", sets=TRAIN)
     assert f"going on from {saved.name}" in err
     assert take_away(prepared / "runs/tiny/teacher") == undisturbed
 
@@ -159,7 +159,7 @@ def test_training_on_a_closed_terminal_resumes_exactly(prepared: Path, undisturb
     _, status = os.waitpid(pid, 0)
     assert os.waitstatus_to_exitcode(status) == 128 + signal.SIGHUP
     saved = (teacher / "last").read_text().strip()
-    _, err = run(prepared, "teacher", "tiny.yaml", sets=TRAIN)
+    _, err = run_here(prepared, "teacher", "tiny.yaml", sets=TRAIN)
     assert f"going on from {saved}" in err
     assert take_away(teacher) == undisturbed
 
@@ -196,17 +196,17 @@ def test_a_killed_student_with_a_teacher_resumes_exactly(prepared: Path, moments
     sets = [f"students.raw.{setting}" for setting in ONLINE[kind]]
     sets += [setting.replace("teacher.", "students.raw.", 1) for setting in TRAIN]
     if kind == "on_policy":  # the only one that needs a teacher
-        run(prepared, "teacher", "tiny.yaml", sets=DISTILL)
+        run_here(prepared, "teacher", "tiny.yaml", sets=DISTILL)
         sets += DISTILL
     arguments = ("student", "tiny.yaml", "--student", "raw")
-    run(prepared, *arguments, sets=sets)
+    run_here(prepared, *arguments, sets=sets)
     undisturbed = take_away(folder)
     process = start(prepared, *arguments, sets=sets)
     wait_until(lambda: bool(checkpoints(folder)), process)
     time.sleep(moments.uniform(0, 0.5))
     stop(process, signal.SIGKILL)
     assert process.returncode == -signal.SIGKILL
-    _, err = run(prepared, *arguments, sets=sets)
+    _, err = run_here(prepared, *arguments, sets=sets)
     assert "going on from checkpoint_" in err
     assert take_away(folder) == undisturbed
     if kind == "on_policy":
@@ -230,7 +230,7 @@ def test_stopped_distilling_loses_no_finished_block(
     assert process.returncode == 128 + number
     assert err.endswith(f"kdmt: stopped by {number.name}; saved every finished block; run it again to go on\n")
     done = {path: identity(path) for path in folder.glob("[0-9]*")}
-    run(prepared, "distill", "tiny.yaml", sets=DISTILL)
+    run_here(prepared, "distill", "tiny.yaml", sets=DISTILL)
     assert {path: identity(path) for path in done} == done
     assert take_away(prepared / "runs/tiny/distill") == undisturbed_distilled
 
@@ -241,7 +241,7 @@ def test_killed_distilling_loses_no_finished_block(
     distill = prepared / "runs/tiny/distill"
     done = kill_distilling(prepared, moments.randint(1, NUM_BLOCKS // 3))
     assert 0 < len(done) < NUM_BLOCKS
-    _, err = run(prepared, "distill", "tiny.yaml", sets=DISTILL)
+    _, err = run_here(prepared, "distill", "tiny.yaml", sets=DISTILL)
     assert "distill: going on: it was started and not finished\n" in err
     assert {path: identity(path) for path in done} == done
     assert take_away(distill) == undisturbed_distilled
@@ -288,7 +288,7 @@ def test_training_killed_many_times_resumes_exactly(
         kills += killed
         if not killed:  # the run had ended
             assert take_away(teacher) == undisturbed
-    run(prepared, "teacher", "tiny.yaml", sets=TRAIN)
+    run_here(prepared, "teacher", "tiny.yaml", sets=TRAIN)
     assert take_away(teacher) == undisturbed
 
 
@@ -301,7 +301,7 @@ def test_distilling_killed_many_times_gives_the_same_files(
         now = kill_distilling(prepared, min(len(done) + moments.randint(1, 15), NUM_BLOCKS))
         assert done.items() <= now.items()
         done = now
-    run(prepared, "distill", "tiny.yaml", sets=DISTILL)
+    run_here(prepared, "distill", "tiny.yaml", sets=DISTILL)
     assert {path: identity(path) for path in done} == done
     assert take_away(prepared / "runs/tiny/distill") == undisturbed_distilled
 
@@ -317,5 +317,5 @@ def test_killed_preparing_leaves_an_earlier_state(prepared: Path, moments: rando
         time.sleep(moments.uniform(0, 0.1))
         stop(process, signal.SIGKILL)
         assert made in (hash_tree(folder), hash_tree(folder.with_name("prepare.previous")))
-    run(prepared, "prepare", "tiny.yaml")
+    run_here(prepared, "prepare", "tiny.yaml")
     assert hash_tree(folder) == made
