@@ -738,6 +738,10 @@ def import_marian(
     normalize: Annotated[
         bool, typer.Option("--normalize", help="Whether the punctuation was normalised by Moses (default: no).")
     ] = False,
+    source_token: Annotated[
+        str | None,
+        typer.Option(help="Token before each source, such as '>>fra<<' for the target language (default: none)."),
+    ] = None,
 ) -> None:
     """Convert a model of Marian, such as those of OPUS-MT and Firefox, to a checkpoint folder."""
     from kdmt.commands import import_marian as command
@@ -750,6 +754,7 @@ def import_marian(
         vocab=vocab or (),
         sentencepiece=sentencepiece or (),
         normalize=normalize,
+        source_token=source_token,
     )
 
 

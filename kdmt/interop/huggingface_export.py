@@ -133,8 +133,6 @@ def _kind_of(model: Transformer) -> Kind:
         raise UserError(f"Transformers has no model with 'model.decoder: {config.decoder}'")
     if config.layernorm_embedding:
         raise UserError("the export to Transformers supports no 'model.layernorm_embedding'")
-    if config.layout == "marian" and config.encoder_normalize_before:
-        raise UserError("Transformers has no model with 'layout: marian' and norms before the sublayers")
     norms = {config.encoder_normalize_before, config.decoder_normalize_before}
     if norms == {False}:
         return "marian"
