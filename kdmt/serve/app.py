@@ -140,6 +140,10 @@ def make_app(service: Service) -> FastAPI:
             headers["Connection"] = "close"
         return _error(error.status, str(error), headers)
 
+    @app.exception_handler(Exception)
+    async def fail(_: Request, __: Exception) -> Response:
+        return _error(500, "The server failed")
+
     @app.post("/translate")
     async def translate(request: Request) -> Response:
         body = await _read_body(request, service.limits)

@@ -53,16 +53,17 @@ def parse_request(body: bytes, content_type: str, limits: Limits) -> Translation
     if q is None:
         raise RequestError(400, "Invalid request: missing q parameter")
     given: list[object] = q if isinstance(q, list) else [q]
+    if len(given) > limits.client_sentences:
+        raise RequestError(
+            400, f"Invalid request: {len(given):,} texts exceed the limit of {limits.client_sentences:,}"
+        )
     texts = tuple(text for text in given if isinstance(text, str))
     if len(texts) < len(given):
         raise RequestError(400, "Invalid request: q must be a string or a list of strings")
     count = sum(map(len, texts))
     if count > limits.characters:
         raise RequestError(400, f"Invalid request: {count:,} characters exceed the limit of {limits.characters:,}")
-    try:
-        "".join(texts).encode()
-    except UnicodeEncodeError:
-        raise RequestError(400, "Invalid request: q is not Unicode text") from None
+    _check_unicode("q", "".join(texts))
     kind = _string(values, "format", "text")
     if kind not in ("text", "html"):
         raise RequestError(400, f"Invalid request: format {kind[:_LONGEST_CODE]!r} is not supported: text or html")
@@ -100,4 +101,17 @@ def _string(values: Mapping[str, object], name: str, default: str | None = None)
         raise RequestError(400, f"Invalid request: missing {name} parameter")
     if not isinstance(value, str):
         raise RequestError(400, f"Invalid request: {name} must be a string")
+    _check_unicode(name, value)
     return value
+
+
+def _check_unicode(name: str, value: str) -> None:
+    """Refuse the halves of surrogate pairs, which JSON can write and UTF-8 cannot.
+
+    Raises:
+        RequestError: if there is one.
+    """
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise RequestError(400, f"Invalid request: {name} is not Unicode text") from None

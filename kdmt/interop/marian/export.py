@@ -280,8 +280,8 @@ def _engine_options(
 ) -> dict[str, Any]:  # fmt: skip
     """Return the options of the engine (`config.yml`), as in Firefox.
 
-    `skip-cost` leaves out the softmax, for greedy search only: in a beam, sums of logits would order the hypotheses in
-    another way than sums of log-probabilities.
+    `skip-cost` leaves out the softmax: sums of logits order the hypotheses of a beam in another way than sums of
+    log-probabilities. So it is set for greedy search only.
     """
     return {
         "relative-paths": True,

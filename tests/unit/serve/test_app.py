@@ -102,6 +102,7 @@ def test_the_model_is_chosen_by_the_languages(client: Client) -> None:
         ({"q": "a" * 301}, 400, "301 characters exceed the limit of 300"),
         ({"q": ["a" * 150, "b" * 151]}, 400, "301 characters exceed the limit of 300"),
         ({"q": "a.\n" * 21}, 400, "21 sentences exceed the limit of 20"),
+        ({"q": [""] * 21}, 400, "21 texts exceed the limit of 20"),
         ({"q": "a" * 3_000}, 413, "2,000 bytes"),
     ],
 )
@@ -119,6 +120,9 @@ def test_requests_that_are_refused(client: Client, fields: dict[str, object], st
         *(("{", "application/json", 400), ("[1]", "application/json", 400), ("[" * 1_900, "application/json", 400)),
         *((b"\xff\xfe", "application/json", 400), ('{"q": ' + "9" * 1_900, "application/json", 400)),
         ('{"q": "\\ud800", "source": "en", "target": "de"}', "application/json", 400),
+        ('{"q": "a", "source": "\\ud800", "target": "de"}', "application/json", 400),
+        ('{"q": "a", "source": "en", "target": "\\ud800"}', "application/json", 400),
+        ('{"q": "a", "source": "en", "target": "de", "api_key": "\\ud800"}', "application/json", 400),
         (b"q=\xff", "application/x-www-form-urlencoded", 400),
         ("&".join("abcdefghijklmnopqrstuvwxyz"), "application/x-www-form-urlencoded", 400),
         *(("q=a", "multipart/form-data", 415), ("q", "", 415), ("", "application/json; charset=utf-8", 400)),
