@@ -1,13 +1,13 @@
 """Translations of exported students by the programs that run them, compared with those of kdmt in PyTorch.
 
-    make bench-exactness      (python benchmarks/bench_exactness.py [--nat] [--runs DIR] [--programs marian,onnx])
+    make bench-exactness      (python benchmarks/bench_exactness.py [--nat] [--programs marian,onnx] [--students ssru])
 
 Small students are trained briefly on Multi30k, which is at ../shared/data/multi30k/raw: `ssru` and `attention` with
 `layout: marian`; with `--nat`, one of each non-autoregressive family that is exported to ONNX. The test set of 1,000
 sentences is translated, 200 of them by Transformers.js and by the non-autoregressive students. Marian, Bergamot, Argos
 Translate and Transformers.js need `make deploy-envs`. Everything computes in float32 except Bergamot, which computes in
 int8 and has a lexical shortlist. The result of each comparison is added to exactness.json at once, or with `--nat` to
-exactness-nat.json; the results of programs that are left out remain.
+exactness-nat.json; the results of programs and students that are left out remain.
 
 <comparison> is marian_ssru_beam4, for example. Argos Translate is compared with CTranslate2, all others with PyTorch.
 
@@ -134,10 +134,12 @@ def main() -> None:
     parser.add_argument(
         "--programs", default=",".join(PROGRAMS), help="Programs that are compared (default: %(default)s)."
     )
+    parser.add_argument("--students", help="Students that are compared (default: all).")
     parser.add_argument("--nat", action="store_true", help="Compare the non-autoregressive students.")
     options = parser.parse_args()
     known = NAT_COMPARISONS if options.nat else COMPARISONS
-    chosen = [each for each in known if each.program in options.programs.split(",")]
+    students = {each.student for each in known} if options.students is None else set(options.students.split(","))
+    chosen = [each for each in known if each.program in options.programs.split(",") and each.student in students]
     bench = "exactness-nat" if options.nat else "exactness"
     figures, differences = earlier_results(bench, chosen)
     settings = {
@@ -149,7 +151,7 @@ def main() -> None:
     }
     command = f"python benchmarks/bench_exactness.py{' --nat' if options.nat else ''}"
     with tempfile.TemporaryDirectory() as scratch:
-        run = train_students(options.runs, {each.student for each in chosen}, data=options.data)
+        run = train_students(options.runs, students, data=options.data)
         for each in chosen:
             outcome = compare(each, run, Path(scratch), options.sentences)
             figures += figures_of(each, outcome, references(run, len(outcome.ours)))
