@@ -205,7 +205,7 @@ def kdmt_side(corpus: Corpus, data_bin: Path, threads: int, updates: int) -> Ite
             before = cpu_seconds(worker.process.pid)
             done = worker.train(updates)
             source, target = corpus.words[first : first + updates].sum(axis=0).tolist()
-            assert round(done["tokens"]) == target, (done, target)
+            assert abs(done["tokens"] - target) <= 0.001 * target, (done, target)  # its speed is rounded
             yield Turn(source, target, done["seconds"], cpu_seconds(worker.process.pid) - before)
 
     with tempfile.TemporaryDirectory() as folder:
