@@ -787,13 +787,11 @@ def export(
     ] = None,
     beam: Annotated[
         int,
-        typer.Option(min=1, help="Default beam size of the exported model, for ctranslate2, huggingface and onnx."),
+        typer.Option(min=1, help="Default beam size of the exported model; argos and fairseq have their own."),
     ] = 5,
     lenpen: Annotated[
         float,
-        typer.Option(
-            help="Default length penalty exponent of the exported model, for ctranslate2, huggingface and onnx."
-        ),
+        typer.Option(help="Default length penalty exponent of the exported model; argos and fairseq have their own."),
     ] = 1.0,
     data: Annotated[
         Path | None,

@@ -29,7 +29,7 @@ class Limits:
     queued_sentences: int = 4096
     client_sentences: int = 1024
     batch_sentences: int = 64
-    batch_characters: int = 16_000
+    batch_characters: int = 8_000
     batch_seconds: float = 0.005
     connections: int = 4096
     read_seconds: float = 10.0

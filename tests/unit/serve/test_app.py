@@ -74,6 +74,13 @@ def test_documents_keep_paragraphs_and_tags(client: Client) -> None:
     assert ask(made, q=html, format="html") == (200, {"translatedText": '<p class="green">HELLO <b>DOG</b>!</p>'})
 
 
+def test_a_long_sentence_is_translated_in_parts_of_the_queue(client: Client) -> None:
+    made = client(characters=3_000, body_bytes=5_000, batch_characters=1)
+    assert ask(made, q="ab " * 900 + "\n\nc") == (200, {"translatedText": ("AB " * 900).strip() + " \n\nC"})
+    # four parts and a short sentence
+    assert 'kdmt_batch_sentences_count{model="en-de"} 5' in made.get("/metrics").text.splitlines()
+
+
 def test_the_model_is_chosen_by_the_languages(client: Client) -> None:
     made = client()
     assert ask(made, q="ABC", source="cs", target="en") == (200, {"translatedText": "abc"})
