@@ -10,9 +10,10 @@ after that; kdmt waits for a command. Marian's number of sentences in its log gi
 
 train_words_per_second_<side>_<threads>          target subwords per second, </s> included, median over the rounds
 train_source_words_per_second_<side>_<threads>   the same for source subwords
+train_words_per_cpu_second_<side>_<threads>      the same for target subwords per second of processor time, on which
+                                                 other programs have less effect
 train_over_marian_<threads>                      kdmt divided by Marian, median over the rounds
-train_over_marian_cpu_<threads>                  the same for words per second of processor time, on which other
-                                                 programs have less effect
+train_over_marian_cpu_<threads>                  the same for processor time
 """
 
 from __future__ import annotations
@@ -120,7 +121,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=7, help="Number of rounds (default: %(default)s).")
     parser.add_argument("--updates", type=int, default=4, help="Updates of a round (default: %(default)s).")
-    parser.add_argument("--sentences", type=int, default=192, help="Pairs of a batch (default: %(default)s).")
+    parser.add_argument("--sentences", type=int, default=288, help="Pairs of a batch (default: %(default)s).")
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2], help="Numbers of threads (default: 1 2).")
     parser.add_argument(
         "--data", type=Path, default=DATA, help="Folder of the files of Multi30k, if it exists (default: %(default)s)."
@@ -144,6 +145,7 @@ def main() -> None:
         "words_per_batch": corpus.words.mean(axis=0).round(1).tolist(),
         "updates_a_round": options.updates,
         "marian": library_version("pymarian", MARIAN),
+        "load_average": round(os.getloadavg()[1], 1),
         "rounds": {
             threads: [{side: asdict(turn) for side, turn in each.items()} for each in found]
             for threads, found in rounds.items()
@@ -165,6 +167,10 @@ def figures_of(rounds: Sequence[dict[str, Turn]], threads: int) -> list[Figure]:
     figures = [
         Figure(f"train_{name}_per_second_{side}_{threads}", median(speed(name, side)), "words/s")
         for name in ("words", "source_words")
+        for side in ("kdmt", "marian")
+    ]
+    figures += [
+        Figure(f"train_words_per_cpu_second_{side}_{threads}", median(speed("words", side, "cpu_seconds")), "words/s")
         for side in ("kdmt", "marian")
     ]
     figures.append(Figure(f"train_over_marian_{threads}", ratio("seconds"), "ratio"))
