@@ -564,6 +564,7 @@ def serve(
         float | None, typer.Option(help="Length penalty exponent (default: as given to 'kdmt export', else 1).")
     ] = None,
     max_characters: Annotated[int, typer.Option(min=1, help="Maximum number of characters of a request.")] = 10_000,
+    max_texts: Annotated[int, typer.Option(min=1, help="Maximum number of texts of a request.")] = 1000,
     max_body: Annotated[int, typer.Option(min=1, help="Maximum size of a request in bytes.")] = 262_144,
     max_connections: Annotated[int, typer.Option(min=1, help="Maximum number of open connections.")] = 4096,
     queue_size: Annotated[int, typer.Option(min=1, help="Maximum number of sentences that wait for a model.")] = 4096,
@@ -575,9 +576,12 @@ def serve(
         float, typer.Option(min=0, max=10, help="Time in seconds that a sentence waits for others.")
     ] = 0.005,
     read_timeout: Annotated[
-        float, typer.Option(min=0.1, help="Time in seconds for a client to send a request, or read an answer.")
+        float,
+        typer.Option(min=0.1, max=86_400, help="Time in seconds for a client to send a request, or read an answer."),
     ] = 10.0,
-    timeout: Annotated[float, typer.Option(min=0.1, help="Maximum time in seconds of a translation.")] = 60.0,
+    timeout: Annotated[
+        float, typer.Option(min=0.1, max=86_400, help="Maximum time in seconds of a translation.")
+    ] = 60.0,
     trust_proxy: Annotated[
         bool,
         typer.Option(
@@ -615,6 +619,7 @@ def serve(
         limits=Limits(
             body_bytes=max_body,
             characters=max_characters,
+            texts=max_texts,
             queued_sentences=queue_size,
             client_sentences=client_queue_size,
             batch_sentences=batch_size,

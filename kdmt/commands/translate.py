@@ -210,12 +210,31 @@ def translate_texts(translator: Translator, settings: Decode, texts: Sequence[st
 
 
 def _json_problem(line: str) -> str | None:
-    """Return why a line is not a JSON object with a text, None if it is."""
+    """Return why a line is not a JSON object with a text that can be written again, None if it is."""
     try:
-        found = json.loads(line)
+        found = json.loads(line, parse_constant=_refuse_constant)
     except (ValueError, RecursionError):
         return "not JSON"
-    return text_problem(found.get(TEXT_FIELD), TEXT_FIELD) if isinstance(found, dict) else "not a JSON object"
+    if not isinstance(found, dict):
+        return "not a JSON object"
+    if problem := text_problem(found.get(TEXT_FIELD), TEXT_FIELD):
+        return problem
+    try:
+        _json_line([found]).encode()  # in a list, as there are more calls on the stack when it is written
+    except UnicodeEncodeError:
+        return "a name or a value is not Unicode text"
+    except (ValueError, RecursionError):
+        return "a number is too large, or there are too many levels"
+    return None
+
+
+def _refuse_constant(name: str) -> None:
+    """Refuse NaN and Infinity, which Python reads and JSON does not have."""
+    raise ValueError(name)
+
+
+def _json_line(value: object) -> str:
+    return json.dumps(value, ensure_ascii=False, allow_nan=False)
 
 
 def _translated_objects(
@@ -229,7 +248,7 @@ def _translated_objects(
     else:
         translations = translator.translate_sentences(texts, settings)
     return [
-        "" if each is None else json.dumps(each | {TRANSLATION_FIELD: translation}, ensure_ascii=False)
+        "" if each is None else _json_line(each | {TRANSLATION_FIELD: translation})
         for each, translation in zip(found, translations, strict=True)
     ]
 

@@ -15,16 +15,20 @@ from starlette.requests import ClientDisconnect
 
 from kdmt.documents.document import Document, text_document
 from kdmt.documents.markup import html_document
+from kdmt.errors import describe_error
 from kdmt.languages import Direction
-from kdmt.serve.batching import ClientLimit, QueueFull, TranslationQueue
+from kdmt.log import get_logger
+from kdmt.serve.batching import ClientLimit, ModelStopped, QueueFull, TranslationQueue
 from kdmt.serve.limits import Limits
 from kdmt.serve.metrics import CONTENT_TYPE, Metrics
 from kdmt.serve.models import ServedModel, find_direction, list_languages
 from kdmt.serve.requests import RequestError, TranslationRequest, parse_request
 
+_logger = get_logger(__name__)
 _PAGE = Path(__file__).parent / "page.html"
 _PATHS = ("/", "/translate", "/languages", "/health", "/metrics")
 _INLINE_CHARACTERS = 2_000  # longer texts are split into sentences in another thread
+_TEXT_COST = 100  # characters that take about the time of an empty text
 _PAGE_HEADERS = {
     "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; "
     "connect-src 'self'; form-action 'none'; base-uri 'none'; frame-ancestors 'none'",
@@ -80,7 +84,7 @@ class Service:
         start = time.monotonic()
         direction = find_direction(list(self.queues), request.source, request.target)
         characters = sum(map(len, request.texts))
-        if characters <= _INLINE_CHARACTERS:
+        if characters + _TEXT_COST * len(request.texts) <= _INLINE_CHARACTERS:
             documents = _documents(request, direction)
         else:
             documents = await asyncio.to_thread(_documents, request, direction)
@@ -104,11 +108,15 @@ class Service:
             raise RequestError(503, "The server is busy: try again later") from None
         except ClientLimit:
             raise RequestError(429, "Slow down: too many sentences of this client are waiting") from None
+        except ModelStopped:
+            raise RequestError(503, _stopped([direction])) from None
         try:
             async with asyncio.timeout(self.limits.request_seconds):
                 return await asyncio.wrap_future(future)
         except TimeoutError:
             raise RequestError(504, f"no translation within {self.limits.request_seconds:g} seconds") from None
+        except ModelStopped:
+            raise RequestError(503, _stopped([direction])) from None
         except Exception:  # of the engine; the queue has logged it
             raise RequestError(500, "The text could not be translated") from None
 
@@ -125,9 +133,16 @@ def make_app(service: Service) -> FastAPI:
 
     @app.middleware("http")
     async def count(request: Request, answer: Callable[[Request], Awaitable[Response]]) -> Response:
-        response = await answer(request)
-        service.metrics.request(request.url.path if request.url.path in _PATHS else "other", response.status_code)
-        return response
+        status = 500
+        try:
+            response = await answer(request)
+            status = response.status_code
+            return response
+        except Exception as error:
+            _logger.warning(f"a request failed: {describe_error(error)}")
+            return _error(500, "The request could not be answered")
+        finally:
+            service.metrics.request(request.url.path if request.url.path in _PATHS else "other", status)
 
     @app.exception_handler(HTTPException)
     async def refuse(_: Request, error: HTTPException) -> Response:
@@ -156,9 +171,8 @@ def make_app(service: Service) -> FastAPI:
 
     @app.get("/health")
     async def health() -> Response:
-        if all(queue.is_alive for queue in service.queues.values()):
-            return JSONResponse({"status": "ok"})
-        return _error(503, "A model does not run")
+        stopped = [direction for direction, queue in service.queues.items() if not queue.is_alive]
+        return _error(503, _stopped(stopped)) if stopped else JSONResponse({"status": "ok"})
 
     @app.get("/metrics")
     async def metrics(request: Request) -> Response:
@@ -171,6 +185,10 @@ def make_app(service: Service) -> FastAPI:
         return HTMLResponse(page, headers=_PAGE_HEADERS)
 
     return app
+
+
+def _stopped(directions: Sequence[Direction]) -> str:
+    return f"The model of {', '.join(map(str, directions))} has stopped"
 
 
 def _length_of(queue: TranslationQueue) -> Callable[[], int]:

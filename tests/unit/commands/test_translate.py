@@ -431,3 +431,50 @@ def test_sentences_that_are_too_long_are_translated_in_parts() -> None:
     assert len(parts) > 1
     assert translator.translate_sentences([long], settings) == [" ".join(translator.translate(parts, settings))]
     assert translator.translate_sentences(["ba be"], settings) == translator.translate(["ba be"], settings)
+
+
+class Upper:
+    """Stand-in for a translator."""
+
+    def translate_sentences(self, sentences: list[str], _: Decode) -> list[str]:
+        return [sentence.upper() for sentence in sentences]
+
+
+@pytest.mark.parametrize(
+    ("line", "problem"),
+    [
+        ('{"text": "a", "id": "\\ud800"}', "a name or a value is not Unicode text"),
+        ('{"text": "a", "\\udc00": 1}', "a name or a value is not Unicode text"),
+        ('{"text": "a", "x": [{"y": ["\\ud800"]}]}', "a name or a value is not Unicode text"),
+        ('{"text": "\\ud800"}', "field 'text' is not Unicode text"),
+        ('{"text": "a", "x": 1e999}', "a number is too large, or there are too many levels"),
+        ('{"text": "a", "x": [-1e999]}', "a number is too large, or there are too many levels"),
+        *((f'{{"text": "a", "x": {value}}}', "not JSON") for value in ("NaN", "Infinity", "-Infinity", "9" * 4400)),
+    ],
+)
+def test_json_that_cannot_be_written_again_costs_its_own_line_only(
+    caplog: pytest.LogCaptureFixture, line: str, problem: str
+) -> None:
+    target = io.BytesIO()
+    source = io.BytesIO(f'{{"text": "b"}}\n{line}\n{{"text": "c", "x": [1e308, "\\ud83d\\ude00"]}}\n'.encode())
+    with pytest.raises(UserError, match="1 of 3 lines cannot be read, the first is line 2"):
+        translate_stream(cast(Translator, Upper()), Decode(), source, target, buffer_size=9, is_jsonl=True)
+    first, second, third, _ = target.getvalue().decode().split("\n")
+    assert (json.loads(first), second) == ({"text": "b", "translation": "B"}, "")
+    assert json.loads(third) == {"text": "c", "x": [1e308, "😀"], "translation": "C"}
+    assert f"line 2: {problem}, its translation is empty" in caplog.text
+
+
+def test_every_depth_that_is_read_is_written() -> None:
+    lines = [f'{{"text": "a", "x": {"[" * depth}{"]" * depth}}}\n' for depth in range(900, 1_010)]
+    target = io.BytesIO()
+    with pytest.raises(UserError, match=f"of {len(lines)} lines cannot be read"):
+        translate_stream(
+            cast(Translator, Upper()),
+            Decode(),
+            io.BytesIO("".join(lines).encode()),
+            target,
+            buffer_size=9,
+            is_jsonl=True,
+        )
+    assert target.getvalue().count(b"\n") == len(lines)
