@@ -67,9 +67,6 @@ Rebuild = Annotated[
         "--rebuild", help="Whether to run the stages before this one too, if they are not up to date (default: no)."
     ),
 ]
-ModelPath = Annotated[
-    Path, typer.Argument(help="Checkpoint folder, run (its chosen checkpoint), or folder written by 'kdmt export'.")
-]
 Checkpoint = Annotated[Path, typer.Argument(help="Checkpoint folder or run (its chosen checkpoint).")]
 Device = Annotated[str, typer.Option(help="Device: auto, cpu, cuda or cuda:N; auto is the first GPU, or the CPU.")]
 SourceLang = Annotated[
@@ -482,7 +479,20 @@ def clean(
 
 @app.command()
 def translate(
-    checkpoint: ModelPath,
+    models: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="MODEL...",
+            help="Checkpoint folder, run (its chosen checkpoint), or folder written by 'kdmt export'; several with "
+            "different languages, of which --from and --to choose one.",
+        ),
+    ],
+    source_lang: Annotated[
+        str | None, typer.Option("--from", help="Source language, which chooses a model (default: any).")
+    ] = None,
+    target_lang: Annotated[
+        str | None, typer.Option("--to", help="Target language, which chooses a model (default: any).")
+    ] = None,
     beam: Annotated[
         int | None, typer.Option(min=1, help="Beam size (default: as given to 'kdmt export', else 5).")
     ] = None,
@@ -502,7 +512,7 @@ def translate(
         InputFormat,
         typer.Option(
             help="Format of the input: txt with a sentence per line, html, or jsonl with objects in "
-            "which 'text' is translated and 'translation' is added."
+            "which 'text' is translated and 'translation' is added; 'source' and 'target' choose among several models."
         ),
     ] = "txt",
     document: Annotated[
@@ -523,8 +533,9 @@ def translate(
     A line that is not UTF-8 gets an empty translation and a message on standard error; the exit code is 2 at the end.
     """
     from kdmt.commands import translate as command
+    from kdmt.commands.models import SearchOptions
 
-    options = command.SearchOptions(
+    options = SearchOptions(
         beam=beam,
         lenpen=lenpen,
         max_len_a=max_len_a,
@@ -535,7 +546,15 @@ def translate(
         device=device,
         tag=tag,
     )
-    command.translate(checkpoint, options, buffer_size=buffer_size, input_format=input_format, is_document=document)
+    command.translate(
+        models,
+        options,
+        buffer_size=buffer_size,
+        input_format=input_format,
+        is_document=document,
+        source_lang=source_lang,
+        target_lang=target_lang,
+    )
 
 
 @app.command()
@@ -607,7 +626,7 @@ def serve(
     the requests that it accepted.
     """
     from kdmt.commands import serve as command
-    from kdmt.commands.translate import SearchOptions
+    from kdmt.commands.models import SearchOptions
     from kdmt.serve.limits import Limits
 
     command.serve(

@@ -8,12 +8,12 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from kdmt.commands.translate import SearchOptions, open_translator
+from kdmt.commands.models import SearchOptions, open_translator, paths_by_direction
 from kdmt.config import Decode
 from kdmt.decode.engines.translator import Translator
 from kdmt.documents.sentences import check_splitter
 from kdmt.errors import UserError
-from kdmt.languages import Direction, is_installed
+from kdmt.languages import is_installed
 from kdmt.serve.limits import Limits
 from kdmt.serve.models import ServedModel
 
@@ -71,17 +71,10 @@ def open_models(paths: Sequence[Path], search: SearchOptions) -> list[ServedMode
     Raises:
         UserError: if a model cannot be opened, or two have the same languages.
     """
-    served: dict[Direction, Path] = {}
-    models = []
-    for path in paths:
-        translator, settings = open_translator(path, search)
-        direction = translator.codec.text.direction
-        for other, other_path in served.items():
-            if other.matches(direction):
-                raise UserError(f"{other_path} and {path} both translate {direction}")
-        served[direction] = path
-        models.append(ServedModel(direction, _Translation(translator, settings)))
-    return models
+    return [
+        ServedModel(direction, _Translation(*open_translator(path, search)))
+        for direction, path in paths_by_direction(paths).items()
+    ]
 
 
 class _Translation:

@@ -36,8 +36,8 @@ _VOID = frozenset(
 _RAW_TEXT = frozenset(("iframe", "noembed", "noframes", "script", "style", "textarea", "xmp"))  # text up to the end tag
 _NOT_LANGUAGE = frozenset(("code", "kbd", "math", "samp", "svg", "template", "var"))  # elements that are copied
 
-# Elements whose end tag may be omitted, and the start tags that end them, by the rules of HTML for optional tags; the end
-# tag of a surrounding element ends them as well.
+# Elements whose end tag may be omitted, and the start tags that end them, by the rules of HTML for optional tags; the
+# end tag of a surrounding element ends them as well.
 _BLOCKS_AFTER_P = frozenset(
     (
         *("address", "article", "aside", "blockquote", "center", "details", "dialog", "dir", "div", "dl", "fieldset"),

@@ -64,6 +64,16 @@ def parse_request(body: bytes, content_type: str, limits: Limits) -> Translation
     )
 
 
+def parse_detection(body: bytes, content_type: str, limits: Limits) -> tuple[str, str]:
+    """Return the text and the API key of POST /detect.
+
+    Raises:
+        RequestError: if the body is not valid.
+    """
+    values = _parse_body(body, content_type)
+    return " ".join(_texts(values.get("q"), limits)), _string(values, "api_key", "")
+
+
 def _texts(q: object, limits: Limits) -> tuple[str, ...]:
     """Return the texts of a request; an empty one counts as one character."""
     if q is None:

@@ -25,7 +25,7 @@ _LAST_LINES = 5  # of what an engine printed, in the message of an error
 
 @dataclass(frozen=True)
 class Load:
-    """What a process loads.
+    """Model that a process loads, with its settings.
 
     Attributes:
         engine: library: pytorch, ctranslate2, onnxruntime, marian or bergamot.

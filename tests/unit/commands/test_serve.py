@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 from tiny_pipeline import kdmt
 
+from kdmt.commands.models import SearchOptions
 from kdmt.commands.serve import read_keys, serve
-from kdmt.commands.translate import SearchOptions
 from kdmt.errors import UserError
 from kdmt.serve.limits import Limits
 from kdmt.serve.server import bind
@@ -103,7 +103,7 @@ def test_keys_are_lines_of_a_file_or_a_list(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("listed", ["", "  ", ",", " , ,"])
 def test_a_variable_without_keys_does_not_open_the_server(listed: str) -> None:
-    with pytest.raises(UserError, match="^KDMT_API_KEYS is set but has no keys"):
+    with pytest.raises(UserError, match=r"^KDMT_API_KEYS is set but has no keys"):
         read_keys(None, listed)
 
 
@@ -111,7 +111,7 @@ def test_keys_are_unicode_and_may_follow_a_byte_order_mark(tmp_path: Path) -> No
     path = tmp_path / "keys"
     path.write_bytes(b"\xef\xbb\xbfsecret\n")
     assert read_keys(path, None) == ["secret"]
-    with pytest.raises(UserError, match="^KDMT_API_KEYS: not UTF-8$"):
+    with pytest.raises(UserError, match=r"^KDMT_API_KEYS: not UTF-8$"):
         read_keys(None, "\udcff")
 
 

@@ -19,12 +19,14 @@ import pytest
 import torch
 from tiny_pipeline import Finished, hash_tree, kdmt, read_pty
 
-from kdmt.commands.translate import translate_stream
+from kdmt.commands.models import ModelTable, SearchOptions
+from kdmt.commands.translate import translate_objects, translate_stream
 from kdmt.config import Decode
 from kdmt.decode.engines.translator import Translator
 from kdmt.documents.sentences import split_long
 from kdmt.errors import UserError
 from kdmt.interop.ctranslate2_folder import proposed_search
+from kdmt.languages import Direction
 
 TEACHER = Path("runs/tiny/teacher")
 MAX_SOURCE_TOKENS = 64  # number of positions of the tiny model
@@ -478,3 +480,47 @@ def test_every_depth_that_is_read_is_written() -> None:
             is_jsonl=True,
         )
     assert target.getvalue().count(b"\n") == len(lines)
+
+
+class Lower:
+    """Stand-in for another translator."""
+
+    def translate_sentences(self, sentences: list[str], _: Decode) -> list[str]:
+        return [sentence.lower() for sentence in sentences]
+
+
+def test_each_object_chooses_its_model_by_languages(caplog: pytest.LogCaptureFixture) -> None:
+    directions = (Direction("en", "de"), Direction("en", "fr"), Direction("cs", "fr"))
+    models = dict(zip(directions, (Upper(), Lower(), Upper()), strict=True))
+    table = ModelTable({direction: Path() for direction in directions}, SearchOptions())
+    table.open = lambda direction: (models[direction], Decode())  # type: ignore[method-assign,assignment,return-value]
+    lines = [
+        *('{"text": "Ab", "target": "de"}', '{"text": "Ab", "source": "eng", "target": "fr"}', ""),
+        *('{"text": "Ab"}', '{"text": "Ab", "target": "pl"}', '{"text": "Ab", "target": 3}'),
+        '{"text": "Cd", "source": "cs"}',
+    ]
+    target = io.BytesIO()
+    source = io.BytesIO("\n".join(lines).encode())
+    with pytest.raises(UserError, match="3 of 7 lines cannot be read, the first is line 4"):
+        translate_objects(table, source, target, buffer_size=9, is_document=False)
+    output = target.getvalue().decode().split("\n")[:-1]
+    assert [json.loads(line)["translation"] if line else "" for line in output] == ["AB", "ab", "", "", "", "", "CD"]
+    for message in (
+        "line 4: several models translate: choose from en-de, en-fr, cs-fr, its",
+        "line 5: no model translates to 'pl': choose from",
+        "line 6: field 'target' is not text, its",
+    ):
+        assert message in caplog.text
+
+
+@pytest.mark.usefixtures("finished")
+def test_languages_choose_a_model() -> None:
+    other = Path("runs/tiny/students/raw/seed_1")
+    expected = translate("ba be\n").out
+    assert translate("ba be\n", "--from", "en", "--to", "deu").out == expected
+    for arguments, message in (
+        (("--to", "fr"), "no model translates to 'fr': choose from en-de"),
+        ((str(other),), f"{TEACHER} and {other} both translate en-de"),
+    ):
+        result = translate("ba\n", *arguments)
+        assert (result.code, result.out, result.err) == (2, "", f"kdmt: error: {message}\n")

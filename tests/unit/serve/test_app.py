@@ -252,9 +252,12 @@ def test_requests_that_take_long_to_split_leave_the_event_loop_to_others(
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
-def test_a_model_that_has_stopped_is_named(client: Client) -> None:
+def test_a_model_that_has_stopped_is_named() -> None:
+    def stop(_: int) -> None:
+        raise MemoryError
+
     service = Service(MODELS, LIMITS)
-    service.queues[EN_DE]._observe = lambda _: 1 // 0
+    service.queues[EN_DE]._observe = stop
     made = TestClient(make_app(service))
     for _ in range(2):  # the request during which it stops, and a later one
         assert ask(made, q="a") == (503, {"error": "The model of en-de has stopped"})

@@ -335,10 +335,10 @@ def test_the_page_translates_in_a_browser() -> None:
 
 @pytest.mark.parametrize("host", ["a" * 70, "a..b", "\udcff", "localhost\0x"])
 def test_a_host_that_is_none_is_refused(host: str) -> None:
-    with pytest.raises(UserError, match="^cannot listen on '.*': neither a host name nor an address$"):
+    with pytest.raises(UserError, match=r"^cannot listen on '.*': neither a host name nor an address$"):
         bind(host, 0)
 
 
 def test_an_empty_host_is_not_every_network() -> None:
-    with pytest.raises(UserError, match="^--host: expected an address"):
+    with pytest.raises(UserError, match=r"^--host: expected an address"):
         bind("", 0)
