@@ -95,13 +95,14 @@ def open_split(data_bin: Path, split: str, langs: list[str]) -> ParallelData:
 
 def main() -> None:
     job = json.loads(Path(sys.argv[1]).read_text())
-    use_threads(0)
+    use_threads(job.get("threads", 0))
     settings = Train(
         max_updates=10**9,
         max_tokens=job["max_tokens"],
         lr=job["lr"],
         warmup_updates=job["warmup_updates"],
         weight_decay=job["weight_decay"],
+        precision=job.get("precision", "auto"),
         log_interval_updates=job["interval"],
         save_interval_updates=10**9,
         validate_interval_updates=10**9,

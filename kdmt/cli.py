@@ -762,6 +762,10 @@ def import_marian(
     normalize: Annotated[
         bool, typer.Option("--normalize", help="Whether the punctuation was normalised by Moses (default: no).")
     ] = False,
+    source_token: Annotated[
+        str | None,
+        typer.Option(help="Token before each source, such as '>>fra<<' for the target language (default: none)."),
+    ] = None,
 ) -> None:
     """Convert a model of Marian, such as those of OPUS-MT and Firefox, to a checkpoint folder."""
     from kdmt.commands import import_marian as command
@@ -774,6 +778,7 @@ def import_marian(
         vocab=vocab or (),
         sentencepiece=sentencepiece or (),
         normalize=normalize,
+        source_token=source_token,
     )
 
 
@@ -806,13 +811,11 @@ def export(
     ] = None,
     beam: Annotated[
         int,
-        typer.Option(min=1, help="Default beam size of the exported model, for ctranslate2, huggingface and onnx."),
+        typer.Option(min=1, help="Default beam size of the exported model; argos and fairseq have their own."),
     ] = 5,
     lenpen: Annotated[
         float,
-        typer.Option(
-            help="Default length penalty exponent of the exported model, for ctranslate2, huggingface and onnx."
-        ),
+        typer.Option(help="Default length penalty exponent of the exported model; argos and fairseq have their own."),
     ] = 1.0,
     data: Annotated[
         Path | None,

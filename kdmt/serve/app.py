@@ -6,6 +6,7 @@ import asyncio
 import hmac
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import TypeVar
 
@@ -16,8 +17,9 @@ from starlette.requests import ClientDisconnect
 
 from kdmt.documents.document import Document, text_document
 from kdmt.documents.markup import html_document
+from kdmt.documents.sentences import split_long
 from kdmt.errors import describe_error
-from kdmt.languages import Direction
+from kdmt.languages import Direction, writes_spaces
 from kdmt.log import get_logger
 from kdmt.serve.batching import ClientLimit, ModelStopped, QueueFull, TranslationQueue
 from kdmt.serve.detection import MISSING, DetectedLanguage, can_detect, detect_language
@@ -91,16 +93,18 @@ class Service:
             documents = _documents(request, direction)
         else:
             documents = await asyncio.to_thread(_documents, request, direction)
-        counts = [len(document.sentences) for document in documents]
-        sentences = [sentence for document in documents for sentence in document.sentences]
+        # parts of long sentences are sentences of the queue, so that others do not wait for all parts of one
+        parts = [[split_long(sentence, lambda _: True) for sentence in document.sentences] for document in documents]
+        waiting = [part for sentences in parts for sentence in sentences for part in sentence]
         most = min(self.limits.client_sentences, self.limits.queued_sentences)
-        if len(sentences) > most:
-            raise RequestError(400, f"Invalid request: {len(sentences):,} sentences exceed the limit of {most:,}")
-        translations = await self._translated(direction, sentences, client)
-        finished, done = [], 0
-        for document, count in zip(documents, counts, strict=True):
-            finished.append(document.join(translations[done : done + count]))
-            done += count
+        if len(waiting) > most:
+            raise RequestError(400, f"Invalid request: {len(waiting):,} sentences exceed the limit of {most:,}")
+        translated = iter(await self._translated(direction, waiting, client))
+        space = " " if writes_spaces(direction.target) else ""
+        finished = [
+            document.join([space.join(islice(translated, len(sentence))) for sentence in sentences])
+            for document, sentences in zip(documents, parts, strict=True)
+        ]
         self.metrics.translation(str(direction), characters, time.monotonic() - start)
         return finished, detected
 

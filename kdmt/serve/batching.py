@@ -67,7 +67,7 @@ class TranslationQueue:
 
     Args:
         translate: function that returns the translation of each sentence; it is called in one thread only.
-        limits: `queued_sentences`, `client_sentences`, `batch_sentences` and `batch_seconds` are used.
+        limits: `queued_sentences`, `client_sentences` and those of a batch are used.
         observe: function that is called after each batch with its number of sentences.
         name: name of the thread.
     """
@@ -204,20 +204,25 @@ class TranslationQueue:
             return self._take(min(most, self._waiting))
 
     def _take(self, count: int) -> list[tuple[_Job, int]]:
-        """Take sentences out of the queue, one of each client in turn, and one of each of its requests in turn."""
+        """Take sentences out of the queue, one of each client in turn, and one of each of its requests in turn.
+
+        The batch ends early with the sentence that brings it to `batch_characters`.
+        """
         batch: list[tuple[_Job, int]] = []
-        while len(batch) < count:
+        characters = 0
+        while len(batch) < count and characters < self._limits.batch_characters:
             for name, owner in list(self._clients.items()):
                 job = owner.next_job()
                 if job is None:
                     continue
                 batch.append((job, job.started))
+                characters += len(job.sentences[job.started])
                 job.started += 1
                 owner.jobs.append(job)
                 self._clients[name] = self._clients.pop(name)  # the client goes to the end
-                if len(batch) == count:
+                if len(batch) == count or characters >= self._limits.batch_characters:
                     break
-        self._waiting -= count
+        self._waiting -= len(batch)
         return batch
 
     def _deliver(self, job: _Job, index: int, translation: str | Exception) -> None:

@@ -16,6 +16,7 @@ class Limits:
         queued_sentences: maximum number of sentences that wait for one model.
         client_sentences: maximum number of them that belong to one client.
         batch_sentences: maximum number of sentences that are translated together.
+        batch_characters: number of characters at which a batch is full, so that nobody waits for many long sentences.
         batch_seconds: time that the first sentence of a batch waits for others.
         connections: maximum number of open connections.
         read_seconds: time in which a client must send the head of a request, and then its body.
@@ -30,6 +31,7 @@ class Limits:
     queued_sentences: int = 4096
     client_sentences: int = 1024
     batch_sentences: int = 64
+    batch_characters: int = 8_000
     batch_seconds: float = 0.005
     connections: int = 4096
     read_seconds: float = 10.0

@@ -120,7 +120,11 @@ def _string(values: Mapping[str, object], name: str, default: str | None = None)
 
 
 def _check_unicode(name: str, value: str) -> None:
-    """Check that a string is Unicode text: JSON can contain half a surrogate pair."""
+    """Refuse the halves of surrogate pairs, which JSON can write and UTF-8 cannot.
+
+    Raises:
+        RequestError: if there is one.
+    """
     try:
         value.encode()
     except UnicodeEncodeError:

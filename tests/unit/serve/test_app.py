@@ -77,6 +77,13 @@ def test_documents_keep_paragraphs_and_tags(client: Client) -> None:
     assert ask(made, q=html, format="html") == (200, {"translatedText": '<p class="green">HELLO <b>DOG</b>!</p>'})
 
 
+def test_a_long_sentence_is_translated_in_parts_of_the_queue(client: Client) -> None:
+    made = client(characters=3_000, body_bytes=5_000, batch_characters=1)
+    assert ask(made, q="ab " * 900 + "\n\nc") == (200, {"translatedText": ("AB " * 900).strip() + " \n\nC"})
+    # four parts and a short sentence
+    assert 'kdmt_batch_sentences_count{model="en-de"} 5' in made.get("/metrics").text.splitlines()
+
+
 def test_the_model_is_chosen_by_the_languages(client: Client) -> None:
     made = client()
     assert ask(made, q="ABC", source="cs", target="en") == (200, {"translatedText": "abc"})
@@ -105,6 +112,7 @@ def test_the_model_is_chosen_by_the_languages(client: Client) -> None:
         ({"q": "a" * 301}, 400, "301 characters exceed the limit of 300"),
         ({"q": ["a" * 150, "b" * 151]}, 400, "301 characters exceed the limit of 300"),
         ({"q": "a.\n" * 21}, 400, "21 sentences exceed the limit of 20"),
+        ({"q": [""] * 21}, 400, "21 texts exceed the limit of 20"),
         ({"q": "a" * 3_000}, 413, "2,000 bytes"),
     ],
 )
@@ -122,6 +130,9 @@ def test_requests_that_are_refused(client: Client, fields: dict[str, object], st
         *(("{", "application/json", 400), ("[1]", "application/json", 400), ("[" * 1_900, "application/json", 400)),
         *((b"\xff\xfe", "application/json", 400), ('{"q": ' + "9" * 1_900, "application/json", 400)),
         ('{"q": "\\ud800", "source": "en", "target": "de"}', "application/json", 400),
+        ('{"q": "a", "source": "\\ud800", "target": "de"}', "application/json", 400),
+        ('{"q": "a", "source": "en", "target": "\\ud800"}', "application/json", 400),
+        ('{"q": "a", "source": "en", "target": "de", "api_key": "\\ud800"}', "application/json", 400),
         (b"q=\xff", "application/x-www-form-urlencoded", 400),
         ("&".join("abcdefghijklmnopqrstuvwxyz"), "application/x-www-form-urlencoded", 400),
         *(("q=a", "multipart/form-data", 415), ("q", "", 415), ("", "application/json; charset=utf-8", 400)),

@@ -43,8 +43,12 @@ def model() -> GatedModel:
 
 @pytest.fixture
 def queue(model: GatedModel) -> Iterator[TranslationQueue]:
-    """Return a queue whose thread is busy with the sentence `first`, so that what follows waits."""
-    queue = TranslationQueue(model, LIMITS)
+    yield from busy_queue(model, LIMITS)
+
+
+def busy_queue(model: GatedModel, limits: Limits) -> Iterator[TranslationQueue]:
+    """Yield a queue whose thread is busy with the sentence `first`, so that what follows waits."""
+    queue = TranslationQueue(model, limits)
     queue.submit(["first"], client="first")
     assert model.started.acquire(timeout=TIMEOUT)
     yield queue
@@ -95,6 +99,16 @@ def test_requests_of_a_client_take_turns(model: GatedModel, queue: TranslationQu
     assert result(short) == ["B 0"]
     assert result(long) == ["A 0", "A 1", "A 2", "A 3"]
     assert model.batches[1:] == [["a 0", "b 0", "a 1", "a 2"], ["a 3"]]
+
+
+def test_long_sentences_make_small_batches(model: GatedModel) -> None:
+    for queue in busy_queue(model, replace(LIMITS, batch_characters=10)):
+        long = queue.submit(["a" * 9, "b" * 30, "c" * 9], client="long")
+        short = queue.submit(["d", "e"], client="short")
+        model.open()
+        assert result(short) == ["D", "E"]
+        assert result(long) == ["A" * 9, "B" * 30, "C" * 9]
+    assert model.batches[1:] == [["a" * 9, "d"], ["b" * 30], ["e", "c" * 9]]
 
 
 def test_a_full_queue_refuses_requests(model: GatedModel, queue: TranslationQueue) -> None:
