@@ -92,7 +92,8 @@ class Corpus:
     @classmethod
     def open(cls, data_bin: Path, sentences: int) -> Corpus:
         """Open a data-bin; pairs of similar length form a batch, and the batches have a random order."""
-        data = open_parallel([tuple(data_prefix(data_bin, "train", Direction(*LANGS), lang) for lang in LANGS)])
+        source, target = (data_prefix(data_bin, "train", Direction(*LANGS), lang) for lang in LANGS)
+        data = open_parallel([(source, target)])
         assert data.tgt_sizes is not None
         count = len(data) // sentences
         ordered = np.lexsort((data.src_sizes, data.tgt_sizes))[: count * sentences]

@@ -51,6 +51,10 @@ class TextProcessor:
         """Return a raw target line as input for the tokenizer."""
         return self.preprocess(line, self.target_lang)
 
+    def target_words(self, line: str) -> str:
+        """Return a raw target line as input for the tokenizer, with one space between words and none at the ends."""
+        return " ".join(self.preprocess_target(line).split())
+
     def postprocess_source(self, line: str) -> str:
         """Return the text of a source line that `preprocess_source` has processed. Case is not restored."""
         return self.postprocess(line, self.source_lang)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
-from typing import ClassVar, cast
+from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,12 +14,13 @@ from numpy.typing import NDArray
 from kdmt.checksum import known_sha256
 from kdmt.config import Distill, ForeignTeacher, Sample
 from kdmt.corpus.text import TextProcessor
-from kdmt.distill.candidates import CountTokens, FindFailures, ToWords, count_ids, find_failures_of_tokens
+from kdmt.distill.candidates import ToWords
 from kdmt.distill.chosen_teacher import ENGINE_FOLDER, SEARCH_SETTINGS, plan_settings
-from kdmt.distill.decoding import BlockTask, Teacher
+from kdmt.distill.decoding import Teacher
 from kdmt.distill.inputs import Inputs
-from kdmt.distill.sources import SourceLines, Text
+from kdmt.distill.sources import Text
 from kdmt.distill.teacher_engines import CTranslate2Teacher, TorchTeacher
+from kdmt.distill.token_teachers import TokenTeacherModel
 from kdmt.interop.huggingface import (
     LIBRARIES,
     ForeignModel,
@@ -38,7 +39,7 @@ _SETTING = "distill.teachers.0."
 
 
 @dataclass(frozen=True)
-class HuggingFaceTeacher:
+class HuggingFaceTeacher(TokenTeacherModel):
     """A model with its own vocabulary.
 
     It translates the text of the training set. Its output is processed like other text of the data. See
@@ -51,13 +52,10 @@ class HuggingFaceTeacher:
         setting: prefix of the model's settings in messages.
     """
 
-    settings: Distill
     foreign: ForeignTeacher
-    text: Inputs
     folder: Path
     engine: str
     setting: str = _SETTING
-    is_reproducible: ClassVar[bool] = True
 
     @classmethod
     def choose(cls, settings: Distill, inputs: Inputs, setting: str = _SETTING) -> HuggingFaceTeacher:
@@ -66,7 +64,7 @@ class HuggingFaceTeacher:
         folder = find_model(settings.foreign.huggingface, settings.foreign.revision)
         read_kind(folder)  # raises an error if the folder is not such a model
         engine = "torch" if settings.engine == "torch" else "ctranslate2"
-        return cls(settings, settings.foreign, inputs, folder, engine, setting)
+        return cls(settings, inputs, settings.foreign, folder, engine, setting)
 
     @property
     def name(self) -> str:
@@ -129,21 +127,10 @@ class HuggingFaceTeacher:
         )
 
     def opens_text(self) -> Callable[[], Text]:
-        paths = tuple(text.source for text in self.text.texts())
-        return partial(SourceLines, paths, _Encoder(self._tokenizer, self.text.corpus.text_processor()))
+        return self.text.opens_lines(_Encoder(self._tokenizer, self.text.corpus.text_processor()))
 
     def to_words(self) -> ToWords:
         return _Decoder(self._tokenizer, self.text.corpus.text_processor())
-
-    def find_failures(self) -> FindFailures:
-        return find_failures_of_tokens
-
-    def count_tokens(self) -> CountTokens:
-        return count_ids
-
-    def facts(self, folder: Path, tasks: Sequence[BlockTask]) -> dict[str, object]:
-        del folder, tasks
-        return {}
 
     def _sha256_of_files(self) -> dict[str, str]:
         return {path.name: known_sha256(path) for path in model_files(self.folder)}
@@ -179,7 +166,7 @@ class _Decoder:
 
     def __call__(self, tokens: NDArray[np.integer], sizes: NDArray[np.int32]) -> list[str]:
         lines = self.tokenizer.decode(tokens, sizes)
-        return [" ".join(self.text.preprocess_target(line).split()) for line in lines]
+        return [self.text.target_words(line) for line in lines]
 
 
 def _load(tokenizer: ForeignTokenizer, _: Path) -> Transformer:

@@ -78,7 +78,7 @@ def _write_unordered(
                 raise UserError(f"{path}:{number}: index {index} is already in line {lines_L[index]}")
             if check is not None:
                 text = check(number, index, text)
-            words = " ".join(codec.text.preprocess_target(text).split())
+            words = codec.text.target_words(text)
             data = format_candidate(index, 0.0, len(words.split()) + 1, 0, words)
             file.write(data)
             lines_L[index], spans_L[index] = number, (start, len(data))

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from kdmt.corpus.binarize import data_prefix
 from kdmt.corpus.indexed import IndexedDataset
 from kdmt.corpus.prepared import PreparedCorpus
 from kdmt.distill.merge import TrainingText
-from kdmt.distill.sources import SourceText
+from kdmt.distill.sources import Encode, SourceLines, SourceText, Text
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,14 @@ class Inputs:
 
     def _text(self, split: str, lang: str) -> Path:
         return (self.noised or self.corpus.folder) / f"{split}.{lang}"
+
+    def opens_lines(self, encode: Encode) -> Callable[[], Text]:
+        """Return a function that opens the source lines of all text; it can be sent to another process.
+
+        Args:
+            encode: function that converts lines to ids.
+        """
+        return partial(SourceLines, tuple(text.source for text in self.texts()), encode)
 
     def num_lines(self) -> int:
         """Return the number of lines of all text."""

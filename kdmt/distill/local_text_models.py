@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from kdmt.choices import AnswerFailure
 from kdmt.config import Decode, LocalGenerator, LocalTranslator
 from kdmt.decode.engines.ctranslate2_devices import compute_type_on, library_hint
-from kdmt.decode.engines.engine import length_batches
+from kdmt.decode.engines.engine import compute_in_batches, length_batches
 from kdmt.decode.search.lengths import max_lengths
 from kdmt.distill.blocks import Block
 from kdmt.distill.decoding import SourceIds, Translate
@@ -96,11 +96,13 @@ class GeneratingTeacher(LocalTeacher):
             ctranslate2.set_random_seed(block_seed(self.settings.seed, block))
             model = open_model()
         limits = [self._limit(tokenizer, text) for text in texts]
-        found: list[list[Answer]] = [[] for _ in texts]
-        for batch in length_batches(list(map(len, prompts)), max_tokens=MAX_IDS, batch_size=self.settings.batch_size):
-            for index, answers in self._generate(tokenizer, ends, model, prompts, limits, batch):
-                found[index] = answers
-            progress(len(batch))
+        found = compute_in_batches(
+            list(map(len, prompts)),
+            partial(self._generate, tokenizer, ends, model, prompts, limits),
+            max_tokens=MAX_IDS,
+            batch_size=self.settings.batch_size,
+            progress=progress,
+        )
         return text_hypotheses(found, texts, self.check)
 
     def _generate(
@@ -111,8 +113,8 @@ class GeneratingTeacher(LocalTeacher):
         prompts: list[list[str]],
         limits: list[int],
         batch: list[int],
-    ) -> Iterator[tuple[int, list[Answer]]]:
-        """Yield each index of a batch with its answers.
+    ) -> Iterator[list[Answer]]:
+        """Yield the answers to each prompt of a batch.
 
         The batch is generated up to its largest limit. A longer answer than its own limit is cut, which gives the same
         answer as a generation up to that limit.
@@ -135,7 +137,7 @@ class GeneratingTeacher(LocalTeacher):
             end_token=ends,
         )
         for index, result in zip(batch, results, strict=True):
-            yield index, [_answer(tokenizer, tokens, limits[index], most, ends) for tokens in result.sequences]
+            yield [_answer(tokenizer, tokens, limits[index], most, ends) for tokens in result.sequences]
 
     def _limit(self, tokenizer: TextTokenizer, source: str) -> int:
         return math.ceil(self.settings.output_ratio * len(tokenizer.encode(source))) + MORE_TOKENS

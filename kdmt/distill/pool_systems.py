@@ -93,7 +93,7 @@ def _read_system(
             opened = [files.enter_context(part.open("wb")) for part in ranges]
             given = indexed_lines(path, len(numbers_L))
             while batch := list(islice(given, _AT_ONCE)):
-                words = [" ".join(codec.text.preprocess_target(text).split()) for _, _, text in batch]
+                words = [codec.text.target_words(text) for _, _, text in batch]
                 for (_, index, _), own, ids in zip(batch, words, codec.encode_target(words), strict=True):
                     sentence = int(numbers_L[index])
                     opened[sentence // width].write(f"{sentence}\t{len(ids)}\t{own}\n".encode())

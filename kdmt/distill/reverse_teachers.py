@@ -8,9 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
-from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,14 +18,15 @@ from kdmt.checksum import known_sha256
 from kdmt.config import Distill, ForeignTeacher, LocalTranslator, Sample
 from kdmt.corpus.codec import TextCodec
 from kdmt.corpus.text import TextProcessor
-from kdmt.distill.candidates import CountTokens, FindFailures, ToWords, count_ids, find_failures_of_tokens
+from kdmt.distill.candidates import ToWords
 from kdmt.distill.chosen_teacher import ENGINE_FOLDER, SEARCH_SETTINGS, ChosenTeacher, plan_settings
-from kdmt.distill.decoding import BlockTask, Teacher
+from kdmt.distill.decoding import Teacher
 from kdmt.distill.inputs import Inputs
 from kdmt.distill.local_text_teachers import LocalTextModel
-from kdmt.distill.sources import SourceLines, Text
+from kdmt.distill.sources import Text
 from kdmt.distill.teacher_engines import CTranslate2Teacher, TorchTeacher
 from kdmt.distill.teachers import CheckpointModel
+from kdmt.distill.token_teachers import TokenTeacherModel
 from kdmt.errors import UserError, naming
 from kdmt.interop.ctranslate2_folder import MODEL_FILE, is_model_folder
 from kdmt.models.checkpoint_folder import checkpoint_sha256, resolve_checkpoint
@@ -51,7 +51,7 @@ def choose_reverse_teacher(settings: Distill, text: Inputs) -> ChosenTeacher:
 
 
 @dataclass(frozen=True)
-class ReverseCheckpoint:
+class ReverseCheckpoint(TokenTeacherModel):
     """A checkpoint of kdmt, or a model that was exported from one for CTranslate2. See `ChosenTeacher`.
 
     Attributes:
@@ -62,14 +62,11 @@ class ReverseCheckpoint:
         model: description of the model.
     """
 
-    settings: Distill
-    text: Inputs
     name: str
     folder: Path
     is_exported: bool
     engine: str
     model: CheckpointModel
-    is_reproducible: ClassVar[bool] = True
 
     @property
     def vocab_size(self) -> int:
@@ -127,21 +124,10 @@ class ReverseCheckpoint:
         )
 
     def opens_text(self) -> Callable[[], Text]:
-        paths = tuple(text.source for text in self.text.texts())
-        return partial(SourceLines, paths, _Encoder(self._codec, self.text.corpus.text_processor()))
+        return self.text.opens_lines(_Encoder(self._codec, self.text.corpus.text_processor()))
 
     def to_words(self) -> ToWords:
         return _Decoder(self._codec, self.text.corpus.text_processor())
-
-    def find_failures(self) -> FindFailures:
-        return find_failures_of_tokens
-
-    def count_tokens(self) -> CountTokens:
-        return count_ids
-
-    def facts(self, folder: Path, tasks: Sequence[BlockTask]) -> dict[str, object]:
-        del folder, tasks
-        return {}
 
     def _exported(self, folder: Path) -> Path:
         """Return the folder of the model in CTranslate2's format, after writing it if it is missing."""
@@ -177,7 +163,7 @@ class _Decoder:
 
     def __call__(self, tokens: NDArray[np.integer], sizes: NDArray[np.int32]) -> list[str]:
         lines = map(self.codec.finish_target, self.codec.decode_targets(tokens, sizes))
-        return [" ".join(self.text.preprocess_target(line).split()) for line in lines]
+        return [self.text.target_words(line) for line in lines]
 
 
 def choose_reverse_checkpoint(settings: Distill, text: Inputs) -> ReverseCheckpoint:

@@ -10,19 +10,19 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import ClassVar
 
 from kdmt.checksum import known_sha256
 from kdmt.config import Distill, EndpointTeacher, ForeignTeacher, LocalGenerator, LocalTranslator, Pool, Sample
 from kdmt.corpus.codec import check_vocabulary
-from kdmt.distill.candidates import CountTokens, FindFailures, ToWords, count_ids, find_failures_of_tokens
+from kdmt.distill.candidates import ToWords
 from kdmt.distill.chosen_teacher import ENGINE_FOLDER, SEARCH_SETTINGS, ChosenTeacher, plan_settings
-from kdmt.distill.decoding import BlockTask, Teacher
+from kdmt.distill.decoding import Teacher
 from kdmt.distill.endpoint_teacher import EndpointModel
 from kdmt.distill.inputs import Inputs
 from kdmt.distill.local_text_teachers import LocalTextModel
 from kdmt.distill.sources import SourceText, Text
 from kdmt.distill.teacher_engines import CTranslate2Teacher, TorchTeacher
+from kdmt.distill.token_teachers import TokenTeacherModel
 from kdmt.errors import UserError
 from kdmt.interop.ctranslate2_folder import SHORTLIST_FILE
 from kdmt.models.checkpoint_folder import checkpoint_sha256, resolve_checkpoint, resolve_name
@@ -75,7 +75,7 @@ class CheckpointModel:
 
 
 @dataclass(frozen=True)
-class OwnTeacher:
+class OwnTeacher(TokenTeacherModel):
     """Checkpoints of kdmt with one vocabulary that translate together. See `ChosenTeacher`.
 
     Attributes:
@@ -85,13 +85,10 @@ class OwnTeacher:
         models: descriptions of the checkpoints.
     """
 
-    settings: Distill
-    text: Inputs
     checkpoints: tuple[Path, ...]
     names: tuple[str, ...]
     engine: str
     models: tuple[CheckpointModel, ...]
-    is_reproducible: ClassVar[bool] = True
 
     @property
     def is_nonautoregressive(self) -> bool:
@@ -172,16 +169,6 @@ class OwnTeacher:
 
     def to_words(self) -> ToWords:
         return self.text.corpus.codec().decode_targets
-
-    def find_failures(self) -> FindFailures:
-        return find_failures_of_tokens
-
-    def count_tokens(self) -> CountTokens:
-        return count_ids
-
-    def facts(self, folder: Path, tasks: Sequence[BlockTask]) -> dict[str, object]:
-        del folder, tasks
-        return {}
 
     def _exported(self, folder: Path) -> Path:
         """Return the folder of the model in CTranslate2's format, after writing it if it is missing or incomplete."""

@@ -32,8 +32,7 @@ class TextDecoder:
     text: TextProcessor
 
     def __call__(self, tokens: NDArray[np.integer], sizes: NDArray[np.int32]) -> list[str]:
-        texts = map(decode_text, split_hypotheses(tokens, sizes))
-        return [" ".join(self.text.preprocess_target(text).split()) for text in texts]
+        return [self.text.target_words(decode_text(each)) for each in split_hypotheses(tokens, sizes)]
 
 
 def text_hypotheses(

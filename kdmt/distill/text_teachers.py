@@ -10,7 +10,6 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import ClassVar
 
@@ -20,7 +19,7 @@ from kdmt.distill.candidates import CountTokens, FindFailures, ToWords
 from kdmt.distill.decoding import BlockTask
 from kdmt.distill.inputs import Inputs
 from kdmt.distill.llm_answers import LanguageCheck
-from kdmt.distill.sources import SourceLines, Text
+from kdmt.distill.sources import Text
 from kdmt.distill.text_ids import VOCAB_SIZE, count_answer_tokens, count_marks, find_answer_failures
 from kdmt.distill.text_processing import TextDecoder, TextEncoder
 
@@ -53,8 +52,7 @@ class TextTeacherModel:
 
     def opens_text(self) -> Callable[[], Text]:
         """See `ChosenTeacher.opens_text`."""
-        paths = tuple(text.source for text in self.text.texts())
-        return partial(SourceLines, paths, TextEncoder(self.text.corpus.text_processor()))
+        return self.text.opens_lines(TextEncoder(self.text.corpus.text_processor()))
 
     def to_words(self) -> ToWords:
         """See `ChosenTeacher.to_words`."""

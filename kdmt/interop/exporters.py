@@ -151,6 +151,15 @@ def _export_onnx(checkpoint: Path, out: Path, options: ExportOptions) -> None:
     )
 
 
+def _export_transformers_js(checkpoint: Path, out: Path, options: ExportOptions) -> None:
+    from kdmt.interop import transformers_js_export
+    from kdmt.interop.model_card import model_card
+
+    _check_direction(checkpoint)
+    card = model_card(resolve_checkpoint(checkpoint), transformers_js_export.CARD, licence=options.licence)
+    transformers_js_export.export_checkpoint(checkpoint, out, quantization=options.quantization, card=card)
+
+
 # name for `kdmt export --to` -> exporter
 EXPORTERS: dict[str, Exporter] = {
     "argos": Exporter(
@@ -169,4 +178,10 @@ EXPORTERS: dict[str, Exporter] = {
         "Hugging Face", "autoregressive models with SentencePiece and no text processing", _export_huggingface
     ),
     "onnx": Exporter("ONNX", "all models but those that edit drafts", _export_onnx, quantizations=("float32", "int8")),
+    "transformers-js": Exporter(
+        "Transformers.js",
+        "autoregressive models with self-attention and a joint SentencePiece model",
+        _export_transformers_js,
+        quantizations=("float32", "int8"),
+    ),
 }

@@ -72,7 +72,15 @@ from kdmt.decode.engines.ctranslate2_devices import (
     is_out_of_memory,
     library_hint,
 )
-from kdmt.decode.engines.engine import EngineOptions, check_pairs, check_sentences, length_batches, limits_for_rows
+from kdmt.decode.engines.engine import (
+    WHY_NAN,
+    EngineOptions,
+    check_pairs,
+    check_sentences,
+    compute_in_batches,
+    length_batches,
+    limits_for_rows,
+)
 from kdmt.decode.engines.token_rejection import Rejection, Row
 from kdmt.decode.search.lengths import max_lengths, normalized_score
 from kdmt.errors import UserError, describe_error
@@ -714,11 +722,11 @@ class CTranslate2Engine:
         batch_size: int = 256,
     ) -> list[np.ndarray]:
         """Return for each pair the log-probabilities of the target's tokens and of </s> after them: float32 [T]."""
-        scores: list[np.ndarray] = [np.empty(0, dtype=np.float32)] * len(sources)
         forced = len(self._frame.target_prefix)
         targets = [[*self._frame.target_prefix, *target] for target in targets] if forced else targets
         lengths = [max(len(source), len(target) + 1) for source, target in zip(sources, targets, strict=True)]
-        for batch in length_batches(lengths, max_tokens=max_tokens, batch_size=batch_size):
+
+        def score(batch: list[int]) -> Iterator[np.ndarray]:
             results = self._run_in_parts(
                 self._translator.score_batch,
                 _of(sources, batch),
@@ -726,10 +734,11 @@ class CTranslate2Engine:
                 max_batch_size=0,
                 max_input_length=0,
             )
-            for index, result in zip(batch, results, strict=True):
+            for result in results:
                 self._check_finite(result.log_probs)
-                scores[index] = np.array(result.log_probs, dtype=np.float32)[forced:]
-        return scores
+                yield np.array(result.log_probs, dtype=np.float32)[forced:]
+
+        return compute_in_batches(lengths, score, max_tokens=max_tokens, batch_size=batch_size)
 
     def _start(self, call: Callable[[], _Result]) -> Callable[[], _Result]:
         """Return a function that waits for the result of a call. With one batch at a time, the call is made here."""
@@ -786,7 +795,7 @@ class CTranslate2Engine:
 
     def _check_finite(self, scores: Sequence[float]) -> None:
         if any(map(math.isnan, scores)):
-            raise UserError(f"{self._folder}: its scores are no numbers: are there weights that are NaN or infinite?")
+            raise UserError(f"{self._folder}: its scores are no numbers: {WHY_NAN}")
 
     def _read(self, tokens: list[str]) -> tuple[int, ...]:
         return tuple(self._tgt_ids[token] for token in tokens)

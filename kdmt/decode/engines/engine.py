@@ -5,16 +5,19 @@ Shapes: S source length, T target length.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, Protocol, runtime_checkable
+from typing import Literal, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 
 from kdmt.config import Decode, NATDecode
 from kdmt.errors import UserError
 from kdmt.types import EOS, Hypothesis
+
+WHY_NAN = "are weights NaN, infinite or far too large?"  # end of messages about scores that are NaN
+_Result = TypeVar("_Result")
 
 
 @dataclass(frozen=True)
@@ -125,6 +128,61 @@ def length_batches(lengths: Sequence[int], *, max_tokens: int, batch_size: int) 
         batch.append(index)
     if batch:
         yield batch
+
+
+def compute_in_batches(
+    lengths: Sequence[int],
+    compute: Callable[[list[int]], Iterable[_Result]],
+    *,
+    max_tokens: int,
+    batch_size: int,
+    progress: Callable[[int], None] | None = None,
+) -> list[_Result]:
+    """Return one result for each sentence, in order, computed in the batches of `length_batches`.
+
+    The longest sentences go first, so that a lack of memory shows early.
+
+    Args:
+        lengths: length of each sentence.
+        compute: function that takes the indices of a batch and returns their results.
+        progress: function called after each batch with the number of sentences in it.
+    """
+    results: dict[int, _Result] = {}
+    for batch in length_batches(lengths, max_tokens=max_tokens, batch_size=batch_size):
+        results.update(zip(batch, compute(batch), strict=True))
+        if progress is not None:
+            progress(len(batch))
+    return [results[index] for index in range(len(lengths))]
+
+
+def score_in_batches(
+    sources: Sequence[np.ndarray],
+    targets: Sequence[np.ndarray],
+    score: Callable[[list[np.ndarray], list[np.ndarray]], Iterable[np.ndarray]],
+    *,
+    max_tokens: int,
+    batch_size: int,
+) -> list[np.ndarray]:
+    """Return the log-probabilities of each target's tokens. See `ScoringEngine.score_pairs`.
+
+    Args:
+        score: function that takes the sources and targets of a batch and returns an array for each pair, whose first
+            numbers are the log-probabilities of the target's tokens; the numbers after them, for padding, are dropped.
+
+    Raises:
+        UserError: if a log-probability is NaN.
+    """
+
+    def compute(batch: list[int]) -> Iterator[np.ndarray]:
+        found = score([sources[index] for index in batch], [targets[index] for index in batch])
+        for index, log_probs_T in zip(batch, found, strict=True):
+            own_T = log_probs_T[: len(targets[index])].copy()
+            if np.isnan(own_T).any():
+                raise UserError(f"the model cannot score: the score of pair {index} is NaN: {WHY_NAN}")
+            yield own_T
+
+    lengths = [max(len(source), len(target)) for source, target in zip(sources, targets, strict=True)]
+    return compute_in_batches(lengths, compute, max_tokens=max_tokens, batch_size=batch_size)
 
 
 def limits_for_rows(settings: Decode, rows: int) -> Decode:

@@ -9,7 +9,7 @@ C width of a head, V vocabulary.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
@@ -23,12 +23,18 @@ from torch import Tensor
 from kdmt.config import Decode, NATDecode
 from kdmt.corpus.batching import pad_sentences
 from kdmt.corpus.indexed import without_padding
-from kdmt.decode.engines.engine import EngineOptions, check_pairs, check_sentences, length_batches
+from kdmt.decode.engines.engine import (
+    WHY_NAN,
+    EngineOptions,
+    check_pairs,
+    check_sentences,
+    compute_in_batches,
+    score_in_batches,
+)
 from kdmt.decode.engines.nat import check_length_beam, dag_hypotheses, fill_drafts, ranked_candidates
-from kdmt.decode.search.beam import beam_search
 from kdmt.decode.search.ctc_paths import greedy
 from kdmt.decode.search.lengths import max_lengths
-from kdmt.decode.search.unbranched import greedy_search
+from kdmt.decode.search.unbranched import search_with_beam
 from kdmt.errors import UserError, describe_error
 from kdmt.families import FAMILIES, FamilyName
 from kdmt.interop.onnx_folder import (
@@ -50,8 +56,6 @@ from kdmt.types import EOS, PAD, Hypothesis
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
-
-_WHY = "are there weights that are NaN or infinite?"
 
 
 def open_folder(folder: Path, options: EngineOptions) -> OnnxEngine:
@@ -121,7 +125,7 @@ class Graph:
         self.check(symbols, np.int64, (count, None))
         self.check(log_probs, np.float32, symbols.shape)
         if np.isnan(log_probs).any():
-            raise UserError(f"{self.file}: its probabilities are no numbers: {_WHY}")
+            raise UserError(f"{self.file}: its probabilities are no numbers: {WHY_NAN}")
         if symbols.size and not 0 <= symbols.min() <= symbols.max() <= largest:
             raise UserError(f"{self.file}: it predicts ids that the dictionary does not have")
 
@@ -152,18 +156,20 @@ class OnnxEngine:
     ) -> list[list[Hypothesis]]:
         """See `Engine.decode`."""
         check_sentences(sources, self.max_source_positions, "source")
-        found: list[list[Hypothesis]] = [[] for _ in sources]
-        lengths = [len(source) for source in sources]
-        for batch in length_batches(lengths, max_tokens=settings.max_tokens, batch_size=settings.batch_size):
+
+        def search(batch: list[int]) -> list[list[Hypothesis]]:
             try:
-                nbests = self._search([sources[place] for place in batch], settings)
+                return self._search([sources[place] for place in batch], settings)
             except FloatingPointError as error:
-                raise UserError(f"{self._folder.path}: the model cannot translate: {error}: {_WHY}") from None
-            for place, nbest in zip(batch, nbests, strict=True):
-                found[place] = nbest
-            if progress is not None:
-                progress(len(batch))
-        return found
+                raise UserError(f"{self._folder.path}: the model cannot translate: {error}: {WHY_NAN}") from None
+
+        return compute_in_batches(
+            [len(source) for source in sources],
+            search,
+            max_tokens=settings.max_tokens,
+            batch_size=settings.batch_size,
+            progress=progress,
+        )
 
     def score_pairs(
         self,
@@ -175,30 +181,14 @@ class OnnxEngine:
     ) -> list[np.ndarray]:
         """See `ScoringEngine.score_pairs`; float32. The decoder reads the targets one token after the other."""
         check_pairs(sources, targets, self.max_source_positions, self.max_target_positions)
-        scores: list[np.ndarray] = [np.empty(0)] * len(sources)
-        lengths = [max(len(source), len(target)) for source, target in zip(sources, targets, strict=True)]
-        for batch in length_batches(lengths, max_tokens=max_tokens, batch_size=batch_size):
-            log_probs_BT = self._forced([sources[place] for place in batch], [targets[place] for place in batch])
-            for place, log_probs_T in zip(batch, log_probs_BT, strict=True):
-                scores[place] = log_probs_T[: len(targets[place])].copy()
-                if np.isnan(scores[place]).any():
-                    raise UserError(f"the model cannot score: the score of pair {place} is NaN: {_WHY}")
-        return scores
+        return score_in_batches(sources, targets, self._forced, max_tokens=max_tokens, batch_size=batch_size)
 
     def _search(self, sources: list[np.ndarray], settings: Decode) -> list[list[Hypothesis]]:
         limit = self.max_target_positions - 1  # </s> takes the last position
         max_len_B = max_lengths([len(each) for each in sources], settings.max_len_a, settings.max_len_b, limit=limit)
         stepper = self._start(sources, settings.beam)
-        if settings.beam == 1:
-            return greedy_search(stepper, max_len_B=max_len_B, lenpen=settings.lenpen)
-        return beam_search(
-            stepper,
-            max_len_B=max_len_B,
-            beam=settings.beam,
-            nbest=settings.nbest,
-            lenpen=settings.lenpen,
-            narrow=self._folder.config.get("layout") == "marian",  # as in PyTorch
-        )
+        narrow = self._folder.config.get("layout") == "marian"  # as in PyTorch
+        return search_with_beam(stepper, settings, max_len_B=max_len_B, narrow=narrow)
 
     def _forced(self, sources: list[np.ndarray], targets: list[np.ndarray]) -> NDArray[np.float32]:
         """Return log-probabilities of the target tokens, arbitrary on padding: float32 [B, T]."""
@@ -357,17 +347,22 @@ class OnnxNATEngine:
     ) -> list[list[Hypothesis]]:
         """See `Engine.decode`; returns one hypothesis per source."""
         check_sentences(sources, self.max_source_positions, "source")
-        found: list[list[Hypothesis]] = [[] for _ in sources]
-        lengths = [len(source) for source in sources]
-        for batch in length_batches(lengths, max_tokens=settings.max_tokens, batch_size=settings.batch_size):
+
+        def write(batch: list[int]) -> Iterator[list[Hypothesis]]:
             # a batch is sorted by length
-            groups = [batch] if self._family in REFINED else [list(g) for _, g in groupby(batch, lengths.__getitem__)]
+            alike = groupby(batch, lambda place: len(sources[place]))
+            groups = [batch] if self._family in REFINED else [list(group) for _, group in alike]
             for group in groups:
-                for place, hypothesis in zip(group, self._write([sources[i] for i in group]), strict=True):
-                    found[place] = [hypothesis]
-            if progress is not None:
-                progress(len(batch))
-        return found
+                for hypothesis in self._write([sources[place] for place in group]):
+                    yield [hypothesis]
+
+        return compute_in_batches(
+            [len(source) for source in sources],
+            write,
+            max_tokens=settings.max_tokens,
+            batch_size=settings.batch_size,
+            progress=progress,
+        )
 
     def _write(self, sources: list[np.ndarray]) -> list[Hypothesis]:
         """Translate sources, which have one length unless the family reads padding."""

@@ -31,7 +31,7 @@ _VERSION_PROGRAM = "import sys; from importlib.metadata import version; print(ve
 
 @dataclass(frozen=True)
 class Load:
-    """What a process loads.
+    """Model that a process loads, with its settings.
 
     Attributes:
         engine: library: pytorch, ctranslate2, onnxruntime, marian or bergamot.

@@ -18,22 +18,28 @@ from torch import Tensor
 from kdmt.config import Decode, Diverse
 from kdmt.corpus.batching import pad_sentences
 from kdmt.corpus.right_to_left import reverse_hypotheses, reverse_targets
-from kdmt.decode.engines.engine import EngineOptions, check_pairs, check_sentences, length_batches, limits_for_rows
+from kdmt.decode.engines.engine import (
+    WHY_NAN,
+    EngineOptions,
+    check_pairs,
+    check_sentences,
+    compute_in_batches,
+    limits_for_rows,
+    score_in_batches,
+)
 from kdmt.decode.engines.precision import DecodingPrecision, products
-from kdmt.decode.search.beam import beam_search
 from kdmt.decode.search.diverse_beam import diverse_beam_search
 from kdmt.decode.search.lengths import max_lengths
 from kdmt.decode.search.sampling import sample
 from kdmt.decode.search.shared_prefixes import sample_with_shared_prefixes
 from kdmt.decode.search.transfers import to_device
-from kdmt.decode.search.unbranched import greedy_search
+from kdmt.decode.search.unbranched import search_with_beam
 from kdmt.errors import UserError
 from kdmt.models.checkpoint import load_model
 from kdmt.models.transformer import DecoderCache, Transformer
 from kdmt.types import EOS, Hypothesis, Sampling
 
 _SAMPLES_PER_PREFIX = 4  # samples with the same tokens so far, which need one row of a batch, at a careful estimate
-_WHY = "are weights NaN, infinite or far too large?"
 
 
 def _searches_like_marian(models: Sequence[Transformer]) -> bool:
@@ -180,17 +186,8 @@ class TorchEngine:
         max_len_B = self._max_lens(sources, settings)
         src_tokens_BS = to_device(pad_sentences(sources), self.device)
         stepper = _start(self.models, src_tokens_BS, settings.beam, max(max_len_B) + 1)
-        if settings.beam == 1:
-            return greedy_search(stepper, max_len_B=max_len_B, lenpen=settings.lenpen, device=self.device)
-        return beam_search(
-            stepper,
-            max_len_B=max_len_B,
-            beam=settings.beam,
-            nbest=settings.nbest,
-            lenpen=settings.lenpen,
-            narrow=_searches_like_marian(self.models),
-            device=self.device,
-        )
+        narrow = _searches_like_marian(self.models)
+        return search_with_beam(stepper, settings, max_len_B=max_len_B, narrow=narrow, device=self.device)
 
     def _max_lens(self, sources: list[np.ndarray], settings: Decode) -> list[int]:
         limit = _shortest(self.models, "target") - 1  # </s> takes the last position
@@ -215,26 +212,17 @@ class TorchEngine:
         check_pairs(sources, targets, *limits)
         if self.right_to_left:
             targets = reverse_targets(targets)
-        scores: list[np.ndarray] = [np.empty(0)] * len(sources)
-        lengths = [max(len(source), len(target)) for source, target in zip(sources, targets, strict=True)]
         with _inference(self.models), products(self.device, "float32"):
-            for batch in length_batches(lengths, max_tokens=max_tokens, batch_size=batch_size):
-                log_probs_BT = self._score_batch(
-                    [sources[index] for index in batch], [targets[index] for index in batch]
-                )
-                for index, log_probs_T in zip(batch, log_probs_BT.cpu().numpy(), strict=True):
-                    scores[index] = log_probs_T[: len(targets[index])].copy()
-                    if np.isnan(scores[index]).any():
-                        raise UserError(f"the model cannot score: the score of pair {index} is NaN: {_WHY}")
+            scores = score_in_batches(sources, targets, self._score_batch, max_tokens=max_tokens, batch_size=batch_size)
         return reverse_targets(scores) if self.right_to_left else scores
 
-    def _score_batch(self, sources: list[np.ndarray], targets: list[np.ndarray]) -> Tensor:
+    def _score_batch(self, sources: list[np.ndarray], targets: list[np.ndarray]) -> np.ndarray:
         """Return log-probabilities of the target tokens, arbitrary on padding: [B, T]."""
         src_tokens_BS, tgt_tokens_BT = (to_device(pad_sentences(each), self.device) for each in (sources, targets))
         prev_tokens_BT = tgt_tokens_BT.roll(1, dims=1)
         prev_tokens_BT[:, 0] = EOS
         log_probs_BTV = self.model(src_tokens_BS, prev_tokens_BT).log_softmax(dim=-1)
-        return log_probs_BTV.gather(-1, tgt_tokens_BT[:, :, None])[:, :, 0]
+        return log_probs_BTV.gather(-1, tgt_tokens_BT[:, :, None])[:, :, 0].cpu().numpy()
 
 
 def decode_in_batches(
@@ -246,27 +234,29 @@ def decode_in_batches(
 ) -> list[list[Hypothesis]]:
     """Translate sources in batches of similar length. See `Engine.decode`.
 
-    The longest sentences go first, so that a lack of memory shows early.
-
     Args:
         translate: function that takes the indices of a batch's sources and returns their hypotheses.
     """
     check_sentences(sources, _shortest(models, "source"), "source")
-    hypotheses: list[list[Hypothesis]] = [[] for _ in sources]
-    lengths = [len(source) for source in sources]
+
+    def checked(batch: list[int]) -> list[list[Hypothesis]]:
+        try:
+            found = translate(batch)
+        except FloatingPointError as error:
+            raise UserError(f"the model cannot translate: {error}: {WHY_NAN}") from None
+        for place, nbest in zip(batch, found, strict=True):
+            if any(math.isnan(hypothesis.score) for hypothesis in nbest):
+                raise UserError(f"the model cannot translate: the score of sentence {place} is NaN: {WHY_NAN}")
+        return found
+
     with _inference(models):
-        for batch in length_batches(lengths, max_tokens=settings.max_tokens, batch_size=settings.batch_size):
-            try:
-                found = translate(batch)
-            except FloatingPointError as error:
-                raise UserError(f"the model cannot translate: {error}: {_WHY}") from None
-            for place, nbest in zip(batch, found, strict=True):
-                if any(math.isnan(hypothesis.score) for hypothesis in nbest):
-                    raise UserError(f"the model cannot translate: the score of sentence {place} is NaN: {_WHY}")
-                hypotheses[place] = nbest
-            if progress is not None:
-                progress(len(batch))
-    return hypotheses
+        return compute_in_batches(
+            [len(source) for source in sources],
+            checked,
+            max_tokens=settings.max_tokens,
+            batch_size=settings.batch_size,
+            progress=progress,
+        )
 
 
 def _uniforms_of_torch(rows: int, steps: int) -> Tensor:

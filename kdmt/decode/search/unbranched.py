@@ -1,5 +1,7 @@
 """Search without branches: a token is chosen for each row at each step, and no row continues another one.
 
+`search_with_beam` chooses between this search and beam search by the settings.
+
 The host follows the device at a distance: on a GPU it reads the tokens of several steps in one transfer. Rows that have
 ended in the meantime go on until then, and what follows their </s> is dropped.
 
@@ -17,7 +19,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from kdmt.decode.search.beam import Stepper, allowed_log_probs, rows_at_once
+from kdmt.config import Decode
+from kdmt.decode.search.beam import Stepper, allowed_log_probs, beam_search, rows_at_once
 from kdmt.decode.search.lengths import normalized_score
 from kdmt.decode.search.transfers import to_device, to_host
 from kdmt.types import EOS, Hypothesis
@@ -176,3 +179,21 @@ def _hypothesis(tokens: list[int], log_probs: list[float], sentence: int, lenpen
     if total == -math.inf:
         raise FloatingPointError(f"sentence {sentence} of the batch: no hypothesis has a probability above 0")
     return Hypothesis(tuple(tokens[:-1]), normalized_score(total, len(tokens), lenpen), tuple(log_probs))
+
+
+def search_with_beam(
+    stepper: Stepper,
+    settings: Decode,
+    *,
+    max_len_B: Sequence[int],
+    narrow: bool = False,
+    device: torch.device | str = "cpu",
+) -> list[list[Hypothesis]]:
+    """Translate a batch by beam search, or by greedy search, which is faster, if the beam is 1. See `beam_search`."""
+    lenpen = settings.lenpen
+    if settings.beam == 1:
+        return greedy_search(stepper, max_len_B=max_len_B, lenpen=lenpen, device=device)
+    beam, nbest = settings.beam, settings.nbest
+    return beam_search(
+        stepper, max_len_B=max_len_B, beam=beam, nbest=nbest, lenpen=lenpen, narrow=narrow, device=device
+    )

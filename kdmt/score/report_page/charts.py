@@ -74,7 +74,7 @@ class Mark:
     Attributes:
         system: name of the system, which has one colour.
         engine: engine, which has one shape.
-        label: label, which is shown where there is room; it is always shown as a tooltip with the values.
+        label: label, which is shown unless it would overlap another; a tooltip always has it with the values.
         cost: value on the x axis, above 0.
         score: value on the y axis.
         is_chosen: whether it is the recommended student.

@@ -46,6 +46,11 @@ def test_each_side_is_processed_with_the_rules_of_its_language() -> None:
     assert TextProcessor(Text(lowercase=True), "en", "fr").postprocess_source("it 's .") == "it 's ."
 
 
+def test_words_of_a_target_have_one_space_between_them() -> None:
+    assert TextProcessor(moses, "en", "fr").target_words("  L'homme\u2003s'en  va.\u00a0") == "L' homme s' en va ."
+    assert TextProcessor(Text(), "en", "fr").target_words(" \t ") == ""
+
+
 def test_rules_of_three_letter_codes_and_unknown_languages() -> None:
     line = "It's No. 5, l'homme z.B. hier"
     german = TextProcessor(moses, "de", "en").preprocess_source(line)

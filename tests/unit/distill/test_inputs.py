@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import pickle
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,7 @@ from distilled_pipeline import (
     theirs,
     usable,
 )
+from numpy.typing import NDArray
 from tiny_pipeline import (
     kdmt,
     make_pairs,
@@ -31,7 +34,10 @@ from tiny_pipeline import (
 )
 
 from kdmt.corpus.indexed import IndexedDataset
+from kdmt.corpus.prepared import PreparedCorpus
 from kdmt.decode.engines.pytorch import TorchEngine
+from kdmt.distill.inputs import Inputs
+from kdmt.languages import Direction
 
 MONOLINGUAL = 30
 
@@ -49,6 +55,20 @@ def with_monolingual() -> list[str]:
     Path("tiny.yaml").write_text(to_yaml(document), encoding="utf-8")
     assert len(lines) == MONOLINGUAL
     return lines
+
+
+def test_lines_of_all_text_are_opened_in_other_processes(tmp_path: Path) -> None:
+    write_lines(tmp_path / "train.en", ["a b", "c"])
+    write_lines(tmp_path / "monolingual.en", ["d"])
+    corpus = PreparedCorpus(tmp_path, Direction("en", "de"), (True, True))
+    for monolingual, expected in ((False, ["a b", "c"]), (True, ["a b", "c", "d"])):
+        open_lines = pickle.loads(pickle.dumps(Inputs(corpus, monolingual).opens_lines(code_points)))
+        found = open_lines().sentences(np.arange(len(expected)))
+        assert ["".join(map(chr, ids)) for ids in found] == expected
+
+
+def code_points(lines: Sequence[str]) -> list[NDArray[np.integer]]:
+    return [np.array([*map(ord, line)]) for line in lines]
 
 
 def test_monolingual_text_must_be_prepared(pipeline: Path) -> None:

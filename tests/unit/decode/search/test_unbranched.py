@@ -8,11 +8,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from table_steppers import Table, TableStepper, sentences
 
+from kdmt.config import Decode
 from kdmt.decode.search import unbranched
 from kdmt.decode.search.beam import beam_search
 from kdmt.decode.search.sampling import sample
 from kdmt.decode.search.transfers import to_host
-from kdmt.decode.search.unbranched import greedy_search
+from kdmt.decode.search.unbranched import greedy_search, search_with_beam
 from kdmt.types import EOS
 
 
@@ -23,7 +24,7 @@ class Endless(TableStepper):
         return super().step(torch.where(last_tokens_N.eq(EOS) & self.started, 4, last_tokens_N))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(
     batch=sentences,
     read_steps=st.sampled_from([None, 1, 2, 3, 8]),
@@ -81,3 +82,14 @@ def test_broken_models(value: float, message: str) -> None:
 def test_no_room_for_the_least_length() -> None:
     with pytest.raises(ValueError, match="below the minimum of 2"):
         greedy_search(Endless([Table(1)], 1), max_len_B=[1], min_len=2)
+
+
+@pytest.mark.parametrize("beam", [1, 3])
+@pytest.mark.parametrize("narrow", [False, True])
+def test_settings_choose_between_greedy_and_beam_search(beam: int, narrow: bool) -> None:
+    tables, limits = [Table(seed, eos_bias=1.0) for seed in range(4)], [5, 9, 2, 7]
+    decode = Decode(beam=beam, nbest=beam, lenpen=0.5)
+    found = search_with_beam(TableStepper(tables, beam), decode, max_len_B=limits, narrow=narrow)
+    assert found == beam_search(
+        TableStepper(tables, beam), max_len_B=limits, beam=beam, nbest=beam, lenpen=0.5, narrow=narrow
+    )
