@@ -82,11 +82,18 @@ def _handler(server: FaultServer) -> type[Handler]:
                 fault = planned.pop(0) if planned else server.always(self.path) or Fault()
                 server.at_once += 1
                 server.most_at_once = max(server.most_at_once, server.at_once)
+            self.is_counted = True
             try:
                 self._answer(fault)
             except (BrokenPipeError, ConnectionResetError):
                 pass
             finally:
+                self._count_out()
+
+        def _count_out(self) -> None:
+            """Count the request as answered: before its last bytes, after which the client may begin another one."""
+            if self.is_counted:
+                self.is_counted = False
                 with server.lock:
                     server.at_once -= 1
 
@@ -126,6 +133,8 @@ def _handler(server: FaultServer) -> type[Handler]:
                 if fault is not None and fault.seconds:
                     time.sleep(fault.seconds)
                 block = sent[start : start + server.block_bytes]
+                if start + len(block) == len(sent):
+                    self._count_out()
                 self.wfile.write(block)
                 with server.lock:
                     server.num_bytes[self.path] += len(block)

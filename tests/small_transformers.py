@@ -55,14 +55,7 @@ CONFIGS = {
     ),
     "an odd width": replace(POST_NORM, encoder_embed_dim=15, encoder_attention_heads=1),
     "Marian's layout": replace(POST_NORM, layout="marian", share_all_embeddings=True),
-    "Marian's layout, pre-norm, swish": replace(
-        POST_NORM,
-        layout="marian",
-        encoder_normalize_before=True,
-        decoder_normalize_before=True,
-        activation_fn="swish",
-        layernorm_embedding=True,
-    ),
+    "Marian's layout, swish": replace(POST_NORM, layout="marian", activation_fn="swish", layernorm_embedding=True),
     "everything at once": replace(
         POST_NORM,
         encoder_layers=1,

@@ -20,6 +20,7 @@ def import_marian(
     vocab: Sequence[Path] = (),
     sentencepiece: Sequence[Path] = (),
     normalize: bool = False,
+    source_token: str | None = None,
 ) -> None:
     """Write a checkpoint folder for a model, and print its path.
 
@@ -31,6 +32,7 @@ def import_marian(
         sentencepiece: SentencePiece model of both sides, or one for each, for `.yml` vocabularies (default: those in
             the folder of the model).
         normalize: whether the punctuation of the training text was normalised by Moses.
+        source_token: token that the model needs before each source, such as `>>fra<<`.
 
     Raises:
         UserError: if the model cannot be read or has no counterpart in kdmt, or the folder exists.
@@ -41,6 +43,7 @@ def import_marian(
         vocabularies=_both("--vocab", vocab),
         sentencepiece=_both("--sentencepiece", sentencepiece),
         text=Text(normalize=normalize),
+        source_token=source_token,
     )
     import_model(model, out, settings)
     print(printable(str(out)))

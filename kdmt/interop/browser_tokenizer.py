@@ -36,7 +36,7 @@ def write_browser_tokenizers(codec: TextCodec, folder: Path) -> str | None:
         return "text is processed by Moses"
     sides = (codec.tokenizers.source, codec.src_dictionary), (codec.tokenizers.target, codec.tgt_dictionary)
     for model, _ in sides:
-        if (reason := _problem(model)) is not None:
+        if (reason := tokenizer_problem(model)) is not None:
             return reason
     (folder / FOLDER).mkdir()
     for name, (model, dictionary) in zip((SOURCE_FILE, TARGET_FILE), sides, strict=True):
@@ -45,7 +45,7 @@ def write_browser_tokenizers(codec: TextCodec, folder: Path) -> str | None:
     return None
 
 
-def _problem(model: SubwordModel) -> str | None:
+def tokenizer_problem(model: SubwordModel) -> str | None:
     """Return why a tokenizer is out of reach; None if it is not."""
     if not isinstance(model, SentencePieceModel):
         return "the tokenizer is not SentencePiece"

@@ -101,14 +101,14 @@ def export_checkpoint(checkpoint: Path, folder: Path, *, decode: Decode | None =
     log_opened(checkpoint, source)
     codec, model = TextCodec.load(source), load_model(source)
     kind = _kind_of(model)
-    _check_text(codec)
+    check_text(codec)
     tokenizer_models = tokenizer_files(source / "tokenizer")
     ids = _number(model)
     with described_folder(folder, None, codec.companions(source), card=card) as aside:
         with naming(folder / WEIGHTS_FILE):
             save_file(dict(_weights(model, kind, ids)), aside / WEIGHTS_FILE, metadata={"format": "pt"})
-        write_json(aside / "config.json", _config(model, kind, ids), indent=2)
-        write_json(aside / "generation_config.json", _generation_config(model, ids, decode or Decode()), indent=2)
+        write_json(aside / "config.json", model_config(model, kind, ids), indent=2)
+        write_json(aside / "generation_config.json", generation_config(model, ids, decode or Decode()), indent=2)
         _write_tokenizer(aside, codec, tokenizer_models, ids, model.config.max_source_positions)
         _check(aside, folder, model, codec, ids)
 
@@ -133,8 +133,6 @@ def _kind_of(model: Transformer) -> Kind:
         raise UserError(f"Transformers has no model with 'model.decoder: {config.decoder}'")
     if config.layernorm_embedding:
         raise UserError("the export to Transformers supports no 'model.layernorm_embedding'")
-    if config.layout == "marian" and config.encoder_normalize_before:
-        raise UserError("Transformers has no model with 'layout: marian' and norms before the sublayers")
     norms = {config.encoder_normalize_before, config.decoder_normalize_before}
     if norms == {False}:
         return "marian"
@@ -153,7 +151,7 @@ def _check_prenorm(config: TransformerConfig) -> None:
         raise UserError("Transformers has norms before the sublayers (M2M-100) only with an even width")
 
 
-def _check_text(codec: TextCodec) -> None:
+def check_text(codec: TextCodec) -> None:
     """Check that tokenizers of Transformers process text in the same way.
 
     Raises:
@@ -174,7 +172,7 @@ def _check_text(codec: TextCodec) -> None:
 
 
 @dataclass(frozen=True)
-class _Ids:
+class Ids:
     """Ids of the tokens of an export.
 
     Attributes:
@@ -205,17 +203,17 @@ class _Ids:
         return found.index_fill(0, torch.tensor([PAD]), self.pad)
 
 
-def _number(model: Transformer) -> _Ids:
+def _number(model: Transformer) -> Ids:
     sizes = model.src_vocab_size, model.tgt_vocab_size
     if not model.tgt_embed.starts_from_zero:
         source, target = (list(range(size)) for size in sizes)
-        return _Ids(source, target, sizes, pad=PAD, start=EOS)
+        return Ids(source, target, sizes, pad=PAD, start=EOS)
     source, target = ([EOS, UNK, *range(len(SPECIALS), size), BOS, PAD] for size in sizes)
     pad = max(sizes)
-    return _Ids(source, target, (pad + 1, pad + 1), pad=pad, start=pad)
+    return Ids(source, target, (pad + 1, pad + 1), pad=pad, start=pad)
 
 
-def _weights(model: Transformer, kind: Kind, ids: _Ids) -> Iterator[tuple[str, Tensor]]:
+def _weights(model: Transformer, kind: Kind, ids: Ids) -> Iterator[tuple[str, Tensor]]:
     """Yield the names and values of the weights. Tied weights are written once."""
     config = model.config
     source = _rows(model.src_embed.tokens.weight, ids.source, ids.sizes[0])
@@ -248,7 +246,7 @@ def _rows(weight_VD: Tensor, order: Sequence[int], size: int) -> Tensor:
     return _copy(nn.functional.pad(weight_VD[order], (0, 0, 0, size - len(order))))
 
 
-def _logits_bias(model: Transformer, ids: _Ids) -> Tensor:
+def _logits_bias(model: Transformer, ids: Ids) -> Tensor:
     """Return the bias of the output projection [1, V]; it gives rows without a token the probability 0."""
     bias_V = model.output_proj.bias
     if bias_V is None:
@@ -306,7 +304,8 @@ def _position_table(embedder: Embedder, rows: int, size: int) -> Tensor:
 # ------------------------------------------------------------------------------------------------------- configuration
 
 
-def _config(model: Transformer, kind: Kind, ids: _Ids) -> dict[str, Any]:
+def model_config(model: Transformer, kind: Kind, ids: Ids) -> dict[str, Any]:
+    """Return the content of `config.json`."""
     config = model.config
     shared = config.share_all_embeddings
     values = {
@@ -341,7 +340,7 @@ def _config(model: Transformer, kind: Kind, ids: _Ids) -> dict[str, Any]:
     return values
 
 
-def _special_ids(ids: _Ids) -> dict[str, int]:
+def _special_ids(ids: Ids) -> dict[str, int]:
     return {
         "bos_token_id": ids.target.index(BOS),
         "pad_token_id": ids.pad,
@@ -350,7 +349,7 @@ def _special_ids(ids: _Ids) -> dict[str, int]:
     }
 
 
-def _generation_config(model: Transformer, ids: _Ids, decode: Decode) -> dict[str, Any]:
+def generation_config(model: Transformer, ids: Ids, decode: Decode) -> dict[str, Any]:
     """Return search settings for the search of `kdmt translate`.
 
     Transformers has one maximum length for all sentences, the first decoder input counted, instead of max_len_a and
@@ -374,7 +373,7 @@ def _generation_config(model: Transformer, ids: _Ids, decode: Decode) -> dict[st
 
 
 def _write_tokenizer(
-    folder: Path, codec: TextCodec, models: tuple[Path, Path], ids: _Ids, max_source_positions: int
+    folder: Path, codec: TextCodec, models: tuple[Path, Path], ids: Ids, max_source_positions: int
 ) -> None:
     """Write the files of MarianTokenizer, which looks up pieces of SentencePiece in a vocabulary."""
     for path, name in zip(models, ("source.spm", "target.spm"), strict=True):
@@ -435,7 +434,7 @@ class _Sample:
         return cls(sides[0], sides[1].roll(1, dims=1).index_fill(1, torch.tensor([0]), EOS))
 
 
-def _check(aside: Path, folder: Path, model: Transformer, codec: TextCodec, ids: _Ids) -> None:
+def _check(aside: Path, folder: Path, model: Transformer, codec: TextCodec, ids: Ids) -> None:
     """Compare an export with the checkpoint, if Transformers is installed.
 
     Raises:
@@ -471,7 +470,7 @@ def _flat(tokens_BS: Tensor) -> tuple[np.ndarray, np.ndarray]:
 
 
 @torch.inference_mode()
-def _largest_difference(model: Transformer, theirs: nn.Module, sample: _Sample, ids: _Ids) -> float:
+def _largest_difference(model: Transformer, theirs: nn.Module, sample: _Sample, ids: Ids) -> float:
     """Return the largest absolute difference of log-probabilities."""
     src_tokens_BS, tgt_tokens_BT = sample.src_tokens_BS, sample.tgt_tokens_BT
     decoder_input_BT = ids.find("target")[tgt_tokens_BT].index_fill(1, torch.tensor([0]), ids.start)

@@ -29,12 +29,20 @@ from kdmt.interop.onnx_layers import BOOL, FLOAT, INT64, LayerGraph, to_array
 from kdmt.models.attention import SelfAttention
 from kdmt.models.ssru import SSRU
 from kdmt.models.transformer import DecoderLayer, Transformer
+from kdmt.types import UNK
 
 
-def encoder_graph(model: Transformer) -> ModelProto:
-    """Return the encoder."""
+def encoder_graph(model: Transformer, *, accepts_all_ids: bool = False) -> ModelProto:
+    """Return the encoder.
+
+    Args:
+        accepts_all_ids: whether ids that the model does not have are read as <unk>; otherwise they are an error.
+    """
     graph = LayerGraph()
     input_ids = graph.input("input_ids", INT64, ["batch_size", "encoder_sequence_length"])
+    if accepts_all_ids:
+        is_known = graph.op("Less", input_ids, graph.ints(model.src_vocab_size))
+        input_ids = graph.op("Where", is_known, input_ids, graph.ints(UNK))
     mask = graph.input("attention_mask", INT64, ["batch_size", "encoder_sequence_length"])
     states = graph.encode(model, input_ids, graph.hide(graph.op("Cast", mask, to=BOOL)))
     graph.op("Identity", states, out="last_hidden_state")
@@ -43,16 +51,20 @@ def encoder_graph(model: Transformer) -> ModelProto:
     return graph.model("encoder")
 
 
-def decoder_graph(model: Transformer) -> ModelProto:
-    """Return one step of the decoder."""
+def decoder_graph(model: Transformer, *, rows: str = "rows") -> ModelProto:
+    """Return one step of the decoder.
+
+    Args:
+        rows: name of the size N. Transformers.js gives empty caches a size that it knows, such as `batch_size`.
+    """
     graph, config = _StepGraph(), model.config
     layers = [layer for layer in model.decoder_layers if isinstance(layer, DecoderLayer)]
     heads, width = config.decoder_attention_heads, config.decoder_embed_dim // config.decoder_attention_heads
-    own: dict[str, list[str | int]] = {name: ["rows", heads, "past_length", width] for name in _CACHES["attention"]}
+    own: dict[str, list[str | int]] = {name: [rows, heads, "past_length", width] for name in _CACHES["attention"]}
     if config.decoder == "ssru":
-        own = {name: ["rows", config.decoder_embed_dim] for name in _CACHES["ssru"]}
+        own = {name: [rows, config.decoder_embed_dim] for name in _CACHES["ssru"]}
     mask = graph.input("encoder_attention_mask", INT64, ["batch_size", "encoder_sequence_length"])
-    input_ids = graph.input("input_ids", INT64, ["rows", 1])
+    input_ids = graph.input("input_ids", INT64, [rows, 1])
     states = graph.input(
         "encoder_hidden_states", FLOAT, ["batch_size", "encoder_sequence_length", config.encoder_embed_dim]
     )
@@ -74,7 +86,7 @@ def decoder_graph(model: Transformer) -> ModelProto:
     if model.decoder_norm is not None:
         x = graph.norm("decoder.norm", model.decoder_norm, x)
     graph.op("Unsqueeze", graph.project_output(model, x), graph.ints(1), out="logits")
-    graph.output("logits", FLOAT, ["rows", 1, model.tgt_vocab_size])
+    graph.output("logits", FLOAT, [rows, 1, model.tgt_vocab_size])
     for number in range(len(layers)):
         for name, shape in own.items():
             graph.output(present(number, name), FLOAT, ["length" if size == "past_length" else size for size in shape])

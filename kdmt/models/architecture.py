@@ -96,6 +96,13 @@ class TransformerConfig:
             raise UserError(
                 "model.layout: 'marian' has sinusoidal positions: leave out 'encoder_learned_pos' and others"
             )
+        if self.encoder_normalize_before:
+            raise UserError(
+                "model.layout: with norms before the sublayers, Marian normalises queries only, not keys and values: "
+                "leave out 'encoder_normalize_before' and 'decoder_normalize_before'"
+            )
+        if self.no_scale_embedding:
+            raise UserError("model.layout: Marian multiplies embeddings by sqrt(D): leave out 'no_scale_embedding'")
         if self.activation_fn == "gelu":
             raise UserError("model.layout: Marian's 'gelu' is another function: use 'relu' or 'swish'")
 

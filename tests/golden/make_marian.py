@@ -4,7 +4,8 @@
 
 The corpus is artificial: numbers in English and German words. For each model there are its parameters, its
 translations of some sources with beam 1 and 4, and, for one, its binary file. A text shortlist and its binary file are
-from Marian's converter too.
+from Marian's converter too. The model `tagged` has the format of OPUS-MT and two target languages: sources begin with a
+tag, the vocabulary is a YAML file, and its text was cut by SentencePiece before.
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ from pymarian import Translator
 FOLDER = Path(__file__).parent / "marian"
 ENGLISH = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve"]
 GERMAN = ["null", "eins", "zwei", "drei", "vier", "fünf", "sechs", "sieben", "acht", "neun", "zehn", "elf", "zwölf"]
+FRENCH = ["zéro", "un", "deux", "trois", "quatre", "cinq", "six", "sept", "huit", "neuf", "dix", "onze", "douze"]
+TAGS = {">>deu<<": GERMAN, ">>fra<<": FRENCH}
 COMMON = (
     "--type transformer --train-sets train.en train.de --dim-emb 16 --transformer-dim-ffn 32 --transformer-heads 2 "
     "--enc-depth 2 --mini-batch 64 --learn-rate 0.005 --after-batches 500 --cpu-threads 1 --workspace 100 --seed 3 "
@@ -54,6 +57,45 @@ def translate(name: str, beam: int) -> list[str]:
 
 def marian(*arguments: str) -> None:
     subprocess.run([sys.executable, "-m", "pymarian", *arguments], check=True)
+
+
+def cut(words: str) -> str:
+    """Cut words as a SentencePiece model of words does."""
+    return " ".join(f"▁{word}" for word in words.split())
+
+
+def make_tagged() -> None:
+    """Train the model with two target languages, and write its files and translations."""
+    generator = random.Random(2)
+    sources, targets = [], []
+    for _ in range(6000):
+        tag = generator.choice(list(TAGS))
+        numbers = [generator.randrange(len(ENGLISH)) for _ in range(generator.randint(1, 5))]
+        sources.append(f"{tag} {cut(' '.join(ENGLISH[number] for number in numbers))}")
+        targets.append(cut(" ".join(TAGS[tag][number] for number in numbers)))
+    Path("tagged.en").write_text("\n".join(sources) + "\n")
+    Path("tagged.xx").write_text("\n".join(targets) + "\n")
+    words = sorted({cut(word) for word in (*ENGLISH, *GERMAN, *FRENCH)})
+    tokens = ["</s>", "<unk>", *words, *TAGS]
+    Path("opus.vocab.yml").write_text("".join(f'"{token}": {number}\n' for number, token in enumerate(tokens)))
+    options = COMMON.replace("train.en train.de", "tagged.en tagged.xx").replace("batches 500", "batches 900")
+    size = f"{len(tokens)} {len(tokens)}"
+    marian(
+        "train",
+        *f"{options} --model tagged.npz --vocabs opus.vocab.yml opus.vocab.yml --dim-vocabs {size}".split(),
+        "--tied-embeddings-all",
+        *("--dec-depth", "1", "--transformer-ffn-activation", "relu"),
+    )
+    found: dict[str, dict[str, list[str]]] = {tag: {} for tag in TAGS}
+    for beam in (1, 4):
+        given = f"-m tagged.npz -v opus.vocab.yml opus.vocab.yml -b {beam} --normalize 1 --cpu-threads 1 --quiet"
+        translator = Translator(f"{given} --allow-unk true")
+        for tag in TAGS:
+            lines = translator.translate([f"{tag} {cut(source)}" for source in SOURCES])
+            found[tag][str(beam)] = ["".join(line.split()).replace("▁", " ").strip() for line in lines]
+    for file in ("tagged.npz", "opus.vocab.yml"):
+        shutil.copy(file, FOLDER)
+    (FOLDER / "tagged.json").write_text(json.dumps(found, ensure_ascii=False, indent=1) + "\n")
 
 
 def main() -> None:
@@ -89,6 +131,7 @@ def main() -> None:
             shutil.copy(file, FOLDER)
         content = {"sources": SOURCES, "translations": translations}
         (FOLDER / "translations.json").write_text(json.dumps(content, ensure_ascii=False, indent=1) + "\n")
+        make_tagged()
 
 
 if __name__ == "__main__":

@@ -143,7 +143,8 @@ def _marian(wanted: Mapping[str, Any]) -> Callable[[], Translate]:
         "quiet-translation": "true",
     }
     given = " ".join(f"--{name} {value}" for name, value in options.items())
-    (configuration,) = Path(wanted["folder"]).glob("*.decoder.yml")
+    os.chdir(wanted["folder"])  # Marian divides the line of options at the spaces of a path
+    (configuration,) = Path().glob("*.decoder.yml")
 
     def load() -> Translate:
         translator = Translator(f"-c {configuration} {given}")
@@ -170,6 +171,7 @@ def _bergamot(wanted: Mapping[str, Any]) -> Callable[[], Translate]:
             config[name] = [str(folder / each) if isinstance(each, str) else each for each in config[name]]
         config["relative-paths"] = False
         config["beam-size"], config["normalize"] = decode["beam"], decode["lenpen"]
+        config["skip-cost"] = decode["beam"] == 1  # without the softmax, the scores of a beam are wrong
         config["ssplit-mode"] = "sentence"
         config["max-length-break"] = 512  # less than mini-batch-words
         service = library.Service(library.ServiceConfig(numWorkers=wanted["threads"], logLevel="off"))

@@ -278,7 +278,11 @@ def _check_bergamot(opened: _Source) -> None:
 def _engine_options(
     model: str, vocabularies: Sequence[str], lexicon: str, decode: Decode
 ) -> dict[str, Any]:  # fmt: skip
-    """Return the options of the engine (`config.yml`), as in Firefox."""
+    """Return the options of the engine (`config.yml`), as in Firefox.
+
+    `skip-cost` leaves out the softmax: sums of logits order the hypotheses of a beam in another way than sums of
+    log-probabilities. So it is set for greedy search only.
+    """
     return {
         "relative-paths": True,
         "models": [model],
@@ -291,7 +295,7 @@ def _engine_options(
         "mini-batch-words": 1024,
         "workspace": 128,
         "max-length-factor": 2.0,
-        "skip-cost": True,
+        "skip-cost": decode.beam == 1,
         "cpu-threads": 0,
         "quiet": True,
         "quiet-translation": True,

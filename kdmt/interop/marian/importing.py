@@ -7,9 +7,11 @@ Marian's vocabularies in their order.
 
 from __future__ import annotations
 
+import logging
+import re
 import tempfile
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +23,7 @@ from numpy.typing import NDArray
 from kdmt.checksum import verify_checkpoint
 from kdmt.config import Text
 from kdmt.config import Tokenizer as TokenizerSettings
-from kdmt.corpus.codec import TEXT_FILE, TextCodec
+from kdmt.corpus.codec import TEXT_FILE, TextCodec, load_text_processor
 from kdmt.corpus.sentencepiece_file import UNKNOWN, Piece, read_pieces
 from kdmt.corpus.text import TextProcessor
 from kdmt.corpus.tokenizer import train_tokenizer
@@ -46,6 +48,10 @@ _MAX_POSITIONS = 1024
 _TIED = "Wemb"  # embeddings of both sides
 _OUTPUT, _OUTPUT_BIAS = "decoder_ff_logit_out_Wt", "decoder_ff_logit_out_b"
 _OLD_OUTPUT = "decoder_ff_logit_out_W"  # in old models, not transposed
+_LANGUAGE = re.compile(r">>\S+<<")  # token of OPUS-MT for the language of the target
+_SHOWN = 5
+
+_logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,6 +65,8 @@ class MarianText:
         sentencepiece: SentencePiece models that split text before `.yml` vocabularies (default: `source.spm` and
             `target.spm` in the folder of the model).
         text: processing of text before it is split into subwords.
+        source_token: token that the model needs before each source, such as `>>fra<<` for the language of the target;
+            the model then puts it there itself.
     """
 
     source_lang: str | None = None
@@ -66,6 +74,7 @@ class MarianText:
     vocabularies: tuple[Path, Path] | None = None
     sentencepiece: tuple[Path, Path] | None = None
     text: Text = field(default_factory=Text)
+    source_token: str | None = None
 
 
 @dataclass(frozen=True)
@@ -102,7 +111,7 @@ def import_model(file: Path, folder: Path, settings: MarianText) -> None:
                 companions, rows = codec.companions(file.parent), _exported_rows(codec, model)
             else:
                 companions, rows = _foreign_text(file, Path(scratch), settings, model)
-            made = _build(model, rows)
+            made = _build(model, rows, source_token=_source_token(companions, settings.source_token))
         except UserError as error:
             raise UserError(f"{file}: {error}") from None
         save_checkpoint(folder, made, companions=companions)
@@ -220,6 +229,25 @@ def _dictionary(tokens: list[str]) -> tuple[Dictionary, SideRows]:
 # --------------------------------------------------------------------------------------------------------------- model
 
 
+def _source_token(companions: Sequence[Path], token: str | None) -> int | None:
+    """Return the id of a token of the source vocabulary, None for None. Several target languages are reported."""
+    files = {path.name: path for path in companions}
+    dictionary = Dictionary.load(files[f"dict.{load_text_processor(files[TEXT_FILE]).source_lang}.txt"])
+    languages = [symbol for symbol in dictionary.symbols if _LANGUAGE.fullmatch(symbol)]
+    shown = ", ".join(languages[:_SHOWN]) + (", ..." if len(languages) > _SHOWN else "")
+    if token is None:
+        if len(languages) > 1:
+            _logger.warning(
+                f"its source vocabulary has tokens for target languages ({shown}): choose one with --source-token, or "
+                "for each text with 'kdmt translate --tag'"
+            )
+        return None
+    if token not in dictionary:
+        known = f"; it has {shown}" if languages else ""
+        raise UserError(f"its source vocabulary has no token {token[:80]!r} (--source-token){known}")
+    return dictionary.index(token)
+
+
 def _vocabulary_sizes(model: MarianModel) -> tuple[int, int]:
     """Return the number of rows of the embeddings of both sides."""
     embeddings = {name: len(each) for name, each in model.parameters.items() if is_embedding(name) and each.ndim == 2}
@@ -230,10 +258,10 @@ def _vocabulary_sizes(model: MarianModel) -> tuple[int, int]:
     return source, target
 
 
-def _build(model: MarianModel, rows: TokenRows) -> Transformer:
+def _build(model: MarianModel, rows: TokenRows, *, source_token: int | None) -> Transformer:
     """Return the model in evaluation mode."""
     options, parameters = _usual_form(model)
-    config = read_config(options, max_positions=_MAX_POSITIONS)
+    config = replace(read_config(options, max_positions=_MAX_POSITIONS), source_token=source_token)
     check_numbers(config, "model")
     weights = from_marian(parameters, config, rows)
     sizes = {"src_vocab_size": len(rows.source.index_V), "tgt_vocab_size": len(rows.target.index_V)}

@@ -116,12 +116,6 @@ def check_config(config: TransformerConfig) -> None:
         )
     if config.source_token is not None or config.target_token is not None:
         raise UserError("the model is multilingual: Marian puts no language tokens into sentences by itself")
-    if config.encoder_normalize_before or config.decoder_normalize_before:
-        raise UserError(
-            "the model normalises before its layers: Marian normalises only queries there, not keys and values"
-        )
-    if config.no_scale_embedding:
-        raise UserError("the model has 'no_scale_embedding', and Marian always multiplies embeddings by sqrt(D)")
     for side in ("encoder", "decoder"):
         if not getattr(config, f"{side}_layers"):
             raise UserError(f"Marian has no {side} without layers (model.{side}_layers is 0)")

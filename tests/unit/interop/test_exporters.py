@@ -29,6 +29,7 @@ OPENS = {
     "huggingface": lambda path: (path / "generation_config.json").is_file(),
     "marian": lambda path: (path / "model.npz.decoder.yml").is_file(),
     "onnx": onnx_folder.is_model_folder,
+    "transformers-js": lambda path: any((path / "onnx").glob("decoder_model_merged*.onnx")),
 }
 
 
@@ -56,7 +57,7 @@ def checkpoints(tmp_path: Path) -> dict[str, Path]:
     return {
         **dict.fromkeys(("bergamot", "marian"), tmp_path / "run" / "small"),
         **dict.fromkeys(("ctranslate2", "fairseq"), tmp_path / "teacher"),
-        **dict.fromkeys(("argos", "huggingface"), tmp_path / "joint"),
+        **dict.fromkeys(("argos", "huggingface", "transformers-js"), tmp_path / "joint"),
         "onnx": tmp_path / "student",
     }
 
@@ -65,7 +66,7 @@ def test_all_exporters_are_tested() -> None:
     assert OPENS.keys() == EXPORTERS.keys()
 
 
-@pytest.mark.parametrize("name", ["argos", "bergamot", "ctranslate2", "fairseq", "huggingface", "marian"])
+@pytest.mark.parametrize("name", sorted(EXPORTERS.keys() - {"onnx"}))
 def test_a_right_to_left_model_is_refused(tmp_path: Path, checkpoints: dict[str, Path], name: str) -> None:
     model = load_model(checkpoints[name])
     model.config = replace(model.config, right_to_left=True)
@@ -84,7 +85,7 @@ def test_exported_model_can_be_opened(tmp_path: Path, checkpoints: dict[str, Pat
         EXPORTERS[name].export(checkpoints[name], out, ExportOptions())
 
 
-@pytest.mark.parametrize("name", ["bergamot", "ctranslate2", "huggingface", "marian", "onnx"])
+@pytest.mark.parametrize("name", ["bergamot", "ctranslate2", "huggingface", "marian", "onnx", "transformers-js"])
 def test_exported_folder_has_a_model_card(tmp_path: Path, checkpoints: dict[str, Path], name: str) -> None:
     EXPORTERS[name].export(checkpoints[name], tmp_path / "out", ExportOptions(licence="mit"))
     card = (tmp_path / "out" / "README.md").read_text()

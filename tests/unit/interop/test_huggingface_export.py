@@ -249,10 +249,6 @@ REFUSED = {
         "only with sinusoidal positions",
     ),
     "one side": (CONFIGS["pre-norm encoder, post-norm decoder"], "in one of encoder and decoder only"),
-    "Marian's layout, pre-norm": (
-        replace(CONFIGS["Marian's layout, pre-norm, swish"], layernorm_embedding=False),
-        "no model with 'layout: marian' and norms before",
-    ),
     "SSRU": (replace(CONFIGS["Marian's layout"], decoder="ssru"), "no model with 'model.decoder: ssru'"),
     "norm": (CONFIGS["normalised embeddings"], "no 'model.layernorm_embedding'"),
     "widths": (CONFIGS["other widths and heads"], "different widths of encoder and decoder"),

@@ -113,6 +113,8 @@ def test_description_has_the_layout_and_models_of_earlier_versions_have_none() -
         ),
         ({"decoder_attention_heads": 2}, "encoder_attention_heads"),
         ({"decoder_normalize_before": True}, "encoder_normalize_before"),
+        ({"encoder_normalize_before": True, "decoder_normalize_before": True}, "normalises queries only"),
+        ({"no_scale_embedding": True}, r"by sqrt\(D\)"),
         ({"encoder_learned_pos": True}, "sinusoidal positions"),
         ({"activation_fn": "gelu"}, "'relu' or 'swish'"),
     ],

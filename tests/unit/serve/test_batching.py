@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import pytest
 
-from kdmt.serve.batching import ClientLimit, QueueFull, TranslationQueue
+from kdmt.serve.batching import ClientLimit, ModelStopped, QueueFull, TranslationQueue
 from kdmt.serve.limits import Limits
 
 LIMITS = Limits(batch_sentences=4, batch_seconds=0.0, queued_sentences=20, client_sentences=12)
@@ -43,8 +43,12 @@ def model() -> GatedModel:
 
 @pytest.fixture
 def queue(model: GatedModel) -> Iterator[TranslationQueue]:
-    """Return a queue whose thread is busy with the sentence `first`, so that what follows waits."""
-    queue = TranslationQueue(model, LIMITS)
+    yield from busy_queue(model, LIMITS)
+
+
+def busy_queue(model: GatedModel, limits: Limits) -> Iterator[TranslationQueue]:
+    """Yield a queue whose thread is busy with the sentence `first`, so that what follows waits."""
+    queue = TranslationQueue(model, limits)
     queue.submit(["first"], client="first")
     assert model.started.acquire(timeout=TIMEOUT)
     yield queue
@@ -95,6 +99,16 @@ def test_requests_of_a_client_take_turns(model: GatedModel, queue: TranslationQu
     assert result(short) == ["B 0"]
     assert result(long) == ["A 0", "A 1", "A 2", "A 3"]
     assert model.batches[1:] == [["a 0", "b 0", "a 1", "a 2"], ["a 3"]]
+
+
+def test_long_sentences_make_small_batches(model: GatedModel) -> None:
+    for queue in busy_queue(model, replace(LIMITS, batch_characters=10)):
+        long = queue.submit(["a" * 9, "b" * 30, "c" * 9], client="long")
+        short = queue.submit(["d", "e"], client="short")
+        model.open()
+        assert result(short) == ["D", "E"]
+        assert result(long) == ["A" * 9, "B" * 30, "C" * 9]
+    assert model.batches[1:] == [["a" * 9, "d"], ["b" * 30], ["e", "c" * 9]]
 
 
 def test_a_full_queue_refuses_requests(model: GatedModel, queue: TranslationQueue) -> None:
@@ -170,3 +184,47 @@ def test_many_threads_get_their_own_translations() -> None:
     queue.close()
     assert len(found) == 8
     assert queue.length == 0
+
+
+class Panic(BaseException):
+    """Stand-in for the panic of a library in Rust, which is not an Exception."""
+
+
+def test_a_panic_or_a_missing_translation_fails_a_request_and_not_the_queue() -> None:
+    def translate(sentences: list[str]) -> list[str]:
+        if "panic" in sentences:
+            raise Panic("index out of range")
+        return [sentence for sentence in sentences if sentence != "lost"]
+
+    queue = TranslationQueue(translate, LIMITS)
+    for sentence, message in (("panic", "Panic: index out of range"), ("lost", "the model returned 0 translations")):
+        with pytest.raises(RuntimeError, match=message):
+            result(queue.submit([sentence]))
+    assert result(queue.submit(["next"])) == ["next"]
+    queue.close()
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_if_the_thread_ends_every_request_fails(model: GatedModel) -> None:
+    batches: list[int] = []
+
+    def observe(count: int) -> None:
+        batches.append(count)
+        if len(batches) == 2:
+            raise Panic
+
+    queue = TranslationQueue(model, LIMITS, observe=observe)
+    first = queue.submit(["first"], client="first")
+    assert model.started.acquire(timeout=TIMEOUT)
+    waiting = [queue.submit(["a"] * 6, client="a"), queue.submit(["b"] * 5, client="b")]
+    cancelled = queue.submit(["c"], client="c")
+    cancelled.cancel()
+    model.open()
+    assert result(first) == ["FIRST"]
+    for future in waiting:
+        with pytest.raises(ModelStopped):
+            result(future)
+    with pytest.raises(ModelStopped):
+        queue.submit(["late"])
+    queue.close()
+    assert not queue.is_alive

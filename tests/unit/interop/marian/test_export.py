@@ -113,13 +113,17 @@ def test_separate_vocabularies_have_two_files(tmp_path: Path) -> None:
     assert not (tmp_path / "out" / "lex.s2t").exists()
 
 
-def test_folder_for_bergamot(tmp_path: Path, data_bin: Path) -> None:
-    export_bergamot(write_checkpoint(tmp_path / "checkpoint"), tmp_path / "out", decode=Decode(beam=1), data=data_bin)
+@pytest.mark.parametrize("beam", [1, 4])
+def test_folder_for_bergamot(tmp_path: Path, data_bin: Path, beam: int) -> None:
+    export_bergamot(
+        write_checkpoint(tmp_path / "checkpoint"), tmp_path / "out", decode=Decode(beam=beam), data=data_bin
+    )
     out = tmp_path / "out"
     names = {"model.ende.intgemm.alphas.bin", "vocab.ende.spm", "lex.50.50.ende.s2t.bin", "config.yml", "metadata.json"}
     assert names < {path.name for path in out.iterdir()}
     config = yaml.safe_load((out / "config.yml").read_text())
     assert config["gemm-precision"] == "int8shiftAlphaAll"
+    assert (config["beam-size"], config["skip-cost"]) == (beam, beam == 1)
     assert {*config["models"], *config["vocabs"], config["shortlist"][0]} <= names
     metadata = json.loads((out / "metadata.json").read_text())
     assert metadata["architecture"] == "custom"
@@ -135,7 +139,6 @@ def test_folder_for_bergamot(tmp_path: Path, data_bin: Path) -> None:
 REFUSED = {
     "fairseq's layout": (POST_NORM, "fairseq's numerics"),
     "a width that int8 products do not have": (CONFIGS["Marian's layout"], "int8 products need a multiple of 64"),
-    "norms before the layers": (CONFIGS["Marian's layout, pre-norm, swish"], "normalises only queries"),
 }
 
 

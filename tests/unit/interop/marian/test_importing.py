@@ -10,11 +10,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+import sentencepiece
 import yaml
 
 from kdmt.config import Decode
 from kdmt.corpus.codec import TextCodec
 from kdmt.decode.engines.pytorch import TorchEngine
+from kdmt.decode.engines.translator import Translator
 from kdmt.errors import UserError
 from kdmt.interop.marian.files import read_model, write_npz
 from kdmt.interop.marian.importing import MarianText, import_model
@@ -23,6 +25,7 @@ from kdmt.types import BOS, PAD
 
 GOLDEN = Path(__file__).parents[3] / "golden" / "marian"
 TRANSLATIONS = json.loads((GOLDEN / "translations.json").read_text())
+TAGGED = json.loads((GOLDEN / "tagged.json").read_text())
 JOINT = (GOLDEN / "vocab.spm", GOLDEN / "vocab.spm")
 SEPARATE = (GOLDEN / "source.spm", GOLDEN / "target.spm")
 TEXT = MarianText(source_lang="en", target_lang="de", vocabularies=JOINT)
@@ -84,6 +87,52 @@ def test_a_yaml_vocabulary_needs_its_sentencepiece_models(tmp_path: Path) -> Non
         shutil.copy(JOINT[0], opus / name)
     import_model(opus / "model.npz", tmp_path / "out", settings)
     assert translate(tmp_path / "out", 1) == TRANSLATIONS["translations"]["attention"]["1"]
+
+
+@pytest.fixture
+def tagged(tmp_path: Path) -> Path:
+    """Write the folder of a model of OPUS-MT with two target languages, and return the path of the model."""
+    folder = tmp_path / "opus"
+    folder.mkdir()
+    for name in ("tagged.npz", "opus.vocab.yml"):
+        shutil.copy(GOLDEN / name, folder)
+    (folder / "decoder.yml").write_text(yaml.safe_dump({"vocabs": ["opus.vocab.yml"] * 2}))
+    pieces = yaml.safe_load((GOLDEN / "opus.vocab.yml").read_text())
+    words = [piece.removeprefix("▁") for piece in pieces if piece.startswith("▁")]
+    for name in ("source", "target"):
+        with (folder / f"{name}.spm").open("wb") as file:
+            sentencepiece.SentencePieceTrainer.train(
+                sentence_iterator=iter(words),
+                model_writer=file,
+                model_type="word",
+                vocab_size=len(words) + 3,
+                normalization_rule_name="identity",
+                hard_vocab_limit=False,
+                minloglevel=2,
+            )
+    return folder / "tagged.npz"
+
+
+def test_a_tag_of_the_source_chooses_the_target_language(tmp_path: Path, tagged: Path) -> None:
+    """With the tag as a part of the model, and before each source."""
+    import_model(tagged, tmp_path / "any", MarianText(source_lang="en", target_lang="xx"))
+    for tag, expected in TAGGED.items():
+        import_model(tagged, tmp_path / tag, MarianText(source_lang="en", target_lang="xx", source_token=tag))
+        for beam, lines in expected.items():
+            assert translate(tmp_path / tag, int(beam)) == lines
+        translator = Translator.load(tmp_path / "any", device="cpu", threads=1).with_tag(tag)
+        assert translator.translate(TRANSLATIONS["sources"], Decode(beam=4)) == expected["4"]
+
+
+def test_tokens_of_target_languages_are_reported(
+    tmp_path: Path, tagged: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    text = MarianText(source_lang="en", target_lang="xx")
+    import_model(tagged, tmp_path / "any", text)
+    assert "target languages (>>deu<<, >>fra<<): choose one with --source-token" in caplog.text
+    with pytest.raises(UserError, match=r"no token '>>ita<<' \(--source-token\); it has >>deu<<, >>fra<<"):
+        import_model(tagged, tmp_path / "out", replace(text, source_token=">>ita<<"))
+    assert not (tmp_path / "out").exists()
 
 
 REFUSED = {

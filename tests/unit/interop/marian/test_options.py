@@ -48,8 +48,6 @@ def test_read_options_are_those_written(config: TransformerConfig) -> None:
         ({"layout": "fairseq"}, "fairseq's numerics"),
         ({"encoder_layers": 0}, "no encoder without layers"),
         ({"source_token": 4}, "multilingual"),
-        ({"no_scale_embedding": True}, "'no_scale_embedding'"),
-        ({"encoder_normalize_before": True, "decoder_normalize_before": True}, "normalises only queries"),
     ],
 )
 def test_models_that_marian_does_not_have_are_refused(changes: dict[str, object], message: str) -> None:
