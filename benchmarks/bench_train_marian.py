@@ -10,7 +10,7 @@ after that; kdmt waits for a command. Marian's number of sentences in its log gi
 
 train_words_per_second_<side>_<threads>          target subwords per second, </s> included, median over the rounds
 train_source_words_per_second_<side>_<threads>   the same for source subwords
-train_words_per_cpu_second_<side>_<threads>      the same for target subwords per second of processor time, on which
+train_words_per_cpu_second_<side>_<threads>      target subwords per second of processor time in all rounds, on which
                                                  other programs have less effect
 train_over_marian_<threads>                      kdmt divided by Marian, median over the rounds
 train_over_marian_cpu_<threads>                  the same for processor time
@@ -157,12 +157,11 @@ def main() -> None:
 def figures_of(rounds: Sequence[dict[str, Turn]], threads: int) -> list[Figure]:
     """Return the figures of the rounds with a number of threads."""
 
-    def speed(name: str, side: str, per: str = "seconds") -> list[float]:
-        return [getattr(turns[side], name) / getattr(turns[side], per) for turns in rounds]
+    def speed(name: str, side: str) -> list[float]:
+        return [getattr(turns[side], name) / turns[side].seconds for turns in rounds]
 
-    def ratio(per: str) -> float:
-        both = zip(speed("words", "kdmt", per), speed("words", "marian", per), strict=True)
-        return median(ours / theirs for ours, theirs in both)
+    def cpu_speed(side: str) -> float:
+        return sum(turns[side].words for turns in rounds) / sum(turns[side].cpu_seconds for turns in rounds)
 
     figures = [
         Figure(f"train_{name}_per_second_{side}_{threads}", median(speed(name, side)), "words/s")
@@ -170,11 +169,12 @@ def figures_of(rounds: Sequence[dict[str, Turn]], threads: int) -> list[Figure]:
         for side in ("kdmt", "marian")
     ]
     figures += [
-        Figure(f"train_words_per_cpu_second_{side}_{threads}", median(speed("words", side, "cpu_seconds")), "words/s")
+        Figure(f"train_words_per_cpu_second_{side}_{threads}", cpu_speed(side), "words/s")
         for side in ("kdmt", "marian")
     ]
-    figures.append(Figure(f"train_over_marian_{threads}", ratio("seconds"), "ratio"))
-    return [*figures, Figure(f"train_over_marian_cpu_{threads}", ratio("cpu_seconds"), "ratio")]
+    ratio = median(ours / theirs for ours, theirs in zip(speed("words", "kdmt"), speed("words", "marian"), strict=True))
+    figures.append(Figure(f"train_over_marian_{threads}", ratio, "ratio"))
+    return [*figures, Figure(f"train_over_marian_cpu_{threads}", cpu_speed("kdmt") / cpu_speed("marian"), "ratio")]
 
 
 def compare(

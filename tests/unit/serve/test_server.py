@@ -161,7 +161,7 @@ def test_a_body_without_end_is_refused_at_the_limit(server: Running) -> None:
 
 
 @pytest.mark.parametrize(
-    "sent", [b"\x16\x03\x01\x02\x00\x01\x00", b"GET\r\n\r\n", b"GET / FTP/1.1\r\n\r\n", b"x" * 20_000]
+    "sent", [b"\x16\x03\x01\x02\x00\x01\x00", b"GET\r\n\r\n", b"GET / HTTP/x\r\n\r\n", b"x" * 20_000]
 )
 def test_what_is_not_http_is_refused(server: Running, sent: bytes) -> None:
     connection = server.connect()
