@@ -25,6 +25,7 @@ from kdmt.documents.document import text_document
 from kdmt.documents.markup import html_document
 from kdmt.documents.sentences import check_splitter
 from kdmt.errors import UserError
+from kdmt.files import parse_json
 from kdmt.languages import Direction, matching_directions
 from kdmt.log import get_logger
 from kdmt.streams import input_bytes, output_bytes
@@ -233,8 +234,8 @@ def translate_texts(translator: Translator, settings: Decode, texts: Sequence[st
 def _json_problem(line: str) -> str | None:
     """Return why a line is not a JSON object with a text that can be written again, None if it is."""
     try:
-        found = json.loads(line, parse_constant=_refuse_constant)
-    except (ValueError, RecursionError):
+        found = parse_json(line)
+    except ValueError:
         return "not JSON"
     if not isinstance(found, dict):
         return "not a JSON object"
@@ -244,14 +245,9 @@ def _json_problem(line: str) -> str | None:
         _json_line([found]).encode()  # in a list, as there are more calls on the stack when it is written
     except UnicodeEncodeError:
         return "a name or a value is not Unicode text"
-    except (ValueError, RecursionError):
-        return "a number is too large, or there are too many levels"
+    except RecursionError:
+        return "too many levels"
     return None
-
-
-def _refuse_constant(name: str) -> None:
-    """Refuse NaN and Infinity, which Python reads and JSON does not have."""
-    raise ValueError(name)
 
 
 def _json_line(value: object) -> str:

@@ -449,9 +449,10 @@ class Upper:
         ('{"text": "a", "\\udc00": 1}', "a name or a value is not Unicode text"),
         ('{"text": "a", "x": [{"y": ["\\ud800"]}]}', "a name or a value is not Unicode text"),
         ('{"text": "\\ud800"}', "field 'text' is not Unicode text"),
-        ('{"text": "a", "x": 1e999}', "a number is too large, or there are too many levels"),
-        ('{"text": "a", "x": [-1e999]}', "a number is too large, or there are too many levels"),
-        *((f'{{"text": "a", "x": {value}}}', "not JSON") for value in ("NaN", "Infinity", "-Infinity", "9" * 4400)),
+        *(
+            (f'{{"text": "a", "x": [{value}]}}', "not JSON")
+            for value in ("1e999", "-1e999", "NaN", "Infinity", "-Infinity", "9" * 4400)
+        ),
     ],
 )
 def test_json_that_cannot_be_written_again_costs_its_own_line_only(
