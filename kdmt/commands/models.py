@@ -15,6 +15,8 @@ from kdmt.interop.ctranslate2_folder import proposed_search
 from kdmt.languages import Direction, matching_directions
 from kdmt.runtime import pick_device, use_threads
 
+_LONGEST_CODE = 64  # characters of a language code in a message
+
 
 @dataclass(frozen=True)
 class SearchOptions:
@@ -102,7 +104,9 @@ class ModelTable:
         found = matching_directions(list(self.paths), source, target)
         if len(found) == 1:
             return found[0]
-        wanted = "".join(f" {word} {code!r}" for word, code in (("from", source), ("to", target)) if code)
+        wanted = "".join(
+            f" {word} {code[:_LONGEST_CODE]!r}" for word, code in (("from", source), ("to", target)) if code
+        )
         known = ", ".join(map(str, found or self.paths))
         raise UserError(
             f"{'several models translate' if found else 'no model translates'}{wanted}: choose from {known}"

@@ -38,7 +38,8 @@ Client = Callable[..., TestClient]
 
 
 @pytest.fixture
-def client() -> Iterator[Client]:
+def client(monkeypatch: pytest.MonkeyPatch) -> Iterator[Client]:
+    monkeypatch.setattr("kdmt.serve.app.can_detect", lambda: False)
     services: list[Service] = []
 
     def make(*keys: str, **limits: Any) -> TestClient:
