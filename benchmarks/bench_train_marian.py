@@ -6,7 +6,8 @@ Both sides train a Transformer of 4+4 layers (width 128, feed-forward width 256,
 embeddings, dropout 0.3) on Multi30k with Adam in float32. A batch has `--sentences` pairs of similar length, and both
 sides read the same batches in the same order: kdmt as indices, Marian as lines of subwords without shuffling. Marian
 needs `make deploy-envs NAME=marian`. It runs in a process that is stopped by a signal while kdmt trains, and goes on
-after that; kdmt waits for a command. Marian's number of sentences in its log gives the batches that it has read.
+after that; kdmt waits for a command. Marian's number of sentences in its log gives the batches that it has read. Several
+threads need as many idle cores: kdmt's threads wait for each other, and thus for one that another program delays.
 
 train_words_per_second_<side>_<threads>          target subwords per second, </s> included, median over the rounds
 train_source_words_per_second_<side>_<threads>   the same for source subwords
@@ -122,7 +123,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7, help="Number of rounds (default: %(default)s).")
     parser.add_argument("--updates", type=int, default=4, help="Updates of a round (default: %(default)s).")
     parser.add_argument("--sentences", type=int, default=288, help="Pairs of a batch (default: %(default)s).")
-    parser.add_argument("--threads", type=int, nargs="+", default=[1, 2], help="Numbers of threads (default: 1 2).")
+    parser.add_argument("--threads", type=int, nargs="+", default=[1], help="Numbers of threads (default: 1).")
     parser.add_argument(
         "--data", type=Path, default=DATA, help="Folder of the files of Multi30k, if it exists (default: %(default)s)."
     )
