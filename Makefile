@@ -12,7 +12,7 @@ CORPUS    = $(if $(filter toy-th,$(PIPELINE)),toy-th-corpus,$(if $(findstring to
 
 .DEFAULT_GOAL := help
 .PHONY: help setup setup-dev demo test test-slow fuzz check format docs docs-serve docs-images wheel-test run prepare teacher distill knowledge student score toy-corpus toy-th-corpus modes-corpus science-corpora bench-science-multi30k \
-        architecture metrics-env deploy-envs parity-deploy fairseq-env fairseq-old-env parity parity-models bench-fairseq bench-import bench-near-duplicates bench-select bench-prepare bench-rules bench-language-id bench-train bench-train-quality bench-precision bench-memory bench-kd gpu bench-gpu-counters bench-toy \
+        architecture metrics-env deploy-envs parity-deploy fairseq-env fairseq-old-env parity parity-models bench-fairseq bench-import bench-near-duplicates bench-select bench-prepare bench-rules bench-language-id bench-train bench-train-quality bench-train-marian bench-precision bench-memory bench-kd gpu bench-gpu-counters bench-toy \
         bench-multi30k bench-kd-losses-toy bench-kd-losses-multi30k bench-objectives bench-nat-toy bench-nat-multi30k bench-modes bench-students bench-deploy bench-exactness bench-qat bench-distill bench-distill-scale bench-mbr bench-pool load-test science results \
         clean-runs distclean
 
@@ -156,6 +156,9 @@ bench-train: $(VENV)/installed ## training speed, compared with fairseq (needs `
 
 bench-train-quality: $(VENV)/installed ## validation loss after 500 updates, compared with fairseq
 	$(BIN)/python benchmarks/bench_train.py --quality
+
+bench-train-marian: $(VENV)/installed ## training speed, compared with Marian (needs `make deploy-envs NAME=marian`)
+	$(BIN)/python benchmarks/bench_train_marian.py
 
 bench-precision: $(VENV)/installed ## speed of bf16 and float32 on this CPU by model shape, for `train.precision: auto`
 	$(BIN)/python benchmarks/bench_precision.py

@@ -12,6 +12,7 @@ Bergamot need `make deploy-envs`. The search is greedy (`--beam`).
 deploy_<student>_<engine>_<threads>_ms                 milliseconds per sentence at batch size 1, median
 deploy_<student>_<engine>_<threads>_words_per_second   source words per second in full batches, median round
 deploy_<student>_<engine>_<threads>_rss_mb             highest resident memory of the process
+deploy_<student>_<engine>_<threads>_output_words       words of a translation, mean: the time depends on it
 deploy_<student>_<engine>_mb                           files that the engine reads
 
 `make docs-images` draws a figure of the documentation from the results.
@@ -27,7 +28,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from statistics import median
+from statistics import mean, median
 from typing import Any
 
 import yaml
@@ -88,6 +89,7 @@ class Timed:
     seconds: list[float] = field(default_factory=list)  # of each sentence at batch size 1
     rounds: list[float] = field(default_factory=list)  # of the whole text
     peak_bytes: int = 0
+    output_words: float = 0.0  # of a translation, mean
 
 
 def main() -> None:
@@ -255,6 +257,7 @@ def measure(
         yield Figure(f"{name}_ms", 1000 * median(each.seconds), "ms")
         yield Figure(f"{name}_words_per_second", words / median(each.rounds), "words/s")
         yield Figure(f"{name}_rss_mb", each.peak_bytes / 1e6, "MB")
+        yield Figure(f"{name}_output_words", each.output_words, "words")
         print(
             f"{name}: {1000 * median(each.seconds):.2f} ms, {words / median(each.rounds):.0f} words/s", file=sys.stderr
         )
@@ -272,6 +275,7 @@ def take_turns(timed: Sequence[Timed], singles: Sequence[str], lines: list[str],
             reply = each.process.ask({"translate": lines})
             each.rounds.append(reply["seconds"])
             each.peak_bytes = reply["peak_bytes"]
+            each.output_words = mean(len(line.split()) for line in reply["translations"])
 
 
 if __name__ == "__main__":

@@ -2,16 +2,19 @@
 
     make load-test MODEL=runs/x/students/small/seed_1    (or: python benchmarks/bench_serve.py MODEL [--seconds 600])
 
-Each connection sends one sentence after the other. Three measurements follow one another on the same server:
+Each connection sends one sentence after the other. Four measurements follow one another on the same server:
 
-- load: `--connections` connections (default 1,000);
-- quiet: 8 connections alone;
-- attacked: the same 8 connections, while as many others as in the first measurement send nothing, half a request, a
-  body byte by byte, a body that is too large, or JSON that cannot be parsed, and open a new connection when they are
-  closed.
+- load: `--connections` connections (default 1,000), for `--seconds`;
+- quiet: 8 connections alone, for `--attack-seconds`, as all that follow;
+- attacked: the same 8 connections, while as many others as in the first measurement attack the server in one of the
+  ways of `serve_attacks.py`, and open a new connection when theirs is closed;
+- heavy: the same 8 connections, while another client sends texts of 10,000 characters over 100 connections.
 
-An error is an answer other than 200, a connection that is closed, or an empty translation. Clients and server share the
-cores of the machine.
+The first measurement is made with wrk if it is installed, and otherwise with the clients of this script, as are the
+others: wrk sends only valid requests, and in one pattern. An error is an answer other than 200, a connection that is
+closed, or an empty translation. Clients and server share the cores of the machine, and hostile clients are in a process
+of their own. `serve_request_cpu_ms` and `serve_attack_cpu_ms` are the CPU time of the server for a request and for a
+hostile connection; unlike latencies, they do not depend on what else runs on the machine.
 """
 
 from __future__ import annotations
@@ -20,76 +23,63 @@ import argparse
 import asyncio
 import itertools
 import json
+import os
 import random
 import re
 import resource
+import shutil
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.request
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 from figures import Figure, report_figures
+from serve_attacks import Target, attackers, heavy_client, read_answer
 
-NUM_QUIET = 8
+NUM_QUIET, NUM_HEAVY = 8, 100
+TIMEOUT_SECONDS = 60
 WHO = ("A man", "A woman", "A young boy", "Two girls", "A dog", "People")
 DOES = ("is sitting", "is sleeping", "runs", "is playing", "is standing", "walks")
 WHERE = ("in the park", "on a bench", "near the water", "in front of a house", "on the street", "in the snow")
 SENTENCES = [f"{who} {does} {where}." for who, does, where in itertools.product(WHO, DOES, WHERE)]
-
-
-@dataclass
-class Measured:
-    """Latency in seconds of each request with an answer, and the number of errors by kind."""
-
-    seconds: float = 0.0
-    latencies: list[float] = field(default_factory=list)
-    errors: dict[str, int] = field(default_factory=dict)
-
-    def error(self, kind: str) -> None:
-        self.errors[kind] = self.errors.get(kind, 0) + 1
-
-    def figures(self, name: str) -> list[Figure]:
-        """Return the figures `serve_<name>_...`."""
-        p50, p95, p99 = np.percentile(self.latencies, (50, 95, 99)) * 1000
-        return [
-            Figure(f"serve_{name}_requests_per_second", len(self.latencies) / self.seconds, "requests/s"),
-            Figure(f"serve_{name}_p50_ms", float(p50), "ms"),
-            Figure(f"serve_{name}_p95_ms", float(p95), "ms"),
-            Figure(f"serve_{name}_p99_ms", float(p99), "ms"),
-            Figure(f"serve_{name}_requests", len(self.latencies), "requests"),
-            Figure(f"serve_{name}_errors", sum(self.errors.values()), "errors"),
-        ]
+LUA = Path(__file__).parent / "serve_load.lua"
 
 
 @dataclass(frozen=True)
-class Target:
-    """The address of the server and a language pair of it."""
+class Measured:
+    """Requests with an answer, the time, percentiles of the latency in milliseconds, and errors by kind."""
 
-    host: str
-    port: int
-    source: str
-    target: str
+    requests: int
+    seconds: float
+    p50: float
+    p95: float
+    p99: float
+    errors: dict[str, int]
 
-    def request(self, text: str) -> bytes:
-        fields = {"q": text, "source": self.source, "target": self.target, "format": "text"}
-        return self.head("POST /translate", body := json.dumps(fields).encode()) + body
-
-    def head(self, line: str, body: bytes = b"", length: int | None = None) -> bytes:
-        return (
-            f"{line} HTTP/1.1\r\nHost: {self.host}\r\nContent-Type: application/json\r\n"
-            f"Content-Length: {len(body) if length is None else length}\r\n\r\n"
-        ).encode()
+    def figures(self, name: str) -> list[Figure]:
+        """Return the figures `serve_<name>_...`."""
+        return [
+            Figure(f"serve_{name}_requests_per_second", self.requests / self.seconds, "requests/s"),
+            Figure(f"serve_{name}_p50_ms", self.p50, "ms"),
+            Figure(f"serve_{name}_p95_ms", self.p95, "ms"),
+            Figure(f"serve_{name}_p99_ms", self.p99, "ms"),
+            Figure(f"serve_{name}_requests", self.requests, "requests"),
+            Figure(f"serve_{name}_errors", sum(self.errors.values()), "errors"),
+        ]
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", help="Model, as for kdmt serve.")
-    parser.add_argument("--seconds", type=float, default=60, help="Time of each measurement (default: %(default)s).")
+    parser.add_argument("--seconds", type=float, default=60, help="Time of the load (default: %(default)s).")
+    parser.add_argument(
+        "--attack-seconds", type=float, default=60, help="Time of each other measurement (default: %(default)s)."
+    )
     parser.add_argument("--connections", type=int, default=1000, help="Number of connections (default: %(default)s).")
     parser.add_argument("--threads", type=int, default=0, help="Threads of the model; 0 for one per core (default).")
     parser.add_argument("--text", type=Path, help="File with a sentence per line (default: captions in English).")
@@ -98,22 +88,29 @@ def main() -> int:
     sentences = arguments.text.read_text(encoding="utf-8").splitlines() if arguments.text else SENTENCES
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    command = [
-        sys.executable,
-        "-m",
-        "kdmt",
-        "serve",
-        arguments.model,
-        "--port",
-        "0",
-        "--threads",
-        str(arguments.threads),
-    ]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as server:
+    command = [sys.executable, "-m", "kdmt", "serve", arguments.model, "--port", "0"]
+    command += ["--threads", str(arguments.threads)]
+    environment = os.environ | {"KDMT_API_KEYS": "honest,hostile"}
+    busy = os.getloadavg()[0]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment) as server:
         try:
-            target = target_of(server)
-            measured = asyncio.run(measure(target, sentences, arguments.connections, arguments.seconds))
-            memory = peak_memory(server.pid)
+            target = target_of(server, "honest")
+            started = memory_of(server.pid, "VmRSS")
+            measured = {"load": load(target, sentences, arguments.connections, arguments.seconds)}
+            loaded = cpu_seconds(server.pid)
+            few, hostile = (target, sentences, NUM_QUIET, arguments.attack_seconds), replace(target, key="hostile")
+            measured["quiet"] = asyncio.run(clients(*few))
+            cpu_of_request = (cpu_seconds(server.pid) - loaded) / measured["quiet"].requests
+            with attackers(hostile, arguments.connections) as opened:
+                before, start = opened.value, cpu_seconds(server.pid)
+                measured["attacked"] = asyncio.run(clients(*few))
+                attacks = opened.value - before
+                cpu_of_attacks = cpu_seconds(server.pid) - start - cpu_of_request * measured["attacked"].requests
+            with heavy_client(hostile, NUM_HEAVY) as translated:
+                before = translated.value
+                measured["heavy"] = asyncio.run(clients(*few))
+                texts = (translated.value - before) / measured["heavy"].seconds
+            peak = memory_of(server.pid, "VmHWM")
         finally:
             start = time.monotonic()
             server.terminate()
@@ -121,21 +118,29 @@ def main() -> int:
             stopped = time.monotonic() - start
     figures = [figure for name, each in measured.items() for figure in each.figures(name)]
     figures += [
-        Figure("serve_peak_rss_mb", memory, "MB"),
+        Figure("serve_p95_under_attack_ratio", measured["attacked"].p95 / measured["quiet"].p95, "ratio"),
+        Figure("serve_p95_under_heavy_ratio", measured["heavy"].p95 / measured["quiet"].p95, "ratio"),
+        Figure("serve_request_cpu_ms", cpu_of_request * 1000, "ms"),
+        Figure("serve_attacks_per_second", attacks / measured["attacked"].seconds, "connections/s"),
+        Figure("serve_attack_cpu_ms", cpu_of_attacks / max(attacks, 1) * 1000, "ms"),
+        Figure("serve_heavy_texts_per_second", texts, "texts/s"),
+        Figure("serve_started_rss_mb", started, "MB"),
+        Figure("serve_peak_rss_mb", peak, "MB"),
         Figure("serve_stop_seconds", stopped, "s"),
         Figure("serve_exit_code", code, "ratio"),
     ]
     settings = {name: value for name, value in vars(arguments).items() if name not in ("text", "model")}
+    settings |= {"generator": "wrk" if shutil.which("wrk") else "python", "load_average_before": round(busy, 1)}
     report_figures(
         "serve", figures, settings=settings, command=f"make load-test SECONDS={arguments.seconds:g} MODEL=..."
     )
     for name, each in measured.items():
-        if each.errors:
+        if any(each.errors.values()):
             print(f"errors of {name}: {each.errors}", file=sys.stderr)
-    return 1 if any(each.errors for each in measured.values()) or code else 0
+    return 1 if any(any(each.errors.values()) for each in measured.values()) or code else 0
 
 
-def target_of(server: subprocess.Popen[str]) -> Target:
+def target_of(server: subprocess.Popen[str], key: str) -> Target:
     """Wait until the server has started and return its address and its first language pair."""
     assert server.stderr is not None
     for line in server.stderr:
@@ -144,42 +149,57 @@ def target_of(server: subprocess.Popen[str]) -> Target:
             with urllib.request.urlopen(url) as response:
                 languages = json.load(response)
             source = next(each for each in languages if each["targets"])
-            return Target(found[1], int(found[2]), source["code"], source["targets"][0])
+            return Target(found[1], int(found[2]), source["code"], source["targets"][0], key)
         print(line, end="", file=sys.stderr)
     raise SystemExit("the server did not start")
 
 
-async def measure(target: Target, sentences: Sequence[str], connections: int, seconds: float) -> dict[str, Measured]:
-    """Return the three measurements by name."""
-    await load(target, sentences, NUM_QUIET, min(3.0, seconds))  # warms up
-    measured = {
-        "load": await load(target, sentences, connections, seconds),
-        "quiet": await load(target, sentences, NUM_QUIET, seconds),
-    }
-    async with attackers(target, connections):
-        await asyncio.sleep(1)
-        measured["attacked"] = await load(target, sentences, NUM_QUIET, seconds)
-    return measured
+def load(target: Target, sentences: Sequence[str], connections: int, seconds: float) -> Measured:
+    """Warm the server up, then send sentences over connections with wrk, or else with the clients of this script."""
+    asyncio.run(clients(target, sentences, NUM_QUIET, min(3.0, seconds)))
+    if wrk := shutil.which("wrk"):
+        return load_with_wrk(wrk, target, sentences, connections, seconds)
+    return asyncio.run(clients(target, sentences, connections, seconds))
 
 
-async def load(target: Target, sentences: Sequence[str], connections: int, seconds: float) -> Measured:
+def load_with_wrk(wrk: str, target: Target, sentences: Sequence[str], connections: int, seconds: float) -> Measured:
+    """Send sentences with wrk, which needs less of the cores than Python."""
+    with tempfile.NamedTemporaryFile("wb") as file:
+        bodies = [target.request(sentence).partition(b"\r\n\r\n")[2] for sentence in sentences]
+        file.write(b"".join(body + b"\n" for body in bodies))
+        file.flush()
+        command = [wrk, "--threads", "1", "--connections", str(connections), "--duration", f"{max(1, round(seconds))}s"]
+        command += ["--timeout", f"{TIMEOUT_SECONDS}s", "--script", str(LUA), f"http://{target.host}:{target.port}"]
+        output = subprocess.run([*command, "--", file.name, target.key], check=True, stdout=subprocess.PIPE, text=True)
+    return Measured(**json.loads(output.stdout.splitlines()[-1]))
+
+
+async def clients(target: Target, sentences: Sequence[str], connections: int, seconds: float) -> Measured:
     """Send sentences over connections for a time; requests that are sent by then are waited for."""
-    measured = Measured()
+    latencies: list[float] = []
+    errors: dict[str, int] = {}
     start = time.monotonic()
-    clients = (client(target, sentences, measured, start + seconds, seed) for seed in range(connections))
-    await asyncio.gather(*clients)
-    measured.seconds = time.monotonic() - start
-    return measured
+    working = (client(target, sentences, latencies, errors, start + seconds, seed) for seed in range(connections))
+    await asyncio.gather(*working)
+    elapsed = time.monotonic() - start
+    p50, p95, p99 = (float(value) * 1000 for value in np.percentile(latencies or [0.0], (50, 95, 99)))
+    return Measured(len(latencies), elapsed, p50, p95, p99, errors)
 
 
-async def client(target: Target, sentences: Sequence[str], measured: Measured, until: float, seed: int) -> None:
+async def client(
+    target: Target, sentences: Sequence[str], latencies: list[float], errors: dict[str, int], until: float, seed: int
+) -> None:
     """Send one sentence after the other over one connection, which is opened again if it is closed."""
     draw = random.Random(seed)
+
+    def failed(kind: str) -> None:
+        errors[kind] = errors.get(kind, 0) + 1
+
     while time.monotonic() < until:
         try:
             reader, writer = await asyncio.open_connection(target.host, target.port)
         except OSError as error:
-            measured.error(type(error).__name__)
+            failed(type(error).__name__)
             await asyncio.sleep(0.1)
             continue
         try:
@@ -188,66 +208,25 @@ async def client(target: Target, sentences: Sequence[str], measured: Measured, u
                 writer.write(target.request(draw.choice(sentences)))
                 status, body = await read_answer(reader)
                 if status != 200 or not json.loads(body).get("translatedText"):
-                    measured.error(str(status))
+                    failed(str(status))
                 else:
-                    measured.latencies.append(time.monotonic() - start)
+                    latencies.append(time.monotonic() - start)
         except (OSError, EOFError) as error:
-            measured.error(type(error).__name__)
+            failed(type(error).__name__)
         finally:
             writer.close()
 
 
-async def read_answer(reader: asyncio.StreamReader) -> tuple[int, bytes]:
-    """Return the status and the body of an answer."""
-    head = await reader.readuntil(b"\r\n\r\n")
-    length = re.search(rb"content-length: (\d+)", head.lower())
-    body = await reader.readexactly(int(length[1]) if length else 0)
-    return int(head.split(None, 2)[1]), body
+def cpu_seconds(process: int) -> float:
+    """Return the CPU time of a process with all its threads, in user and system mode."""
+    fields = Path(f"/proc/{process}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
-@asynccontextmanager
-async def attackers(target: Target, connections: int) -> AsyncIterator[None]:
-    """Keep hostile connections open while the body runs."""
-    tasks = [asyncio.ensure_future(attack(target, number)) for number in range(connections)]
-    try:
-        yield
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-
-
-async def attack(target: Target, number: int) -> None:
-    """Behave badly in one of five ways, again and again."""
-    while True:
-        with suppress(OSError, EOFError):
-            reader, writer = await asyncio.open_connection(target.host, target.port)
-            try:
-                match number % 5:
-                    case 0:
-                        pass
-                    case 1:
-                        writer.write(b"POST /translate HTTP/1.1\r\nHost: x\r\n")
-                    case 2:
-                        writer.write(target.head("POST /translate", length=1000))
-                        for _ in range(30):
-                            writer.write(b"[")
-                            await asyncio.sleep(1)
-                    case 3:
-                        writer.write(target.head("POST /translate", length=1 << 30) + b"x" * 10_000)
-                    case _:
-                        writer.write(target.head("POST /translate", body := b"[" * 10_000) + body)
-                while await reader.read(65536):
-                    pass
-            finally:
-                writer.close()
-        await asyncio.sleep(1)
-
-
-def peak_memory(process: int) -> float:
-    """Return the largest resident memory that a process has had, in MB."""
+def memory_of(process: int, field: str) -> float:
+    """Return the resident memory of a process in MB: `VmRSS` for that of now, `VmHWM` for the largest."""
     status = Path(f"/proc/{process}/status").read_text(encoding="utf-8")
-    found = re.search(r"VmHWM:\s+(\d+) kB", status)
+    found = re.search(rf"{field}:\s+(\d+) kB", status)
     return int(found[1]) / 1000 if found else 0.0
 
 

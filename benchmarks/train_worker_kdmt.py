@@ -3,7 +3,8 @@
     python benchmarks/train_worker_kdmt.py JOB.json
 
 Commands and replies are those of train_worker_fairseq.py. The training loop of kdmt runs without changes, including the
-loading of batches. It is paused where it reports its figures, which it does not count as training time.
+loading of batches. It waits for the next command where it reports its figures; the meter of its speed is paused there,
+since the loop reports the figures of an update after it has begun to measure the next ones.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ from kdmt.runtime import use_threads
 from kdmt.train.arithmetic import read_arithmetic
 from kdmt.train.data import BinarizedData
 from kdmt.train.loop import Trainer
+from kdmt.train.meter import Meter
 from kdmt.train.run_log import Progress
 from kdmt.train.validation import validation_loss
 
@@ -58,6 +60,7 @@ class Commands(Progress):
         self.interval = job["interval"]
         self.todo = 0
         self.done: dict[str, float] = {}
+        self.meter: Meter | None = None
 
     def wait(self) -> None:
         """Reply to commands until one requests updates; exit at the end of the input."""
@@ -85,7 +88,9 @@ class Commands(Progress):
         if self.todo <= 0:
             self.reply(self.done)
             self.todo = 0
-            self.wait()
+            assert self.meter is not None
+            with self.meter.paused():
+                self.wait()
 
 
 def open_split(data_bin: Path, split: str, langs: list[str]) -> ParallelData:
@@ -95,13 +100,14 @@ def open_split(data_bin: Path, split: str, langs: list[str]) -> ParallelData:
 
 def main() -> None:
     job = json.loads(Path(sys.argv[1]).read_text())
-    use_threads(0)
+    use_threads(job.get("threads", 0))
     settings = Train(
         max_updates=10**9,
         max_tokens=job["max_tokens"],
         lr=job["lr"],
         warmup_updates=job["warmup_updates"],
         weight_decay=job["weight_decay"],
+        precision=job.get("precision", "auto"),
         log_interval_updates=job["interval"],
         save_interval_updates=10**9,
         validate_interval_updates=10**9,
@@ -128,6 +134,7 @@ def main() -> None:
             progress=commands,
             device=torch.device("cpu"),
         )
+        commands.meter = trainer.meter
         trainer.run()
 
 

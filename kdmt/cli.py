@@ -67,9 +67,6 @@ Rebuild = Annotated[
         "--rebuild", help="Whether to run the stages before this one too, if they are not up to date (default: no)."
     ),
 ]
-ModelPath = Annotated[
-    Path, typer.Argument(help="Checkpoint folder, run (its chosen checkpoint), or folder written by 'kdmt export'.")
-]
 Checkpoint = Annotated[Path, typer.Argument(help="Checkpoint folder or run (its chosen checkpoint).")]
 Device = Annotated[str, typer.Option(help="Device: auto, cpu, cuda or cuda:N; auto is the first GPU, or the CPU.")]
 SourceLang = Annotated[
@@ -482,7 +479,20 @@ def clean(
 
 @app.command()
 def translate(
-    checkpoint: ModelPath,
+    models: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="MODEL...",
+            help="Checkpoint folder, run (its chosen checkpoint), or folder written by 'kdmt export'; several with "
+            "different languages, of which --from and --to choose one.",
+        ),
+    ],
+    source_lang: Annotated[
+        str | None, typer.Option("--from", help="Source language, which chooses a model (default: any).")
+    ] = None,
+    target_lang: Annotated[
+        str | None, typer.Option("--to", help="Target language, which chooses a model (default: any).")
+    ] = None,
     beam: Annotated[
         int | None, typer.Option(min=1, help="Beam size (default: as given to 'kdmt export', else 5).")
     ] = None,
@@ -502,7 +512,7 @@ def translate(
         InputFormat,
         typer.Option(
             help="Format of the input: txt with a sentence per line, html, or jsonl with objects in "
-            "which 'text' is translated and 'translation' is added."
+            "which 'text' is translated and 'translation' is added; 'source' and 'target' choose among several models."
         ),
     ] = "txt",
     document: Annotated[
@@ -523,8 +533,9 @@ def translate(
     A line that is not UTF-8 gets an empty translation and a message on standard error; the exit code is 2 at the end.
     """
     from kdmt.commands import translate as command
+    from kdmt.commands.models import SearchOptions
 
-    options = command.SearchOptions(
+    options = SearchOptions(
         beam=beam,
         lenpen=lenpen,
         max_len_a=max_len_a,
@@ -535,7 +546,15 @@ def translate(
         device=device,
         tag=tag,
     )
-    command.translate(checkpoint, options, buffer_size=buffer_size, input_format=input_format, is_document=document)
+    command.translate(
+        models,
+        options,
+        buffer_size=buffer_size,
+        input_format=input_format,
+        is_document=document,
+        source_lang=source_lang,
+        target_lang=target_lang,
+    )
 
 
 @app.command()
@@ -564,6 +583,7 @@ def serve(
         float | None, typer.Option(help="Length penalty exponent (default: as given to 'kdmt export', else 1).")
     ] = None,
     max_characters: Annotated[int, typer.Option(min=1, help="Maximum number of characters of a request.")] = 10_000,
+    max_texts: Annotated[int, typer.Option(min=1, help="Maximum number of texts of a request.")] = 1000,
     max_body: Annotated[int, typer.Option(min=1, help="Maximum size of a request in bytes.")] = 262_144,
     max_connections: Annotated[int, typer.Option(min=1, help="Maximum number of open connections.")] = 4096,
     queue_size: Annotated[int, typer.Option(min=1, help="Maximum number of sentences that wait for a model.")] = 4096,
@@ -575,9 +595,12 @@ def serve(
         float, typer.Option(min=0, max=10, help="Time in seconds that a sentence waits for others.")
     ] = 0.005,
     read_timeout: Annotated[
-        float, typer.Option(min=0.1, help="Time in seconds for a client to send a request, or read an answer.")
+        float,
+        typer.Option(min=0.1, max=86_400, help="Time in seconds for a client to send a request, or read an answer."),
     ] = 10.0,
-    timeout: Annotated[float, typer.Option(min=0.1, help="Maximum time in seconds of a translation.")] = 60.0,
+    timeout: Annotated[
+        float, typer.Option(min=0.1, max=86_400, help="Maximum time in seconds of a translation.")
+    ] = 60.0,
     trust_proxy: Annotated[
         bool,
         typer.Option(
@@ -603,7 +626,7 @@ def serve(
     the requests that it accepted.
     """
     from kdmt.commands import serve as command
-    from kdmt.commands.translate import SearchOptions
+    from kdmt.commands.models import SearchOptions
     from kdmt.serve.limits import Limits
 
     command.serve(
@@ -615,6 +638,7 @@ def serve(
         limits=Limits(
             body_bytes=max_body,
             characters=max_characters,
+            texts=max_texts,
             queued_sentences=queue_size,
             client_sentences=client_queue_size,
             batch_sentences=batch_size,
@@ -787,13 +811,11 @@ def export(
     ] = None,
     beam: Annotated[
         int,
-        typer.Option(min=1, help="Default beam size of the exported model, for ctranslate2, huggingface and onnx."),
+        typer.Option(min=1, help="Default beam size of the exported model; argos and fairseq have their own."),
     ] = 5,
     lenpen: Annotated[
         float,
-        typer.Option(
-            help="Default length penalty exponent of the exported model, for ctranslate2, huggingface and onnx."
-        ),
+        typer.Option(help="Default length penalty exponent of the exported model; argos and fairseq have their own."),
     ] = 1.0,
     data: Annotated[
         Path | None,

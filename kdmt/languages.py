@@ -14,6 +14,7 @@ from __future__ import annotations
 import functools
 import importlib.util
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import pycountry
@@ -236,6 +237,16 @@ def same_language(first: str, second: str) -> bool:
     except ValueError:  # names from other sources, which are not codes
         return False
     return replace(one, script=one.written_in) == replace(other, script=other.written_in)
+
+
+def matching_directions(directions: Sequence[Direction], source: str | None, target: str | None) -> list[Direction]:
+    """Return the directions with a source and a target language; None matches any."""
+    return [
+        each
+        for each in directions
+        if (source is None or same_language(each.source, source))
+        and (target is None or same_language(each.target, target))
+    ]
 
 
 def usual_script(language: str, region: str | None = None) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import gc
 import os
 import shutil
 import sys
@@ -16,13 +17,22 @@ import tiny_pipeline
 from environment import isolate
 
 # no deadline, because machines may be busy; every process and every run tries the same examples and stores none
-hypothesis.settings.register_profile("repeatable", deadline=None, derandomize=True, database=None)
+hypothesis.settings.register_profile("repeatable", max_examples=40, deadline=None, derandomize=True, database=None)
 hypothesis.settings.load_profile("repeatable")
 
 _HOME = tempfile.mkdtemp(prefix="kdmt-tests-home-")
 isolate(_HOME)  # before the modules of the tests are imported, because they may read the environment
 
 STAGES = ("prepare", "teacher", "distill", "student", "score")
+
+gc.disable()  # while tests are collected, because what this makes stays until the end
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtestloop() -> None:
+    """Turn the garbage collector on, which does not visit the modules and the tests."""
+    gc.freeze()
+    gc.enable()
 
 
 def pytest_unconfigure() -> None:

@@ -8,14 +8,17 @@ const [form, source, target, button, status] = ["form", "#source", "#target", "b
 
 async function translate(translator) {
   button.disabled = true;
-  const started = performance.now();
-  const lines = [];
-  for (const line of source.value.split("\n")) {
-    lines.push(await translator.translate(line));
-    target.textContent = lines.join("\n");
+  try {
+    const started = performance.now();
+    const lines = [];
+    for (const line of source.value.split("\n")) {
+      lines.push(await translator.translate(line));
+      target.textContent = lines.join("\n");
+    }
+    status.textContent = `Translated in ${Math.round(performance.now() - started)} ms`;
+  } finally {
+    button.disabled = false;
   }
-  status.textContent = `Translated in ${Math.round(performance.now() - started)} ms`;
-  button.disabled = false;
 }
 
 try {

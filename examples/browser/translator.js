@@ -24,7 +24,10 @@ const int64 = (values, shape) => new ort.Tensor("int64", BigInt64Array.from(valu
 class Codec {
   constructor(json) {
     this.tokenizer = new Tokenizer(json, {});
-    this.pieces = json.model.type === "Unigram" ? json.model.vocab.map(([piece]) => piece) : Object.keys(json.model.vocab);
+    this.pieces = []; // by id; the keys of an object are not in order of ids, since those like "2018" are first
+    const { type, vocab } = json.model;
+    const numbered = type === "Unigram" ? vocab.map(([piece], id) => [piece, id]) : Object.entries(vocab);
+    for (const [piece, id] of numbered) this.pieces[id] = piece;
     this.bytes = new Map(); // id of each byte, for characters that have no piece
     this.pieces.forEach((piece, id) => {
       const byte = /^ <0x([0-9A-F]{2})>$/.exec(piece);
@@ -48,11 +51,12 @@ class Codec {
     const bytesOfId = new Map([...this.bytes].map(([byte, id]) => [id, byte]));
     const bytes = [];
     for (const id of ids) {
-      const text = id === UNK ? " \u2047 " : this.pieces[id].replace(/^ /, "").replaceAll("\u2581", " ");
+      let text = this.pieces[id].replace(/^ /, "").replaceAll("\u2581", " ");
+      if (!bytes.length) text = text.replace(/^ /, ""); // pieces at the beginning have no space before them
       if (bytesOfId.has(id)) bytes.push(bytesOfId.get(id));
-      else if (id > EOS) bytes.push(...new TextEncoder().encode(text)); // <s>, <pad> and </s> have no text
+      else if (id > EOS) bytes.push(...new TextEncoder().encode(id === UNK ? " \u2047 " : text)); // others have no text
     }
-    return new TextDecoder().decode(Uint8Array.from(bytes)).replace(/^ /, "");
+    return new TextDecoder().decode(Uint8Array.from(bytes));
   }
 }
 

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from kdmt.commands.translate import SearchOptions, open_translator
+from kdmt.commands.models import SearchOptions, open_translator, paths_by_direction
 from kdmt.config import Decode
 from kdmt.decode.engines.translator import Translator
 from kdmt.documents.sentences import check_splitter
 from kdmt.errors import UserError
-from kdmt.languages import Direction, is_installed
+from kdmt.languages import is_installed
 from kdmt.serve.limits import Limits
 from kdmt.serve.models import ServedModel
 
@@ -39,8 +40,9 @@ def serve(
 
     Raises:
         UserError: if a package is not installed, a model cannot be opened, two models have the same languages, the
-            address is in use, or the file of keys is not valid.
+            address is in use, an option is not valid, or there are no keys where there should be.
     """
+    check_seconds(limits)
     missing = [name for name in ("fastapi", "uvicorn", "sentencex") if not is_installed(name)]
     if missing:
         raise UserError(f"kdmt serve needs {' and '.join(missing)}: pip install 'kdmt[serve]'")
@@ -48,7 +50,7 @@ def serve(
     from kdmt.serve.server import address_of, allow_open_files, bind, run_server
 
     check_splitter()
-    keys = read_keys(api_keys, os.environ.get(KEYS_VARIABLE, ""))
+    keys = read_keys(api_keys, os.environ.get(KEYS_VARIABLE))
     allow_open_files(limits.connections)
     with bind(host, port) as bound:
         served = open_models(models, search)
@@ -69,17 +71,10 @@ def open_models(paths: Sequence[Path], search: SearchOptions) -> list[ServedMode
     Raises:
         UserError: if a model cannot be opened, or two have the same languages.
     """
-    served: dict[Direction, Path] = {}
-    models = []
-    for path in paths:
-        translator, settings = open_translator(path, search)
-        direction = translator.codec.text.direction
-        for other, other_path in served.items():
-            if other.matches(direction):
-                raise UserError(f"{other_path} and {path} both translate {direction}")
-        served[direction] = path
-        models.append(ServedModel(direction, _Translation(translator, settings)))
-    return models
+    return [
+        ServedModel(direction, _Translation(*open_translator(path, search)))
+        for direction, path in paths_by_direction(paths).items()
+    ]
 
 
 class _Translation:
@@ -93,18 +88,33 @@ class _Translation:
         return self._translator.translate_sentences(sentences, self._settings)
 
 
-def read_keys(path: Path | None, listed: str) -> list[str]:
-    """Return the keys of a file, one per line, or else those of a list with commas.
+def check_seconds(limits: Limits) -> None:
+    """Check the limits on time.
+
+    Raises:
+        UserError: if one of them is not a finite number.
+    """
+    for option, seconds in (
+        ("--timeout", limits.request_seconds),
+        ("--read-timeout", limits.read_seconds),
+        ("--batch-wait", limits.batch_seconds),
+    ):
+        if not math.isfinite(seconds):
+            raise UserError(f"{option}: expected a finite number of seconds, found {seconds}")
+
+
+def read_keys(path: Path | None, listed: str | None) -> list[str]:
+    """Return the keys of a file, one per line, or else those of a list with commas; no keys if both are None.
 
     Empty lines of a file, and lines that begin with `#`, are skipped.
 
     Raises:
-        UserError: if the file has no keys, is not UTF-8, or has a line with several words.
+        UserError: if the file or the list has no keys or is not UTF-8, or the file has a line with several words.
     """
     if path is None:
-        return [key.strip() for key in listed.split(",") if key.strip()]
+        return [] if listed is None else _listed_keys(listed)
     try:
-        lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
+        lines = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines()]
     except UnicodeDecodeError:
         raise UserError(f"{path}: not UTF-8") from None
     keys = [line for line in lines if line and not line.startswith("#")]
@@ -113,4 +123,16 @@ def read_keys(path: Path | None, listed: str) -> list[str]:
             raise UserError(f"{path}: line {number}: expected one key, found several words")
     if not keys:
         raise UserError(f"{path}: no keys")
+    return keys
+
+
+def _listed_keys(listed: str) -> list[str]:
+    """Return the keys of the environment variable. A variable that is set and has none must not open the server."""
+    keys = [key.strip() for key in listed.split(",") if key.strip()]
+    if not keys:
+        raise UserError(f"{KEYS_VARIABLE} is set but has no keys: unset it for a server without keys")
+    try:
+        listed.encode()
+    except UnicodeEncodeError:
+        raise UserError(f"{KEYS_VARIABLE}: not UTF-8") from None
     return keys

@@ -5,17 +5,18 @@ from __future__ import annotations
 import codecs
 import json
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO, TypeVar
 
 import torch
 
 from kdmt.choices import InputFormat
 from kdmt.commands.arrivals import arriving_lines
-from kdmt.config import Decode, NATDecode, checked
+from kdmt.commands.models import ModelTable, SearchOptions, open_translator, paths_by_direction
+from kdmt.config import Decode
 from kdmt.corpus.formats import HEAD_BYTES, refuse_other_formats
 from kdmt.corpus.jsonl import text_problem
 from kdmt.corpus.unreadable import MAX_LINE_BYTES, NOT_UTF8, TOO_LONG
@@ -24,85 +25,56 @@ from kdmt.documents.document import text_document
 from kdmt.documents.markup import html_document
 from kdmt.documents.sentences import check_splitter
 from kdmt.errors import UserError
-from kdmt.interop.ctranslate2_folder import proposed_search
+from kdmt.languages import Direction, matching_directions
 from kdmt.log import get_logger
-from kdmt.runtime import pick_device, use_threads
 from kdmt.streams import input_bytes, output_bytes
 from kdmt.terminal import printable
 
 _logger = get_logger(__name__)
 TEXT_FIELD, TRANSLATION_FIELD = "text", "translation"  # of JSONL
+SOURCE_FIELD, TARGET_FIELD = "source", "target"  # language codes in JSONL, if there are several models
 MAX_PAGE_BYTES = 64 << 20
+_Model = TypeVar("_Model")
 _SHORT_LINE = 16  # bytes; too short for recognising another format
 
 
-@dataclass(frozen=True)
-class SearchOptions:
-    """Options of the search of `kdmt translate` and `kdmt serve`.
-
-    Attributes:
-        beam, lenpen: settings of the search (default: those proposed by an exported model, else those of `Decode`).
-        max_len_a, max_len_b: settings of the search.
-        iterations: maximum number of decoder passes of a non-autoregressive model.
-        length_beam: number of lengths that a non-autoregressive model tries.
-        threads: number of CPU threads; 0 for one per core.
-        device: auto, cpu, cuda or cuda:<n>.
-        tag: corpus tag that is put before each source sentence.
-    """
-
-    beam: int | None = None
-    lenpen: float | None = None
-    max_len_a: float = 1.2
-    max_len_b: int = 10
-    iterations: int = 10
-    length_beam: int = 1
-    threads: int = 0
-    device: str = "auto"
-    tag: str | None = None
-
-
-def open_translator(path: Path, options: SearchOptions) -> tuple[Translator, Decode]:
-    """Return the translator of a model, and the settings of its search.
-
-    Raises:
-        UserError: if an option is out of range or there is no model.
-    """
-    given = {name: value for name in ("beam", "lenpen") if (value := getattr(options, name)) is not None}
-    lengths = {"max_len_a": options.max_len_a, "max_len_b": options.max_len_b}
-    checked(Decode, "translate", **lengths, **given)
-    used_threads = use_threads(options.threads)
-    translator = Translator.load(
-        path,
-        device=pick_device(options.device),
-        threads=used_threads,
-        search=NATDecode(length_beam=options.length_beam),
-        iterations=options.iterations,
-        precision="auto",
-    )
-    if options.tag is not None:
-        translator = translator.with_tag(options.tag)
-    return translator, Decode(**lengths | proposed_search(path) | given)
-
-
 def translate(
-    checkpoint: Path, options: SearchOptions, *, buffer_size: int, input_format: InputFormat, is_document: bool
+    models: Sequence[Path],
+    options: SearchOptions,
+    *,
+    buffer_size: int,
+    input_format: InputFormat,
+    is_document: bool,
+    source_lang: str | None = None,
+    target_lang: str | None = None,
 ) -> None:
     """Translate standard input to standard output.
 
     Args:
-        checkpoint: checkpoint folder, pointer file, run or exported model.
+        models: checkpoint folders, pointer files, runs or exported models with different languages.
         options: settings of the search.
         buffer_size: maximum number of lines, or of sentences of an HTML page, that are translated together.
         input_format: format of standard input.
         is_document: whether lines, or the texts in JSONL, are split into sentences.
+        source_lang, target_lang: languages that choose a model; if several have them, each object of JSONL chooses.
 
     Raises:
-        UserError: if an option is out of range or there is no model; see also `translate_stream`.
+        UserError: if an option is out of range, there is no model, or there are several; see also `translate_stream`.
     """
     if is_document or input_format == "html":
         check_splitter()
     source, target = input_bytes(), output_bytes()
-    translator, settings = open_translator(checkpoint, options)
+    if len(models) == 1 and source_lang is None and target_lang is None:
+        translator, settings = open_translator(models[0], options)
+    else:
+        paths = paths_by_direction(models)
+        found = matching_directions(list(paths), source_lang, target_lang)
+        if len(found) > 1 and input_format == "jsonl":
+            table = ModelTable({direction: paths[direction] for direction in found}, options)
+            translate_objects(table, source, target, buffer_size=buffer_size, is_document=is_document)
+            return
+        table = ModelTable(paths, options)
+        translator, settings = table.open(table.find(source_lang, target_lang))
     if input_format == "html":
         translate_page(translator, settings, source, target, buffer_size=buffer_size)
         return
@@ -140,28 +112,77 @@ def translate_stream(
     Raises:
         UserError: at the end, if some lines cannot be read; immediately, if the stream is not text or memory is full.
     """
+
+    def translated(lines: Sequence[str], first: int) -> list[str]:
+        if is_jsonl:
+            return _translated_objects(lines, lambda _: None, lambda _: (translator, settings), is_document=is_document)
+        with _naming_beam(settings):
+            if is_document:
+                return translate_texts(translator, settings, lines)
+            return translator.translate(lines, settings, first_line=first)
+
+    _translate_lines(source, target, translated, _json_problem if is_jsonl else None, buffer_size=buffer_size)
+
+
+def translate_objects(
+    models: ModelTable, source: BinaryIO, target: BinaryIO, *, buffer_size: int, is_document: bool
+) -> None:
+    """Translate JSONL with several models: the fields `source` and `target` of an object are its languages.
+
+    An object for which there is no model, or for which there are several, is reported like a line that cannot be read.
+    See `translate_stream` for the arguments and errors.
+    """
+
+    def choose(values: Mapping[str, object]) -> Direction:
+        codes = []
+        for name in (SOURCE_FIELD, TARGET_FIELD):
+            code = values.get(name)
+            if code is not None and not isinstance(code, str):
+                raise UserError(f"field {name!r} is not text")
+            codes.append(code)
+        return models.find(*codes)
+
+    def problem(line: str) -> str | None:
+        if found := _json_problem(line):
+            return found
+        try:
+            choose(json.loads(line))
+        except UserError as error:
+            return str(error)
+        return None
+
+    def translated(lines: Sequence[str], _: int) -> list[str]:
+        return _translated_objects(lines, choose, models.open, is_document=is_document)
+
+    _translate_lines(source, target, translated, problem, buffer_size=buffer_size)
+
+
+def _translate_lines(
+    source: BinaryIO,
+    target: BinaryIO,
+    translated: Callable[[Sequence[str], int], list[str]],
+    find_problem: Callable[[str], str | None] | None,
+    *,
+    buffer_size: int,
+) -> None:
+    """Write the output line of each line of a stream.
+
+    Args:
+        translated: function of lines and the number of the first that returns their output lines.
+        find_problem: function that returns why a line cannot be translated, or None.
+    """
     done, refused = 0, list[int]()
     is_terminal = target.isatty()
     for lines in arriving_lines(source, buffer_size):
         texts = []
         for number, line in enumerate(lines, start=done + 1):
             text = _read_line(line, number)
-            if is_jsonl and text and (problem := _json_problem(text)):
+            if find_problem is not None and text and (problem := find_problem(text)):
                 _logger.warning(f"line {number}: {problem}, its translation is empty")
                 text = None
             refused += [number] if text is None else []
             texts.append(text or "")
-        try:
-            if is_jsonl:
-                translations = _translated_objects(translator, settings, texts, is_document=is_document)
-            elif is_document:
-                translations = translate_texts(translator, settings, texts)
-            else:
-                translations = translator.translate(texts, settings, first_line=done + 1)
-        except (MemoryError, RuntimeError) as error:
-            if not _is_out_of_memory(error):
-                raise
-            raise UserError(f"out of memory: a beam smaller than {settings.beam:,} needs less memory") from None
+        translations = translated(texts, done + 1)
         if is_terminal:
             translations = [printable(line, keep="\t") for line in translations]
         target.writelines(line.encode() + b"\n" for line in translations)
@@ -210,28 +231,74 @@ def translate_texts(translator: Translator, settings: Decode, texts: Sequence[st
 
 
 def _json_problem(line: str) -> str | None:
-    """Return why a line is not a JSON object with a text, None if it is."""
+    """Return why a line is not a JSON object with a text that can be written again, None if it is."""
     try:
-        found = json.loads(line)
+        found = json.loads(line, parse_constant=_refuse_constant)
     except (ValueError, RecursionError):
         return "not JSON"
-    return text_problem(found.get(TEXT_FIELD), TEXT_FIELD) if isinstance(found, dict) else "not a JSON object"
+    if not isinstance(found, dict):
+        return "not a JSON object"
+    if problem := text_problem(found.get(TEXT_FIELD), TEXT_FIELD):
+        return problem
+    try:
+        _json_line([found]).encode()  # in a list, as there are more calls on the stack when it is written
+    except UnicodeEncodeError:
+        return "a name or a value is not Unicode text"
+    except (ValueError, RecursionError):
+        return "a number is too large, or there are too many levels"
+    return None
+
+
+def _refuse_constant(name: str) -> None:
+    """Refuse NaN and Infinity, which Python reads and JSON does not have."""
+    raise ValueError(name)
+
+
+def _json_line(value: object) -> str:
+    return json.dumps(value, ensure_ascii=False, allow_nan=False)
 
 
 def _translated_objects(
-    translator: Translator, settings: Decode, lines: Sequence[str], *, is_document: bool
+    lines: Sequence[str],
+    choose: Callable[[Mapping[str, object]], _Model],
+    open_model: Callable[[_Model], tuple[Translator, Decode]],
+    *,
+    is_document: bool,
 ) -> list[str]:
-    """Return JSON objects with their translations; an empty line stays empty."""
-    found = [json.loads(line) if line.strip() else None for line in lines]
-    texts = [each[TEXT_FIELD] if each else "" for each in found]
-    if is_document:
-        translations = translate_texts(translator, settings, texts)
-    else:
-        translations = translator.translate_sentences(texts, settings)
-    return [
-        "" if each is None else json.dumps(each | {TRANSLATION_FIELD: translation}, ensure_ascii=False)
-        for each, translation in zip(found, translations, strict=True)
-    ]
+    """Return JSON objects with their translations; an empty line stays empty.
+
+    Args:
+        choose: function that returns the model of an object.
+        open_model: function that returns the translator and the settings of a model.
+    """
+    output = [""] * len(lines)
+    by_model: dict[_Model, list[tuple[int, dict[str, Any]]]] = {}
+    for index, line in enumerate(lines):
+        if line.strip():
+            found = json.loads(line)
+            by_model.setdefault(choose(found), []).append((index, found))
+    for model, objects in by_model.items():
+        translator, settings = open_model(model)
+        texts = [found[TEXT_FIELD] for _, found in objects]
+        with _naming_beam(settings):
+            if is_document:
+                translations = translate_texts(translator, settings, texts)
+            else:
+                translations = translator.translate_sentences(texts, settings)
+        for (index, found), translation in zip(objects, translations, strict=True):
+            output[index] = _json_line(found | {TRANSLATION_FIELD: translation})
+    return output
+
+
+@contextmanager
+def _naming_beam(settings: Decode) -> Iterator[None]:
+    """Raise a `UserError` if memory is full."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if not _is_out_of_memory(error):
+            raise
+        raise UserError(f"out of memory: a beam smaller than {settings.beam:,} needs less memory") from None
 
 
 def _is_out_of_memory(error: Exception) -> bool:

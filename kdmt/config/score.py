@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 
 from kdmt.choices import BleuTokenizer, CheckpointName, EngineName, ScoreMetric, VariantModifier
 from kdmt.config.search import Decode, NATDecode
-from kdmt.config.section import Section, changed
+from kdmt.config.section import Section, changed, execution
 from kdmt.languages import missing_extra
 
 
@@ -25,7 +25,7 @@ class Diagnostics(Section):
 
 
 class Score(Section):
-    """Settings of the score stage. None is an execution setting, because speeds are results too."""
+    """Settings of the score stage. Few are execution settings, because speeds are results too."""
 
     checkpoint: CheckpointName = Field(
         "auto", description="Checkpoint of each system; 'auto' is the one that its run chose by validation"
@@ -87,7 +87,7 @@ class Score(Section):
         min_length=1,
         description="Students that are measured in 'engines'; null for all students that an engine has a model for",
     )
-    engine_environments: str = Field(
+    engine_environments: str = execution(
         ".deploy-envs", description="Folder of the environments of 'marian' and 'bergamot', made by `make deploy-envs`"
     )
     baseline: str | None = Field(

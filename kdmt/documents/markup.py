@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import html
 import re
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
@@ -18,9 +19,7 @@ from kdmt.languages import Direction
 
 _TAG = re.compile(r"""</?([A-Za-z][^\s/>]*+)(?:[^>"']++|"[^"]*+"|'[^']*+')*+>""")
 _TAG_START = re.compile(r"<(?=[A-Za-z!?/])")
-_KEPT = re.compile(
-    r"""\btranslate\s*=\s*["']?no\b|\bclass\s*=\s*(?:"[^"]*\bnotranslate\b|'[^']*\bnotranslate\b)""", re.IGNORECASE
-)
+_ATTRIBUTE = re.compile(r"""([^\s/>][^\s/>=]*+)(?:\s*+=\s*+(?:"([^"]*+)"|'([^']*+)'|([^\s>]++)))?+""")
 _INLINE = frozenset(
     (
         *("a", "abbr", "acronym", "b", "bdi", "bdo", "big", "cite", "code", "data", "del", "dfn", "em", "font", "i"),
@@ -36,6 +35,31 @@ _VOID = frozenset(
 )
 _RAW_TEXT = frozenset(("iframe", "noembed", "noframes", "script", "style", "textarea", "xmp"))  # text up to the end tag
 _NOT_LANGUAGE = frozenset(("code", "kbd", "math", "samp", "svg", "template", "var"))  # elements that are copied
+
+# Elements whose end tag may be omitted, and the start tags that end them, by the rules of HTML for optional tags; the
+# end tag of a surrounding element ends them as well.
+_BLOCKS_AFTER_P = frozenset(
+    (
+        *("address", "article", "aside", "blockquote", "center", "details", "dialog", "dir", "div", "dl", "fieldset"),
+        *("figcaption", "figure", "footer", "form", "h1", "h2", "h3", "h4", "h5", "h6", "header", "hgroup", "hr"),
+        *("main", "menu", "nav", "ol", "p", "pre", "search", "section", "table", "ul"),
+    )
+)
+_ROW_GROUPS = frozenset(("thead", "tbody", "tfoot"))
+_ENDED_BY = {
+    "p": _BLOCKS_AFTER_P,
+    "li": frozenset(("li",)),
+    **dict.fromkeys(("dt", "dd"), frozenset(("dt", "dd"))),
+    **dict.fromkeys(("rt", "rp"), frozenset(("rt", "rp"))),
+    "option": frozenset(("option", "optgroup", "hr")),
+    "optgroup": frozenset(("optgroup", "hr")),
+    **dict.fromkeys(_ROW_GROUPS, _ROW_GROUPS),
+    "tr": _ROW_GROUPS | {"tr"},
+    **dict.fromkeys(("td", "th"), _ROW_GROUPS | {"tr", "td", "th"}),
+}
+# elements within which such a start tag does not end an element around them; in tables, only another table is one
+_TABLES = frozenset(("table", "template"))
+_SCOPES = _TABLES | {"applet", "button", "caption", "dl", "marquee", "menu", "object", "ol", "ruby", "select", "ul"}
 
 
 @dataclass(frozen=True)
@@ -109,9 +133,10 @@ def _tokens(source: str) -> Iterator[_Token]:
             position = end
             continue
         name, is_end = tag[1].lower(), tag[0].startswith("</")
-        is_kept = not is_end and (name in _RAW_TEXT or name in _NOT_LANGUAGE or _KEPT.search(tag[0]) is not None)
+        is_kept = not is_end and (name in _RAW_TEXT or name in _NOT_LANGUAGE or _has_no_translation(tag))
         if is_kept and name not in _VOID and not tag[0].endswith("/>"):
-            end = _end_of_element(source, tag.end(), name)
+            find_end = _end_of_optional if name in _ENDED_BY else _end_of_element
+            end = find_end(source, tag.end(), name)
             yield _Token(source[position:end], "single" if name in _INLINE else "block")
             position = end
             continue
@@ -119,6 +144,16 @@ def _tokens(source: str) -> Iterator[_Token]:
             pre = 0 if is_end else 1
         position = tag.end()
         yield _Token(tag[0], _kind(name, is_end=is_end))
+
+
+def _has_no_translation(tag: re.Match[str]) -> bool:
+    """Return whether a start tag has `translate="no"` or the class `notranslate`."""
+    if "translate" not in tag[0].lower():  # which is faster than to read all attributes
+        return False
+    values: dict[str, str] = {}
+    for name, *written in _ATTRIBUTE.findall(tag[0], tag.end(1) - tag.start()):
+        values.setdefault(name.lower(), html.unescape("".join(written)).lower())  # the first of a name counts
+    return values.get("translate") == "no" or "notranslate" in values.get("class", "").split()
 
 
 def _kind(name: str, *, is_end: bool) -> Literal["open", "close", "single", "block"]:
@@ -152,3 +187,39 @@ def _end_of_element(source: str, position: int, name: str) -> int:
         if not depth:
             return tag.end()
     return len(source)
+
+
+def _end_of_optional(source: str, position: int, name: str) -> int:
+    """Return the end of an element whose end tag may be omitted and whose start tag ends at a position."""
+    scopes = _TABLES if _ENDED_BY[name] >= _ROW_GROUPS else _SCOPES
+    opened: list[str] = []
+    counts: Counter[str] = Counter()  # of the names in `opened`
+    while start := _TAG_START.search(source, position):
+        tag = _TAG.match(source, start.start())
+        if tag is None:
+            position = _end_of_other(source, start.start())
+            continue
+        inner, position = tag[1].lower(), tag.end()
+        if tag[0].startswith("</"):
+            if counts[inner]:
+                _close(inner, opened, counts)
+            elif inner == name:
+                return position
+            elif inner not in _INLINE and inner not in _VOID and inner != "p":
+                return start.start()  # of a surrounding element
+        elif inner in _ENDED_BY[name] and not any(counts[scope] for scope in scopes):
+            return start.start()
+        elif inner in _RAW_TEXT:
+            position = _end_of_element(source, position, inner)
+        elif inner not in _VOID and not tag[0].endswith("/>"):
+            opened.append(inner)
+            counts[inner] += 1
+    return len(source)
+
+
+def _close(name: str, opened: list[str], counts: Counter[str]) -> None:
+    """Remove the last element with a name, and those in it, from the open elements."""
+    closed = ""
+    while closed != name:
+        closed = opened.pop()
+        counts[closed] -= 1

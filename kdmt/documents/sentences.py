@@ -12,6 +12,7 @@ from kdmt.languages import parse_language
 LINE_BREAK = re.compile(r"(\r\n|[\n\r\v\f\x1c-\x1e\x85\u2028\u2029])")
 _CLAUSE_END = re.compile(r"[,;:.!?،؛。，、；：！？…]\s*|\s[-–—]\s")
 _SPACE = re.compile(r"\s+")
+_WHITESPACE = re.compile(r"\s")
 _LONGEST_PART = 1000  # characters
 
 
@@ -35,19 +36,32 @@ def sentence_spans(text: str, language: str) -> list[tuple[int, int]]:
     Args:
         language: code of the text's language; for an unknown language the rules are those of English.
     """
-    from sentencex import segment
-
     spans, start = [], 0
-    sentences: list[str] = segment(_primary(language), text)
-    if "".join(sentences) != text:
-        sentences = [text]
-    for sentence in sentences:
+    for sentence in _segment(text, language):
         end = start + len(sentence)
         first, last = start + len(sentence) - len(sentence.lstrip()), start + len(sentence.rstrip())
         if first < last:
             spans.append((first, last))
         start = end
     return spans
+
+
+def _segment(text: str, language: str) -> list[str]:
+    """Return the sentences of a text, with ordinary spaces as their whitespace.
+
+    sentencex panics where whitespace of several bytes is between a capital letter and a full stop. A text on which it
+    panics for another reason is one sentence.
+    """
+    from sentencex import segment
+
+    spaced = _WHITESPACE.sub(" ", text)
+    try:
+        sentences: list[str] = segment(_primary(language), spaced)
+    except (KeyboardInterrupt, SystemExit, GeneratorExit):
+        raise
+    except BaseException:  # a panic of Rust is not an Exception
+        return [spaced]
+    return sentences if "".join(sentences) == spaced else [spaced]
 
 
 def _primary(code: str) -> str:

@@ -37,6 +37,7 @@ class Plan:
     defaults: dict[str, object] = field(default_factory=dict)  # defaults of the settings that have one; not written
     reasons: dict[str, str] = field(default_factory=dict)  # why a change of a setting redoes the stage; not written
     paths: dict[str, str] = field(default_factory=dict)  # YAML paths of settings with another name; not written
+    execution: frozenset[str] = frozenset()  # settings that the output does not depend on; not written
 
     def depending_on(self, name: str, value: object, *, default: object) -> Plan:
         """Return the plan with an additional setting; a record without it counts as having the default."""
@@ -66,7 +67,9 @@ def make_plan(sections: Mapping[str, Section], extra: Mapping[str, object], inpu
     extend: dict[str, object] = {}
     defaults: dict[str, object] = {}
     reasons: dict[str, str] = {}
+    execution: list[str] = []
     for path, section in sections.items():
+        execution += [f"{path}.{key}" for key in flatten_settings(section, "execution")]
         for kind, values in (("result", settings), ("extend", extend)):
             for key, setting in flatten_settings(section, kind).items():
                 values[f"{path}.{key}"] = setting.value
@@ -74,7 +77,7 @@ def make_plan(sections: Mapping[str, Section], extra: Mapping[str, object], inpu
                     defaults[f"{path}.{key}"] = setting.default
                 if setting.reason:
                     reasons[f"{path}.{key}"] = setting.reason
-    return Plan(settings, extend, dict(inputs), defaults, reasons)
+    return Plan(settings, extend, dict(inputs), defaults, reasons, execution=frozenset(execution))
 
 
 def check_status(folder: Path, plan: Plan) -> Status:
@@ -85,8 +88,10 @@ def check_status(folder: Path, plan: Plan) -> Status:
         return Status("new", ["it was never made"])
     wanted = plan.as_dict()
     _use_wanted_kinds(recorded, wanted)
-    # a record of a version without a setting counts as having its default
+    # a record of a version without a setting counts as having its default, and one of a version in which a setting of
+    # the kind execution was of another kind counts as not having it
     for kind in ("settings", "extend"):
+        recorded[kind] = {key: value for key, value in recorded[kind].items() if key not in plan.execution}
         known_later = {key: value for key, value in plan.defaults.items() if key in wanted[kind]}
         recorded[kind] = json.loads(json.dumps(known_later)) | recorded[kind]
     reasons = [

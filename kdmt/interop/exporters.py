@@ -18,6 +18,7 @@ from kdmt.models.description import is_right_to_left
 
 if TYPE_CHECKING:
     from kdmt.config import Decode
+    from kdmt.interop.model_card import ExportFormat
 
 
 @dataclass(frozen=True)
@@ -25,13 +26,14 @@ class ExportOptions:
     """Options of an export. A quantization that the exporter does not support is refused.
 
     An exporter that writes no search settings ignores `beam` and `lenpen`, one that needs no text ignores `data`, one
-    that writes no model card ignores `licence`.
+    that writes no model card ignores `licence` and `has_scores`.
 
     Attributes:
         quantization: number type of the weights.
         beam, lenpen: search settings.
         data: data-bin; None for that of the checkpoint's pipeline.
         licence: licence of the model in its card, as an identifier of the Hugging Face hub.
+        has_scores: whether the card has the recorded scores of the checkpoint.
     """
 
     quantization: Quantization = "float32"
@@ -39,6 +41,7 @@ class ExportOptions:
     lenpen: float = 1.0
     data: Path | None = None
     licence: str = "unknown"
+    has_scores: bool = True
 
 
 @dataclass(frozen=True)
@@ -69,6 +72,13 @@ def _search(options: ExportOptions) -> Decode:
     return checked(Decode, "export", beam=options.beam, lenpen=options.lenpen)
 
 
+def _card(checkpoint: Path, exported: ExportFormat, options: ExportOptions) -> str:
+    """Return the model card of an export."""
+    from kdmt.interop.model_card import model_card
+
+    return model_card(resolve_checkpoint(checkpoint), exported, licence=options.licence, has_scores=options.has_scores)
+
+
 def _check_direction(checkpoint: Path) -> None:
     """Check that a model does not predict reversed targets, which other programs would not reverse again.
 
@@ -84,19 +94,17 @@ def _check_direction(checkpoint: Path) -> None:
 
 def _export_argos(checkpoint: Path, out: Path, options: ExportOptions) -> None:
     from kdmt.interop import argos_export
-    from kdmt.interop.model_card import model_card
 
     _check_direction(checkpoint)
-    card = model_card(resolve_checkpoint(checkpoint), argos_export.CARD, licence=options.licence)
+    card = _card(checkpoint, argos_export.CARD, options)
     argos_export.export_checkpoint(checkpoint, out, quantization=options.quantization, card=card)
 
 
 def _export_ctranslate2(checkpoint: Path, out: Path, options: ExportOptions) -> None:
     from kdmt.interop import ctranslate2_export
-    from kdmt.interop.model_card import model_card
 
     _check_direction(checkpoint)
-    card = model_card(resolve_checkpoint(checkpoint), ctranslate2_export.CARD, licence=options.licence)
+    card = _card(checkpoint, ctranslate2_export.CARD, options)
     ctranslate2_export.export_checkpoint(
         checkpoint, out, quantization=options.quantization, decode=_search(options), card=card
     )
@@ -111,37 +119,33 @@ def _export_fairseq(checkpoint: Path, out: Path, _: ExportOptions) -> None:
 
 def _export_marian(checkpoint: Path, out: Path, options: ExportOptions) -> None:
     from kdmt.interop.marian import export
-    from kdmt.interop.model_card import model_card
 
     _check_direction(checkpoint)
-    card = model_card(resolve_checkpoint(checkpoint), export.MARIAN_CARD, licence=options.licence)
+    card = _card(checkpoint, export.MARIAN_CARD, options)
     export.export_marian(checkpoint, out, decode=_search(options), data=options.data, card=card)
 
 
 def _export_bergamot(checkpoint: Path, out: Path, options: ExportOptions) -> None:
     from kdmt.interop.marian import export
-    from kdmt.interop.model_card import model_card
 
     _check_direction(checkpoint)
-    card = model_card(resolve_checkpoint(checkpoint), export.BERGAMOT_CARD, licence=options.licence)
+    card = _card(checkpoint, export.BERGAMOT_CARD, options)
     export.export_bergamot(checkpoint, out, decode=_search(options), data=options.data, card=card)
 
 
 def _export_huggingface(checkpoint: Path, out: Path, options: ExportOptions) -> None:
     from kdmt.interop import huggingface_export
-    from kdmt.interop.model_card import model_card
 
     _check_direction(checkpoint)
-    card = model_card(resolve_checkpoint(checkpoint), huggingface_export.CARD, licence=options.licence)
+    card = _card(checkpoint, huggingface_export.CARD, options)
     huggingface_export.export_checkpoint(checkpoint, out, decode=_search(options), card=card)
 
 
 def _export_onnx(checkpoint: Path, out: Path, options: ExportOptions) -> None:
     from kdmt.interop import onnx_export
-    from kdmt.interop.model_card import model_card
 
     _check_direction(checkpoint)
-    card = model_card(resolve_checkpoint(checkpoint), onnx_export.CARD, licence=options.licence)
+    card = _card(checkpoint, onnx_export.CARD, options)
     onnx_export.export_checkpoint(
         checkpoint, out, quantization=options.quantization, decode=_search(options), card=card
     )

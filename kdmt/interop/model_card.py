@@ -64,28 +64,28 @@ class ExportFormat:
     tags: tuple[str, ...] = ()
 
 
-def model_card(checkpoint: Path, exported: ExportFormat, *, licence: str = UNKNOWN) -> str:
+def model_card(checkpoint: Path, exported: ExportFormat, *, licence: str = UNKNOWN, has_scores: bool = True) -> str:
     """Return the card of the model of a checkpoint.
 
     Args:
         checkpoint: checkpoint folder.
         exported: format of the export.
         licence: licence of the model, as an identifier of the hub.
+        has_scores: whether the card has the recorded scores of the checkpoint.
 
     Raises:
         UserError: if a file of the checkpoint or of the folder of its pipeline is damaged.
     """
     run = _Run.find(checkpoint)
     direction = _direction(checkpoint, run)
-    scores = run.scores(checkpoint_sha256(checkpoint))
+    scores = run.scores(checkpoint_sha256(checkpoint)) if has_scores else []
     parts = [
         f"---\n{write_yaml(_front_matter(run, direction, scores, exported, licence))}---\n",
         f"# {run.title}\n",
         _introduction(checkpoint, direction, exported),
         "## How to use it\n",
         f"{exported.usage.strip()}\n",
-        "## Scores\n",
-        _score_table(scores),
+        *(["## Scores\n", _score_table(scores)] if has_scores else []),
         "## Training data\n",
         _training_data(run),
         "## How it was made\n",

@@ -109,7 +109,7 @@ def export_model(
     try:
         import onnx  # noqa: F401
     except ImportError:
-        raise UserError("what writes ONNX is not installed: pip install 'kdmt[onnx]'") from None
+        raise UserError("the package 'onnx' is not installed: pip install 'kdmt[onnx]'") from None
     from kdmt.interop.onnx_graph import save_model
     from kdmt.interop.onnx_quantization import quantize
 

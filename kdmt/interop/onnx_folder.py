@@ -36,9 +36,10 @@ from pathlib import Path
 from typing import Any
 
 from kdmt.checksum import verify_checkpoint
+from kdmt.config import NATDecode
 from kdmt.corpus.codec import TEXT_FILE, load_dictionaries, load_text_processor
 from kdmt.errors import UserError
-from kdmt.families import FAMILIES
+from kdmt.families import FAMILIES, FamilyName
 from kdmt.files import read_optional_json
 from kdmt.models.description import FILE as DESCRIPTION_FILE
 from kdmt.models.description import read_description
@@ -146,6 +147,21 @@ def files_of(family: str) -> tuple[str, ...]:
     known = ", ".join((*ONE_PASS, *REFINED))
     assert family in FAMILIES, family
     raise UserError(f"a {family!r} model is not exported to ONNX; autoregressive models are, and the families {known}")
+
+
+def check_search(family: FamilyName, search: NATDecode) -> None:
+    """Check that a model in ONNX Runtime has the search of the settings, as far as its family reads them.
+
+    Raises:
+        UserError: if it does not.
+    """
+    if family == "ctc" and search.ctc_beam > 1:
+        problem = f"'ctc_beam: {search.ctc_beam}': a 'ctc' model has only the best path there ('ctc_beam: 1')"
+    elif family in REFINED and search.rescore and search.num_lengths(family) > 1:
+        problem = "'rescore: true': no teacher chooses among the candidate lengths there"
+    else:
+        return
+    raise UserError(f"ONNX Runtime does not run this search: {problem}; use the checkpoint in PyTorch")
 
 
 def is_model_folder(path: Path) -> bool:

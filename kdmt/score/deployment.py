@@ -50,12 +50,14 @@ class Deployment:
         cost: measurements.
         losses: metric -> difference by which the score is worse than that of the float student in PyTorch, with the
             same way of decoding; empty for PyTorch.
+        library: package of the engine with its version.
     """
 
     engine: str
     bytes_on_disk: int
     cost: EngineMeasurement
     losses: dict[str, float] = field(default_factory=dict)
+    library: str | None = None
 
     @property
     def is_exported(self) -> bool:

@@ -213,10 +213,12 @@ def _references_note(rows: Iterable[ScoreRow]) -> str:
 
 
 def _missing_names(rows: Sequence[ScoreRow], missing: Sequence[Missing]) -> Iterator[str]:
-    """Yield the name of each system without scores once, with the seed if other seeds have scores."""
+    """Yield the name of each system without any scores once, with the seed if other seeds have scores."""
     scored = {row.system for row in rows}
     yield from dict.fromkeys(
-        f"{each.system}, seed {each.seed}" if each.system in scored else each.system for each in missing
+        f"{each.system}, seed {each.seed}" if each.system in scored else each.system
+        for each in missing
+        if each.engine is None
     )
 
 
@@ -355,8 +357,13 @@ def score_notes(
             "observed one (two-sided at 5%: p < 0.025); 1 for equal scores"
         )
     notes += _engine_notes(rows)
-    notes += [f"missing: {each.system} seed {each.seed}: {each.missing}" for each in missing]
+    notes += [_missing_note(each) for each in missing]
     return notes
+
+
+def _missing_note(missing: Missing) -> str:
+    where = "" if missing.engine is None else f" in {missing.engine}"
+    return f"missing: {missing.system} seed {missing.seed}{where}: {missing.missing}"
 
 
 def _engine_notes(rows: Sequence[ScoreRow]) -> Iterator[str]:

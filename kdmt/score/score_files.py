@@ -113,16 +113,23 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Missing:
-    """Entry of scores.json without scores: a student of the pipeline that was never trained."""
+    """Entry of scores.json without scores.
+
+    Attributes:
+        missing: reason.
+        engine: engine of `score.engines` that has no model for the student; None for a student of the pipeline that has
+            no scores at all.
+    """
 
     system: str
     seed: int
-    missing: str = "never trained"  # reason
+    missing: str = "never trained"
+    engine: str | None = None
 
 
 def write_scores(path: Path, rows: Sequence[ScoreRow], missing: Sequence[Missing] = ()) -> None:
     """Write scores.json: a list of objects, one for each row and then one with key `missing` for each other system."""
-    write_json(path, [*map(_row_values, rows), *map(asdict, missing)], indent=2)
+    write_json(path, [*map(_row_values, rows), *map(_missing_values, missing)], indent=2)
 
 
 def read_scores(path: Path) -> tuple[list[ScoreRow], list[Missing]]:
@@ -157,6 +164,10 @@ def read_comparisons(path: Path) -> list[Comparison]:
 
 
 # ------------------------------------------------------------------------------------- keys of earlier versions
+
+
+def _missing_values(missing: Missing) -> dict[str, Json]:
+    return {name: value for name, value in asdict(missing).items() if value is not None}
 
 
 def _row_values(row: ScoreRow) -> dict[str, Json]:

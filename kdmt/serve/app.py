@@ -6,7 +6,9 @@ import asyncio
 import hmac
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
+from typing import TypeVar
 
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse
@@ -15,16 +17,23 @@ from starlette.requests import ClientDisconnect
 
 from kdmt.documents.document import Document, text_document
 from kdmt.documents.markup import html_document
-from kdmt.languages import Direction
-from kdmt.serve.batching import ClientLimit, QueueFull, TranslationQueue
+from kdmt.documents.sentences import split_long
+from kdmt.errors import describe_error
+from kdmt.languages import Direction, writes_spaces
+from kdmt.log import get_logger
+from kdmt.serve.batching import ClientLimit, ModelStopped, QueueFull, TranslationQueue
+from kdmt.serve.detection import MISSING, DetectedLanguage, can_detect, detect_language
 from kdmt.serve.limits import Limits
 from kdmt.serve.metrics import CONTENT_TYPE, Metrics
-from kdmt.serve.models import ServedModel, find_direction, list_languages
-from kdmt.serve.requests import RequestError, TranslationRequest, parse_request
+from kdmt.serve.models import ServedModel, find_directions, list_languages
+from kdmt.serve.requests import RequestError, TranslationRequest, parse_detection, parse_request
 
+_logger = get_logger(__name__)
 _PAGE = Path(__file__).parent / "page.html"
-_PATHS = ("/", "/translate", "/languages", "/health", "/metrics")
+_PATHS = ("/", "/translate", "/detect", "/languages", "/health", "/metrics")
 _INLINE_CHARACTERS = 2_000  # longer texts are split into sentences in another thread
+_TEXT_COST = 100  # characters that take about the time of an empty text
+_Result = TypeVar("_Result")
 _PAGE_HEADERS = {
     "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; "
     "connect-src 'self'; form-action 'none'; base-uri 'none'; frame-ancestors 'none'",
@@ -71,31 +80,60 @@ class Service:
         if self.api_keys and not any(hmac.compare_digest(given.encode(), key.encode()) for key in self.api_keys):
             raise RequestError(403, "Invalid API key" if given else "An API key is required")
 
-    async def translate(self, request: TranslationRequest, client: str) -> list[str]:
-        """Return the translation of each text of a request.
+    async def translate(self, request: TranslationRequest, client: str) -> tuple[list[str], DetectedLanguage | None]:
+        """Return the translation of each text of a request, and the source language if it was detected.
 
         Raises:
-            RequestError: if the languages are not supported, the queue is full, or time is up.
+            RequestError: if the languages are not supported or not detected, the queue is full, or time is up.
         """
         start = time.monotonic()
-        direction = find_direction(list(self.queues), request.source, request.target)
+        direction, detected = await self._direction(request)
         characters = sum(map(len, request.texts))
-        if characters <= _INLINE_CHARACTERS:
+        if characters + _TEXT_COST * len(request.texts) <= _INLINE_CHARACTERS:
             documents = _documents(request, direction)
         else:
             documents = await asyncio.to_thread(_documents, request, direction)
-        counts = [len(document.sentences) for document in documents]
-        sentences = [sentence for document in documents for sentence in document.sentences]
+        # parts of long sentences are sentences of the queue, so that others do not wait for all parts of one
+        parts = [[split_long(sentence, lambda _: True) for sentence in document.sentences] for document in documents]
+        waiting = [part for sentences in parts for sentence in sentences for part in sentence]
         most = min(self.limits.client_sentences, self.limits.queued_sentences)
-        if len(sentences) > most:
-            raise RequestError(400, f"Invalid request: {len(sentences):,} sentences exceed the limit of {most:,}")
-        translations = await self._translated(direction, sentences, client)
-        finished, done = [], 0
-        for document, count in zip(documents, counts, strict=True):
-            finished.append(document.join(translations[done : done + count]))
-            done += count
+        if len(waiting) > most:
+            raise RequestError(400, f"Invalid request: {len(waiting):,} sentences exceed the limit of {most:,}")
+        translated = iter(await self._translated(direction, waiting, client))
+        space = " " if writes_spaces(direction.target) else ""
+        finished = [
+            document.join([space.join(islice(translated, len(sentence))) for sentence in sentences])
+            for document, sentences in zip(documents, parts, strict=True)
+        ]
         self.metrics.translation(str(direction), characters, time.monotonic() - start)
-        return finished
+        return finished, detected
+
+    async def _direction(self, request: TranslationRequest) -> tuple[Direction, DetectedLanguage | None]:
+        """Return the direction of a request; if the source is `auto`, that of the most probable source language."""
+        found = find_directions(list(self.queues), request.source, request.target)
+        if request.source != "auto" or (len(found) == 1 and not can_detect()):
+            return found[0], None
+        if request.format == "html":
+            documents = await asyncio.to_thread(_documents, request, found[0])
+            text = " ".join(sentence for document in documents for sentence in document.sentences)
+        else:
+            text = " ".join(request.texts)
+        best = (await self.detect(text, [each.source for each in found]))[0]
+        if len(found) > 1 and not best.confidence:
+            known = ", ".join(each.source for each in found)
+            raise RequestError(400, f"The source language is not detected: give one of {known}")
+        return next(each for each in found if each.source == best.language), best
+
+    async def detect(self, text: str, languages: Sequence[str] | None = None) -> list[DetectedLanguage]:
+        """Return the probability of each source language (default: of all models) for a text, most probable first.
+
+        Raises:
+            RequestError: if languages cannot be detected.
+        """
+        if not can_detect():
+            raise RequestError(400, MISSING)
+        known = languages or list(dict.fromkeys(each.source for each in self.queues))
+        return await asyncio.to_thread(detect_language, text, known)
 
     async def _translated(self, direction: Direction, sentences: Sequence[str], client: str) -> list[str]:
         try:
@@ -104,11 +142,15 @@ class Service:
             raise RequestError(503, "The server is busy: try again later") from None
         except ClientLimit:
             raise RequestError(429, "Slow down: too many sentences of this client are waiting") from None
+        except ModelStopped:
+            raise RequestError(503, _stopped([direction])) from None
         try:
             async with asyncio.timeout(self.limits.request_seconds):
                 return await asyncio.wrap_future(future)
         except TimeoutError:
             raise RequestError(504, f"no translation within {self.limits.request_seconds:g} seconds") from None
+        except ModelStopped:
+            raise RequestError(503, _stopped([direction])) from None
         except Exception:  # of the engine; the queue has logged it
             raise RequestError(500, "The text could not be translated") from None
 
@@ -125,9 +167,16 @@ def make_app(service: Service) -> FastAPI:
 
     @app.middleware("http")
     async def count(request: Request, answer: Callable[[Request], Awaitable[Response]]) -> Response:
-        response = await answer(request)
-        service.metrics.request(request.url.path if request.url.path in _PATHS else "other", response.status_code)
-        return response
+        status = 500
+        try:
+            response = await answer(request)
+            status = response.status_code
+            return response
+        except Exception as error:
+            _logger.warning(f"a request failed: {describe_error(error)}")
+            return _error(500, "The request could not be answered")
+        finally:
+            service.metrics.request(request.url.path if request.url.path in _PATHS else "other", status)
 
     @app.exception_handler(HTTPException)
     async def refuse(_: Request, error: HTTPException) -> Response:
@@ -140,10 +189,6 @@ def make_app(service: Service) -> FastAPI:
             headers["Connection"] = "close"
         return _error(error.status, str(error), headers)
 
-    @app.exception_handler(Exception)
-    async def fail(_: Request, __: Exception) -> Response:
-        return _error(500, "The server failed")
-
     @app.post("/translate")
     async def translate(request: Request) -> Response:
         body = await _read_body(request, service.limits)
@@ -151,8 +196,19 @@ def make_app(service: Service) -> FastAPI:
         key = parsed.api_key or _bearer(request)
         service.check_key(key)
         client = key if service.api_keys else (request.client.host if request.client else "")
-        translations = await _unless_disconnected(request, service.translate(parsed, client))
-        return JSONResponse({"translatedText": translations if parsed.is_list else translations[0]})
+        translations, detected = await _unless_disconnected(request, service.translate(parsed, client))
+        answer: dict[str, object] = {"translatedText": translations if parsed.is_list else translations[0]}
+        if detected is not None:
+            found = detected.as_json()
+            answer["detectedLanguage"] = [found] * len(translations) if parsed.is_list else found
+        return JSONResponse(answer)
+
+    @app.post("/detect")
+    async def detect(request: Request) -> Response:
+        body = await _read_body(request, service.limits)
+        text, key = parse_detection(body, request.headers.get("content-type", ""), service.limits)
+        service.check_key(key or _bearer(request))
+        return JSONResponse([each.as_json() for each in await service.detect(text)])
 
     @app.get("/languages")
     async def languages() -> Response:
@@ -160,9 +216,8 @@ def make_app(service: Service) -> FastAPI:
 
     @app.get("/health")
     async def health() -> Response:
-        if all(queue.is_alive for queue in service.queues.values()):
-            return JSONResponse({"status": "ok"})
-        return _error(503, "A model does not run")
+        stopped = [direction for direction, queue in service.queues.items() if not queue.is_alive]
+        return _error(503, _stopped(stopped)) if stopped else JSONResponse({"status": "ok"})
 
     @app.get("/metrics")
     async def metrics(request: Request) -> Response:
@@ -175,6 +230,10 @@ def make_app(service: Service) -> FastAPI:
         return HTMLResponse(page, headers=_PAGE_HEADERS)
 
     return app
+
+
+def _stopped(directions: Sequence[Direction]) -> str:
+    return f"The model of {', '.join(map(str, directions))} has stopped"
 
 
 def _length_of(queue: TranslationQueue) -> Callable[[], int]:
@@ -216,7 +275,7 @@ async def _read_body(request: Request, limits: Limits) -> bytes:
     return b"".join(chunks)
 
 
-async def _unless_disconnected(request: Request, work: Awaitable[list[str]]) -> list[str]:
+async def _unless_disconnected(request: Request, work: Awaitable[_Result]) -> _Result:
     """Return the result of work, which is cancelled if the client disconnects before it is done.
 
     Raises:

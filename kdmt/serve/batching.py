@@ -26,6 +26,10 @@ class QueueFull(Exception):
     """The queue has no place for the sentences of a request."""
 
 
+class ModelStopped(Exception):
+    """The thread of a model has ended because of an error."""
+
+
 class ClientLimit(Exception):
     """A client has more sentences in the queue than it may have."""
 
@@ -83,6 +87,7 @@ class TranslationQueue:
         self._clients: dict[str, _Client] = {}  # in the order of their turns
         self._waiting = 0  # sentences that are not in a batch yet
         self._is_closed = False
+        self._has_stopped = False
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._thread.start()
 
@@ -104,12 +109,15 @@ class TranslationQueue:
         Raises:
             QueueFull: if the queue has too little space, or is closed.
             ClientLimit: if the client has too many sentences in it.
+            ModelStopped: if the thread has ended because of an error.
         """
         future: Future[list[str]] = Future()
         if not sentences:
             future.set_result([])
             return future
         with self._changed:
+            if self._has_stopped:
+                raise ModelStopped
             owner = self._clients.get(client)
             if (owner.sentences if owner else 0) + len(sentences) > self._limits.client_sentences:
                 raise ClientLimit
@@ -148,21 +156,38 @@ class TranslationQueue:
             del self._clients[job.client]
 
     def _run(self) -> None:
-        while batch := self._next_batch():
-            sentences = [job.sentences[index] for job, index in batch]
-            if self._observe is not None:
-                self._observe(len(batch))
-            for (job, index), translation in zip(batch, self._translated(sentences), strict=True):
-                self._deliver(job, index, translation)
+        batch: list[tuple[_Job, int]] = []
+        try:
+            while batch := self._next_batch():
+                sentences = [job.sentences[index] for job, index in batch]
+                if self._observe is not None:
+                    self._observe(len(batch))
+                for (job, index), translation in zip(batch, self._translated(sentences), strict=True):
+                    self._deliver(job, index, translation)
+        except BaseException:
+            self._fail_all([job for job, _ in batch])
+            raise
+
+    def _fail_all(self, jobs: list[_Job]) -> None:
+        """Fail these jobs and those that wait, and accept no others."""
+        with self._changed:
+            self._has_stopped = True
+            jobs += [job for owner in self._clients.values() for job in owner.jobs]
+        for job in jobs:
+            with suppress(InvalidStateError):  # it is done, or twice in the list
+                job.future.set_exception(ModelStopped())
 
     def _translated(self, sentences: list[str]) -> list[str | Exception]:
         """Return the translations; if the batch fails, each sentence alone, with the error of those that fail."""
         try:
-            return list(self._translate(sentences))
-        except Exception as error:  # whatever an engine raises must not end the thread
+            translations: list[str | Exception] = [*self._translate(sentences)]
+            if len(translations) != len(sentences):
+                raise RuntimeError(f"the model returned {len(translations):,} translations")
+            return translations
+        except BaseException as error:  # whatever an engine raises, such as a panic of Rust, must not end the thread
             _logger.warning(f"a batch of {len(sentences):,} sentences failed: {describe_error(error)}")
             if len(sentences) == 1:
-                return [error]
+                return [error if isinstance(error, Exception) else RuntimeError(describe_error(error))]
             return [self._translated([sentence])[0] for sentence in sentences]
 
     def _next_batch(self) -> list[tuple[_Job, int]]:

@@ -12,6 +12,7 @@ class Limits:
     Attributes:
         body_bytes: maximum size of a request.
         characters: maximum number of characters of the texts of a request.
+        texts: maximum number of texts of a request.
         queued_sentences: maximum number of sentences that wait for one model.
         client_sentences: maximum number of them that belong to one client.
         batch_sentences: maximum number of sentences that are translated together.
@@ -26,10 +27,11 @@ class Limits:
 
     body_bytes: int = 256 * 1024
     characters: int = 10_000
+    texts: int = 1_000
     queued_sentences: int = 4096
     client_sentences: int = 1024
     batch_sentences: int = 64
-    batch_characters: int = 16_000
+    batch_characters: int = 8_000
     batch_seconds: float = 0.005
     connections: int = 4096
     read_seconds: float = 10.0

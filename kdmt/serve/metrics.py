@@ -43,7 +43,7 @@ class Histogram:
 
 
 class Metrics:
-    """What the server counts. All methods may be called from any thread."""
+    """Counters and histograms of a server. All methods may be called from any thread."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()

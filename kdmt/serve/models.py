@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from kdmt.languages import Direction, language_name, same_language
+from kdmt.languages import Direction, language_name, matching_directions
 from kdmt.serve.requests import RequestError
 
 _LONGEST_CODE = 64
@@ -19,24 +19,19 @@ class ServedModel:
     translate: Callable[[list[str]], list[str]]
 
 
-def find_direction(directions: Sequence[Direction], source: str, target: str) -> Direction:
-    """Return the direction of a request among those of the models. `auto` is the only source language of a target.
+def find_directions(directions: Sequence[Direction], source: str, target: str) -> list[Direction]:
+    """Return the directions of a request among those of the models: several only if the source language is `auto`.
 
     Raises:
-        RequestError: if there is none, or if `auto` could be several.
+        RequestError: if there is none.
     """
-    to_target = [each for each in directions if same_language(each.target, target)]
+    to_target = matching_directions(directions, None, target)
     if not to_target:
         raise RequestError(400, f"{target[:_LONGEST_CODE]} is not supported as target language")
-    if source == "auto":
-        if len(to_target) > 1:
-            known = ", ".join(each.source for each in to_target)
-            raise RequestError(400, f"the source language is not detected: give one of {known}")
-        return to_target[0]
-    found = [each for each in to_target if same_language(each.source, source)]
+    found = to_target if source == "auto" else matching_directions(to_target, source, None)
     if not found:
         raise RequestError(400, f"{source[:_LONGEST_CODE]} to {target[:_LONGEST_CODE]} is not supported")
-    return found[0]
+    return found
 
 
 def list_languages(directions: Sequence[Direction]) -> list[dict[str, object]]:

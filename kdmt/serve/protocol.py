@@ -13,7 +13,11 @@ from uvicorn.server import ServerState
 from kdmt.serve.limits import Limits
 
 _BODY_GRACE_SECONDS = 2.0  # the application answers a slow body before the connection is closed
-_BUSY = b"HTTP/1.1 503 Service Unavailable\r\nconnection: close\r\ncontent-length: 0\r\nretry-after: 5\r\n\r\n"
+_BUSY_BODY = b'{"error":"The server has too many connections: try again later"}'
+_BUSY = (
+    b"HTTP/1.1 503 Service Unavailable\r\nconnection: close\r\ncontent-type: application/json\r\n"
+    b"content-length: %d\r\nretry-after: 5\r\n\r\n%b"
+) % (len(_BUSY_BODY), _BUSY_BODY)
 
 
 def limited_protocol(limits: Limits) -> type[H11Protocol]:
@@ -44,6 +48,7 @@ class _LimitedProtocol(H11Protocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        transport.set_write_buffer_limits(0)  # `pause_writing` is called as soon as a byte cannot be sent
         if len(self.connections) > self.limits_of_server.connections:
             transport.write(_BUSY)
             transport.close()
@@ -62,6 +67,7 @@ class _LimitedProtocol(H11Protocol):
                 timer.cancel()
 
     def pause_writing(self) -> None:
+        """Start the timer of an answer that the client does not read; it runs on if the connection is to be closed."""
         super().pause_writing()
         self._write_timer = self.loop.call_later(self.limits_of_server.write_seconds, self._abort)
 
@@ -87,5 +93,4 @@ class _LimitedProtocol(H11Protocol):
             self._read_timer = self.loop.call_later(seconds, self._abort)
 
     def _abort(self) -> None:
-        if not self.transport.is_closing():
-            self.transport.abort()
+        self.transport.abort()

@@ -50,20 +50,7 @@ def parse_request(body: bytes, content_type: str, limits: Limits) -> Translation
     """
     values = _parse_body(body, content_type)
     q = values.get("q")
-    if q is None:
-        raise RequestError(400, "Invalid request: missing q parameter")
-    given: list[object] = q if isinstance(q, list) else [q]
-    if len(given) > limits.client_sentences:
-        raise RequestError(
-            400, f"Invalid request: {len(given):,} texts exceed the limit of {limits.client_sentences:,}"
-        )
-    texts = tuple(text for text in given if isinstance(text, str))
-    if len(texts) < len(given):
-        raise RequestError(400, "Invalid request: q must be a string or a list of strings")
-    count = sum(map(len, texts))
-    if count > limits.characters:
-        raise RequestError(400, f"Invalid request: {count:,} characters exceed the limit of {limits.characters:,}")
-    _check_unicode("q", "".join(texts))
+    texts = _texts(q, limits)
     kind = _string(values, "format", "text")
     if kind not in ("text", "html"):
         raise RequestError(400, f"Invalid request: format {kind[:_LONGEST_CODE]!r} is not supported: text or html")
@@ -75,6 +62,33 @@ def parse_request(body: bytes, content_type: str, limits: Limits) -> Translation
         format="html" if kind == "html" else "text",
         api_key=_string(values, "api_key", ""),
     )
+
+
+def parse_detection(body: bytes, content_type: str, limits: Limits) -> tuple[str, str]:
+    """Return the text and the API key of POST /detect.
+
+    Raises:
+        RequestError: if the body is not valid.
+    """
+    values = _parse_body(body, content_type)
+    return " ".join(_texts(values.get("q"), limits)), _string(values, "api_key", "")
+
+
+def _texts(q: object, limits: Limits) -> tuple[str, ...]:
+    """Return the texts of a request; an empty one counts as one character."""
+    if q is None:
+        raise RequestError(400, "Invalid request: missing q parameter")
+    given: list[object] = q if isinstance(q, list) else [q]
+    if len(given) > limits.texts:
+        raise RequestError(400, f"Invalid request: {len(given):,} texts exceed the limit of {limits.texts:,}")
+    texts = tuple(text for text in given if isinstance(text, str))
+    if len(texts) < len(given):
+        raise RequestError(400, "Invalid request: q must be a string or a list of strings")
+    count = sum(max(len(text), 1) for text in texts)
+    if count > limits.characters:
+        raise RequestError(400, f"Invalid request: {count:,} characters exceed the limit of {limits.characters:,}")
+    _check_unicode("q", "".join(texts))
+    return texts
 
 
 def _parse_body(body: bytes, content_type: str) -> Mapping[str, object]:

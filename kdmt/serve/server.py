@@ -34,14 +34,22 @@ def bind(host: str, port: int) -> socket.socket:
     Raises:
         UserError: if the address does not exist or is in use.
     """
+    if not host:
+        raise UserError("--host: expected an address, such as 127.0.0.1, or 0.0.0.0 for all networks")
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
         bound = socket.socket(family, kind, protocol)
+    except OSError as error:
+        raise UserError(f"cannot listen on {host} port {port}: {error.strerror or error}") from None
+    except ValueError:  # of the encoding of host names
+        raise UserError(f"cannot listen on {host[:100]!r}: neither a host name nor an address") from None
+    try:
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         bound.bind(address)
     except OSError as error:
+        bound.close()
         raise UserError(f"cannot listen on {host} port {port}: {error.strerror or error}") from None
     return bound
 

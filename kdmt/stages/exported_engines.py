@@ -23,7 +23,9 @@ from kdmt.files import atomic_folder
 from kdmt.flow.folders import earlier_states
 from kdmt.flow.manifest import recorded_outputs
 from kdmt.interop.exporters import EXPORTERS, ExportOptions
+from kdmt.interop.onnx_folder import check_search
 from kdmt.models.checkpoint_folder import checkpoint_sha256
+from kdmt.models.description import read_description
 from kdmt.score.systems import System, Way
 from kdmt.score.translations import Decoded
 from kdmt.stages.workspace import Workspace
@@ -38,6 +40,7 @@ class ExportedEngine:
 
     Attributes:
         library: name in scores.json, and of the engine in its process.
+        package: name of the Python package.
         files: patterns of the files that it reads.
         to: name in `EXPORTERS`; None for the checkpoint itself.
         has_environment: whether it needs an environment of its own.
@@ -46,6 +49,7 @@ class ExportedEngine:
     """
 
     library: str
+    package: str
     files: Sequence[str]
     to: str | None
     has_environment: bool = False
@@ -54,19 +58,30 @@ class ExportedEngine:
 
 
 _ENGINES = {
-    "pytorch": ExportedEngine("pytorch", ("model.safetensors", "model.json", *_TEXT_FILES), None),
+    "pytorch": ExportedEngine("pytorch", "torch", ("model.safetensors", "model.json", *_TEXT_FILES), None),
     "ctranslate2": ExportedEngine(
+        "ctranslate2",
         "ctranslate2",
         ("model.bin", "*vocabulary*", "config.json", "vmap.txt", "model.json", *_TEXT_FILES),
         "ctranslate2",
     ),
     "onnx": ExportedEngine(
-        "onnxruntime", ("*.onnx", "*.json", *_TEXT_FILES[:2]), "onnx", modules=("onnx", "onnxruntime")
+        "onnxruntime",
+        "onnxruntime",
+        ("*.onnx", "*.json", *_TEXT_FILES[:2]),
+        "onnx",
+        modules=("onnx", "onnxruntime"),
     ),
     "marian": ExportedEngine(
-        "marian", ("model.npz", "*.decoder.yml", "*.spm"), "marian", has_environment=True, needs_corpus=True
+        "marian",
+        "pymarian",
+        ("model.npz", "*.decoder.yml", "*.spm"),
+        "marian",
+        has_environment=True,
+        needs_corpus=True,
     ),
     "bergamot": ExportedEngine(
+        "bergamot",
         "bergamot",
         ("model.*.bin", "lex.*.bin", "*.spm", "config.yml"),
         "bergamot",
@@ -151,12 +166,17 @@ class ExportedModel:
 def exported_model(workspace: Workspace, system: System, checkpoint: Path, name: EngineName) -> ExportedModel:
     """Return a student for an engine, which is exported unless this or an earlier state of the stage has it.
 
+    The export depends only on what its hash is computed from: `translate_and_measure` gives the search settings, and
+    the model card has no scores.
+
     Raises:
         UserError: if the engine has no such model.
     """
     engine, sha256 = find_exported_engine(name), _hash(workspace, checkpoint, name)
     if engine.to is None:
         return ExportedModel(name, checkpoint, sha256)
+    if engine.to == "onnx" and (nat := read_description(checkpoint).get("nat")):
+        check_search(nat["family"], workspace.config.score.nat)
     place = Path(_EXPORTS, system.name, f"seed_{system.seed}", f"{name.replace(':', '-')}.{sha256[:16]}")
     folder = workspace.score / place
     if folder.is_dir():
@@ -168,9 +188,7 @@ def exported_model(workspace: Workspace, system: System, checkpoint: Path, name:
             shutil.copytree(earlier, aside, dirs_exist_ok=True)
         return ExportedModel(name, folder, sha256)
     workspace.say(f"score: {system.name} seed {system.seed}, exported for {name}")
-    options = ExportOptions(
-        quantization=compute_type(name), beam=min(workspace.config.score.beams), data=workspace.prepare / "data-bin"
-    )
+    options = ExportOptions(quantization=compute_type(name), data=workspace.prepare / "data-bin", has_scores=False)
     EXPORTERS[engine.to].export(checkpoint, folder, options)
     return ExportedModel(name, folder, sha256)
 

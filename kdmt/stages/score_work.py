@@ -23,6 +23,7 @@ from kdmt.config import Score
 from kdmt.corpus.codec import TextCodec
 from kdmt.corpus.lines import write_lines
 from kdmt.decode.engines.engine import Engine, EngineOptions, RefiningEngine
+from kdmt.decode.engines.process import library_version
 from kdmt.decode.engines.table import EngineKind, find_engine
 from kdmt.decode.engines.translator import Translator
 from kdmt.errors import UserError
@@ -39,7 +40,13 @@ from kdmt.score.system_diagnostics import write_diagnostics
 from kdmt.score.systems import System, SystemRun, Way, compare_runs, file_name, taken_checkpoint
 from kdmt.score.test_sets import TestSet
 from kdmt.score.translations import Decoded, Translations
-from kdmt.stages.exported_engines import ExportedModel, compute_type, exported_model, translate_and_measure
+from kdmt.stages.exported_engines import (
+    ExportedModel,
+    compute_type,
+    exported_model,
+    python_of,
+    translate_and_measure,
+)
 from kdmt.stages.external_scores import add_external_scores
 from kdmt.stages.measures import tokenizer_note
 from kdmt.stages.references import join_words
@@ -95,10 +102,11 @@ def score_systems(
     sample = None if training is None or training.sample is None else training.sample
     scored: list[_Scored] = []
     exports: list[Path] = []
+    left_out: list[Missing] = []
     for system in systems:
         own = list(_score_system(workspace, system, threads, test_sets, held_out, translations, sample))
         exported: list[_Scored] = []
-        for model in _exported_models(workspace, system):
+        for model in _exported_models(workspace, system, left_out):
             rows = list(_score_model(workspace, model, own, threads, test_sets, held_out, translations))
             exports += model.outputs()
             if model.engine.to is None:
@@ -106,7 +114,7 @@ def score_systems(
             else:
                 exported += rows
         scored += [*own, *exported]
-    _write_scores(workspace, scored, missing, test_sets, baseline, reports)
+    _write_scores(workspace, scored, [*missing, *left_out], test_sets, baseline, reports)
     reports.diagnostics.unlink(missing_ok=True)  # `begin` has copied it to the earlier state that it belongs to
     if training is not None:
         found = diagnose(
@@ -220,8 +228,11 @@ def _score_system(
             yield _Scored(row, run, DiagnosedRun(run, words, training))
 
 
-def _exported_models(workspace: Workspace, system: System) -> Iterator[ExportedModel]:
-    """Yield a student as each engine of `score.engines` reads it, without engines that have no such model.
+def _exported_models(workspace: Workspace, system: System, left_out: list[Missing]) -> Iterator[ExportedModel]:
+    """Yield a student as each engine of `score.engines` reads it.
+
+    Args:
+        left_out: list to which an entry is added for each engine that has no such model.
 
     Raises:
         UserError: if an engine has no model for a student that `score.engine_students` names.
@@ -237,6 +248,7 @@ def _exported_models(workspace: Workspace, system: System) -> Iterator[ExportedM
             if score.engine_students is not None:
                 raise UserError(f"score.engines: {name}: {error}") from None
             workspace.say(f"score: {system.name} seed {system.seed} is left out of {name}: {error}")
+            left_out.append(Missing(system.name, system.seed, str(error).removeprefix(f"{checkpoint}: "), name))
 
 
 def _score_model(
@@ -251,11 +263,13 @@ def _score_model(
     """Yield a row in an engine for each row of a student; that of PyTorch has the scores of the student."""
     score, device = workspace.config.score, str(pick_device(workspace.config.score.device))
     codec = TextCodec.load(workspace.prepare)
+    library = library_version(model.engine.package, python_of(model.name, Path(score.engine_environments)))
     for each in own:
         system, name, way = each.run.system, each.run.test_set, each.run.way
         kind, checkpoint = find_engine(system.run / taken_checkpoint(system.run, score.checkpoint).name)
         made_from = _made_from(workspace, kind, checkpoint, held_out[name], way)
         made_from |= {"engine": model.name, "export": model.sha256, "threads": threads, "device": device}
+        made_from["library"] = library
         file = file_name(system, name, way, model.name)
         decoded = translations.find(file, made_from)
         where = f"{system.name} seed {system.seed} on {name}, {way.name}, {model.name}"
@@ -265,7 +279,7 @@ def _score_model(
             decoded = translate_and_measure(workspace, model, sources, way, threads=threads, device=device)
             translations.keep(file, made_from, decoded)
         assert decoded.cost is not None, "it is in each record of an engine"
-        deployment = Deployment(model.name, model.bytes_on_disk, decoded.cost)
+        deployment = Deployment(model.name, model.bytes_on_disk, decoded.cost, library=library)
         row = replace(
             each.row,
             sentences_per_second_batch1=decoded.sentences_per_second_batch1,
@@ -281,10 +295,10 @@ def _score_model(
         deployment = replace(deployment, losses=losses(each.row.scores, scores))
         for problem in deployment.large_losses():
             workspace.say(f"score: warning: {where}: {problem}")
-        library, numbers = model.engine.library, compute_type(model.name)
-        row = replace(row, engine=library, compute_type=numbers, scores=scores, second_scores=second_scores, steps=None)
+        engine, numbers = model.engine.library, compute_type(model.name)
+        row = replace(row, engine=engine, compute_type=numbers, scores=scores, second_scores=second_scores, steps=None)
         finished = first if score.detokenized else second
-        run = SystemRun(system, name, way, library, numbers, first, finished, export=model.name)
+        run = SystemRun(system, name, way, engine, numbers, first, finished, export=model.name)
         yield _Scored(replace(row, deployment=deployment), run)
 
 

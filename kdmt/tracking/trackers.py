@@ -25,7 +25,7 @@ _MAX_PARAMETER = 500  # characters of a parameter of MLflow
 
 @dataclass(frozen=True)
 class TrackedRun:
-    """What trackers know of a run.
+    """Description of a run for trackers.
 
     Attributes:
         project: name of the pipeline.

@@ -91,6 +91,7 @@ WITHOUT_TORCH = {
     *("interop.ctranslate2_folder", "interop.export_folder", "interop.exporters", "interop.onnx_folder"),
     "interop.text_tokenizer",
     *("documents.document", "documents.markup", "documents.sentences"),
+    "serve.detection",
     *(f"serve.{name}" for name in ("app", "batching", "limits", "metrics", "models", "protocol", "requests", "server")),
     *(
         f"distill.{name}"

@@ -50,6 +50,7 @@ from kdmt.interop.onnx_folder import (
     MODEL_FILE,
     REFINED,
     ModelFolder,
+    check_search,
 )
 from kdmt.types import EOS, PAD, Hypothesis
 
@@ -312,12 +313,12 @@ class OnnxNATEngine:
     Args:
         folder: folder written by `kdmt.interop.onnx_export`.
         threads: number of CPU threads.
-        search: settings of the search; `ctc` models have the best path only, and no teacher chooses among candidates.
+        search: settings of the search.
         iterations: maximum number of decoder passes, for families that refine their output.
 
     Raises:
-        UserError: if ONNX Runtime is not installed, if the folder is damaged or was not written by kdmt, or if the
-            length beam is larger than the number of lengths that the model has.
+        UserError: if ONNX Runtime is not installed, if the folder is damaged or was not written by kdmt, if the
+            length beam is larger than the number of lengths that the model has, or as in `check_search`.
     """
 
     def __init__(
@@ -327,6 +328,7 @@ class OnnxNATEngine:
         self.max_source_positions = self._folder.max_source_positions
         self._search, self._iterations, self._threads = search or NATDecode(), iterations, threads
         self._family: FamilyName = self._folder.nat["family"]
+        check_search(self._family, self._search)
         check_length_beam(self._search, self._family, self._folder.max_target_positions)
         names = (ENCODER_FILE, DECODER_FILE) if self._family in REFINED else (MODEL_FILE,)
         self._graphs = [Graph.load(folder / name, threads) for name in names]

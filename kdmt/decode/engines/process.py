@@ -9,8 +9,11 @@ import json
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
+from importlib import import_module
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -21,11 +24,14 @@ from kdmt.errors import UserError
 from kdmt.score.deployment import EngineMeasurement
 
 _LAST_LINES = 5  # of what an engine printed, in the message of an error
+# longest time for a reply, after which the process is ended: a constant part, and one for each sentence
+_MOST_SECONDS, _MOST_SECONDS_PER_SENTENCE = 3600.0, 10.0
+_VERSION_PROGRAM = "import sys; from importlib.metadata import version; print(version(sys.argv[1]))"
 
 
 @dataclass(frozen=True)
 class Load:
-    """What a process loads.
+    """Model that a process loads, with its settings.
 
     Attributes:
         engine: library: pytorch, ctranslate2, onnxruntime, marian or bergamot.
@@ -103,27 +109,61 @@ class EngineProcess:
         """Send a request and return the reply.
 
         Raises:
-            UserError: if the engine fails, or the process ends.
+            UserError: if the engine fails, the process ends, or there is no reply for a long time.
         """
         assert self._process.stdin is not None
         assert self._process.stdout is not None
+        sentences = sum(len(value) for value in request.values() if isinstance(value, list))
+        most = _MOST_SECONDS + _MOST_SECONDS_PER_SENTENCE * sentences
+        is_late = threading.Event()
+        timer = threading.Timer(most, self._end, [is_late])
+        timer.start()
         try:
             self._process.stdin.write(json.dumps(request).encode() + b"\n")
             self._process.stdin.flush()
             line = self._process.stdout.readline()
         except BrokenPipeError:
             line = b""
+        finally:
+            timer.cancel()
+        if is_late.is_set() and not line.endswith(b"\n"):
+            raise UserError(f"{self._load.folder}: {self._load.engine} failed: no reply within {most:,.0f} seconds")
         reply: dict[str, Any] = json.loads(line) if line.endswith(b"\n") else {"error": self._ending()}
         if "error" in reply:
             raise UserError(f"{self._load.folder}: {self._load.engine} failed: {reply['error']}")
         return reply
 
+    def _end(self, is_late: threading.Event) -> None:
+        is_late.set()
+        self._process.kill()
+
     def _ending(self) -> str:
-        """Return how the process ended, with the last lines that it printed."""
+        """Return how the process ended, with the last lines of errors that it printed, or else its last lines."""
         code = self._process.wait()
         self._errors.seek(0)
-        printed = self._errors.read().decode(errors="replace").splitlines()[-_LAST_LINES:]
-        return "; ".join([f"the process ended with {code}", *printed])
+        printed = self._errors.read().decode(errors="replace").splitlines()
+        errors = [line for line in printed if "error" in line.lower()]
+        return "; ".join([f"the process ended with {code}", *(errors or printed)[-_LAST_LINES:]])
+
+
+@cache
+def library_version(package: str, python: Path | None = None) -> str:
+    """Return the name of a package with its version.
+
+    Args:
+        python: Python of the environment in which the package is installed; None for that of this process.
+
+    Raises:
+        UserError: if the environment does not have the package.
+    """
+    if python is None:
+        return f"{package} {import_module(package).__version__}"
+    command = [str(python), "-I", "-c", _VERSION_PROGRAM, package]
+    try:
+        found = subprocess.run(command, capture_output=True, text=True, check=True, timeout=_MOST_SECONDS)
+    except (OSError, subprocess.SubprocessError):
+        raise UserError(f"{python.parents[1]}: the environment does not run, or {package!r} is not in it") from None
+    return f"{package} {found.stdout.strip()}"
 
 
 def measure_engine(

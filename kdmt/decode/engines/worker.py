@@ -143,7 +143,8 @@ def _marian(wanted: Mapping[str, Any]) -> Callable[[], Translate]:
         "quiet-translation": "true",
     }
     given = " ".join(f"--{name} {value}" for name, value in options.items())
-    (configuration,) = Path(wanted["folder"]).glob("*.decoder.yml")
+    os.chdir(wanted["folder"])  # Marian divides the line of options at the spaces of a path
+    (configuration,) = Path().glob("*.decoder.yml")
 
     def load() -> Translate:
         translator = Translator(f"-c {configuration} {given}")

@@ -20,8 +20,10 @@ embeddings.
 
 from __future__ import annotations
 
+import lzma
 import struct
 import zipfile
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,6 +43,12 @@ _ALIGNMENT = 256
 _FLOAT32, _INT8, _INTGEMM8 = 0x0404, 0x0101, 0x4101
 _MOST_AXES = 8
 _Array = NDArray[Any]
+# errors of zipfile, of its decompressors and of NumPy for a damaged archive; RuntimeError is for encrypted members and
+# unknown methods of compression
+_DAMAGED = (
+    OSError, ValueError, EOFError, RuntimeError, KeyError, MemoryError, OverflowError, SyntaxError, TypeError,
+    zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error,
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -100,7 +108,7 @@ def _read_npz(path: Path) -> tuple[dict[str, _Array], object]:
             if not isinstance(archive, np.lib.npyio.NpzFile):
                 raise UserError(f"{path}: not a model of Marian: it is a single array")
             arrays = {name: archive[name] for name in archive.files}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, NotImplementedError) as error:
+    except _DAMAGED as error:
         raise UserError(f"{path}: not a readable .npz file: {' '.join(str(error).split())[:200]}") from None
     if OPTIONS not in arrays:
         raise UserError(f"{path}: not a model of Marian: it has no {OPTIONS}")

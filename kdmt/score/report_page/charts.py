@@ -74,7 +74,7 @@ class Mark:
     Attributes:
         system: name of the system, which has one colour.
         engine: engine, which has one shape.
-        label: label, which is shown where there is room; it is always shown as a tooltip with the values.
+        label: label, which is shown unless it would overlap another; a tooltip always has it with the values.
         cost: value on the x axis, above 0.
         score: value on the y axis.
         is_chosen: whether it is the recommended student.
@@ -155,6 +155,7 @@ def curves_chart(
     """
     colors = _colors(curve.system for curve in (*curves, *dashed))
     styles = _styles(colors)
+    entries: list[tuple[Line2D, str]] = []
     with _figure(name, legend=len(colors)) as (figure, axes):
         axes.set_xlabel("updates")
         axes.set_ylabel(label)
@@ -162,14 +163,14 @@ def curves_chart(
             axes.plot(curve.updates, curve.means, color=colors[curve.system], linewidth=0.8, linestyle=(0, (2, 2)))
         for curve in curves:
             color, style = colors[curve.system], styles[curve.system]
-            line = axes.plot(curve.updates, curve.means, color=color, linewidth=1.6, linestyle=style)[0]
+            (line,) = axes.plot(curve.updates, curve.means, color=color, linewidth=1.6, linestyle=style)
             if curve.num_seeds > 1:
                 axes.fill_between(curve.updates, curve.lowest, curve.highest, color=color, alpha=0.2, linewidth=0)
-            line.set_label(curve.system + (f" ({curve.num_seeds} seeds)" if curve.num_seeds > 1 else ""))
+            entries.append((line, curve.system + (f" ({curve.num_seeds} seeds)" if curve.num_seeds > 1 else "")))
         if is_loss:
             values = sorted(value for curve in curves for value in curve.means) or [0.0]
             axes.set_ylim(top=min(axes.get_ylim()[1], values[0] + 4 * (values[len(values) // 2] - values[0]) + 0.5))
-        _legend(figure, axes)
+        _legend(figure, entries)
         return _svg(figure, {}, f"{label} over updates")
 
 
@@ -231,10 +232,11 @@ def kinds_chart(
     """
     colors = _colors(scores)
     styles = _styles(colors)
+    entries: list[tuple[Line2D, str]] = []
     with _figure(name, legend=len(colors)) as (figure, axes):
         for system, values in scores.items():
             known = [(place, value) for place, value in enumerate(values) if value is not None]
-            axes.plot(
+            (line,) = axes.plot(
                 [place for place, _ in known],
                 [value for _, value in known],
                 color=colors[system],
@@ -242,12 +244,12 @@ def kinds_chart(
                 markersize=5,
                 linewidth=1.4,
                 linestyle=styles[system] if joined else "none",
-                label=system,
             )
+            entries.append((line, system))
         axes.set_xticks(range(len(kinds)), list(kinds))
         axes.set_xlim(-0.4, len(kinds) - 0.6)
         axes.set_ylabel(label)
-        _legend(figure, axes)
+        _legend(figure, entries)
         return _svg(figure, {}, f"{label} by kind of sentence")
 
 
@@ -314,15 +316,23 @@ def _plain_ticks(axes: Axes) -> None:
 
 
 def _shape_legend(figure: Figure, axes: Axes, shapes: Mapping[str, str]) -> None:
+    entries = []
     for engine, shape in shapes.items():
-        axes.plot([], [], marker=shape, color=_MUTED, linestyle="none", label=engine)
-    _legend(figure, axes)
+        (line,) = axes.plot([], [], marker=shape, color=_MUTED, linestyle="none")
+        entries.append((line, engine))
+    _legend(figure, entries)
 
 
-def _legend(figure: Figure, axes: Axes) -> None:
-    handles, labels = axes.get_legend_handles_labels()
-    if handles:
-        figure.legend(handles, labels, loc="outside lower center", ncols=min(3, len(handles)))
+def _legend(figure: Figure, entries: Sequence[tuple[Line2D, str]]) -> None:
+    """Add a legend below the plot with a line and a label for each entry."""
+    if not entries:
+        return
+    handles = [handle for handle, _ in entries]
+    # with numbers first: matplotlib leaves labels out that begin with an underscore
+    numbers = [str(number) for number in range(len(entries))]
+    legend = figure.legend(handles, numbers, loc="outside lower center", ncols=min(3, len(entries)))
+    for text, (_, label) in zip(legend.get_texts(), entries, strict=True):
+        text.set_text(label)
 
 
 def _write_labels(figure: Figure, axes: Axes, marks: Sequence[Mark]) -> None:

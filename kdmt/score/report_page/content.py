@@ -100,7 +100,7 @@ class Gaps:
 
 @dataclass(frozen=True)
 class Reproduction:
-    """How to make the run again.
+    """Commands, versions and checksums with which the run can be repeated.
 
     Attributes:
         file_name: name of the pipeline file.

@@ -72,7 +72,7 @@ class Resampled:
 
     @cached_property
     def _reference_statistics(self) -> list[dict[str, object]]:
-        """What the metric keeps of the references of each sentence, which all systems have in common [N]."""
+        """Statistics of the references of each sentence, which are the same for all systems [N]."""
         lines = zip(self.references.references, *self.references.further, strict=True)
         preprocess = self.metric._preprocess_segment
         return [self.metric._extract_reference_info(list(map(preprocess, each))) for each in lines]

@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 from tiny_pipeline import kdmt
 
+from kdmt.commands.models import SearchOptions
 from kdmt.commands.serve import read_keys, serve
-from kdmt.commands.translate import SearchOptions
 from kdmt.errors import UserError
 from kdmt.serve.limits import Limits
 from kdmt.serve.server import bind
@@ -92,10 +92,33 @@ def test_keys_are_lines_of_a_file_or_a_list(tmp_path: Path) -> None:
     path.write_text("# clients\n first \n\nsecond\n", encoding="utf-8")
     assert read_keys(path, "third") == ["first", "second"]
     assert read_keys(None, "third, fourth,,") == ["third", "fourth"]
-    assert read_keys(None, "") == []
+    assert read_keys(None, None) == []
     path.write_text("one\ntwo words\n", encoding="utf-8")
     with pytest.raises(UserError, match="line 2: expected one key"):
         read_keys(path, "")
     path.write_bytes(b"\xff\n")
     with pytest.raises(UserError, match="not UTF-8"):
         read_keys(path, "")
+
+
+@pytest.mark.parametrize("listed", ["", "  ", ",", " , ,"])
+def test_a_variable_without_keys_does_not_open_the_server(listed: str) -> None:
+    with pytest.raises(UserError, match=r"^KDMT_API_KEYS is set but has no keys"):
+        read_keys(None, listed)
+
+
+def test_keys_are_unicode_and_may_follow_a_byte_order_mark(tmp_path: Path) -> None:
+    path = tmp_path / "keys"
+    path.write_bytes(b"\xef\xbb\xbfsecret\n")
+    assert read_keys(path, None) == ["secret"]
+    with pytest.raises(UserError, match=r"^KDMT_API_KEYS: not UTF-8$"):
+        read_keys(None, "\udcff")
+
+
+@pytest.mark.parametrize("value", ["nan", "inf", "-inf"])
+@pytest.mark.parametrize("option", ["--timeout", "--read-timeout", "--batch-wait"])
+def test_times_that_are_not_finite_are_refused(tmp_path: Path, option: str, value: str) -> None:
+    result = kdmt("serve", tmp_path, option, value)
+    assert (result.code, result.out) == (2, "")
+    assert option in result.err
+    assert "Traceback" not in result.err

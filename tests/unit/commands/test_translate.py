@@ -19,12 +19,14 @@ import pytest
 import torch
 from tiny_pipeline import Finished, hash_tree, kdmt, read_pty
 
-from kdmt.commands.translate import translate_stream
+from kdmt.commands.models import ModelTable, SearchOptions
+from kdmt.commands.translate import translate_objects, translate_stream
 from kdmt.config import Decode
 from kdmt.decode.engines.translator import Translator
 from kdmt.documents.sentences import split_long
 from kdmt.errors import UserError
 from kdmt.interop.ctranslate2_folder import proposed_search
+from kdmt.languages import Direction
 
 TEACHER = Path("runs/tiny/teacher")
 MAX_SOURCE_TOKENS = 64  # number of positions of the tiny model
@@ -431,3 +433,94 @@ def test_sentences_that_are_too_long_are_translated_in_parts() -> None:
     assert len(parts) > 1
     assert translator.translate_sentences([long], settings) == [" ".join(translator.translate(parts, settings))]
     assert translator.translate_sentences(["ba be"], settings) == translator.translate(["ba be"], settings)
+
+
+class Upper:
+    """Stand-in for a translator."""
+
+    def translate_sentences(self, sentences: list[str], _: Decode) -> list[str]:
+        return [sentence.upper() for sentence in sentences]
+
+
+@pytest.mark.parametrize(
+    ("line", "problem"),
+    [
+        ('{"text": "a", "id": "\\ud800"}', "a name or a value is not Unicode text"),
+        ('{"text": "a", "\\udc00": 1}', "a name or a value is not Unicode text"),
+        ('{"text": "a", "x": [{"y": ["\\ud800"]}]}', "a name or a value is not Unicode text"),
+        ('{"text": "\\ud800"}', "field 'text' is not Unicode text"),
+        ('{"text": "a", "x": 1e999}', "a number is too large, or there are too many levels"),
+        ('{"text": "a", "x": [-1e999]}', "a number is too large, or there are too many levels"),
+        *((f'{{"text": "a", "x": {value}}}', "not JSON") for value in ("NaN", "Infinity", "-Infinity", "9" * 4400)),
+    ],
+)
+def test_json_that_cannot_be_written_again_costs_its_own_line_only(
+    caplog: pytest.LogCaptureFixture, line: str, problem: str
+) -> None:
+    target = io.BytesIO()
+    source = io.BytesIO(f'{{"text": "b"}}\n{line}\n{{"text": "c", "x": [1e308, "\\ud83d\\ude00"]}}\n'.encode())
+    with pytest.raises(UserError, match="1 of 3 lines cannot be read, the first is line 2"):
+        translate_stream(cast(Translator, Upper()), Decode(), source, target, buffer_size=9, is_jsonl=True)
+    first, second, third, _ = target.getvalue().decode().split("\n")
+    assert (json.loads(first), second) == ({"text": "b", "translation": "B"}, "")
+    assert json.loads(third) == {"text": "c", "x": [1e308, "😀"], "translation": "C"}
+    assert f"line 2: {problem}, its translation is empty" in caplog.text
+
+
+def test_every_depth_that_is_read_is_written() -> None:
+    lines = [f'{{"text": "a", "x": {"[" * depth}{"]" * depth}}}\n' for depth in range(900, 1_010)]
+    target = io.BytesIO()
+    with pytest.raises(UserError, match=f"of {len(lines)} lines cannot be read"):
+        translate_stream(
+            cast(Translator, Upper()),
+            Decode(),
+            io.BytesIO("".join(lines).encode()),
+            target,
+            buffer_size=9,
+            is_jsonl=True,
+        )
+    assert target.getvalue().count(b"\n") == len(lines)
+
+
+class Lower:
+    """Stand-in for another translator."""
+
+    def translate_sentences(self, sentences: list[str], _: Decode) -> list[str]:
+        return [sentence.lower() for sentence in sentences]
+
+
+def test_each_object_chooses_its_model_by_languages(caplog: pytest.LogCaptureFixture) -> None:
+    directions = (Direction("en", "de"), Direction("en", "fr"), Direction("cs", "fr"))
+    models = dict(zip(directions, (Upper(), Lower(), Upper()), strict=True))
+    table = ModelTable({direction: Path() for direction in directions}, SearchOptions())
+    table.open = lambda direction: (models[direction], Decode())  # type: ignore[method-assign,assignment,return-value]
+    lines = [
+        *('{"text": "Ab", "target": "de"}', '{"text": "Ab", "source": "eng", "target": "fr"}', ""),
+        *('{"text": "Ab"}', '{"text": "Ab", "target": "pl"}', '{"text": "Ab", "target": 3}'),
+        '{"text": "Cd", "source": "cs"}',
+    ]
+    target = io.BytesIO()
+    source = io.BytesIO("\n".join(lines).encode())
+    with pytest.raises(UserError, match="3 of 7 lines cannot be read, the first is line 4"):
+        translate_objects(table, source, target, buffer_size=9, is_document=False)
+    output = target.getvalue().decode().split("\n")[:-1]
+    assert [json.loads(line)["translation"] if line else "" for line in output] == ["AB", "ab", "", "", "", "", "CD"]
+    for message in (
+        "line 4: several models translate: choose from en-de, en-fr, cs-fr, its",
+        "line 5: no model translates to 'pl': choose from",
+        "line 6: field 'target' is not text, its",
+    ):
+        assert message in caplog.text
+
+
+@pytest.mark.usefixtures("finished")
+def test_languages_choose_a_model() -> None:
+    other = Path("runs/tiny/students/raw/seed_1")
+    expected = translate("ba be\n").out
+    assert translate("ba be\n", "--from", "en", "--to", "deu").out == expected
+    for arguments, message in (
+        (("--to", "fr"), "no model translates to 'fr': choose from en-de"),
+        ((str(other),), f"{TEACHER} and {other} both translate en-de"),
+    ):
+        result = translate("ba\n", *arguments)
+        assert (result.code, result.out, result.err) == (2, "", f"kdmt: error: {message}\n")

@@ -32,7 +32,7 @@ def padded(batch, src_sizes, tgt_sizes):
     return len(batch) * max(src_sizes[batch].max(), tgt_sizes[batch].max())
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(
     sizes=st.lists(st.tuples(st.integers(1, 30), st.integers(1, 30)), max_size=80),
     max_tokens=st.integers(30, 200),

@@ -87,7 +87,7 @@ def flat(lines: list[list[int]]) -> tuple[np.ndarray, np.ndarray]:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@settings(max_examples=300)
+@settings(max_examples=80)
 @given(data=st.data())
 def test_any_ids_are_decoded_like_one_line_at_a_time(
     codec_of: Callable[[str], TextCodec], kind: str, data: st.DataObject

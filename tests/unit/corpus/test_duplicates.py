@@ -118,7 +118,7 @@ def order_of(items: list[tuple[bool, bool, int, int]]) -> list[int]:
     return sorted((n for n, item in enumerate(items) if not item[1]), key=lambda n: items[n][0])
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(some_items, st.integers(1, 3))
 def test_a_limit_keeps_as_many_of_the_items_that_are_not_excluded(
     tmp_path_factory: pytest.TempPathFactory, items: list[tuple[bool, bool, int, int]], limit: int
@@ -135,7 +135,7 @@ def test_a_limit_keeps_as_many_of_the_items_that_are_not_excluded(
     assert finder.find(limit=limit, excluded_N=excluded_N).tolist() == expected
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(some_items, st.integers(1, 3))
 def test_either_side_is_decided_pair_by_pair(
     tmp_path_factory: pytest.TempPathFactory, items: list[tuple[bool, bool, int, int]], limit: int

@@ -71,7 +71,7 @@ def words(alphabet="abnotikeLußärwiBAH"):
 def test_decoding_restores_encoded_text(folders, kind):
     model = load_tokenizer(folders[kind]).target
 
-    @settings(max_examples=50, deadline=None)
+    @settings(max_examples=30, deadline=None)
     @given(lines=st.lists(words().map(" ".join), max_size=4))
     def check(lines):
         tokenised = model.encode_lines(lines)
@@ -96,7 +96,7 @@ def test_tokens_of_any_text_are_separated_by_spaces(folders, kind):
     """Check that fairseq reads the tokens of the fast path from tokenised text, for any text."""
     model = load_tokenizer(folders[kind]).source
 
-    @settings(max_examples=50, deadline=None)
+    @settings(max_examples=30, deadline=None)
     @given(lines=st.lists(st.text(st.characters(exclude_categories=["Cs"]), max_size=12), max_size=3))
     def check(lines):
         tokens, sizes = model.encode_ids(lines)

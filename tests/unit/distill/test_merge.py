@@ -297,7 +297,7 @@ def make_corpus(seed: int, sizes: Sequence[int] = (14, 9), *, tags: bool = False
     return Corpus(lines, nbest)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(st.integers(0, 2**32), st.sampled_from(list(RULES)), st.data())
 def test_merge_equals_reference_implementation(
     tmp_path_factory: pytest.TempPathFactory, seed: int, rule: str, data: st.DataObject

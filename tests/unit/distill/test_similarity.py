@@ -43,7 +43,7 @@ def chrf_by_pairs(hypotheses: Sequence[str], references: Sequence[str]) -> np.nd
     return np.array(scores).reshape(len(hypotheses), len(references))
 
 
-@settings(max_examples=300)
+@settings(max_examples=80)
 @given(st.lists(any_line, max_size=5), st.lists(any_line, max_size=5))
 def test_chrf_matrix_equals_single_pairs(hypotheses: list[str], references: list[str]) -> None:
     assert np.array_equal(chrf_matrix(hypotheses, references), chrf_by_pairs(hypotheses, references))
@@ -82,7 +82,7 @@ def test_chrf_against_a_reference(hypotheses: list[str], reference: str) -> None
 
 
 @pytest.mark.parametrize("tokenize", ["13a", "none", "intl"])
-@settings(max_examples=300)
+@settings(max_examples=80)
 @given(hypotheses=st.lists(any_line, max_size=4), reference=any_line)
 def test_bleu_against_a_reference(tokenize: str, hypotheses: list[str], reference: str) -> None:
     expected = [sentence_bleu(hypothesis, reference, tokenize=tokenize).value for hypothesis in hypotheses]
@@ -104,7 +104,7 @@ def test_functions_can_be_pickled() -> None:
 # ------------------------------------------------------------------------------------------------- lists of candidates
 
 
-@settings(max_examples=200)
+@settings(max_examples=60)
 @given(st.lists(any_line, min_size=1, max_size=5), st.lists(any_line, max_size=4))
 def test_bleu_matrix_equals_single_pairs(texts: list[str], others: list[str]) -> None:
     expected = [[sentence_bleu(text, other).value for other in others] for text in texts]

@@ -37,7 +37,7 @@ def upper(source: str) -> str:
         ("<script>never closed <p>x", "<script>never closed <p>x"),
         ("use <code>f(x)</code> now", "USE <code>f(x)</code> NOW"),
         ("<code>a<code>b</code>c</code>d", "<code>a<code>b</code>c</code>D"),
-        ('<p translate="no">a <p>b</p> c</p>d', '<p translate="no">a <p>b</p> c</p>D'),
+        ('<div translate="no">a <div>b</div> c</div>d', '<div translate="no">a <div>b</div> c</div>D'),
         ('see <span class="x notranslate">kdmt</span> now', 'SEE <span class="x notranslate">kdmt</span> NOW'),
         ("<!-- a > b -->x<!doctype html><?xml y?>", "<!-- a > b -->X<!doctype html><?xml y?>"),
         ("x <!-- never closed", "X <!-- never closed"),
@@ -97,6 +97,10 @@ def test_any_input_gives_the_same_markup(source: str) -> None:
             "&#",
             "<p translate=no>",
             "class='",
+            "<li translate=no>",
+            "<li translate=no><b></i>",
+            "<td translate=no></",
+            "<li translate=no><ul><li>",
             "<p class=class='",
             "a. ",
             "x ",
@@ -110,3 +114,61 @@ def test_time_is_linear(part: str) -> None:
     start = time.process_time()
     upper(source)
     assert time.process_time() - start < 10  # a quadratic scanner takes minutes
+
+
+@pytest.mark.parametrize(
+    "attributes",
+    [
+        *("translate=no", "translate = 'no'", 'TRANSLATE="NO"', "a translate=no", "/translate=no", "translate=&#110;o"),
+        *("class=notranslate", "class='x notranslate'", 'class="notranslate\ty"', "id=1 class=notranslate x"),
+    ],
+)
+def test_elements_are_copied_if_an_attribute_forbids_translation(attributes: str) -> None:
+    source = f"<div {attributes}>a <b>dog</b></div>"
+    assert upper(f"{source} x") == f"{source} X"
+
+
+@pytest.mark.parametrize(
+    "attributes",
+    [
+        *('data-translate="no"', 'title="translate=no"', "title='a translate=\"no\"'", 'href="?translate=no"'),
+        *('class="notranslate-icon"', "class=x-notranslate", 'title="class=notranslate"', "translate=no-op"),
+        *(
+            "translate",
+            "translate=yes",
+            "translate=yes translate=no",
+            "class=a class=notranslate",
+            "value='translate no'",
+        ),
+    ],
+)
+def test_other_attributes_that_look_like_it_change_nothing(attributes: str) -> None:
+    assert upper(f"<div {attributes}>a</div>") == f"<div {attributes}>A</div>"
+
+
+@pytest.mark.parametrize(
+    ("kept", "rest"),
+    [
+        ("<ul><li translate=no>a", "<li>B</ul><p>C"),
+        ("<ul><li translate=no>a <ul><li>x<li>y</ul> z</li>", "<li>B</ul>"),
+        ("<ul><li translate=no>a <p>x", "<li>B</ul>"),
+        ("<ul><li translate=no>a <b>x</i>", "</ul>B"),
+        ("<ul><li translate=no>a</p></br>b", "</ul>B"),
+        ("<p translate=no>a <b>x</b>", "<p>B"),
+        ("<p translate=no>a", "<div>B</div>"),
+        ("<div><p translate=no>a", "</div>B"),
+        ("<p translate=no>a <span>x</span></p>", " B"),
+        ("<p translate=no>a <script>'<p>'</script><!-- <p> --><br>", "<p>B"),
+        ("<p translate=no>a <button><p>x</p></button>", "<p>B"),
+        ("<select><option class=notranslate>a", "<option>B</select>"),
+        ("<table><tr><td translate=no>a", "<td>B<tr><td>C</table>D"),
+        ("<table><tr><td translate=no>a <table><tr><td>x</table>", "<td>B</table>"),
+        ("<table><tr translate=no><td>a<td>x", "<tr><td>B</table>"),
+        ("<table><tbody translate=no><tr><td>a", "</table>B"),
+        ("<dl><dt translate=no>a", "<dd>B</dl>"),
+        ("<ruby><rt translate=no>a", "<rp>B</ruby>"),
+        ("<li translate=no>a <ul>", ""),
+    ],
+)
+def test_an_element_without_end_tag_ends_where_html_ends_it(kept: str, rest: str) -> None:
+    assert upper(kept + rest.lower()) == kept + rest

@@ -82,3 +82,29 @@ def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "sentencex", None)
     with pytest.raises(UserError, match=r"pip install 'kdmt\[documents\]'"):
         check_splitter()
+
+
+@pytest.mark.parametrize("language", ["de", "en", "fr", "ja", "zh"])
+@pytest.mark.parametrize("space", ["\xa0", "\u3000", "\u202f", "\u2009", "\x85"])
+def test_wide_spaces_before_a_full_stop_are_ordinary_spaces_for_the_splitter(language: str, space: str) -> None:
+    for text in ("Vitamin B{}. Und", "B{}.", "É{}. Oui.{}Non.", "Plan B{}! Ja."):
+        assert sentence_spans(text.format(space, space), language) == sentence_spans(text.format(" ", " "), language)
+
+
+class Panic(BaseException):
+    """Stand-in for the panic of a library in Rust, which is not an Exception."""
+
+
+@pytest.mark.parametrize("error", [Panic, KeyboardInterrupt])
+def test_a_text_on_which_the_splitter_panics_is_one_sentence(
+    monkeypatch: pytest.MonkeyPatch, error: type[BaseException]
+) -> None:
+    def panic(_: str, __: str) -> list[str]:
+        raise error
+
+    monkeypatch.setattr("sentencex.segment", panic)
+    if error is Panic:
+        assert sentences(" One. Two. ", "en") == ["One. Two."]
+    else:
+        with pytest.raises(KeyboardInterrupt):
+            sentence_spans("One. Two.", "en")

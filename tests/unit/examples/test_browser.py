@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 from urllib.parse import quote
 
 import numpy as np
@@ -39,8 +39,8 @@ from kdmt.models.transformer import Transformer
 
 EXAMPLE = Path(__file__).parents[3] / "examples" / "browser"
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-WORDS = ["walking", "talked", "walk", "house", "houses", "red", "blue", "streets", "street", "Äpfel"]
-TEXT = ["walked the red houses", "", "  Two   streets ", "Äpfel 漢 red", "<s> blue </s>"]
+WORDS = ["walking", "talked", "walk", "house", "houses", "red", "blue", "streets", "street", "Äpfel", "1999", "42"]
+TEXT = ["walked the red houses", "", "  Two   streets ", "Äpfel 漢 red", "<s> blue </s>", "42 houses 1949"]
 
 pytestmark = [
     pytest.mark.slow,
@@ -70,12 +70,18 @@ def site(tmp_path: Path) -> Iterator[tuple[Path, str]]:
     server.server_close()
 
 
-def write_text_processing(folder: Path, *, byte_fallback: bool) -> TextCodec:
+def write_text_processing(
+    folder: Path, *, byte_fallback: bool, algorithm: Literal["unigram", "bpe"] = "unigram"
+) -> TextCodec:
     folder.mkdir()
     rng, direction, corpus = np.random.default_rng(1), Direction("en", "de"), folder / "corpus.txt"
     corpus.write_text("\n".join(" ".join(rng.choice(WORDS, 6)) for _ in range(200)), encoding="utf-8")
     settings = TokenizerSettings(
-        vocab_size=340 if byte_fallback else 60, hard_vocab_limit=False, joint=True, byte_fallback=byte_fallback
+        model=algorithm,
+        vocab_size=340 if byte_fallback else 80,
+        hard_vocab_limit=False,
+        joint=True,
+        byte_fallback=byte_fallback,
     )
     tokenizers = train_tokenizer(settings, (corpus, corpus), folder / "tokenizer", direction)
     text = TextProcessor(Text(lowercase=not byte_fallback), "en", "de", "NFC")
@@ -110,11 +116,9 @@ def open_page(address: str, text: str, profile: Path) -> str:
     return done.stdout
 
 
-@pytest.mark.parametrize("quantization", ["float32", "int8"])
-@pytest.mark.parametrize("kind", ["self-attention", "ssru", "ctc"])
-def test_page_translates_as_kdmt_does(site: tuple[Path, str], tmp_path: Path, kind: str, quantization: str) -> None:
+def check_page(site: tuple[Path, str], tmp_path: Path, codec: TextCodec, kind: str, quantization: str) -> None:
+    """Check that the page translates a text as kdmt does with the same model."""
     folder, address = site
-    codec = write_text_processing(tmp_path / "text", byte_fallback=kind == "ssru")
     save_checkpoint(
         tmp_path / "checkpoint",
         make_model(kind, len(codec.src_dictionary)),
@@ -130,5 +134,30 @@ def test_page_translates_as_kdmt_does(site: tuple[Path, str], tmp_path: Path, ki
     assert any(expected)
 
 
+@pytest.mark.parametrize("quantization", ["float32", "int8"])
+@pytest.mark.parametrize("kind", ["self-attention", "ssru", "ctc"])
+def test_page_translates_as_kdmt_does(site: tuple[Path, str], tmp_path: Path, kind: str, quantization: str) -> None:
+    codec = write_text_processing(tmp_path / "text", byte_fallback=kind == "ssru")
+    check_page(site, tmp_path, codec, kind, quantization)
+
+
+def test_page_translates_as_kdmt_does_with_bpe_and_pieces_of_digits(site: tuple[Path, str], tmp_path: Path) -> None:
+    codec = write_text_processing(tmp_path / "text", byte_fallback=False, algorithm="bpe")
+    assert any(symbol.isdigit() for symbol in codec.tgt_dictionary.symbols)
+    check_page(site, tmp_path, codec, "self-attention", "float32")
+
+
 def test_page_reports_a_missing_model(site: tuple[Path, str], tmp_path: Path) -> None:
     assert "Failed: model/model.json: 404" in open_page(site[1], "a", tmp_path / "profile")
+
+
+def test_page_can_translate_again_after_an_error(site: tuple[Path, str], tmp_path: Path) -> None:
+    folder, address = site
+    (folder / "translator.js").unlink()
+    (folder / "translator.js").write_text(
+        'const translate = async () => { throw new Error("broken"); };\n'
+        "export const Translator = { load: async () => ({ translate }) };\n"
+    )
+    page = open_page(address, "a", tmp_path / "profile")
+    assert "Failed: broken" in page
+    assert "<button>" in page  # without the attribute `disabled`

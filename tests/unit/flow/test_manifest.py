@@ -142,6 +142,13 @@ def test_an_execution_setting_does_not_make_the_stage_stale(folder: Path) -> Non
     assert check_status(folder, plan_of(Teacher(train=changed))).state == "fresh"
 
 
+def test_a_record_in_which_an_execution_setting_is_a_result_setting_is_fresh(folder: Path) -> None:
+    manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+    manifest["settings"]["teacher.train.device"] = "cuda"
+    (folder / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
+    assert check_status(folder, plan_of()).state == "fresh"
+
+
 def test_changed_new_and_removed_inputs_are_named(folder: Path) -> None:
     status = check_status(folder, plan_of(inputs={"train.en": "3" * 64, "tags": "4" * 64}))
     assert status.state == "stale"

@@ -114,6 +114,16 @@ def test_scores_of_other_checkpoints_are_left_out(pipeline: Path) -> None:
     assert "There are no recorded scores of this checkpoint." in text
 
 
+def test_card_without_scores_is_the_same_before_and_after_scoring(pipeline: Path) -> None:
+    checkpoint = pipeline / "students" / "small" / "seed_1" / "average"
+    card = model_card(checkpoint, FORMAT, has_scores=False)
+    front, text = read(card)
+    assert not {"metrics", "model-index"} & front.keys()
+    assert "## Scores" not in text
+    (pipeline / "scores.json").unlink()
+    assert model_card(checkpoint, FORMAT, has_scores=False) == card
+
+
 def test_card_of_a_teacher_has_no_distillation(pipeline: Path) -> None:
     _, text = read(model_card(pipeline / "teacher" / "average", FORMAT))
     assert "# pairs: teacher\n" in text

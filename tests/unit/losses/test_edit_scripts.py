@@ -32,7 +32,7 @@ def batch(sentences: list[list[int]], *, framed: bool) -> tuple[Tensor, Tensor]:
 
 
 @given(PAIRS)
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=40, deadline=None)
 def test_common_subsequence_gives_an_optimal_edit_script(
     pairs: list[tuple[list[int], list[int]]],
 ) -> None:
@@ -50,7 +50,7 @@ def test_common_subsequence_gives_an_optimal_edit_script(
 
 
 @given(PAIRS)
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=40, deadline=None)
 def test_the_last_of_several_longest_common_subsequences_is_kept(pairs: list[tuple[list[int], list[int]]]) -> None:
     """Read from the end of the table: a match before a deletion, a deletion before an insertion."""
     (hyp, hyp_lengths), (ref, ref_lengths) = (batch([pair[side] for pair in pairs], framed=True) for side in (0, 1))
@@ -73,7 +73,7 @@ def longest(hypothesis: list[int], reference: list[int]) -> int:
 
 
 @given(st.lists(st.lists(st.tuples(st.integers(4, 6), st.booleans()), max_size=8), min_size=1, max_size=6))
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=40, deadline=None)
 def test_a_subsequence_of_its_reference_is_matched_as_by_the_table(words: list[list[tuple[int, bool]]]) -> None:
     """Tokens may be repeated, so that there are several ways to match them."""
     ref, ref_lengths = batch([[word for word, _ in row] for row in words], framed=True)
@@ -83,7 +83,7 @@ def test_a_subsequence_of_its_reference_is_matched_as_by_the_table(words: list[l
 
 
 @given(PAIRS)
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=40, deadline=None)
 def test_levenshtein_distance(pairs: list[tuple[list[int], list[int]]]) -> None:
     (hyp, hyp_lengths), (ref, ref_lengths) = (batch([pair[side] for pair in pairs], framed=False) for side in (0, 1))
     found = levenshtein_distance(hyp, ref, hyp_lengths_B=hyp_lengths, ref_lengths_B=ref_lengths)
@@ -91,7 +91,7 @@ def test_levenshtein_distance(pairs: list[tuple[list[int], list[int]]]) -> None:
 
 
 @given(PAIRS)
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=40, deadline=None)
 def test_edit_script_turns_hypothesis_into_reference(pairs: list[tuple[list[int], list[int]]]) -> None:
     """Tokens are deleted, and placeholders inserted and filled, in batches as in a Levenshtein Transformer."""
     (hyp, hyp_lengths), (ref, ref_lengths) = (batch([pair[side] for pair in pairs], framed=True) for side in (0, 1))
@@ -105,7 +105,7 @@ def test_edit_script_turns_hypothesis_into_reference(pairs: list[tuple[list[int]
 
 
 @given(st.lists(st.lists(st.integers(0, 3), min_size=1, max_size=5), min_size=1, max_size=4))
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=40, deadline=None)
 def test_spread_and_compact_against_lists(counts: list[list[int]]) -> None:
     sentences = [[BOS, *range(10, 10 + len(row) - 1), EOS] for row in counts]
     tokens, lengths = batch([sentence[1:-1] for sentence in sentences], framed=True)

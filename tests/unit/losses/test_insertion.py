@@ -15,7 +15,7 @@ BOS, PAD, EOS = 0, 1, 2
 
 
 @given(st.lists(st.lists(st.integers(0, 4), min_size=1, max_size=4), min_size=1, max_size=4), st.floats(0.2, 5.0))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 def test_spans_and_weights(gaps: list[list[int]], temperature: float) -> None:
     """A sentence is described by the number of missing words in each of its slots."""
     references, partners = [], []

@@ -13,7 +13,7 @@ from kdmt.objectives.glancing import Glance, glanced, random_state, repeated
 
 
 @given(st.integers(0, 500), st.floats(0.0, 1.0))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=30, deadline=None)
 def test_number_of_shown_positions_follows_the_distance(seed: int, ratio: float) -> None:
     torch.manual_seed(seed)
     wrong, keep = torch.rand(5, 9) < 0.6, torch.arange(9) < torch.tensor([9, 4, 1, 7, 9])[:, None]

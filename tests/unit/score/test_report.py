@@ -182,6 +182,12 @@ def test_systems_without_scores_are_named_in_each_table_of_scores():
     assert "missing: deep seed 2: never trained" in lines
 
 
+def test_engines_without_a_model_are_named_in_the_notes_only():
+    text = render_table([ROW], missing=[Missing(ROW.system, 1, "it has no such model", "marian")])
+    assert f"missing: {ROW.system} seed 1 in marian: it has no such model\n" in text
+    assert text.count("missing") == 1
+
+
 def test_an_unknown_metric_has_a_column_under_its_own_name():
     row = replace(ROW, scores={**ROW.scores, "comet": MetricScore(0.85, "wmt22-comet-da", range=(0.0, 1.0))})
     text = render_table([row, replace(ROW, system="older")])

@@ -110,7 +110,7 @@ def test_scores_are_a_mapping_with_signature_direction_and_range(tmp_path: Path)
 
 def test_written_files_are_read_back(tmp_path: Path) -> None:
     rows = [ROW, replace(ROW, system="Sch\u00fcler", second_scores={"bleu": MetricScore(40.0, SECOND)}, iterations=4)]
-    missing = [Missing("raw", 4), Missing("deep", 1)]
+    missing = [Missing("raw", 4), Missing("deep", 1), Missing("Sch\u00fcler", 1, "no such model", "onnx")]
     write_scores(tmp_path / "scores.json", rows, missing)
     assert read_scores(tmp_path / "scores.json") == (rows, missing)
     write_comparisons(tmp_path / "significance.json", [COMPARISON])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -16,6 +17,7 @@ from kdmt.serve.limits import Limits
 from kdmt.serve.models import ServedModel
 
 LIMITS = Limits(body_bytes=2_000, characters=300, queued_sentences=40, client_sentences=20, request_seconds=30)
+TIMEOUT = 30  # seconds, far more than needed
 EN_DE, EN_FR, CS_EN = Direction("en", "de"), Direction("en", "fr"), Direction("cs", "en")
 
 
@@ -36,7 +38,8 @@ Client = Callable[..., TestClient]
 
 
 @pytest.fixture
-def client() -> Iterator[Client]:
+def client(monkeypatch: pytest.MonkeyPatch) -> Iterator[Client]:
+    monkeypatch.setattr("kdmt.serve.app.can_detect", lambda: False)
     services: list[Service] = []
 
     def make(*keys: str, **limits: Any) -> TestClient:
@@ -74,11 +77,17 @@ def test_documents_keep_paragraphs_and_tags(client: Client) -> None:
     assert ask(made, q=html, format="html") == (200, {"translatedText": '<p class="green">HELLO <b>DOG</b>!</p>'})
 
 
+def test_a_long_sentence_is_translated_in_parts_of_the_queue(client: Client) -> None:
+    made = client(characters=3_000, body_bytes=5_000, batch_characters=1)
+    assert ask(made, q="ab " * 900 + "\n\nc") == (200, {"translatedText": ("AB " * 900).strip() + " \n\nC"})
+    # four parts and a short sentence
+    assert 'kdmt_batch_sentences_count{model="en-de"} 5' in made.get("/metrics").text.splitlines()
+
+
 def test_the_model_is_chosen_by_the_languages(client: Client) -> None:
     made = client()
     assert ask(made, q="ABC", source="cs", target="en") == (200, {"translatedText": "abc"})
     assert ask(made, q="abc", source="eng", target="DE") == (200, {"translatedText": "ABC"})
-    assert ask(made, q="abc", source="auto", target="de") == (200, {"translatedText": "ABC"})
 
 
 @pytest.mark.parametrize(
@@ -102,7 +111,6 @@ def test_the_model_is_chosen_by_the_languages(client: Client) -> None:
         ({"q": "a" * 301}, 400, "301 characters exceed the limit of 300"),
         ({"q": ["a" * 150, "b" * 151]}, 400, "301 characters exceed the limit of 300"),
         ({"q": "a.\n" * 21}, 400, "21 sentences exceed the limit of 20"),
-        ({"q": [""] * 21}, 400, "21 texts exceed the limit of 20"),
         ({"q": "a" * 3_000}, 413, "2,000 bytes"),
     ],
 )
@@ -208,3 +216,63 @@ def test_the_page_loads_nothing_from_elsewhere(client: Client) -> None:
     assert response.headers["content-type"] == "text/html; charset=utf-8"
     assert "default-src 'none'" in response.headers["content-security-policy"]
     assert not re.search(r"https?://|//[a-z]|@import|url\(", response.text)
+
+
+@pytest.mark.parametrize("field", ["q", "source", "target", "format", "api_key"])
+@pytest.mark.parametrize("keys", [(), ("secret",)])
+def test_half_a_surrogate_pair_is_refused_in_every_field(client: Client, field: str, keys: tuple[str, ...]) -> None:
+    made = client(*keys)
+    fields = {"q": "a", "source": "en", "target": "de", "format": "text", "api_key": "secret"} | {field: "\ud800"}
+    response = made.post("/translate", content=json.dumps(fields), headers={"content-type": "application/json"})
+    assert (response.status_code, response.json()) == (400, {"error": f"Invalid request: {field} is not Unicode text"})
+
+
+def test_an_unexpected_error_is_json_and_is_counted(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*_: object) -> None:
+        raise RuntimeError("details of the server")
+
+    monkeypatch.setattr("kdmt.serve.app.parse_request", fails)
+    made = client()
+    assert ask(made, q="a") == (500, {"error": "The request could not be answered"})
+    assert 'kdmt_requests_total{path="/translate",status="500"} 1' in made.get("/metrics").text.splitlines()
+
+
+def test_the_number_of_texts_is_limited_and_an_empty_text_counts_as_a_character(client: Client) -> None:
+    made = client(texts=5)
+    assert ask(made, q=[""] * 5) == (200, {"translatedText": [""] * 5})
+    many = "Invalid request: 6 texts exceed the limit of 5"
+    assert ask(made, q=[""] * 6) == ask(made, q=[3] * 6) == (400, {"error": many})
+    empty = "Invalid request: 301 characters exceed the limit of 300"
+    assert ask(client(), q=[""] * 301) == (400, {"error": empty})
+
+
+@pytest.mark.parametrize(("texts", "threads"), [(["a b"], 0), ([""] * 21, 1), (["a" * 1_950], 1)])
+def test_requests_that_take_long_to_split_leave_the_event_loop_to_others(
+    client: Client, monkeypatch: pytest.MonkeyPatch, texts: list[str], threads: int
+) -> None:
+    started: list[object] = []
+
+    async def in_this_thread(function: Callable[..., object], *arguments: object) -> object:
+        started.append(function)
+        return function(*arguments)
+
+    monkeypatch.setattr("kdmt.serve.app.asyncio.to_thread", in_this_thread)
+    assert ask(client(body_bytes=5_000, characters=2_000), q=texts)[0] == 200
+    assert len(started) == threads
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_model_that_has_stopped_is_named() -> None:
+    def stop(_: int) -> None:
+        raise MemoryError
+
+    service = Service(MODELS, LIMITS)
+    service.queues[EN_DE]._observe = stop
+    made = TestClient(make_app(service))
+    for _ in range(2):  # the request during which it stops, and a later one
+        assert ask(made, q="a") == (503, {"error": "The model of en-de has stopped"})
+    service.queues[EN_DE]._thread.join(TIMEOUT)
+    health = made.get("/health")
+    assert (health.status_code, health.json()) == (503, {"error": "The model of en-de has stopped"})
+    assert ask(made, q="A", source="cs", target="en") == (200, {"translatedText": "a"})
+    service.close()

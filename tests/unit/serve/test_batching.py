@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import pytest
 
-from kdmt.serve.batching import ClientLimit, QueueFull, TranslationQueue
+from kdmt.serve.batching import ClientLimit, ModelStopped, QueueFull, TranslationQueue
 from kdmt.serve.limits import Limits
 
 LIMITS = Limits(batch_sentences=4, batch_seconds=0.0, queued_sentences=20, client_sentences=12)
@@ -184,3 +184,47 @@ def test_many_threads_get_their_own_translations() -> None:
     queue.close()
     assert len(found) == 8
     assert queue.length == 0
+
+
+class Panic(BaseException):
+    """Stand-in for the panic of a library in Rust, which is not an Exception."""
+
+
+def test_a_panic_or_a_missing_translation_fails_a_request_and_not_the_queue() -> None:
+    def translate(sentences: list[str]) -> list[str]:
+        if "panic" in sentences:
+            raise Panic("index out of range")
+        return [sentence for sentence in sentences if sentence != "lost"]
+
+    queue = TranslationQueue(translate, LIMITS)
+    for sentence, message in (("panic", "Panic: index out of range"), ("lost", "the model returned 0 translations")):
+        with pytest.raises(RuntimeError, match=message):
+            result(queue.submit([sentence]))
+    assert result(queue.submit(["next"])) == ["next"]
+    queue.close()
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_if_the_thread_ends_every_request_fails(model: GatedModel) -> None:
+    batches: list[int] = []
+
+    def observe(count: int) -> None:
+        batches.append(count)
+        if len(batches) == 2:
+            raise Panic
+
+    queue = TranslationQueue(model, LIMITS, observe=observe)
+    first = queue.submit(["first"], client="first")
+    assert model.started.acquire(timeout=TIMEOUT)
+    waiting = [queue.submit(["a"] * 6, client="a"), queue.submit(["b"] * 5, client="b")]
+    cancelled = queue.submit(["c"], client="c")
+    cancelled.cancel()
+    model.open()
+    assert result(first) == ["FIRST"]
+    for future in waiting:
+        with pytest.raises(ModelStopped):
+            result(future)
+    with pytest.raises(ModelStopped):
+        queue.submit(["late"])
+    queue.close()
+    assert not queue.is_alive

@@ -3,12 +3,26 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
+import ctranslate2
 import pytest
 import sacrebleu
+from small_transformers import POST_NORM
 from tiny_pipeline import Finished, hash_tree, kdmt, read_lines
+
+from kdmt.config import NATDecode
+from kdmt.errors import UserError
+from kdmt.models.architecture import NATConfig
+from kdmt.models.build import build_nonautoregressive
+from kdmt.models.checkpoint import save_checkpoint
+from kdmt.score.systems import System
+from kdmt.stages import score_work
+from kdmt.stages.exported_engines import exported_model
+from kdmt.stages.workspace import Workspace
 
 TINY = Path("runs/tiny")
 
@@ -78,10 +92,47 @@ def check_bytes(deployment: dict[str, Any]) -> None:
     assert deployment["bytes_on_disk"] == sum(path.stat().st_size for path in read)
 
 
+def test_search_of_a_student_that_onnx_does_not_have_is_refused(tmp_path: Path) -> None:
+    nat = {"family": "ctc", "upsample": 2}
+    model = build_nonautoregressive(POST_NORM, NATConfig(**nat), src_vocab_size=40, tgt_vocab_size=40)
+    save_checkpoint(tmp_path / "checkpoint", model)
+    score = SimpleNamespace(nat=NATDecode(ctc_beam=8))
+    workspace = cast(
+        Workspace,
+        SimpleNamespace(prepare=tmp_path / "prepare", score=tmp_path, config=SimpleNamespace(score=score)),
+    )
+    with pytest.raises(UserError, match="'ctc_beam: 8'"):
+        exported_model(workspace, System("ctc", 1, tmp_path), tmp_path / "checkpoint", "onnx")
+    assert not (tmp_path / "exports").exists()
+
+
+def exported_files() -> dict[str, str]:
+    return {name: sha256 for name, sha256 in hash_tree(TINY).items() if name.startswith("score/exports")}
+
+
+@pytest.mark.usefixtures("finished")
+def test_exports_depend_on_the_model_and_measurements_on_the_version_of_the_library(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    chosen = (engines("ctranslate2:int8"), 'score.engine_students=["raw"]')
+    assert score(*chosen).code == 0
+    (measured,) = (row["deployment"] for row in rows() if "deployment" in row)
+    assert measured["library"] == f"ctranslate2 {ctranslate2.__version__}"
+    before = exported_files()
+    (export,) = (TINY / "score/exports/raw/seed_1").iterdir()
+    assert "## Scores" not in (export / "README.md").read_text(encoding="utf-8")
+    shutil.rmtree(TINY / "score" / "exports")
+    monkeypatch.setattr(score_work, "library_version", lambda *_: "ctranslate2 99")
+    again = score(*chosen, "score.beams=[3, 2]")
+    assert exported_files() == before != {}
+    assert "raw seed 1 on test, beam2, ctranslate2:int8\n" in again.err  # translated again
+    assert {row["deployment"]["library"] for row in rows() if "deployment" in row} == {"ctranslate2 99"}
+
+
 @pytest.mark.usefixtures("finished")
 def test_scores_without_engines_are_those_of_earlier_versions() -> None:
     manifest = json.loads((TINY / "score" / "manifest.json").read_text(encoding="utf-8"))
-    for name in ("engines", "engine_students", "engine_environments"):
+    for name in ("engines", "engine_students"):
         manifest["settings"].pop(f"score.{name}")
     (TINY / "score" / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
     assert "up to date" in kdmt("score", "tiny.yaml").err
@@ -115,6 +166,14 @@ def test_an_engine_without_such_a_model_is_left_out_unless_the_student_is_named(
     result = score(*sets)
     assert result.code == 0, result.err
     assert "raw seed 1 is left out of marian: " in result.err
-    assert len(rows()) == 3
+    left_out = [row for row in rows() if "missing" in row]
+    assert [(row["system"], row["engine"], len(row)) for row in left_out] == [
+        ("raw", "marian", 4),
+        ("distilled", "marian", 4),
+    ]
+    assert f"missing: raw seed 1 in marian: {left_out[0]['missing']}" in result.out
+    assert len(rows()) == 3 + 2
+    other = score(engines("marian"), f"score.engine_environments={tmp_path / 'environments'}/../environments")
+    assert "up to date" in other.err, other.err
     result = score(*sets, 'score.engine_students=["raw"]')
     assert (result.code, "score.engines: marian: " in result.err) == (2, True)

@@ -6,6 +6,7 @@ import json
 import math
 import re
 import shutil
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -53,13 +54,14 @@ from kdmt.train.schedule import inverse_sqrt
 from kdmt.types import EOS
 
 AUGMENT = "{upper_case: 0.1, title_case: 0.1, no_end_punctuation: 0.2, typos: 0.3, merged: 0.2, noise: 0.1}"
+in_slow_tests = partial(pytest.param, marks=pytest.mark.slow)  # other cases, or tests of objectives, have its parts
 
 
 @pytest.mark.usefixtures("finished")
 @pytest.mark.parametrize(
     ("online", "term"),
     [
-        ("word_kd={divergence: js}", "word_kd"),
+        in_slow_tests("word_kd={divergence: js}", "word_kd"),
         ("word_kd={mutual_information: 0.1},teacher_precision=bf16_output", "mutual_information"),
         ("word_kd={},online={kind: ema}", "word_kd"),
         ("word_kd={},online={kind: mutual, peers: 2}", "peer_2"),
@@ -67,24 +69,24 @@ AUGMENT = "{upper_case: 0.1, title_case: 0.1, no_end_punctuation: 0.2, typos: 0.
         ("attention_kd={mapping: learned, encoder_self: none}", "attention"),
         ("word_kd={},on_policy={rate: 1.0, max_len_b: 5},self_supervised={}", "self_supervised"),
         ("word_kd={},online={kind: joint, model: JOINT},hidden_kd={}", "teacher_1"),
-        ("nat={family: ctc, upsample: 2, glancing: [[0, 0.5]]}", "nll"),
-        ("nat={family: dag, upsample: 4},hidden_kd={decoder: none}", "hidden"),
+        in_slow_tests("nat={family: ctc, upsample: 2, glancing: [[0, 0.5]]}", "nll"),
+        in_slow_tests("nat={family: dag, upsample: 4},hidden_kd={decoder: none}", "hidden"),
         (
             "nat={family: ctc, upsample: 2, dslp: true, dslp_mixing: 0.5, deep_supervision: 1, glancing: [[0, 0.5]]},"
             f"model={json.dumps(MODEL | {'decoder_layers': 3})}",
             "deep",
         ),
-        (
+        in_slow_tests(
             "nat={family: nat, dslp: true, dslp_mixing: 0.5, deep_supervision: 1},"
             f"model={json.dumps(MODEL | {'decoder_layers': 2})}",
             "deep",
         ),
-        ("nat={family: cmlm},word_kd={},attention_kd={}", "attention"),
+        in_slow_tests("nat={family: cmlm},word_kd={},attention_kd={}", "attention"),
         ("nat={family: nat, glancing: [[0, 0.5]]},hidden_kd={},self_supervised={}", "length"),
         ("nat={family: cmlm, correction: 0.5}", "length"),
         ("nat={family: inat, source_copy: soft},word_kd={}", "word_kd"),
         ("nat={family: nat_crf, crf_candidates: 8}", "crf"),
-        ("nat={family: dag, upsample: 2, too_long: upsample, glancing: [[0, 0.5]]}", "nll"),
+        in_slow_tests("nat={family: dag, upsample: 2, too_long: upsample, glancing: [[0, 0.5]]}", "nll"),
         (
             "nat={family: ctc, upsample: 2, glancing: [[0, 0.5]], glancing_draw: bernoulli, glancing_reveal: word, "
             "glancing_same_dropout: true, loss_average: sentence}",
@@ -96,20 +98,23 @@ AUGMENT = "{upper_case: 0.1, title_case: 0.1, no_end_punctuation: 0.2, typos: 0.
             "glancing_same_dropout: true, loss_average: sentence}",
             "nll",
         ),
-        ("nat={family: nat, glancing: [[0, 0.5]], glancing_divisor: predicted, glancing_same_dropout: true}", "length"),
-        ("nat={family: ctc, upsample: 2, loss: nmla, glancing: [[0, 0.5]]}", "nll"),
-        ("nat={family: dag, upsample: 3, loss: fuzzy_alignment, ngram: 3}", "nll"),
-        ("convex={power: 1.0}", "nll"),
-        ("train.subword_regularization={alpha: 0.1}", "nll"),
-        (f"augment={AUGMENT}", "nll"),
+        in_slow_tests(
+            "nat={family: nat, glancing: [[0, 0.5]], glancing_divisor: predicted, glancing_same_dropout: true}",
+            "length",
+        ),
+        in_slow_tests("nat={family: ctc, upsample: 2, loss: nmla, glancing: [[0, 0.5]]}", "nll"),
+        in_slow_tests("nat={family: dag, upsample: 3, loss: fuzzy_alignment, ngram: 3}", "nll"),
+        in_slow_tests("convex={power: 1.0}", "nll"),
+        in_slow_tests("train.subword_regularization={alpha: 0.1}", "nll"),
+        in_slow_tests(f"augment={AUGMENT}", "nll"),
         (f"train.subword_regularization={{alpha: 0.1}},augment={AUGMENT}", "nll"),
-        (f"augment={AUGMENT},word_kd={{}}", "word_kd"),
-        (f"augment={AUGMENT},nat={{family: cmlm}}", "length"),
+        in_slow_tests(f"augment={AUGMENT},word_kd={{}}", "word_kd"),
+        in_slow_tests(f"augment={AUGMENT},nat={{family: cmlm}}", "length"),
         (f"augment={AUGMENT},nat={{family: ctc, upsample: 3}}", "nll"),
         ("data=[{set: distilled, share: 0.75}, {set: raw, share: 0.25}]", "nll"),
         ("nat={family: levenshtein},embeddings_from_teacher=true", "deletion"),
         ("nat={family: insertion},attention_kd={decoder_self: none, cross: none}", "attention"),
-        ("nat={family: insertion},encoder_layers_from_teacher=[0]", "nll"),
+        in_slow_tests("nat={family: insertion},encoder_layers_from_teacher=[0]", "nll"),
     ],
 )
 def test_objectives_resume_exactly(online: str, term: str) -> None:

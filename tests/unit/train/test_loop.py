@@ -245,8 +245,8 @@ def assert_same_run(run: Path, outcome: Outcome, undisturbed: tuple[Path, Outcom
 @pytest.mark.parametrize(
     ("number", "at"),
     [
-        *((signal.SIGTERM, 1), (signal.SIGINT, 11), (signal.SIGTERM, 42), (signal.SIGINT, 60)),
-        *((signal.SIGHUP, 11), (signal.SIGUSR1, 42)),
+        *((signal.SIGTERM, 1), (signal.SIGINT, 11), (signal.SIGHUP, 42), (signal.SIGUSR1, 60)),
+        *(pytest.param(*each, marks=pytest.mark.slow) for each in ((signal.SIGTERM, 42), (signal.SIGINT, 60))),
     ],
 )
 def test_run_stopped_by_a_signal_resumes_exactly(
@@ -624,7 +624,7 @@ def expected_outcome(
     return "max_updates", max_updates, best
 
 
-@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("seed", [2, 6, 7, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (0, 1, 3, 4, 5))])
 def test_best_and_patience_compare_bleu_then_loss(tmp_path: Path, pairs: ParallelData, seed: int) -> None:
     """Compare with a ranking of all validations; many scores are equal, and the first ones have no BLEU."""
     rng = np.random.default_rng(seed)
@@ -898,7 +898,7 @@ def test_average_best_is_the_mean_of_the_best_validated_checkpoints(
     assert not (tmp_path / "best/average_best/training_state.json").exists()
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", [0, 1, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (2, 3))])
 def test_best_checkpoints_equal_a_ranking_of_all_validations(tmp_path: Path, pairs: ParallelData, seed: int) -> None:
     """Interrupt the run twice; many scores are equal, and equal ones are ranked by the loss, then by the update."""
     rng = np.random.default_rng(seed)
@@ -1480,7 +1480,7 @@ def test_moving_average_counts_the_updates_of_the_optimiser_state(tmp_path: Path
         np.testing.assert_allclose(saved.numpy(), mean.numpy(), rtol=1e-4, atol=1e-7)
 
 
-@pytest.mark.parametrize("at", [2, 8, 13, 17])
+@pytest.mark.parametrize("at", [2, 13, *(pytest.param(at, marks=pytest.mark.slow) for at in (8, 17))])
 def test_killed_run_with_a_moving_average_resumes_exactly(tmp_path: Path, pairs: ParallelData, at: int) -> None:
     settings = train_settings(**EMA, save_interval_updates=2)
     data = open_data(pairs, settings)

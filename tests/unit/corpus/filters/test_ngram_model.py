@@ -32,7 +32,7 @@ def probability(word: Hashable, history: tuple[Hashable, ...], sentences: list[l
     return (own[word] + len(own) * shorter) / (own.total() + len(own))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(Sentences, st.lists(st.integers(0, 3), max_size=5))
 def test_probabilities_are_those_of_the_formula(sentences: list[list[int]], sentence: list[int]) -> None:
     model = NgramModel([np.array(ids, dtype=np.int64) for ids in sentences], 4)

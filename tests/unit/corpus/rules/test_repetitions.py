@@ -49,7 +49,7 @@ def test_repeated_phrases_are_found_as_by_trying_all(words: list[str], times: in
 around, phrases = st.text("ab ", max_size=12), st.text("abc", min_size=1, max_size=9)
 
 
-@settings_of_tests(max_examples=300)
+@settings_of_tests(max_examples=80)
 @given(around, phrases, st.integers(2, 5), around)
 def test_a_planted_repetition_is_found_as_by_trying_all(before: str, phrase: str, times: int, after: str) -> None:
     wanted = settings.RepeatedPhrases(times=3, min_length=4)

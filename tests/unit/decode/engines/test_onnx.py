@@ -204,6 +204,24 @@ def test_length_beam_larger_than_the_positions_is_refused(tmp_path: Path) -> Non
         OnnxNATEngine(tmp_path / "out", search=NATDecode(length_beam=24))
 
 
+@pytest.mark.parametrize(
+    ("family", "search", "problem"),
+    [
+        ("ctc", {"ctc_beam": 8}, "'ctc_beam: 8': a 'ctc' model has only the best path there"),
+        ("nat", {"rescore": True, "length_beam": 3}, "'rescore: true': no teacher chooses"),
+        ("cmlm", {"rescore": True, "cmlm_length_beam": 3}, "'rescore: true': no teacher chooses"),
+    ],
+)
+def test_search_that_exported_models_do_not_have_is_refused(
+    tmp_path: Path, family: str, search: dict[str, Any], problem: str
+) -> None:
+    export_model(make_student(family=family), tmp_path / "out")
+    with pytest.raises(UserError, match=f"ONNX Runtime does not run this search: {problem}"):
+        OnnxNATEngine(tmp_path / "out", search=NATDecode(**search))
+    others = {"ctc": {"rescore": True, "length_beam": 3}}.get(family, {"ctc_beam": 8})
+    OnnxNATEngine(tmp_path / "out", search=NATDecode(**others))  # settings of other families have no effect
+
+
 def test_weights_that_are_nan_are_reported(tmp_path: Path) -> None:
     model = make_model()
     with torch.no_grad():

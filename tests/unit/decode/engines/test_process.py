@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 
 from kdmt.config import Decode
-from kdmt.decode.engines import worker
+from kdmt.decode.engines import process, worker
 from kdmt.decode.engines.process import EngineProcess, Load, measure_engine
 from kdmt.errors import UserError
 
@@ -64,6 +67,42 @@ def test_a_failure_is_one_message(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     use_program(monkeypatch, tmp_path, program)
     with pytest.raises(UserError, match=message):
         EngineProcess(LOAD)
+
+
+def test_an_error_is_named_before_the_last_lines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    printed = "Error: no such file\\n" + "in frame\\n" * 20
+    use_program(monkeypatch, tmp_path, f'import sys\nprint("{printed}", file=sys.stderr)\nsys.exit(3)')
+    with pytest.raises(UserError, match=r"the process ended with 3; Error: no such file$"):
+        EngineProcess(LOAD)
+
+
+def test_an_engine_that_hangs_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    use_program(monkeypatch, tmp_path, "import time\ntime.sleep(600)")
+    monkeypatch.setattr(process, "_MOST_SECONDS", 0.1)
+    with pytest.raises(UserError, match="model: pytorch failed: no reply within 0 seconds"):
+        EngineProcess(LOAD)
+
+
+def test_longest_time_for_a_reply_grows_with_the_sentences(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    use_program(
+        monkeypatch,
+        tmp_path,
+        PROGRAM.replace('    if "load"', '    time.sleep(1)\n    if "load"').replace("json,", "json, time,"),
+    )
+    with EngineProcess(LOAD) as running:
+        monkeypatch.setattr(process, "_MOST_SECONDS", 0.0)
+        assert running.ask({"translate": ["a", "b"]})["translations"] == ["A", "B"]
+
+
+def test_version_of_a_package_is_that_of_the_environment(tmp_path: Path) -> None:
+    assert process.library_version("torch") == f"torch {torch.__version__}"
+    program = tmp_path / "environment" / "bin" / "python"
+    program.parent.mkdir(parents=True)
+    program.write_text(f'#!/bin/sh\nexec {sys.executable} "$@"\n')
+    program.chmod(0o755)
+    assert process.library_version("numpy", program) == f"numpy {np.__version__}"
+    with pytest.raises(UserError, match="environment: the environment does not run, or 'no-such' is not in it"):
+        process.library_version("no-such", program)
 
 
 def test_a_request_has_absolute_paths_and_all_settings() -> None:

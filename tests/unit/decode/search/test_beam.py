@@ -34,7 +34,7 @@ def assert_same(found: list[Hypothesis], expected: list[Hypothesis]) -> None:
 lenpens = st.sampled_from([-0.5, 0.0, 0.6, 1.0, 1.7])
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(batch=sentences, beam=st.integers(1, 6), lenpen=lenpens, min_len=st.integers(0, 1), narrow=st.booleans())
 def test_nbest_equals_the_reference_search(
     batch: list[tuple[Table, int]], beam: int, lenpen: float, min_len: int, narrow: bool
@@ -78,7 +78,7 @@ def ordered_topk_or_sort(values_RV: torch.Tensor, count: int) -> tuple[torch.Ten
     return top_RC, index_RC
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(batch=sentences, beam=st.integers(1, 6), min_len=st.integers(0, 1))
 def test_the_choice_of_a_gpu_finds_the_oracles_nbest(batch: list[tuple[Table, int]], beam: int, min_len: int) -> None:
     with pytest.MonkeyPatch.context() as monkeypatch:
@@ -251,7 +251,7 @@ def test_half_precision_logits_are_normalised_in_float32() -> None:
     assert log_prob == pytest.approx(-math.log(1 + math.exp(-0.5)), abs=1e-6)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(
     rows=st.integers(1, 9).flatmap(
         lambda width: st.lists(

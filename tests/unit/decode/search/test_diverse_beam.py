@@ -59,7 +59,7 @@ def run(batch: list[tuple[Table, int]], size: int, groups: int, penalty: float) 
     )
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(
     batch=sentences,
     size=st.integers(1, 3),

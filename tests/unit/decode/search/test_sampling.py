@@ -57,7 +57,7 @@ def run(batch: list[tuple[Table, int]], uniforms: torch.Tensor, sampling: Sampli
     return sample(stepper, max_len_B=[limit for _, limit in batch], uniforms_NT=uniforms, sampling=sampling, lenpen=0.6)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(batch=sentences, sampling=samplings, seed=st.integers(0, 1000))
 def test_samples_equal_those_of_a_loop_with_the_same_random_numbers(
     batch: list[tuple[Table, int]], sampling: Sampling, seed: int

@@ -48,7 +48,7 @@ def run(
     )
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(batch=sentences, sampling=samplings, seed=st.integers(0, 1000))
 def test_samples_equal_those_with_a_row_each(batch: list[tuple[Table, int]], sampling: Sampling, seed: int) -> None:
     tables, limits = [table for table, _ in batch], [limit for _, limit in batch]

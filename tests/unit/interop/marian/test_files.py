@@ -101,6 +101,36 @@ def test_a_cut_file_is_refused(tmp_path: Path, name: str) -> None:
             files.read_model(path)
 
 
+def test_a_damaged_archive_gives_one_message(tmp_path: Path) -> None:
+    arrays = dict(np.load(GOLDEN / "ssru.npz"))
+    np.savez_compressed(tmp_path / "whole.npz", **{name: arrays[name] for name in (files.OPTIONS, "Wemb")})
+    whole, path = (tmp_path / "whole.npz").read_bytes(), tmp_path / "x.npz"
+    files.read_model(tmp_path / "whole.npz")
+    rng, messages = np.random.default_rng(1), []
+    for _ in range(40):
+        damaged = bytearray(whole)
+        damaged[rng.integers(len(whole))] ^= rng.integers(1, 256)
+        path.write_bytes(damaged)
+        try:
+            files.read_model(path)
+        except UserError as error:
+            messages.append(str(error))
+    assert len(messages) > 30
+    assert all(message.startswith(f"{path}: ") for message in messages)
+
+
+def test_an_encrypted_archive_is_refused(tmp_path: Path) -> None:
+    whole = bytearray((GOLDEN / "ssru.npz").read_bytes())
+    for signature, offset in ((b"PK\3\4", 6), (b"PK\1\2", 8)):  # flags of a member, and of its entry in the directory
+        place = whole.find(signature)
+        while place >= 0:
+            whole[place + offset] |= 1
+            place = whole.find(signature, place + 4)
+    (tmp_path / "x.npz").write_bytes(whole)
+    with pytest.raises(UserError, match=r"x\.npz: not a readable \.npz file: .*encrypted"):
+        files.read_model(tmp_path / "x.npz")
+
+
 def test_an_archive_without_options_is_refused(tmp_path: Path) -> None:
     np.savez(tmp_path / "x.npz", Wemb=np.zeros((2, 2), dtype=np.float32))
     with pytest.raises(UserError, match=r"not a model of Marian: it has no special:model\.yml"):

@@ -49,6 +49,16 @@ def test_every_chart_is_xml_whose_text_is_escaped_and_written_as_it_is(drawn: li
         assert HOSTILE in {"".join(each.itertext()) for each in root.iter(f"{SVG}text")}
 
 
+def test_legends_have_names_that_begin_with_an_underscore() -> None:
+    curve = Curve("_small", [1, 2], [3.0, 2.0], [3.0, 2.0], [3.0, 2.0], 1)
+    drawn = [
+        charts.curves_chart([curve], label="BLEU", name="chart"),
+        charts.kinds_chart(["long"], {"_small": [1.0], "big": [2.0]}, label="BLEU", name="chart", joined=True),
+    ]
+    for text in drawn:
+        assert "_small" in {"".join(each.itertext()) for each in ElementTree.fromstring(text).iter(f"{SVG}text")}
+
+
 def test_charts_load_nothing_and_have_no_date_and_no_colour_but_variables(drawn: list[str]) -> None:
     for text in drawn:
         assert not re.search(r"<(metadata|image|script|style|foreignObject)\b(?!>\*\{)", text.replace("<style ", "<s "))

@@ -1,0 +1,123 @@
+"""The models of `kdmt translate` and `kdmt serve`: options of their search, and the choice by languages."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from kdmt.config import Decode, NATDecode, checked
+from kdmt.corpus.codec import TEXT_FILE, load_text_processor
+from kdmt.decode.engines.table import find_engine
+from kdmt.decode.engines.translator import Translator
+from kdmt.errors import UserError
+from kdmt.interop.ctranslate2_folder import proposed_search
+from kdmt.languages import Direction, matching_directions
+from kdmt.runtime import pick_device, use_threads
+
+_LONGEST_CODE = 64  # characters of a language code in a message
+
+
+@dataclass(frozen=True)
+class SearchOptions:
+    """Options of the search of `kdmt translate` and `kdmt serve`.
+
+    Attributes:
+        beam, lenpen: settings of the search (default: those proposed by an exported model, else those of `Decode`).
+        max_len_a, max_len_b: settings of the search.
+        iterations: maximum number of decoder passes of a non-autoregressive model.
+        length_beam: number of lengths that a non-autoregressive model tries.
+        threads: number of CPU threads; 0 for one per core.
+        device: auto, cpu, cuda or cuda:<n>.
+        tag: corpus tag that is put before each source sentence.
+    """
+
+    beam: int | None = None
+    lenpen: float | None = None
+    max_len_a: float = 1.2
+    max_len_b: int = 10
+    iterations: int = 10
+    length_beam: int = 1
+    threads: int = 0
+    device: str = "auto"
+    tag: str | None = None
+
+
+def open_translator(path: Path, options: SearchOptions) -> tuple[Translator, Decode]:
+    """Return the translator of a model, and the settings of its search.
+
+    Raises:
+        UserError: if an option is out of range or there is no model.
+    """
+    given = {name: value for name in ("beam", "lenpen") if (value := getattr(options, name)) is not None}
+    lengths = {"max_len_a": options.max_len_a, "max_len_b": options.max_len_b}
+    checked(Decode, "translate", **lengths, **given)
+    used_threads = use_threads(options.threads)
+    translator = Translator.load(
+        path,
+        device=pick_device(options.device),
+        threads=used_threads,
+        search=NATDecode(length_beam=options.length_beam),
+        iterations=options.iterations,
+        precision="auto",
+    )
+    if options.tag is not None:
+        translator = translator.with_tag(options.tag)
+    return translator, Decode(**lengths | proposed_search(path) | given)
+
+
+def paths_by_direction(paths: Sequence[Path]) -> dict[Direction, Path]:
+    """Return the path of each model by its direction, without opening the models.
+
+    Raises:
+        UserError: if there is no model, or two have the same languages.
+    """
+    found: dict[Direction, Path] = {}
+    for path in paths:
+        direction = load_text_processor(find_engine(path)[1] / TEXT_FILE).direction
+        for other, other_path in found.items():
+            if other.matches(direction):
+                raise UserError(f"{other_path} and {path} both translate {direction}")
+        found[direction] = path
+    return found
+
+
+@dataclass
+class ModelTable:
+    """Models with different languages, each of which is opened when it is first used.
+
+    Attributes:
+        paths: path of each model.
+        options: settings of the search.
+    """
+
+    paths: Mapping[Direction, Path]
+    options: SearchOptions
+    _opened: dict[Direction, tuple[Translator, Decode]] = field(default_factory=dict)
+
+    def find(self, source: str | None, target: str | None) -> Direction:
+        """Return the direction of the only model for a source and a target language; None matches any.
+
+        Raises:
+            UserError: if there is none, or there are several.
+        """
+        found = matching_directions(list(self.paths), source, target)
+        if len(found) == 1:
+            return found[0]
+        wanted = "".join(
+            f" {word} {code[:_LONGEST_CODE]!r}" for word, code in (("from", source), ("to", target)) if code
+        )
+        known = ", ".join(map(str, found or self.paths))
+        raise UserError(
+            f"{'several models translate' if found else 'no model translates'}{wanted}: choose from {known}"
+        )
+
+    def open(self, direction: Direction) -> tuple[Translator, Decode]:
+        """Return the translator and the settings of a model.
+
+        Raises:
+            UserError: if it cannot be opened.
+        """
+        if direction not in self._opened:
+            self._opened[direction] = open_translator(self.paths[direction], self.options)
+        return self._opened[direction]
