@@ -25,8 +25,10 @@ def search(
 ) -> list[Hypothesis]:
     """Return all finished hypotheses of the search, best first.
 
-    With `narrow`, finished ones take places in the beam, as in Marian.
+    With `narrow`, finished ones take places in the beam, as in Marian. If there are several places, those of less than
+    `min_len` tokens do so too, and are the last ones.
     """
+    shortest = 0 if narrow and beam > 1 else min_len
     live: list[tuple[int, ...]] = [()]
     history: dict[tuple[int, ...], tuple[float, ...]] = {(): ()}
     done: list[Hypothesis] = []
@@ -35,7 +37,7 @@ def search(
         for rank, prefix in enumerate(live):
             total = _left_to_right(history[prefix])
             for token, log_prob in enumerate(next_log_probs(prefix)):
-                if _allowed(token, length, min_len, max_len) and log_prob > -math.inf:
+                if _allowed(token, length, shortest, max_len) and log_prob > -math.inf:
                     options.append((-(total + log_prob), rank, -log_prob, token))
         options.sort()
         survivors = []
@@ -50,7 +52,7 @@ def search(
         if len(done) >= beam:
             break
         live = survivors[:beam]
-    return sorted(done, key=lambda hypothesis: hypothesis.score, reverse=True)
+    return sorted(done, key=lambda hypothesis: (len(hypothesis.tokens) < min_len, -hypothesis.score))
 
 
 def _allowed(token: int, length: int, min_len: int, max_len: int) -> bool:

@@ -10,7 +10,8 @@ The search receives a `Stepper`, not a model. Its rules:
 * A sentence is done once K hypotheses are finished, or at its maximum length, where </s> is forced: at most `max_len`
   tokens and </s>. Sentences that are done are removed from the batch.
 * If the beam narrows, as in Marian, a sentence with F finished hypotheses has K - F places: only the first K - F best
-  continuations are finished or continued.
+  continuations are finished or continued. As Marian forbids no </s>, a hypothesis of less than `min_len` tokens takes a
+  place too; it comes after all others.
 * The score of a finished hypothesis is sum(log p) / length ** lenpen, with </s> counted in both.
 
 In fairseq, the maximum length follows from the padded batch. Here each sentence has its own, so that no result depends
@@ -129,7 +130,8 @@ def beam_search(
         nbest: number of hypotheses to return for each sentence. Fewer are returned if fewer exist, which requires a
             vocabulary smaller than the beam or tokens of probability 0.
         lenpen: exponent of the length that divides the score.
-        min_len: least number of tokens before </s>; fairseq's default of 1 excludes empty translations.
+        min_len: least number of tokens before </s>; fairseq's default of 1 excludes empty translations. If the beam
+            narrows, shorter hypotheses are the last ones.
         narrow: whether the beam of a sentence loses a place with each finished hypothesis, as in Marian.
         device: device on which the stepper expects its tokens.
 
@@ -148,11 +150,12 @@ def beam_search(
     sentences = list(range(len(max_len_B)))  # indices of the sentences that are still in the batch
     beams = _start(max_len_B, beam, device)
     steps: list[_Step] = []  # one for each token of every live prefix
+    shortest = 0 if narrow and beam > 1 else min_len
     while sentences:
         at_limit_B = [max_len_B[sentence] == len(steps) for sentence in sentences]
         force_eos_N1 = _rows_at(len(steps), beams) if any(at_limit_B) else None
         logits_NV = stepper.step(beams.last_tokens_N)
-        forbid_eos = len(steps) < min_len
+        forbid_eos = len(steps) < shortest
         candidates = _best_candidates(beams.scores_BK, *_best_tokens(logits_NV, beam, forbid_eos, force_eos_N1))
         places = [beam - len(finished[sentence]) for sentence in sentences] if narrow else None
         candidates = _limited(candidates, places)
@@ -167,7 +170,7 @@ def beam_search(
         if going_on:
             beams = _advance(beams, candidates, going_on, stepper)
         sentences = [sentences[b] for b in going_on]
-    return [_ranked(hypotheses, nbest, place) for place, hypotheses in enumerate(finished)]
+    return [_ranked(hypotheses, nbest, min_len, place) for place, hypotheses in enumerate(finished)]
 
 
 def _start(max_len_B: Sequence[int], beam: int, device: torch.device | str) -> _Beams:
@@ -383,8 +386,8 @@ def _advance(beams: _Beams, candidates: _Candidates, going_on: list[int], steppe
     )
 
 
-def _ranked(hypotheses: list[Hypothesis], nbest: int, sentence: int) -> list[Hypothesis]:
-    """Return the `nbest` best hypotheses by normalised score."""
+def _ranked(hypotheses: list[Hypothesis], nbest: int, min_len: int, sentence: int) -> list[Hypothesis]:
+    """Return the `nbest` best hypotheses by normalised score, those of less than `min_len` tokens last."""
     if not hypotheses:
         raise FloatingPointError(f"sentence {sentence} of the batch: no hypothesis has a probability above 0")
-    return sorted(hypotheses, key=lambda hypothesis: -hypothesis.score)[:nbest]
+    return sorted(hypotheses, key=lambda each: (len(each.tokens) < min_len, -each.score))[:nbest]

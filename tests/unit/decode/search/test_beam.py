@@ -57,6 +57,20 @@ def test_nbest_equals_the_reference_search(
         assert_same(hypotheses, expected)
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_an_empty_hypothesis_takes_a_place_of_a_narrowing_beam_and_is_the_last_one(seed: int) -> None:
+    """If </s> is the best first token, a beam of 3 goes on like a beam of 2 that has no </s> there."""
+    tables = Table(seed, eos_bias=1.0), Table(seed, eos_bias=1.0)
+    for table, logit in zip(tables, (20.0, -20.0), strict=True):
+        table.rows[table.place(()), EOS] = logit
+    ((*others, last),) = run([tables[0]], [6], beam=3, nbest=3, lenpen=0.0, narrow=True)
+    (expected,) = run([tables[1]], [6], beam=2, nbest=2, lenpen=0.0, narrow=True)
+    assert last.tokens == ()
+    assert last.score == pytest.approx(0.0, abs=1e-6)
+    assert [each.tokens for each in others] == [each.tokens for each in expected]
+    assert all(each.tokens for each in others)
+
+
 def ordered_topk_or_sort(values_RV: torch.Tensor, count: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Choose as on a GPU."""
     *best, is_exact = beam_module._ordered_topk(values_RV, count, count // 2 + 1)
