@@ -6,9 +6,8 @@ Both sides train a Transformer of 4+4 layers (width 128, feed-forward width 256,
 embeddings, dropout 0.3) on Multi30k with Adam in float32. A batch has `--sentences` pairs of similar length, and both
 sides read the same batches in the same order: kdmt as indices, Marian as lines of subwords without shuffling. Marian
 needs `make deploy-envs NAME=marian`. It runs in a process that is stopped by a signal while kdmt trains, and goes on
-after that; kdmt waits for a command. Marian's number of sentences in its log gives the batches that it has read.
-Several threads need as many idle cores: kdmt's threads wait for each other, and thus for one that another program
-delays.
+after that; kdmt waits for a command. Marian's log has the number of sentences, which gives the batches that it read.
+Several threads need as many idle cores: kdmt's threads wait for each other, and thus for one that other work delays.
 
 train_words_per_second_<side>_<threads>          target subwords per second, </s> included, median over the rounds
 train_source_words_per_second_<side>_<threads>   the same for source subwords
