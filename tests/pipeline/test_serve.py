@@ -240,7 +240,15 @@ def test_chunks_without_end_are_refused_at_the_limit(attacked: Server) -> None:
     assert max(sent) < 64 * MAX_BODY
 
 
-@pytest.mark.parametrize("sent", [b"", b"POST /translate HTTP/1.1\r\nX: ", head(1000) + b"[", head(None) + b"1\r\n["])
+@pytest.mark.parametrize(
+    "sent",
+    [
+        b"",
+        pytest.param(b"POST /translate HTTP/1.1\r\nX: ", marks=pytest.mark.slow),
+        pytest.param(head(1000) + b"[", marks=pytest.mark.slow),
+        pytest.param(head(None) + b"1\r\n[", marks=pytest.mark.slow),
+    ],
+)
 def test_a_thousand_connections_that_send_nothing_more_are_closed(attacked: Server, sent: bytes) -> None:
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     if most < 2 * CONNECTIONS:
@@ -261,6 +269,7 @@ def more_open_files() -> Iterator[None]:
     resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
+@pytest.mark.slow
 def test_bodies_just_below_the_limit_that_never_end_cost_their_size_only(attacked: Server) -> None:
     sent = head(MAX_BODY) + b"[" * (MAX_BODY - 1)
     with open_connections(attacked, 200) as connections:
@@ -270,6 +279,7 @@ def test_bodies_just_below_the_limit_that_never_end_cost_their_size_only(attacke
         assert {status_of(received(connection)) for connection in connections} <= {0, 408}
 
 
+@pytest.mark.slow  # tests/unit/serve/test_protocol.py has a quick one
 def test_answers_that_are_not_read_are_given_up(attacked: Server) -> None:
     sent = request("1" * 100_000, close=False) * 100  # copied, as it has no letters
 
