@@ -21,8 +21,8 @@ NUMBERS = np.array([0, 1, 0, 2, 3, 1])  # lines 0 and 2, and 1 and 5, have the s
 class Upper:
     """Text processing that shows where it was applied."""
 
-    def preprocess_target(self, line: str) -> str:
-        return line.upper()
+    def target_words(self, line: str) -> str:
+        return " ".join(line.upper().split())
 
 
 class Codec:

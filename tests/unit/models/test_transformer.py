@@ -39,25 +39,13 @@ CONFIGS = {
         BASE, share_all_embeddings=True, activation_fn="gelu", layernorm_embedding=True
     ),
     "SSRU": replace(BASE, decoder="ssru"),
-    "SSRU, pre-norm, tied layers, Marian's layout": replace(
-        BASE,
-        decoder="ssru",
-        tied_decoder_layers=True,
-        layout="marian",
-        encoder_attention_heads=4,
-        encoder_normalize_before=True,
-        decoder_normalize_before=True,
+    "SSRU, pre-norm": replace(BASE, decoder="ssru", encoder_normalize_before=True, decoder_normalize_before=True),
+    "SSRU, tied layers, Marian's layout": replace(
+        BASE, decoder="ssru", tied_decoder_layers=True, layout="marian", encoder_attention_heads=4
     ),
     "tied layers": replace(BASE, tied_decoder_layers=True),
     "Marian's layout": replace(BASE, layout="marian", encoder_attention_heads=4, activation_fn="swish"),
-    "Marian's layout, pre-norm, shared": replace(
-        BASE,
-        layout="marian",
-        encoder_attention_heads=4,
-        share_all_embeddings=True,
-        encoder_normalize_before=True,
-        decoder_normalize_before=True,
-    ),
+    "Marian's layout, shared": replace(BASE, layout="marian", encoder_attention_heads=4, share_all_embeddings=True),
 }
 
 every_config = pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
