@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import tiny_pipeline
-from commands import KDMT, run
+from commands import KDMT, run_here
 from tiny_pipeline import MODEL, TRAIN, read_lines, to_yaml, write_lines
 
 pytestmark = pytest.mark.pipeline
@@ -60,7 +60,7 @@ def trained(run_folder: Path) -> tuple[dict[str, str], set[str]]:
 
 def test_shares_in_stages_of_a_teacher_and_of_a_student(folder: Path) -> None:
     alone = ("back_translation=null", "teacher.data=raw", "teacher.train.max_updates=40")
-    run(folder, "run", "de-en.yaml", "--to", "teacher", sets=alone)
+    run_here(folder, "run", "de-en.yaml", "--to", "teacher", sets=alone)
     made = document("en", "de")
     mixed = {
         share: [{"set": "raw", "share": 1 - share}, {"set": "back_translated", "share": share}] for share in (0.2, 0.5)
@@ -69,7 +69,7 @@ def test_shares_in_stages_of_a_teacher_and_of_a_student(folder: Path) -> None:
     sets = [{"set": "distilled", "share": 0.6}, *({**each, "share": 0.2} for each in mixed[0.5])]
     made["students"] = {"small": {"data": sets, "model": MODEL, "train": TRAIN, "stages": [{}, {"data": mixed[0.2]}]}}
     (folder / "en-de.yaml").write_text(to_yaml(made))
-    _, err = run(folder, "run", "en-de.yaml", "--to", "student")
+    _, err = run_here(folder, "run", "en-de.yaml", "--to", "student")
     assert "back_translated: starting\n" in err
     runs = folder / "runs/en-de"
     both = {"prepare", "back_translated"}
@@ -78,12 +78,12 @@ def test_shares_in_stages_of_a_teacher_and_of_a_student(folder: Path) -> None:
     assert [trained(student / f"stage_{number}")[1] for number in (1, 2)] == [both | {"distill"}, both]
     settings = json.loads((runs / "teacher/stage_2/manifest.json").read_text())["settings"]
     assert [settings[f"teacher.data.{number}.share"] for number in (0, 1)] == [0.8, 0.2]
-    _, err = run(folder, "run", "en-de.yaml", "--to", "student")
+    _, err = run_here(folder, "run", "en-de.yaml", "--to", "student")
     assert "starting" not in err
     # another share redoes the teacher that has it, and no back-translation
     made["teacher"]["stages"][0]["data"] = mixed[0.2]
     (folder / "en-de.yaml").write_text(to_yaml(made))
-    _, err = run(folder, "run", "en-de.yaml", "--to", "teacher")
+    _, err = run_here(folder, "run", "en-de.yaml", "--to", "teacher")
     assert "back_translated: up to date, nothing to do\n" in err
     assert "teacher stage 1: rebuilt" in err
 

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 import tiny_pipeline
-from commands import TIMEOUT_SECONDS, run, start
+from commands import TIMEOUT_SECONDS, run, run_here, start
 from tiny_pipeline import hash_tree
 
 pytestmark = pytest.mark.pipeline
@@ -40,14 +40,14 @@ def taught(tmp_path_factory: pytest.TempPathFactory) -> Path:
     tiny_pipeline.write_pipeline(folder)
     tiny_pipeline.write_text(folder, {"train": 8 * NUM_BLOCKS, "valid": 6, "test": 5})
     for stage in ("prepare", "teacher"):
-        run(folder, stage, "tiny.yaml", sets=SETS)
+        run_here(folder, stage, "tiny.yaml", sets=SETS)
     return folder
 
 
 @pytest.fixture(scope="module")
 def inline(taught: Path) -> dict[str, str]:
     """Return the hashes of the files made by one process without interruptions."""
-    run(taught, "distill", "tiny.yaml", sets=SETS)
+    run_here(taught, "distill", "tiny.yaml", sets=SETS)
     made = take_away(taught)
     assert len([name for name in made if "/blocks/" in name]) == len(STAGES) * NUM_BLOCKS
     return made
@@ -128,7 +128,7 @@ def processes(workers: int) -> tuple[str, ...]:
     return (*SETS, "distill.executor=processes", f"distill.workers={workers}")
 
 
-@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("workers", [pytest.param(1, marks=pytest.mark.slow), 2])
 def test_processes_make_the_same_bytes(taught: Path, inline: dict[str, str], workers: int) -> None:
     _, err = run(taught, "distill", "tiny.yaml", sets=processes(workers))
     assert f"{NUM_BLOCKS} of {NUM_BLOCKS} blocks" in err
@@ -138,14 +138,14 @@ def test_processes_make_the_same_bytes(taught: Path, inline: dict[str, str], wor
 
 
 def test_shards_make_the_same_bytes(taught: Path, inline: dict[str, str]) -> None:
-    """Run two shards at the same time, and the third later with other workers."""
+    """Run two shards at the same time, and the third later with a worker process."""
     both = [start(taught, "distill", "tiny.yaml", "--shard", f"{shard}/3", sets=SETS) for shard in (2, 0)]
     for process in both:
         _, err = process.communicate(timeout=TIMEOUT_SECONDS)
         assert process.returncode == 0, err
-    run(taught, "distill", "tiny.yaml", "--shard", "1/3", sets=processes(2))
+    run(taught, "distill", "tiny.yaml", "--shard", "1/3", sets=processes(1))
     assert blocks(taught) == len(STAGES) * NUM_BLOCKS
-    run(taught, "distill", "tiny.yaml", sets=SETS)
+    run_here(taught, "distill", "tiny.yaml", sets=SETS)
     assert take_away(taught) == inline
 
 
@@ -207,7 +207,7 @@ def test_a_killed_driver_leaves_no_worker_and_loses_no_block(taught: Path, inlin
     folder = taught / "runs/tiny/distill/blocks"
     done = {path: path.stat().st_ino for path in folder.glob("0*")}
     assert 3 < len(done) < NUM_BLOCKS
-    _, err = run(taught, "distill", "tiny.yaml", sets=processes(1))
+    _, err = run_here(taught, "distill", "tiny.yaml", sets=SETS)
     assert f"{len(done)} of {NUM_BLOCKS} blocks are there" in err
     assert {path: path.stat().st_ino for path in done} == done
     assert take_away(taught) == inline

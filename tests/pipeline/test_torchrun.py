@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 import tiny_pipeline
-from commands import TIMEOUT_SECONDS, run
+from commands import TIMEOUT_SECONDS, run, run_here
 from tiny_pipeline import hash_tree
 
 pytestmark = pytest.mark.pipeline
@@ -45,7 +45,7 @@ def run_ranks(folder: Path, *arguments: str, code: int = 0) -> str:
 
 @pytest.mark.slow
 def test_stages_can_alternate_between_one_process_and_two(prepared: Path) -> None:
-    run(prepared, "prepare", "tiny.yaml")
+    run_here(prepared, "prepare", "tiny.yaml")
     stderr = run_ranks(prepared, "teacher", "tiny.yaml")
     assert stderr.count("teacher: starting") == 1  # the second rank prints nothing
     assert stderr.count("cpu with 1 threads, 2 ranks") == 1
@@ -71,13 +71,13 @@ def test_two_ranks_run_a_whole_pipeline(tmp_path: Path) -> None:
     assert messages.count(": starting\n") == 6  # each stage once: the second rank prints nothing
     assert messages.count(", 2 ranks") == 3
     assert (tmp_path / "runs/tiny/scores.json").is_file()
-    again = run_ranks(tmp_path, "run", "tiny.yaml")
+    _, again = run_here(tmp_path, "run", "tiny.yaml")
     assert again.count(": up to date, nothing to do\n") == 6
 
 
 @pytest.mark.slow
 def test_two_ranks_train_all_stages_of_a_student(prepared: Path) -> None:
-    run(prepared, "prepare", "tiny.yaml")
+    run_here(prepared, "prepare", "tiny.yaml")
     raw = tiny_pipeline.settings()["students"]["raw"]
     stages = ("--set", f"students.staged={json.dumps({**raw, 'stages': [{}, {'lr': 0.001}]})}")
     stderr = run_ranks(prepared, "student", "tiny.yaml", "--student", "staged", *stages)
@@ -108,7 +108,7 @@ def test_an_error_on_the_first_rank_ends_all_ranks(prepared: Path) -> None:
 def test_signal_to_one_rank_stops_all_at_the_same_update(prepared: Path, receiver: str, number: signal.Signals) -> None:
     """Check signals as sent by a batch system at the time limit, or by torchrun when its terminal closes."""
     long = ("--set", "teacher.train.max_updates=2000", "--set", "teacher.train.save_interval_updates=10")
-    run(prepared, "prepare", "tiny.yaml")
+    run_here(prepared, "prepare", "tiny.yaml")
     folder = prepared / "runs/tiny/teacher"
     if folder.exists():
         folder.rename(folder.with_name(f"teacher.{time.time_ns()}"))

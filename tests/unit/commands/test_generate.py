@@ -34,6 +34,7 @@ GOLDEN = Path(__file__).parents[2] / "golden" / "generate"
 DATA = GOLDEN / "data-bin"
 DESCRIPTION = json.loads((GOLDEN / "cases.json").read_text(encoding="utf-8"))
 CASES = DESCRIPTION["cases"]
+SHORT = ("--max-len-b", "10")  # the longest translation has 8 tokens; some searches go on to the last position
 
 
 @pytest.fixture(scope="module")
@@ -119,8 +120,8 @@ def test_order_of_sentences_equals_fairseq_generate(case, models):
 
 
 def test_results_are_written_to_a_file(models, tmp_path):
-    printed = generate(DATA, models / "1", "--beam", "2")
-    assert generate(DATA, models / "1", "--beam", "2", "--results-path", tmp_path / "out") == [""]
+    printed = generate(DATA, models / "1", "--beam", "2", *SHORT)
+    assert generate(DATA, models / "1", "--beam", "2", "--results-path", tmp_path / "out", *SHORT) == [""]
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["generate-test.txt"]
     assert (tmp_path / "out" / "generate-test.txt").read_text(encoding="utf-8").removesuffix("\n").split(
         "\n"
@@ -135,7 +136,7 @@ def test_an_interrupted_run_leaves_the_earlier_results_unchanged(models, tmp_pat
 
     monkeypatch.setattr("kdmt.commands.generate._score", stop)
     with pytest.raises(ZeroDivisionError):
-        kdmt("generate", DATA, "--path", models / "1", "--cpu", "--results-path", tmp_path)
+        kdmt("generate", DATA, "--path", models / "1", "--cpu", "--results-path", tmp_path, *SHORT)
     assert [path.read_text() for path in tmp_path.iterdir()] == ["earlier\n"]
 
 
@@ -143,17 +144,17 @@ def test_a_data_bin_without_references_is_translated_without_a_score(models, tmp
     shutil.copytree(DATA, tmp_path / "data")
     for path in (tmp_path / "data").glob("test.en-de.de.*"):
         path.unlink()
-    found, order = by_kind(lines := generate(tmp_path / "data", models / "1", "--beam", "2"))
+    found, order = by_kind(lines := generate(tmp_path / "data", models / "1", "--beam", "2", *SHORT))
     assert len(order) == 41
     assert {kind for kind, _ in found} == set("SHDP")
     assert not lines[-1].startswith("Generate")
 
 
 def test_shards_together_equal_the_whole_output(models):
-    whole, _ = by_kind(generate(DATA, models / "1", "--beam", "2", "--batch-size", "4"))
+    whole, _ = by_kind(generate(DATA, models / "1", "--beam", "2", "--batch-size", "4", *SHORT))
     parts = {}
     for shard in range(3):
-        flags = ("--beam", "2", "--batch-size", "4", "--num-shards", "3", "--shard-id", str(shard))
+        flags = ("--beam", "2", "--batch-size", "4", *SHORT, "--num-shards", "3", "--shard-id", str(shard))
         found, _ = by_kind(generate(DATA, models / "1", *flags))
         assert not parts.keys() & found.keys()
         parts |= found
@@ -161,7 +162,7 @@ def test_shards_together_equal_the_whole_output(models):
 
 
 def test_each_shard_writes_its_own_file(models, tmp_path):
-    flags = ("--beam", "1", "--batch-size", "8", "--results-path", tmp_path, "--num-shards", "2", "--shard-id")
+    flags = ("--beam", "1", "--batch-size", "8", *SHORT, "--results-path", tmp_path, "--num-shards", "2", "--shard-id")
     for shard in range(2):
         assert generate(DATA, models / "1", *flags, str(shard)) == [""]
     lines = [(tmp_path / f"generate-test.{shard}-of-2.txt").read_text(encoding="utf-8") for shard in range(2)]
@@ -177,11 +178,13 @@ def test_a_shard_without_batches_has_no_output(models, scoring):
 
 def test_the_bleu_of_fairseq_is_computed_on_tokens_with_bpe(models):
     """Check that --bpe affects scorers of text but not the BLEU of fairseq, as in fairseq_cli/generate.py."""
-    plain, undone = (generate(DATA, models / "1", "--beam", "2", *more) for more in ((), ("--bpe", "subword_nmt")))
+    plain, undone = (
+        generate(DATA, models / "1", "--beam", "2", *SHORT, *more) for more in ((), ("--bpe", "subword_nmt"))
+    )
     assert by_kind(plain)[0]["T", 0] != by_kind(undone)[0]["T", 0]
     assert plain[-1] == undone[-1]
     texts = [
-        generate(DATA, models / "1", "--beam", "2", "--scoring", "chrf", *more)[-1]
+        generate(DATA, models / "1", "--beam", "2", "--scoring", "chrf", *SHORT, *more)[-1]
         for more in ((), ("--bpe", "subword_nmt"))
     ]
     assert texts[0] != texts[1]
@@ -284,8 +287,10 @@ def test_flags_that_non_autoregressive_models_do_not_support_are_refused(flags, 
 
 
 def test_removing_bpe_and_detokenising(models):
-    joined, order = by_kind(generate(DATA, models / "1", "--beam", "1", "--remove-bpe"))
-    undone, _ = by_kind(generate(DATA, models / "1", "--beam", "1", "--bpe", "subword_nmt", "--tokenizer", "moses"))
+    joined, order = by_kind(generate(DATA, models / "1", "--beam", "1", "--remove-bpe", *SHORT))
+    undone, _ = by_kind(
+        generate(DATA, models / "1", "--beam", "1", "--bpe", "subword_nmt", "--tokenizer", "moses", *SHORT)
+    )
     assert any("@@" in undone["H", index][0] for index in order)
     for index in order:
         assert undone["D", index] == joined["D", index]
@@ -294,7 +299,7 @@ def test_removing_bpe_and_detokenising(models):
 
 def test_flags_without_effect_are_accepted(models):
     flags = ("--no-progress-bar", "--num-workers", "4", "--log-format", "none", "--unkpen", "0", "--min-len", "1")
-    assert generate(DATA, models / "1", "--quiet", *flags) == generate(DATA, models / "1", "--quiet")
+    assert generate(DATA, models / "1", "--quiet", *SHORT, *flags) == generate(DATA, models / "1", "--quiet", *SHORT)
 
 
 def test_a_fairseq_checkpoint_is_read_directly(models, tmp_path):
@@ -303,7 +308,7 @@ def test_a_fairseq_checkpoint_is_read_directly(models, tmp_path):
     files, folders = (
         ":".join(map(str, paths)) for paths in ([tmp_path / "1.pt", tmp_path / "2.pt"], [models / "1", models / "2"])
     )
-    assert generate(DATA, files) == generate(DATA, folders)
+    assert generate(DATA, files, *SHORT) == generate(DATA, folders, *SHORT)
 
 
 def test_a_fairseq_checkpoint_is_refused_for_the_other_direction(models, tmp_path, monkeypatch):
@@ -321,8 +326,8 @@ def test_a_data_bin_of_languages_with_hyphens(models, tmp_path):
     for path in list((tmp_path / "data").iterdir()):
         path.rename(path.with_name(path.name.replace("de.", "zh-CN.")))
     torch.save(checkpoint_content(load_model(models / "1"), Direction("en", "zh-CN")), tmp_path / "1.pt")
-    lines = generate(tmp_path / "data", tmp_path / "1.pt", "--beam", "1", "-s", "en", "-t", "zh-CN")
-    assert lines == generate(DATA, models / "1", "--beam", "1")
+    lines = generate(tmp_path / "data", tmp_path / "1.pt", "--beam", "1", "-s", "en", "-t", "zh-CN", *SHORT)
+    assert lines == generate(DATA, models / "1", "--beam", "1", *SHORT)
     message = message_of(kdmt("generate", tmp_path / "data", "--path", tmp_path / "1.pt", "--cpu"))
     assert "has en-zh-CN: give the source and the target language" in message
 
@@ -339,8 +344,8 @@ def test_a_missing_checkpoint_is_refused(tmp_path):
 
 
 def test_half_precision_gives_nearly_the_same_translations(models):
-    half, _ = by_kind(generate(DATA, models / "1", "--beam", "1", "--fp16"))
-    whole, order = by_kind(generate(DATA, models / "1", "--beam", "1"))
+    half, _ = by_kind(generate(DATA, models / "1", "--beam", "1", "--fp16", *SHORT))
+    whole, order = by_kind(generate(DATA, models / "1", "--beam", "1", *SHORT))
     assert sum(half["D", index] == whole["D", index] for index in order) < 41  # scores differ in their last digits
     words = [half["H", index][0].split("\t")[1] == whole["H", index][0].split("\t")[1] for index in order]
     assert sum(words) > 35

@@ -13,6 +13,7 @@ from tiny_pipeline import (
     hash_tree,
     kdmt,
     run_stages,
+    working_in,
 )
 from training_runs import (
     RAW,
@@ -87,6 +88,7 @@ class Killed(BaseException):
     """An exception that ends training like a kill at the same point, with the same files."""
 
 
+LONGER = "students.raw.train.max_updates=8"
 GIVEN_A_RUN = {
     "translate": lambda: kdmt("translate", RAW, stdin=b"ba be bi\n"),
     "generate": lambda: kdmt("generate", "runs/tiny/prepare/data-bin", "--path", RAW, "--cpu"),
@@ -98,31 +100,55 @@ GIVEN_A_RUN = {
 }
 
 
-@pytest.mark.usefixtures("finished")
-@pytest.mark.parametrize("command", GIVEN_A_RUN)
-def test_a_run_with_an_interrupted_extension_is_read_as_the_average_of_its_end(
-    command: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Check a run that was killed before it wrote the average of its extension: it is read as that average."""
-    choice = json.loads((RAW / "chosen.json").read_text(encoding="utf-8"))
-    write_json(RAW / "chosen.json", choice | {"checkpoint": "average"})
-    before = hash_tree(RAW / "average")
+@pytest.fixture(scope="module")
+def interrupted(_finished_once: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, str]]:
+    """Return a run that was killed before it wrote the average of its extension, and the files of that average."""
+    folder = tmp_path_factory.mktemp("interrupted")
+    shutil.copytree(_finished_once, folder, dirs_exist_ok=True)
 
     def kill(*_: object) -> None:
         raise Killed
 
-    with monkeypatch.context() as patch:
-        patch.setattr(RunFolder, "write_averages", kill)
-        with pytest.raises(Killed):
-            student("raw", "students.raw.train.max_updates=8")
-    assert hash_tree(RAW / "average") == before
+    with working_in(folder):
+        choice = json.loads((RAW / "chosen.json").read_text(encoding="utf-8"))
+        write_json(RAW / "chosen.json", choice | {"checkpoint": "average"})
+        before = hash_tree(RAW / "average")
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(RunFolder, "write_averages", kill)
+            with pytest.raises(Killed):
+                student("raw", LONGER)
+        assert hash_tree(RAW / "average") == before
+        shutil.copytree(RAW, folder / "killed")
+        assert student("raw", LONGER).code == 0
+        average = hash_tree(RAW / "average")
+        assert average["model.safetensors"] != before["model.safetensors"]
+        assert (RAW / "average/average_of").read_text() == "6\n8\n"
+    return folder / "killed", average
+
+
+@pytest.mark.usefixtures("finished")
+@pytest.mark.parametrize("command", GIVEN_A_RUN)
+def test_a_run_with_an_interrupted_extension_is_read_as_the_average_of_its_end(
+    command: str, interrupted: tuple[Path, dict[str, str]]
+) -> None:
+    killed, average = interrupted
+    shutil.rmtree(RAW)
+    shutil.copytree(killed, RAW)
     result = GIVEN_A_RUN[command]()
     assert result.code == 0, result.err
-    average = hash_tree(RAW / "average")
-    assert student("raw", "students.raw.train.max_updates=8").code == 0
     assert hash_tree(RAW / "average") == average
-    assert average["model.safetensors"] != before["model.safetensors"]
-    assert (RAW / "average/average_of").read_text() == "6\n8\n"
+
+
+@pytest.mark.usefixtures("finished")
+def test_an_interrupted_extension_is_finished_after_its_average_was_made(
+    interrupted: tuple[Path, dict[str, str]],
+) -> None:
+    killed, average = interrupted
+    shutil.rmtree(RAW)
+    shutil.copytree(killed, RAW)
+    assert GIVEN_A_RUN["translate"]().code == 0
+    assert student("raw", LONGER).code == 0
+    assert hash_tree(RAW / "average") == average
 
 
 @pytest.mark.usefixtures("finished")
@@ -278,12 +304,22 @@ def record(run: Path) -> dict[str, dict[str, object]]:
     return json.loads((run / "manifest.json").read_text(encoding="utf-8"))
 
 
+@pytest.fixture(scope="module")
+def trained_in_stages(_finished_once: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("in_stages")
+    shutil.copytree(_finished_once, folder, dirs_exist_ok=True)
+    with working_in(folder):
+        shutil.rmtree(RAW)
+        result = student("raw", IN_STAGES)
+        assert result.code == 0, result.err
+    return folder / RAW
+
+
 @pytest.fixture
-def in_stages(finished: Path) -> Path:
+def in_stages(trained_in_stages: Path, finished: Path) -> Path:
     """Return the working folder of a finished pipeline in which the student `raw` is trained in two stages."""
     shutil.rmtree(RAW)
-    result = student("raw", IN_STAGES)
-    assert result.code == 0, result.err
+    shutil.copytree(trained_in_stages, RAW)
     return finished
 
 
@@ -305,10 +341,10 @@ def test_each_stage_has_its_own_settings_data_and_checkpoint_of_the_stage_before
 
 
 @pytest.mark.usefixtures("finished")
-def test_the_first_stage_is_the_training_of_a_student_without_stages() -> None:
+def test_the_first_stage_is_the_training_of_a_student_without_stages(trained_in_stages: Path) -> None:
     alone, settings_alone = results(RAW), record(RAW)["settings"]
     shutil.rmtree(RAW)
-    assert student("raw", IN_STAGES).code == 0
+    shutil.copytree(trained_in_stages, RAW)
     assert results(FIRST) == alone
     assert record(FIRST)["settings"] == settings_alone
 
