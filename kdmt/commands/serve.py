@@ -6,11 +6,10 @@ import math
 import os
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from kdmt.commands.models import SearchOptions, open_translator, paths_by_direction
-from kdmt.config import Decode
-from kdmt.decode.engines.translator import Translator
 from kdmt.documents.sentences import check_splitter
 from kdmt.errors import UserError
 from kdmt.languages import is_installed
@@ -71,21 +70,11 @@ def open_models(paths: Sequence[Path], search: SearchOptions) -> list[ServedMode
     Raises:
         UserError: if a model cannot be opened, or two have the same languages.
     """
-    return [
-        ServedModel(direction, _Translation(*open_translator(path, search)))
-        for direction, path in paths_by_direction(paths).items()
-    ]
-
-
-class _Translation:
-    """Translate sentences of any length with fixed settings."""
-
-    def __init__(self, translator: Translator, settings: Decode) -> None:
-        self._translator = translator
-        self._settings = settings
-
-    def __call__(self, sentences: list[str]) -> list[str]:
-        return self._translator.translate_sentences(sentences, self._settings)
+    served = []
+    for direction, path in paths_by_direction(paths).items():
+        translator, settings = open_translator(path, search)
+        served.append(ServedModel(direction, partial(translator.translate_sentences, settings=settings)))
+    return served
 
 
 def check_seconds(limits: Limits) -> None:

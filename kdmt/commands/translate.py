@@ -205,7 +205,7 @@ def translate_page(
         buffer_size: maximum number of sentences that are translated together.
 
     Raises:
-        UserError: if the stream is not UTF-8 text or is larger than `MAX_PAGE_BYTES`.
+        UserError: if the stream is not UTF-8 text, it is larger than `MAX_PAGE_BYTES`, or memory is full.
     """
     data = source.read(MAX_PAGE_BYTES + 1)
     refuse_other_formats(data[:HEAD_BYTES], "standard input", sentences=False)
@@ -218,7 +218,8 @@ def translate_page(
     sentences = page.sentences
     translations = []
     for start in range(0, len(sentences), buffer_size):
-        translations += translator.translate_sentences(sentences[start : start + buffer_size], settings)
+        with _naming_beam(settings):
+            translations += translator.translate_sentences(sentences[start : start + buffer_size], settings)
     target.write(page.join(translations).encode())
     target.flush()
 

@@ -1,7 +1,7 @@
 """HTML as a document: the text between block elements is split into sentences, and tags are copied as they are.
 
-The scanner follows the rules of HTML for where tags, comments and elements with raw text end. It never reads a
-character twice, so that its time is linear in the size of any input.
+The scanner follows the rules of HTML for where tags, comments and elements with raw text end. Its time is linear in the
+size of any input.
 """
 
 from __future__ import annotations

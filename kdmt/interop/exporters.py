@@ -153,10 +153,9 @@ def _export_onnx(checkpoint: Path, out: Path, options: ExportOptions) -> None:
 
 def _export_transformers_js(checkpoint: Path, out: Path, options: ExportOptions) -> None:
     from kdmt.interop import transformers_js_export
-    from kdmt.interop.model_card import model_card
 
     _check_direction(checkpoint)
-    card = model_card(resolve_checkpoint(checkpoint), transformers_js_export.CARD, licence=options.licence)
+    card = _card(checkpoint, transformers_js_export.CARD, options)
     transformers_js_export.export_checkpoint(checkpoint, out, quantization=options.quantization, card=card)
 
 

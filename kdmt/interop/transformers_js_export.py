@@ -78,7 +78,7 @@ def export_checkpoint(
     try:
         import onnx  # noqa: F401
     except ImportError:
-        raise UserError("what writes ONNX is not installed: pip install 'kdmt[onnx]'") from None
+        raise UserError("the package 'onnx' is not installed: pip install 'kdmt[onnx]'") from None
     from kdmt.interop.onnx_graph import save_model
     from kdmt.interop.onnx_quantization import quantize
     from kdmt.interop.onnx_transformer import decoder_graph, encoder_graph
