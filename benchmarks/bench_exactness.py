@@ -7,7 +7,7 @@ Small students are trained briefly on Multi30k, which is at ../shared/data/multi
 sentences is translated, 200 of them by Transformers.js and by the non-autoregressive students. Marian, Bergamot, Argos
 Translate and Transformers.js need `make deploy-envs`. Everything computes in float32 except Bergamot, which computes in
 int8 and has a lexical shortlist. The result of each comparison is added to exactness.json at once, or with `--nat` to
-exactness-nat.json; the results of programs and students that are left out remain.
+exactness-nat.json; the results of programs and students that are left out remain if they are of the same commit.
 
 <comparison> is marian_ssru_beam4, for example. Argos Translate is compared with CTranslate2, all others with PyTorch.
 
@@ -37,7 +37,7 @@ import argos_program
 import numpy as np
 import transformers_js_program
 import yaml
-from figures import REPOSITORY, RESULTS, Figure, write_figures
+from figures import REPOSITORY, RESULTS, Figure, describe_commit, write_figures
 
 from kdmt.config import Decode
 from kdmt.corpus.codec import TextCodec
@@ -162,11 +162,13 @@ def main() -> None:
 
 
 def earlier_results(bench: str, chosen: Sequence[Comparison]) -> tuple[list[Figure], dict[str, dict[str, str]]]:
-    """Return the figures and differences in the results of comparisons that are not made again."""
+    """Return the figures and differences of comparisons that are not made again, from results of the same commit."""
     path = RESULTS / f"{bench}.json"
     if not path.is_file():
         return [], {}
     results = json.loads(path.read_text(encoding="utf-8"))
+    if results["commit"] != describe_commit():
+        return [], {}
     names = {each.name for each in chosen}
     prefixes = tuple(f"exactness_{name}_" for name in names)
     figures = [Figure(**each) for each in results["figures"] if not each["name"].startswith(prefixes)]

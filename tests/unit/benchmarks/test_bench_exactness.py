@@ -11,7 +11,7 @@ import bench_exactness
 import numpy as np
 import pytest
 from bench_exactness import COMPARISONS, LIMIT, NAT_COMPARISONS, Comparison, Ours, Outcome, earlier_results, figures_of
-from figures import Figure
+from figures import Figure, describe_commit
 
 
 class Scores:
@@ -71,9 +71,11 @@ def test_results_of_comparisons_that_are_left_out_remain(tmp_path: Path, monkeyp
     kept = {"name": "exactness_onnx_ssru_beam4_same", "value": 100.0, "unit": "%"}
     replaced = {"name": "exactness_marian_ssru_beam4_same", "value": 99.0, "unit": "%"}
     differences = {"marian_ssru_beam4": {"3": "ties"}, "onnx_ssru_beam4": {}}
-    content = {"figures": [kept, replaced], "settings": {"differences": differences}}
+    content = {"figures": [kept, replaced], "settings": {"differences": differences}, "commit": describe_commit()}
     (tmp_path / "exactness.json").write_text(json.dumps(content))
     assert earlier_results("exactness", chosen) == ([Figure(**kept)], {"onnx_ssru_beam4": {}})
+    (tmp_path / "exactness.json").write_text(json.dumps(content | {"commit": "another"}))
+    assert earlier_results("exactness", chosen) == ([], {})
 
 
 def test_comparisons_have_names_of_their_own() -> None:
