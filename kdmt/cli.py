@@ -82,6 +82,16 @@ Lowercase = Annotated[bool, typer.Option("--lowercase", help="Whether the text w
 CorpusTag = Annotated[
     str | None, typer.Option(help="Tag of a training corpus, put before each source sentence, as <bt> (default: none).")
 ]
+_MOST_THREADS = 1024
+Beam = Annotated[int | None, typer.Option(min=1, help="Beam size (default: as given to 'kdmt export', else 5).")]
+Lenpen = Annotated[
+    float | None, typer.Option(help="Length penalty exponent (default: as given to 'kdmt export', else 1).")
+]
+Iterations = Annotated[int, typer.Option(min=1, max=10_000, help="Maximum iterations of a non-autoregressive model.")]
+LengthBeam = Annotated[
+    int, typer.Option(min=1, max=256, help="Number of lengths that a non-autoregressive model tries.")
+]
+Threads = Annotated[int, typer.Option(min=0, max=_MOST_THREADS, help="Number of CPU threads; 0 for one per core.")]
 DecodedShard = Annotated[
     str | None,
     typer.Option(
@@ -97,7 +107,6 @@ VerifyBlocks = Annotated[int, typer.Option(min=0, help="Number of blocks that --
 VerifySeed = Annotated[int | None, typer.Option(help="Seed for choosing the blocks (default: random).")]
 RUNS = Path("runs")
 _MAX_MESSAGE = 4000  # maximum number of characters of a message
-_MOST_THREADS = 1024
 
 
 def _print_version(value: bool) -> None:
@@ -493,20 +502,12 @@ def translate(
     target_lang: Annotated[
         str | None, typer.Option("--to", help="Target language, which chooses a model (default: any).")
     ] = None,
-    beam: Annotated[
-        int | None, typer.Option(min=1, help="Beam size (default: as given to 'kdmt export', else 5).")
-    ] = None,
-    lenpen: Annotated[
-        float | None, typer.Option(help="Length penalty exponent (default: as given to 'kdmt export', else 1).")
-    ] = None,
+    beam: Beam = None,
+    lenpen: Lenpen = None,
     max_len_a: Annotated[float, typer.Option(help="Maximum target length per source token.")] = 1.2,
     max_len_b: Annotated[int, typer.Option(help="Constant added to the maximum target length, in tokens.")] = 10,
-    iterations: Annotated[
-        int, typer.Option(min=1, max=10_000, help="Maximum iterations of a non-autoregressive model.")
-    ] = 10,
-    length_beam: Annotated[
-        int, typer.Option(min=1, max=256, help="Number of lengths that a non-autoregressive model tries.")
-    ] = 1,
+    iterations: Iterations = 10,
+    length_beam: LengthBeam = 1,
     buffer_size: Annotated[int, typer.Option(min=1, help="Maximum number of lines translated together.")] = 1024,
     input_format: Annotated[
         InputFormat,
@@ -523,9 +524,7 @@ def translate(
         ),
     ] = False,
     tag: CorpusTag = None,
-    threads: Annotated[
-        int, typer.Option(min=0, max=_MOST_THREADS, help="Number of CPU threads; 0 for one per core.")
-    ] = 0,
+    threads: Threads = 0,
     device: Device = "auto",
 ) -> None:
     """Translate raw text from standard input to standard output, line by line.
@@ -576,12 +575,8 @@ def serve(
             help="File with one API key per line (default: the keys in KDMT_API_KEYS, separated by commas, or none).",
         ),
     ] = None,
-    beam: Annotated[
-        int | None, typer.Option(min=1, help="Beam size (default: as given to 'kdmt export', else 5).")
-    ] = None,
-    lenpen: Annotated[
-        float | None, typer.Option(help="Length penalty exponent (default: as given to 'kdmt export', else 1).")
-    ] = None,
+    beam: Beam = None,
+    lenpen: Lenpen = None,
     max_characters: Annotated[int, typer.Option(min=1, help="Maximum number of characters of a request.")] = 10_000,
     max_texts: Annotated[int, typer.Option(min=1, help="Maximum number of texts of a request.")] = 1000,
     max_body: Annotated[int, typer.Option(min=1, help="Maximum size of a request in bytes.")] = 262_144,
@@ -608,16 +603,10 @@ def serve(
             help="Whether X-Forwarded-For of a proxy on this machine has the addresses of clients (default: no).",
         ),
     ] = False,
-    iterations: Annotated[
-        int, typer.Option(min=1, max=10_000, help="Maximum iterations of a non-autoregressive model.")
-    ] = 10,
-    length_beam: Annotated[
-        int, typer.Option(min=1, max=256, help="Number of lengths that a non-autoregressive model tries.")
-    ] = 1,
+    iterations: Iterations = 10,
+    length_beam: LengthBeam = 1,
     tag: CorpusTag = None,
-    threads: Annotated[
-        int, typer.Option(min=0, max=_MOST_THREADS, help="Number of CPU threads; 0 for one per core.")
-    ] = 0,
+    threads: Threads = 0,
     device: Device = "auto",
 ) -> None:
     """Translate by HTTP with the API of LibreTranslate, and a web form.
