@@ -136,11 +136,11 @@ def rule_loss(model: Any, rounds: list[dict[str, float]]) -> float:
     """Return the median CPU seconds of the precision that the rule selects, divided by those of the fastest one."""
     import torch
 
-    from kdmt.train.arithmetic import CHOICES, ModelShape, has_bf16_units, precision_by_shape
+    from kdmt.train.arithmetic import CHOICES, ModelShape, has_amx, has_bf16_units, precision_by_shape
 
     middle = {each: median(one[each] for one in rounds) for each in CHOICES}
     shape = ModelShape(model.config.decoder_embed_dim, model.tgt_vocab_size)
-    chosen = precision_by_shape(shape) if has_bf16_units(torch.device("cpu")) else "float32"
+    chosen = precision_by_shape(shape, amx=has_amx()) if has_bf16_units(torch.device("cpu")) else "float32"
     return middle[chosen] / min(middle.values())
 
 

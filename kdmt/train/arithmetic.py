@@ -4,8 +4,9 @@
 the same type of machine compute the same, whatever the load of the machines.
 
 - A GPU with bf16 units: `bf16`.
-- A CPU whose bf16 products are faster than those in float32 (`has_bf16_units`): `bf16_output` if the output projection
-  is large enough to gain more than the conversions cost (`precision_by_shape`), else `float32`.
+- A CPU with AMX: `bf16` if the model is wide enough to gain more than the conversions cost (`precision_by_shape`).
+- Another CPU whose bf16 products are faster than those in float32 (`has_bf16_units`), or a narrower model: `bf16_output`
+  if the output projection is large enough, else `float32`.
 - All other devices: `float32`.
 
 The measurements are in docs/results-speed.md. Weights, optimiser state, softmax and sums are float32 in every case.
@@ -31,6 +32,7 @@ FILE = "arithmetic.json"
 
 MIN_WIDTH = 128  # a logit costs 6 operations per unit of width and two conversions: narrow models gain nothing
 MIN_VOCABULARY = 2_000  # with fewer tokens, the output projection is too small a part of an update
+MIN_WIDTH_AMX = 256  # from here on, a whole model in bf16 is faster with AMX
 
 _CPUINFO = Path("/proc/cpuinfo")
 
@@ -96,11 +98,13 @@ def _precision(settings: Train, device: torch.device, shape: ModelShape) -> Prec
         return settings.precision
     if not has_bf16_units(device):
         return "float32"
-    return "bf16" if device.type == "cuda" else precision_by_shape(shape)
+    return "bf16" if device.type == "cuda" else precision_by_shape(shape, amx=has_amx())
 
 
-def precision_by_shape(shape: ModelShape) -> Precision:
-    """Return the precision of a model on a CPU with bf16 units."""
+def precision_by_shape(shape: ModelShape, *, amx: bool) -> Precision:
+    """Return the precision of a model on a CPU with bf16 units, which are those of AMX or others."""
+    if amx and shape.width >= MIN_WIDTH_AMX:
+        return "bf16"
     return "bf16_output" if shape.width >= MIN_WIDTH and shape.vocabulary >= MIN_VOCABULARY else "float32"
 
 
@@ -114,10 +118,12 @@ def has_bf16_units(device: torch.device) -> bool:
         return torch.cuda.get_device_capability(device) >= (8, 0)
     if device.type != "cpu":
         return False
-    return bool(
-        torch.cpu._is_amx_tile_supported()
-        or (torch.cpu._is_avx512_bf16_supported() and cpu_vendor(_CPUINFO) == "AuthenticAMD")
-    )
+    return has_amx() or bool(torch.cpu._is_avx512_bf16_supported() and cpu_vendor(_CPUINFO) == "AuthenticAMD")
+
+
+def has_amx() -> bool:
+    """Return whether the processor has AMX, units for products of bf16 matrices."""
+    return bool(torch.cpu._is_amx_tile_supported())
 
 
 def cpu_vendor(cpuinfo: Path) -> str | None:

@@ -31,6 +31,7 @@ WIDE = ModelShape(width=512, vocabulary=32_000)
 @pytest.fixture
 def with_units(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(arithmetic, "has_bf16_units", lambda _: True)
+    monkeypatch.setattr(arithmetic, "has_amx", lambda: False)
 
 
 @pytest.fixture
@@ -71,6 +72,18 @@ def test_with_matrix_units_the_shape_decides(tmp_path: Path, width: int, vocabul
     chosen, notes = choose(tmp_path, shape=ModelShape(width, vocabulary))
     assert chosen.precision == expected
     assert notes == ([] if expected == "float32" else [f"computes in {expected} (train.precision: auto)"])
+
+
+@pytest.mark.usefixtures("with_units")
+@pytest.mark.parametrize(
+    ("width", "vocabulary", "expected"),
+    [(64, 32_000, "float32"), (255, 1_999, "float32"), (255, 2_000, "bf16_output"), (256, 500, "bf16")],
+)
+def test_with_amx_a_wide_model_computes_in_bf16(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, width: int, vocabulary: int, expected: str
+) -> None:
+    monkeypatch.setattr(arithmetic, "has_amx", lambda: True)
+    assert choose(tmp_path, shape=ModelShape(width, vocabulary))[0].precision == expected
 
 
 @pytest.mark.usefixtures("with_units")

@@ -1048,6 +1048,7 @@ def test_automatic_precision_depends_on_the_models_shape(
     tmp_path: Path, pairs: ParallelData, monkeypatch: pytest.MonkeyPatch, smallest: int, expected: str
 ) -> None:
     monkeypatch.setattr(arithmetic, "has_bf16_units", lambda _: True)
+    monkeypatch.setattr(arithmetic, "has_amx", lambda: False)
     monkeypatch.setattr(arithmetic, "MIN_WIDTH", TINY.decoder_embed_dim)
     monkeypatch.setattr(arithmetic, "MIN_VOCABULARY", smallest)
     settings = train_settings(max_updates=1, precision="auto")
