@@ -34,7 +34,6 @@ from typing import Any, Literal, cast
 
 import numpy as np
 import torch
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from kdmt.config import Decode
@@ -46,7 +45,7 @@ from kdmt.interop.export_folder import check_new, described_folder
 from kdmt.interop.huggingface import import_transformers
 from kdmt.interop.model_card import ExportFormat
 from kdmt.models.architecture import TransformerConfig
-from kdmt.models.checkpoint import load_model
+from kdmt.models.checkpoint import load_model, write_tensors
 from kdmt.models.checkpoint_folder import log_opened, resolve_checkpoint
 from kdmt.models.nonautoregressive import NATransformer
 from kdmt.models.transformer import DecoderLayer, Embedder, EncoderLayer, Residual, Transformer
@@ -106,7 +105,7 @@ def export_checkpoint(checkpoint: Path, folder: Path, *, decode: Decode | None =
     ids = _number(model)
     with described_folder(folder, None, codec.companions(source), card=card) as aside:
         with naming(folder / WEIGHTS_FILE):
-            save_file(dict(_weights(model, kind, ids)), aside / WEIGHTS_FILE, metadata={"format": "pt"})
+            write_tensors(aside / WEIGHTS_FILE, dict(_weights(model, kind, ids)), metadata={"format": "pt"})
         write_json(aside / "config.json", model_config(model, kind, ids), indent=2)
         write_json(aside / "generation_config.json", generation_config(model, ids, decode or Decode()), indent=2)
         _write_tokenizer(aside, codec, tokenizer_models, ids, model.config.max_source_positions)

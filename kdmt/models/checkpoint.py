@@ -14,6 +14,7 @@ from __future__ import annotations
 import math
 import re
 import shutil
+import stat
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -206,9 +207,20 @@ def _weights(model: nn.Module) -> dict[str, Tensor]:
     return {name: parameter.detach() for name, parameter in model.named_parameters()}
 
 
+def write_tensors(path: Path, tensors: Mapping[str, Tensor], *, metadata: dict[str, str] | None = None) -> None:
+    """Write a file of safetensors with the permissions of any other new file.
+
+    safetensors 0.8 writes a temporary file that only its owner may read, and renames it.
+    """
+    path.touch()
+    permissions = stat.S_IMODE(path.stat().st_mode)
+    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path, metadata)
+    path.chmod(permissions)
+
+
 def _save_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
     try:
-        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path)
+        write_tensors(path, tensors)
     except SafetensorError as error:
         number = re.search(r"\(os error (\d+)\)", str(error))
         reason = explain_number(int(number[1])) if number else str(error)

@@ -5,8 +5,8 @@ the same type of machine compute the same, whatever the load of the machines.
 
 - A GPU with bf16 units: `bf16`.
 - A CPU with AMX: `bf16` if the model is wide enough to gain more than the conversions cost (`precision_by_shape`).
-- Another CPU whose bf16 products are faster than those in float32 (`has_bf16_units`), or a narrower model: `bf16_output`
-  if the output projection is large enough, else `float32`.
+- Another CPU whose bf16 products are faster than those in float32 (`has_bf16_units`), or a narrower model:
+  `bf16_output` if the output projection is large enough, else `float32`.
 - All other devices: `float32`.
 
 The measurements are in docs/results-speed.md. Weights, optimiser state, softmax and sums are float32 in every case.
@@ -14,6 +14,7 @@ The measurements are in docs/results-speed.md. Weights, optimiser state, softmax
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -35,6 +36,10 @@ MIN_VOCABULARY = 2_000  # with fewer tokens, the output projection is too small 
 MIN_WIDTH_AMX = 256  # from here on, a whole model in bf16 is faster with AMX
 
 _CPUINFO = Path("/proc/cpuinfo")
+
+# Number of compiled products that oneDNN keeps, each for one shape and of megabytes. Sentences differ in length, so no
+# batch has the shapes of another: 64 are enough for one update. With oneDNN's 1,024, a process took 2.4 times the memory.
+_ONEDNN_CACHE = ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "64")
 
 
 @dataclass(frozen=True)
@@ -91,6 +96,12 @@ def choose_arithmetic(
         note(f"computes in {chosen.precision} (train.precision: auto)")
     _write(run, chosen)
     return chosen
+
+
+def bound_memory(precision: Precision, device: torch.device) -> None:
+    """Bound the memory for products in bf16 on a CPU, before the first one is computed."""
+    if device.type == "cpu" and precision != "float32":
+        os.environ.setdefault(*_ONEDNN_CACHE)
 
 
 def _precision(settings: Train, device: torch.device, shape: ModelShape) -> Precision:

@@ -34,7 +34,7 @@ from kdmt.models.quantization import int8_weights, make_quantization_aware
 from kdmt.objectives.objective import Objective, Prepared
 from kdmt.ranks import ALONE, Ranks
 from kdmt.runtime import StopRequest, stop_requests
-from kdmt.train.arithmetic import ModelShape, choose_arithmetic
+from kdmt.train.arithmetic import ModelShape, bound_memory, choose_arithmetic
 from kdmt.train.background import BackgroundWriter
 from kdmt.train.choice import Scale, choose_checkpoint, describe_choice, scale_of
 from kdmt.train.data import Prefetched, Step, TrainingData, steps
@@ -563,7 +563,9 @@ class Trainer:
         arithmetic = choose_arithmetic(
             self.folder.path, self.settings, device=self.device, shape=shape, note=self.progress.note
         )
-        return self.ranks.share(arithmetic.precision)
+        precision = self.ranks.share(arithmetic.precision)
+        bound_memory(precision, self.device)
+        return precision
 
     def _make_optimizer(self) -> torch.optim.AdamW:
         return torch.optim.AdamW(

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -92,6 +93,18 @@ def test_same_content_gives_the_same_bytes(tmp_path: Path) -> None:
     for name in ("a", "b"):
         save_checkpoint(tmp_path / name / "checkpoint_3", make_model(1), state=STATE)
     assert contents(tmp_path / "a") == contents(tmp_path / "b")
+
+
+@pytest.mark.parametrize("umask", [0o022, 0o002, 0o077])
+def test_every_file_has_the_permissions_of_a_new_file(tmp_path: Path, umask: int) -> None:
+    before = os.umask(umask)
+    try:
+        save_checkpoint(tmp_path / "checkpoint_1", make_model(1), state=STATE)
+    finally:
+        os.umask(before)
+    files = [path for path in (tmp_path / "checkpoint_1").iterdir() if path.is_file()]
+    assert len(files) == 5
+    assert {path.stat().st_mode & 0o777 for path in files} == {0o666 & ~umask}
 
 
 def test_missing_state_is_reported(tmp_path: Path) -> None:

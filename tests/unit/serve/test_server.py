@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
+from importlib.resources import files
 
 import pytest
 
@@ -304,6 +305,13 @@ def test_more_connections_than_open_files_are_refused(monkeypatch: pytest.Monkey
     assert set_limits == [(2064, 4096)]
     with pytest.raises(UserError, match="the system allows 4,096"):
         allow_open_files(5000)
+
+
+def test_the_page_hides_what_is_marked_as_hidden() -> None:
+    """A display of labels would show the field for the API key to everybody."""
+    page = files("kdmt.serve").joinpath("page.html").read_text(encoding="utf-8")
+    assert "label { display: block" in page
+    assert re.search(r"^\[hidden\] \{ display: none; \}$", page, re.MULTILINE)
 
 
 CHROMIUM = next(

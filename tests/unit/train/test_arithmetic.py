@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 
+from kdmt.choices import Precision
 from kdmt.config import Train
 from kdmt.errors import UserError
 from kdmt.train import arithmetic
@@ -16,6 +17,7 @@ from kdmt.train.arithmetic import (
     FILE,
     Arithmetic,
     ModelShape,
+    bound_memory,
     choose_arithmetic,
     choose_threads,
     cpu_vendor,
@@ -101,6 +103,27 @@ def test_a_gpu_with_bf16_uses_it(tmp_path: Path) -> None:
 @pytest.mark.usefixtures("without_units")
 def test_a_setting_overrides_the_choice(tmp_path: Path) -> None:
     assert choose(tmp_path, Train(precision="bf16_output"))[0].precision == "bf16_output"
+
+
+@pytest.mark.parametrize(
+    ("precision", "device", "own", "expected"),
+    [
+        ("bf16", CPU, None, "64"),
+        ("bf16_output", CPU, None, "64"),
+        ("bf16", CPU, "7", "7"),
+        ("float32", CPU, None, None),
+        ("bf16", torch.device("cuda"), None, None),
+    ],
+)
+def test_products_that_onednn_keeps_are_bounded(
+    monkeypatch: pytest.MonkeyPatch, precision: Precision, device: torch.device, own: str | None, expected: str | None
+) -> None:
+    name = "ONEDNN_PRIMITIVE_CACHE_CAPACITY"
+    monkeypatch.setenv(name, own or "")  # restored after the test
+    if own is None:
+        monkeypatch.delenv(name)
+    bound_memory(precision, device)
+    assert os.environ.get(name) == expected
 
 
 def test_a_resumed_run_keeps_its_number_of_threads(tmp_path: Path) -> None:
