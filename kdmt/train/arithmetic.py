@@ -38,7 +38,8 @@ MIN_WIDTH_AMX = 256  # from here on, a whole model in bf16 is faster with AMX
 _CPUINFO = Path("/proc/cpuinfo")
 
 # Number of compiled products that oneDNN keeps, each for one shape and of megabytes. Sentences differ in length, so no
-# batch has the shapes of another: 64 are enough for one update. With oneDNN's 1,024, a process took 2.4 times the memory.
+# batch has the shapes of another, and 64 are enough for an update. With oneDNN's 1,024, a process took 2.4 times the
+# memory.
 _ONEDNN_CACHE = ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "64")
 
 
