@@ -19,6 +19,7 @@ from kdmt.config.prepare import (
     SWITCH_BRANCH,
 )
 from kdmt.config.section import Section, sections_in
+from kdmt.config.simultaneous import LIST_BRANCH, NUMBER_BRANCH, RANGE_BRANCH
 from kdmt.config.student import PAIRS_BRANCH, RULE_BRANCH
 
 LONGEST_QUOTE = 200  # maximum number of characters of a value in a message
@@ -39,7 +40,7 @@ _MESSAGES = {
 # tags of unions, which pydantic puts into the location of an error, and what it appends for a key of a mapping
 _BRANCHES = (
     *(RULES_BRANCH, NONE_BRANCH, SIZE_BRANCH, AUTO_BRANCH, OVERLAP_BRANCH, SWITCH_BRANCH, RULE_BRANCH, PAIRS_BRANCH),
-    *(NAME_BRANCH, MIXTURE_BRANCH, PATH_BRANCH, SCORER_BRANCH),
+    *(NAME_BRANCH, MIXTURE_BRANCH, PATH_BRANCH, SCORER_BRANCH, NUMBER_BRANCH, LIST_BRANCH, RANGE_BRANCH),
     *TEACHER_BRANCHES,
     "[key]",
 )

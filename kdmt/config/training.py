@@ -88,6 +88,11 @@ class Model(Section):
     tied_decoder_layers: bool | None = later(
         None, description="Sharing of the parameters of all decoder layers; null for the architecture's, mostly false"
     )
+    unidirectional_encoder: bool | None = later(
+        None,
+        description="Causal self-attention in the encoder, so that the source can be encoded while it arrives: needed "
+        "for wait-k students. Autoregressive models only; other programs do not have it",
+    )
     dropout: float | None = Field(None, ge=0.0, lt=1.0, description="Dropout probability")
     attention_dropout: float | None = Field(
         None, ge=0.0, lt=1.0, description="Dropout probability of the attention weights"

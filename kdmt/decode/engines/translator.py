@@ -70,11 +70,17 @@ class Translator:
         return cls(kind.open(folder, options), TextCodec.load(folder))
 
     @classmethod
-    def of_model(cls, model: Transformer, codec: TextCodec, *, device: torch.device | str = "cpu") -> Translator:
-        """Return the translator of a model in memory, such as one in training."""
+    def of_model(
+        cls, model: Transformer, codec: TextCodec, *, device: torch.device | str = "cpu", wait_k: int | None = None
+    ) -> Translator:
+        """Return the translator of a model in memory, such as one in training.
+
+        Args:
+            wait_k: see `TorchEngine`.
+        """
         if isinstance(model, NATransformer):
             return cls(NATEngine(model, device=device), codec)
-        return cls(TorchEngine(model, device=device), codec)
+        return cls(TorchEngine(model, device=device, wait_k=wait_k), codec)
 
     def with_tag(self, token: str) -> Translator:
         """Return a translator that puts a corpus tag, such as `<bt>`, before each source sentence.
