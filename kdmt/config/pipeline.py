@@ -402,6 +402,13 @@ class Pipeline(Section):
                 "'score.simultaneous' has no effect: no system has 'model.unidirectional_encoder: true' (wait-k) or "
                 "'nat.streaming'"
             )
+        for lang in self.direction.sides:
+            if not writes_spaces(lang):
+                raise ValueError(f"'score.simultaneous': latency is counted in words, and {lang!r} has no spaces")
+        if streams and self.score.nat.ctc_beam > 1:
+            raise ValueError(
+                "'score.simultaneous' cannot have 'score.nat.ctc_beam' above 1: chunks are decided by the best path"
+            )
         return self
 
     @model_validator(mode="after")

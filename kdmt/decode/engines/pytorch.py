@@ -235,7 +235,7 @@ class TorchEngine:
         check_pairs(sources, targets, *limits)
         if self.right_to_left:
             targets = reverse_targets(targets)
-        with _inference(self.models), products(self.device, "float32"):
+        with inference(self.models), products(self.device, "float32"):
             scores = score_in_batches(sources, targets, self._score_batch, max_tokens=max_tokens, batch_size=batch_size)
         return reverse_targets(scores) if self.right_to_left else scores
 
@@ -303,7 +303,7 @@ def decode_in_batches(
                 raise UserError(f"the model cannot translate: the score of sentence {place} is NaN: {WHY_NAN}")
         return found
 
-    with _inference(models):
+    with inference(models):
         return compute_in_batches(
             [len(source) for source in sources],
             checked,
@@ -364,7 +364,7 @@ def _sample_batch(
     max_len_B = max_lengths(lengths, max_len_a, max_len_b, limit=_shortest(models, "target") - 1)
     uniforms_NT = uniforms(len(lengths) * samples, max(max_len_B) + 1)
     search = sample if samples == 1 else sample_with_shared_prefixes
-    with _inference(models):
+    with inference(models):
         return search(
             _start(models, src_tokens_BS, 1, max(max_len_B) + 1),
             max_len_B=max_len_B,
@@ -439,7 +439,7 @@ def _shortest(models: Sequence[Transformer], side: str) -> int:
 
 
 @contextmanager
-def _inference(models: Sequence[Transformer]) -> Iterator[None]:
+def inference(models: Sequence[Transformer]) -> Iterator[None]:
     """Disable dropout and gradients while the body runs.
 
     The mode of the models is restored at the end, because validation runs during training.

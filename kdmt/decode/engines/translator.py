@@ -111,7 +111,7 @@ class Translator:
     def translate_sentences(self, sentences: Sequence[str], settings: Decode) -> list[str]:
         """Return the translations of sentences of any length: one that is too long is translated in parts."""
         parts = [split_long(sentence.strip(), self._accepts) for sentence in sentences]
-        sources = self._encode([part for found in parts for part in found])
+        sources = self.encode_quietly([part for found in parts for part in found])
         words = iter(self.translate_ids(sources, settings))
         space = " " if writes_spaces(self.codec.text.target_lang) else ""
         return [space.join(self.codec.finish_target(next(words)) for _ in found) for found in parts]
@@ -120,10 +120,13 @@ class Translator:
         """Return whether a line is short enough not to be truncated."""
         if len(line) < self.max_source_tokens // _MOST_TOKENS_PER_CHARACTER:
             return True
-        return len(self._encode([line])[0]) <= self.max_source_tokens
+        return len(self.encode_quietly([line])[0]) <= self.max_source_tokens
 
-    def _encode(self, lines: Sequence[str]) -> list[np.ndarray]:
-        """Return the ids of raw lines with the tag; a line without words has none."""
+    def encode_quietly(self, lines: Sequence[str]) -> list[np.ndarray]:
+        """Return the ids of raw lines with the tag, int [S] each; a line without words has no tag.
+
+        Lines of any length are encoded without a message.
+        """
         sources = self.codec.encode_raw_source(lines)
         if self.tag is None:
             return sources
@@ -136,7 +139,7 @@ class Translator:
             noun: what messages call a line.
             first: number of the first line in messages.
         """
-        sources, limit = self._encode(lines), self.max_source_tokens
+        sources, limit = self.encode_quietly(lines), self.max_source_tokens
         for number, source in enumerate(sources, start=first):
             if len(source) > limit:
                 _logger.warning(f"{noun} {number}: {len(source)} tokens, cut to the model's {limit}")
