@@ -408,6 +408,13 @@ class Student(Section):
     def _can_wait(self) -> Student:
         if self.nat is not None and self.model.unidirectional_encoder:
             raise ValueError("'model.unidirectional_encoder' is for autoregressive students: leave out 'nat'")
+        streams = self.nat is not None and self.nat.streaming is not None
+        if self.attention_kd is not None and (streams or self.model.unidirectional_encoder):
+            setting = "nat.streaming" if streams else "model.unidirectional_encoder"
+            raise ValueError(
+                f"'{setting}' cannot be combined with 'attention_kd': the teacher attends to words that the student "
+                "does not see"
+            )
         if self.wait_k is None:
             return self
         if self.nat is not None:
@@ -420,6 +427,8 @@ class Student(Section):
         for name in ("online", "on_policy"):
             if getattr(self, name) is not None:
                 raise ValueError(f"'wait_k' cannot be combined with '{name}', which reads whole sources")
+        if self.train.guided_alignment is not None:
+            raise ValueError("'wait_k' cannot have 'train.guided_alignment', whose links lead to words not read yet")
         if self.train.packing:
             raise ValueError("'wait_k' cannot be combined with 'train.packing': it needs padded sentences")
         return self

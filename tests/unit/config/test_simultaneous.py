@@ -49,6 +49,21 @@ def test_k_is_a_number_a_list_or_a_range(given: Any, values: tuple[int, ...]) ->
             "'wait_k' cannot be combined with 'on_policy'",
         ),
         (
+            {"wait_k": 3, "model": CAUSAL, "train": {"guided_alignment": {}}},
+            "'wait_k' cannot have 'train.guided_alignment'",
+        ),
+        (
+            {"model": CAUSAL, "attention_kd": {}},
+            "'model.unidirectional_encoder' cannot be combined with 'attention_kd'",
+        ),
+        (
+            {
+                "nat": {"family": "ctc", "streaming": {"chunk": 4}},
+                "attention_kd": {"decoder_self": "none", "cross": "none"},
+            },
+            "'nat.streaming' cannot be combined with 'attention_kd'",
+        ),
+        (
             {"nat": {"family": "dag", "streaming": {"chunk": 4}}},
             "nat: 'streaming' is a setting of ctc, not of 'dag'",
         ),
