@@ -40,8 +40,9 @@ _MESSAGES = {
 # tags of unions, which pydantic puts into the location of an error, and what it appends for a key of a mapping
 _BRANCHES = (
     *(RULES_BRANCH, NONE_BRANCH, SIZE_BRANCH, AUTO_BRANCH, OVERLAP_BRANCH, SWITCH_BRANCH, RULE_BRANCH, PAIRS_BRANCH),
-    *(NAME_BRANCH, MIXTURE_BRANCH, PATH_BRANCH, SCORER_BRANCH, NUMBER_BRANCH, LIST_BRANCH, RANGE_BRANCH),
+    *(NAME_BRANCH, MIXTURE_BRANCH, PATH_BRANCH, SCORER_BRANCH),
     *TEACHER_BRANCHES,
+    *(NUMBER_BRANCH, LIST_BRANCH, RANGE_BRANCH),
     "[key]",
 )
 _LONG_QUOTE = re.compile(rf"(['\"])(.{{{LONGEST_QUOTE}}}).+?\1", re.DOTALL)  # of a value in the message of a rule

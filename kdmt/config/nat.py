@@ -17,7 +17,7 @@ from kdmt.choices import (
     OnTooLong,
     SourceCopy,
 )
-from kdmt.config.section import SchedulePoint, Section, changed, later
+from kdmt.config.section import SchedulePoint, Section, changed, later, recorded_if_set
 from kdmt.families import FamilyName, families_with
 
 
@@ -130,7 +130,7 @@ class NAT(Section):
         "(insertion)",
     )
 
-    streaming: Streaming | None = later(
+    streaming: Streaming | None = recorded_if_set(
         None,
         description="Chunks of a student that translates the source while it arrives (ctc); null for attention to the "
         "whole source",

@@ -23,7 +23,7 @@ from kdmt.choices import (
 from kdmt.config.augment import AUGMENT, AugmentOrRecipe
 from kdmt.config.mixture import Data, names_of, shares_of
 from kdmt.config.nat import NAT
-from kdmt.config.section import SchedulePoint, Section, changed, execution, extend, later
+from kdmt.config.section import SchedulePoint, Section, changed, execution, extend, later, recorded_if_set
 from kdmt.config.selective import Selective
 from kdmt.config.simultaneous import WaitK
 from kdmt.config.training import (
@@ -280,7 +280,7 @@ class Student(Section):
     nat: NAT | None = Field(None, description="Non-autoregressive decoder; null for an autoregressive one")
     train: Train = Field(Train(), description="Training of the student")
     augment: AugmentOrRecipe | None = Field(None, description=AUGMENT)
-    wait_k: WaitK | None = Field(
+    wait_k: WaitK | None = recorded_if_set(
         None,
         description="Wait-k training for simultaneous translation: number k of source tokens that are read before the "
         "first target token, each further one before the next; of a list such as [1, 3, 5], or of {min: 1, max: 9}, "

@@ -83,11 +83,11 @@ class ScoreRow:
     # scores of tokenised text if `scores` are of finished text, and vice versa
     second_scores: dict[str, MetricScore] = field(default_factory=dict)
     iterations: int | None = None  # maximum number of iterations of a non-autoregressive model
+    wait_k: int | None = None  # k of the wait-k policy; None for translation of whole sentences
+    latency: dict[str, float] | None = None  # metric of `kdmt.score.lagging` -> mean; None if it was not measured
     steps: float | None = None  # number of decoder passes, mean over the sentences
     checkpoint: TakenCheckpoint | None = None  # None in files of earlier versions
     deployment: Deployment | None = None  # None without `score.engines`
-    wait_k: int | None = None  # k of the wait-k policy; None for translation of whole sentences
-    latency: dict[str, float] | None = None  # metric of `kdmt.score.lagging` -> mean; None if it was not measured
 
 
 @dataclass(frozen=True)
@@ -180,8 +180,10 @@ def _row_values(row: ScoreRow) -> dict[str, Json]:
         if name in METRICS and METRICS[name].depends_on_tokens:
             second = row.second_scores.get(name)
             flat |= {f"{name}_second": second and second.value, f"{name}_second_signature": second and second.signature}
-    values = {**asdict(row), **flat}
-    return _without_missing(values, ("deployment", "wait_k", "latency"))
+    values = _without_missing({**asdict(row), **flat}, ("wait_k", "latency"))
+    if row.deployment is None:  # so that files without it are as before
+        del values["deployment"]
+    return values
 
 
 def _without_missing(values: dict[str, Json], names: Sequence[str]) -> dict[str, Json]:

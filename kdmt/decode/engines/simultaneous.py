@@ -150,7 +150,7 @@ class Sentence:
         return self.writer.write(self.owner.advance(self.session, source, is_whole=True)) + self.writer.end()
 
     def _encoded(self) -> np.ndarray:
-        return self.owner.translator.encode_quietly([" ".join(self._words)])[0]
+        return self.owner.translator.encode_prefix(" ".join(self._words))
 
 
 def finished_text(codec: TextCodec) -> Callable[[Sequence[int]], str]:

@@ -111,7 +111,7 @@ class Translator:
     def translate_sentences(self, sentences: Sequence[str], settings: Decode) -> list[str]:
         """Return the translations of sentences of any length: one that is too long is translated in parts."""
         parts = [split_long(sentence.strip(), self._accepts) for sentence in sentences]
-        sources = self.encode_quietly([part for found in parts for part in found])
+        sources = self._encode([part for found in parts for part in found])
         words = iter(self.translate_ids(sources, settings))
         space = " " if writes_spaces(self.codec.text.target_lang) else ""
         return [space.join(self.codec.finish_target(next(words)) for _ in found) for found in parts]
@@ -120,13 +120,10 @@ class Translator:
         """Return whether a line is short enough not to be truncated."""
         if len(line) < self.max_source_tokens // _MOST_TOKENS_PER_CHARACTER:
             return True
-        return len(self.encode_quietly([line])[0]) <= self.max_source_tokens
+        return len(self._encode([line])[0]) <= self.max_source_tokens
 
-    def encode_quietly(self, lines: Sequence[str]) -> list[np.ndarray]:
-        """Return the ids of raw lines with the tag, int [S] each; a line without words has no tag.
-
-        Lines of any length are encoded without a message.
-        """
+    def _encode(self, lines: Sequence[str]) -> list[np.ndarray]:
+        """Return the ids of raw lines with the tag; a line without words has none."""
         sources = self.codec.encode_raw_source(lines)
         if self.tag is None:
             return sources
@@ -139,7 +136,7 @@ class Translator:
             noun: what messages call a line.
             first: number of the first line in messages.
         """
-        sources, limit = self.encode_quietly(lines), self.max_source_tokens
+        sources, limit = self._encode(lines), self.max_source_tokens
         for number, source in enumerate(sources, start=first):
             if len(source) > limit:
                 _logger.warning(f"{noun} {number}: {len(source)} tokens, cut to the model's {limit}")
@@ -171,3 +168,7 @@ class Translator:
         for index, nbest in zip(kept, self.engine.decode(cut, settings, progress=progress), strict=True):
             found[index] = nbest
         return found
+
+    def encode_prefix(self, words: str) -> np.ndarray:
+        """Return the ids of the first words of a line with the tag and </s>, int [S], without a message."""
+        return self._encode([words])[0]

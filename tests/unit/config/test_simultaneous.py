@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import re
 from typing import Any
 
 import pytest
 import tiny_pipeline
 
-from kdmt.config import Pipeline, Student, checked
+from kdmt.config import Pipeline, Student, checked, resolved
 from kdmt.config.simultaneous import values_of
 from kdmt.errors import UserError
 
@@ -94,3 +95,15 @@ def test_scores_need_a_system_that_can_translate_simultaneously() -> None:
     Pipeline.model_validate(pipeline(causal, {"simultaneous": {}}))
     streaming = {"nat": {"family": "ctc", "streaming": {"chunk": 4}}}
     Pipeline.model_validate(pipeline(streaming, {"simultaneous": {"wait_k": [1]}}))
+
+
+def test_records_of_pipelines_without_these_settings_do_not_have_them() -> None:
+    plain = json.dumps(resolved(Pipeline.model_validate(tiny_pipeline.settings())))
+    for name in ("wait_k", "unidirectional_encoder", "streaming", "simultaneous"):
+        assert f'"{name}"' not in plain
+    waiting = {"model": tiny_pipeline.MODEL | CAUSAL, "wait_k": [1, 3]}
+    used = resolved(Pipeline.model_validate(pipeline(waiting, {"simultaneous": {"wait_k": [2]}})))
+    assert used["students"]["raw"]["wait_k"] == [1, 3]
+    assert used["students"]["raw"]["model"]["unidirectional_encoder"] is True
+    assert used["score"]["simultaneous"] == {"wait_k": [2]}
+    assert Pipeline.model_validate(used).students["raw"].wait_k == [1, 3]
