@@ -13,7 +13,7 @@ CORPUS    = $(if $(filter toy-th,$(PIPELINE)),toy-th-corpus,$(if $(findstring to
 .DEFAULT_GOAL := help
 .PHONY: help setup setup-dev demo test test-slow fuzz check format docs docs-serve docs-images wheel-test run prepare teacher distill knowledge student score toy-corpus toy-th-corpus modes-corpus science-corpora bench-science-multi30k \
         architecture metrics-env deploy-envs parity-deploy fairseq-env fairseq-old-env parity parity-models bench-fairseq bench-import bench-near-duplicates bench-select bench-prepare bench-rules bench-language-id bench-train bench-train-quality bench-train-marian bench-precision bench-memory bench-kd gpu bench-gpu-counters bench-toy \
-        bench-multi30k bench-kd-losses-toy bench-kd-losses-multi30k bench-objectives bench-nat-toy bench-nat-multi30k bench-modes bench-students bench-deploy bench-exactness bench-qat bench-distill bench-distill-scale bench-mbr bench-pool load-test science results \
+        bench-multi30k bench-kd-losses-toy bench-kd-losses-multi30k bench-objectives bench-nat-toy bench-nat-multi30k bench-modes bench-simultaneous bench-students bench-deploy bench-exactness bench-qat bench-distill bench-distill-scale bench-mbr bench-pool load-test science results \
         clean-runs distclean
 
 help: ## list the targets
@@ -116,6 +116,7 @@ docs-serve: $(VENV)/installed-docs ## serve the documentation at http://127.0.0.
 docs-images: $(VENV)/installed ## draw the charts of the documentation from benchmarks/results/
 	$(BIN)/python benchmarks/draw_results.py
 	$(BIN)/python benchmarks/draw_modes.py
+	$(BIN)/python benchmarks/draw_simultaneous.py
 	$(BIN)/python benchmarks/draw_deploy.py
 
 # ---------------------------------------------------------------------------------------------------- measurements
@@ -220,6 +221,9 @@ bench-nat-toy: $(VENV)/installed toy-corpus ## non-autoregressive students on th
 
 bench-modes: $(VENV)/installed modes-corpus ## share of right translations in languages of known modes, raw and distilled, five seeds
 	$(BIN)/python benchmarks/bench_modes.py
+
+bench-simultaneous: $(VENV)/installed ## quality and latency of wait-k and streaming students on Multi30k, raw and distilled, two seeds
+	$(BIN)/python benchmarks/bench_simultaneous.py
 
 bench-nat-multi30k: $(VENV)/installed ## non-autoregressive students on Multi30k, raw and distilled
 	$(BIN)/python benchmarks/bench_pipeline.py nat-multi30k pipelines/nat-multi30k.yaml

@@ -20,6 +20,7 @@ import textwrap
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
+import draw_simultaneous
 import jinja2
 import result_values
 from draw_modes import NO_RESULTS, PICTURE, modes_table
@@ -213,6 +214,14 @@ def modes() -> str:
     return f"{PICTURE}\n\n{modes_table(read_figures('modes'))}\n\n{command_of(load('modes'))}."
 
 
+def simultaneous() -> str:
+    """Return the chart and the table of the quality and the latency of simultaneous translation."""
+    if not has("simultaneous"):
+        return draw_simultaneous.NO_RESULTS
+    table = draw_simultaneous.simultaneous_table(read_figures("simultaneous"))
+    return f"{draw_simultaneous.PICTURE}\n\n{table}\n\n{command_of(load('simultaneous'))}."
+
+
 def rules() -> str:
     """Return time, precision and recall of each cleaning rule, and what all rules together take and keep."""
     result, time = load("rules"), "rules_us_per_pair_"
@@ -255,6 +264,7 @@ def language_id() -> str:
 TABLES: dict[str, Callable[[], str]] = {
     "scoreboard": scoreboard,
     "modes": modes,
+    "simultaneous": simultaneous,
     "readme": readme,
     "rules": rules,
     "language-id": language_id,

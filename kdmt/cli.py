@@ -524,6 +524,22 @@ def translate(
         ),
     ] = False,
     tag: CorpusTag = None,
+    simultaneous: Annotated[
+        bool,
+        typer.Option(
+            "--simultaneous",
+            help="Whether words are read as they arrive and written as they are decided: checkpoints with a "
+            "unidirectional encoder, or of streaming ctc students (default: no).",
+        ),
+    ] = False,
+    wait_k: Annotated[
+        int | None,
+        typer.Option(
+            "--wait-k",
+            min=1,
+            help="Number of source tokens read before the first target token, with --simultaneous.",
+        ),
+    ] = None,
     threads: Threads = 0,
     device: Device = "auto",
 ) -> None:
@@ -545,6 +561,18 @@ def translate(
         device=device,
         tag=tag,
     )
+    if wait_k is not None and not simultaneous:
+        raise UserError("--wait-k has no effect without --simultaneous")
+    if simultaneous:
+        from kdmt.commands.simultaneous import translate_simultaneously
+
+        if len(models) > 1 or source_lang or target_lang or document or input_format != "txt":
+            raise UserError(
+                "--simultaneous translates lines of text with one model: leave out --from, --to, --document, "
+                "--input-format and further models"
+            )
+        translate_simultaneously(models[0], options, wait_k=wait_k)
+        return
     command.translate(
         models,
         options,

@@ -103,7 +103,7 @@ FAMILIES: Mapping[FamilyName, Family] = {
     ),
     "ctc": Family(
         positions="aligned",
-        settings=(*_ALIGNED, *_DSLP, "decoder_input", "distance", "glancing_reveal"),
+        settings=(*_ALIGNED, *_DSLP, "decoder_input", "distance", "glancing_reveal", "streaming"),
         copies_source=True,
         has_convex=True,
     ),

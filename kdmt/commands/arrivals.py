@@ -1,8 +1,9 @@
-"""Lines of a stream as they arrive: many at a time from a file, one at a time from a keyboard."""
+"""Lines and words of a stream as they arrive: many at a time from a file, one at a time from a keyboard."""
 
 from __future__ import annotations
 
 import os
+import re
 import select
 import time
 from collections.abc import Callable, Iterator
@@ -15,6 +16,7 @@ from kdmt.errors import UserError
 _READ_BYTES = 1 << 16
 _PAUSE_SECONDS = 0.05  # time without data after which the collected lines are yielded
 _GATHER_SECONDS = 0.5  # maximum time for collecting lines that arrive without a pause
+_SEPARATOR = re.compile(rb"([ \t\r\v\f\n])")
 # (timeout in seconds, None for no timeout) -> bytes; empty at the end of the stream, None after a timeout
 _Read = Callable[[float | None], bytes | None]
 
@@ -64,3 +66,30 @@ def _reader(source: BinaryIO) -> _Read:
             raise UserError(f"standard input: {error.strerror}") from None
 
     return read
+
+
+def arriving_words(source: BinaryIO) -> Iterator[bytes | None]:
+    """Yield the words of a stream as soon as the space after them arrives, and None at the end of each line.
+
+    Words are separated by spaces and other ASCII whitespace. A last line without a line break ends with the stream.
+
+    Raises:
+        UserError: if the stream cannot be read, or a word is longer than `MAX_LINE_BYTES`.
+    """
+    read = _reader(source)
+    rest, is_in_line = b"", False
+    while data := read(None):
+        *parts, rest = _SEPARATOR.split(rest + data)
+        if len(rest) > MAX_LINE_BYTES:
+            raise UserError(f"standard input: a word is longer than {MAX_LINE_BYTES:,} bytes")
+        for word, separator in zip(parts[::2], parts[1::2], strict=True):
+            if word:
+                yield word
+                is_in_line = True
+            if separator == b"\n":
+                yield None
+                is_in_line = False
+    if rest:
+        yield rest
+    if rest or is_in_line:
+        yield None

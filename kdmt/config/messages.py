@@ -19,6 +19,7 @@ from kdmt.config.prepare import (
     SWITCH_BRANCH,
 )
 from kdmt.config.section import Section, sections_in
+from kdmt.config.simultaneous import LIST_BRANCH, NUMBER_BRANCH, RANGE_BRANCH
 from kdmt.config.student import PAIRS_BRANCH, RULE_BRANCH
 
 LONGEST_QUOTE = 200  # maximum number of characters of a value in a message
@@ -41,6 +42,7 @@ _BRANCHES = (
     *(RULES_BRANCH, NONE_BRANCH, SIZE_BRANCH, AUTO_BRANCH, OVERLAP_BRANCH, SWITCH_BRANCH, RULE_BRANCH, PAIRS_BRANCH),
     *(NAME_BRANCH, MIXTURE_BRANCH, PATH_BRANCH, SCORER_BRANCH),
     *TEACHER_BRANCHES,
+    *(NUMBER_BRANCH, LIST_BRANCH, RANGE_BRANCH),
     "[key]",
 )
 _LONG_QUOTE = re.compile(rf"(['\"])(.{{{LONGEST_QUOTE}}}).+?\1", re.DOTALL)  # of a value in the message of a rule

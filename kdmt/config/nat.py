@@ -17,8 +17,17 @@ from kdmt.choices import (
     OnTooLong,
     SourceCopy,
 )
-from kdmt.config.section import SchedulePoint, Section, changed, later
+from kdmt.config.section import SchedulePoint, Section, changed, later, recorded_if_set
 from kdmt.families import FamilyName, families_with
+
+
+class Streaming(Section):
+    """Translation of the source in chunks while it arrives: the output of a chunk does not depend on later text."""
+
+    chunk: int = Field(ge=1, description="Number of source tokens of a chunk")
+    right_context: int = Field(
+        0, ge=0, description="Number of source tokens after a chunk that its output depends on; 0 for none"
+    )
 
 
 class NAT(Section):
@@ -120,6 +129,18 @@ class NAT(Section):
         description="Temperature of the target distribution over a missing span; lower values favour its middle "
         "(insertion)",
     )
+
+    streaming: Streaming | None = recorded_if_set(
+        None,
+        description="Chunks of a student that translates the source while it arrives (ctc); null for attention to the "
+        "whole source",
+    )
+
+    @model_validator(mode="after")
+    def _streams(self) -> NAT:
+        if self.streaming is not None and self.too_long == "upsample":
+            raise ValueError("'streaming' cannot have 'too_long: upsample', which changes the positions of a chunk")
+        return self
 
     @model_validator(mode="after")
     def _of_its_family(self) -> NAT:

@@ -392,6 +392,26 @@ class Pipeline(Section):
         return self
 
     @model_validator(mode="after")
+    def _simultaneous(self) -> Pipeline:
+        if self.score.simultaneous is None:
+            return self
+        models = [self.teacher.model, *(student.model for student in self.students.values())]
+        streams = any(each.nat is not None and each.nat.streaming is not None for _, each in self.trainings())
+        if not streams and not any(model.unidirectional_encoder for model in models):
+            raise ValueError(
+                "'score.simultaneous' has no effect: no system has 'model.unidirectional_encoder: true' (wait-k) or "
+                "'nat.streaming'"
+            )
+        for lang in self.direction.sides:
+            if not writes_spaces(lang):
+                raise ValueError(f"'score.simultaneous': latency is counted in words, and {lang!r} has no spaces")
+        if streams and self.score.nat.ctc_beam > 1:
+            raise ValueError(
+                "'score.simultaneous' cannot have 'score.nat.ctc_beam' above 1: chunks are decided by the best path"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _knowledge(self) -> Pipeline:
         for training, student in self.trainings():
             if student.word_kd is None or student.word_kd.source != "cache":

@@ -182,6 +182,7 @@ def json_schema() -> dict[str, Any]:
         section["description"] = _one_line(section["description"])
         for name, setting in section.get("properties", {}).items():
             setting.pop("later", None)
+            setting.pop("recorded_if_set", None)
             if not _refers_to_section(setting):
                 setting.setdefault("kind", "result")
             _add_bounds(setting, largest(name))

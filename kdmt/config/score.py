@@ -8,7 +8,8 @@ from pydantic import Field, model_validator
 
 from kdmt.choices import BleuTokenizer, CheckpointName, EngineName, ScoreMetric, VariantModifier
 from kdmt.config.search import Decode, NATDecode
-from kdmt.config.section import Section, changed, execution
+from kdmt.config.section import Section, changed, execution, recorded_if_set
+from kdmt.config.simultaneous import Simultaneous
 from kdmt.languages import missing_extra
 
 
@@ -94,6 +95,11 @@ class Score(Section):
         None,
         description="System that significance is tested against: a student or 'teacher'; null for the first student "
         "on raw data",
+    )
+    simultaneous: Simultaneous | None = recorded_if_set(
+        None,
+        description="Simultaneous translation with latency, for systems with a unidirectional encoder and streaming "
+        "'ctc' students; null for none",
     )
     diagnostics: Diagnostics | None = Field(
         Diagnostics(),

@@ -23,8 +23,9 @@ from kdmt.choices import (
 from kdmt.config.augment import AUGMENT, AugmentOrRecipe
 from kdmt.config.mixture import Data, names_of, shares_of
 from kdmt.config.nat import NAT
-from kdmt.config.section import SchedulePoint, Section, changed, execution, extend, later
+from kdmt.config.section import SchedulePoint, Section, changed, execution, extend, later, recorded_if_set
 from kdmt.config.selective import Selective
+from kdmt.config.simultaneous import WaitK
 from kdmt.config.training import (
     Model,
     StageSettings,
@@ -279,6 +280,12 @@ class Student(Section):
     nat: NAT | None = Field(None, description="Non-autoregressive decoder; null for an autoregressive one")
     train: Train = Field(Train(), description="Training of the student")
     augment: AugmentOrRecipe | None = Field(None, description=AUGMENT)
+    wait_k: WaitK | None = recorded_if_set(
+        None,
+        description="Wait-k training for simultaneous translation: number k of source tokens that are read before the "
+        "first target token, each further one before the next; of a list such as [1, 3, 5], or of {min: 1, max: 9}, "
+        "each batch draws one. It needs 'model.unidirectional_encoder'; null for training on whole sources",
+    )
     word_kd: WordKD | None = Field(None, description="Word-level distillation; null for none")
     hidden_kd: HiddenKD | None = Field(None, description="Distillation of hidden states; null for none")
     attention_kd: AttentionKD | None = Field(None, description="Distillation of attention; null for none")
@@ -395,6 +402,35 @@ class Student(Section):
             raise ValueError(f"'nat.family: {self.nat.family}' cannot have 'convex': its loss is not one likelihood")
         if self.nat.loss != "likelihood":
             raise ValueError(f"'convex' replaces the likelihood: it cannot have 'nat.loss: {self.nat.loss}'")
+        return self
+
+    @model_validator(mode="after")
+    def _can_wait(self) -> Student:
+        if self.nat is not None and self.model.unidirectional_encoder:
+            raise ValueError("'model.unidirectional_encoder' is for autoregressive students: leave out 'nat'")
+        streams = self.nat is not None and self.nat.streaming is not None
+        if self.attention_kd is not None and (streams or self.model.unidirectional_encoder):
+            setting = "nat.streaming" if streams else "model.unidirectional_encoder"
+            raise ValueError(
+                f"'{setting}' cannot be combined with 'attention_kd': the teacher attends to words that the student "
+                "does not see"
+            )
+        if self.wait_k is None:
+            return self
+        if self.nat is not None:
+            raise ValueError("'wait_k' is for autoregressive students: a 'ctc' student has 'nat.streaming'")
+        if not self.model.unidirectional_encoder:
+            raise ValueError(
+                "'wait_k' needs 'model.unidirectional_encoder: true': the states of the encoder must not depend on "
+                "words that have not been read"
+            )
+        for name in ("online", "on_policy"):
+            if getattr(self, name) is not None:
+                raise ValueError(f"'wait_k' cannot be combined with '{name}', which reads whole sources")
+        if self.train.guided_alignment is not None:
+            raise ValueError("'wait_k' cannot have 'train.guided_alignment', whose links lead to words not read yet")
+        if self.train.packing:
+            raise ValueError("'wait_k' cannot be combined with 'train.packing': it needs padded sentences")
         return self
 
     @model_validator(mode="after")

@@ -29,7 +29,7 @@ from kdmt.config.augment import AUGMENT, Augment, AugmentOrRecipe
 from kdmt.config.bounds import largest
 from kdmt.config.mixture import Data, names_of, shares_of
 from kdmt.config.recipes import merge_settings, with_recipe
-from kdmt.config.section import Section, TokenLimit, changed, execution, extend, later
+from kdmt.config.section import Section, TokenLimit, changed, execution, extend, later, recorded_if_set
 from kdmt.training_sets import OF_TEACHERS
 
 
@@ -87,6 +87,11 @@ class Model(Section):
     )
     tied_decoder_layers: bool | None = later(
         None, description="Sharing of the parameters of all decoder layers; null for the architecture's, mostly false"
+    )
+    unidirectional_encoder: bool | None = recorded_if_set(
+        None,
+        description="Causal self-attention in the encoder, so that the source can be encoded while it arrives: needed "
+        "for wait-k students. Autoregressive models only; other programs do not have it",
     )
     dropout: float | None = Field(None, ge=0.0, lt=1.0, description="Dropout probability")
     attention_dropout: float | None = Field(

@@ -22,6 +22,7 @@ from kdmt.files import naming
 from kdmt.interop.ctranslate2_folder import MODEL_FILE, translate_options, write_options
 from kdmt.interop.export_folder import check_new, described_folder
 from kdmt.interop.model_card import ExportFormat
+from kdmt.interop.streaming_models import refuse_unidirectional
 from kdmt.models.attention import CrossAttention, SelfAttention
 from kdmt.models.build import describe_model
 from kdmt.models.checkpoint import load_model
@@ -142,6 +143,7 @@ def _check_model(model: Transformer) -> None:
             f"CTranslate2 writes one token after the other: it has no decoder for a {model.nat.family!r} model, "
             "which is non-autoregressive"
         )
+    refuse_unidirectional(model.config, "CTranslate2")
     if model.config.source_token is not None or model.config.target_token is not None:
         raise UserError("the model is multilingual: CTranslate2's engine puts no language tokens into sentences")
     if model.config.decoder == "ssru":

@@ -44,6 +44,7 @@ from kdmt.files import naming, write_json
 from kdmt.interop.export_folder import check_new, described_folder
 from kdmt.interop.huggingface import import_transformers
 from kdmt.interop.model_card import ExportFormat
+from kdmt.interop.streaming_models import refuse_unidirectional
 from kdmt.models.architecture import TransformerConfig
 from kdmt.models.checkpoint import load_model, write_tensors
 from kdmt.models.checkpoint_folder import log_opened, resolve_checkpoint
@@ -124,6 +125,7 @@ def _kind_of(model: Transformer) -> Kind:
     config = model.config
     if isinstance(model, NATransformer):
         raise UserError(f"Transformers has no decoder for a {model.nat.family!r} model, which is non-autoregressive")
+    refuse_unidirectional(config, "Transformers")
     if config.source_token is not None or config.target_token is not None:
         raise UserError("the model is multilingual: the tokenizer of the export would put no language tokens in")
     if config.encoder_embed_dim != config.decoder_embed_dim:

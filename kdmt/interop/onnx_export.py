@@ -21,6 +21,7 @@ from kdmt.interop.onnx_folder import (
     SEARCH_FILE,
     files_of,
 )
+from kdmt.interop.streaming_models import refuse_unidirectional
 from kdmt.log import get_logger
 from kdmt.models.build import describe_model
 from kdmt.models.checkpoint import load_model
@@ -106,6 +107,9 @@ def export_model(
     check_new(folder)
     family = model.nat.family if isinstance(model, NATransformer) else AUTOREGRESSIVE
     files_of(family)
+    refuse_unidirectional(model.config, "the export to ONNX")
+    if isinstance(model, NATransformer) and model.nat.streaming is not None:
+        raise UserError("the model has 'nat.streaming', which the export to ONNX does not have: use the checkpoint")
     try:
         import onnx  # noqa: F401
     except ImportError:

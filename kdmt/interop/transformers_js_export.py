@@ -28,6 +28,7 @@ from kdmt.interop.export_folder import check_new, described_folder
 from kdmt.interop.huggingface_export import Ids, check_text, generation_config, model_config
 from kdmt.interop.model_card import ExportFormat
 from kdmt.interop.onnx_folder import ENCODER_FILE, MERGED_DECODER_FILE
+from kdmt.interop.streaming_models import refuse_unidirectional
 from kdmt.models.checkpoint import load_model
 from kdmt.models.checkpoint_folder import log_opened, resolve_checkpoint
 from kdmt.models.nonautoregressive import NATransformer
@@ -113,6 +114,7 @@ def _check_model(model: Transformer) -> None:
     config = model.config
     if isinstance(model, NATransformer):
         raise UserError(f"Transformers.js has no decoder for a {model.nat.family!r} model, which is non-autoregressive")
+    refuse_unidirectional(config, "Transformers.js")
     if config.decoder != "self_attention":
         raise UserError(f"Transformers.js has no model with 'model.decoder: {config.decoder}'; use --to onnx")
     if config.source_token is not None or config.target_token is not None:

@@ -29,6 +29,8 @@ class TransformerConfig:
             in layer norms.
         decoder: `ssru` for decoder layers with a recurrent unit (`kdmt.models.ssru`) instead of self-attention.
         tied_decoder_layers: whether all decoder layers have the same parameters.
+        unidirectional_encoder: whether an encoder position attends only to itself and earlier positions, so that the
+            source can be encoded while it arrives.
     """
 
     __pydantic_config__ = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)  # for reading from JSON
@@ -64,6 +66,7 @@ class TransformerConfig:
     layout: Layout = "fairseq"
     decoder: DecoderKind = "self_attention"
     tied_decoder_layers: bool = False
+    unidirectional_encoder: bool = False
 
     def __post_init__(self) -> None:
         for side in ("encoder", "decoder"):
@@ -113,7 +116,7 @@ class TransformerConfig:
 
     def as_dict(self) -> dict[str, Any]:
         values = asdict(self)
-        for name in ("right_to_left", "layout", "decoder", "tied_decoder_layers"):
+        for name in ("right_to_left", "layout", "decoder", "tied_decoder_layers", "unidirectional_encoder"):
             if values[name] == getattr(type(self), name):  # as in descriptions of earlier versions
                 del values[name]
         return values
@@ -142,6 +145,8 @@ class NATConfig:
             state (`nat`, `cmlm`, `ctc`; Huang et al. 2022, layer-wise prediction).
         early_exit: numbers of decoder layers that predict deletions, numbers of placeholders, and words
             (`levenshtein`); None for all layers in all cases.
+        streaming: number of source tokens of a chunk, and number of tokens after it that a chunk depends on (`ctc`);
+            None for models in which everything depends on the whole source.
     """
 
     __pydantic_config__ = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
@@ -157,8 +162,15 @@ class NATConfig:
     lengths: Literal["difference", "length"] = "difference"
     early_exit: tuple[int, int, int] | None = None
     dslp: bool = False
+    streaming: tuple[int, int] | None = None
 
     def __post_init__(self) -> None:
+        if self.streaming is not None:
+            object.__setattr__(self, "streaming", tuple(self.streaming))  # JSON has no tuples
+            if self.family != "ctc":
+                raise UserError(f"nat.streaming: there are no streaming {self.family!r} models")
+            if self.streaming[0] < 1:
+                raise UserError(f"nat.streaming: a chunk of {self.streaming[0]} tokens is too small")
         if self.dslp and "dslp" not in FAMILIES[self.family].settings:
             raise UserError(f"nat.dslp: there are no {self.family!r} models with layer-wise predictions")
         if self.dslp and self.layout == "fairseq":
@@ -174,7 +186,10 @@ class NATConfig:
         return 1 if self.layout == "fairseq" else 0
 
     def as_dict(self) -> dict[str, Any]:
-        return asdict(self)
+        values = asdict(self)
+        if values["streaming"] is None:  # as in descriptions of earlier versions
+            del values["streaming"]
+        return values
 
 
 _SMALL_SIDE = {

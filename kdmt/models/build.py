@@ -37,6 +37,12 @@ def build_nonautoregressive(
     _check_sizes(config, src_vocab_size, tgt_vocab_size)
     if config.layout == "marian":
         raise UserError("model.layout: Marian has no non-autoregressive decoders")
+    if config.unidirectional_encoder:
+        raise UserError(
+            "model.unidirectional_encoder: for autoregressive models; a streaming 'ctc' student has 'nat.streaming'"
+        )
+    if nat.streaming is not None and config.source_token is not None:
+        raise UserError("nat.streaming: a model that puts a token before the source has no chunks of the source alone")
     if config.decoder == "ssru":
         raise UserError("model.decoder: an SSRU reads positions in their order, a non-autoregressive decoder does not")
     model = NATransformer(config, nat, src_vocab_size=src_vocab_size, tgt_vocab_size=tgt_vocab_size, pad=PAD)

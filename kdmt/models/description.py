@@ -54,6 +54,8 @@ def check_description(values: Mapping[str, Any]) -> None:
             raise UserError(f"config.{side}_token: {token} is no token of {size}")
     if family == "nonautoregressive":
         read_config(NATConfig, values.get("nat"), "nat")
+        if config.unidirectional_encoder:
+            raise UserError("config.unidirectional_encoder: only autoregressive models have it")
         if config.right_to_left:
             raise UserError("config.right_to_left: a non-autoregressive model has no order of tokens")
 
@@ -98,7 +100,7 @@ def check_numbers(config: TransformerConfig | NATConfig, where: str) -> None:
 
 
 _SMALLEST = {  # for all others 1
-    **dict.fromkeys(("encoder_layers", "decoder_layers", "source_token", "target_token"), 0),
+    **dict.fromkeys(("encoder_layers", "decoder_layers", "source_token", "target_token", "streaming"), 0),
     **dict.fromkeys(("dropout", "attention_dropout", "activation_dropout"), 0.0),
 }
 

@@ -21,6 +21,7 @@ from kdmt.models.architecture import NATConfig, TransformerConfig
 from kdmt.models.edit_heads import EditHeads, neighbours
 from kdmt.models.length_prediction import LengthHead, soft_copy, uniform_copy
 from kdmt.models.links import LinkHead
+from kdmt.models.prefix_masks import chunk_mask
 from kdmt.models.transformer import EncoderOutput, Trace, Transformer
 from kdmt.models.transitions import Transitions
 from kdmt.types import BOS, EOS, UNK, Packing
@@ -262,6 +263,37 @@ class NATransformer(Transformer):
         if packing is not None:
             raise ValueError("a non-autoregressive model does not read packed sentences")
         return super().encode(self._framed(src_tokens_BS), trace)
+
+    def _encoder_masks(self, keep_BS: Tensor) -> list[Tensor | None]:
+        """See `Transformer._encoder_masks`.
+
+        In a streaming model only the first layer sees tokens after the chunk, so that the output of a chunk depends on
+        no more than `right_context` of them, however many layers there are.
+        """
+        if self.nat.streaming is None:
+            return super()._encoder_masks(keep_BS)
+        chunk, right_context = self.nat.streaming
+        length, keep_B11S = keep_BS.size(1), keep_BS[:, None, None, :]
+        first, others = (
+            keep_B11S
+            & chunk_mask(length, length, query_chunk=chunk, key_chunk=chunk, ahead=ahead, device=keep_BS.device)
+            for ahead in (right_context, 0)
+        )
+        masks: list[Tensor | None] = [first, *[others] * (len(self.encoder_layers) - 1)]
+        return masks[: len(self.encoder_layers)]  # there may be no layer
+
+    def _decoder_masks(
+        self, x_BTD: Tensor, encoder_output: EncoderOutput, keep_BT: Tensor | None
+    ) -> tuple[Tensor | None, Tensor | None]:
+        """See `Transformer._decoder_masks`. In a streaming model a position sees no later chunk of either side."""
+        if self.nat.streaming is None:
+            return super()._decoder_masks(x_BTD, encoder_output, keep_BT)
+        assert keep_BT is not None, "decoder positions are masked"
+        chunk, length, keep_BS = self.nat.streaming[0], x_BTD.size(1), encoder_output.keep_BS
+        own, device = self.nat.upsample * chunk, keep_BS.device
+        source = chunk_mask(length, keep_BS.size(1), query_chunk=own, key_chunk=chunk, device=device)
+        itself = chunk_mask(length, length, query_chunk=own, key_chunk=own, device=device)
+        return keep_BS[:, None, None, :] & source, keep_BT[:, None, None, :] & itself
 
     def _framed(self, tokens_BT: Tensor) -> Tensor:
         """Put <s> before each sentence in models of the fairseq layout; padding is on the right."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import torch
@@ -22,6 +22,7 @@ from kdmt.models.attention import CrossAttention, SelfAttention, UnevenRows, Vis
 from kdmt.models.dropout import Dropout
 from kdmt.models.packed_attention import leave_padded_uncompiled, load_flash
 from kdmt.models.positions import LearnedPositions, SinusoidalPositions
+from kdmt.models.prefix_masks import visible_prefix
 from kdmt.models.ssru import SSRU, leave_scan_uncompiled
 from kdmt.types import EOS, Packing
 
@@ -53,10 +54,13 @@ class EncoderOutput:
     states_BSD: Tensor  # float [B, S, D]
     keep_BS: Tensor  # bool [B, S], True = real token
     packing: Packing | None = None  # limits of the sentences in a packed row: then B is 1
+    # number of source positions that the decoder attends to for the first target token, one more for each further
+    # token (`Transformer.waiting`); None for the whole source
+    wait_k: int | None = None
 
     def select(self, rows_N: Tensor) -> EncoderOutput:
         """Return the output for the sentences `rows_N`, in this order."""
-        return EncoderOutput(self.states_BSD[rows_N], self.keep_BS[rows_N])
+        return EncoderOutput(self.states_BSD[rows_N], self.keep_BS[rows_N], wait_k=self.wait_k)
 
 
 @dataclass(frozen=True)
@@ -103,6 +107,17 @@ class DecoderCache:
     cross_2BHSC: list[Tensor]  # for each layer keys and values [2, B, H, S, C], shared by the rows of a sentence
     keep_B11S: Tensor  # bool [B, 1, 1, S]
     uneven: UnevenRows | None = None  # numbers of rows of the sentences, None for `beam` rows each
+    wait_k: int | None = None  # see `EncoderOutput.wait_k`
+
+    def visible(self, token: int) -> Tensor:
+        """Return a mask of the source positions that a target token sees: bool [B, 1, 1, S].
+
+        Args:
+            token: index of the token in its sentence, from 0.
+        """
+        if self.wait_k is None:
+            return self.keep_B11S
+        return self.keep_B11S & visible_prefix(token, 1, self.keep_B11S.size(3), self.wait_k, self.keep_B11S.device)
 
     def reorder(self, order_N: Tensor) -> None:
         """Replace row i by row order_N[i].
@@ -175,6 +190,7 @@ class Residual(nn.Module):
 class EncoderLayer(nn.Module):
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
+        self.causal = config.unidirectional_encoder
         dim, before = config.encoder_embed_dim, config.encoder_normalize_before
         self.self_attn = SelfAttention(dim, config.encoder_attention_heads, dropout=config.attention_dropout)
         self.self_attn_residual = Residual(dim, config, normalize_before=before)
@@ -190,10 +206,13 @@ class EncoderLayer(nn.Module):
         before = self.self_attn_residual.before(x_BSD)
         if trace is not None:
             assert not isinstance(keep_B11S, Packing)
-            trace.keep_map("encoder_self", number, lambda: self.self_attn.weights(before, keep_B11T=keep_B11S))
-        update = self.self_attn(before, keep_B11T=keep_B11S)
+            trace.keep_map("encoder_self", number, lambda: self._map(before, keep_B11S))
+        update = self.self_attn(before, keep_B11T=keep_B11S, causal=self.causal)
         x_BSD = self.self_attn_residual.after(x_BSD, update)
         return self.ffn_residual.after(x_BSD, self.ffn(self.ffn_residual.before(x_BSD)))
+
+    def _map(self, x_BSD: Tensor, keep_B11S: Tensor | None) -> Tensor:
+        return self.self_attn.weights(x_BSD, keep_B11T=keep_B11S, causal=self.causal)
 
 
 class DecoderLayer(nn.Module):
@@ -503,16 +522,49 @@ class Transformer(nn.Module):
         if self.config.source_token is not None:
             src_tokens_BS = F.pad(src_tokens_BS, (1, 0), value=self.config.source_token)
         keep_BS = src_tokens_BS.ne(self.pad)
-        keep_B11S = _attention_mask(keep_BS, self.masks)
+        masks = self._encoder_masks(keep_BS)
         x_BSD = self.src_embed(src_tokens_BS)
-        for number, layer in enumerate(self.encoder_layers):
+        for number, (layer, mask) in enumerate(zip(self.encoder_layers, masks, strict=True)):
             inside = None if trace is None else trace.within(("encoder_self",), number)
-            x_BSD = self._run(layer, (x_BSD, keep_B11S), inside, number)
+            x_BSD = self._run(layer, (x_BSD, mask), inside, number)
             if trace is not None:
                 trace.keep_state("encoder", number, x_BSD)
         if self.encoder_norm is not None:
             x_BSD = self.encoder_norm(x_BSD)
         return EncoderOutput(states_BSD=x_BSD, keep_BS=keep_BS)
+
+    def _encoder_masks(self, keep_BS: Tensor) -> list[Tensor | None]:
+        """Return the mask of self-attention in each encoder layer; None for no mask other than the causal one."""
+        # with padding on the right, the causal mask hides it from every real position
+        mask = None if self.config.unidirectional_encoder else _attention_mask(keep_BS, self.masks)
+        return [mask] * len(self.encoder_layers)
+
+    def check_unidirectional(self) -> None:
+        """Check that the states of the encoder do not depend on later source tokens.
+
+        Raises:
+            UserError: if they do.
+        """
+        if not self.config.unidirectional_encoder:
+            raise UserError(
+                "wait-k needs a model with a unidirectional encoder ('model.unidirectional_encoder: true'), whose "
+                "states do not depend on later words"
+            )
+
+    def waiting(self, encoder_output: EncoderOutput, k: int) -> EncoderOutput:
+        """Return the output of the encoder for a decoder that follows the wait-k policy (Ma et al. 2019, STACL).
+
+        The target token t, from 0, is predicted from the first min(k + t, S) tokens of the source. If k is S or more,
+        this is prediction from the whole source.
+
+        Raises:
+            UserError: if the encoder is not unidirectional, so that its states depend on later source tokens.
+            ValueError: if k is less than 1, or the sentences are packed.
+        """
+        self.check_unidirectional()
+        if k < 1 or encoder_output.packing is not None:
+            raise ValueError(f"wait-k needs padded sentences and k of at least 1 (k is {k})")
+        return replace(encoder_output, wait_k=k + (self.config.source_token is not None))
 
     def _encode_packed(self, src_tokens_1N: Tensor, packing: Packing) -> EncoderOutput:
         if self.config.source_token is not None or self.config.target_token is not None:
@@ -583,8 +635,7 @@ class Transformer(nn.Module):
 
         With `between`, the input of a layer is computed from the output of the one before it.
         """
-        keep_B11S = _attention_mask(encoder_output.keep_BS, self.masks)
-        keep_B11T = None if keep_BT is None else _attention_mask(keep_BT, self.masks)
+        keep_B11S, keep_B11T = self._decoder_masks(x_BTD, encoder_output, keep_BT)
         for number, layer in enumerate(self.decoder_layers[:layers]):
             if between is not None and number:
                 x_BTD = between(number - 1, x_BTD)
@@ -593,6 +644,18 @@ class Transformer(nn.Module):
             if trace is not None:
                 trace.keep_state("decoder", number, x_BTD)
         return x_BTD if self.decoder_norm is None else self.decoder_norm(x_BTD)
+
+    def _decoder_masks(
+        self, x_BTD: Tensor, encoder_output: EncoderOutput, keep_BT: Tensor | None
+    ) -> tuple[Tensor | None, Tensor | None]:
+        """Return the masks of cross-attention and of self-attention in the decoder; None for no mask."""
+        keep_B11T = None if keep_BT is None else _attention_mask(keep_BT, self.masks)
+        if encoder_output.wait_k is None:
+            return _attention_mask(encoder_output.keep_BS, self.masks), keep_B11T
+        first = -1 if self.config.target_token is not None else 0
+        source = encoder_output.keep_BS[:, None, None, :]
+        prefix_TS = visible_prefix(first, x_BTD.size(1), source.size(3), encoder_output.wait_k, source.device)
+        return source & prefix_TS, keep_B11T
 
     def forward(self, src_tokens_BS: Tensor, prev_tokens_BT: Tensor) -> Tensor:
         """Return teacher-forced logits: [B, T, V]."""
@@ -614,6 +677,7 @@ class Transformer(nn.Module):
             states_ND=[layer.ssru.first_state(rows, states_BSD) for layer in layers if layer.ssru is not None],
             cross_2BHSC=cross_2BHSC,
             keep_B11S=encoder_output.keep_BS[:, None, None, :],
+            wait_k=encoder_output.wait_k,
         )
         if self.config.target_token is not None:  # </s> comes before it; `decode_step` then replaces the first token
             self._step(torch.full((rows,), EOS, device=states_BSD.device), cache)
@@ -631,9 +695,10 @@ class Transformer(nn.Module):
     def _step(self, last_tokens_N: Tensor, cache: DecoderCache) -> Tensor:
         """Return the features of the next token, [N, D], and advance the cache by one position."""
         x_ND = self.tgt_embed(last_tokens_N[:, None], start=cache.length)[:, 0]
+        visible_B11S = cache.visible(cache.length - (self.config.target_token is not None))
         layers = zip(self._decoder_layers(), cache.self_2NHTC or cache.states_ND, cache.cross_2BHSC, strict=True)
         for layer, past, cross_2BHSC in layers:
-            x_ND = layer.step(x_ND, past, cross_2BHSC, cache.keep_B11S, cache.length, cache.uneven)
+            x_ND = layer.step(x_ND, past, cross_2BHSC, visible_B11S, cache.length, cache.uneven)
         cache.length += 1
         return x_ND if self.decoder_norm is None else self.decoder_norm(x_ND)
 

@@ -1,6 +1,7 @@
 """Put an objective together from the settings of a student.
 
 plain                LeftToRight, [CrossEntropy]
+wait_k               WaitK in place of LeftToRight
 word_kd              LeftToRight, [WordDivergence]
 hidden_kd, ...       the same with further terms
 guided_alignment     the same with a further term
@@ -18,6 +19,7 @@ from torch import Tensor
 from kdmt.config import NAT, Student
 from kdmt.config import GuidedAlignment as GuidedAlignmentSettings
 from kdmt.config import OnPolicy as OnPolicySettings
+from kdmt.config.simultaneous import values_of
 from kdmt.decode.engines.pytorch import sample_batch
 from kdmt.errors import UserError
 from kdmt.families import FAMILIES
@@ -39,6 +41,7 @@ from kdmt.objectives.objective import (
     Teachers,
     Term,
     TokenPass,
+    WaitK,
     cross_entropy_of,
 )
 from kdmt.objectives.online import EmaTeacher, PeerLoss, Peers
@@ -81,7 +84,8 @@ def build_objective(
     peers = _peer_terms(student, main, group, label_smoothing)
     inner, masked = _inner_terms(student, model, group), _masked_language(student, model)
     terms: list[Term[TokenPass]] = [main, *inner, *guided, *masked, *peers]
-    return Objective(model, LeftToRight(), terms, group)
+    view = LeftToRight() if student.wait_k is None else WaitK(values_of(student.wait_k))
+    return Objective(model, view, terms, group)
 
 
 def _nonautoregressive(

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Generic, TypeVar
 
@@ -71,6 +71,8 @@ class Prepared:
         seen_BT: int64, decoder input of non-autoregressive students: the target with hidden words, or a draft.
         masked: texts of the masked language model.
         dropout_state: state from which dropout draws its masks in the student's pass; None for the present one.
+        wait_k: number of source tokens that the first target token of the student is predicted from (`WaitK`); None for
+            the whole source.
     """
 
     batch: Batch
@@ -81,6 +83,7 @@ class Prepared:
     of_student: bool = False
     masked: tuple[MaskedText, ...] = ()
     dropout_state: Tensor | None = None
+    wait_k: int | None = None
 
     @classmethod
     def of(cls, batch: Batch, *, of_student: bool = False) -> Prepared:
@@ -265,15 +268,57 @@ class LeftToRight(View[TokenPass]):
         return read_target(teacher, prepared, trace_points, precision)
 
 
+class WaitK(LeftToRight):
+    """View in which the token t of the target is predicted from the first k + t tokens of the source (`Transformer`).
+
+    For several k, one is drawn for each batch (multipath training, Elbayad et al. 2020), and validations have the
+    middle one. Teachers read the whole source.
+
+    Args:
+        choices: values of k.
+    """
+
+    def __init__(self, choices: Sequence[int]) -> None:
+        super().__init__()
+        self.choices = tuple(sorted(choices))
+
+    def prepare(self, model: Transformer, prepared: Prepared) -> Prepared:  # noqa: ARG002
+        """See `View.prepare`: draw k."""
+        if not self.training or len(self.choices) == 1:
+            return replace(prepared, wait_k=middle_k(self.choices))
+        return replace(prepared, wait_k=self.choices[int(torch.randint(len(self.choices), ()))])
+
+    def passes(
+        self, model: Transformer, prepared: Prepared, trace_points: frozenset[TracePoint], precision: Precision
+    ) -> Iterator[TokenPass]:
+        """See `View.passes`."""
+        yield read_target(model, prepared, trace_points, precision, wait_k=prepared.wait_k)
+
+
+def middle_k(choices: Sequence[int]) -> int:
+    """Return the k of validations: the middle one, and the smaller one of two."""
+    return sorted(choices)[(len(choices) - 1) // 2]
+
+
 def read_target(
-    model: Transformer, prepared: Prepared, trace_points: frozenset[TracePoint], precision: Precision
+    model: Transformer,
+    prepared: Prepared,
+    trace_points: frozenset[TracePoint],
+    precision: Precision,
+    *,
+    wait_k: int | None = None,
 ) -> TokenPass:
-    """Run an autoregressive model over sources and targets (teacher forcing)."""
+    """Run an autoregressive model over sources and targets (teacher forcing).
+
+    Args:
+        wait_k: k of the wait-k policy; None for attention to the whole source.
+    """
     trace = Trace(trace_points)
     prev_tokens_BT, _ = prepared.batch.targets
     source, target = prepared.batch.src_packing, prepared.batch.tgt_packing
     with autocast(prepared.src_tokens_BS.device, precision):
         encoded = model.encode(prepared.src_tokens_BS, trace if trace_points else None, source)
+        encoded = encoded if wait_k is None else model.waiting(encoded, wait_k)
         features_BTD = model.decode(prev_tokens_BT, encoded, trace if trace_points else None, target)
     return TokenPass(model, precision, prepared, trace, encoded, prepared.pick(features_BTD))
 

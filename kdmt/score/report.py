@@ -16,6 +16,7 @@ from kdmt.html_page import table_html
 from kdmt.models.checkpoint_choice import describe_updates
 from kdmt.score.deployment import Deployment
 from kdmt.score.human_agreement import agreement
+from kdmt.score.lagging import SIGNATURE
 from kdmt.score.metrics import METRICS, MetricScore, main_metric, metric_label
 from kdmt.score.report_notes import NO_NOTES, ReportNotes
 from kdmt.score.row_groups import Group, engine_name, group_rows, way_name
@@ -115,16 +116,16 @@ def _tables(
     names = [_Column("system", lambda group: group[0].system, is_figure=False)]
     if len({engine_name(row) for row in rows}) > 1:
         names.append(_Column("engine", lambda group: engine_name(group[0]), is_figure=False))
-    if any(row.iterations is not None for row in rows):
-        names.append(_Column("beam or\niterations", lambda group: way_name(group[0])))
-    else:
-        names.append(_Column("beam", lambda group: way_name(group[0])))
+    ways = ["beam"]
+    ways += ["iterations"] if any(row.iterations is not None for row in rows) else []
+    ways += ["wait-k"] if any(row.wait_k is not None for row in rows) else []
+    names.append(_Column(" or\n".join(ways), lambda group: way_name(group[0])))
 
     tables = []
     for test_set in dict.fromkeys(row.test_set for row in rows):
         rows_here = [row for row in rows if row.test_set == test_set]
         comparisons_here = [comparison for comparison in comparisons if comparison.test_set == test_set]
-        columns = names + _score_columns(rows_here, comparisons_here, extra)
+        columns = names + _score_columns(rows_here, comparisons_here, extra) + _latency_columns(rows_here)
         title = f"{test_set}{_references_note(rows_here)}"
         tables.append(_Table(title, columns, group_rows(rows_here), list(_missing_names(rows, missing))))
         tables += _difference_tables(test_set, names, rows_here, comparisons_here, extra)
@@ -236,6 +237,16 @@ def _score_columns(rows: Sequence[ScoreRow], comparisons: Sequence[Comparison], 
     return columns
 
 
+def _latency_columns(rows: Sequence[ScoreRow]) -> list[_Column]:
+    """Return the columns of the latency of simultaneous translation; none if there is none."""
+    names = dict.fromkeys(name for row in rows for name in row.latency or ())
+    return [_Column(name.upper(), partial(_mean_latency, name)) for name in names]
+
+
+def _mean_latency(metric: str, group: Group) -> str:
+    return _mean([row.latency[metric] for row in group if row.latency is not None])
+
+
 def _metric_names(rows: Iterable[ScoreRow]) -> list[str]:
     """Return the names of the metrics in the rows, in order of first appearance."""
     return list(dict.fromkeys(name for row in rows for name in row.scores))
@@ -302,17 +313,20 @@ def _median(values: Sequence[float]) -> str:
 
 
 def _p_values(comparisons: Iterable[Comparison], metric: str, group: Group) -> str:
-    wanted = {(row.system, row.seed, row.engine, row.beam, row.iterations, row.compute_type) for row in group}
+    wanted = {_decoding_key(row) for row in group}
     values = [
-        each.p_values[metric].value
-        for each in comparisons
-        if metric in each.p_values
-        and (each.system, each.seed, each.engine, each.beam, each.iterations, each.compute_type) in wanted
+        each.p_values[metric].value for each in comparisons if metric in each.p_values and _decoding_key(each) in wanted
     ]
     if not values:
         return ""
     low, high = f"{min(values):.3f}", f"{max(values):.3f}"
     return low if low == high else f"{low}–{high}"
+
+
+def _decoding_key(entry: ScoreRow | Comparison) -> tuple[object, ...]:
+    """Return the values by which a comparison belongs to a row."""
+    way = (entry.beam, entry.iterations, entry.wait_k)
+    return entry.system, entry.seed, entry.engine, *way, entry.compute_type
 
 
 def score_notes(
@@ -336,6 +350,10 @@ def score_notes(
         if name in extra.chose:
             what = "; ".join(extra.chose[name])
             notes.append(f"* {metric_label(name)} is no independent evidence where it chose what is scored: {what}")
+    if any(row.latency is not None for row in rows):
+        notes.append(
+            f"AL, LAAL and DAL are delays in source words, AP a proportion of the source; lower is better ({SIGNATURE})"
+        )
     if comparisons and extra.agreement.keys() & set(_metric_names(rows)):
         notes.append(
             "the share of people's judgements that agree with a difference is that of Kocmi et al. (2024), for systems "

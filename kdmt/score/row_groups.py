@@ -18,7 +18,9 @@ def group_rows(rows: Iterable[ScoreRow]) -> list[Group]:
 
 
 def way_name(row: ScoreRow) -> str:
-    """Return the way of decoding as a cell of a table: a beam size, or a number of iterations."""
+    """Return the way of decoding as a cell of a table: a beam size, a number of iterations, or k of wait-k."""
+    if row.wait_k is not None:
+        return f"wait-{row.wait_k}"
     return str(row.beam) if row.iterations is None else f"{row.iterations} it."
 
 
@@ -30,4 +32,5 @@ def engine_name(row: ScoreRow) -> str:
 def decoding_name(row: ScoreRow) -> str:
     """Return the engine and the way of decoding, such as `ctranslate2 int8, beam 5`."""
     way = f"beam {row.beam}" if row.iterations is None else f"{row.iterations} iterations"
+    way = way if row.wait_k is None else f"wait-{row.wait_k}"
     return f"{row.engine} {row.compute_type}, {way}"

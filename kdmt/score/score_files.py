@@ -83,6 +83,8 @@ class ScoreRow:
     # scores of tokenised text if `scores` are of finished text, and vice versa
     second_scores: dict[str, MetricScore] = field(default_factory=dict)
     iterations: int | None = None  # maximum number of iterations of a non-autoregressive model
+    wait_k: int | None = None  # k of the wait-k policy; None for translation of whole sentences
+    latency: dict[str, float] | None = None  # metric of `kdmt.score.lagging` -> mean; None if it was not measured
     steps: float | None = None  # number of decoder passes, mean over the sentences
     checkpoint: TakenCheckpoint | None = None  # None in files of earlier versions
     deployment: Deployment | None = None  # None without `score.engines`
@@ -109,6 +111,7 @@ class Comparison:
     baseline: str  # a system that was decoded in the same way
     p_values: dict[str, PValue]  # metric -> p-value
     iterations: int | None = None
+    wait_k: int | None = None
 
 
 @dataclass(frozen=True)
@@ -177,10 +180,15 @@ def _row_values(row: ScoreRow) -> dict[str, Json]:
         if name in METRICS and METRICS[name].depends_on_tokens:
             second = row.second_scores.get(name)
             flat |= {f"{name}_second": second and second.value, f"{name}_second_signature": second and second.signature}
-    values = {**asdict(row), **flat}
+    values = _without_missing({**asdict(row), **flat}, ("wait_k", "latency"))
     if row.deployment is None:  # so that files without it are as before
         del values["deployment"]
     return values
+
+
+def _without_missing(values: dict[str, Json], names: Sequence[str]) -> dict[str, Json]:
+    """Return values without those of the names that are None, so that files without them are as before."""
+    return {name: value for name, value in values.items() if name not in names or value is not None}
 
 
 def _with_scores(entry: Json) -> Json:
@@ -207,7 +215,7 @@ def _comparison_values(comparison: Comparison) -> dict[str, Json]:
     flat: dict[str, Json] = {}
     for name, p_value in comparison.p_values.items():
         flat |= {f"{name}_p_value": p_value.value, f"{name}_signature": p_value.signature}
-    return {**asdict(comparison), **flat}
+    return _without_missing({**asdict(comparison), **flat}, ("wait_k",))
 
 
 def _with_p_values(entry: Json) -> Json:

@@ -28,13 +28,16 @@ class System:
 
 @dataclass(frozen=True)
 class Way:
-    """Way of decoding: with a beam size, or with a maximum number of iterations."""
+    """Way of decoding: with a beam size, with a maximum number of iterations, or greedy with the wait-k policy."""
 
     beam: int = 1
     iterations: int | None = None
+    wait_k: int | None = None
 
     @property
     def name(self) -> str:
+        if self.wait_k is not None:
+            return f"wait{self.wait_k}"
         return f"beam{self.beam}" if self.iterations is None else f"iter{self.iterations}"
 
 
@@ -83,7 +86,9 @@ def file_name(system: System, test_set: str, way: Way, export: str = "") -> str:
 def translations_name(row: ScoreRow) -> str:
     """Return the name of the translations that a row of scores.json scores, without the language."""
     export = row.deployment.engine if row.deployment is not None and row.deployment.is_exported else ""
-    return file_name(System(row.system, row.seed, Path()), row.test_set, Way(row.beam, row.iterations), export)
+    return file_name(
+        System(row.system, row.seed, Path()), row.test_set, Way(row.beam, row.iterations, row.wait_k), export
+    )
 
 
 def taken_checkpoint(run: Path, checkpoint: CheckpointName) -> TakenCheckpoint:
@@ -163,6 +168,7 @@ def _compare(
         engine=run.engine,
         beam=run.way.beam,
         iterations=run.way.iterations,
+        wait_k=run.way.wait_k,
         compute_type=run.compute_type,
         baseline=base.system.name,
         p_values=p_values,

@@ -27,6 +27,7 @@ class Decoded:
     sentences_per_second_batch1: float
     sentences_per_second_max: float
     cost: EngineMeasurement | None = None  # of an engine in a process of its own
+    delays: list[list[int]] | None = None  # delay of each word of a simultaneous translation, in source words
 
 
 class Translations:

@@ -20,7 +20,7 @@ from kdmt.score.report_page.examples import ShownExamples, choose_examples
 from kdmt.score.report_page.gaps import Resampled, find_gaps
 from kdmt.score.report_page.page import render_page
 from kdmt.score.report_page.recommendation import recommend
-from kdmt.score.row_groups import Group, decoding_name, group_rows
+from kdmt.score.row_groups import Group, decoding_name, group_rows, way_name
 from kdmt.score.score_files import ReportFiles, ScoreRow, read_comparisons, read_scores
 from kdmt.score.system_diagnostics import read_diagnostics
 from kdmt.score.systems import translations_name
@@ -146,9 +146,9 @@ def _with_own_engine(scored: Sequence[_Scored]) -> Iterator[tuple[_Scored, _Scor
             yield each, own[_way_key(each)]
 
 
-def _way_key(scored: _Scored) -> tuple[str, int, int | None]:
+def _way_key(scored: _Scored) -> tuple[str, int, int | None, int | None]:
     row = scored.group[0]
-    return row.system, row.beam, row.iterations
+    return row.system, row.beam, row.iterations, row.wait_k
 
 
 def _label(scored: _Scored, with_engine: bool) -> str:
@@ -175,7 +175,7 @@ def _examples(workspace: Workspace, rows: Sequence[ScoreRow], test_sets: Sequenc
         group
         for group in group_rows(row for row in rows if row.test_set == test_set and row.system == found.chosen.system)
         if group[0].engine == _OWN_ENGINE != found.chosen.rows[0].engine
-        and (group[0].beam, group[0].iterations) == (found.chosen.rows[0].beam, found.chosen.rows[0].iterations)
+        and way_name(group[0]) == way_name(found.chosen.rows[0])
     ]
     outputs: dict[str, list[str]] = {}
     for group in (*shown, *own_engine, found.chosen.rows):

@@ -3,7 +3,7 @@
 scores.json, significance.json, diagnostics.json,   next to the folders of the stages
 report.html
 score/<system>.seed_<n>.<test set>.beam<k>.<lang>   the scored translations; for non-autoregressive models `iter<n>`
-                                                    in place of the beam
+                                                    in place of the beam, with the wait-k policy `wait<k>`
 score/decoded/                                      the same in the form of the decoder: they depend on the checkpoint
                                                     and its decoding, and are scored again when a metric changes
 score/decoded/train/                                the translations of training sentences, for the diagnostics
@@ -24,6 +24,7 @@ from kdmt.corpus.codec import TextCodec
 from kdmt.corpus.lines import write_lines
 from kdmt.decode.engines.engine import Engine, EngineOptions, RefiningEngine
 from kdmt.decode.engines.process import library_version
+from kdmt.decode.engines.pytorch import TorchEngine
 from kdmt.decode.engines.table import EngineKind, find_engine
 from kdmt.decode.engines.translator import Translator
 from kdmt.errors import UserError
@@ -61,8 +62,10 @@ from kdmt.stages.score_diagnostics import (
 )
 from kdmt.stages.score_report import write_report
 from kdmt.stages.scored_references import scored_test_set
+from kdmt.stages.simultaneous_scores import has_delays, latency_of, measure_delays, wait_k_ways
 from kdmt.stages.variants import ScoredText, scored_texts
 from kdmt.stages.workspace import Workspace
+from kdmt.types import Hypothesis
 
 _DECODED = "decoded"  # inside the stage's folder
 
@@ -107,10 +110,12 @@ def score_systems(
         own = list(_score_system(workspace, system, threads, test_sets, held_out, translations, sample))
         exported: list[_Scored] = []
         for model in _exported_models(workspace, system, left_out):
-            rows = list(_score_model(workspace, model, own, threads, test_sets, held_out, translations))
+            waiting = [each for each in own if each.run.way.wait_k is not None]  # no other program waits
+            others = [each for each in own if each.run.way.wait_k is None]
+            rows = list(_score_model(workspace, model, others, threads, test_sets, held_out, translations))
             exports += model.outputs()
             if model.engine.to is None:
-                own = rows
+                own = [*rows, *waiting]
             else:
                 exported += rows
         scored += [*own, *exported]
@@ -211,6 +216,8 @@ def _score_system(
             file = file_name(system, name, way)
             made_from = _made_from(workspace, kind, folder, held_out[name], way)
             made_from |= {"threads": threads, "device": device}  # since speed is measured too
+            if has_delays(score, engine, way):
+                made_from["delays"] = "finished text" if score.detokenized else "words"
             decoded = translations.find(file, made_from)
             where = f"{system.name} seed {system.seed} on {name}, {way.name}"
             if decoded is None:
@@ -225,7 +232,10 @@ def _score_system(
             run = SystemRun(system, name, way, kind.library, kind.compute_type, first, finished)
             scores = test_set.score(first, second)
             row = _row(run, scores, decoded, taken, threads=threads, parameters=parameters, sha256=sha256)
-            yield _Scored(row, run, DiagnosedRun(run, words, training))
+            if decoded.delays is not None:
+                latency = latency_of(workspace, held_out[name], test_set.first.references, decoded.delays)
+                row = replace(row, latency=latency)
+            yield _Scored(row, run, None if way.wait_k is not None else DiagnosedRun(run, words, training))
 
 
 def _exported_models(workspace: Workspace, system: System, left_out: list[Missing]) -> Iterator[ExportedModel]:
@@ -303,6 +313,8 @@ def _score_model(
 
 
 def _engine_of(engine: Engine, way: Way) -> Engine:
+    if way.wait_k is not None and isinstance(engine, TorchEngine):
+        return engine.with_wait_k(way.wait_k)
     if way.iterations is None or not isinstance(engine, RefiningEngine):
         return engine
     return engine.with_iterations(way.iterations)
@@ -310,9 +322,10 @@ def _engine_of(engine: Engine, way: Way) -> Engine:
 
 def _ways(score: Score, kind: EngineKind, engine: Engine) -> list[Way]:
     """Return those ways of decoding in the settings that the engine supports."""
+    waiting = wait_k_ways(score, engine)
     if isinstance(engine, RefiningEngine):
         return [Way(iterations=count) for count in (score.iterations if engine.refines else [1])]
-    return [Way(beam=beam) for beam in score.beams] if kind.nbest else [Way()]
+    return [*(Way(beam=beam) for beam in score.beams), *waiting] if kind.nbest else [Way()]
 
 
 def _made_from(
@@ -332,6 +345,8 @@ def _made_from(
         made_from["modifiers"] = list(test_set.modifiers)
     if kind.library != "pytorch":  # not for pytorch, since records of earlier versions do not have it
         made_from["engine"] = kind.library
+    if way.wait_k is not None:
+        made_from["wait_k"] = way.wait_k
     if way.iterations is not None:
         made_from |= {"iterations": way.iterations, "search": score.nat.model_dump()}
         if score.nat.ctc_lm is not None:
@@ -346,9 +361,10 @@ def _decode(workspace: Workspace, translator: Translator, test_set: ScoredText, 
     score = workspace.config.score
     decode = score.decode(way.beam)
     codec, steps = translator.codec, 0.0
+    found: list[Hypothesis | None] = []
 
     def translate(lines: list[str]) -> list[str]:
-        nonlocal steps
+        nonlocal steps, found
         found = translator.best_hypotheses(codec.encode_source(lines), decode)
         steps = sum(each.steps for each in found if each) / len(found)
         return ["" if each is None else codec.decode_target(each.tokens) for each in found]
@@ -359,7 +375,10 @@ def _decode(workspace: Workspace, translator: Translator, test_set: ScoredText, 
         batch_1_sentences=score.speed_sentences,
         repeats=1,
     )
-    return Decoded(words, steps, speed.batch_1, speed.full_batch)
+    delays = None
+    if has_delays(score, translator.engine, way):  # the last call has translated the whole set
+        delays = measure_delays(workspace, translator, test_set, found, way)
+    return Decoded(words, steps, speed.batch_1, speed.full_batch, delays=delays)
 
 
 def _both_forms(workspace: Workspace, codec: TextCodec, decoded: list[str]) -> tuple[list[str], list[str]]:
@@ -395,4 +414,5 @@ def _row(
         iterations=run.way.iterations,
         steps=None if run.way.iterations is None else decoded.steps,
         checkpoint=taken,
+        wait_k=run.way.wait_k,
     )

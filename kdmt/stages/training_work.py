@@ -14,6 +14,7 @@ from kdmt.checksum import verify_checkpoint
 from kdmt.choices import CHECKPOINT_PREFERENCE
 from kdmt.config import KINDS, NAT, Augment, Decode, Section, Student, flatten_settings, setting_path
 from kdmt.config.augment import is_recipe, recipe_notes
+from kdmt.config.simultaneous import values_of
 from kdmt.corpus.augmentation import Augmentation, unwritable_modifiers
 from kdmt.corpus.batching import ParallelData, join_data, open_parallel, open_split
 from kdmt.corpus.binarize import data_prefix
@@ -38,7 +39,7 @@ from kdmt.models.nonautoregressive import NATransformer
 from kdmt.models.transformer import Transformer
 from kdmt.objectives.build import build_objective
 from kdmt.objectives.model_checks import check_inside, check_positions, learns_from_cache, learns_from_running
-from kdmt.objectives.objective import Objective
+from kdmt.objectives.objective import Objective, middle_k
 from kdmt.objectives.positional import SomeHidden
 from kdmt.ranks import interleave
 from kdmt.runtime import pick_device, use_threads
@@ -352,6 +353,8 @@ def nat_config(settings: NAT) -> NATConfig:
     """Return the configuration of a non-autoregressive model."""
     same = {field.name for field in fields(NATConfig)} & set(NAT.model_fields)
     values = {name: getattr(settings, name) for name in same} | {"corrects": settings.correction > 0.0}
+    if settings.streaming is not None:
+        values["streaming"] = (settings.streaming.chunk, settings.streaming.right_context)
     return NATConfig(**values | ({"source_copy": "none"} if settings.decoder_input == "unk" else {}))
 
 
@@ -445,7 +448,11 @@ def _validator(
     limit = job.train.validate_sentences or None
     sources = [valid.data[index][0] for index in range(len(valid.data))][:limit]
     references = read_lines(workspace.prepare / f"valid.{workspace.direction.target}")[:limit]
-    settings = Decode(beam=job.train.validate_beam)
+    wait_k = None
+    if job.student is not None and job.student.wait_k is not None:
+        wait_k = middle_k(values_of(job.student.wait_k))
+    # words that were written cannot be replaced: simultaneous translation is greedy
+    settings = Decode(beam=job.train.validate_beam if wait_k is None else 1)
 
     ranks = workspace.ranks
 
@@ -454,7 +461,7 @@ def _validator(
         if isinstance(objective.view, SomeHidden):
             figures |= visible_nll(objective, valid, batches, device=device, ranks=ranks)
         if job.train.validate_bleu and math.isfinite(figures["loss"]):  # a model with NaN cannot decode
-            translator = Translator.of_model(objective.model, codec, device=device)
+            translator = Translator.of_model(objective.model, codec, device=device, wait_k=wait_k)
             parts = ranks.collect(translator.translate_ids(sources[ranks.rank :: ranks.world], settings))
             hypotheses = interleave(parts)
             tokenize = _kept_tokenizer(job.folder)

@@ -130,4 +130,5 @@ def test_every_setting_exists_in_kdmt() -> None:
         "layout",
         "decoder",
         "tied_decoder_layers",
+        "unidirectional_encoder",
     }

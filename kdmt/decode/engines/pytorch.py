@@ -66,9 +66,12 @@ class TorchEngine:
         others: further models of an ensemble, with the same vocabulary; the probabilities of all models are averaged,
             as in fairseq's ensembles.
         precision: number type of the matrix products of `decode` and `sample`; those of `score_pairs` are not reduced.
+        wait_k: number of source tokens that the first target token is predicted from, with one more for each further
+            token (wait-k); None for the whole source. It applies to `decode`.
 
     Raises:
-        UserError: if some of the models predict targets from left to right and others from right to left.
+        UserError: if the models cannot follow the wait-k policy, or some of them predict targets from left to right and
+            others from right to left.
     """
 
     def __init__(
@@ -78,6 +81,7 @@ class TorchEngine:
         others: Sequence[Transformer] = (),
         device: torch.device | str = "cpu",
         precision: DecodingPrecision = "float32",
+        wait_k: int | None = None,
     ) -> None:
         self.model = model.to(device)
         self.models = [self.model, *(other.to(device) for other in others)]
@@ -85,6 +89,19 @@ class TorchEngine:
         self.right_to_left = model.config.right_to_left
         if any(other.config.right_to_left != self.right_to_left for other in others):
             raise UserError("models that predict from left to right and from right to left have no common steps")
+        self.wait_k = wait_k
+        if wait_k is not None:
+            check_wait_k(self.models, wait_k)
+
+    def with_wait_k(self, wait_k: int) -> TorchEngine:
+        """Return an engine of the same models that decodes with the wait-k policy.
+
+        Raises:
+            UserError: if the models cannot follow it.
+        """
+        return TorchEngine(
+            self.model, others=self.models[1:], device=self.device, precision=self.precision, wait_k=wait_k
+        )
 
     @property
     def max_source_positions(self) -> int:
@@ -97,7 +114,13 @@ class TorchEngine:
     def decode(
         self, sources: Sequence[np.ndarray], settings: Decode, *, progress: Callable[[int], None] | None = None
     ) -> list[list[Hypothesis]]:
-        """See `Engine.decode`."""
+        """See `Engine.decode`.
+
+        Raises:
+            UserError: also if the beam is larger than 1 and a source is longer than the `wait_k` of the engine.
+        """
+        if self.wait_k is not None and settings.beam > 1:
+            check_beam(settings.beam, self.wait_k, max(map(len, sources), default=0))
 
         def search(batch: list[int]) -> list[list[Hypothesis]]:
             return self._decode_batch([sources[place] for place in batch], settings)
@@ -185,7 +208,7 @@ class TorchEngine:
     def _decode_batch(self, sources: list[np.ndarray], settings: Decode) -> list[list[Hypothesis]]:
         max_len_B = self._max_lens(sources, settings)
         src_tokens_BS = to_device(pad_sentences(sources), self.device)
-        stepper = _start(self.models, src_tokens_BS, settings.beam, max(max_len_B) + 1)
+        stepper = _start(self.models, src_tokens_BS, settings.beam, max(max_len_B) + 1, wait_k=self.wait_k)
         narrow = _searches_like_marian(self.models)
         return search_with_beam(stepper, settings, max_len_B=max_len_B, narrow=narrow, device=self.device)
 
@@ -212,7 +235,7 @@ class TorchEngine:
         check_pairs(sources, targets, *limits)
         if self.right_to_left:
             targets = reverse_targets(targets)
-        with _inference(self.models), products(self.device, "float32"):
+        with inference(self.models), products(self.device, "float32"):
             scores = score_in_batches(sources, targets, self._score_batch, max_tokens=max_tokens, batch_size=batch_size)
         return reverse_targets(scores) if self.right_to_left else scores
 
@@ -223,6 +246,37 @@ class TorchEngine:
         prev_tokens_BT[:, 0] = EOS
         log_probs_BTV = self.model(src_tokens_BS, prev_tokens_BT).log_softmax(dim=-1)
         return log_probs_BTV.gather(-1, tgt_tokens_BT[:, :, None])[:, :, 0].cpu().numpy()
+
+
+def check_wait_k(models: Sequence[Transformer], wait_k: int) -> None:
+    """Check that models can translate with the wait-k policy.
+
+    Raises:
+        UserError: if one has an encoder that is not unidirectional, or predicts the last word first; or if k is less
+            than 1.
+    """
+    if wait_k < 1:
+        raise UserError(f"wait-k: k is {wait_k}, expected at least 1")
+    for model in models:
+        if model.config.right_to_left:
+            raise UserError("wait-k: the model predicts targets from right to left, the last word first")
+        model.check_unidirectional()
+
+
+def check_beam(beam: int, wait_k: int, source_length: int) -> None:
+    """Check that a search with a beam writes nothing before it has the whole source.
+
+    Args:
+        source_length: number of tokens of the longest source, </s> included.
+
+    Raises:
+        UserError: if it would.
+    """
+    if beam > 1 and wait_k < source_length:
+        raise UserError(
+            f"wait-k with k = {wait_k}: words that were written cannot be replaced, so the search is greedy: a beam of "
+            f"{beam} needs a k of at least {source_length}, the length of the longest source"
+        )
 
 
 def decode_in_batches(
@@ -249,7 +303,7 @@ def decode_in_batches(
                 raise UserError(f"the model cannot translate: the score of sentence {place} is NaN: {WHY_NAN}")
         return found
 
-    with _inference(models):
+    with inference(models):
         return compute_in_batches(
             [len(source) for source in sources],
             checked,
@@ -310,7 +364,7 @@ def _sample_batch(
     max_len_B = max_lengths(lengths, max_len_a, max_len_b, limit=_shortest(models, "target") - 1)
     uniforms_NT = uniforms(len(lengths) * samples, max(max_len_B) + 1)
     search = sample if samples == 1 else sample_with_shared_prefixes
-    with _inference(models):
+    with inference(models):
         return search(
             _start(models, src_tokens_BS, 1, max(max_len_B) + 1),
             max_len_B=max_len_B,
@@ -366,13 +420,16 @@ class _EnsembleStepper:
 
 
 def _start(
-    models: Sequence[Transformer], src_tokens_BS: Tensor, beam: int, max_len: int
+    models: Sequence[Transformer], src_tokens_BS: Tensor, beam: int, max_len: int, *, wait_k: int | None = None
 ) -> _TransformerStepper | _EnsembleStepper:
     """Return the stepper of a batch, for at most `max_len` steps and `beam` rows for each sentence."""
-    members = tuple(
-        _TransformerStepper(model, model.start_cache(model.encode(src_tokens_BS), beam=beam, max_len=max_len))
-        for model in models
-    )
+
+    def start(model: Transformer) -> _TransformerStepper:
+        encoded = model.encode(src_tokens_BS)
+        encoded = encoded if wait_k is None else model.waiting(encoded, wait_k)
+        return _TransformerStepper(model, model.start_cache(encoded, beam=beam, max_len=max_len))
+
+    members = tuple(map(start, models))
     return members[0] if len(members) == 1 else _EnsembleStepper(members)
 
 
@@ -382,7 +439,7 @@ def _shortest(models: Sequence[Transformer], side: str) -> int:
 
 
 @contextmanager
-def _inference(models: Sequence[Transformer]) -> Iterator[None]:
+def inference(models: Sequence[Transformer]) -> Iterator[None]:
     """Disable dropout and gradients while the body runs.
 
     The mode of the models is restored at the end, because validation runs during training.

@@ -70,11 +70,17 @@ class Translator:
         return cls(kind.open(folder, options), TextCodec.load(folder))
 
     @classmethod
-    def of_model(cls, model: Transformer, codec: TextCodec, *, device: torch.device | str = "cpu") -> Translator:
-        """Return the translator of a model in memory, such as one in training."""
+    def of_model(
+        cls, model: Transformer, codec: TextCodec, *, device: torch.device | str = "cpu", wait_k: int | None = None
+    ) -> Translator:
+        """Return the translator of a model in memory, such as one in training.
+
+        Args:
+            wait_k: see `TorchEngine`.
+        """
         if isinstance(model, NATransformer):
             return cls(NATEngine(model, device=device), codec)
-        return cls(TorchEngine(model, device=device), codec)
+        return cls(TorchEngine(model, device=device, wait_k=wait_k), codec)
 
     def with_tag(self, token: str) -> Translator:
         """Return a translator that puts a corpus tag, such as `<bt>`, before each source sentence.
@@ -162,3 +168,7 @@ class Translator:
         for index, nbest in zip(kept, self.engine.decode(cut, settings, progress=progress), strict=True):
             found[index] = nbest
         return found
+
+    def encode_prefix(self, words: str) -> np.ndarray:
+        """Return the ids of the first words of a line with the tag and </s>, int [S], without a message."""
+        return self._encode([words])[0]

@@ -16,6 +16,7 @@ from kdmt.choices import Activation
 from kdmt.errors import UserError
 from kdmt.families import FAMILIES, FamilyName
 from kdmt.interop.fairseq.pickles import plain
+from kdmt.interop.streaming_models import refuse_unidirectional
 from kdmt.models.architecture import NATConfig, TransformerConfig
 from kdmt.models.nonautoregressive import NATransformer
 from kdmt.models.transformer import Transformer
@@ -243,6 +244,7 @@ def fairseq_settings(model: Transformer) -> dict[str, object]:
             "the decoder has SSRUs ('model.decoder: ssru'), which fairseq has not: Marian, Bergamot, ONNX Runtime "
             "and PyTorch run it"
         )
+    refuse_unidirectional(model.config, "fairseq")
     if model.config.tied_decoder_layers:
         raise UserError("the model has 'tied_decoder_layers', which fairseq has not")
     values = model.config.as_dict()

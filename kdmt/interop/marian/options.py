@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from kdmt.errors import UserError
+from kdmt.interop.streaming_models import refuse_unidirectional
 from kdmt.models.architecture import TransformerConfig
 
 # Options of a model with the only value that kdmt's models have. An option that is missing has this value too, or one
@@ -114,6 +115,7 @@ def check_config(config: TransformerConfig) -> None:
         raise UserError(
             "the model has fairseq's numerics, which Marian does not compute: train a student with 'layout: marian'"
         )
+    refuse_unidirectional(config, "Marian")
     if config.source_token is not None or config.target_token is not None:
         raise UserError("the model is multilingual: Marian puts no language tokens into sentences by itself")
     for side in ("encoder", "decoder"):

@@ -23,7 +23,7 @@ from kdmt.score.report import score_notes, score_tables_html
 from kdmt.score.report_page import charts
 from kdmt.score.report_page.content import Facts, Gaps, ReportContent, TrainingSetSummary
 from kdmt.score.report_page.recommendation import Candidate, Recommendation, recommend
-from kdmt.score.row_groups import Group, decoding_name, group_rows
+from kdmt.score.row_groups import Group, decoding_name, group_rows, way_name
 from kdmt.score.score_files import ScoreRow
 from kdmt.score.system_diagnostics import REFERENCE, DiagnosticsRow
 
@@ -229,7 +229,7 @@ def _cost(cost: Cost, group: Group) -> float | None:
 
 
 def _mark_label(row: ScoreRow, *, with_engine: bool) -> str:
-    way = f"beam {row.beam}" if row.iterations is None else f"{row.iterations} it."
+    way = f"beam {row.beam}" if row.iterations is None and row.wait_k is None else way_name(row)
     return f"{row.system}, {row.engine} {row.compute_type}, {way}" if with_engine else f"{row.system}, {way}"
 
 

@@ -81,7 +81,7 @@ def recommend(rows: Sequence[ScoreRow], *, teacher: str = "teacher") -> Recommen
     test_sets = list(dict.fromkeys(row.test_set for row in rows))
     candidates = [
         _candidate(group, metric)
-        for group in group_rows(rows)
+        for group in group_rows(row for row in rows if row.wait_k is None)  # a mode of its own, not a faster search
         if {row.test_set for row in group if metric in row.scores} == set(test_sets)
     ]
     students = [each for each in candidates if each.system != teacher]

@@ -16,7 +16,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kdmt.commands import arrivals
-from kdmt.commands.arrivals import arriving_lines
+from kdmt.commands.arrivals import arriving_lines, arriving_words
+from kdmt.errors import UserError
 
 
 @contextmanager
@@ -80,3 +81,30 @@ def test_a_line_that_does_not_end_is_not_kept_in_memory(monkeypatch: pytest.Monk
     assert [len(line) for line in lines[::2]] == [1, 1]
     assert all(1000 < len(line) < 200_000 for line in lines[1::2])
     assert [line[:1] for line in lines] == [b"a", b"x", b"b", b"y"]
+
+
+@given(st.lists(st.sampled_from([b"", b"a", b"\n", b" ", b"bc d", b"\n\n", b"e \r\n", b"\xff", b"\t f"])))
+def test_words_do_not_depend_on_the_division_into_reads(pieces: list[bytes]) -> None:
+    """As `split` divides the lines; the end of the stream ends a line that has a word."""
+    with pipe(pieces) as stream:
+        found = list(arriving_words(stream))
+    lines = b"".join(pieces).split(b"\n")
+    expected = [item for line in lines[:-1] for item in (*line.split(), None)]
+    assert found == expected + ([*lines[-1].split(), None] if lines[-1].split() else [])
+
+
+def test_a_word_arrives_with_the_space_after_it() -> None:
+    reading, writing = os.pipe()
+    with os.fdopen(reading, "rb") as stream, os.fdopen(writing, "wb", buffering=0) as file:
+        words = arriving_words(stream)
+        file.write(b"a b c")
+        assert [next(words), next(words)] == [b"a", b"b"]
+        file.write(b"d\n")
+        assert [next(words), next(words)] == [b"cd", None]
+
+
+def test_an_endless_word_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(arrivals, "MAX_LINE_BYTES", 10)
+    with pytest.raises(UserError, match="a word is longer than 10 bytes"):
+        list(arriving_words(io.BytesIO(b"x" * 11)))
+    assert list(arriving_words(io.BytesIO(b"x " * 20))) == [b"x"] * 20 + [None]
