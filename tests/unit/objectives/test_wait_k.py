@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import random
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from copy_task import TINY, make_model, open_data, terms_of, train_settings, write_pairs
 from torch.nn import functional as F
 
-from kdmt.config import Student
+from kdmt.config import Decode, Student
 from kdmt.corpus.batching import Batch
+from kdmt.decode.engines.pytorch import TorchEngine
 from kdmt.models.transformer import Transformer
 from kdmt.objectives.build import build_objective
 from kdmt.objectives.objective import Objective
-from kdmt.types import PAD
+from kdmt.types import EOS, PAD
 
 PAIRS = [([4, 5, 6, 7, 8], [7, 8, 9]), ([9], [10, 11, 4, 5]), ([6, 7, 4], [8])]
 CAUSAL = {"model": {"unidirectional_encoder": True}}
@@ -81,3 +84,35 @@ def test_teachers_read_the_whole_source(batch: Batch) -> None:
     waiting = objective(1, word_kd={"alpha": 0.5})
     (teacher,) = waiting.read_teachers(waiting.prepare(batch))
     assert teacher.encoded.wait_k is None
+
+
+def trained(pairs: list[tuple[list[int], list[int]]], folder: Path, k: int) -> TorchEngine:
+    """Train a student with wait-k on pairs for some hundred updates."""
+    data = open_data(write_pairs(folder, pairs), train_settings(max_tokens=1000))
+    torch.manual_seed(1)
+    model = make_model(1, replace(TINY, dropout=0.0, unidirectional_encoder=True))
+    student = Student.model_validate({**CAUSAL, "wait_k": k})
+    waiting = build_objective(model, student, label_smoothing=0.0).train()
+    optimizer = torch.optim.Adam(model.parameters(), lr=6e-3)
+    for epoch in range(1, 9):
+        for indices in data.epoch(epoch):
+            terms = terms_of(waiting, data.load(indices))
+            optimizer.zero_grad()
+            (terms["loss"].sum / terms["loss"].count).backward()
+            optimizer.step()
+    return TorchEngine(model, wait_k=k)
+
+
+@pytest.mark.parametrize("k", [1, 2])
+def test_a_student_learns_what_its_prefixes_tell_and_not_more(tmp_path: Path, k: int) -> None:
+    """The target is the source, shifted by one word: its token t is the source's token t + 1, which wait-2 sees."""
+    generator = random.Random(1)
+    sources = [[generator.randrange(4, 12) for _ in range(generator.randint(3, 6))] for _ in range(1600)]
+    engine = trained([(source, [*source[1:], source[0]]) for source in sources], tmp_path, k)
+    tested = [[generator.randrange(4, 12) for _ in range(generator.randint(3, 6))] for _ in range(200)]
+    found = engine.decode([np.array([*source, EOS]) for source in tested], Decode(beam=1, max_len_b=4))
+    right = [hypothesis.tokens[:1] == tuple(source[1:2]) for (hypothesis,), source in zip(found, tested, strict=True)]
+    if k == 2:
+        assert sum(right) > 190
+    else:
+        assert sum(right) < 60, "one of eight words by chance"
