@@ -6,12 +6,28 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from kdmt.config.section import KINDS, Section, kind_of
+from kdmt.config.section import KINDS, Section, is_recorded, kind_of
 
 
 def resolved(section: Section) -> dict[str, Any]:
     """Return a section with all defaults written out, as plain YAML/JSON values."""
-    return section.model_dump(mode="json")
+    return _without_unrecorded(section, section.model_dump(mode="json"))
+
+
+def _without_unrecorded(value: Any, dumped: Any) -> Any:
+    """Return the dumped form of a value without the settings in it that are not recorded."""
+    if isinstance(value, Section):
+        fields = type(value).model_fields
+        return {
+            name: _without_unrecorded(getattr(value, name), item)
+            for name, item in dumped.items()
+            if is_recorded(fields[name], getattr(value, name))
+        }
+    if isinstance(value, dict):
+        return {key: _without_unrecorded(value[key], item) for key, item in dumped.items()}
+    if isinstance(value, list):
+        return [_without_unrecorded(*both) for both in zip(value, dumped, strict=True)]
+    return dumped
 
 
 @dataclass(frozen=True)
@@ -42,6 +58,8 @@ def _leaves(section: Section, prefix: str, *, expected: bool = True) -> Iterator
     """
     fixed = section.fixed()
     for name, field in type(section).model_fields.items():
+        if not is_recorded(field, getattr(section, name)):
+            continue
         if name in fixed:
             yield f"{prefix}{name}", Setting(getattr(section, name), field.default, "result", fixed[name])
             continue

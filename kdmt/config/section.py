@@ -41,6 +41,22 @@ def later(default: Any, **rules: Any) -> Any:
     return Field(default, json_schema_extra={"later": True}, **rules)
 
 
+def recorded_if_set(default: Any, **rules: Any) -> Any:
+    """Return a field that records have only if its value is not the default.
+
+    Records of pipelines that do not use the setting are then the same as before the setting existed.
+    """
+    return Field(default, json_schema_extra={"later": True, "recorded_if_set": True}, **rules)
+
+
+def is_recorded(field: FieldInfo, value: object) -> bool:
+    """Return whether records have a setting with this value; all do but those of `recorded_if_set`."""
+    extra = field.json_schema_extra
+    if not (isinstance(extra, dict) and extra.get("recorded_if_set") is True):
+        return True
+    return value != field.get_default(call_default_factory=True)
+
+
 def kind_of(field: FieldInfo) -> str:
     """Return the kind of a setting: result, extend or execution."""
     extra = field.json_schema_extra

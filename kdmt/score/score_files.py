@@ -86,6 +86,7 @@ class ScoreRow:
     steps: float | None = None  # number of decoder passes, mean over the sentences
     checkpoint: TakenCheckpoint | None = None  # None in files of earlier versions
     deployment: Deployment | None = None  # None without `score.engines`
+    direction: str | None = None  # of the test set, if the pipeline has several; None for one
 
 
 @dataclass(frozen=True)
@@ -180,6 +181,8 @@ def _row_values(row: ScoreRow) -> dict[str, Json]:
     values = {**asdict(row), **flat}
     if row.deployment is None:  # so that files without it are as before
         del values["deployment"]
+    if row.direction is None:
+        del values["direction"]
     return values
 
 

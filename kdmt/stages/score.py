@@ -23,7 +23,7 @@ from kdmt.score.scorers.segment_scores import model_inputs
 from kdmt.score.system_diagnostics import read_diagnostics
 from kdmt.score.systems import System
 from kdmt.stages.exported_engines import check_engines
-from kdmt.stages.measures import bleu_tokenizer
+from kdmt.stages.measures import bleu_tokenizers
 from kdmt.stages.workspace import Workspace
 from kdmt.streams import shows_unicode
 from kdmt.terminal import printable
@@ -74,7 +74,7 @@ def score_stage(
 
 def _plan(workspace: Workspace, systems: Sequence[System], missing: Sequence[Missing]) -> Plan:
     settings, outputs = workspace.config.score, recorded_outputs(workspace.prepare)
-    splits = workspace.config.prepare.test_sets
+    splits = list(workspace.config.tests_by_split)
     text = [f"{place}{split}." for split in splits for place in ("", "data-bin/")]
     wanted = ("tokenizer/", "text.json", "dict.", *text)
     inputs = {f"prepare/{name}": sha for name, sha in outputs.items() if name.startswith(wanted)}
@@ -95,7 +95,7 @@ def _plan(workspace: Workspace, systems: Sequence[System], missing: Sequence[Mis
     result = dict(made.settings)
     result["metrics"] = result.pop("score.metrics")  # its name in records of versions that had no such setting
     # resolved, so that a record of 13a is up to date if `auto` resolves to 13a
-    resolved = {"score.tokenize": bleu_tokenizer(workspace), "score.lowercase": workspace.config.scores_lowercased}
+    resolved = {"score.tokenize": bleu_tokenizers(workspace), "score.lowercase": workspace.config.scores_lowercased}
     if len(set(names)) == 1:  # so that scores of older runs, for which `auto` is `average`, are up to date
         resolved["score.checkpoint"] = names[0]
     # records of earlier versions do not have these: there they were as follows

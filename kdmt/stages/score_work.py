@@ -29,6 +29,7 @@ from kdmt.decode.engines.translator import Translator
 from kdmt.errors import UserError
 from kdmt.flow.folders import earlier_states
 from kdmt.flow.manifest import Plan, begin, finish, recorded_outputs, software_versions
+from kdmt.languages import Direction
 from kdmt.models.checkpoint import num_parameters
 from kdmt.models.checkpoint_folder import checkpoint_sha256, resolve_checkpoint
 from kdmt.runtime import pick_device, use_threads
@@ -189,6 +190,10 @@ def _score_system(
     kind, folder = find_engine(system.run / taken.name)
     options = EngineOptions(device, threads, score.nat, rescorer=workspace.teacher / score.checkpoint)
     engine, codec = kind.open(folder, options), TextCodec.load(workspace.prepare)
+    codecs = {
+        name: codec if text.direction is None else codec.for_direction(text.direction)
+        for name, text in held_out.items()
+    }
     parameters, sha256 = num_parameters(folder), checkpoint_sha256(folder)
 
     @cache
@@ -215,16 +220,25 @@ def _score_system(
             where = f"{system.name} seed {system.seed} on {name}, {way.name}"
             if decoded is None:
                 workspace.say(f"score: {where}")
-                decoded = _decode(workspace, translator(way), held_out[name], way)
+                decoded = _decode(workspace, _of_text(translator(way), held_out[name]), held_out[name], way)
                 translations.keep(file, made_from, decoded)
             else:
                 workspace.say(f"score: {where}: translated before, scored again")
-            first, second = _both_forms(workspace, codec, decoded.words)
+            first, second = _both_forms(workspace, codecs[name], decoded.words)
             write_lines(_text_file(workspace, file), first)
             finished, words = (first, second) if score.detokenized else (second, first)
             run = SystemRun(system, name, way, kind.library, kind.compute_type, first, finished)
             scores = test_set.score(first, second)
-            row = _row(run, scores, decoded, taken, threads=threads, parameters=parameters, sha256=sha256)
+            row = _row(
+                run,
+                scores,
+                decoded,
+                taken,
+                threads=threads,
+                parameters=parameters,
+                sha256=sha256,
+                direction=held_out[name].direction,
+            )
             yield _Scored(row, run, DiagnosedRun(run, words, training))
 
 
@@ -302,6 +316,11 @@ def _score_model(
         yield _Scored(replace(row, deployment=deployment), run)
 
 
+def _of_text(translator: Translator, text: ScoredText) -> Translator:
+    """Return the translator for the direction of a test set."""
+    return translator if text.direction is None else translator.for_direction(text.direction)
+
+
 def _engine_of(engine: Engine, way: Way) -> Engine:
     if way.iterations is None or not isinstance(engine, RefiningEngine):
         return engine
@@ -328,6 +347,8 @@ def _made_from(
         "decode": score.decode(way.beam).model_dump(),
         "speed_sentences": score.speed_sentences,
     }
+    if test_set.direction is not None:
+        made_from["direction"] = str(test_set.direction)
     if test_set.modifiers:
         made_from["modifiers"] = list(test_set.modifiers)
     if kind.library != "pytorch":  # not for pytorch, since records of earlier versions do not have it
@@ -349,7 +370,7 @@ def _decode(workspace: Workspace, translator: Translator, test_set: ScoredText, 
 
     def translate(lines: list[str]) -> list[str]:
         nonlocal steps
-        found = translator.best_hypotheses(codec.encode_source(lines), decode)
+        found = translator.best_hypotheses(translator.encode_words(lines), decode)
         steps = sum(each.steps for each in found if each) / len(found)
         return ["" if each is None else codec.decode_target(each.tokens) for each in found]
 
@@ -377,10 +398,12 @@ def _row(
     threads: int,
     parameters: int,
     sha256: str,
+    direction: Direction | None,
 ) -> ScoreRow:
     return ScoreRow(
         system=run.system.name,
         test_set=run.test_set,
+        direction=None if direction is None else str(direction),
         seed=run.system.seed,
         engine=run.engine,
         beam=run.way.beam,
