@@ -113,7 +113,8 @@ class ModelTable:
 
     paths: Mapping[Direction, Path]
     options: SearchOptions
-    _opened: dict[Path, tuple[Translator, Decode]] = field(default_factory=dict)
+    _opened: dict[Direction, tuple[Translator, Decode]] = field(default_factory=dict)
+    _models: dict[Path, tuple[Translator, Decode]] = field(default_factory=dict)
 
     def find(self, source: str | None, target: str | None) -> Direction:
         """Return the direction of the only model for a source and a target language; None matches any.
@@ -147,8 +148,10 @@ class ModelTable:
         Raises:
             UserError: if it cannot be opened.
         """
-        path = self.paths[direction]
-        if path not in self._opened:
-            self._opened[path] = open_translator(path, self.options)
-        translator, settings = self._opened[path]
-        return for_direction(translator, direction), settings
+        if direction not in self._opened:
+            path = self.paths[direction]
+            if path not in self._models:
+                self._models[path] = open_translator(path, self.options)
+            translator, settings = self._models[path]
+            self._opened[direction] = for_direction(translator, direction), settings
+        return self._opened[direction]

@@ -33,6 +33,8 @@ def check_one_direction(config: Pipeline) -> None:
     for path, texts in (("prepare.valid", config.prepare.valid), *_test_sets(config)):
         if isinstance(texts, list):
             raise ValueError(f"'{path}': a list of texts {needed}")
+    if config.score.off_target is not None:
+        raise ValueError(f"'score.off_target' {needed}")
     if config.prepare.tokenizer.temperature is not None:
         raise ValueError(f"'prepare.tokenizer.temperature' {needed}")
     for path, train in _trainings(config):
@@ -174,6 +176,11 @@ def _refused(config: Pipeline) -> Iterator[str]:
     for path, teacher in config.teacher_trainings():
         if teacher.augment is not None:
             yield f"{path}.augment"
+    shares = [(path, each.shares, each.train) for path, each in config.teacher_trainings()]
+    shares += [(path, each.shares, each.train) for path, each in config.trainings()]
+    for path, of_sets, train in shares:
+        if of_sets is not None and train.sampling is not None:
+            yield f"{path}.data"  # a mixture of sets, which 'sampling' would have to sample too
     for path, student in config.trainings():
         for name in ("augment", "selective"):
             if getattr(student, name) is not None:

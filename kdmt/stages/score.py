@@ -14,6 +14,7 @@ from kdmt.errors import UserError
 from kdmt.flow.manifest import Plan, make_plan, recorded_outputs
 from kdmt.flow.stage import Stage
 from kdmt.models.checkpoint_folder import checkpoint_sha256, resolve_checkpoint, resolve_name
+from kdmt.score.averages import AVERAGES, averages_text, read_averages
 from kdmt.score.diagnostics_report import diagnostics_text
 from kdmt.score.metrics import DEFAULT_METRICS
 from kdmt.score.report import render_table
@@ -36,7 +37,9 @@ def check_score(config: Pipeline) -> None:
         UserError: if one does not exist; the message has the YAML path.
     """
     score = config.score
-    for setting, path in (("nat.ctc_lm", score.nat.ctc_lm), ("spbleu_model", score.spbleu_model)):
+    model = None if score.off_target is None else score.off_target.model
+    files = (("nat.ctc_lm", score.nat.ctc_lm), ("spbleu_model", score.spbleu_model), ("off_target.model", model))
+    for setting, path in files:
         if path is not None and not Path(path).is_file():
             raise UserError(f"score.{setting}: {path}: no such file")
     check_engines(config)
@@ -84,6 +87,8 @@ def _plan(workspace: Workspace, systems: Sequence[System], missing: Sequence[Mis
         inputs[f"{system.name}/seed_{system.seed}"] = checkpoint_sha256(checkpoint)
     if settings.nat.ctc_lm is not None:
         inputs["score.nat.ctc_lm"] = known_sha256(Path(settings.nat.ctc_lm))
+    if settings.off_target is not None and settings.off_target.model is not None:
+        inputs["score.off_target.model"] = known_sha256(Path(settings.off_target.model))
     if settings.spbleu_model is not None:
         inputs["score.spbleu_model"] = known_sha256(Path(settings.spbleu_model))
     extra: dict[str, object] = {"baseline": _baseline(workspace.config, systems)}
@@ -128,6 +133,10 @@ def _show(workspace: Workspace) -> None:
     extra = report_notes(config.distill, config.scorers, config.trainings())
     table = render_table(rows, comparisons, missing=missing, extra=extra, width=width, ascii_only=not shows_unicode())
     workspace.show(printable(table, keep="\n"))
+    if config.is_multilingual:
+        averages = read_averages(workspace.score / AVERAGES)
+        text = averages_text(averages, width=width, ascii_only=not shows_unicode())
+        workspace.show(printable(text, keep="\n"))
     paths = {"scores": reports.scores, "report": reports.page, "translations": f"{workspace.score}/"}
     if has_diagnostics(workspace):
         paths["diagnostics"] = reports.diagnostics

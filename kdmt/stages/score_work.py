@@ -33,9 +33,11 @@ from kdmt.languages import Direction
 from kdmt.models.checkpoint import num_parameters
 from kdmt.models.checkpoint_folder import checkpoint_sha256, resolve_checkpoint
 from kdmt.runtime import pick_device, use_threads
+from kdmt.score.averages import AVERAGES, average_rows, write_averages
 from kdmt.score.deployment import Deployment, losses
 from kdmt.score.latency import measure_speed
 from kdmt.score.metrics import MetricScore
+from kdmt.score.off_target import OffTargetRate
 from kdmt.score.score_files import Missing, ReportFiles, ScoreRow, TakenCheckpoint, write_comparisons, write_scores
 from kdmt.score.system_diagnostics import write_diagnostics
 from kdmt.score.systems import System, SystemRun, Way, compare_runs, file_name, taken_checkpoint
@@ -90,6 +92,7 @@ def score_systems(
     if not config.prepare.test_sets:
         raise UserError("prepare.test: the pipeline has no test set to score on")
     threads = use_threads(config.score.threads)
+    rate = _open_rate(workspace)
     pick_device(config.score.device)  # raises an error for an unknown device before any folder is renamed
     begin(folder, plan, workspace.resolved_config())
     if note := tokenizer_note(workspace):
@@ -105,7 +108,7 @@ def score_systems(
     exports: list[Path] = []
     left_out: list[Missing] = []
     for system in systems:
-        own = list(_score_system(workspace, system, threads, test_sets, held_out, translations, sample))
+        own = list(_score_system(workspace, system, threads, test_sets, held_out, translations, sample, rate))
         exported: list[_Scored] = []
         for model in _exported_models(workspace, system, left_out):
             rows = list(_score_model(workspace, model, own, threads, test_sets, held_out, translations))
@@ -125,6 +128,7 @@ def score_systems(
     write_report(workspace, versions=software_versions())
     runs = [each.run for each in scored]
     written = [_text_file(workspace, run.file) for run in runs]
+    written += _write_averages(workspace, [each.row for each in scored])
     decoded = [path for run in runs for path in translations.files(run.file)]
     decoded += [path for each in scored for name in each.measured_file for path in translations.files(name)]
     decoded += sorted(path for path in (folder / _DECODED / SAMPLE).glob("*") if not path.name.startswith("."))
@@ -180,6 +184,7 @@ def _score_system(
     held_out: Mapping[str, ScoredText],
     translations: Translations,
     sample: Sample | None,
+    rate: OffTargetRate | None,
 ) -> Iterator[_Scored]:
     """Yield a row and the translations for each test set and each way of decoding.
 
@@ -238,6 +243,7 @@ def _score_system(
                 parameters=parameters,
                 sha256=sha256,
                 direction=held_out[name].direction,
+                off_target=_off_target(rate, finished, held_out[name].direction),
             )
             yield _Scored(row, run, DiagnosedRun(run, words, training))
 
@@ -314,6 +320,29 @@ def _score_model(
         finished = first if score.detokenized else second
         run = SystemRun(system, name, way, engine, numbers, first, finished, export=model.name)
         yield _Scored(replace(row, deployment=deployment), run)
+
+
+def _off_target(rate: OffTargetRate | None, lines: Sequence[str], direction: Direction | None) -> float | None:
+    return None if rate is None or direction is None else rate.of_lines(lines, direction.target)
+
+
+def _open_rate(workspace: Workspace) -> OffTargetRate | None:
+    """Return the measurement of the off-target rate, if the settings request it."""
+    settings = workspace.config.score.off_target
+    if settings is None:
+        return None
+    return OffTargetRate.open(settings, [code for each in workspace.config.all_directions for code in each.sides])
+
+
+def _write_averages(workspace: Workspace, rows: Sequence[ScoreRow]) -> list[Path]:
+    """Write the averages over several directions, and return the path of the file; nothing for one direction."""
+    config, path = workspace.config, workspace.score / AVERAGES
+    if not config.is_multilingual:
+        return []
+    trained = config.trained_directions
+    zero_shot = [each for each in config.all_directions if each not in trained]
+    write_averages(path, average_rows(rows, config.tests_by_split, zero_shot))
+    return [path]
 
 
 def _of_text(translator: Translator, text: ScoredText) -> Translator:
@@ -399,11 +428,13 @@ def _row(
     parameters: int,
     sha256: str,
     direction: Direction | None,
+    off_target: float | None,
 ) -> ScoreRow:
     return ScoreRow(
         system=run.system.name,
         test_set=run.test_set,
         direction=None if direction is None else str(direction),
+        off_target=off_target,
         seed=run.system.seed,
         engine=run.engine,
         beam=run.way.beam,
