@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from kdmt.config.corpora import HeldOut, ParallelText
 from kdmt.config.section import changed
+from kdmt.errors import UserError
 from kdmt.languages import Direction, parse_language, same_language
 
 if TYPE_CHECKING:
@@ -165,6 +166,16 @@ def _trainings(config: Pipeline) -> list[tuple[str, Train]]:
 
 
 # ----------------------------------------------------------------------------------------------------- not yet possible
+
+
+def check_prepare_shards(config: Pipeline) -> None:
+    """Check that the prepare stage can be made in shards.
+
+    Raises:
+        UserError: if the pipeline has several directions.
+    """
+    if config.is_multilingual:
+        raise UserError("kdmt prepare --shard cannot be combined with several directions")
 
 
 def _refused(config: Pipeline) -> Iterator[str]:

@@ -90,8 +90,8 @@ def _check_direction(checkpoint: Path) -> None:
     text = resolve_checkpoint(checkpoint) / TEXT_FILE
     if text.exists() and (directions := load_text_processor(text).directions):
         raise UserError(
-            f"{checkpoint}: translates in several directions ({', '.join(map(str, directions))}), which cannot be exported "
-            "yet: use the checkpoint itself"
+            f"{checkpoint}: translates in several directions ({', '.join(map(str, directions))}), which cannot be "
+            "exported yet: use the checkpoint itself"
         )
     if is_right_to_left(resolve_checkpoint(checkpoint)):
         raise UserError(
