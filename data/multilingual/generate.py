@@ -1,6 +1,6 @@
 """Write the toy languages for several directions: text with the same meanings in English and two artificial languages.
 
-    python data/multilingual/generate.py [--out DIR] [--train 4000 --valid 200 --test 200 --seed 1]
+    python data/multilingual/generate.py [--out DIR] [--train 2000 --valid 200 --test 200 --seed 1]
 
 The files {train,valid,test}.{en,qaa,qab} and manifest.json are written to DIR, unless they are up to date. The
 generator is in the modules `kdmt.toy.multilingual` and `kdmt.toy.multilingual_files`.

@@ -15,7 +15,7 @@ from kdmt.toy.corpus_files import sha256_of, write_whole
 from kdmt.toy.multilingual import TOY_LANGUAGES, Meaning, render, sample_meaning
 
 SPLITS = ("test", "valid", "train")  # in the order in which they are drawn: later ones avoid earlier meanings
-COUNTS = {"test": 200, "valid": 200, "train": 4000}  # lines of each split by default
+COUNTS = {"test": 200, "valid": 200, "train": 2000}  # lines of each split by default
 _HERE = Path(__file__).parent
 _INGREDIENTS = ("multilingual_files.py", "multilingual.py")
 
