@@ -8,10 +8,10 @@ YAML     := pipelines/$(PIPELINE).yaml
 # SET="a.b=1 c.d=2" overrides settings; REBUILD=1 also runs earlier stages that are not up to date
 FLAGS     = $(foreach setting,$(SET),--set $(setting)) $(if $(REBUILD),--rebuild)
 # target that generates the corpus of a pipeline
-CORPUS    = $(if $(filter toy-th,$(PIPELINE)),toy-th-corpus,$(if $(findstring toy,$(PIPELINE)),toy-corpus,$(if $(findstring modes-,$(PIPELINE)),modes-corpus)))
+CORPUS    = $(if $(filter toy-multilingual,$(PIPELINE)),multilingual-corpus,$(if $(filter toy-th,$(PIPELINE)),toy-th-corpus,$(if $(findstring toy,$(PIPELINE)),toy-corpus,$(if $(findstring modes-,$(PIPELINE)),modes-corpus))))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev demo test test-slow fuzz check format docs docs-serve docs-images wheel-test run prepare teacher distill knowledge student score toy-corpus toy-th-corpus modes-corpus science-corpora bench-science-multi30k \
+.PHONY: help setup setup-dev demo test test-slow fuzz check format docs docs-serve docs-images wheel-test run prepare teacher distill knowledge student score toy-corpus toy-th-corpus modes-corpus multilingual-corpus science-corpora bench-science-multi30k \
         architecture metrics-env deploy-envs parity-deploy fairseq-env fairseq-old-env parity parity-models bench-fairseq bench-import bench-near-duplicates bench-select bench-prepare bench-rules bench-language-id bench-train bench-train-quality bench-train-marian bench-precision bench-memory bench-kd gpu bench-gpu-counters bench-toy \
         bench-multi30k bench-kd-losses-toy bench-kd-losses-multi30k bench-objectives bench-nat-toy bench-nat-multi30k bench-modes bench-simultaneous bench-students bench-deploy bench-exactness bench-qat bench-distill bench-distill-scale bench-mbr bench-pool load-test science results \
         clean-runs distclean
@@ -54,6 +54,9 @@ science-corpora: $(VENV)/installed
 
 modes-corpus: $(VENV)/installed
 	@$(BIN)/python data/modes/generate.py
+
+multilingual-corpus: $(VENV)/installed
+	@$(BIN)/python data/multilingual/generate.py
 
 prepare: $(VENV)/installed $(CORPUS) ## clean, tokenise and binarise the corpora
 	$(BIN)/kdmt prepare $(YAML) $(FLAGS)

@@ -23,6 +23,7 @@ import yaml
 
 from kdmt.config import Decode, NATDecode, checked, load_locked_pipeline
 from kdmt.errors import UserError
+from kdmt.languages import matching_directions
 from kdmt.log import get_logger
 
 if TYPE_CHECKING:
@@ -83,6 +84,33 @@ class Model:
     def target_lang(self) -> str:
         """Target language of the model."""
         return self.translator.codec.text.target_lang
+
+    @property
+    def directions(self) -> list[tuple[str, str]]:
+        """Source and target language of each direction: one, or several of a multilingual model."""
+        text = self.translator.codec.text
+        return [each.sides for each in text.directions or (text.direction,)]
+
+    def for_languages(self, target: str, source: str | None = None) -> Model:
+        """Return the model for one direction of a multilingual model.
+
+        Args:
+            target: target language.
+            source: source language; needed only if several directions have the target, and the tokens or the text
+                processing depend on the source language.
+
+        Raises:
+            UserError: if the model has no such direction, or several that are different.
+        """
+        text = self.translator.codec.text
+        found = matching_directions(text.directions or (text.direction,), source, target)
+        known = ", ".join("-".join(sides) for sides in self.directions)
+        if not found:
+            wanted = target if source is None else f"{source}-{target}"
+            raise UserError(f"the model does not translate to {wanted}; it translates {known}")
+        if len(found) > 1 and text.depends_on_source:
+            raise UserError(f"the model translates to {target} from several languages: give one; it translates {known}")
+        return replace(self, translator=self.translator.for_direction(found[0])) if text.directions else self
 
     @overload
     def translate(

@@ -8,6 +8,10 @@ from __future__ import annotations
 
 from typing import Literal, get_args
 
+# languages
+LanguageScheme = Literal["many_to_many", "english_centric", "one_to_many", "many_to_one"]  # of several directions
+LanguageTokens = Literal["target_in_source", "both_in_source"]  # tokens by which a model knows the direction
+
 # text
 DuplicateKey = Literal["pair", "source", "target", "either"]
 UnicodeForm = Literal["NFC", "NFKC", "none"]

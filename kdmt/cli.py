@@ -497,10 +497,12 @@ def translate(
         ),
     ],
     source_lang: Annotated[
-        str | None, typer.Option("--from", help="Source language, which chooses a model (default: any).")
+        str | None,
+        typer.Option("--from", help="Source language, which chooses a model or a direction of a model (default: any)."),
     ] = None,
     target_lang: Annotated[
-        str | None, typer.Option("--to", help="Target language, which chooses a model (default: any).")
+        str | None,
+        typer.Option("--to", help="Target language, which chooses a model or a direction of a model (default: any)."),
     ] = None,
     beam: Beam = None,
     lenpen: Lenpen = None,

@@ -165,6 +165,29 @@ class Direction:
         """Return whether both sides are the same languages, even if their codes differ."""
         return all(map(same_language, self.sides, other.sides))
 
+    @classmethod
+    def parse(cls, text: str) -> Direction:
+        """Parse `source-target`, such as `en-de`. A code with subtags is best written with `_`, as in `en-pt_BR`.
+
+        Raises:
+            ValueError: if the text is no two codes of different languages, or can be read in several ways.
+        """
+        parts = text.split("-")
+        pairs = [("-".join(parts[:place]), "-".join(parts[place:])) for place in range(1, len(parts))]
+        found = [pair for pair in pairs if all(map(_is_code, pair))]
+        if not found:
+            raise ValueError(f"{_shown(text)} is no direction as 'en-de': a source and a target language with '-'")
+        if len(found) > 1:
+            first = f"{found[0][0].replace('-', '_')}-{found[0][1].replace('-', '_')}"
+            raise ValueError(f"{_shown(text)} can be read in several ways: write '_' within a code, as in {first!r}")
+        if same_language(*found[0]):
+            raise ValueError(f"{_shown(text)}: both languages are the same")
+        return cls(*found[0])
+
+
+# Sides of files that have the text of several directions: names, not languages.
+POOLED = Direction("src", "tgt")
+
 
 # ------------------------------------------------------------------------------------------------------ what a code is
 
@@ -199,6 +222,14 @@ class Language:
     def writes_spaces(self) -> bool:
         """Whether the language is written with spaces between words."""
         return self.written_in not in _WITHOUT_SPACES
+
+
+def _is_code(text: str) -> bool:
+    try:
+        parse_language(text)
+    except ValueError:
+        return False
+    return True
 
 
 @functools.lru_cache(maxsize=256)

@@ -366,7 +366,8 @@ def _count_lines(path: str, text: _Text, fetched: Mapping[str, Fetched], directi
     All lines count, also those that `only_every` and `except_every` leave out.
     """
     counts: dict[Source, int] = {}
-    if isinstance(text, ParallelText):
+    if isinstance(text, ParallelText) and text.parallel is None:
+        direction = direction if text.direction is None else Direction.parse(text.direction)
         skipped, whole = Skipped(), text.model_copy(update={"only_every": None, "except_every": None})
         paths = [fetched[source.url or source.path or ""].path for source in text.files]
         num_pairs = sum(1 for _ in count_pairs(f"lock: {path}", read_pairs(whole, paths, direction, skipped)))

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from kdmt.config import Decode, NATDecode, checked
 from kdmt.corpus.codec import TEXT_FILE, load_text_processor
+from kdmt.corpus.text import TextProcessor
 from kdmt.decode.engines.table import find_engine
 from kdmt.decode.engines.translator import Translator
 from kdmt.errors import UserError
@@ -67,19 +68,38 @@ def open_translator(path: Path, options: SearchOptions) -> tuple[Translator, Dec
 
 
 def paths_by_direction(paths: Sequence[Path]) -> dict[Direction, Path]:
-    """Return the path of each model by its direction, without opening the models.
+    """Return the path of each model by its direction, without opening the models; of a model with several by each.
 
     Raises:
         UserError: if there is no model, or two have the same languages.
     """
     found: dict[Direction, Path] = {}
     for path in paths:
-        direction = load_text_processor(find_engine(path)[1] / TEXT_FILE).direction
-        for other, other_path in found.items():
-            if other.matches(direction):
-                raise UserError(f"{other_path} and {path} both translate {direction}")
-        found[direction] = path
+        for direction in directions_of(path):
+            for other, other_path in found.items():
+                if other.matches(direction):
+                    raise UserError(f"{other_path} and {path} both translate {direction}")
+            found[direction] = path
     return found
+
+
+def directions_of(path: Path) -> tuple[Direction, ...]:
+    """Return the directions of a model, without opening it: one, or several of a multilingual model.
+
+    Raises:
+        UserError: if there is no model.
+    """
+    text = _text_of(path)
+    return text.directions or (text.direction,)
+
+
+def _text_of(path: Path) -> TextProcessor:
+    return load_text_processor(find_engine(path)[1] / TEXT_FILE)
+
+
+def for_direction(translator: Translator, direction: Direction) -> Translator:
+    """Return the translator of a direction; the translator itself if its model has one direction."""
+    return translator.for_direction(direction) if translator.codec.text.directions else translator
 
 
 @dataclass
@@ -94,6 +114,7 @@ class ModelTable:
     paths: Mapping[Direction, Path]
     options: SearchOptions
     _opened: dict[Direction, tuple[Translator, Decode]] = field(default_factory=dict)
+    _models: dict[Path, tuple[Translator, Decode]] = field(default_factory=dict)
 
     def find(self, source: str | None, target: str | None) -> Direction:
         """Return the direction of the only model for a source and a target language; None matches any.
@@ -102,15 +123,24 @@ class ModelTable:
             UserError: if there is none, or there are several.
         """
         found = matching_directions(list(self.paths), source, target)
-        if len(found) == 1:
+        if len(found) == 1 or self._are_one(found):
             return found[0]
         wanted = "".join(
             f" {word} {code[:_LONGEST_CODE]!r}" for word, code in (("from", source), ("to", target)) if code
         )
         known = ", ".join(map(str, found or self.paths))
+        if found and len({self.paths[each] for each in found}) == 1:
+            raise UserError(f"the model translates{wanted} in several directions: choose one of {known}")
         raise UserError(
             f"{'several models translate' if found else 'no model translates'}{wanted}: choose from {known}"
         )
+
+    def _are_one(self, directions: Sequence[Direction]) -> bool:
+        """Return whether a model translates in the same way for all directions: its source language has no effect."""
+        paths = {self.paths[each] for each in directions}
+        if len(paths) != 1 or len({each.target for each in directions}) != 1:
+            return False
+        return not _text_of(paths.pop()).depends_on_source
 
     def open(self, direction: Direction) -> tuple[Translator, Decode]:
         """Return the translator and the settings of a model.
@@ -119,5 +149,9 @@ class ModelTable:
             UserError: if it cannot be opened.
         """
         if direction not in self._opened:
-            self._opened[direction] = open_translator(self.paths[direction], self.options)
+            path = self.paths[direction]
+            if path not in self._models:
+                self._models[path] = open_translator(path, self.options)
+            translator, settings = self._models[path]
+            self._opened[direction] = for_direction(translator, direction), settings
         return self._opened[direction]

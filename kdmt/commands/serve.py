@@ -5,11 +5,13 @@ from __future__ import annotations
 import math
 import os
 import sys
-from collections.abc import Sequence
-from functools import partial
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from threading import Lock
 
-from kdmt.commands.models import SearchOptions, open_translator, paths_by_direction
+from kdmt.commands.models import SearchOptions, for_direction, open_translator, paths_by_direction
+from kdmt.config import Decode
+from kdmt.decode.engines.translator import Translator
 from kdmt.documents.sentences import check_splitter
 from kdmt.errors import UserError
 from kdmt.languages import is_installed
@@ -71,10 +73,23 @@ def open_models(paths: Sequence[Path], search: SearchOptions) -> list[ServedMode
         UserError: if a model cannot be opened, or two have the same languages.
     """
     served = []
+    opened: dict[Path, tuple[Translator, Decode, Lock]] = {}
     for direction, path in paths_by_direction(paths).items():
-        translator, settings = open_translator(path, search)
-        served.append(ServedModel(direction, partial(translator.translate_sentences, settings=settings)))
+        if path not in opened:
+            opened[path] = (*open_translator(path, search), Lock())
+        translator, settings, lock = opened[path]
+        served.append(ServedModel(direction, _exclusive(for_direction(translator, direction), settings, lock)))
     return served
+
+
+def _exclusive(translator: Translator, settings: Decode, lock: Lock) -> Callable[[list[str]], list[str]]:
+    """Return a function that translates while no other direction of the same model does."""
+
+    def translate(sentences: list[str]) -> list[str]:
+        with lock:
+            return translator.translate_sentences(sentences, settings=settings)
+
+    return translate
 
 
 def check_seconds(limits: Limits) -> None:

@@ -15,7 +15,14 @@ import torch
 
 from kdmt.choices import InputFormat
 from kdmt.commands.arrivals import arriving_lines
-from kdmt.commands.models import ModelTable, SearchOptions, open_translator, paths_by_direction
+from kdmt.commands.models import (
+    ModelTable,
+    SearchOptions,
+    directions_of,
+    for_direction,
+    open_translator,
+    paths_by_direction,
+)
 from kdmt.config import Decode
 from kdmt.corpus.formats import HEAD_BYTES, refuse_other_formats
 from kdmt.corpus.jsonl import text_problem
@@ -65,8 +72,10 @@ def translate(
     if is_document or input_format == "html":
         check_splitter()
     source, target = input_bytes(), output_bytes()
-    if len(models) == 1 and source_lang is None and target_lang is None:
+    is_chosen = source_lang is not None or target_lang is not None
+    if len(models) == 1 and not is_chosen and len(directions_of(models[0])) == 1:
         translator, settings = open_translator(models[0], options)
+        translator = for_direction(translator, directions_of(models[0])[0])
     else:
         paths = paths_by_direction(models)
         found = matching_directions(list(paths), source_lang, target_lang)

@@ -49,7 +49,7 @@ from kdmt.config.pipeline import Pipeline
 from kdmt.config.prepare import MONOLINGUAL_SIDES, Clean, FairseqData, Mixing, Prepare, Text, Tokenizer, Vocabulary
 from kdmt.config.records import checked, read_record
 from kdmt.config.rules import Language, Rules
-from kdmt.config.score import Diagnostics, Score
+from kdmt.config.score import Diagnostics, OffTarget, Score
 from kdmt.config.scorers import Scorer
 from kdmt.config.search import Decode, Diverse, NATDecode, Pool, Sample
 from kdmt.config.section import KINDS, Section
@@ -66,7 +66,7 @@ from kdmt.config.student import (
     WordKD,
     setting_path,
 )
-from kdmt.config.training import GuidedAlignment, Model, SubwordRegularization, Teacher, Train
+from kdmt.config.training import DirectionSampling, GuidedAlignment, Model, SubwordRegularization, Teacher, Train
 
 __all__ = [
     "KINDS",
@@ -86,6 +86,7 @@ __all__ = [
     "CrossEntropyDifference",
     "Decode",
     "Diagnostics",
+    "DirectionSampling",
     "Distill",
     "DistillAugment",
     "Diverse",
@@ -109,6 +110,7 @@ __all__ = [
     "Model",
     "Monolingual",
     "NATDecode",
+    "OffTarget",
     "OnFailure",
     "OnPolicy",
     "Online",

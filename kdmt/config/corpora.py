@@ -9,7 +9,8 @@ from pydantic import AfterValidator, Field, ModelWrapValidatorHandler, PrivateAt
 
 from kdmt.choices import OnMalformed, SubwordJoiner
 from kdmt.config.datasets import DATASET_KINDS, NamedDataset, check_one_origin
-from kdmt.config.section import Section, later
+from kdmt.config.section import Section, later, recorded_if_set
+from kdmt.languages import Direction, parse_language, same_language
 from kdmt.types import SPECIALS
 
 SCHEMES = ("http", "https")  # of URLs that can be downloaded
@@ -183,6 +184,44 @@ class ParallelText(NamedDataset):
         None, ge=2, description="Leave out every n-th pair of the files, which another entry has as 'only_every'"
     )
 
+    direction: str | None = recorded_if_set(
+        None, description="Direction of the text, as en-de, in a pipeline with several directions"
+    )
+    reverse: bool = recorded_if_set(
+        False, description="Whether the text is also used for the opposite direction, with its sides exchanged"
+    )
+    parallel: dict[str, Source] | None = recorded_if_set(
+        None,
+        min_length=2,
+        description="Files with the same sentences in several languages, one per line: language -> file. They are used "
+        "for all directions of the pipeline among these languages",
+    )
+
+    @model_validator(mode="after")
+    def _direction_of_text(self) -> ParallelText:
+        if self.direction is not None:
+            try:
+                Direction.parse(self.direction)
+            except ValueError as error:
+                raise ValueError(f"'direction': {error}") from None
+        if self.reverse and self.direction is None:
+            raise ValueError("'reverse' has no effect without 'direction'")
+        if self.reverse and self.wmt_xml is not None:
+            raise ValueError("'reverse' cannot be combined with 'wmt_xml', whose sides are fixed")
+        if self.parallel is None:
+            return self
+        if self.direction is not None:
+            raise ValueError("'direction' has no effect with 'parallel', which has all directions among its languages")
+        for code in self.parallel:
+            try:
+                parse_language(code)
+            except ValueError as error:
+                raise ValueError(f"'parallel': {error}") from None
+            twin = next((other for other in self.parallel if other != code and same_language(code, other)), None)
+            if twin is not None:
+                raise ValueError(f"'parallel': {code!r} and {twin!r} are the same language")
+        return self
+
     @model_validator(mode="after")
     def _one_selection(self) -> ParallelText:
         if self.only_every is not None and self.except_every is not None:
@@ -195,6 +234,11 @@ class ParallelText(NamedDataset):
         if self.dataset is not None:
             return self
         forms = [name for name in ONE_FILE_FORMS if getattr(self, name) is not None]
+        if self.parallel is not None:
+            others = [name for name in ("source", "target", *ONE_FILE_FORMS) if getattr(self, name) is not None]
+            if others:
+                raise ValueError(f"give either 'parallel' or '{others[0]}', not both")
+            return self
         if len(forms) > 1:
             raise ValueError(f"give either '{forms[0]}' or '{forms[1]}', not both")
         if forms and (self.source is not None or self.target is not None):
@@ -244,6 +288,8 @@ class ParallelText(NamedDataset):
     @property
     def files(self) -> list[Source]:
         """Return the files that hold the pairs, in the order in which they are read."""
+        if self.parallel is not None:
+            return list(self.parallel.values())
         return [source for source in (self.source, self.target, self.one_file) if source is not None]
 
 
@@ -294,6 +340,8 @@ class Corpus(ParallelText):
 
     @model_validator(mode="after")
     def _scores(self) -> Corpus:
+        if self.quality is not None and self.parallel is not None:
+            raise ValueError("'quality' has no effect with 'parallel'")
         if self.quality is None or self.dataset is not None:  # a name is checked when its files are known
             return self
         if self.form in (None, "wmt_xml"):
@@ -322,6 +370,14 @@ class HeldOut(ParallelText):
         [],
         description="Further untokenised references, one file each, in addition to the target. Scores use all of them",
     )
+
+    @model_validator(mode="after")
+    def _one_target(self) -> HeldOut:
+        for name in ("raw_target", "references") if self.parallel is not None or self.reverse else ():
+            if getattr(self, name):
+                setting = "parallel" if self.parallel is not None else "reverse: true"
+                raise ValueError(f"'{name}' is of one target language: it cannot be combined with '{setting}'")
+        return self
 
     @model_validator(mode="after")
     def _aligned(self) -> HeldOut:

@@ -304,12 +304,25 @@ def substitute(document: Mapping[str, Any], lock: Lock, languages: tuple[str, st
             _substitute_text(text, f"prepare.{part}.{index}", lock, languages, made) for index, text in enumerate(texts)
         ]
     if prepare.get("valid") is not None:
-        prepare["valid"] = _substitute_text(prepare["valid"], "prepare.valid", lock, languages, made)
+        prepare["valid"] = _substitute_texts(prepare["valid"], "prepare.valid", lock, languages, made)
     test = prepare.get("test") or {}
     prepare["test"] = {
-        name: _substitute_text(text, f"prepare.test.{name}", lock, languages, made) for name, text in test.items()
+        name: _substitute_texts(text, f"prepare.test.{name}", lock, languages, made) for name, text in test.items()
     }
     return made
+
+
+def _substitute_texts(
+    texts: Mapping[str, Any] | Sequence[Mapping[str, Any]],
+    path: str,
+    lock: Lock,
+    languages: tuple[str, str],
+    made: Substitution,
+) -> dict[str, Any] | list[dict[str, Any]]:
+    """Return the settings of a held-out text, or of a list of them, as `_substitute_text`."""
+    if isinstance(texts, Mapping):
+        return _substitute_text(texts, path, lock, languages, made)
+    return [_substitute_text(text, f"{path}.{index}", lock, languages, made) for index, text in enumerate(texts)]
 
 
 def _substitute_text(

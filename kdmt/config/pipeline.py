@@ -7,9 +7,22 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
-from kdmt.choices import BestMetric, FeatureName, MbrUtility, ModifierName, ScoreMetric, TrackerName, names
+from kdmt.choices import (
+    BestMetric,
+    FeatureName,
+    LanguageScheme,
+    LanguageTokens,
+    MbrUtility,
+    ModifierName,
+    ScoreMetric,
+    TrackerName,
+    names,
+)
 from kdmt.config.augment import TextNoise, check_text, has_recipe, unusable_modifiers, with_usable_recipes
 from kdmt.config.back_translation import BackTranslation
+from kdmt.config.corpora import HeldOut
+from kdmt.config.direction_checks import check_directions, check_one_direction
+from kdmt.config.directions import DirectionName, DirectionPart, directions_of_scheme, part_of_direction, split_of
 from kdmt.config.distill import Distill, ScorerScores
 from kdmt.config.knowledge import Knowledge
 from kdmt.config.language_models import LocalTranslator
@@ -17,10 +30,10 @@ from kdmt.config.messages import describe_problems
 from kdmt.config.prepare import Clean, Prepare
 from kdmt.config.score import Score
 from kdmt.config.scorers import Scorer
-from kdmt.config.section import LanguageCode, Section, changed, execution, later
+from kdmt.config.section import LanguageCode, Section, changed, execution, later, recorded_if_set
 from kdmt.config.student import Student, setting_path
 from kdmt.config.training import Teacher
-from kdmt.languages import Direction, moses_language, parse_language, same_language, script_of, writes_spaces
+from kdmt.languages import POOLED, Direction, moses_language, parse_language, same_language, script_of, writes_spaces
 from kdmt.training_sets import TRAINING_SETS
 
 _OF_TOKENS = {"score", "log_prob", "length"}  # features that need log-probabilities of tokens and their number
@@ -36,11 +49,37 @@ class Pipeline(Section):
     """A pipeline: the whole YAML file."""
 
     name: str = Field(pattern=r"^\w[\w.-]*$", description="Name of the pipeline and of its folder below 'runs'")
-    source_lang: LanguageCode = Field(
-        description="Source language as a BCP 47 tag or ISO 639 code (de, zh-Hans), used in file names as it is written"
+    source_lang: LanguageCode | None = recorded_if_set(
+        None,
+        description="Source language as a BCP 47 tag or ISO 639 code (de, zh-Hans), used in file names as it is "
+        "written; required, unless there are several directions",
     )
-    target_lang: LanguageCode = Field(
-        description="Target language as a BCP 47 tag or ISO 639 code (de, zh-Hans), used in file names as it is written"
+    target_lang: LanguageCode | None = recorded_if_set(
+        None,
+        description="Target language as a BCP 47 tag or ISO 639 code (de, zh-Hans), used in file names as it is "
+        "written; required, unless there are several directions",
+    )
+    directions: list[DirectionName] | None = recorded_if_set(
+        None,
+        min_length=1,
+        description="Directions of one multilingual model, as [en-de, en-fr, cs-en], instead of 'source_lang' and "
+        "'target_lang'",
+    )
+    languages: list[LanguageCode] | None = recorded_if_set(
+        None, min_length=2, description="Languages of one multilingual model, instead of 'directions'; see 'scheme'"
+    )
+    scheme: LanguageScheme | None = recorded_if_set(
+        None,
+        description="Directions among 'languages': all ('many_to_many'), those from and to English "
+        "('english_centric'), from the first language ('one_to_many') or to the first one ('many_to_one')",
+    )
+    zero_shot: list[DirectionName] = recorded_if_set(
+        [], description="Directions that are tested and not trained, as [de-fr]"
+    )
+    language_tokens: LanguageTokens = recorded_if_set(
+        "target_in_source",
+        description="Tokens before the source by which a multilingual model knows the direction: 'target_in_source' "
+        "for <2de>, 'both_in_source' for <en> <2de>",
     )
     prepare: Prepare = Field(description="Prepare stage: corpora, cleaning, tokenizer, vocabulary")
     back_translation: BackTranslation | None = later(
@@ -85,16 +124,28 @@ class Pipeline(Section):
 
     @model_validator(mode="after")
     def _languages(self) -> Pipeline:
+        if self.is_multilingual:
+            return self
         for key in ("source_lang", "target_lang"):
+            if getattr(self, key) is None:
+                raise ValueError(f"'{key}' is missing (or give several 'directions')")
             try:
                 parse_language(getattr(self, key))
             except ValueError as error:
                 raise ValueError(f"'{key}': {error}") from None
-        source, target = self.source_lang, self.target_lang
+        source, target = self.direction.sides
         if source == target:
             raise ValueError(f"'source_lang' and 'target_lang' are both {source!r}")
         if same_language(source, target):
             raise ValueError(f"'source_lang' and 'target_lang' are the same language: {source!r} and {target!r}")
+        return self
+
+    @model_validator(mode="after")
+    def _directions(self) -> Pipeline:
+        if self.is_multilingual:
+            check_directions(self)
+        else:
+            check_one_direction(self)
         return self
 
     @model_validator(mode="after")
@@ -120,10 +171,17 @@ class Pipeline(Section):
 
     @model_validator(mode="after")
     def _moses(self) -> Pipeline:
-        for key in ("source_lang", "target_lang"):
+        for key, code in self._languages_by_setting():
             if self.prepare.text.moses:
-                _check_moses(key, getattr(self, key), already_applied=self.prepare.text.already_applied)
+                _check_moses(key, code, already_applied=self.prepare.text.already_applied)
         return self
+
+    def _languages_by_setting(self) -> list[tuple[str, str]]:
+        """Return each language with the setting that names it."""
+        if not self.is_multilingual:
+            return list(zip(("source_lang", "target_lang"), self.direction.sides, strict=True))
+        setting = "languages" if self.languages is not None else "directions"
+        return [(setting, code) for code in dict.fromkeys(code for each in self.all_directions for code in each.sides)]
 
     @model_validator(mode="after")
     def _scorers(self) -> Pipeline:
@@ -180,9 +238,55 @@ class Pipeline(Section):
         return self.scorers if names is None else {name: self.scorers[name] for name in names}
 
     @property
+    def is_multilingual(self) -> bool:
+        """Return whether one model translates in several directions."""
+        return self.directions is not None or self.languages is not None
+
+    @property
     def direction(self) -> Direction:
-        """Return the direction of translation."""
+        """Return the direction of translation; of several directions, the names of the sides of their common files."""
+        if self.is_multilingual:
+            return POOLED
+        assert self.source_lang is not None
+        assert self.target_lang is not None
         return Direction(self.source_lang, self.target_lang)
+
+    @property
+    def trained_directions(self) -> list[Direction]:
+        """Return the directions with training text: one, unless the pipeline has several."""
+        if self.directions is not None:
+            return [Direction.parse(name) for name in self.directions]
+        if self.languages is None:
+            return [self.direction]
+        untrained = [Direction.parse(name) for name in self.zero_shot]
+        found = directions_of_scheme(self.languages, self.scheme or "many_to_many")
+        return [each for each in found if not any(map(each.matches, untrained))]
+
+    @property
+    def all_directions(self) -> list[Direction]:
+        """Return the directions that are trained, followed by those that are only tested."""
+        return [*self.trained_directions, *(Direction.parse(name) for name in self.zero_shot)]
+
+    def parts_of_prepare(self) -> list[DirectionPart]:
+        """Return the settings of the prepare stage for each direction; one part for a pipeline with one direction."""
+        if not self.is_multilingual:
+            return [DirectionPart(self.direction, self.prepare)]
+        return [
+            *(part_of_direction(self.prepare, each) for each in self.trained_directions),
+            *(part_of_direction(self.prepare, Direction.parse(name), is_trained=False) for name in self.zero_shot),
+        ]
+
+    @property
+    def tests_by_split(self) -> dict[str, tuple[str, Direction]]:
+        """Return the test set and the direction of each split that is scored, by the name of the split."""
+        if not self.is_multilingual:
+            return {name: (name, self.direction) for name in self.prepare.test_sets}
+        return {
+            split_of(name, part.direction): (name, part.direction)
+            for name in self.prepare.test_sets
+            for part in self.parts_of_prepare()
+            if name in part.settings.test
+        }
 
     @property
     def scores_lowercased(self) -> bool:
@@ -393,7 +497,7 @@ class Pipeline(Section):
 
     @model_validator(mode="after")
     def _simultaneous(self) -> Pipeline:
-        if self.score.simultaneous is None:
+        if self.score.simultaneous is None or self.is_multilingual:  # refused by `check_directions`
             return self
         models = [self.teacher.model, *(student.model for student in self.students.values())]
         streams = any(each.nat is not None and each.nat.streaming is not None for _, each in self.trainings())
@@ -435,7 +539,7 @@ class Pipeline(Section):
             raise ValueError(f"'score.baseline': {baseline!r} is none of {', '.join(['teacher', *self.students])}")
         if self.prepare.text.already_applied and self.score.detokenized:
             for name, test_set in self.prepare.test.items():
-                if test_set.raw_target is None:
+                if isinstance(test_set, HeldOut) and test_set.raw_target is None:
                     raise ValueError(
                         f"'prepare.test.{name}' is processed text: 'score.detokenized: true' needs its 'raw_target'"
                     )

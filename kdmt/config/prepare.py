@@ -12,7 +12,7 @@ from pydantic import Discriminator, Field, Tag, model_validator
 from kdmt.choices import DuplicateKey, ExecutorName, NormalizationRule, SubwordJoiner, UnicodeForm
 from kdmt.config.corpora import Corpus, HeldOut, Monolingual
 from kdmt.config.rules import RulesOrNone, change_rules, rules_for_lines
-from kdmt.config.section import Ratio, Section, changed, execution
+from kdmt.config.section import Ratio, Section, changed, execution, recorded_if_set
 from kdmt.types import SPECIALS
 
 # settings that are refused with a data-bin; the others were accepted before and are ignored
@@ -191,6 +191,12 @@ class Tokenizer(Section):
     seed: int | None = Field(
         None, ge=0, description="Seed for drawing these lines at random; null for evenly spaced lines"
     )
+    temperature: float | None = recorded_if_set(
+        None,
+        ge=1.0,
+        description="Temperature T of sampling this text from the languages of a pipeline with several directions: of "
+        "n lines of a language, a number in proportion to n^(1/T) is used; null for all lines as they are",
+    )
     source_path: str | None = Field(
         None,
         description="Path of an existing model, used instead of training one; of a joint model its only path. For "
@@ -238,6 +244,8 @@ class Tokenizer(Section):
         if not self.is_learnt and (self.vocab_size == "auto" or self.seed is not None):
             name = "seed" if self.seed is not None else "vocab_size: auto"
             raise ValueError(f"'{name}' has no effect: no tokenizer is learnt")
+        if not self.is_learnt and self.temperature is not None:
+            raise ValueError("'temperature' has no effect: no tokenizer is learnt")
         if self.seed is not None and not self.train_sentences:
             raise ValueError("'seed' has no effect with 'train_sentences: 0': all lines are read")
         return self
@@ -372,6 +380,13 @@ def _check_split_names(names: Sequence[str]) -> None:
             raise ValueError(f"test sets {name!r} and {twin!r}: names that differ in case alone are one on some disks")
 
 
+ONE_TEXT_BRANCH, TEXTS_BRANCH = "<one text>", "<texts of directions>"
+HeldOutTexts = Annotated[
+    Annotated[HeldOut, Tag(ONE_TEXT_BRANCH)] | Annotated[list[HeldOut], Field(min_length=1), Tag(TEXTS_BRANCH)],
+    Discriminator(lambda value: TEXTS_BRANCH if isinstance(value, list) else ONE_TEXT_BRANCH),
+]
+
+
 class Mixing(Section):
     """Numbers of pairs of the corpora in the training data, by temperature, instead of `weight`.
 
@@ -398,8 +413,12 @@ class Prepare(Section):
     """Settings of the prepare stage: corpora, cleaning, tokenizer, vocabulary."""
 
     train: list[Corpus] = Field(default_factory=list, description="Corpora for training")
-    valid: HeldOut | None = Field(None, description="Validation set")
-    test: dict[str, HeldOut] = Field(default_factory=dict, description="Test sets by name")
+    valid: HeldOutTexts | None = Field(
+        None, description="Validation set; with several directions a list of texts, or one text with 'parallel'"
+    )
+    test: dict[str, HeldOutTexts] = Field(
+        default_factory=dict, description="Test sets by name; with several directions as 'valid'"
+    )
     data_bin: FairseqData | None = Field(
         None, description="Data-bin of fairseq-preprocess, instead of 'train', 'valid' and 'test'"
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
@@ -23,6 +23,24 @@ class Diagnostics(Section):
         "find replicated targets; 0 for none",
     )
     examples: int = Field(3, ge=0, description="Maximum number of examples of each problem of each system")
+
+
+class OffTarget(Section):
+    """Off-target rate: the share of the translations that are in another language of the pipeline than the target.
+
+    The language of a translation is the most probable one among those of the pipeline.
+    """
+
+    identifier: Literal["built-in", "fasttext"] = Field(
+        "built-in", description="Identifier of languages: the one of kdmt[language-id], or a model in fastText's format"
+    )
+    model: str | None = Field(None, description="Path of the model file of 'identifier: fasttext'")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> OffTarget:
+        if (self.identifier == "fasttext") != (self.model is not None):
+            raise ValueError("'identifier: fasttext' needs 'model', the path of its file, and 'model' needs it")
+        return self
 
 
 class Score(Section):
@@ -104,6 +122,11 @@ class Score(Section):
     diagnostics: Diagnostics | None = Field(
         Diagnostics(),
         description="Diagnostics of the translations, such as hallucinations and omitted words; null for none",
+    )
+    off_target: OffTarget | None = recorded_if_set(
+        None,
+        description="Off-target rate of each direction of a pipeline with several directions, by language "
+        "identification; null for none",
     )
     bootstrap_samples: int = Field(1000, ge=1, description="Number of samples of the bootstrap test")
     speed_sentences: int = Field(100, ge=1, description="Number of sentences that are timed with a batch size of 1")

@@ -249,6 +249,22 @@ def from_recipe(section: Any, *, is_student: bool) -> Any:
     return with_recipe(section, is_student=is_student)
 
 
+class DirectionSampling(Section):
+    """Sampling of the training pairs of a pipeline with several directions.
+
+    An epoch has as many pairs as the training set. A direction of n pairs has a share of them in proportion to
+    weight * n^(1/temperature); the pairs of a small direction are repeated, and those of a large one are distributed
+    over several epochs.
+    """
+
+    temperature: float = Field(
+        1.0, ge=1.0, description="Temperature T: 1 for the proportions of the directions, larger for more equal shares"
+    )
+    weights: dict[str, Annotated[float, Field(gt=0.0)]] = Field(
+        default_factory=dict, description="Weights of directions, as en-de: 2 (default: 1)"
+    )
+
+
 class Train(Section):
     """Optimisation. Names and meanings are those of fairseq-train where it has the setting."""
 
@@ -328,6 +344,11 @@ class Train(Section):
     )
     precision: Literal["auto", Precision] = Field(
         "auto", description="Precision of matrix products; 'auto' chooses by the device and the shape of the model"
+    )
+    sampling: DirectionSampling | None = recorded_if_set(
+        None,
+        description="Sampling of the directions of a pipeline with several directions; null to use all pairs in each "
+        "epoch",
     )
     packing: bool = Field(
         False,

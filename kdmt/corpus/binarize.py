@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import tempfile
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import zip_longest
 from pathlib import Path
@@ -39,12 +39,27 @@ Chunk = tuple[NDArray[np.int32], NDArray[np.int32]]  # concatenated tokens [sum(
 class TextPair:
     """Files of clean text; line i of `target` is the translation of line i of `source`.
 
-    If there is a file `tags`, each of its lines is empty or holds one token that is put before the source sentence.
+    If there is a file `tags`, each of its lines is empty or holds one tag, which is put before the source sentence: the
+    tokens that `prefixes` has for it, or else the tag itself as one token.
     """
 
     source: Path
     target: Path
     tags: Path | None = None
+    prefixes: Mapping[str, Sequence[str]] = field(default_factory=dict)
+
+    @property
+    def source_tags(self) -> Tags | None:
+        """Return the tags of the sources, None if they have none."""
+        return None if self.tags is None else Tags(self.tags, self.prefixes)
+
+
+@dataclass(frozen=True)
+class Tags:
+    """A file with the tag of each line, and the tokens of tags that are not tokens themselves."""
+
+    path: Path
+    prefixes: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -121,7 +136,9 @@ def build_data_bin(
         tempfile.TemporaryFile(dir=data_bin) as source_file,
         tempfile.TemporaryFile(dir=data_bin) as target_file,
     ):
-        source = _spool(_encode(text.source, tokenizers.source, threads, text.tags), tokenizers.source, source_file)
+        source = _spool(
+            _encode(text.source, tokenizers.source, threads, text.source_tags), tokenizers.source, source_file
+        )
         target = _spool(_encode(text.target, tokenizers.target, threads), tokenizers.target, target_file)
         dictionaries = _learn_dictionaries(source, target, vocabulary, required)
         written = []
@@ -151,7 +168,7 @@ def binarize_files(
     check_lengths(text)
     data_bin.mkdir(parents=True, exist_ok=True)
     written = []
-    sides = ((text.source, tokenizers.source, text.tags), (text.target, tokenizers.target, None))
+    sides = ((text.source, tokenizers.source, text.source_tags), (text.target, tokenizers.target, None))
     for lang, dictionary, (path, model, tags) in zip(direction.sides, dictionaries, sides, strict=True):
         prefix = data_prefix(data_bin, split, direction, lang)
         written.append(binarize_text(path, prefix, model=model, dictionary=dictionary, threads=threads, tags=tags))
@@ -159,7 +176,7 @@ def binarize_files(
 
 
 def binarize_text(
-    path: Path, prefix: Path, *, model: SubwordModel, dictionary: Dictionary, threads: int = 0, tags: Path | None = None
+    path: Path, prefix: Path, *, model: SubwordModel, dictionary: Dictionary, threads: int = 0, tags: Tags | None = None
 ) -> TokenCounts:
     """Tokenise one side of a corpus, or monolingual text, and write it with an existing dictionary."""
     specials: Counter[str] = Counter()
@@ -186,7 +203,9 @@ def _learn_dictionaries(
         model: SubwordModel, counts: Counter[str], threshold: int, nwords: int, required: Sequence[str]
     ) -> Dictionary:
         if model.vocabulary is not None and threshold == 0 and nwords < 1:
-            return Dictionary.from_vocabulary(model.vocabulary, counts, padding_factor=settings.padding_factor)
+            return Dictionary.from_vocabulary(
+                [*model.vocabulary, *required], counts, padding_factor=settings.padding_factor
+            )
         return Dictionary.from_counts(
             counts,
             threshold=threshold,
@@ -217,10 +236,10 @@ def _encode_tokenized(text: Path, dictionary: Dictionary) -> Iterator[Chunk]:
         yield np.concatenate(encoded), np.array([len(ids) for ids in encoded], dtype=np.int32)
 
 
-def _encode(text: Path, model: SubwordModel, threads: int, tags: Path | None = None) -> Iterator[Chunk]:
-    """Yield the model's own ids of each chunk of lines, without `</s>`; the id of a tag comes before its sentence."""
+def _encode(text: Path, model: SubwordModel, threads: int, tags: Tags | None = None) -> Iterator[Chunk]:
+    """Yield the model's own ids of each chunk of lines, without `</s>`; the ids of a tag come before its sentence."""
     threads = threads or cores()
-    tag_chunks = read_chunks(tags, CHUNK_LINES) if tags is not None else iter(())
+    tag_chunks = read_chunks(tags.path, CHUNK_LINES) if tags is not None else iter(())
     for number, (lines, tag_lines) in enumerate(zip_longest(read_chunks(text, CHUNK_LINES), tag_chunks)):
         tokens, sizes = model.encode_ids(lines, threads)
         if tags is not None:
@@ -228,18 +247,24 @@ def _encode(text: Path, model: SubwordModel, threads: int, tags: Path | None = N
         yield tokens, sizes
 
 
-def _tag_ids(tags: list[str], model: SubwordModel, path: Path, first_line: int) -> NDArray[np.int32]:
-    """Return the id of the tag of each line, int32 [lines]; -1 for an empty line."""
-    for line, tag in enumerate(tags, start=first_line):
+def _tag_ids(lines: list[str], model: SubwordModel, tags: Tags, first_line: int) -> Chunk:
+    """Return the ids of the tags of all lines, int32 [sum(sizes)], and the number of each line's, int32 [lines]."""
+    known: dict[str, list[int]] = {"": []}
+    for line, tag in enumerate(lines, start=first_line):
         if len(tag.split()) > 1:
-            raise UserError(f"{path}:{line}: a tag is one token, found {tag!r}")
-    return np.array([model.symbol_id(tag.strip()) if tag.strip() else -1 for tag in tags], dtype=np.int32)
+            raise UserError(f"{tags.path}:{line}: a tag is one token, found {tag!r}")
+        name = tag.strip()
+        if name not in known:
+            known[name] = [model.symbol_id(token) for token in tags.prefixes.get(name, (name,))]
+    ids = [known[tag.strip()] for tag in lines]
+    flat = np.array([each for of_line in ids for each in of_line], dtype=np.int32)
+    return flat, np.array([len(of_line) for of_line in ids], dtype=np.int32)
 
 
-def _prepend_tags(tokens: NDArray[np.int32], sizes: NDArray[np.int32], tag_ids: NDArray[np.int32]) -> Chunk:
-    tagged = tag_ids >= 0
+def _prepend_tags(tokens: NDArray[np.int32], sizes: NDArray[np.int32], tags: Chunk) -> Chunk:
+    tag_ids, tag_sizes = tags
     starts = np.cumsum(sizes, dtype=np.int64) - sizes
-    return np.insert(tokens, starts[tagged], tag_ids[tagged]), sizes + tagged.astype(np.int32)
+    return np.insert(tokens, np.repeat(starts, tag_sizes), tag_ids), sizes + tag_sizes
 
 
 def _translate(

@@ -7,7 +7,7 @@ such a folder.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -57,6 +57,27 @@ class TextCodec:
             src_dictionary=source,
             tgt_dictionary=target,
         )
+
+    def for_direction(self, direction: Direction) -> TextCodec:
+        """Return the codec of one of several directions of a model.
+
+        Raises:
+            UserError: if the model does not have the direction.
+        """
+        if direction not in self.text.directions:
+            known = ", ".join(map(str, self.text.directions))
+            raise UserError(f"the model does not translate {direction}; it translates {known}")
+        return replace(self, text=self.text.for_direction(direction))
+
+    def prefix_ids(self, direction: Direction) -> tuple[int, ...]:
+        """Return the ids of the tokens before the source for one of several directions.
+
+        Raises:
+            UserError: if the vocabulary does not have a token.
+        """
+        tokens = self.text.prefixes[str(direction)]
+        check_language_tokens(self.src_dictionary, tokens, "the vocabulary")
+        return tuple(self.src_dictionary.index(token) for token in tokens)
 
     def companions(self, folder: Path) -> list[Path]:
         """Return the paths in `folder` of the files and folders of a codec."""
@@ -108,6 +129,20 @@ class TextCodec:
     def finish_target(self, words: str) -> str:
         """Convert words to finished text, for example by detokenisation."""
         return self.text.postprocess_target(self.tokenizers.target.join(words))
+
+
+def check_language_tokens(dictionary: Dictionary, tokens: Iterable[str], name: str) -> None:
+    """Check that a vocabulary has the tokens for languages.
+
+    Args:
+        name: name of the vocabulary, for the message.
+
+    Raises:
+        UserError: if it does not have one.
+    """
+    missing = [token for token in tokens if token not in dictionary]
+    if missing:
+        raise UserError(f"{name} does not have the language token {', '.join(dict.fromkeys(missing))}")
 
 
 def load_dictionaries(folder: Path, text: TextProcessor) -> tuple[Dictionary, Dictionary]:

@@ -8,9 +8,12 @@ from kdmt.config import HeldOut, Monolingual, ParallelText, Prepare, Source
 def texts_by_path(settings: Prepare) -> dict[str, ParallelText | Monolingual]:
     """Return every text that the settings name, by its YAML path."""
     held_out = {"valid": settings.valid, **{f"test.{name}": text for name, text in settings.test.items()}}
+    by_path = {
+        path: text for name, texts in held_out.items() if texts is not None for path, text in _listed(name, texts)
+    }
     return {
         **{f"prepare.train.{index}": text for index, text in enumerate(settings.train)},
-        **{f"prepare.{name}": text for name, text in held_out.items() if text is not None},
+        **{f"prepare.{path}": text for path, text in by_path.items()},
         **{
             f"prepare.{name}.{index}": text
             for name, texts in settings.monolingual_texts.items()
@@ -29,9 +32,16 @@ def sources_by_path(settings: Prepare) -> list[tuple[str, Source]]:
     return [(path, source) for path, text in texts_by_path(settings).items() for source in sources_of(text)]
 
 
+def _listed(path: str, texts: HeldOut | list[HeldOut]) -> list[tuple[str, HeldOut]]:
+    if isinstance(texts, HeldOut):
+        return [(path, texts)]
+    return [(f"{path}.{index}", text) for index, text in enumerate(texts)]
+
+
 def held_out_texts(settings: Prepare) -> dict[str, HeldOut]:
-    """Return the validation and test texts by the name of their split."""
-    return ({} if settings.valid is None else {"valid": settings.valid}) | settings.test
+    """Return the validation and test texts of a pipeline with one direction by the name of their split."""
+    given = ({} if settings.valid is None else {"valid": settings.valid}) | settings.test
+    return {name: text for name, text in given.items() if isinstance(text, HeldOut)}
 
 
 def sources_of(text: ParallelText | Monolingual) -> list[Source]:

@@ -8,13 +8,14 @@ from __future__ import annotations
 import functools
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, get_args
 
 from pydantic import ValidationError
 
-from kdmt.choices import UnicodeForm
+from kdmt.choices import LanguageTokens, UnicodeForm
 from kdmt.config import Text
+from kdmt.config.directions import language_prefix
 from kdmt.corpus.rules.tidying import collapse_whitespace, normalize_unicode, remove_invisible
 from kdmt.errors import UserError
 from kdmt.languages import Direction, moses_language, parse_language
@@ -37,6 +38,23 @@ class TextProcessor:
     source_lang: str
     target_lang: str
     unicode_form: UnicodeForm | None = None  # raw lines are cleaned as the training text was; None: not cleaned
+    # of a model with several directions, whose languages above are the names of the sides; see `for_direction`
+    directions: tuple[Direction, ...] = ()
+    language_tokens: LanguageTokens = "target_in_source"
+
+    @property
+    def prefixes(self) -> dict[str, tuple[str, ...]]:
+        """Return the tokens before the source for each of several directions, by the name of the direction."""
+        return {str(each): language_prefix(each, self.language_tokens) for each in self.directions}
+
+    def for_direction(self, direction: Direction) -> TextProcessor:
+        """Return the processing of one of several directions."""
+        return TextProcessor(self.text, *direction.sides, self.unicode_form)
+
+    @property
+    def depends_on_source(self) -> bool:
+        """Return whether the processing of a source, or its tokens for the direction, depend on its language."""
+        return self.text.moses or self.text.normalize or self.language_tokens == "both_in_source"
 
     @property
     def direction(self) -> Direction:
@@ -88,12 +106,18 @@ class TextProcessor:
 
     def to_dict(self) -> dict[str, object]:
         """Return the settings as JSON values, from which `from_dict` makes the same processor."""
-        return {
+        values: dict[str, object] = {
             "text": self.text.model_dump(),
             "source_lang": self.source_lang,
             "target_lang": self.target_lang,
             "unicode_form": self.unicode_form,
         }
+        if self.directions:
+            values |= {
+                "directions": [list(each.sides) for each in self.directions],
+                "language_tokens": self.language_tokens,
+            }
+        return values
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> TextProcessor:
@@ -103,7 +127,8 @@ class TextProcessor:
             UserError: if a key is missing or unknown, or a value has the wrong type.
         """
         expected = {"text", "source_lang", "target_lang", "unicode_form"}
-        if set(values) != expected:
+        several = {"directions", "language_tokens"}
+        if set(values) not in (expected, expected | several):
             raise UserError(f"text processing: expected {sorted(expected)}, found {str(sorted(values))[:200]}")
         try:
             text = Text.model_validate(values["text"])
@@ -116,7 +141,35 @@ class TextProcessor:
         form = values["unicode_form"]
         if form not in ("NFC", "NFKC", "none", None):
             raise UserError(f"text processing: unicode_form: {str(form)[:80]!r} is no normalisation form")
-        return cls(text, str(values["source_lang"]), str(values["target_lang"]), form)
+        processor = cls(text, str(values["source_lang"]), str(values["target_lang"]), form)
+        if "directions" not in values:
+            return processor
+        tokens = values["language_tokens"]
+        if tokens not in get_args(LanguageTokens):
+            raise UserError(f"text processing: language_tokens: {str(tokens)[:80]!r} is unknown")
+        return replace(processor, directions=_read_directions(values["directions"]), language_tokens=tokens)
+
+
+def _read_directions(values: object) -> tuple[Direction, ...]:
+    """Return the directions in a `text.json`.
+
+    Raises:
+        UserError: if they are no pairs of language codes, or there are none.
+    """
+    pairs = values if isinstance(values, list) else []
+    found = []
+    for pair in pairs:
+        if not (isinstance(pair, list) and len(pair) == 2 and all(isinstance(code, str) for code in pair)):
+            raise UserError(f"text processing: directions: {str(pair)[:80]!r} is no pair of languages")
+        try:
+            for code in pair:
+                parse_language(code)
+        except ValueError as error:
+            raise UserError(f"text processing: directions: {error}") from None
+        found.append(Direction(*pair))
+    if not found:
+        raise UserError("text processing: directions: expected a list of pairs of languages")
+    return tuple(found)
 
 
 def normalize_punctuation(line: str, lang: str) -> str:

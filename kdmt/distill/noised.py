@@ -20,7 +20,7 @@ import numpy as np
 
 from kdmt.config import DistillAugment
 from kdmt.corpus.augmentation import MODIFIERS, TextAugmenter, Texts
-from kdmt.corpus.binarize import binarize_text
+from kdmt.corpus.binarize import Tags, binarize_text
 from kdmt.corpus.codec import TextCodec
 from kdmt.corpus.tokenizer import read_chunks
 from kdmt.distill.inputs import Inputs
@@ -48,7 +48,11 @@ def write_noised_text(inputs: Inputs, settings: DistillAugment) -> None:
         for given, made, prefix in zip(original.texts(), out.texts(), out.source_prefixes(), strict=True):
             first += _write_text(given, made, text, codec, first=first)
             binarize_text(
-                made.source, prefix, model=codec.tokenizers.source, dictionary=codec.src_dictionary, tags=made.tags
+                made.source,
+                prefix,
+                model=codec.tokenizers.source,
+                dictionary=codec.src_dictionary,
+                tags=None if made.tags is None else Tags(made.tags),
             )
         out.noised.rename(folder)
 

@@ -169,7 +169,9 @@ class TrainingTextWriter:
     def _binarize(self) -> None:
         """Binarise the text with the tokenizer and the dictionaries of the prepared corpus."""
         src, tgt, tags = (self.folder / name for name in self.names[:3])
-        binarize_text(self.folder, TextPair(src, tgt, tags if tags.exists() else None), self.inputs.corpus)
+        prefixes = self.inputs.corpus.text_processor().prefixes
+        text = TextPair(src, tgt, tags if tags.exists() else None, prefixes)
+        binarize_text(self.folder, text, self.inputs.corpus)
 
 
 def binarize_text(folder: Path, text: TextPair, corpus: PreparedCorpus) -> None:

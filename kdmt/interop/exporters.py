@@ -80,11 +80,19 @@ def _card(checkpoint: Path, exported: ExportFormat, options: ExportOptions) -> s
 
 
 def _check_direction(checkpoint: Path) -> None:
-    """Check that a model does not predict reversed targets, which other programs would not reverse again.
+    """Check that a model has one direction and does not predict reversed targets, which others would not reverse again.
 
     Raises:
-        UserError: if it does.
+        UserError: if it has several, or does.
     """
+    from kdmt.corpus.codec import TEXT_FILE, load_text_processor
+
+    text = resolve_checkpoint(checkpoint) / TEXT_FILE
+    if text.exists() and (directions := load_text_processor(text).directions):
+        raise UserError(
+            f"{checkpoint}: translates in several directions ({', '.join(map(str, directions))}), which cannot be "
+            "exported yet: use the checkpoint itself"
+        )
     if is_right_to_left(resolve_checkpoint(checkpoint)):
         raise UserError(
             f"{checkpoint}: predicts targets from right to left: other programs would show its translations reversed; "

@@ -88,6 +88,8 @@ class ScoreRow:
     steps: float | None = None  # number of decoder passes, mean over the sentences
     checkpoint: TakenCheckpoint | None = None  # None in files of earlier versions
     deployment: Deployment | None = None  # None without `score.engines`
+    direction: str | None = None  # of the test set, if the pipeline has several; None for one
+    off_target: float | None = None  # share of translations in another language, 0 to 100; None if not measured
 
 
 @dataclass(frozen=True)
@@ -183,6 +185,10 @@ def _row_values(row: ScoreRow) -> dict[str, Json]:
     values = _without_missing({**asdict(row), **flat}, ("wait_k", "latency"))
     if row.deployment is None:  # so that files without it are as before
         del values["deployment"]
+    if row.direction is None:
+        del values["direction"]
+    if row.off_target is None:
+        del values["off_target"]
     return values
 
 

@@ -52,9 +52,8 @@ from kdmt.flow.shards import Shards
 from kdmt.flow.stage import Stage
 from kdmt.models.checkpoint_choice import AUTO
 from kdmt.models.checkpoint_folder import checkpoint_sha256, resolve_checkpoint, resolve_name
-from kdmt.score.bleu_tokenizer import words_tokenizer
 from kdmt.score.scorers.segment_scores import model_inputs
-from kdmt.stages.measures import prepared_corpus, recorded_tokenizer, with_ratio, with_tokenizer
+from kdmt.stages.measures import prepared_corpus, recorded_tokenizer, with_ratio, with_tokenizer, words_tokenizer
 from kdmt.stages.workspace import Workspace
 from kdmt.training_sets import TRAINING_SETS, Origin
 
@@ -188,7 +187,7 @@ def _job(workspace: Workspace, folder: Path, inputs: Inputs) -> Job:
         folder=folder,
         inputs=inputs,
         settings=config.distill,
-        tokenize=words_tokenizer(config.score, config.prepare.text, config.direction.target),
+        tokenize=words_tokenizer(workspace),
         remove_bpe=config.prepare.tokenizer.remove_bpe,
         say=workspace.say,
         quality=_quality_filter(workspace),
@@ -421,9 +420,7 @@ def _choosing_plan(workspace: Workspace, name: str) -> Plan:
             plan = plan.depending_on(f"distill.mbr.{field}", getattr(settings.mbr, field), default=default)
     if not CHOICES[name].uses_bleu(settings):
         return plan
-    return with_tokenizer(
-        plan, workspace.training_set(name), config.score, config.prepare.text, config.direction.target
-    )
+    return with_tokenizer(plan, workspace.training_set(name), config.prepare.text, words_tokenizer(workspace))
 
 
 def _uses_utility(settings: Distill, name: str) -> bool:

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from kdmt.config import Distill, Score, Text
+from kdmt.config import Distill, Text
 from kdmt.corpus import prepared
 from kdmt.corpus.prepared import PreparedCorpus
 from kdmt.flow.manifest import Plan, recorded_plan
+from kdmt.languages import Direction
 from kdmt.score import bleu_tokenizer as bleu
 from kdmt.stages.workspace import Workspace
 
@@ -34,8 +35,11 @@ def with_ratio(plan: Plan, settings: Distill, corpus: PreparedCorpus) -> Plan:
     return plan.depending_on("typical_ratio", ratio, default=ratio)
 
 
-def with_tokenizer(plan: Plan, folder: Path, score: Score, text: Text, lang: str) -> Plan:
+def with_tokenizer(plan: Plan, folder: Path, text: Text, current: str) -> Plan:
     """Return the plan of a training set whose targets are chosen by BLEU, with sacreBLEU's tokenizer.
+
+    Args:
+        current: tokenizer for a training set that is made now.
 
     If the training set in `folder` is made from the same files, its tokenizer is kept, so that a package that is
     installed later, or another `score.tokenize`, does not make it out of date.
@@ -44,7 +48,7 @@ def with_tokenizer(plan: Plan, folder: Path, score: Score, text: Text, lang: str
     kept = None
     if recorded is not None and recorded.inputs == plan.inputs:
         kept = recorded.settings.get(_TOKENIZER)
-    tokenizer = kept or bleu.words_tokenizer(score, text, lang)
+    tokenizer = kept or current
     return plan.depending_on(_TOKENIZER, tokenizer, default=bleu.legacy_words_tokenizer(text))
 
 
@@ -65,21 +69,36 @@ def recorded_tokenizer(folder: Path, text: Text) -> str:
 
 
 def spaced_sides(workspace: Workspace) -> tuple[bool, bool]:
-    """Return whether source and target have spaces between words."""
-    return prepared.spaced_sides(workspace.config.prepare, workspace.direction)
+    """Return whether source and target have spaces between words; for several directions, whether all of them have."""
+    settings, directions = workspace.config.prepare, workspace.config.all_directions
+    sides = [prepared.spaced_sides(settings, direction) for direction in directions]
+    return all(source for source, _ in sides), all(target for _, target in sides)
 
 
-def bleu_tokenizer(workspace: Workspace) -> str:
-    """Return sacreBLEU's tokenizer for detokenised text of the target language."""
-    return bleu.bleu_tokenizer(workspace.config.score, workspace.direction.target)
+def bleu_tokenizer(workspace: Workspace, direction: Direction) -> str:
+    """Return sacreBLEU's tokenizer for detokenised text of the target language of a direction."""
+    return bleu.bleu_tokenizer(workspace.config.score, direction.target)
+
+
+def bleu_tokenizers(workspace: Workspace) -> str | dict[str, str]:
+    """Return sacreBLEU's tokenizer for detokenised targets; for several directions, that of each by its name."""
+    if not workspace.config.is_multilingual:
+        return bleu_tokenizer(workspace, workspace.direction)
+    return {str(each): bleu_tokenizer(workspace, each) for each in workspace.config.all_directions}
 
 
 def words_tokenizer(workspace: Workspace) -> str:
-    """Return sacreBLEU's tokenizer for words of the target language in the form that kdmt's tokenizer reads."""
+    """Return sacreBLEU's tokenizer for words of the target language in the form that kdmt's tokenizer reads.
+
+    If the target languages of several directions have different ones, it is `char`, which suits all of them.
+    """
     config = workspace.config
-    return bleu.words_tokenizer(config.score, config.prepare.text, config.direction.target)
+    found = {bleu.words_tokenizer(config.score, config.prepare.text, each.target) for each in config.all_directions}
+    return found.pop() if len(found) == 1 else "char"
 
 
 def tokenizer_note(workspace: Workspace) -> str | None:
     """Return a note for the user on `score.tokenize: auto`, None if there is nothing to note."""
-    return bleu.tokenizer_note(workspace.config.score, workspace.direction.target)
+    targets = dict.fromkeys(each.target for each in workspace.config.all_directions)
+    notes = (bleu.tokenizer_note(workspace.config.score, target) for target in targets)
+    return next((note for note in notes if note is not None), None)

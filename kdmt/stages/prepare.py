@@ -70,9 +70,13 @@ def prepare_shards(workspace: Workspace) -> Shards:
 
 
 def _make(workspace: Workspace, plan: Plan) -> None:
+    from kdmt.stages.prepare_directions import DirectionsFill
     from kdmt.stages.prepare_work import make
 
-    make(_preparation(workspace), workspace.prepare, plan, workspace.resolved_config())
+    config, fill = workspace.config, None
+    if config.is_multilingual:
+        fill = DirectionsFill(config.parts_of_prepare(), config.language_tokens)
+    make(_preparation(workspace), workspace.prepare, plan, workspace.resolved_config(), fill=fill)
 
 
 def _preparation(workspace: Workspace) -> Preparation:
@@ -92,13 +96,26 @@ def _preparation(workspace: Workspace) -> Preparation:
 
 def _plan(workspace: Workspace) -> Plan:
     settings, direction = workspace.config.prepare, workspace.direction
-    languages = {"source_lang": direction.source, "target_lang": direction.target}
+    languages = _languages(workspace)
     recorded = recorded_plan(workspace.prepare)
     inputs = _input_hashes(settings, direction, {} if recorded is None else recorded.inputs)
     plan = _with_lengths(workspace, make_plan({"prepare": settings}, languages, inputs))
     if check_status(workspace.prepare, plan).state != "fresh":
-        check_needs(settings, direction)
+        for part in workspace.config.parts_of_prepare():
+            check_needs(part.settings, part.direction)
     return plan
+
+
+def _languages(workspace: Workspace) -> dict[str, object]:
+    """Return the languages and what a model knows of them, for a plan."""
+    config = workspace.config
+    if not config.is_multilingual:
+        return {"source_lang": config.direction.source, "target_lang": config.direction.target}
+    return {
+        "directions": [str(each) for each in config.trained_directions],
+        "zero_shot": list(config.zero_shot),
+        "language_tokens": config.language_tokens,
+    }
 
 
 def _with_lengths(workspace: Workspace, made_from: Plan) -> Plan:

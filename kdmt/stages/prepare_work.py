@@ -5,10 +5,10 @@ from __future__ import annotations
 import itertools
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Literal, TypedDict, TypeVar
+from typing import Literal, Protocol, TypedDict, TypeVar
 
 from kdmt.config import (
     MONOLINGUAL_SIDES,
@@ -36,7 +36,7 @@ from kdmt.corpus.checks import Finding, check_held_out, check_malformed, check_s
 from kdmt.corpus.chunk_log import ChunkLog
 from kdmt.corpus.chunk_shards import ChunkShards
 from kdmt.corpus.clean import CleaningReport, clean_corpora, clean_shard
-from kdmt.corpus.codec import TEXT_FILE
+from kdmt.corpus.codec import TEXT_FILE, check_language_tokens
 from kdmt.corpus.decontaminate import Forbidden, collect_forbidden
 from kdmt.corpus.dropped import describe_dropped
 from kdmt.corpus.fetch import Places, fetch, fetch_corpus
@@ -130,6 +130,8 @@ class Preparation:
         locations: locations from which files are read.
         say: function that prints a line for the user.
         provenance: what the lock file says about the corpora.
+        paths: YAML path of a text in `settings` -> its YAML path in the pipeline, where they differ.
+        prefixes: tag of a sentence -> tokens before its source, for tags that are not tokens themselves.
     """
 
     settings: Prepare
@@ -138,27 +140,44 @@ class Preparation:
     locations: Locations
     say: Callable[[str], None]
     provenance: Provenance = NO_LOCK_FILE
+    paths: Mapping[str, str] = field(default_factory=dict)
+    prefixes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+    def path(self, path: str) -> str:
+        """Return the YAML path in the pipeline of a text of the settings."""
+        return self.paths.get(path, path)
 
 
-def make(work: Preparation, folder: Path, plan: Plan, config: Mapping[str, object]) -> None:
+class Fill(Protocol):
+    """A function that writes all files of the stage to a folder and returns the facts of its manifest; see `_fill`."""
+
+    def __call__(
+        self, work: Preparation, folder: Path, steps: Steps, title: str, hashes: Mapping[str, str]
+    ) -> dict[str, object]: ...
+
+
+def make(
+    work: Preparation, folder: Path, plan: Plan, config: Mapping[str, object], *, fill: Fill | None = None
+) -> None:
     """Write all files to a new folder, and rename it to the stage's folder.
 
     Args:
         folder: folder of the stage.
         config: all settings of the pipeline, for the folder's `config.json`.
+        fill: function that writes the files (default: those of one direction).
     """
     place = partial_of(folder)
     if not is_complete(place, plan):
-        _complete(work, place, plan, config)
+        _complete(work, place, plan, config, fill or _fill)
     move_aside(real_folder(folder))
     place.rename(real_folder(folder))
 
 
-def _complete(work: Preparation, partial: Path, plan: Plan, config: Mapping[str, object]) -> None:
+def _complete(work: Preparation, partial: Path, plan: Plan, config: Mapping[str, object], fill: Fill) -> None:
     """Write all files to the folder, except those that a stopped run has finished, and the manifest."""
     steps = open_partial(partial, plan, config, resume=work.settings.data_bin is None, say=work.say)
     title = f"Data report: {config['name']} ({work.direction})"
-    facts = _fill(work, partial, steps, title, plan.inputs)
+    facts = fill(work, partial, steps, title, plan.inputs)
     shutil.rmtree(partial / WORK)
     outputs = [path for path in partial.rglob("*") if path.is_file() and path.name not in ("plan.json", "config.json")]
     finish(partial, plan, outputs=outputs, facts=facts)
@@ -223,13 +242,13 @@ def _clean_shard(work: Preparation, place: Path, scratch: Path, shard: int) -> i
         place: folder in which the stage is written.
         scratch: folder for the held-out text.
     """
-    _fetch_all(work)
+    fetch_texts(work)
     forbidden = None
     if work.settings.decontaminate:
         processor = TextProcessor(work.settings.text, *work.direction.sides)
         held_out = held_out_texts(work.settings)
         for split, corpus in held_out.items():
-            _write_held_out(work, scratch, split, corpus, processor)
+            write_held_out(work, scratch, split, corpus, processor)
         forbidden = _forbidden(work, scratch, held_out)
     num_chunks = 0
     for name in _unfinished_passes(work, place):
@@ -255,26 +274,27 @@ def _fill(work: Preparation, folder: Path, steps: Steps, title: str, hashes: Map
         hashes: name of each input -> its SHA-256.
     """
     warnings: list[str] = []
-    work = replace(work, say=_recording(warnings, work.say))
+    work = replace(work, say=recording_warnings(warnings, work.say))
     settings = work.settings
     if settings.data_bin is not None:
         return take_data_bin(settings, work.direction, folder, work.say)
     unicode_form = None if settings.clean == "none" else settings.clean.unicode_form
     processor = TextProcessor(settings.text, *work.direction.sides, unicode_form)
     held_out = held_out_texts(settings)
-    _fetch_all(work)
+    fetch_texts(work)
     for split, corpus in held_out.items():
-        _write_held_out(work, folder, split, corpus, processor)
-    measured: dict[str, object] = {"held_out_characters": _foreign_forms(work, folder, held_out, processor)}
-    cleaned = _clean_all_text(work, folder, steps, held_out)
-    _process_text(work, folder, steps, processor)
+        write_held_out(work, folder, split, corpus, processor)
+    measured: dict[str, object] = {"held_out_characters": count_foreign_forms(work, folder, held_out, processor)}
+    forbidden = _forbidden(work, folder, held_out) if settings.decontaminate else None
+    cleaned = clean_all_text(work, folder, steps, forbidden)
+    process_text(work, folder, steps, processor)
     write_json(folder / TEXT_FILE, processor.to_dict())
-    tokenizer = _make_tokenizer(work, folder, steps, cleaned.training)
-    measured["round_trip"] = _round_trips(work, folder, processor)
-    counts, specials = _binarize(work, folder, list(held_out))
-    checks = _check_text(work, folder, held_out, cleaned) | {"literal_specials": check_specials(specials)}
+    tokenizer = make_tokenizer(work, folder, steps, cleaned.training)
+    measured["round_trip"] = count_round_trips(work, folder, processor)
+    counts, specials = binarize(work, folder, list(held_out))
+    checks = check_texts(work, folder, held_out, cleaned) | {"literal_specials": check_specials(specials)}
     findings = report_findings(checks, work.say)
-    write_json(folder / REPORT, cleaned.training.as_dict() | measured | findings | _licences(work))
+    write_json(folder / REPORT, cleaned.training.as_dict() | measured | findings | describe_all_licences(work))
     collected = Collected(
         title, hashes, cleaned.training, cleaned.monolingual, findings["held_out"], warnings, work.provenance
     )
@@ -284,7 +304,7 @@ def _fill(work: Preparation, folder: Path, steps: Steps, title: str, hashes: Map
 
 
 @dataclass(frozen=True)
-class _Cleaned:
+class Cleaned:
     """The results of cleaning.
 
     Attributes:
@@ -310,9 +330,12 @@ class _Cleaned:
         return facts
 
 
-def _clean_all_text(work: Preparation, folder: Path, steps: Steps, held_out: dict[str, HeldOut]) -> _Cleaned:
-    """Write clean training and monolingual text, and examples of what was dropped."""
-    forbidden = _forbidden(work, folder, held_out) if work.settings.decontaminate else None
+def clean_all_text(work: Preparation, folder: Path, steps: Steps, forbidden: Forbidden | None) -> Cleaned:
+    """Write clean training and monolingual text, and examples of what was dropped.
+
+    Args:
+        forbidden: held-out sentences that must not be in it.
+    """
     malformed: dict[str, Malformed] = {}
     training = _clean_training_text(work, folder, steps, forbidden, malformed)
     _say_cleaned(work, training)
@@ -322,12 +345,12 @@ def _clean_all_text(work: Preparation, folder: Path, steps: Steps, held_out: dic
         monolingual[name] = _write_monolingual(work, name, folder, steps, forbidden, malformed)
         examples |= monolingual[name].dropped_examples()
     write_json(folder / REPORT_EXAMPLES, examples)
-    return _Cleaned(training, monolingual, malformed)
+    return Cleaned(training, monolingual, malformed)
 
 
-def _check_text(work: Preparation, folder: Path, held_out: Iterable[str], cleaned: _Cleaned) -> dict[str, Finding]:
+def check_texts(work: Preparation, folder: Path, held_out: Iterable[str], cleaned: Cleaned) -> dict[str, Finding]:
     """Return the checks of held-out, clean and malformed text."""
-    pairs_of = {split: list(_held_out_pairs(work, folder, split)) for split in held_out}
+    pairs_of = {split: list(held_out_pairs(work, folder, split)) for split in held_out}
     parts = {corpus.name: corpus.pairs_out for corpus in cleaned.training.corpora}
     return {
         "held_out": check_held_out(pairs_of),
@@ -344,7 +367,7 @@ def _say_cleaned(work: Preparation, report: CleaningReport) -> None:
     _warn(work, report)
 
 
-def _recording(warnings: list[str], say: Callable[[str], None]) -> Callable[[str], None]:
+def recording_warnings(warnings: list[str], say: Callable[[str], None]) -> Callable[[str], None]:
     """Return a function that prints a line for the user and appends it to `warnings` if it is a warning."""
 
     def say_and_record(line: str) -> None:
@@ -355,7 +378,7 @@ def _recording(warnings: list[str], say: Callable[[str], None]) -> Callable[[str
     return say_and_record
 
 
-def _fetch_all(work: Preparation) -> None:
+def fetch_texts(work: Preparation) -> None:
     """Download the files of all texts.
 
     Raises:
@@ -369,7 +392,7 @@ def _fetch_all(work: Preparation) -> None:
         raise UserError(work.provenance.explain(str(error))) from None
 
 
-def _licences(work: Preparation) -> dict[str, object]:
+def describe_all_licences(work: Preparation) -> dict[str, object]:
     """Print the licences of the corpora; return them for `report.json`. Without a lock file, there are none."""
     if not work.provenance.checksums:
         return {}
@@ -546,7 +569,7 @@ def _clean_training_text(
         filters = filter_context(
             settings,
             spaced=work.spaced,
-            valid=_held_out_pairs(work, folder, "valid"),
+            valid=held_out_pairs(work, folder, "valid"),
             folder=folder,
             open_map=_open_map(work),
             workers=_num_processes(settings),
@@ -560,7 +583,7 @@ def _clean_training_text(
     return _clean_once(steps, "train", outputs, malformed, clean)
 
 
-def _process_text(work: Preparation, folder: Path, steps: Steps, processor: TextProcessor) -> None:
+def process_text(work: Preparation, folder: Path, steps: Steps, processor: TextProcessor) -> None:
     """Apply text processing to training and monolingual text, unless it changes nothing or was applied before."""
     if not _processes_text(work):
         return
@@ -579,7 +602,7 @@ def _process_text(work: Preparation, folder: Path, steps: Steps, processor: Text
             steps.finish(f"text.{name}", {}, [folder / name])
 
 
-def _foreign_forms(
+def count_foreign_forms(
     work: Preparation, folder: Path, held_out: Iterable[str], processor: TextProcessor
 ) -> dict[str, dict[str, object]]:
     """Count held-out lines with characters that clean training text cannot contain: split -> language -> counts."""
@@ -604,11 +627,18 @@ def _foreign_forms(
     return counts
 
 
-def _round_trips(work: Preparation, folder: Path, processor: TextProcessor) -> dict[str, object]:
-    """Count the lines in a training sample of each side that are not restored after processing and its inverse."""
+def count_round_trips(
+    work: Preparation, folder: Path, processor: TextProcessor, tokenizer: Path | None = None
+) -> dict[str, object]:
+    """Count the lines in a training sample of each side that are not restored after processing and its inverse.
+
+    Args:
+        tokenizer: folder of the tokenizer (default: that in `folder`).
+    """
     counts: dict[str, object] = {}
     samples = [spread_lines(path, SAMPLED_LINES) for path in _clean_training_paths(work, folder)]
-    tokenizers = load_tokenizer(folder / "tokenizer")  # a copy: a model numbers its symbols as they occur
+    # a copy: a model numbers its symbols as they occur
+    tokenizers = load_tokenizer(tokenizer or folder / "tokenizer")
     models = (tokenizers.source, tokenizers.target)
     for lang, lines, model in zip(work.direction.sides, samples, models, strict=True):
         found = measure_round_trip(
@@ -634,7 +664,7 @@ def _warn(work: Preparation, report: CleaningReport, *, unit: str = "pairs") -> 
         work.say(f"prepare: {line}")
 
 
-def _with_vocabulary_size(work: Preparation, report: CleaningReport) -> Tokenizer:
+def with_vocabulary_size(work: Preparation, report: CleaningReport) -> Tokenizer:
     """Return the settings of the tokenizer with a number in place of `vocab_size: auto`.
 
     The size depends on the number of training pairs alone, without copies by `weight` or `mixing`. Where the text
@@ -652,7 +682,7 @@ def _with_vocabulary_size(work: Preparation, report: CleaningReport) -> Tokenize
     return settings
 
 
-def _say_vocabulary_size(work: Preparation, settings: Tokenizer, learnt: Tokenizers, report: CleaningReport) -> None:
+def say_vocabulary_size(work: Preparation, settings: Tokenizer, learnt: Tokenizers, report: CleaningReport) -> None:
     """Print the size of the vocabulary that `vocab_size: auto` has led to, which may be smaller than the suggested one.
 
     Args:
@@ -669,21 +699,25 @@ def _say_vocabulary_size(work: Preparation, settings: Tokenizer, learnt: Tokeniz
     )
 
 
-def _make_tokenizer(work: Preparation, folder: Path, steps: Steps, report: CleaningReport) -> Tokenizer:
+def make_tokenizer(
+    work: Preparation, folder: Path, steps: Steps, report: CleaningReport, texts: tuple[Path, Path] | None = None
+) -> Tokenizer:
     """Learn the tokenizer unless a stopped run has finished that; return its settings, with a number for `vocab_size`.
 
     If cleaning has left too little text, an error says so.
 
+    Args:
+        texts: text of both sides that it is learnt from (default: the training text).
+
     Raises:
         UserError: if too little text is left; see also `train_tokenizer`.
     """
-    settings = _with_vocabulary_size(work, report)
+    settings = with_vocabulary_size(work, report)
     if steps.values("tokenizer") is None:
         src, tgt = work.direction.sides
+        texts = texts or (folder / f"train.{src}", folder / f"train.{tgt}")
         try:
-            train_tokenizer(
-                settings, (folder / f"train.{src}", folder / f"train.{tgt}"), folder / "tokenizer", work.direction
-            )
+            train_tokenizer(settings, texts, folder / "tokenizer", work.direction)
         except TooLittleText as error:
             if not report.loses_much:
                 raise
@@ -692,7 +726,7 @@ def _make_tokenizer(work: Preparation, folder: Path, steps: Steps, report: Clean
                 f"tokenizer from; dropped: {describe_dropped(report.pairs_in, report.dropped)}{report.example()}"
             ) from error
         steps.finish("tokenizer", {}, [folder / "tokenizer"])
-    _say_vocabulary_size(work, settings, load_tokenizer(folder / "tokenizer"), report)
+    say_vocabulary_size(work, settings, load_tokenizer(folder / "tokenizer"), report)
     return settings
 
 
@@ -706,11 +740,13 @@ def _naming_text(work: Preparation, path: str, read: Iterator[_Read]) -> Iterato
 
 
 def _training_corpus(work: Preparation, index: int, corpus: Corpus, malformed: dict[str, Malformed]) -> TrainingCorpus:
-    paths, name = work.locations.fetch_corpus(corpus), f"train.{index} {sources_of(corpus)[0].name}"
+    paths = work.locations.fetch_corpus(corpus)
+    name = f"{work.path(f'prepare.train.{index}').removeprefix('prepare.')} {sources_of(corpus)[0].name}"
     skipped = Skipped()
     malformed[name] = skipped.malformed
-    read = _naming_text(work, f"prepare.train.{index}", read_pairs(corpus, paths, work.direction, skipped))
-    pairs = count_pairs(f"prepare: train.{index}", read)
+    path = work.path(f"prepare.train.{index}")
+    read = _naming_text(work, path, read_pairs(corpus, paths, work.direction, skipped))
+    pairs = count_pairs(f"prepare: {path.removeprefix('prepare.')}", read)
     clean = work.settings.clean_of(corpus)
     return TrainingCorpus(
         name,
@@ -758,10 +794,10 @@ def _monolingual_corpus(
     return TrainingCorpus(name, count_pairs(f"prepare: {setting}", lines))
 
 
-def _write_held_out(work: Preparation, folder: Path, split: str, text: HeldOut, processor: TextProcessor) -> None:
+def write_held_out(work: Preparation, folder: Path, split: str, text: HeldOut, processor: TextProcessor) -> None:
     """Write validation or test text unchanged (`raw`), and in the form that the tokenizer reads."""
     paths = work.locations.fetch_corpus(text)
-    setting = "prepare.valid" if text is work.settings.valid else f"prepare.test.{split}"
+    setting = work.path("prepare.valid" if text is work.settings.valid else f"prepare.test.{split}")
     pairs = list(_naming_text(work, setting, read_pairs(text, paths, work.direction)))
     if processor.text.already_applied:
         processes = [processor.tidy, processor.tidy]
@@ -798,13 +834,13 @@ def _forbidden(work: Preparation, folder: Path, held_out: dict[str, HeldOut]) ->
     sides = []
     for number, (name, code) in enumerate(zip(("source", "target"), work.direction.sides, strict=True)):
         lines = [
-            (f"{split}.{name}", [pair[number] for pair in _held_out_pairs(work, folder, split)]) for split in held_out
+            (f"{split}.{name}", [pair[number] for pair in held_out_pairs(work, folder, split)]) for split in held_out
         ]
         if name == "target":
             lines += [
                 (f"{split}.{name}", reference)
                 for split in held_out
-                for reference in _further_references(work, folder, split)
+                for reference in further_references(work, folder, split)
             ]
         per_word = 0 if work.spaced[number] else characters_per_word(code)
         sides.append(index_side(lines, ngram=settings.ngram, overlap=settings.overlap, characters_per_word=per_word))
@@ -813,21 +849,21 @@ def _forbidden(work: Preparation, folder: Path, held_out: dict[str, HeldOut]) ->
 
 def _with_references(work: Preparation, folder: Path, split: str) -> Iterator[tuple[str, str]]:
     """Yield the pairs of a held-out set, then its sources with each further reference."""
-    pairs = list(_held_out_pairs(work, folder, split))
+    pairs = list(held_out_pairs(work, folder, split))
     yield from pairs
-    for reference in _further_references(work, folder, split):
+    for reference in further_references(work, folder, split):
         yield from zip((source for source, _ in pairs), reference, strict=True)
 
 
-def _further_references(work: Preparation, folder: Path, split: str) -> Iterator[list[str]]:
-    """Yield the further references of a held-out set in the form of `_held_out_pairs`."""
+def further_references(work: Preparation, folder: Path, split: str) -> Iterator[list[str]]:
+    """Yield the further references of a held-out set in the form of `held_out_pairs`."""
     text = work.settings.text
     process = TextProcessor(text, *work.direction.sides).preprocess_target if text.already_applied else str
     for path in reference_paths(folder, split, work.direction.target):
         yield [process(line) for line in iterate_lines(path)]
 
 
-def _held_out_pairs(work: Preparation, folder: Path, split: str) -> Iterator[tuple[str, str]]:
+def held_out_pairs(work: Preparation, folder: Path, split: str) -> Iterator[tuple[str, str]]:
     """Yield pairs in the form that training text has when it is compared with them.
 
     The comparison treats the entities of Moses as letters, so both must have them or neither.
@@ -857,7 +893,7 @@ def _process_lines(process: Callable[[str], str], lines: list[str]) -> str:
     return "".join(f"{process(line)}\n" for line in lines)
 
 
-def _binarize(
+def binarize(
     work: Preparation, folder: Path, held_out: list[str]
 ) -> tuple[dict[str, object], dict[str, dict[str, int]]]:
     """Write the data-bin; return facts, and counts for each language of words that are spelled like special symbols."""
@@ -872,7 +908,7 @@ def _binarize(
         binarize_files(
             corpus.data_bin,
             split,
-            TextPair(corpus.text(split, src), corpus.text(split, tgt)),
+            _text_pair(work, corpus, split),
             direction=work.direction,
             tokenizers=tokenizers,
             dictionaries=dictionaries,
@@ -896,24 +932,34 @@ def _binarize(
     return facts, {lang: counts.literal_specials for lang, counts in counted.items()}
 
 
+def _text_pair(work: Preparation, corpus: PreparedCorpus, split: str) -> TextPair:
+    """Return the text of a split, with its tags if it has any."""
+    source, target = (corpus.text(split, lang) for lang in work.direction.sides)
+    tags = corpus.folder / f"{split}.tags"
+    return TextPair(source, target, tags if tags.exists() else None, work.prefixes)
+
+
 def _binarize_training_text(
     work: Preparation, corpus: PreparedCorpus, tokenizers: Tokenizers, workers: int
 ) -> BinarizedPair:
     """Binarise the training text with dictionaries that are given or learnt from it."""
     src, tgt = work.direction.sides
-    text = TextPair(corpus.text("train", src), corpus.text("train", tgt), corpus.tags)
+    text = _text_pair(work, corpus, "train")
     vocabulary = work.settings.vocabulary
+    of_languages = list(dict.fromkeys(token for tokens in work.prefixes.values() for token in tokens))
     if vocabulary.source_path is None:
+        source_symbols, target_symbols = required_symbols(work.settings.tokenizer, tokenizers)
         return build_data_bin(
             corpus.data_bin,
             text,
             direction=work.direction,
             tokenizers=tokenizers,
             vocabulary=vocabulary,
-            required=required_symbols(work.settings.tokenizer, tokenizers),
+            required=(source_symbols + of_languages, target_symbols),
             threads=workers,
         )
     source = Dictionary.load(Path(vocabulary.source_path))
+    check_language_tokens(source, of_languages, f"prepare.vocabulary.source_path: {vocabulary.source_path}")
     target = source if vocabulary.target_path is None else Dictionary.load(Path(vocabulary.target_path))
     made = binarize_files(
         corpus.data_bin,

@@ -6,6 +6,7 @@ from kdmt.corpus.codec import TEXT_FILE, load_text_processor
 from kdmt.corpus.lines import read_lines
 from kdmt.corpus.prepared import reference_paths
 from kdmt.corpus.subwords import join_subwords
+from kdmt.languages import Direction
 from kdmt.score.metrics import METRICS, MetricScore
 from kdmt.stages.measures import words_tokenizer
 from kdmt.stages.workspace import Workspace
@@ -18,16 +19,20 @@ def read_references(workspace: Workspace, split: str) -> list[str]:
     return join_words(workspace, read_lines(workspace.prepare / f"{split}.{workspace.direction.target}"))
 
 
-def read_further(workspace: Workspace, split: str, *, as_words: bool) -> list[list[str]]:
+def read_further(
+    workspace: Workspace, split: str, *, as_words: bool, direction: Direction | None = None
+) -> list[list[str]]:
     """Return the further references of a split; none if it has one.
 
     Args:
         as_words: whether to apply text processing, as to the target of the split, or return them as published.
+        direction: direction of the split, if the pipeline has several.
     """
     raw = [read_lines(path) for path in reference_paths(workspace.prepare, split, workspace.direction.target)]
     if not as_words or not raw:
         return raw
     processor = load_text_processor(workspace.prepare / TEXT_FILE)
+    processor = processor if direction is None else processor.for_direction(direction)
     return [[processor.preprocess_target(line) for line in lines] for lines in raw]
 
 

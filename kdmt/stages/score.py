@@ -14,6 +14,7 @@ from kdmt.errors import UserError
 from kdmt.flow.manifest import Plan, make_plan, recorded_outputs
 from kdmt.flow.stage import Stage
 from kdmt.models.checkpoint_folder import checkpoint_sha256, resolve_checkpoint, resolve_name
+from kdmt.score.averages import AVERAGES, averages_text, read_averages
 from kdmt.score.diagnostics_report import diagnostics_text
 from kdmt.score.metrics import DEFAULT_METRICS
 from kdmt.score.report import render_table
@@ -23,7 +24,7 @@ from kdmt.score.scorers.segment_scores import model_inputs
 from kdmt.score.system_diagnostics import read_diagnostics
 from kdmt.score.systems import System
 from kdmt.stages.exported_engines import check_engines
-from kdmt.stages.measures import bleu_tokenizer
+from kdmt.stages.measures import bleu_tokenizers
 from kdmt.stages.workspace import Workspace
 from kdmt.streams import shows_unicode
 from kdmt.terminal import printable
@@ -36,7 +37,9 @@ def check_score(config: Pipeline) -> None:
         UserError: if one does not exist; the message has the YAML path.
     """
     score = config.score
-    for setting, path in (("nat.ctc_lm", score.nat.ctc_lm), ("spbleu_model", score.spbleu_model)):
+    model = None if score.off_target is None else score.off_target.model
+    files = (("nat.ctc_lm", score.nat.ctc_lm), ("spbleu_model", score.spbleu_model), ("off_target.model", model))
+    for setting, path in files:
         if path is not None and not Path(path).is_file():
             raise UserError(f"score.{setting}: {path}: no such file")
     check_engines(config)
@@ -74,7 +77,7 @@ def score_stage(
 
 def _plan(workspace: Workspace, systems: Sequence[System], missing: Sequence[Missing]) -> Plan:
     settings, outputs = workspace.config.score, recorded_outputs(workspace.prepare)
-    splits = workspace.config.prepare.test_sets
+    splits = list(workspace.config.tests_by_split)
     text = [f"{place}{split}." for split in splits for place in ("", "data-bin/")]
     wanted = ("tokenizer/", "text.json", "dict.", *text)
     inputs = {f"prepare/{name}": sha for name, sha in outputs.items() if name.startswith(wanted)}
@@ -84,6 +87,8 @@ def _plan(workspace: Workspace, systems: Sequence[System], missing: Sequence[Mis
         inputs[f"{system.name}/seed_{system.seed}"] = checkpoint_sha256(checkpoint)
     if settings.nat.ctc_lm is not None:
         inputs["score.nat.ctc_lm"] = known_sha256(Path(settings.nat.ctc_lm))
+    if settings.off_target is not None and settings.off_target.model is not None:
+        inputs["score.off_target.model"] = known_sha256(Path(settings.off_target.model))
     if settings.spbleu_model is not None:
         inputs["score.spbleu_model"] = known_sha256(Path(settings.spbleu_model))
     extra: dict[str, object] = {"baseline": _baseline(workspace.config, systems)}
@@ -95,7 +100,7 @@ def _plan(workspace: Workspace, systems: Sequence[System], missing: Sequence[Mis
     result = dict(made.settings)
     result["metrics"] = result.pop("score.metrics")  # its name in records of versions that had no such setting
     # resolved, so that a record of 13a is up to date if `auto` resolves to 13a
-    resolved = {"score.tokenize": bleu_tokenizer(workspace), "score.lowercase": workspace.config.scores_lowercased}
+    resolved = {"score.tokenize": bleu_tokenizers(workspace), "score.lowercase": workspace.config.scores_lowercased}
     if len(set(names)) == 1:  # so that scores of older runs, for which `auto` is `average`, are up to date
         resolved["score.checkpoint"] = names[0]
     # records of earlier versions do not have these: there they were as follows
@@ -128,6 +133,10 @@ def _show(workspace: Workspace) -> None:
     extra = report_notes(config.distill, config.scorers, config.trainings())
     table = render_table(rows, comparisons, missing=missing, extra=extra, width=width, ascii_only=not shows_unicode())
     workspace.show(printable(table, keep="\n"))
+    if config.is_multilingual:
+        averages = read_averages(workspace.score / AVERAGES)
+        text = averages_text(averages, width=width, ascii_only=not shows_unicode())
+        workspace.show(printable(text, keep="\n"))
     paths = {"scores": reports.scores, "report": reports.page, "translations": f"{workspace.score}/"}
     if has_diagnostics(workspace):
         paths["diagnostics"] = reports.diagnostics

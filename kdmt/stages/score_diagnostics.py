@@ -136,7 +136,7 @@ def read_texts(workspace: Workspace) -> dict[str, TestText]:
             [tgt_words(line) for line in iterate_lines(workspace.prepare / f"{name}.{tgt}")],
             read_lines(workspace.prepare / f"{name}.raw.{tgt}"),
         )
-        for name in workspace.config.prepare.test_sets
+        for name in workspace.config.tests_by_split
     }
 
 

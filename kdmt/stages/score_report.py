@@ -9,10 +9,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from kdmt.config import Pipeline
 from kdmt.corpus.alignment import spread
 from kdmt.corpus.lines import read_lines
 from kdmt.files import write_text
-from kdmt.languages import writes_spaces
 from kdmt.score.metrics import METRICS, main_metric
 from kdmt.score.report_notes import report_notes
 from kdmt.score.report_page.content import Gaps, LabelledGap, ReportContent
@@ -24,9 +24,10 @@ from kdmt.score.row_groups import Group, decoding_name, group_rows, way_name
 from kdmt.score.score_files import ReportFiles, ScoreRow, read_comparisons, read_scores
 from kdmt.score.system_diagnostics import read_diagnostics
 from kdmt.score.systems import translations_name
+from kdmt.stages.measures import spaced_sides
 from kdmt.stages.run_summary import find_curves, find_data, find_reproduction, find_training_sets
 from kdmt.stages.scored_references import scored_test_set
-from kdmt.stages.variants import ScoredText
+from kdmt.stages.variants import scored_texts
 from kdmt.stages.workspace import Workspace
 
 NUM_EXAMPLES = 10  # of each kind
@@ -54,11 +55,11 @@ def gather_content(workspace: Workspace, *, versions: Mapping[str, str]) -> Repo
     """Return what the page shows."""
     files, config = ReportFiles.below(workspace.root), workspace.config
     rows, missing = read_scores(files.scores)
-    test_sets = [name for name in config.prepare.test_sets if any(row.test_set == name for row in rows)]
+    test_sets = [name for name in config.tests_by_split if any(row.test_set == name for row in rows)]
     comparisons = read_comparisons(files.significance)
     return ReportContent(
         title=config.name,
-        direction=f"{config.source_lang} to {config.target_lang}",
+        direction=_describe_directions(config),
         rows=rows,
         comparisons=comparisons,
         missing=missing,
@@ -94,6 +95,12 @@ class _Scored:
         return row.engine, row.compute_type
 
 
+def _describe_directions(config: Pipeline) -> str:
+    if config.is_multilingual:
+        return ", ".join(map(str, config.all_directions))
+    return f"{config.direction.source} to {config.direction.target}"
+
+
 def _gaps(workspace: Workspace, rows: Sequence[ScoreRow], test_set: str) -> Gaps | None:
     """Return the differences on a test set; None if there is nothing to compare."""
     own = [row for row in rows if row.test_set == test_set and _file(workspace, row).is_file()]
@@ -112,7 +119,7 @@ def _gaps(workspace: Workspace, rows: Sequence[ScoreRow], test_set: str) -> Gaps
         for key in dict.fromkeys(key for pair in pairs for key in pair)
     }
     samples = workspace.config.score.bootstrap_samples
-    references = scored_test_set(workspace, ScoredText(test_set)).first
+    references = scored_test_set(workspace, scored_texts(workspace)[test_set]).first
     resampled = Resampled(references, metric, samples=samples)
     found = dict(zip(pairs, find_gaps(pairs, texts, resampled), strict=True))
     several = len({each.engine for each in scored}) > 1
@@ -185,7 +192,7 @@ def _examples(workspace: Workspace, rows: Sequence[ScoreRow], test_sets: Sequenc
     label = f"{found.chosen.system}, {found.chosen.decoding}"
     if label not in outputs:
         return None
-    text = ScoredText(test_set)
+    text = scored_texts(workspace)[test_set]
     sources, _ = text.raw_texts(workspace)
     references = scored_test_set(workspace, text).first.references
     chosen = spread(len(references), _MAX_SEARCHED)
@@ -197,5 +204,5 @@ def _examples(workspace: Workspace, rows: Sequence[ScoreRow], test_sets: Sequenc
         outputs,
         system=label,
         most=NUM_EXAMPLES,
-        spaced=writes_spaces(workspace.direction.target),
+        spaced=spaced_sides(workspace)[1],
     )

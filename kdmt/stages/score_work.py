@@ -30,12 +30,15 @@ from kdmt.decode.engines.translator import Translator
 from kdmt.errors import UserError
 from kdmt.flow.folders import earlier_states
 from kdmt.flow.manifest import Plan, begin, finish, recorded_outputs, software_versions
+from kdmt.languages import Direction
 from kdmt.models.checkpoint import num_parameters
 from kdmt.models.checkpoint_folder import checkpoint_sha256, resolve_checkpoint
 from kdmt.runtime import pick_device, use_threads
+from kdmt.score.averages import AVERAGES, average_rows, write_averages
 from kdmt.score.deployment import Deployment, losses
 from kdmt.score.latency import measure_speed
 from kdmt.score.metrics import MetricScore
+from kdmt.score.off_target import OffTargetRate
 from kdmt.score.score_files import Missing, ReportFiles, ScoreRow, TakenCheckpoint, write_comparisons, write_scores
 from kdmt.score.system_diagnostics import write_diagnostics
 from kdmt.score.systems import System, SystemRun, Way, compare_runs, file_name, taken_checkpoint
@@ -92,6 +95,7 @@ def score_systems(
     if not config.prepare.test_sets:
         raise UserError("prepare.test: the pipeline has no test set to score on")
     threads = use_threads(config.score.threads)
+    rate = _open_rate(workspace)
     pick_device(config.score.device)  # raises an error for an unknown device before any folder is renamed
     begin(folder, plan, workspace.resolved_config())
     if note := tokenizer_note(workspace):
@@ -107,7 +111,7 @@ def score_systems(
     exports: list[Path] = []
     left_out: list[Missing] = []
     for system in systems:
-        own = list(_score_system(workspace, system, threads, test_sets, held_out, translations, sample))
+        own = list(_score_system(workspace, system, threads, test_sets, held_out, translations, sample, rate))
         exported: list[_Scored] = []
         for model in _exported_models(workspace, system, left_out):
             waiting = [each for each in own if each.run.way.wait_k is not None]  # no other program waits
@@ -129,6 +133,7 @@ def score_systems(
     write_report(workspace, versions=software_versions())
     runs = [each.run for each in scored]
     written = [_text_file(workspace, run.file) for run in runs]
+    written += _write_averages(workspace, [each.row for each in scored])
     decoded = [path for run in runs for path in translations.files(run.file)]
     decoded += [path for each in scored for name in each.measured_file for path in translations.files(name)]
     decoded += sorted(path for path in (folder / _DECODED / SAMPLE).glob("*") if not path.name.startswith("."))
@@ -184,6 +189,7 @@ def _score_system(
     held_out: Mapping[str, ScoredText],
     translations: Translations,
     sample: Sample | None,
+    rate: OffTargetRate | None,
 ) -> Iterator[_Scored]:
     """Yield a row and the translations for each test set and each way of decoding.
 
@@ -194,6 +200,10 @@ def _score_system(
     kind, folder = find_engine(system.run / taken.name)
     options = EngineOptions(device, threads, score.nat, rescorer=workspace.teacher / score.checkpoint)
     engine, codec = kind.open(folder, options), TextCodec.load(workspace.prepare)
+    codecs = {
+        name: codec if text.direction is None else codec.for_direction(text.direction)
+        for name, text in held_out.items()
+    }
     parameters, sha256 = num_parameters(folder), checkpoint_sha256(folder)
 
     @cache
@@ -222,16 +232,26 @@ def _score_system(
             where = f"{system.name} seed {system.seed} on {name}, {way.name}"
             if decoded is None:
                 workspace.say(f"score: {where}")
-                decoded = _decode(workspace, translator(way), held_out[name], way)
+                decoded = _decode(workspace, _of_text(translator(way), held_out[name]), held_out[name], way)
                 translations.keep(file, made_from, decoded)
             else:
                 workspace.say(f"score: {where}: translated before, scored again")
-            first, second = _both_forms(workspace, codec, decoded.words)
+            first, second = _both_forms(workspace, codecs[name], decoded.words)
             write_lines(_text_file(workspace, file), first)
             finished, words = (first, second) if score.detokenized else (second, first)
             run = SystemRun(system, name, way, kind.library, kind.compute_type, first, finished)
             scores = test_set.score(first, second)
-            row = _row(run, scores, decoded, taken, threads=threads, parameters=parameters, sha256=sha256)
+            row = _row(
+                run,
+                scores,
+                decoded,
+                taken,
+                threads=threads,
+                parameters=parameters,
+                sha256=sha256,
+                direction=held_out[name].direction,
+                off_target=_off_target(rate, finished, held_out[name].direction),
+            )
             if decoded.delays is not None:
                 latency = latency_of(workspace, held_out[name], test_set.first.references, decoded.delays)
                 row = replace(row, latency=latency)
@@ -312,6 +332,34 @@ def _score_model(
         yield _Scored(replace(row, deployment=deployment), run)
 
 
+def _off_target(rate: OffTargetRate | None, lines: Sequence[str], direction: Direction | None) -> float | None:
+    return None if rate is None or direction is None else rate.of_lines(lines, direction.target)
+
+
+def _open_rate(workspace: Workspace) -> OffTargetRate | None:
+    """Return the measurement of the off-target rate, if the settings request it."""
+    settings = workspace.config.score.off_target
+    if settings is None:
+        return None
+    return OffTargetRate.open(settings, [code for each in workspace.config.all_directions for code in each.sides])
+
+
+def _write_averages(workspace: Workspace, rows: Sequence[ScoreRow]) -> list[Path]:
+    """Write the averages over several directions, and return the path of the file; nothing for one direction."""
+    config, path = workspace.config, workspace.score / AVERAGES
+    if not config.is_multilingual:
+        return []
+    trained = config.trained_directions
+    zero_shot = [each for each in config.all_directions if each not in trained]
+    write_averages(path, average_rows(rows, config.tests_by_split, zero_shot))
+    return [path]
+
+
+def _of_text(translator: Translator, text: ScoredText) -> Translator:
+    """Return the translator for the direction of a test set."""
+    return translator if text.direction is None else translator.for_direction(text.direction)
+
+
 def _engine_of(engine: Engine, way: Way) -> Engine:
     if way.wait_k is not None and isinstance(engine, TorchEngine):
         return engine.with_wait_k(way.wait_k)
@@ -341,6 +389,8 @@ def _made_from(
         "decode": score.decode(way.beam).model_dump(),
         "speed_sentences": score.speed_sentences,
     }
+    if test_set.direction is not None:
+        made_from["direction"] = str(test_set.direction)
     if test_set.modifiers:
         made_from["modifiers"] = list(test_set.modifiers)
     if kind.library != "pytorch":  # not for pytorch, since records of earlier versions do not have it
@@ -365,7 +415,7 @@ def _decode(workspace: Workspace, translator: Translator, test_set: ScoredText, 
 
     def translate(lines: list[str]) -> list[str]:
         nonlocal steps, found
-        found = translator.best_hypotheses(codec.encode_source(lines), decode)
+        found = translator.best_hypotheses(translator.encode_words(lines), decode)
         steps = sum(each.steps for each in found if each) / len(found)
         return ["" if each is None else codec.decode_target(each.tokens) for each in found]
 
@@ -396,10 +446,14 @@ def _row(
     threads: int,
     parameters: int,
     sha256: str,
+    direction: Direction | None,
+    off_target: float | None,
 ) -> ScoreRow:
     return ScoreRow(
         system=run.system.name,
         test_set=run.test_set,
+        direction=None if direction is None else str(direction),
+        off_target=off_target,
         seed=run.system.seed,
         engine=run.engine,
         beam=run.way.beam,

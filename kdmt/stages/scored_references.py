@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from kdmt.config import HeldOut
 from kdmt.corpus.lines import read_lines
+from kdmt.corpus.prepared import spaced_sides
 from kdmt.score.test_sets import References, TestSet
-from kdmt.stages.measures import bleu_tokenizer, spaced_sides
+from kdmt.stages.measures import bleu_tokenizer
 from kdmt.stages.references import join_words, read_further, read_references
 from kdmt.stages.variants import ScoredText
 from kdmt.stages.workspace import Workspace
@@ -12,7 +14,8 @@ from kdmt.stages.workspace import Workspace
 
 def scored_test_set(workspace: Workspace, text: ScoredText) -> TestSet:
     """Return the references of a test set in all forms that are scored."""
-    tokenize, lowercase = bleu_tokenizer(workspace), workspace.config.scores_lowercased
+    direction = text.direction or workspace.direction
+    tokenize, lowercase = bleu_tokenizer(workspace, direction), workspace.config.scores_lowercased
     as_words = not workspace.config.score.detokenized
     first = References(
         text.references(workspace, read_references(workspace, text.split), as_words=as_words),
@@ -26,17 +29,18 @@ def scored_test_set(workspace: Workspace, text: ScoredText) -> TestSet:
 
 def _further(workspace: Workspace, text: ScoredText, *, as_words: bool) -> list[list[str]]:
     """Return the further references of a test set. See `read_further`."""
-    further = read_further(workspace, text.split, as_words=as_words)
+    further = read_further(workspace, text.split, as_words=as_words, direction=text.direction)
     return [text.references(workspace, lines, as_words=as_words) for lines in further]
 
 
 def _second_form(workspace: Workspace, text: ScoredText) -> References | None:
     """Return the references in the form that `score.detokenized` does not select; None if there is only one form."""
     processing, tgt = workspace.config.prepare.text, workspace.direction.target
+    direction = text.direction or workspace.direction
     if processing.changes_nothing:
         return None
     given = workspace.config.prepare.test.get(text.split)
-    if processing.already_applied and given is not None and given.raw_target is None:
+    if processing.already_applied and isinstance(given, HeldOut) and given.raw_target is None:
         return None  # the corpus has no raw text to compare with
     as_words = workspace.config.score.detokenized
     if as_words:
@@ -49,6 +53,7 @@ def _second_form(workspace: Workspace, text: ScoredText) -> References | None:
     )
     model = workspace.config.score.spbleu_model
     if as_words:
-        tokenize = "none" if spaced_sides(workspace)[1] else bleu_tokenizer(workspace)
+        is_spaced = spaced_sides(workspace.config.prepare, direction)[1]
+        tokenize = "none" if is_spaced else bleu_tokenizer(workspace, direction)
         return References(references, tokenize, further=further, spbleu_model=model)
-    return References(references, bleu_tokenizer(workspace), processing.lowercase, further, model)
+    return References(references, bleu_tokenizer(workspace, direction), processing.lowercase, further, model)

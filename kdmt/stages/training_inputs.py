@@ -151,6 +151,19 @@ def training_inputs(workspace: Workspace, data: Sequence[str], *, more: Sequence
     return inputs
 
 
+def tags_file(workspace: Workspace, name: str) -> Path:
+    """Return the file with the direction of each pair of a training set."""
+    return workspace.training_set(name) / ("train.tags" if name == "raw" else "distilled.tags")
+
+
+def direction_inputs(workspace: Workspace, job: Job) -> dict[str, str]:
+    """Return the files with the directions of the training pairs, with their SHA-256, if they are sampled by them."""
+    if job.train.sampling is None:
+        return {}
+    files = [tags_file(workspace, name) for name in job.data]
+    return {f"{path.parent.name}/{path.name}": recorded_outputs(path.parent)[path.name] for path in files}
+
+
 def alignment_inputs(workspace: Workspace, alignments: Sequence[LearnedAlignment]) -> dict[str, str]:
     """Return the files of links that a training reads, with their SHA-256."""
     return {f"{ALIGNMENTS}/{each.folder_name}": recorded_outputs(each.folder(workspace))[LINKS] for each in alignments}

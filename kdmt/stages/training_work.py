@@ -54,6 +54,7 @@ from kdmt.stages.training_inputs import (
     batch_order,
     cache_made_from,
     reads_monolingual,
+    tags_file,
     takes_from_teacher,
     teacher_checkpoint,
     teacher_checkpoints,
@@ -62,6 +63,7 @@ from kdmt.stages.validation_scorer import ValidationScorer
 from kdmt.stages.workspace import Workspace
 from kdmt.train.arithmetic import choose_threads
 from kdmt.train.data import BinarizedData, MonolingualText
+from kdmt.train.direction_sampling import PairDirections
 from kdmt.train.loop import Trainer
 from kdmt.train.run_log import Progress
 from kdmt.train.target_selection import TargetSelection
@@ -155,10 +157,21 @@ def _flat(section: Section) -> Iterator[tuple[str, object]]:
 def _describe(data: BinarizedData) -> str:
     """Return the number of pairs for messages."""
     left_out = f" ({data.num_left_out:,} left out for their length)" if data.num_left_out else ""
+    if data.directions is not None:
+        return f"{len(data.kept):,} pairs{left_out} ({_describe_directions(data, data.directions)})"
     if data.mixture is None:
         return f"{len(data.kept):,} pairs{left_out}"
     sets = zip(data.mixture.sizes, data.mixture.sets, strict=True)
     return f"{' + '.join(f'{float(size):,.0f} of {len(kept):,}' for size, kept in sets)} pairs an epoch{left_out}"
+
+
+def _describe_directions(data: BinarizedData, directions: PairDirections) -> str:
+    """Return the number of pairs of each direction, and in an epoch if they are sampled."""
+    counts = directions.counts(data.kept)
+    if data.mixture is None:
+        return ", ".join(f"{name} {count:,}" for name, count in counts.items())
+    sizes = zip(counts.items(), data.mixture.sizes, strict=True)
+    return "in an epoch " + ", ".join(f"{name} {float(size):,.0f} of {count:,}" for (name, count), size in sizes)
 
 
 def _training_data(
@@ -178,8 +191,18 @@ def _training_data(
         links=_links(workspace, job),
         shares=job.shares,
         right_to_left=job.right_to_left,
+        directions=_directions(workspace, job),
         selection=None if job.student is None else _selection(workspace, job, job.student, sets),
     )
+
+
+def _directions(workspace: Workspace, job: Job) -> PairDirections | None:
+    """Return the direction of each training pair, None for one direction."""
+    config = workspace.config
+    if not config.is_multilingual:
+        return None
+    files = [tags_file(workspace, name) for name in job.data]
+    return PairDirections.read(files, [str(each) for each in config.trained_directions])
 
 
 def _selection(

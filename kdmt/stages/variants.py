@@ -15,6 +15,7 @@ from kdmt.config import Augment
 from kdmt.corpus.augmentation import MODIFIERS, TextAugmenter, Texts
 from kdmt.corpus.codec import TEXT_FILE, load_text_processor
 from kdmt.corpus.lines import read_lines
+from kdmt.languages import Direction
 from kdmt.stages.measures import spaced_sides
 from kdmt.stages.workspace import Workspace
 
@@ -28,12 +29,14 @@ class ScoredText:
     Attributes:
         split: test set of the prepare stage.
         modifiers: changes of its sentences.
+        direction: its direction, if the pipeline has several.
     """
 
     __test__ = False  # prevents pytest from collecting this class as tests
 
     split: str
     modifiers: Sequence[VariantModifier] = ()
+    direction: Direction | None = None
 
     def sources(self, workspace: Workspace) -> list[str]:
         """Return the sources, in the form that the tokenizer reads."""
@@ -90,8 +93,8 @@ class ScoredText:
 def scored_texts(workspace: Workspace) -> dict[str, ScoredText]:
     """Return the test sets by name, each followed by its variants."""
     found: dict[str, ScoredText] = {}
-    for split in workspace.config.prepare.test_sets:
-        found[split] = ScoredText(split)
+    for split, (_, direction) in workspace.config.tests_by_split.items():
+        found[split] = ScoredText(split, direction=direction if workspace.config.is_multilingual else None)
         for name, modifiers in workspace.config.score.variants.items():
             found[f"{split}.{name}"] = ScoredText(split, modifiers)
     return found

@@ -35,6 +35,7 @@ from kdmt.corpus.subword_sampling import SubwordSampling
 from kdmt.corpus.word_links import LinkSource
 from kdmt.errors import UserError
 from kdmt.ranks import Ranks
+from kdmt.train.direction_sampling import PairDirections
 from kdmt.train.mixture import Mixture, earlier_occurrences
 from kdmt.train.target_selection import TargetSelection
 from kdmt.types import PAD
@@ -57,6 +58,7 @@ class BinarizedData:
         sampling: draws other subwords for the sentences of a batch, whose size is planned without them.
         augmentation: changes the text of some pairs before; batches are planned by the sizes of the changed pairs.
         shares: share of each data-bin in the pairs of an epoch; None to use all pairs in each epoch.
+        directions: direction of each pair, by which the setting `sampling` draws pairs; None for one direction.
         selection: choice between two targets of each pair of the first data-bin, by which batches are then planned and
             loaded; the other pairs are second targets.
         right_to_left: whether targets are reversed, see `kdmt.corpus.right_to_left`.
@@ -85,11 +87,12 @@ class BinarizedData:
         shares: Sequence[float] | None = None,
         right_to_left: bool = False,
         selection: TargetSelection | None = None,
+        directions: PairDirections | None = None,
     ) -> None:
         self.data, self.settings, self.seed, self.knowledge = data, settings, seed, knowledge
         self.monolingual, self.weights, self.sampling, self.links = monolingual, weights, sampling, links
         self.augmentation = augmentation
-        self.right_to_left, self.selection = right_to_left, selection
+        self.right_to_left, self.selection, self.directions = right_to_left, selection, directions
         # of the pairs that batches are made of
         self.src_sizes, self.tgt_sizes = data.src_sizes, data.tgt_sizes
         if selection is not None and data.tgt_sizes is not None:
@@ -106,6 +109,8 @@ class BinarizedData:
             raise UserError("no pair is within train.max_source_tokens and train.max_target_tokens")
         check_lengths(self.src_sizes, self.tgt_sizes, self.kept, settings.max_tokens)
         self.mixture = None if shares is None else Mixture(self._kept_of_parts(), shares, seed=seed)
+        if directions is not None and settings.sampling is not None:
+            self.mixture = directions.mixture(self.kept, settings.sampling, seed=seed)
         self.packing = self._packing_shape() if settings.packing else None
 
     def epoch(self, epoch: int) -> Sequence[np.ndarray]:

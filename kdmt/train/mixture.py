@@ -26,12 +26,16 @@ class Mixture:
         sets: indices of the pairs of each set, int64 [pairs of the set]; none is empty.
         shares: share of each set in an epoch, greater than 0.
         seed: seed of the permutations.
+        total: number of pairs of an epoch (default: that with which it has every pair of the first set once).
     """
 
-    def __init__(self, sets: Sequence[NDArray[np.int64]], shares: Sequence[float], *, seed: int) -> None:
+    def __init__(
+        self, sets: Sequence[NDArray[np.int64]], shares: Sequence[float], *, seed: int, total: int | None = None
+    ) -> None:
         self.sets, self.seed = list(sets), seed
         exact = [Fraction(str(share)) for share in shares]  # the decimal numbers of the settings
-        self.sizes = [len(self.sets[0]) * share / exact[0] for share in exact]
+        whole = len(self.sets[0]) / exact[0] if total is None else total / sum(exact)
+        self.sizes = [share * whole for share in exact]
         # (number of the permutation, permutation) of each set: a large set needs the same one in several epochs
         self._latest: dict[int, tuple[tuple[int, int], NDArray[np.int64]]] = {}
 

@@ -18,7 +18,7 @@ from kdmt.decode.engines.pytorch import TorchEngine
 from kdmt.decode.engines.table import find_engine
 from kdmt.documents.sentences import split_long
 from kdmt.errors import UserError
-from kdmt.languages import writes_spaces
+from kdmt.languages import Direction, writes_spaces
 from kdmt.log import get_logger
 from kdmt.models.nonautoregressive import NATransformer
 from kdmt.models.transformer import Transformer
@@ -37,11 +37,14 @@ class Translator:
         engine: the engine.
         codec: the text processing.
         tag: id of the corpus tag that is put before each source sentence; None for no tag.
+        prefix: ids of the tokens before each source sentence by which a model with several directions knows the
+            direction.
     """
 
     engine: Engine
     codec: TextCodec
     tag: int | None = None
+    prefix: tuple[int, ...] = ()
 
     @classmethod
     def load(
@@ -92,6 +95,15 @@ class Translator:
             raise UserError(f"tag {token!r}: the vocabulary does not have it; it has the tags of the training corpora")
         return replace(self, tag=self.codec.src_dictionary.index(token))
 
+    def for_direction(self, direction: Direction) -> Translator:
+        """Return the translator of one of the directions of a model that has several.
+
+        Raises:
+            UserError: if the model does not have the direction.
+        """
+        codec = self.codec.for_direction(direction)
+        return replace(self, codec=codec, prefix=self.codec.prefix_ids(direction))
+
     @property
     def max_source_tokens(self) -> int:
         """Maximum number of source tokens, </s> included; longer sources are truncated."""
@@ -123,11 +135,25 @@ class Translator:
         return len(self._encode([line])[0]) <= self.max_source_tokens
 
     def _encode(self, lines: Sequence[str]) -> list[np.ndarray]:
-        """Return the ids of raw lines with the tag; a line without words has none."""
-        sources = self.codec.encode_raw_source(lines)
-        if self.tag is None:
+        """Return the ids of raw lines with the tag; a line without words has none.
+
+        Raises:
+            UserError: if the model has several directions, and none is chosen.
+        """
+        if self.codec.text.directions:
+            known = ", ".join(map(str, self.codec.text.directions))
+            raise UserError(f"the model translates in several directions: choose one of {known}")
+        return self._with_prefix(self.codec.encode_raw_source(lines))
+
+    def encode_words(self, words: Sequence[str]) -> list[np.ndarray]:
+        """Return the ids of processed source lines with the tag; a line without words has none."""
+        return self._with_prefix(self.codec.encode_source(words))
+
+    def _with_prefix(self, sources: list[np.ndarray]) -> list[np.ndarray]:
+        prefix = [*self.prefix, *([] if self.tag is None else [self.tag])]
+        if not prefix:
             return sources
-        return [np.insert(source, 0, self.tag) if len(source) > 1 else source for source in sources]
+        return [np.insert(source, 0, prefix) if len(source) > 1 else source for source in sources]
 
     def encode(self, lines: Sequence[str], *, noun: str = "line", first: int = 1) -> list[np.ndarray]:
         """Return the ids of raw lines, int [S] each, with a message for a line that is too long.

@@ -40,7 +40,10 @@ def test_no_model_or_several_are_refused(source: str | None, target: str | None,
 
 def test_a_model_is_opened_once_and_only_if_it_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
     opened: list[Path] = []
-    monkeypatch.setattr("kdmt.commands.models.open_translator", lambda path, _: opened.append(path) or (path, None))
+    translator = SimpleNamespace(codec=SimpleNamespace(text=SimpleNamespace(directions=())))
+    monkeypatch.setattr(
+        "kdmt.commands.models.open_translator", lambda path, _: opened.append(path) or (translator, None)
+    )
     table = ModelTable(TABLE.paths, SearchOptions())
     assert table.open(EN_FR) is table.open(EN_FR)
     assert opened == [Path("en-fr")]
@@ -50,7 +53,7 @@ def test_two_models_with_the_same_languages_are_refused(monkeypatch: pytest.Monk
     monkeypatch.setattr("kdmt.commands.models.find_engine", lambda path: (None, path))
     monkeypatch.setattr(
         "kdmt.commands.models.load_text_processor",
-        lambda path: SimpleNamespace(direction=Direction(*path.parent.name.split("-"))),
+        lambda path: SimpleNamespace(direction=Direction(*path.parent.name.split("-")), directions=()),
     )
     paths = [Path("a/en-de"), Path("b/de-en"), Path("c/eng-deu")]
     assert paths_by_direction(paths[:2]) == {EN_DE: paths[0], DE_EN: paths[1]}

@@ -493,7 +493,7 @@ class Lower:
 def test_each_object_chooses_its_model_by_languages(caplog: pytest.LogCaptureFixture) -> None:
     directions = (Direction("en", "de"), Direction("en", "fr"), Direction("cs", "fr"))
     models = dict(zip(directions, (Upper(), Lower(), Upper()), strict=True))
-    table = ModelTable({direction: Path() for direction in directions}, SearchOptions())
+    table = ModelTable({direction: Path(str(direction)) for direction in directions}, SearchOptions())
     table.open = lambda direction: (models[direction], Decode())  # type: ignore[method-assign,assignment,return-value]
     lines = [
         *('{"text": "Ab", "target": "de"}', '{"text": "Ab", "source": "eng", "target": "fr"}', ""),

@@ -101,7 +101,16 @@ def test_a_section_with_several_paths_is_described_once() -> None:
         ("teacher.train", "tensorboard", ("boolean", "`false`", "execution")),
         ("teacher.train", "best_metric", ("string", "`bleu`", "result")),
         ("teacher.model", "activation_fn", ("`relu`, `gelu`, `swish` or null", "`null`", "result")),
-        ("prepare", "test", ("mapping from name to [`prepare.valid`](#settings-prepare-valid)", "`{}`", "")),
+        (
+            "prepare",
+            "test",
+            (
+                "mapping from name to [`prepare.valid`](#settings-prepare-valid) or list of "
+                "[`prepare.valid`](#settings-prepare-valid)",
+                "`{}`",
+                "",
+            ),
+        ),
         ("prepare", "clean", ("[`prepare.clean`](#settings-prepare-clean) or `none`", "", "")),
         ("distill.reverse", "checkpoint", ("string", "required", "result")),
         ("students.NAME", "seeds", ("list of integer", "`[1]`", "extend")),

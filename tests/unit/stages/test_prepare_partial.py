@@ -289,14 +289,14 @@ def test_a_shard_that_does_not_fit_the_others_is_refused(monkeypatch: pytest.Mon
 @pytest.mark.usefixtures("corpora")
 def test_two_processes_do_not_make_the_same_shard(monkeypatch: pytest.MonkeyPatch) -> None:
     inner: list[Finished] = []
-    real = prepare_work._fetch_all
+    real = prepare_work.fetch_texts
 
     def start_others(work: prepare_work.Preparation) -> None:
-        monkeypatch.setattr(prepare_work, "_fetch_all", real)
+        monkeypatch.setattr(prepare_work, "fetch_texts", real)
         inner.extend([shard(1), kdmt("prepare", "tiny.yaml"), shard(2)])
         real(work)
 
-    monkeypatch.setattr(prepare_work, "_fetch_all", start_others)
+    monkeypatch.setattr(prepare_work, "fetch_texts", start_others)
     assert shard(1).code == 0
     assert [each.code for each in inner] == [2, 2, 0]
     assert "--shard 1/3: another process makes this shard" in inner[0].err

@@ -284,7 +284,7 @@ def test_counting_changed_lines_does_not_change_dictionaries(monkeypatch: pytest
     change(tokenizer={"vocab_size": 32, **model})
     run_stages("prepare")
     made = hash_tree(MADE)
-    monkeypatch.setattr("kdmt.stages.prepare_work._round_trips", lambda *_: {})
+    monkeypatch.setattr("kdmt.stages.prepare_work.count_round_trips", lambda *_: {})
     assert kdmt("prepare", "tiny.yaml", "--runs", "elsewhere").code == 0
     without = hash_tree(Path("elsewhere/tiny/prepare"))
     assert {name for name in made if made[name] != without[name]} == {"report.json", "manifest.json"}

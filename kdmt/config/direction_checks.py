@@ -1,0 +1,235 @@
+"""Rules for pipelines with several directions: what their settings must have, and what they cannot have yet."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+from kdmt.config.corpora import HeldOut, ParallelText
+from kdmt.config.section import changed
+from kdmt.errors import UserError
+from kdmt.languages import Direction, parse_language, same_language
+
+if TYPE_CHECKING:
+    from kdmt.config.pipeline import Pipeline
+    from kdmt.config.training import Train
+
+_OF_SEVERAL = ("directions", "languages", "scheme", "zero_shot", "language_tokens")
+
+
+def check_one_direction(config: Pipeline) -> None:
+    """Check that a pipeline with one direction has no setting of several.
+
+    Raises:
+        ValueError: if it has one; the message has the YAML path.
+    """
+    needed = "has no effect without several 'directions'"
+    for name in changed(config):
+        if name in _OF_SEVERAL:
+            raise ValueError(f"'{name}' {needed}")
+    for path, text in _texts(config):
+        for name in ("direction", "parallel"):
+            if getattr(text, name) is not None:
+                raise ValueError(f"'{path}.{name}' {needed}")
+    for path, texts in (("prepare.valid", config.prepare.valid), *_test_sets(config)):
+        if isinstance(texts, list):
+            raise ValueError(f"'{path}': a list of texts {needed}")
+    if config.score.off_target is not None:
+        raise ValueError(f"'score.off_target' {needed}")
+    if config.prepare.tokenizer.temperature is not None:
+        raise ValueError(f"'prepare.tokenizer.temperature' {needed}")
+    for path, train in _trainings(config):
+        if train.sampling is not None:
+            raise ValueError(f"'{path}.train.sampling' {needed}")
+
+
+def check_directions(config: Pipeline) -> None:
+    """Check a pipeline with several directions.
+
+    Raises:
+        ValueError: if the directions are not valid, one of them has no text, or another setting cannot be combined with
+            several directions; the message has the YAML path.
+    """
+    _check_names(config)
+    for path in _refused(config):
+        raise ValueError(f"'{path}' cannot be combined with several directions")
+    for path, text in _texts(config):
+        _check_text(path, text, config.all_directions)
+    parts = config.parts_of_prepare()
+    for name in config.prepare.test:
+        if not any(name in part.settings.test for part in parts):
+            raise ValueError(f"'prepare.test.{name}': no text has a direction of the pipeline")
+    known = {str(each) for each in config.trained_directions}
+    for path, train in _trainings(config):
+        for name in train.sampling.weights if train.sampling is not None else ():
+            if name not in known:
+                raise ValueError(
+                    f"'{path}.train.sampling.weights': {name!r} is none of the trained directions {', '.join(known)}"
+                )
+
+
+def _check_names(config: Pipeline) -> None:
+    for name in ("source_lang", "target_lang"):
+        if getattr(config, name) is not None:
+            raise ValueError(f"give either '{name}' or several directions, not both")
+    if config.directions is not None and config.languages is not None:
+        raise ValueError("give either 'directions' or 'languages' with 'scheme', not both")
+    if config.directions is not None and config.scheme is not None:
+        raise ValueError("'scheme' has no effect with 'directions'")
+    if config.languages is not None:
+        _check_languages(config.languages)
+        if config.scheme is None:
+            raise ValueError("'scheme' is missing: the directions among 'languages'")
+    trained = config.trained_directions
+    if not trained:
+        raise ValueError("'zero_shot' leaves no direction to train")
+    _check_distinct("directions", trained)
+    untrained = [Direction.parse(name) for name in config.zero_shot]
+    _check_distinct("zero_shot", untrained)
+    for each in untrained:
+        if any(map(each.matches, trained)):
+            raise ValueError(f"'zero_shot': {each} is trained too: leave it out of 'directions'")
+        if not any(same_language(each.target, other.target) for other in trained):
+            raise ValueError(f"'zero_shot': no trained direction translates to {each.target!r} as {each} does")
+        if not any(same_language(each.source, code) for other in trained for code in other.sides):
+            raise ValueError(f"'zero_shot': no trained direction has the language {each.source!r} of {each}")
+    _check_spelling(config.all_directions)
+
+
+def _check_languages(codes: Sequence[str]) -> None:
+    for number, code in enumerate(codes):
+        try:
+            parse_language(code)
+        except ValueError as error:
+            raise ValueError(f"'languages': {error}") from None
+        for other in codes[:number]:
+            if same_language(code, other):
+                raise ValueError(f"'languages': {other!r} and {code!r} are the same language")
+
+
+def _check_distinct(setting: str, directions: Sequence[Direction]) -> None:
+    for number, each in enumerate(directions):
+        if any(map(each.matches, directions[:number])):
+            raise ValueError(f"'{setting}': {each} is named twice")
+
+
+def _check_spelling(directions: Sequence[Direction]) -> None:
+    """Check that each language has one code, since the code is part of its token."""
+    codes: list[str] = []
+    for code in (code for each in directions for code in each.sides):
+        twin = next((other for other in codes if other != code and same_language(code, other)), None)
+        if twin is not None:
+            raise ValueError(f"'directions': {twin!r} and {code!r} are the same language: write one of them")
+        codes.append(code)
+
+
+def _check_text(path: str, text: ParallelText, directions: Sequence[Direction]) -> None:
+    if text.dataset is not None:
+        raise ValueError(f"'{path}.{text.dataset[0]}': with several directions, texts are given as files, not by name")
+    if text.parallel is not None:
+        used = [each for each in directions if all(any(same_language(c, k) for k in text.parallel) for c in each.sides)]
+        if not used:
+            raise ValueError(f"'{path}.parallel': no direction of the pipeline is among {', '.join(text.parallel)}")
+        return
+    if text.direction is None:
+        raise ValueError(f"'{path}.direction' is missing: the direction of the text, as {directions[0]}")
+    own = Direction.parse(text.direction)
+    for each, is_used in ((own, True), (own.reversed(), text.reverse)):
+        if is_used and not any(map(each.matches, directions)):
+            setting = "direction" if each is own else "reverse"
+            raise ValueError(
+                f"'{path}.{setting}': {each} is none of the directions of the pipeline: "
+                f"{', '.join(map(str, directions))}"
+            )
+
+
+def _texts(config: Pipeline) -> Iterator[tuple[str, ParallelText]]:
+    """Yield each parallel text with its YAML path."""
+    for index, corpus in enumerate(config.prepare.train):
+        yield f"prepare.train.{index}", corpus
+    for path, texts in (("prepare.valid", config.prepare.valid), *_test_sets(config)):
+        if isinstance(texts, HeldOut):
+            yield path, texts
+        else:
+            yield from ((f"{path}.{index}", text) for index, text in enumerate(texts or ()))
+
+
+def _test_sets(config: Pipeline) -> list[tuple[str, HeldOut | list[HeldOut]]]:
+    return [(f"prepare.test.{name}", texts) for name, texts in config.prepare.test.items()]
+
+
+def _trainings(config: Pipeline) -> list[tuple[str, Train]]:
+    return [
+        *((path, each.train) for path, each in config.teacher_trainings()),
+        *((path, each.train) for path, each in config.trainings()),
+    ]
+
+
+# ----------------------------------------------------------------------------------------------------- not yet possible
+
+
+def check_prepare_shards(config: Pipeline) -> None:
+    """Check that the prepare stage can be made in shards.
+
+    Raises:
+        UserError: if the pipeline has several directions.
+    """
+    if config.is_multilingual:
+        raise UserError("kdmt prepare --shard cannot be combined with several directions")
+
+
+def _refused(config: Pipeline) -> Iterator[str]:
+    """Yield the YAML path of each setting that several directions cannot be combined with."""
+    yield from _refused_of_prepare(config)
+    yield from _refused_of_distill(config)
+    if config.back_translation is not None:
+        yield "back_translation"
+    for path, teacher in config.teacher_trainings():
+        if teacher.augment is not None:
+            yield f"{path}.augment"
+    shares = [(path, each.shares, each.train) for path, each in config.teacher_trainings()]
+    shares += [(path, each.shares, each.train) for path, each in config.trainings()]
+    for path, of_sets, train in shares:
+        if of_sets is not None and train.sampling is not None:
+            yield f"{path}.data"  # a mixture of sets, which 'sampling' would have to sample too
+    for path, student in config.trainings():
+        for name in ("augment", "selective"):
+            if getattr(student, name) is not None:
+                yield f"{path}.{name}"
+    for path, train in _trainings(config):
+        if train.guided_alignment is not None:
+            yield f"{path}.train.guided_alignment"
+        if train.scorer is not None:
+            yield f"{path}.train.best_metric"
+    score = config.score
+    for name in ("variants", "engines", "simultaneous"):
+        if getattr(score, name):
+            yield f"score.{name}"
+    if score.diagnostics is not None and score.diagnostics.train_sentences:
+        yield "score.diagnostics.train_sentences"
+
+
+def _refused_of_prepare(config: Pipeline) -> Iterator[str]:
+    prepare = config.prepare
+    for name in ("data_bin", "monolingual", "monolingual_target", "mixing"):
+        if getattr(prepare, name):
+            yield f"prepare.{name}"
+    for index, corpus in enumerate(prepare.train):
+        if corpus.tag is not None:
+            yield f"prepare.train.{index}.tag"
+    if prepare.text.already_applied:
+        yield "prepare.text.already_applied"
+    if not prepare.tokenizer.joint:
+        yield "prepare.tokenizer.joint: false"
+    if not prepare.vocabulary.joined:
+        yield "prepare.vocabulary.joined: false"
+
+
+def _refused_of_distill(config: Pipeline) -> Iterator[str]:
+    distill = config.distill
+    for name in ("teachers", "reverse", "augment", "imported", "monolingual", "quality", "scores"):
+        if getattr(distill, name):
+            yield f"distill.{name}"
+    for path, student in config.trainings():
+        if "reranked" in student.data_names:
+            yield f"{path}.data: reranked"

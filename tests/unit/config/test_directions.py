@@ -1,0 +1,215 @@
+"""Tests of the settings of pipelines with several directions."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import tiny_pipeline
+
+from kdmt.config import Pipeline, resolved
+from kdmt.config.directions import directions_of_scheme, language_prefix
+from kdmt.languages import Direction
+
+Load = Callable[..., Pipeline]
+
+
+def several(**changes: Any) -> str:
+    """Return the text of a small pipeline with the directions en-de, en-fr and fr-en."""
+    document = tiny_pipeline.settings()
+    del document["source_lang"], document["target_lang"]
+
+    def parallel(split: str) -> dict[str, Any]:
+        return {"parallel": {code: {"path": f"text/{split}.{code}"} for code in ("en", "de", "fr")}}
+
+    document["prepare"] |= {
+        "train": [parallel("train")],
+        "valid": parallel("valid"),
+        "test": {"test": parallel("test")},
+    }
+    return tiny_pipeline.to_yaml({"directions": ["en-de", "en-fr", "fr-en"]} | document | changes)
+
+
+def text_of(*entries: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return corpora of two files with further settings."""
+    files = {"source": {"path": "a"}, "target": {"path": "b"}}
+    return [files | entry for entry in entries]
+
+
+# ---------------------------------------------------------------------------------------------------------- directions
+
+
+@pytest.mark.parametrize(
+    ("text", "sides"),
+    [("en-de", ("en", "de")), ("en-zh-Hans", ("en", "zh-Hans")), ("pt_BR-en", ("pt_BR", "en")), ("en-de-CH", None)],
+)
+def test_direction_is_parsed(text: str, sides: tuple[str, str] | None) -> None:
+    if sides is None:
+        with pytest.raises(ValueError, match="can be read in several ways"):
+            Direction.parse(text)
+    else:
+        assert Direction.parse(text) == Direction(*sides)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("ende", "'ende' is no direction as 'en-de'"),
+        ("en-eng", "both languages are the same"),
+        ("en-de-CH", "write '_' within a code, as in 'en-de_CH'"),
+    ],
+)
+def test_what_is_no_direction(text: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Direction.parse(text)
+
+
+@pytest.mark.parametrize(
+    ("scheme", "expected"),
+    [
+        ("many_to_many", "de-en de-fr en-de en-fr fr-de fr-en"),
+        ("english_centric", "de-en en-de en-fr fr-en"),
+        ("one_to_many", "de-en de-fr"),
+        ("many_to_one", "en-de fr-de"),
+    ],
+)
+def test_directions_of_a_scheme(scheme: Any, expected: str) -> None:
+    assert sorted(map(str, directions_of_scheme(["de", "en", "fr"], scheme))) == expected.split()
+
+
+def test_tokens_before_the_source() -> None:
+    direction = Direction("en", "zh-Hans")
+    assert language_prefix(direction, "target_in_source") == ("<2zh-Hans>",)
+    assert language_prefix(direction, "both_in_source") == ("<en>", "<2zh-Hans>")
+
+
+# ------------------------------------------------------------------------------------------------------------ pipelines
+
+
+def test_parallel_text_serves_all_directions(load: Load) -> None:
+    config = load(text=several(zero_shot=["fr-de"]))
+    assert [str(each) for each in config.trained_directions] == ["en-de", "en-fr", "fr-en"]
+    parts = {str(part.direction): part for part in config.parts_of_prepare()}
+    assert list(parts) == ["en-de", "en-fr", "fr-en", "fr-de"]
+    corpus = parts["fr-en"].settings.train[0]
+    assert corpus.source is not None
+    assert corpus.target is not None
+    assert (corpus.source.path, corpus.target.path) == ("text/train.fr", "text/train.en")
+    assert parts["fr-de"].settings.train == []  # it is only tested
+    assert list(config.tests_by_split) == ["test.en-de", "test.en-fr", "test.fr-en", "test.fr-de"]
+
+
+def test_reverse_exchanges_the_sides(load: Load) -> None:
+    document = json.loads(json.dumps(resolved(load(text=several()))))
+    document["directions"] = ["en-de", "de-en"]
+    tsv = {"tsv": {"path": "x.tsv"}, "source_column": 2, "direction": "en-de", "reverse": True}
+    document["prepare"] |= {"train": text_of({"direction": "en-de", "reverse": True}) + [tsv]}
+    config = load(text=tiny_pipeline.to_yaml(document))
+    first, second = (part.settings.train for part in config.parts_of_prepare())
+    assert [corpus.source and corpus.source.path for corpus in first] == ["a", None]
+    assert [corpus.source and corpus.source.path for corpus in second] == ["b", None]
+    assert [(corpus.source_column, corpus.target_column) for corpus in (first[1], second[1])] == [(2, 1), (1, 2)]
+
+
+def test_zero_shot_directions_of_a_scheme_are_not_trained(load: Load) -> None:
+    document = json.loads(json.dumps(resolved(load(text=several()))))
+    del document["directions"]
+    changes = {"languages": ["en", "de", "fr"], "scheme": "many_to_many", "zero_shot": ["de-fr"]}
+    config = load(text=tiny_pipeline.to_yaml(document | changes))
+    assert sorted(map(str, config.trained_directions)) == ["de-en", "en-de", "en-fr", "fr-de", "fr-en"]
+
+
+def test_records_of_one_direction_have_no_setting_of_several(load: Load) -> None:
+    recorded = resolved(load())
+    assert {"directions", "languages", "scheme", "zero_shot", "language_tokens"}.isdisjoint(recorded)
+    assert {"direction", "reverse", "parallel"}.isdisjoint(recorded["prepare"]["train"][0])
+    assert "sampling" not in recorded["teacher"]["train"]
+    assert "temperature" not in recorded["prepare"]["tokenizer"]
+    assert "source_lang" not in resolved(load(text=several()))
+
+
+def test_a_resolved_pipeline_of_several_directions_loads_to_an_equal_one(load: Load) -> None:
+    changes = {"zero_shot": ["fr-de"], "language_tokens": "both_in_source"}
+    config = load(text=several(**changes))
+    assert load(text=tiny_pipeline.to_yaml(json.loads(json.dumps(resolved(config))))) == config
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"directions": ["en-de", "en-cs"]}, "'prepare.train': no corpus has the direction en-cs"),
+        ({"directions": ["en-de", "eng-deu"]}, "'directions': eng-deu is named twice"),
+        ({"directions": ["en-de", "eng-fr"]}, "'en' and 'eng' are the same language: write one of them"),
+        ({"directions": ["ende"]}, "directions.0: 'ende' is no direction"),
+        ({"source_lang": "en"}, "give either 'source_lang' or several directions, not both"),
+        ({"languages": ["en", "de"]}, "give either 'directions' or 'languages' with 'scheme', not both"),
+        ({"scheme": "many_to_many"}, "'scheme' has no effect with 'directions'"),
+        ({"zero_shot": ["en-de"]}, "'zero_shot': en-de is trained too"),
+        ({"zero_shot": ["fr-cs"]}, "'zero_shot': no trained direction translates to 'cs'"),
+        ({"zero_shot": ["cs-fr"]}, "'zero_shot': no trained direction has the language 'cs'"),
+        ({"back_translation": {"checkpoint": "x"}}, "'back_translation' cannot be combined with several directions"),
+    ],
+)
+def test_directions_that_are_not_valid(problem: Callable[..., str], changes: dict[str, Any], message: str) -> None:
+    assert message in problem(text=several(**changes))
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("prepare.train=[{source: {path: a}, target: {path: b}}]", "'prepare.train.0.direction' is missing"),
+        (
+            "prepare.train=[{source: {path: a}, target: {path: b}, direction: en-cs}]",
+            "'prepare.train.0.direction': en-cs is none of the directions of the pipeline: en-de, en-fr, fr-en",
+        ),
+        (
+            "prepare.train=[{source: {path: a}, target: {path: b}, direction: en-de, reverse: true}]",
+            "'prepare.train.0.reverse': de-en is none of the directions",
+        ),
+        ("prepare.train=[{source: {path: a}, target: {path: b}, reverse: true}]", "'reverse' has no effect without"),
+        ("prepare.train=[{parallel: {en: {path: a}, cs: {path: b}}}]", "no direction of the pipeline is among en, cs"),
+        ("prepare.train=[{parallel: {en: {path: a}, eng: {path: b}}}]", "'en' and 'eng' are the same language"),
+        ("prepare.train=[{parallel: {en: {path: a}}}]", "prepare.train.0.parallel: "),
+        ("prepare.train=[{opus: Books/v1, direction: en-de}]", "'prepare.train.0.opus': with several directions"),
+        (
+            "prepare.valid={parallel: {en: {path: a}, de: {path: b}}}",
+            "'prepare.valid': no text has the direction en-fr",
+        ),
+        (
+            "prepare.test.test=[{parallel: {en: {path: a}, de: {path: b}}}, {source: {path: a}, target: {path: b}, "
+            "direction: en-de}]",
+            "'prepare.test.test.1': a second text for en-de, after 'prepare.test.test.0'",
+        ),
+        ("teacher.train.sampling={weights: {de-en: 2}}", "'teacher.train.sampling.weights': 'de-en' is none of"),
+        ("prepare.monolingual=[{path: a}]", "'prepare.monolingual' cannot be combined"),
+        ("distill.imported=x", "'distill.imported' cannot be combined"),
+        ("distill.teachers=[x]", "'distill.teachers' cannot be combined"),
+        ("score.variants={up: [upper_case]}", "'score.variants' cannot be combined"),
+        ("score.engines=[ctranslate2]", "'score.engines' cannot be combined"),
+        ("prepare.train.0.tag=<x>", "'prepare.train.0.tag' cannot be combined"),
+        ("students.raw.augment={typos: 0.1}", "'students.raw.augment' cannot be combined"),
+        ("teacher.train.guided_alignment={}", "'teacher.train.guided_alignment' cannot be combined"),
+    ],
+)
+def test_texts_and_settings_that_several_directions_refuse(
+    problem: Callable[..., str], override: str, message: str
+) -> None:
+    assert message in problem(override, text=several())
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("zero_shot=[en-fr]", "'zero_shot' has no effect without several 'directions'"),
+        ("language_tokens=both_in_source", "'language_tokens' has no effect without several"),
+        ("prepare.train.0.direction=en-de", "'prepare.train.0.direction' has no effect without several"),
+        ("prepare.tokenizer.temperature=2", "'prepare.tokenizer.temperature' has no effect without several"),
+        ("students.raw.train.sampling={}", "'students.raw.train.sampling' has no effect without several"),
+        ("score.off_target={}", "'score.off_target' has no effect without several"),
+        ("source_lang=null", "'source_lang' is missing (or give several 'directions')"),
+    ],
+)
+def test_settings_of_several_directions_need_them(problem: Callable[..., str], override: str, message: str) -> None:
+    assert message in problem(override)

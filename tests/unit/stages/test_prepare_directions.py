@@ -1,0 +1,184 @@
+"""Tests of the prepare stage for several directions."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tiny_pipeline
+from tiny_pipeline import WORDS, Finished, kdmt, read_lines, working_in, write_lines
+
+from kdmt.corpus.codec import TextCodec
+from kdmt.corpus.indexed import IndexedDataset
+from kdmt.errors import UserError
+from kdmt.languages import Direction
+
+IN_LANGUAGE: dict[str, Callable[[str], str]] = {
+    "en": str,
+    "de": WORDS.__getitem__,
+    "fr": lambda word: f"z{WORDS[word]}",
+}
+DIRECTIONS = ("en-de", "en-fr", "fr-en")
+SIZES = {"train": 40, "valid": 4, "test": 3}
+
+
+def document(**changes: Any) -> dict[str, Any]:
+    """Return the document of a pipeline with line-aligned text in three languages."""
+
+    def parallel(split: str) -> dict[str, Any]:
+        return {"parallel": {code: {"path": f"text/{split}.{code}"} for code in IN_LANGUAGE}}
+
+    prepare = {
+        "train": [parallel("train")],
+        "valid": parallel("valid"),
+        "test": {"test": parallel("test")},
+        "tokenizer": {"vocab_size": 40},
+        "workers": 1,
+    }
+    whole = {"name": "tiny", "directions": list(DIRECTIONS), "zero_shot": ["fr-de"], "prepare": prepare}
+    return whole | changes
+
+
+def write_text(folder: Path) -> dict[str, list[str]]:
+    """Write text/<split>.{en,de,fr}; return the English lines of each split."""
+    pairs = list(dict.fromkeys(tiny_pipeline.make_pairs(600, seed=1)))
+    (folder / "text").mkdir()
+    english = {}
+    for split, size in SIZES.items():
+        own, pairs = pairs[:size], pairs[size:]
+        english[split] = [source for source, _ in own]
+        write_split(folder, split, english[split])
+    return english
+
+
+def write_split(folder: Path, split: str, lines: list[str]) -> None:
+    for code, word in IN_LANGUAGE.items():
+        translated = [" ".join(map(word, line.split())) for line in lines]
+        write_lines(folder / "text" / f"{split}.{code}", translated)
+
+
+def run_prepare(folder: Path, made: dict[str, Any], *options: str) -> Finished:
+    (folder / "tiny.yaml").write_text(tiny_pipeline.to_yaml(made))
+    with working_in(folder):
+        return kdmt("prepare", "tiny.yaml", *options)
+
+
+def prepared(folder: Path, made: dict[str, Any]) -> Path:
+    """Run the prepare stage, and return its folder."""
+    finished = run_prepare(folder, made)
+    assert finished.code == 0, finished.err
+    return folder / "runs" / "tiny" / "prepare"
+
+
+def sources(prepare: Path, split: str) -> list[list[str]]:
+    """Return the tokens of the sources in the data-bin."""
+    dictionary = TextCodec.load(prepare).src_dictionary
+    found = IndexedDataset(prepare / "data-bin" / f"{split}.src-tgt.src")
+    return [[dictionary.symbols[token] for token in found[index]] for index in range(len(found))]
+
+
+@pytest.mark.parametrize("tokens", ["target_in_source", "both_in_source"])
+def test_pairs_of_all_directions_begin_with_their_tokens(tmp_path: Path, tokens: str) -> None:
+    english = write_text(tmp_path)
+    prepare = prepared(tmp_path, document(language_tokens=tokens))
+    names = read_lines(prepare / "train.tags")
+    assert names == [name for name in DIRECTIONS for _ in range(SIZES["train"])]
+    texts = [read_lines(prepare / f"train.{side}") for side in ("src", "tgt")]
+    encoded = sources(prepare, "train")
+    for place, (name, source, target) in enumerate(zip(names, *texts, strict=True)):
+        src, tgt = name.split("-")
+        words = english["train"][place % SIZES["train"]].split()
+        assert source == " ".join(map(IN_LANGUAGE[src], words))
+        assert target == " ".join(map(IN_LANGUAGE[tgt], words))
+        expected = [f"<2{tgt}>"] if tokens == "target_in_source" else [f"<{src}>", f"<2{tgt}>"]
+        assert encoded[place][: len(expected)] == expected
+        assert "".join(encoded[place][len(expected) : -1]).replace("▁", " ").strip() == source
+    of_zero_shot = ["<2de>"] if tokens == "target_in_source" else ["<fr>", "<2de>"]
+    assert all(line[: len(of_zero_shot)] == of_zero_shot for line in sources(prepare, "test.fr-de"))
+
+
+def test_the_codec_of_a_direction_has_the_tokens_of_the_data_bin(tmp_path: Path) -> None:
+    write_text(tmp_path)
+    prepare = prepared(tmp_path, document(language_tokens="both_in_source"))
+    codec = TextCodec.load(prepare)
+    direction = Direction("fr", "en")
+    lines = read_lines(prepare / "test.fr-en.raw.src")
+    ids = [[*codec.prefix_ids(direction), *each] for each in codec.for_direction(direction).encode_raw_source(lines)]
+    found = IndexedDataset(prepare / "data-bin" / "test.fr-en.src-tgt.src")
+    assert ids == [found[index].tolist() for index in range(len(found))]
+    with pytest.raises(UserError, match="does not translate de-fr; it translates en-de, en-fr, fr-en, fr-de"):
+        codec.for_direction(Direction("de", "fr"))
+
+
+def test_the_beginning_of_the_validation_set_has_all_directions(tmp_path: Path) -> None:
+    write_text(tmp_path)
+    prepare = prepared(tmp_path, document())
+    assert read_lines(prepare / "valid.tags")[:6] == [*DIRECTIONS, *DIRECTIONS]
+    assert [tokens[0] for tokens in sources(prepare, "valid")[:3]] == ["<2de>", "<2fr>", "<2en>"]
+
+
+def test_a_test_sentence_of_one_direction_is_in_the_training_text_of_none(tmp_path: Path) -> None:
+    english = write_text(tmp_path)
+    write_split(tmp_path, "train", [*english["train"], english["test"][0]])
+    made = document()
+    # French to German is tested alone: its sentences must be in no direction with French or German
+    made["prepare"]["test"] = {"test": {"parallel": {code: {"path": f"text/test.{code}"} for code in ("de", "fr")}}}
+    prepare = prepared(tmp_path, made)
+    report = json.loads((prepare / "report.json").read_text())
+    assert {name: found["dropped"]["held_out"] for name, found in report["directions"].items()} == {
+        "en-de": 1,
+        "en-fr": 1,
+        "fr-en": 1,
+    }
+    assert report["pairs_out"] == len(DIRECTIONS) * SIZES["train"]
+
+
+def test_tokenizer_is_learnt_from_text_sampled_by_temperature(tmp_path: Path) -> None:
+    write_text(tmp_path)
+    made = document(zero_shot=[])
+    made["prepare"]["tokenizer"] = {"vocab_size": 40, "temperature": 100.0}
+    finished = run_prepare(tmp_path, made)
+    # English is a side of all directions, German of one: with a high temperature all have about the same number
+    assert "lines for the tokenizer by language: en 80 of 120, de 80 of 40, fr 80 of 80" in finished.err
+
+
+def test_a_stopped_run_goes_on_with_the_directions_that_are_cleaned(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("stopped", "whole"):
+        (tmp_path / name).mkdir()
+        write_text(tmp_path / name)
+    with monkeypatch.context() as patched:
+        patched.setattr("kdmt.stages.prepare_directions._pool_held_out", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            prepared(tmp_path / "stopped", document())
+    whole = prepared(tmp_path / "whole", document())
+    monkeypatch.setattr("kdmt.stages.prepare_work.clean_corpora", lambda *_, **__: 1 / 0)  # not cleaned again
+    stopped = prepared(tmp_path / "stopped", document())
+    assert tiny_pipeline.hash_tree(stopped) == tiny_pipeline.hash_tree(whole)
+
+
+@pytest.mark.parametrize(
+    ("dictionary", "message"),
+    [("▁a 1\n", "does not have the language token <2de>, <2fr>, <2en>"), ("<2de> 1\n<2fr> 1\n", "token <2en>")],
+)
+def test_a_given_dictionary_without_language_tokens_is_refused(tmp_path: Path, dictionary: str, message: str) -> None:
+    write_text(tmp_path)
+    tokenizer = prepared(tmp_path, document()) / "tokenizer" / "joint.model"
+    (tmp_path / "given.model").write_bytes(tokenizer.read_bytes())
+    (tmp_path / "dict.txt").write_text(dictionary)
+    made = document()
+    made["prepare"] |= {"tokenizer": {"source_path": "given.model"}, "vocabulary": {"source_path": "dict.txt"}}
+    finished = run_prepare(tmp_path, made)
+    assert finished.code == 2
+    assert message in finished.err
+
+
+def test_shards_are_refused(tmp_path: Path) -> None:
+    write_text(tmp_path)
+    finished = run_prepare(tmp_path, document(), "--shard", "0/2")
+    assert finished.code == 2
+    assert "--shard cannot be combined with several directions" in finished.err
