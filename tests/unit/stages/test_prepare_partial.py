@@ -149,7 +149,7 @@ def test_finished_chunks_are_not_cleaned_again(undisturbed: dict[str, str], monk
 def interrupted_run(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leave a folder with finished chunks."""
     with monkeypatch.context() as patch:
-        patch.setattr(prepare_work, "_process_text", _interrupt)
+        patch.setattr(prepare_work, "process_text", _interrupt)
         assert kdmt("prepare", "tiny.yaml").code == 130
     assert PARTIAL.is_dir()
 
