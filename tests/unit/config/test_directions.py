@@ -105,7 +105,7 @@ def test_reverse_exchanges_the_sides(load: Load) -> None:
     document = json.loads(json.dumps(resolved(load(text=several()))))
     document["directions"] = ["en-de", "de-en"]
     tsv = {"tsv": {"path": "x.tsv"}, "source_column": 2, "direction": "en-de", "reverse": True}
-    document["prepare"] |= {"train": text_of({"direction": "en-de", "reverse": True}) + [tsv]}
+    document["prepare"] |= {"train": [*text_of({"direction": "en-de", "reverse": True}), tsv]}
     config = load(text=tiny_pipeline.to_yaml(document))
     first, second = (part.settings.train for part in config.parts_of_prepare())
     assert [corpus.source and corpus.source.path for corpus in first] == ["a", None]

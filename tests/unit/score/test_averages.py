@@ -52,7 +52,7 @@ def test_seeds_are_averaged_in_the_table(tmp_path: Path) -> None:
 
 def test_a_damaged_file_is_named(tmp_path: Path) -> None:
     (tmp_path / "a.json").write_text("{}")
-    with pytest.raises(UserError, match="a.json: not a list"):
+    with pytest.raises(UserError, match=r"a\.json: not a list"):
         read_averages(tmp_path / "a.json")
 
 

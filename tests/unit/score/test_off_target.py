@@ -47,6 +47,6 @@ def test_related_languages_count_together() -> None:
 
 def test_a_language_that_the_identifier_does_not_know_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("kdmt.score.off_target.open_identifier", lambda _: FirstLetter())
-    with pytest.raises(UserError, match="score.off_target: the identifier does not know 'qaa'"):
+    with pytest.raises(UserError, match=r"score\.off_target: the identifier does not know 'qaa'"):
         OffTargetRate.open(OffTarget(), ["de", "qaa"])
     assert OffTargetRate.open(OffTarget(), ["de", "fr", "deu"]).languages == ("de", "fr")
