@@ -27,6 +27,11 @@ _LABELS = {
     "onnx": "ONNX Runtime",
     "onnx_int8": "ONNX Runtime int8",
 }
+NO_RESULTS = "`make bench-deploy` measures students in every engine. There are no results yet."
+PICTURE = """<picture>
+  <source media="(prefers-color-scheme: dark)" srcset="images/deploy-dark.svg">
+  <img alt="Time of a sentence of each student in each engine on one thread" src="images/deploy-light.svg">
+</picture>"""
 _LEFT, _RIGHT, _TOP = 200, WIDTH - 290, 44
 _ROW, _HEADING = 20, 34
 
@@ -42,6 +47,29 @@ def main() -> None:
     figures = read_figures("deploy")
     for palette in PALETTES:
         (out / f"deploy-{palette.name}.svg").write_text(deploy_chart(figures, palette), encoding="utf-8")
+
+
+def deploy_table(figures: Mapping[str, float]) -> str:
+    """Return a table of the size of each student in each engine, its speed on one and two threads, and its memory.
+
+    The fastest engine of a student on one thread, one sentence at a time, is bold.
+    """
+    lines = [
+        "| student | engine | size | ms per sentence, 1 and 2 threads | words per second, 1 and 2 threads | memory |",
+        "| --- | --- | --- | --- | --- | --- |",
+    ]
+    for student in STUDENTS:
+        engines = [name for name in ENGINES if f"deploy_{student}_{name}_1_ms" in figures]
+        fastest = min((figures[f"deploy_{student}_{name}_1_ms"] for name in engines), default=None)
+        for name in engines:
+            start = f"deploy_{student}_{name}"
+            both = [name for name in (f"{start}_1", f"{start}_2") if f"{name}_ms" in figures]
+            times = " / ".join(f"{figures[f'{each}_ms']:.1f}" for each in both)
+            speeds = " / ".join(f"{figures[f'{each}_words_per_second']:,.0f}" for each in both)
+            label = f"**{_LABELS[name]}**" if figures[f"{start}_1_ms"] == fastest else _LABELS[name]
+            size, memory = figures[f"{start}_mb"], figures[f"{start}_1_rss_mb"]
+            lines.append(f"| `{student}` | {label} | {size:.0f} MB | {times} | {speeds} | {memory:,.0f} MB |")
+    return "\n".join(lines)
 
 
 def deploy_chart(figures: Mapping[str, float], palette: Palette) -> str:

@@ -20,6 +20,7 @@ import textwrap
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
+import draw_deploy
 import draw_simultaneous
 import jinja2
 import result_values
@@ -222,6 +223,13 @@ def simultaneous() -> str:
     return f"{draw_simultaneous.PICTURE}\n\n{table}\n\n{command_of(load('simultaneous'))}."
 
 
+def deploy() -> str:
+    """Return the chart and the table of students in every engine."""
+    if not has("deploy"):
+        return draw_deploy.NO_RESULTS
+    return f"{draw_deploy.PICTURE}\n\n{draw_deploy.deploy_table(read_figures('deploy'))}"
+
+
 def rules() -> str:
     """Return time, precision and recall of each cleaning rule, and what all rules together take and keep."""
     result, time = load("rules"), "rules_us_per_pair_"
@@ -265,6 +273,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "scoreboard": scoreboard,
     "modes": modes,
     "simultaneous": simultaneous,
+    "deploy": deploy,
     "readme": readme,
     "rules": rules,
     "language-id": language_id,

@@ -6,7 +6,7 @@ from xml.etree import ElementTree
 
 import pytest
 from bench_deploy import ENGINES, STUDENTS, engines_of, model_of, variants_of
-from draw_deploy import _LABELS, deploy_chart
+from draw_deploy import _LABELS, deploy_chart, deploy_table
 from draw_results import PALETTES
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -35,6 +35,19 @@ def test_bars_are_proportional_to_times_and_the_fastest_is_marked() -> None:
     assert [bar.attrib["fill"] == PALETTES[0].distilled for bar in bars] == [False, True, True]
     titles = [title.text for title in picture.iter(f"{SVG}title")]
     assert titles[1] == "tiny, Bergamot int8, shortlist: 5.0 ms, 1,500 words/s, 18 MB, 300 MB of memory"
+
+
+def test_the_table_has_a_row_for_each_engine_with_two_threads_where_they_were_measured() -> None:
+    start = "deploy_tiny_bergamot_2"
+    figures = {
+        **figures_of("tiny", "pytorch", 20.0),
+        **figures_of("tiny", "bergamot", 5.0),
+        **{f"{start}_ms": 3.0, f"{start}_words_per_second": 2500.0},
+    }
+    assert deploy_table(figures).splitlines()[2:] == [
+        "| `tiny` | PyTorch | 18 MB | 20.0 | 1,500 | 300 MB |",
+        "| `tiny` | **Bergamot int8, shortlist** | 18 MB | 5.0 / 3.0 | 1,500 / 2,500 | 300 MB |",
+    ]
 
 
 def test_every_engine_has_a_label() -> None:
