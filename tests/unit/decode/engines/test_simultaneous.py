@@ -68,7 +68,7 @@ def test_delays_are_the_words_read_when_a_word_was_complete(seed: int) -> None:
         complete = text if step == 8 else text[:-1]
         read = next(
             (n for n in range(1, 7) if len("".join(line.split()[:n])) >= reads[step]), 6
-        )  # smallest number of words with so many tokens
+        )  # the fewest words that have the tokens
         expected += [read] * (len(complete) - len(expected))
     assert word_delays(tokens, reads, SourceWords.of(line, lines_as_ids), subwords) == expected
 
