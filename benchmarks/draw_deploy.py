@@ -32,7 +32,7 @@ PICTURE = """<picture>
   <source media="(prefers-color-scheme: dark)" srcset="images/deploy-dark.svg">
   <img alt="Time of a sentence of each student in each engine on one thread" src="images/deploy-light.svg">
 </picture>"""
-_LEFT, _RIGHT, _TOP = 200, WIDTH - 290, 44
+_LEFT, _RIGHT, _TOP = 200, WIDTH - 340, 44
 _ROW, _HEADING = 20, 34
 
 
