@@ -88,8 +88,7 @@ class Model:
     @property
     def directions(self) -> list[tuple[str, str]]:
         """Source and target language of each direction: one, or several of a multilingual model."""
-        text = self.translator.codec.text
-        return [each.sides for each in text.directions or (text.direction,)]
+        return [each.sides for each in self.translator.codec.text.all_directions]
 
     def for_languages(self, target: str, source: str | None = None) -> Model:
         """Return the model for one direction of a multilingual model.
@@ -103,14 +102,14 @@ class Model:
             UserError: if the model has no such direction, or several that are different.
         """
         text = self.translator.codec.text
-        found = matching_directions(text.directions or (text.direction,), source, target)
+        found = matching_directions(text.all_directions, source, target)
         known = ", ".join("-".join(sides) for sides in self.directions)
         if not found:
             wanted = target if source is None else f"{source}-{target}"
             raise UserError(f"the model does not translate to {wanted}; it translates {known}")
         if len(found) > 1 and text.depends_on_source:
             raise UserError(f"the model translates to {target} from several languages: give one; it translates {known}")
-        return replace(self, translator=self.translator.for_direction(found[0])) if text.directions else self
+        return replace(self, translator=self.translator.for_direction(found[0]))
 
     @overload
     def translate(

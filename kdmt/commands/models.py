@@ -89,17 +89,11 @@ def directions_of(path: Path) -> tuple[Direction, ...]:
     Raises:
         UserError: if there is no model.
     """
-    text = _text_of(path)
-    return text.directions or (text.direction,)
+    return _text_of(path).all_directions
 
 
 def _text_of(path: Path) -> TextProcessor:
     return load_text_processor(find_engine(path)[1] / TEXT_FILE)
-
-
-def for_direction(translator: Translator, direction: Direction) -> Translator:
-    """Return the translator of a direction; the translator itself if its model has one direction."""
-    return translator.for_direction(direction) if translator.codec.text.directions else translator
 
 
 @dataclass
@@ -115,6 +109,7 @@ class ModelTable:
     options: SearchOptions
     _opened: dict[Direction, tuple[Translator, Decode]] = field(default_factory=dict)
     _models: dict[Path, tuple[Translator, Decode]] = field(default_factory=dict)
+    _depends_on_source: dict[Path, bool] = field(default_factory=dict)
 
     def find(self, source: str | None, target: str | None) -> Direction:
         """Return the direction of the only model for a source and a target language; None matches any.
@@ -140,7 +135,10 @@ class ModelTable:
         paths = {self.paths[each] for each in directions}
         if len(paths) != 1 or len({each.target for each in directions}) != 1:
             return False
-        return not _text_of(paths.pop()).depends_on_source
+        path = paths.pop()
+        if path not in self._depends_on_source:  # asked for each line of JSONL
+            self._depends_on_source[path] = _text_of(path).depends_on_source
+        return not self._depends_on_source[path]
 
     def open(self, direction: Direction) -> tuple[Translator, Decode]:
         """Return the translator and the settings of a model.
@@ -153,5 +151,5 @@ class ModelTable:
             if path not in self._models:
                 self._models[path] = open_translator(path, self.options)
             translator, settings = self._models[path]
-            self._opened[direction] = for_direction(translator, direction), settings
+            self._opened[direction] = translator.for_direction(direction), settings
         return self._opened[direction]

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from threading import Lock
 
-from kdmt.commands.models import SearchOptions, for_direction, open_translator, paths_by_direction
+from kdmt.commands.models import SearchOptions, open_translator, paths_by_direction
 from kdmt.config import Decode
 from kdmt.decode.engines.translator import Translator
 from kdmt.documents.sentences import check_splitter
@@ -78,7 +78,7 @@ def open_models(paths: Sequence[Path], search: SearchOptions) -> list[ServedMode
         if path not in opened:
             opened[path] = (*open_translator(path, search), Lock())
         translator, settings, lock = opened[path]
-        served.append(ServedModel(direction, _exclusive(for_direction(translator, direction), settings, lock)))
+        served.append(ServedModel(direction, _exclusive(translator.for_direction(direction), settings, lock)))
     return served
 
 

@@ -19,7 +19,6 @@ from kdmt.commands.models import (
     ModelTable,
     SearchOptions,
     directions_of,
-    for_direction,
     open_translator,
     paths_by_direction,
 )
@@ -75,7 +74,7 @@ def translate(
     is_chosen = source_lang is not None or target_lang is not None
     if len(models) == 1 and not is_chosen and len(directions_of(models[0])) == 1:
         translator, settings = open_translator(models[0], options)
-        translator = for_direction(translator, directions_of(models[0])[0])
+        translator = translator.for_direction(directions_of(models[0])[0])
     else:
         paths = paths_by_direction(models)
         found = matching_directions(list(paths), source_lang, target_lang)

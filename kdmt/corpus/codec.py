@@ -65,7 +65,7 @@ class TextCodec:
             UserError: if the model does not have the direction.
         """
         if direction not in self.text.directions:
-            known = ", ".join(map(str, self.text.directions))
+            known = ", ".join(map(str, self.text.all_directions))
             raise UserError(f"the model does not translate {direction}; it translates {known}")
         return replace(self, text=self.text.for_direction(direction))
 

@@ -43,6 +43,11 @@ class TextProcessor:
     language_tokens: LanguageTokens = "target_in_source"
 
     @property
+    def all_directions(self) -> tuple[Direction, ...]:
+        """Return the directions of a model that has several, else its only one."""
+        return self.directions or (self.direction,)
+
+    @property
     def prefixes(self) -> dict[str, tuple[str, ...]]:
         """Return the tokens before the source for each of several directions, by the name of the direction."""
         return {str(each): language_prefix(each, self.language_tokens) for each in self.directions}

@@ -274,7 +274,7 @@ def _fill(work: Preparation, folder: Path, steps: Steps, title: str, hashes: Map
         hashes: name of each input -> its SHA-256.
     """
     warnings: list[str] = []
-    work = replace(work, say=recording_warnings(warnings, work.say))
+    work = replace(work, say=_recording(warnings, work.say))
     settings = work.settings
     if settings.data_bin is not None:
         return take_data_bin(settings, work.direction, folder, work.say)
@@ -367,7 +367,7 @@ def _say_cleaned(work: Preparation, report: CleaningReport) -> None:
     _warn(work, report)
 
 
-def recording_warnings(warnings: list[str], say: Callable[[str], None]) -> Callable[[str], None]:
+def _recording(warnings: list[str], say: Callable[[str], None]) -> Callable[[str], None]:
     """Return a function that prints a line for the user and appends it to `warnings` if it is a warning."""
 
     def say_and_record(line: str) -> None:
@@ -664,7 +664,7 @@ def _warn(work: Preparation, report: CleaningReport, *, unit: str = "pairs") -> 
         work.say(f"prepare: {line}")
 
 
-def with_vocabulary_size(work: Preparation, report: CleaningReport) -> Tokenizer:
+def _with_vocabulary_size(work: Preparation, report: CleaningReport) -> Tokenizer:
     """Return the settings of the tokenizer with a number in place of `vocab_size: auto`.
 
     The size depends on the number of training pairs alone, without copies by `weight` or `mixing`. Where the text
@@ -682,7 +682,7 @@ def with_vocabulary_size(work: Preparation, report: CleaningReport) -> Tokenizer
     return settings
 
 
-def say_vocabulary_size(work: Preparation, settings: Tokenizer, learnt: Tokenizers, report: CleaningReport) -> None:
+def _say_vocabulary_size(work: Preparation, settings: Tokenizer, learnt: Tokenizers, report: CleaningReport) -> None:
     """Print the size of the vocabulary that `vocab_size: auto` has led to, which may be smaller than the suggested one.
 
     Args:
@@ -712,7 +712,7 @@ def make_tokenizer(
     Raises:
         UserError: if too little text is left; see also `train_tokenizer`.
     """
-    settings = with_vocabulary_size(work, report)
+    settings = _with_vocabulary_size(work, report)
     if steps.values("tokenizer") is None:
         src, tgt = work.direction.sides
         texts = texts or (folder / f"train.{src}", folder / f"train.{tgt}")
@@ -726,7 +726,7 @@ def make_tokenizer(
                 f"tokenizer from; dropped: {describe_dropped(report.pairs_in, report.dropped)}{report.example()}"
             ) from error
         steps.finish("tokenizer", {}, [folder / "tokenizer"])
-    say_vocabulary_size(work, settings, load_tokenizer(folder / "tokenizer"), report)
+    _say_vocabulary_size(work, settings, load_tokenizer(folder / "tokenizer"), report)
     return settings
 
 

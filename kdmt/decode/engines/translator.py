@@ -96,11 +96,13 @@ class Translator:
         return replace(self, tag=self.codec.src_dictionary.index(token))
 
     def for_direction(self, direction: Direction) -> Translator:
-        """Return the translator of one of the directions of a model that has several.
+        """Return the translator of one direction: the same one if this is the only direction of the model.
 
         Raises:
             UserError: if the model does not have the direction.
         """
+        if not self.codec.text.directions and self.codec.text.direction.matches(direction):
+            return self
         codec = self.codec.for_direction(direction)
         return replace(self, codec=codec, prefix=self.codec.prefix_ids(direction))
 

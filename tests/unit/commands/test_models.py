@@ -9,10 +9,14 @@ from types import SimpleNamespace
 import pytest
 
 from kdmt.commands.models import ModelTable, SearchOptions, paths_by_direction
+from kdmt.config import Text
+from kdmt.corpus.text import TextProcessor
+from kdmt.decode.engines.translator import Translator
 from kdmt.errors import UserError
 from kdmt.languages import Direction
 
 EN_DE, EN_FR, DE_EN = Direction("en", "de"), Direction("en", "fr"), Direction("de", "en")
+FR_DE = Direction("fr", "de")
 TABLE = ModelTable({each: Path(str(each)) for each in (EN_DE, EN_FR, DE_EN)}, SearchOptions())
 
 
@@ -40,7 +44,8 @@ def test_no_model_or_several_are_refused(source: str | None, target: str | None,
 
 def test_a_model_is_opened_once_and_only_if_it_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
     opened: list[Path] = []
-    translator = SimpleNamespace(codec=SimpleNamespace(text=SimpleNamespace(directions=())))
+    codec = SimpleNamespace(text=TextProcessor(Text(), "en", "fr"))
+    translator = Translator(SimpleNamespace(), codec)
     monkeypatch.setattr(
         "kdmt.commands.models.open_translator", lambda path, _: opened.append(path) or (translator, None)
     )
@@ -49,11 +54,20 @@ def test_a_model_is_opened_once_and_only_if_it_is_used(monkeypatch: pytest.Monke
     assert opened == [Path("en-fr")]
 
 
+def test_text_of_a_model_is_read_once_for_all_lines(monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[Path] = []
+    text = TextProcessor(Text(), "src", "tgt", directions=(EN_DE, FR_DE))
+    monkeypatch.setattr("kdmt.commands.models._text_of", lambda path: read.append(path) or text)
+    table = ModelTable(dict.fromkeys((EN_DE, FR_DE), Path("both")), SearchOptions())
+    assert [table.find(None, "de") for _ in range(3)] == [EN_DE] * 3
+    assert read == [Path("both")]
+
+
 def test_two_models_with_the_same_languages_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("kdmt.commands.models.find_engine", lambda path: (None, path))
     monkeypatch.setattr(
         "kdmt.commands.models.load_text_processor",
-        lambda path: SimpleNamespace(direction=Direction(*path.parent.name.split("-")), directions=()),
+        lambda path: TextProcessor(Text(), *path.parent.name.split("-")),
     )
     paths = [Path("a/en-de"), Path("b/de-en"), Path("c/eng-deu")]
     assert paths_by_direction(paths[:2]) == {EN_DE: paths[0], DE_EN: paths[1]}

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from tiny_pipeline import kdmt, run_stages, settings, to_yaml
 
-from kdmt.config import Decode
+from kdmt.config import Decode, Text
 from kdmt.corpus.codec import TextCodec
+from kdmt.corpus.text import TextProcessor
 from kdmt.decode.engines.pytorch import TorchEngine
 from kdmt.decode.engines.translator import Translator
+from kdmt.errors import UserError
+from kdmt.languages import Direction
 from kdmt.models.checkpoint import load_model
 from kdmt.types import EOS
 
@@ -77,3 +81,12 @@ def test_sources_without_words_have_no_hypotheses() -> None:
     assert [len(nbest) for nbest in found] == [2, 0, 2]
     assert sum(counts) == 2
     assert translator.best_hypotheses(sources, Decode(beam=3)) == [found[0][0], None, found[2][0]]
+
+
+def test_the_only_direction_of_a_model_is_its_own_and_another_is_refused() -> None:
+    nothing: Any = None  # neither tokenizers nor dictionaries nor an engine are needed
+    codec = TextCodec(TextProcessor(Text(), "en", "de"), nothing, nothing, nothing)
+    translator = Translator(nothing, codec)
+    assert translator.for_direction(Direction("eng", "deu")) is translator
+    with pytest.raises(UserError, match=r"^the model does not translate en-fr; it translates en-de$"):
+        translator.for_direction(Direction("en", "fr"))
