@@ -5,14 +5,15 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
 import tiny_pipeline
-from commands import KDMT, run_here
-from tiny_pipeline import MODEL, TRAIN, read_lines, to_yaml, write_lines
+from commands import KDMT, run, run_here
+from tiny_pipeline import MODEL, TRAIN, hash_tree, read_lines, to_yaml, write_lines
 
 pytestmark = pytest.mark.pipeline
 
@@ -86,6 +87,28 @@ def test_shares_in_stages_of_a_teacher_and_of_a_student(folder: Path) -> None:
     _, err = run_here(folder, "run", "en-de.yaml", "--to", "teacher")
     assert "back_translated: up to date, nothing to do\n" in err
     assert "teacher stage 1: rebuilt" in err
+
+
+def back_translated(folder: Path) -> dict[str, str]:
+    """Return the hashes of the files of the training set, without the record of how workers ran."""
+    made = hash_tree(folder / "runs/en-de/back_translated")
+    del made["config.json"]
+    return {name: sha for name, sha in made.items() if not name.startswith("logs/")}
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("cluster")
+def test_actors_of_a_ray_cluster_make_the_same_bytes(folder: Path) -> None:
+    alone = ("back_translation=null", "teacher.data=raw", "teacher.train.max_updates=20")
+    run_here(folder, "run", "de-en.yaml", "--to", "teacher", sets=alone)
+    run_here(folder, "prepare", "en-de.yaml")
+    run_here(folder, "back-translate", "en-de.yaml")
+    inline = back_translated(folder)
+    shutil.rmtree(folder / "runs/en-de/back_translated")
+    _, err = run(folder, "back-translate", "en-de.yaml", sets=["back_translation.executor=ray"])
+    assert re.search(r"([2-9]\d*) of \1 blocks", err)
+    assert list((folder / "runs/en-de/back_translated/logs").glob("worker-*.log"))
+    assert back_translated(folder) == inline
 
 
 @pytest.mark.slow

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import random
-import secrets
 import shutil
 import signal
 import subprocess
@@ -12,7 +11,6 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 import tiny_pipeline
@@ -147,26 +145,6 @@ def test_shards_make_the_same_bytes(taught: Path, inline: dict[str, str]) -> Non
     assert blocks(taught) == len(STAGES) * NUM_BLOCKS
     run_here(taught, "distill", "tiny.yaml", sets=SETS)
     assert take_away(taught) == inline
-
-
-@pytest.fixture
-def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """Start a cluster of two nodes with one CPU each on this machine."""
-    pytest.importorskip("ray")
-    # nodes inherit the path of the package, and a secret outside the user's home
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(path for path in sys.path if path))
-    monkeypatch.setenv("RAY_AUTH_TOKEN", secrets.token_hex(32))
-    monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
-    from ray.cluster_utils import Cluster
-
-    node = {"num_cpus": 1, "object_store_memory": 80 * 2**20}
-    cluster = Cluster(initialize_head=True, head_node_args={**node, "include_dashboard": False})
-    try:
-        cluster.add_node(**node)
-        monkeypatch.setenv("RAY_ADDRESS", cluster.address)
-        yield cluster
-    finally:
-        cluster.shutdown()
 
 
 @pytest.mark.slow
