@@ -66,7 +66,15 @@ from kdmt.config.student import (
     WordKD,
     setting_path,
 )
-from kdmt.config.training import DirectionSampling, GuidedAlignment, Model, SubwordRegularization, Teacher, Train
+from kdmt.config.training import (
+    Consolidation,
+    DirectionSampling,
+    GuidedAlignment,
+    Model,
+    SubwordRegularization,
+    Teacher,
+    Train,
+)
 
 __all__ = [
     "KINDS",
@@ -81,6 +89,7 @@ __all__ = [
     "BackTranslation",
     "BackTranslationFailures",
     "Clean",
+    "Consolidation",
     "Convex",
     "Corpus",
     "CrossEntropyDifference",

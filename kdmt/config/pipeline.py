@@ -349,6 +349,19 @@ class Pipeline(Section):
         return self
 
     @model_validator(mode="after")
+    def _consolidation(self) -> Pipeline:
+        trainings = [(number, path, teacher.train) for number, (path, teacher) in enumerate(self.teacher_trainings())]
+        for name in self.students:
+            trainings += [(number, path, each.train) for number, (path, each) in enumerate(self.trainings_of(name))]
+        for number, path, train in trainings:
+            if train.ewc is not None and number == 0 and train.init_from is None:
+                raise ValueError(
+                    f"'{setting_path(path, 'train.ewc')}' has no effect without weights to stay near: "
+                    "'train.init_from', or a stage before"
+                )
+        return self
+
+    @model_validator(mode="after")
     def _monolingual(self) -> Pipeline:
         for path, student in self.trainings():
             wanted = student.self_supervised is not None and student.self_supervised.monolingual

@@ -452,6 +452,12 @@ class Student(Section):
         return self
 
     @model_validator(mode="after")
+    def _can_be_consolidated(self) -> Student:
+        if self.train.ewc is not None and self.nat is not None:
+            raise ValueError("'train.ewc' is for autoregressive students: leave out 'nat'")
+        return self
+
+    @model_validator(mode="after")
     def _can_be_resampled(self) -> Student:
         if self.train.subword_regularization is None:
             return self

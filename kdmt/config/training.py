@@ -190,6 +190,21 @@ class SubwordRegularization(Section):
             raise ValueError("'dropout' is a setting of BPE models: the tokenizer is a unigram model, set 'alpha'")
 
 
+class Consolidation(Section):
+    """Elastic weight consolidation (Kirkpatrick et al. 2017): fine-tuning that stays near the first weights.
+
+    The loss has the term weight / 2 * sum of F_i (w_i - a_i)^2: a are the weights at the beginning, and F_i is the mean
+    squared derivative of the log-probability of a target by the weight i, on text that the model must not forget.
+    """
+
+    weight: float = Field(gt=0.0, description="Weight of the sum in the loss")
+    prepared: str = Field(
+        description="Folder of the prepare stage whose training text the model must not forget, as "
+        "runs/NAME/prepare; with the same dictionaries"
+    )
+    pairs: int = Field(1000, ge=1, description="Number of sentence pairs of this text from which F is computed")
+
+
 class GuidedAlignment(Section):
     """Guided alignment (Chen et al. 2016): cross entropy of one head of the attention to the source with an alignment.
 
@@ -366,6 +381,11 @@ class Train(Section):
         "are rounded to int8, with one scale for each row of a weight as in CTranslate2 ('int8'), or for each matrix "
         "as in Marian and Firefox's engine ('int8_matrix'). Autoregressive models only; null for none",
     )
+    ewc: Consolidation | None = recorded_if_set(
+        None,
+        description="Elastic weight consolidation: fine-tuning that forgets less of other text. Autoregressive models "
+        "only; null for none",
+    )
     guided_alignment: GuidedAlignment | None = Field(
         None,
         description="Guided alignment: one head of the attention to the source learns the word alignment. "
@@ -432,6 +452,8 @@ class Train(Section):
             raise ValueError("'quantization_aware' cannot be combined with 'compile'")
         if self.quantization_aware is not None and self.parallel == "fsdp":
             raise ValueError("'quantization_aware' needs whole weights, which 'parallel: fsdp' shards")
+        if self.ewc is not None and self.parallel == "fsdp":
+            raise ValueError("'ewc' needs whole weights, which 'parallel: fsdp' shards")
         if self.guided_alignment is not None:
             if self.packing:
                 raise ValueError("'packing' cannot be combined with 'guided_alignment', which needs padded sentences")

@@ -5,6 +5,7 @@ wait_k               WaitK in place of LeftToRight
 word_kd              LeftToRight, [WordDivergence]
 hidden_kd, ...       the same with further terms
 guided_alignment     the same with a further term
+ewc                  the same with a further term
 nat                  the view and the terms of its family: `positional`, `aligned`, `edited`
 """
 
@@ -16,7 +17,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from kdmt.config import NAT, Student
+from kdmt.config import NAT, Consolidation, Student
 from kdmt.config import GuidedAlignment as GuidedAlignmentSettings
 from kdmt.config import OnPolicy as OnPolicySettings
 from kdmt.config.simultaneous import values_of
@@ -28,6 +29,7 @@ from kdmt.models.build import build_transformer
 from kdmt.models.nonautoregressive import NATransformer
 from kdmt.models.transformer import Transformer
 from kdmt.objectives.aligned import aligned_parts
+from kdmt.objectives.consolidation import ElasticConsolidation
 from kdmt.objectives.distillation import AttentionMaps, HiddenStates, LearnedAttentionMaps, OnPolicy, WordDivergence
 from kdmt.objectives.edited import edited_parts
 from kdmt.objectives.fine_tuning import ConvexCrossEntropy, convex_loss_of, fine_tuning_term
@@ -57,6 +59,7 @@ def build_objective(
     teachers: Sequence[Transformer] = (),
     marginal_V: Tensor | None = None,
     guided_alignment: GuidedAlignmentSettings | None = None,
+    consolidation: Consolidation | None = None,
     seed: int = 1,
     path: str = "student",
 ) -> Objective:
@@ -67,15 +70,20 @@ def build_objective(
         teachers: trained models that run with the student; needed if `learns_from_running` returns True.
         marginal_V: mean distribution of the teacher over the training set, for a student that learns from a cache.
         guided_alignment: settings of guided alignment, for which batches have the alignment of their pairs.
+        consolidation: settings of elastic weight consolidation, whose term has no anchor yet.
         seed: seed of models that are trained together with the student.
         path: YAML path of the settings, for messages.
 
     Raises:
         UserError: if the settings do not fit the model.
     """
-    guided = [] if guided_alignment is None else [GuidedAlignment(guided_alignment, model=model)]
+    further: list[Term[TokenPass]] = []
+    if guided_alignment is not None:
+        further.append(GuidedAlignment(guided_alignment, model=model))
+    if consolidation is not None:
+        further.append(ElasticConsolidation(weight=consolidation.weight))
     if student is None:
-        return Objective(model, LeftToRight(), [CrossEntropy(label_smoothing), *guided])
+        return Objective(model, LeftToRight(), [CrossEntropy(label_smoothing), *further])
     if student.nat is not None:
         assert isinstance(model, NATransformer)
         return _nonautoregressive(model, student, student.nat, label_smoothing, teachers, marginal_V, path)
@@ -83,7 +91,7 @@ def build_objective(
     main = _main_term(student, model, label_smoothing, marginal_V, path)
     peers = _peer_terms(student, main, group, label_smoothing)
     inner, masked = _inner_terms(student, model, group), _masked_language(student, model)
-    terms: list[Term[TokenPass]] = [main, *inner, *guided, *masked, *peers]
+    terms: list[Term[TokenPass]] = [main, *inner, *further, *masked, *peers]
     view = LeftToRight() if student.wait_k is None else WaitK(values_of(student.wait_k))
     return Objective(model, view, terms, group)
 

@@ -19,6 +19,7 @@ from kdmt.stages.student_folder import at_work_on, point_to
 from kdmt.stages.training_inputs import (
     Job,
     alignment_inputs,
+    consolidation_inputs,
     direction_inputs,
     init_inputs,
     needs_teacher,
@@ -81,7 +82,7 @@ def _teacher_jobs(workspace: Workspace) -> Iterator[tuple[Job, Teacher]]:
 def _teacher_stage(workspace: Workspace, job: Job, teacher: Teacher, upstream: tuple[Stage, ...]) -> Stage:
     def plan() -> Plan:
         inputs = training_inputs(workspace, job.data) | init_inputs(job) | alignment_inputs(workspace, job.alignments)
-        inputs |= scorer_inputs(workspace, job) | direction_inputs(workspace, job)
+        inputs |= scorer_inputs(workspace, job) | direction_inputs(workspace, job) | consolidation_inputs(job)
         made = make_plan({"teacher": teacher, **scorer_sections(workspace, job)}, {}, inputs)
         # of other stages only the checkpoint matters, which is an input
         return _of_training(made, job, "teacher", ("stages", "begin_from"))
@@ -162,7 +163,7 @@ def _student_stage(workspace: Workspace, name: str, job: Job, student: Student, 
         inputs = training_inputs(workspace, job.data, more=more)
         inputs |= init_inputs(job)
         inputs |= teaching_inputs(workspace, student) | alignment_inputs(workspace, job.alignments)
-        inputs |= scorer_inputs(workspace, job)
+        inputs |= scorer_inputs(workspace, job) | consolidation_inputs(job)
         inputs |= selective_inputs(workspace, student) | direction_inputs(workspace, job)
         own = f"students.{name}"
         made = make_plan({own: student, **scorer_sections(workspace, job)}, {"seed": job.seed}, inputs)

@@ -178,6 +178,15 @@ def init_inputs(job: Job) -> dict[str, str]:
     return {name: checkpoint_sha256(first)}
 
 
+def consolidation_inputs(job: Job) -> dict[str, str]:
+    """Return the text that a model must not forget, with the SHA-256 that its stage recorded."""
+    if job.train.ewc is None:
+        return {}
+    folder = job.train.ewc.prepared
+    made = recorded_outputs(Path(folder))
+    return {f"ewc {folder}/{name}": sha for name, sha in made.items() if name.startswith("data-bin/train.")}
+
+
 def evaluator_checkpoint(job: Job, settings: Selective) -> Path:
     """Return the checkpoint of the evaluator of selective distillation."""
     found = job.first_checkpoint if settings.evaluator is None else resolve_checkpoint(Path(settings.evaluator))

@@ -44,6 +44,7 @@ from kdmt.objectives.positional import SomeHidden
 from kdmt.ranks import interleave
 from kdmt.runtime import pick_device, use_threads
 from kdmt.score.bleu_tokenizer import require_packages
+from kdmt.stages.consolidation_work import consolidate, open_consolidated
 from kdmt.stages.measures import spaced_sides, tokenizer_note, words_tokenizer
 from kdmt.stages.references import score_words
 from kdmt.stages.selective_work import load_evaluator, measure, open_selection
@@ -81,6 +82,7 @@ def train(workspace: Workspace, job: Job, plan: Plan | None) -> None:
     knowledge = _knowledge(workspace, job.student)
     data = _training_data(workspace, job, codec, knowledge)
     evaluator = None if data.selection is None else _evaluator(workspace, job)
+    consolidated = open_consolidated(workspace, job)
     model, init_state = _build_model(workspace, job, codec)
     objective = _objective(workspace, job, model, knowledge)
     scorer = ValidationScorer.of(workspace, job, codec)
@@ -102,6 +104,8 @@ def train(workspace: Workspace, job: Job, plan: Plan | None) -> None:
     if data.selection is not None and evaluator is not None:
         measure(job.folder, evaluator, data.selection, data.data, device=device, ranks=ranks, progress=progress)
         del evaluator  # and its memory on the device
+    if consolidated is not None:
+        consolidate(job, objective, consolidated, device=device, ranks=ranks, progress=progress)
     trainer = Trainer(
         objective=objective,
         data=data,
@@ -403,6 +407,7 @@ def _objective(workspace: Workspace, job: Job, model: Transformer, knowledge: Kn
         teachers=_load_teachers(workspace, job, model),
         marginal_V=None if knowledge is None else torch.from_numpy(knowledge.marginal),
         guided_alignment=job.train.guided_alignment,
+        consolidation=job.train.ewc,
         seed=job.seed,
         path=job.path,
     )
