@@ -80,7 +80,7 @@ def deploy_chart(figures: Mapping[str, float], palette: Palette) -> str:
     for student in STUDENTS:
         engines = [name for name in ENGINES if f"deploy_{student}_{name}_1_ms" in figures]
         if engines:
-            parts.append(svg_text(16, top + 22, student.replace("_", "-"), palette.ink, size=14))
+            parts.append(svg_text(16, top + 22, student, palette.ink, size=14))
             parts += _rows(figures, student, engines, top + _HEADING, slowest, palette)
             top += _HEADING + _ROW * len(engines)
     return svg_image(parts, top + 16, "time, speed, size and memory of students in every engine")
