@@ -860,7 +860,11 @@ def export(
 @app.command()
 def trim(
     model: Annotated[
-        Path, typer.Argument(help="Folder of an NLLB, M2M-100 or mBART-50 model of Hugging Face's Transformers.")
+        Path,
+        typer.Argument(
+            help="Folder of an NLLB, M2M-100 or mBART-50 model of Hugging Face's Transformers, checkpoint folder, or "
+            "run (its chosen checkpoint)."
+        ),
     ],
     text: Annotated[
         list[Path],

@@ -7,9 +7,9 @@ from pathlib import Path
 
 from kdmt.corpus.vocabulary_choice import TokenLimits
 from kdmt.errors import UserError
-from kdmt.interop.huggingface_trim import can_trim, trim_model
+from kdmt.interop.checkpoint_trim import trim_checkpoint
+from kdmt.interop.huggingface_trim import is_huggingface_folder, trim_model
 from kdmt.interop.trim_record import TrimSettings
-from kdmt.recognition import wrong_path
 from kdmt.terminal import printable
 
 
@@ -26,7 +26,7 @@ def trim(
     """Write a trimmed model, and print its sizes before and after.
 
     Args:
-        model: folder of a Hugging Face model.
+        model: folder of a Hugging Face model, checkpoint folder, pointer file or run.
         out: new folder.
         texts: text whose tokens are kept.
         min_count: minimum number of occurrences of a token that is kept (default: 1).
@@ -41,9 +41,7 @@ def trim(
         raise UserError("--min-count and --vocab-size: give one of them")
     limits = TokenLimits(min_count or 1, vocab_size)
     settings = TrimSettings(tuple(texts), limits, keep_tokens, _split(languages))
-    if not can_trim(model):
-        raise wrong_path(model, "not a model that can be trimmed")
-    record = trim_model(model, out, settings)
+    record = (trim_model if is_huggingface_folder(model) else trim_checkpoint)(model, out, settings)
     for line in record.lines():
         print(printable(line))
     print(printable(str(out)))

@@ -7,8 +7,10 @@ as before: every merge that was applied is still possible, and other merges have
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from itertools import pairwise
+
+from kdmt.corpus.sentencepiece_file import NORMAL, Piece
 
 Rank = Callable[[str, str], float | None]  # rank of the merge of two symbols, the lowest first; None for no merge
 
@@ -25,6 +27,12 @@ def bpe_parts(piece: str, rank: Rank) -> set[str]:
         symbols[place : place + 2] = [symbols[place] + symbols[place + 1]]
         parts.add(symbols[place])
     return parts
+
+
+def ranks_by_score(pieces: Iterable[Piece]) -> Rank:
+    """Return the ranks of the merges of a SentencePiece model, which merges any two symbols that make a piece."""
+    ranks = {piece.text: -piece.score for piece in pieces if piece.kind == NORMAL}
+    return lambda left, right: ranks.get(left + right)
 
 
 def _best_place(symbols: list[str], rank: Rank) -> int | None:

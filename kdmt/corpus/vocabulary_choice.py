@@ -5,7 +5,7 @@ Shapes: V tokens of the vocabulary.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,6 +25,15 @@ class TokenLimits:
 
     min_count: int = 1
     size: int | None = None
+
+
+def extreme_pieces(scores: Mapping[str, float]) -> set[str]:
+    """Return the pieces of a unigram model with the lowest and the highest score, none if there are no pieces.
+
+    SentencePiece gives unknown characters the lowest score minus 10, and user-defined symbols a score that depends on
+    the highest one. With both, a model that is cut segments text with such characters as before.
+    """
+    return {min(scores, key=scores.__getitem__), max(scores, key=scores.__getitem__)} if scores else set()
 
 
 def choose_tokens(

@@ -35,9 +35,9 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from kdmt.checksum import file_sha256
-from kdmt.corpus.bpe_parts import Rank, bpe_parts
+from kdmt.corpus.bpe_parts import Rank, bpe_parts, ranks_by_score
 from kdmt.corpus.sentencepiece_file import NORMAL, Piece, read_facts, read_pieces, with_pieces
-from kdmt.corpus.vocabulary_choice import choose_tokens
+from kdmt.corpus.vocabulary_choice import choose_tokens, extreme_pieces
 from kdmt.errors import UserError
 from kdmt.files import atomic_folder, read_json_object, write_json
 from kdmt.interop.export_folder import check_new
@@ -60,10 +60,12 @@ from kdmt.interop.renumbered_files import (
     trim_tokenizer_json,
 )
 from kdmt.interop.trim_record import (
+    CHECKED_LINES,
     Size,
     TextCounts,
     TrimRecord,
     TrimSettings,
+    check_known,
     count_text,
     read_batches,
     read_token_list,
@@ -79,13 +81,11 @@ _EMBEDDINGS = (  # weights with a row for each token
     *("model.shared.weight", "model.encoder.embed_tokens.weight", "model.decoder.embed_tokens.weight"),
     "lm_head.weight",
 )
-_SPACE = "▁"  # a space in pieces of SentencePiece
 _BIAS = "final_logits_bias"  # [1, V]
-_CHECKED_LINES = 2000  # lines that the new tokenizer has to cut as the original does
 _SHOWN = 8
 
 
-def can_trim(folder: Path) -> bool:
+def is_huggingface_folder(folder: Path) -> bool:
     """Return whether a folder is that of a Hugging Face model, of any kind."""
     return (folder / "config.json").is_file() and not (folder / "model.json").is_file()
 
@@ -107,7 +107,7 @@ def trim_model(folder: Path, out: Path, settings: TrimSettings) -> TrimRecord:
     original = _Original(folder, kind, read_tokenizer(folder, kind))
     languages = _find_languages(folder, original.loaded.languages, settings.languages)
     counts_V = count_text(settings.texts, len(original.names), original.encode)
-    _check_known(settings.texts, counts_V, original)
+    check_known(settings.texts, counts_V, original.unknown, original.names)
     required = original.required(counts_V, languages)
     if settings.keep_tokens is not None:
         required |= set(read_token_list(settings.keep_tokens, original.ids))
@@ -165,16 +165,6 @@ def _find_language(folder: Path, known: Mapping[str, str], name: str) -> str:
         shown = ", ".join(list(known)[:_SHOWN]) + (", ..." if len(known) > _SHOWN else "")
         raise UserError(f"--languages: the tokenizer of {folder} does not know {name[:80]!r}; it knows {shown}")
     return found[0]
-
-
-def _check_known(texts: Sequence[Path], counts_V: NDArray[np.int64], original: _Original) -> None:
-    """Check that the text has pieces of the vocabulary other than spaces."""
-    found = {original.names[token].strip(_SPACE) for token in np.flatnonzero(counts_V) if token != original.unknown}
-    if not found - {""}:
-        raise UserError(
-            f"{', '.join(map(str, texts))}: no token of the text is in the vocabulary of {original.folder}: nothing "
-            "would stay"
-        )
 
 
 def _note(kind: Kind, languages: Sequence[str] | None) -> str | None:
@@ -255,7 +245,7 @@ class _Original:
         assert self.pieces is not None, "the tokenizer was read"
         if read_facts((self.folder / _SENTENCEPIECE).read_bytes()).algorithm != "bpe":
             return None
-        return _ranks_by_score(self.pieces)
+        return ranks_by_score(self.pieces)
 
     @cached_property
     def _whole(self) -> frozenset[str]:
@@ -266,15 +256,14 @@ class _Original:
 
     @cached_property
     def _extremes(self) -> set[str]:
-        """Pieces of a unigram model with the lowest and the highest score."""
+        """Pieces of a unigram model that stay for their scores."""
         if self._rank is not None:
             return set()
         if self.tokenizer_json is not None:
             found = dict(self.tokenizer_json["model"]["vocab"])
         else:
             found = {piece.text: piece.score for piece in self.pieces or () if piece.kind == NORMAL}
-        scores = {name: score for name, score in found.items() if name not in self._whole}
-        return {min(scores, key=scores.__getitem__), max(scores, key=scores.__getitem__)} if scores else set()
+        return extreme_pieces({name: score for name, score in found.items() if name not in self._whole})
 
     def _is_filler(self, token: int) -> bool:
         return self.names[token] == f"{NO_WORD}{token:04d}"
@@ -290,11 +279,6 @@ def encode_lines(loaded: LoadedTokenizer, lines: list[str]) -> list[NDArray[np.i
 def _ranks_of(merges: Iterable[tuple[str, str]]) -> Rank:
     ranks = {pair: float(number) for number, pair in enumerate(merges)}
     return lambda left, right: ranks.get((left, right))
-
-
-def _ranks_by_score(pieces: Sequence[Piece]) -> Rank:
-    ranks = {piece.text: -piece.score for piece in pieces if piece.kind == NORMAL}
-    return lambda left, right: ranks.get(left + right)
 
 
 @dataclass(frozen=True)
@@ -456,7 +440,7 @@ def _check_tokenizer(aside: Path, trimmed: _Trimmed, texts: Sequence[Path]) -> N
         raise UserError(f"{original.folder}: cannot be trimmed: {wrong!r} would get another id in Transformers")
     new_of_old = np.full(len(original.names), -1)
     new_of_old[trimmed.kept] = np.arange(len(trimmed.kept))
-    lines = list(islice(chain.from_iterable(read_batches(texts)), _CHECKED_LINES))
+    lines = list(islice(chain.from_iterable(read_batches(texts)), CHECKED_LINES))
     for line, old, found in zip(lines, original.encode_each(lines), encode_lines(new, lines), strict=True):
         wanted = new_of_old[old]
         if (wanted >= 0).all() and not np.array_equal(wanted, found):

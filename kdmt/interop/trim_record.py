@@ -22,7 +22,9 @@ from kdmt.files import write_json, write_text
 from kdmt.interop.export_folder import CARD_FILE
 
 FILE = "trim.json"
+CHECKED_LINES = 2000  # lines that the new tokenizer has to cut as the original does
 _LINES_AT_ONCE = 1024
+_SPACE = "▁"  # a space in pieces of SentencePiece
 
 
 @dataclass(frozen=True)
@@ -192,6 +194,24 @@ def count_text(
     if not counts_V.any():
         raise UserError(f"{', '.join(map(str, texts))}: no text, so that no token would stay")
     return counts_V
+
+
+def check_known(texts: Sequence[Path], counts_V: NDArray[np.int64], unknown: int, symbols: Sequence[str]) -> None:
+    """Check that a text has tokens of a vocabulary that are more than spaces.
+
+    Args:
+        texts: files of the text.
+        counts_V: number of occurrences of each token in the text.
+        unknown: id of <unk>.
+        symbols: tokens of the vocabulary.
+
+    Raises:
+        UserError: if it has none.
+    """
+    found = {symbols[token].strip(_SPACE) for token in np.flatnonzero(counts_V).tolist() if token != unknown}
+    if not found - {""}:
+        names = ", ".join(map(str, texts))
+        raise UserError(f"{names}: no token of the text is in the vocabulary of the model, so that nothing would stay")
 
 
 def read_token_list(path: Path, ids: Mapping[str, int]) -> list[int]:

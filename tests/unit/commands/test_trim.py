@@ -6,9 +6,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from trimmed_models import latin_lines, save_bilingual, write_text
+from trimmed_models import latin_lines, save_bilingual, save_checkpoint_of_both, write_text
 
 from kdmt.cli import main
+from kdmt.models.checkpoint import load_model
 
 pytest.importorskip("transformers")
 
@@ -71,3 +72,13 @@ def test_folder_without_a_model_is_described(
     text = write_text(tmp_path / "text.txt", ["ba"])
     assert run(monkeypatch, tmp_path / "empty", "--text", text, "--to", tmp_path / "out") == 2
     assert "it is an empty folder" in capsys.readouterr().err
+
+
+def test_checkpoint_is_trimmed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, out = save_checkpoint_of_both(tmp_path), tmp_path / "out"
+    text = write_text(tmp_path / "text.txt", latin_lines(20, seed=1))
+    assert run(monkeypatch, folder, "--text", text, "--languages", "en,de", "--to", out) == 0
+    assert capsys.readouterr().out.endswith(f"{out}\n")
+    assert load_model(out).src_vocab_size < load_model(folder).src_vocab_size

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kdmt.corpus.vocabulary_choice import TokenLimits, choose_tokens
+from kdmt.corpus.vocabulary_choice import TokenLimits, choose_tokens, extreme_pieces
 from kdmt.errors import UserError
 
 
@@ -63,3 +63,8 @@ def test_no_token_that_stays_is_rarer_than_one_that_does_not(values: list[int], 
     rest = [values[token] for token in range(len(values)) if token not in chosen]
     assert all(values[token] >= max(rest, default=0) for token in chosen - required)
     assert len(chosen) <= occurring + len(required)
+
+
+def test_pieces_with_the_lowest_and_the_highest_score_stay() -> None:
+    assert extreme_pieces({"a": -3.0, "b": -1.0, "c": -7.5, "d": -2.0}) == {"b", "c"}
+    assert extreme_pieces({}) == set()

@@ -34,7 +34,7 @@ from kdmt.interop.huggingface import (
     read_kind,
     read_tokenizer,
 )
-from kdmt.interop.huggingface_trim import can_trim, encode_lines, trim_model
+from kdmt.interop.huggingface_trim import encode_lines, is_huggingface_folder, trim_model
 from kdmt.interop.trim_record import TrimRecord, TrimSettings
 from kdmt.types import EOS
 
@@ -410,7 +410,7 @@ def test_weights_of_another_size_are_refused(nllb: Saved, tmp_path: Path) -> Non
 
 def test_other_architectures_are_refused(tmp_path: Path) -> None:
     saved = save_model("marian", tmp_path / "model")
-    assert can_trim(saved.folder)
+    assert is_huggingface_folder(saved.folder)
     with pytest.raises(UserError, match=r"NLLB, M2M-100 and mBART-50 models .* this is 'marian'"):
         trim(saved, tmp_path / "out")
 
