@@ -19,7 +19,7 @@ import shutil
 import tempfile
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import chain, islice
 from pathlib import Path
 
@@ -85,7 +85,7 @@ def trim_checkpoint(checkpoint: Path, out: Path, settings: TrimSettings) -> Trim
     original = _Original(source, TextCodec.load(source), load_model(source))
     _check_joint(original)
     directions = _find_directions(original, settings.languages)
-    counts_V = count_text(settings.texts, len(original.symbols), original.encode)
+    counts_V = count_text(settings.texts, len(original.symbols), partial(original.encode, directions))
     check_known(settings.texts, counts_V, UNK, original.symbols)
     required = original.required(counts_V, directions)
     if settings.keep_tokens is not None:
@@ -111,7 +111,7 @@ def trim_checkpoint(checkpoint: Path, out: Path, settings: TrimSettings) -> Trim
                 TextCounts.count(counts_V, kept, UNK),
                 tuple(dict.fromkeys(chain.from_iterable(each.sides for each in directions))),
             )
-            record.write(aside, settings, source.name)
+            record.write(aside, settings, checkpoint.name)
             for name in (FILE, CARD_FILE):
                 record_file(aside, aside / name)
     return record
@@ -183,9 +183,10 @@ class _Original:
         is_sentencepiece = isinstance(self.codec.tokenizers.source, SentencePieceModel)
         return tokenizer_files(self.folder / "tokenizer")[0] if is_sentencepiece else None
 
-    def encode(self, lines: list[str]) -> NDArray[np.int64]:
+    def encode(self, directions: Sequence[Direction], lines: list[str]) -> NDArray[np.int64]:
         """Return the ids of all tokens of some lines, without </s>, one after the other."""
-        return np.concatenate([np.zeros(0, dtype=np.int64), *(ids[:-1] for ids in encode_raw(self.codec, lines))])
+        found = encode_raw(self.codec, directions, lines)
+        return np.concatenate([np.zeros(0, dtype=np.int64), *(ids[:-1] for ids in found)])
 
     def required(self, counts_V: NDArray[np.int64], directions: Collection[Direction]) -> set[int]:
         """Return the ids that stay in any case: special tokens, tags, languages, bytes, characters of the text."""
@@ -233,17 +234,15 @@ class _Original:
         return extreme_pieces(self._normal) if self._algorithm == "unigram" else set()
 
 
-def encode_raw(codec: TextCodec, lines: Sequence[str]) -> list[NDArray[np.int64]]:
-    """Return the ids of raw lines in any language of a model, each ending in </s>.
+def encode_raw(codec: TextCodec, directions: Sequence[Direction], lines: Sequence[str]) -> list[NDArray[np.int64]]:
+    """Return the ids of raw lines in any language of some directions, each ending in </s>.
 
     If the processing of text depends on the language, there is a result for each line and language.
     """
-    text = codec.text
-    directions = text.all_directions if text.text.moses or text.text.normalize else text.all_directions[:1]
-    languages = dict.fromkeys(chain.from_iterable(each.sides for each in directions))
-    if not (text.text.moses or text.text.normalize):
-        languages = dict.fromkeys(list(languages)[:1])
-    words = [text.preprocess(line, language) for language in languages for line in lines]
+    languages = list(dict.fromkeys(chain.from_iterable(each.sides for each in directions)))
+    if not (codec.text.text.moses or codec.text.text.normalize):
+        del languages[1:]
+    words = [codec.text.preprocess(line, language) for language in languages for line in lines]
     return [ids.astype(np.int64) for ids in codec.encode_source(words)]
 
 
@@ -311,8 +310,8 @@ def _check_segmentation(folder: Path, trimmed: _Trimmed, texts: Sequence[Path]) 
     new_of_old = np.full(len(original.symbols), -1)
     new_of_old[trimmed.kept] = np.arange(len(trimmed.kept))
     lines = list(islice(chain.from_iterable(read_batches(texts)), CHECKED_LINES))
-    codec = replace(original.codec, text=new.text)  # the same languages
-    for old, found in zip(encode_raw(codec, lines), encode_raw(new, lines), strict=True):
+    both = (encode_raw(codec, trimmed.directions, lines) for codec in (original.codec, new))
+    for old, found in zip(*both, strict=True):
         wanted = new_of_old[old]
         if (wanted >= 0).all() and not np.array_equal(wanted, found):
             shown = original.codec.src_dictionary.string(old)[:80]

@@ -37,6 +37,7 @@ from torch import Tensor
 from kdmt.checksum import file_sha256
 from kdmt.corpus.bpe_parts import Rank, bpe_parts, ranks_by_score
 from kdmt.corpus.sentencepiece_file import NORMAL, Piece, read_facts, read_pieces, with_pieces
+from kdmt.corpus.tokenizer import SentencePieceModel
 from kdmt.corpus.vocabulary_choice import choose_tokens, extreme_pieces
 from kdmt.errors import UserError
 from kdmt.files import atomic_folder, read_json_object, write_json
@@ -86,8 +87,12 @@ _SHOWN = 8
 
 
 def is_huggingface_folder(folder: Path) -> bool:
-    """Return whether a folder is that of a Hugging Face model, of any kind."""
-    return (folder / "config.json").is_file() and not (folder / "model.json").is_file()
+    """Return whether a folder is that of a Hugging Face model, of any kind.
+
+    Training runs of kdmt have a `config.json` too, with their settings.
+    """
+    path = folder / "config.json"
+    return path.is_file() and not (folder / "model.json").is_file() and "model_type" in read_json_object(path)
 
 
 def trim_model(folder: Path, out: Path, settings: TrimSettings) -> TrimRecord:
@@ -232,9 +237,16 @@ class _Original:
 
     @cached_property
     def pieces(self) -> list[Piece] | None:
-        """Pieces of the SentencePiece model, None if the folder has none."""
+        """Pieces of the SentencePiece model, None if the folder has none.
+
+        Raises:
+            UserError: if the file is no such model, for example a pointer of Git LFS.
+        """
         path = self.folder / _SENTENCEPIECE
-        return read_pieces(path.read_bytes()) if path.is_file() else None
+        if not path.is_file():
+            return None
+        SentencePieceModel(path)  # the library checks the file
+        return read_pieces(path.read_bytes())
 
     @cached_property
     def _rank(self) -> Rank | None:

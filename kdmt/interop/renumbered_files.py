@@ -41,7 +41,7 @@ def renumber_config(config: Mapping[str, Any], new_of_old: Mapping[int, int]) ->
 def _renumber(value: Any, new_of_old: Mapping[int, int]) -> Any:
     if isinstance(value, list):
         return [new_of_old[token] for token in value if token in new_of_old]
-    return None if value is None else new_of_old.get(value)
+    return new_of_old.get(value) if isinstance(value, int) else value
 
 
 def trim_tokenizer_json(content: Mapping[str, Any], new_ids: NewIds, default_language: str) -> dict[str, Any]:
@@ -61,13 +61,12 @@ def trim_tokenizer_json(content: Mapping[str, Any], new_ids: NewIds, default_lan
         model["vocab"] = {token: new_ids[token] for token in model["vocab"] if token in new_ids}
         model["merges"] = [merge for merge in model["merges"] if _stays(merge, new_ids)]
     else:
-        unknown = model["vocab"][model["unk_id"]][0]
+        unknown = None if model.get("unk_id") is None else model["vocab"][model["unk_id"]][0]
         kept = [entry for entry in model["vocab"] if entry[0] in new_ids]
         model["vocab"] = sorted(kept, key=lambda entry: new_ids[entry[0]])
-        model["unk_id"] = new_ids[unknown]
-    added = [
-        {**token, "id": new_ids[token["content"]]} for token in content["added_tokens"] if token["content"] in new_ids
-    ]
+        model["unk_id"] = None if unknown is None else new_ids[unknown]
+    tokens = [token for token in content.get("added_tokens") or () if token["content"] in new_ids]
+    added = [{**token, "id": new_ids[token["content"]]} for token in tokens]
     made = {**content, "model": model, "added_tokens": sorted(added, key=lambda token: token["id"])}
     if made.get("post_processor") is not None:
         made["post_processor"] = _renumber_template(made["post_processor"], new_ids, default_language)

@@ -74,11 +74,16 @@ def test_folder_without_a_model_is_described(
     assert "it is an empty folder" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("path", ["run/checkpoint_5", "run/best", "run"], ids=["folder", "pointer", "run"])
 def test_checkpoint_is_trimmed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], path: str
 ) -> None:
     folder, out = save_checkpoint_of_both(tmp_path), tmp_path / "out"
+    (tmp_path / "run").mkdir()
+    folder.rename(tmp_path / "run" / "checkpoint_5")
+    (tmp_path / "run" / "best").write_text("checkpoint_5\n", encoding="utf-8")
+    (tmp_path / "run" / "config.json").write_text('{"model": {}}', encoding="utf-8")  # settings of the training
     text = write_text(tmp_path / "text.txt", latin_lines(20, seed=1))
-    assert run(monkeypatch, folder, "--text", text, "--languages", "en,de", "--to", out) == 0
+    assert run(monkeypatch, tmp_path / path, "--text", text, "--languages", "en,de", "--to", out) == 0
     assert capsys.readouterr().out.endswith(f"{out}\n")
-    assert load_model(out).src_vocab_size < load_model(folder).src_vocab_size
+    assert load_model(out).src_vocab_size < load_model(tmp_path / "run" / "checkpoint_5").src_vocab_size
