@@ -12,6 +12,7 @@ kdmt serve runs/x/students/small/seed_1
 kdmt generate DATA_BIN --path runs/x/teacher --beam 5 --remove-bpe
 kdmt export --to ctranslate2 runs/x/students/small/seed_1 OUT
 kdmt import-checkpoint checkpoint_best.pt OUT --data DATA_BIN
+kdmt trim nllb-200-distilled-600M --text train.en --text train.de --languages en,de --to OUT
 kdmt clean x.yaml [--yes]
 """
 
@@ -854,6 +855,54 @@ def export(
         quantization or EXPORTERS[to].quantizations[0], beam=beam, lenpen=lenpen, data=data, licence=licence
     )
     command.export(checkpoint, out, to=to, options=options)
+
+
+@app.command()
+def trim(
+    model: Annotated[
+        Path,
+        typer.Argument(
+            help="Folder of an NLLB, M2M-100 or mBART-50 model of Hugging Face's Transformers, checkpoint folder, or "
+            "run (its chosen checkpoint)."
+        ),
+    ],
+    text: Annotated[
+        list[Path],
+        typer.Option(help="Text in any of the languages, one sentence per line, whose tokens are kept; repeatable."),
+    ],
+    to: Annotated[Path, typer.Option(metavar="OUT", help="New folder.")],
+    min_count: Annotated[
+        int | None, typer.Option(min=1, help="Minimum number of occurrences of a token that is kept (default: 1).")
+    ] = None,
+    vocab_size: Annotated[
+        int | None,
+        typer.Option(min=1, help="Maximum number of tokens, of which the most frequent are kept (default: no limit)."),
+    ] = None,
+    keep_tokens: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Further tokens that are kept, one per line (default: none).")
+    ] = None,
+    languages: Annotated[
+        str | None,
+        typer.Option(
+            metavar="CODE,...", help="Languages whose tokens are kept, as de or in the model's form (default: all)."
+        ),
+    ] = None,
+) -> None:
+    """Cut the vocabulary of a multilingual model to the tokens of some text.
+
+    Text whose tokens are all kept is cut into the same tokens, and their logits do not change.
+    """
+    from kdmt.commands import trim as command
+
+    command.trim(
+        model,
+        to,
+        texts=text,
+        min_count=min_count,
+        vocab_size=vocab_size,
+        keep_tokens=keep_tokens,
+        languages=languages,
+    )
 
 
 @app.command()

@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 import json
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -63,14 +64,21 @@ _DRAWN = {
 _KINDS = {"marian_multilingual": "marian"}
 
 
-def save_model(name: str, folder: Path, *, other: int = 0) -> Saved:
-    """Save the model of this name in `CODES`; another value of `other` gives other weights."""
+def save_model(name: str, folder: Path, *, other: int = 0, lines: Sequence[str] | None = None) -> Saved:
+    """Save the model of this name in `CODES`.
+
+    Args:
+        name: name of the model.
+        folder: folder, which must not exist.
+        other: another value gives other weights.
+        lines: text from which the SentencePiece model is learnt (default: the made-up language).
+    """
     import transformers
 
     folder.mkdir(parents=True)
     kind = _KINDS.get(name, name)
     size = {"marian": _marian, "mbart50": _mbart50, "m2m100": _m2m100, "nllb": _nllb}[kind](
-        folder, **({"codes": ("deu", "fra")} if name == "marian_multilingual" else {})
+        folder, lines or _lines(), **({"codes": ("deu", "fra")} if name == "marian_multilingual" else {})
     )
     torch.manual_seed(_DRAWN[name][1] + other)
     if kind == "marian":
@@ -123,15 +131,22 @@ def _liven(model: Any, ending: float) -> None:
         model.final_logits_bias.normal_(std=0.3)
 
 
-def _train(model_type: str) -> bytes:
-    rng = random.Random(1)
-    words = [*WORDS, *WORDS.values()]
-    lines = [" ".join(rng.choices(words, k=rng.randint(2, 7))) + rng.choice([".", "", "!"]) for _ in range(400)]
+def _lines() -> list[str]:
+    return random_lines([*WORDS, *WORDS.values()], 400, seed=1)
+
+
+def random_lines(words: Sequence[str], count: int, *, seed: int) -> list[str]:
+    """Return lines of a few random words, some with a punctuation mark at the end."""
+    rng = random.Random(seed)
+    return [" ".join(rng.choices(words, k=rng.randint(2, 7))) + rng.choice([".", "", "!"]) for _ in range(count)]
+
+
+def _train(model_type: str, lines: Sequence[str]) -> bytes:
     model = io.BytesIO()
     sentencepiece.SentencePieceTrainer.train(
         sentence_iterator=iter(lines),
         model_writer=model,
-        vocab_size=60,
+        vocab_size=60 if len(set("".join(lines))) < 20 else 170,
         model_type=model_type,
         hard_vocab_limit=False,
         minloglevel=2,
@@ -150,10 +165,10 @@ def _write_vocabulary(path: Path, symbols: list[str]) -> None:
     path.write_text(json.dumps({symbol: index for index, symbol in enumerate(symbols)}), encoding="utf-8")
 
 
-def _marian(folder: Path, codes: tuple[str, ...] = ()) -> int:
+def _marian(folder: Path, lines: Sequence[str], codes: tuple[str, ...] = ()) -> int:
     import transformers
 
-    model = _train("unigram")
+    model = _train("unigram", lines)
     for name in ("source.spm", "target.spm"):
         (folder / name).write_bytes(model)
     symbols = ["</s>", "<unk>", *_pieces(model), *(f">>{code}<<" for code in codes), "<pad>"]
@@ -162,19 +177,19 @@ def _marian(folder: Path, codes: tuple[str, ...] = ()) -> int:
     return len(symbols)
 
 
-def _mbart50(folder: Path) -> int:
+def _mbart50(folder: Path, lines: Sequence[str]) -> int:
     import transformers
 
-    (folder / "sentencepiece.bpe.model").write_bytes(_train("unigram"))
+    (folder / "sentencepiece.bpe.model").write_bytes(_train("unigram", lines))
     tokenizer = transformers.MBart50Tokenizer.from_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return len(tokenizer)
 
 
-def _m2m100(folder: Path) -> int:
+def _m2m100(folder: Path, lines: Sequence[str]) -> int:
     import transformers
 
-    model = _train("bpe")
+    model = _train("bpe", lines)
     (folder / "sentencepiece.bpe.model").write_bytes(model)
     symbols = ["<s>", "<pad>", "</s>", "<unk>", *_pieces(model)]
     _write_vocabulary(folder / "vocab.json", symbols)
@@ -183,10 +198,10 @@ def _m2m100(folder: Path) -> int:
     return len(symbols) + len(tokenizer.lang_code_to_token) + 8  # and rows without a token
 
 
-def _nllb(folder: Path) -> int:
+def _nllb(folder: Path, lines: Sequence[str]) -> int:
     import transformers
 
-    (folder / "sentencepiece.bpe.model").write_bytes(_train("bpe"))
+    (folder / "sentencepiece.bpe.model").write_bytes(_train("bpe", lines))
     codes = ["deu_Latn", "eng_Latn", "fra_Latn"]
     tokenizer = transformers.NllbTokenizer.from_pretrained(folder, src_lang="eng_Latn", extra_special_tokens=codes)
     tokenizer.save_pretrained(folder)

@@ -126,7 +126,7 @@ def _fetch(name: str, revision: str | None) -> Path:
                     name, revision=revision, allow_patterns=patterns, local_files_only=offline, tqdm_class=Bar
                 )
             except Exception as error:  # HTTP, network or disk error
-                problem = _one_line(error)
+                problem = one_line(error)
                 break
             if _is_whole(Path(fetched)):
                 return Path(fetched)
@@ -283,14 +283,14 @@ def check_languages(
     for side, code, lang in zip(("source", "target"), codes, direction.sides, strict=True):
         where = f"{setting}{side}_code" if code is not None else f"{folder / 'tokenizer_config.json'}: {side}_lang"
         found = code if code is not None else settings.get(f"{side}_lang")
-        if isinstance(found, str) and _is_language(found, lang) is False:
+        if isinstance(found, str) and is_language(found, lang) is False:
             raise UserError(
                 f"{where}: {found[:_LONGEST_CODE]!r}, and the pipeline's '{side}_lang' is {lang!r}; "
                 f"'{setting}other_languages: true' takes the model all the same"
             )
 
 
-def _is_language(code: str, lang: str) -> bool | None:
+def is_language(code: str, lang: str) -> bool | None:
     """Return whether a model's language code matches a language of the pipeline, including its script.
 
     Return None if the code does not name a language, such as `roa` or `en+de`.
@@ -385,7 +385,7 @@ class ForeignTokenizer:
         return Frame(prefix, suffix, (self._token(self.target_code),))
 
     @property
-    def _load(self) -> _Loaded:
+    def _load(self) -> LoadedTokenizer:
         return _load_tokenizer(self.folder, self.kind)
 
     def _token(self, code: str | None) -> str:
@@ -418,15 +418,30 @@ class _Vocabulary:
 
 
 @dataclass(frozen=True)
-class _Loaded:
+class LoadedTokenizer:
+    """Tokenizer of Transformers, with what it says about the rows of the model's matrix.
+
+    Attributes:
+        tokenizer: the tokenizer.
+        names: token of each row; `NO_WORD` and a number for a row without a token.
+        vocabulary: the same tokens in the order of kdmt's ids.
+        languages: token of each language code.
+        silent: ids of the model that are not text.
+    """
+
     tokenizer: PreTrainedTokenizerBase
+    names: tuple[str, ...]
     vocabulary: _Vocabulary
-    languages: dict[str, str]  # code -> token
-    silent: frozenset[int]  # ids of the model that are not text
+    languages: dict[str, str]
+    silent: frozenset[int]
 
 
-@cache
-def _load_tokenizer(folder: Path, kind: Kind) -> _Loaded:
+def read_tokenizer(folder: Path, kind: Kind) -> LoadedTokenizer:
+    """Load the tokenizer of a model.
+
+    Raises:
+        UserError: if it cannot be read, or its vocabulary has no <pad>, </s> or <unk>.
+    """
     transformers = import_transformers()
     try:
         made = getattr(transformers, _CLASSES[kind][1]).from_pretrained(str(folder), local_files_only=True)
@@ -435,18 +450,20 @@ def _load_tokenizer(folder: Path, kind: Kind) -> _Loaded:
     except UserError:
         raise
     except Exception as error:  # damaged files can cause any exception
-        raise UserError(f"{folder}: its tokenizer cannot be read: {_one_line(error)}") from None
+        raise UserError(f"{folder}: its tokenizer cannot be read: {one_line(error)}") from None
     if getattr(made, "separate_vocabs", False):
         raise UserError(f"{folder}: source and target have vocabularies of their own, which is not supported")
     vocabulary = _arrange(folder, names, made)
     languages = _languages(kind, names, made)
     ids = {name: token for token, name in enumerate(names)}
     silent = {ids[name] for name in (*made.all_special_tokens, *languages.values()) if name in ids}
-    silent |= {token for token, name in enumerate(names) if name.startswith(_NO_WORD)}
-    return _Loaded(made, vocabulary, languages, frozenset(silent - {made.unk_token_id}))
+    silent |= {token for token, name in enumerate(names) if name.startswith(NO_WORD)}
+    return LoadedTokenizer(made, tuple(names), vocabulary, languages, frozenset(silent - {made.unk_token_id}))
 
 
-_NO_WORD = "madeupword"  # fairseq's name for rows of a matrix that belong to no token
+_load_tokenizer = cache(read_tokenizer)
+
+NO_WORD = "madeupword"  # fairseq's name for rows of a matrix that belong to no token
 
 
 def _names_of(tokenizer: PreTrainedTokenizerBase, size: int) -> list[str]:
@@ -458,7 +475,7 @@ def _names_of(tokenizer: PreTrainedTokenizerBase, size: int) -> list[str]:
     for token in range(size):
         name = found[token] if token < len(found) else None
         if name is None or (name == unknown and token != tokenizer.unk_token_id):
-            name = f"{_NO_WORD}{token:04d}"
+            name = f"{NO_WORD}{token:04d}"
         names.append(str(name))
     if twice := {name for name in names if names.count(name) > 1} if len(set(names)) < size else set():
         raise ValueError(f"{min(twice)!r} is in the vocabulary twice")
@@ -659,7 +676,7 @@ def load_weights(folder: Path, kind: Kind) -> PreTrainedModel:
             output_loading_info=True,
         )
     except Exception as error:  # truncated files, pickles with more than tensors, other shapes
-        raise UserError(f"{weights}: the weights cannot be read: {_one_line(error)}") from None
+        raise UserError(f"{weights}: the weights cannot be read: {one_line(error)}") from None
     for what in ("missing", "unexpected", "mismatched"):
         if names := sorted(map(str, report[f"{what}_keys"])):
             more = f" and {len(names) - 1} more" if len(names) > 1 else ""
@@ -716,7 +733,7 @@ def import_transformers() -> ModuleType:
     return transformers
 
 
-def _one_line(error: BaseException) -> str:
+def one_line(error: BaseException) -> str:
     """Return the type and message of an exception in one line.
 
     The advice of PyTorch and Transformers to read a file in a way that runs code in it is left out.
@@ -778,7 +795,7 @@ def export_to_ctranslate2(tokenizer: ForeignTokenizer, folder: Path) -> None:
         except Exception as error:
             if isinstance(error, OSError) and error.errno is not None:  # an error of the disk, not of the model
                 raise
-            raise UserError(f"{tokenizer.folder}: CTranslate2 cannot take it: {_one_line(error)}") from None
+            raise UserError(f"{tokenizer.folder}: CTranslate2 cannot take it: {one_line(error)}") from None
         write_symbols(aside, vocabulary.symbols)
 
 
