@@ -10,6 +10,7 @@ from small_transformers import POST_NORM, make_model, write_sentencepiece
 
 from kdmt.choices import LanguageTokens
 from kdmt.config import Text
+from kdmt.config.directions import decoder_reads_token
 from kdmt.corpus.codec import TextCodec
 from kdmt.corpus.text import TextProcessor
 from kdmt.corpus.vocabulary import Dictionary
@@ -44,5 +45,6 @@ def write_multilingual(
 ) -> Path:
     """Write a checkpoint of a random model that translates in `DIRECTIONS`, and return its folder."""
     companions = write_languages(folder.with_name(f"{folder.name}-text"), tokens)
+    config = replace(config, target_from_source=decoder_reads_token(tokens))
     save_checkpoint(folder, make_model(config, seed=seed).float(), companions=companions)
     return folder

@@ -64,7 +64,15 @@ class TextProcessor:
     @property
     def depends_on_source(self) -> bool:
         """Return whether the processing of a source, or its tokens for the direction, depend on its language."""
-        return self.text.moses or self.text.normalize or self.language_tokens == "both_in_source"
+        return (
+            self.text.moses
+            or self.text.normalize
+            or self.language_tokens
+            in (
+                "both_in_source",
+                "source_and_decoder",
+            )
+        )
 
     @property
     def direction(self) -> Direction:

@@ -221,7 +221,9 @@ def _fill_encoder(spec: TransformerEncoderSpec, model: Transformer) -> None:
 
 
 def _fill_decoder(spec: TransformerDecoderSpec, model: Transformer) -> None:
-    _fill_embedder(spec, spec.embeddings, model.tgt_embed, model.config.max_target_positions)
+    _fill_embedder(
+        spec, spec.embeddings, model.tgt_embed, model.config.max_target_positions + model.config.begins_with_token
+    )
     for layer_spec, layer in zip(spec.layer, model.decoder_layers, strict=True):
         layer = cast(DecoderLayer, layer)
         _fill_layer(layer_spec, layer)

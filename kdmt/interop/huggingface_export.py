@@ -126,7 +126,7 @@ def _kind_of(model: Transformer) -> Kind:
     if isinstance(model, NATransformer):
         raise UserError(f"Transformers has no decoder for a {model.nat.family!r} model, which is non-autoregressive")
     refuse_unidirectional(config, "Transformers")
-    if config.source_token is not None or config.target_token is not None:
+    if config.has_own_tokens:
         raise UserError("the model is multilingual: the tokenizer of the export would put no language tokens in")
     if config.encoder_embed_dim != config.decoder_embed_dim:
         raise UserError("Transformers has no model with different widths of encoder and decoder")

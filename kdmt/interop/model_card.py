@@ -21,6 +21,7 @@ from importlib.metadata import version
 from pathlib import Path, PurePath
 from typing import Any
 
+from kdmt.config.directions import decoder_reads_token
 from kdmt.config.yaml_text import write_yaml
 from kdmt.corpus.codec import TEXT_FILE, load_text_processor
 from kdmt.corpus.text import TextProcessor
@@ -250,13 +251,15 @@ def _introduction(checkpoint: Path, directions: Sequence[Direction], exported: E
 
 
 def _language_table(text: TextProcessor) -> str:
-    """Return a table of the tokens before the source for each direction of a model with several."""
-    lines = [
-        "The model knows the direction from the first tokens of the source:\n",
-        "| direction | tokens before the source |",
-        "| --- | --- |",
-        *(f"| {direction} | `{' '.join(tokens)}` |" for direction, tokens in text.prefixes.items()),
-    ]
+    """Return a table of the language tokens for each direction of a model with several."""
+    lines = ["The model knows the direction from language tokens:\n"]
+    if decoder_reads_token(text.language_tokens):
+        lines += ["| direction | before the source | after `</s>` in the decoder |", "| --- | --- | --- |"]
+        for direction, (first, *others) in text.prefixes.items():
+            lines.append(f"| {direction} | {' '.join(f'`{token}`' for token in others)} | `{first}` |")
+    else:
+        lines += ["| direction | before the source |", "| --- | --- |"]
+        lines += [f"| {direction} | `{' '.join(tokens)}` |" for direction, tokens in text.prefixes.items()]
     return "\n".join(lines) + "\n"
 
 

@@ -250,7 +250,7 @@ def fairseq_settings(model: Transformer) -> dict[str, object]:
     values = model.config.as_dict()
     init = values.pop("init")
     tokens = [values.pop(f"{side}_token") for side in ("source", "target")]
-    if any(token is not None for token in tokens):
+    if any(token is not None for token in tokens) or model.config.target_from_source:
         raise UserError("the model is multilingual: its language tokens are not written for fairseq")
     settings = {**_COMMON, **values}
     for part in ("input", "output"):

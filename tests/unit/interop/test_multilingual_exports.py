@@ -68,6 +68,12 @@ def test_transformers_reads_the_tokens_of_the_direction(tmp_path: Path, tokens: 
             assert output[1:-1] == list(wanted.tokens)
 
 
+def test_transformers_has_no_tokens_of_the_decoder(tmp_path: Path) -> None:
+    checkpoint = write_multilingual(tmp_path / "model", "source_and_decoder")
+    with pytest.raises(UserError, match="the model is multilingual: the tokenizer of the export would put no language"):
+        EXPORTERS["huggingface"].export(checkpoint, tmp_path / "out", ExportOptions())
+
+
 @pytest.mark.parametrize("name", sorted(EXPORTERS.keys() - set(MULTILINGUAL)))
 def test_formats_with_one_direction_are_refused(tmp_path: Path, name: str) -> None:
     checkpoint = write_multilingual(tmp_path / "model", "target_in_source")
@@ -77,10 +83,14 @@ def test_formats_with_one_direction_are_refused(tmp_path: Path, name: str) -> No
     assert not (tmp_path / "out").exists()
 
 
-def test_the_model_card_names_the_directions_and_their_tokens(tmp_path: Path) -> None:
-    checkpoint = write_multilingual(tmp_path / "model", "both_in_source")
+@pytest.mark.parametrize(
+    ("tokens", "row"),
+    [("both_in_source", "| cs-en | `<cs> <2en>` |"), ("source_and_decoder", "| cs-en | `<cs>` | `<en>` |")],
+)
+def test_the_model_card_names_the_directions_and_their_tokens(tmp_path: Path, tokens: LanguageTokens, row: str) -> None:
+    checkpoint = write_multilingual(tmp_path / "model", tokens)
     EXPORTERS["ctranslate2"].export(checkpoint, tmp_path / "out", ExportOptions())
     card = (tmp_path / "out" / "README.md").read_text()
     assert card.startswith("---\nlanguage: [en, de, fr, cs]\n")
     assert "from `en` to `de`, from `en` to `fr`, from `cs` to `en`, with" in card
-    assert "| cs-en | `<cs> <2en>` |" in card
+    assert row in card
