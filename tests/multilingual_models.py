@@ -28,15 +28,16 @@ SHARED = replace(POST_NORM, share_all_embeddings=True)
 def write_languages(folder: Path, tokens: LanguageTokens, *, size: int = VOCAB) -> list[Path]:
     """Write a SentencePiece model, a joined dictionary and the text processing of `DIRECTIONS`; return the files.
 
-    The tokens for languages stand in the middle of the dictionary.
+    The tokens for languages are in the middle of the dictionary, whose last symbol is unused.
     """
     write_sentencepiece(folder, (size, size))
     text = TextProcessor(Text(), *POOLED.sides, directions=DIRECTIONS, language_tokens=tokens)
     (folder / "text.json").write_text(json.dumps(text.to_dict()))
     pieces = [each for each in Dictionary.load(folder / "dict.en.txt").symbols if each not in SPECIALS]
-    symbols = [*pieces[:3], *text.language_symbols, *pieces[3:]][: size - len(SPECIALS)]
+    symbols = [*pieces[:3], *text.language_symbols, *pieces[3:]][: size - len(SPECIALS) - 1]
+    counts = {symbol: 100 - number for number, symbol in enumerate([*symbols, "madeupword0000"])}
     for side in POOLED.sides:
-        Dictionary.from_counts(dict.fromkeys(symbols, 1), padding_factor=1).save(folder / f"dict.{side}.txt")
+        Dictionary.from_counts(counts, padding_factor=1).save(folder / f"dict.{side}.txt")
     return TextCodec.load(folder).companions(folder)
 
 

@@ -120,6 +120,11 @@ class TransformerConfig:
         return self.target_token is not None or self.target_from_source
 
     @property
+    def more_encoder_positions(self) -> int:
+        """Number of tokens that the encoder reads beyond those of the source: 1, 0 or -1."""
+        return (self.source_token is not None) - self.target_from_source
+
+    @property
     def has_own_tokens(self) -> bool:
         """Whether the model itself puts tokens of languages into sentences."""
         return self.source_token is not None or self.begins_with_token

@@ -436,7 +436,7 @@ class Transformer(nn.Module):
         self.src_embed = Embedder(
             src_tokens,
             config,
-            positions=(source_positions or config.max_source_positions) + (config.source_token is not None),
+            positions=(source_positions or config.max_source_positions) + config.more_encoder_positions,
             learned=config.encoder_learned_pos,
         )
         self.tgt_embed = Embedder(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import get_args
 
+import numpy as np
 import pytest
 import torch
 from multilingual_models import DIRECTIONS, LINES, write_multilingual
@@ -12,9 +13,13 @@ from multilingual_models import DIRECTIONS, LINES, write_multilingual
 from kdmt.choices import LanguageTokens
 from kdmt.config import Decode
 from kdmt.corpus.codec import TextCodec
+from kdmt.decode.engines.ctranslate2 import CTranslate2Engine
+from kdmt.decode.engines.onnx import OnnxEngine
+from kdmt.decode.engines.pytorch import TorchEngine
 from kdmt.decode.engines.translator import Translator
 from kdmt.errors import UserError
 from kdmt.interop.exporters import EXPORTERS, MULTILINGUAL, ExportOptions
+from kdmt.types import EOS, Sampling
 
 SEARCH = Decode(beam=3, nbest=3, max_len_a=0.0, max_len_b=8)
 SCHEMES = get_args(LanguageTokens)
@@ -46,6 +51,28 @@ def test_translations_in_all_directions_are_those_of_the_checkpoint(
             assert [each.score for each in nbest] == pytest.approx([each.score for each in wanted], abs=1e-3)
         assert exported.translate(LINES, SEARCH) == own.translate(LINES, SEARCH)
     assert found[0] != found[1]  # the token has an effect
+
+
+@pytest.mark.parametrize("name", ["ctranslate2", "onnx"])
+def test_forced_scores_and_samples_are_those_of_the_checkpoint(tmp_path: Path, name: str) -> None:
+    checkpoint = write_multilingual(tmp_path / "model", "source_and_decoder")
+    EXPORTERS[name].export(checkpoint, tmp_path / "out", ExportOptions())
+    ours, theirs = Translator.load(checkpoint).engine, Translator.load(tmp_path / "out").engine
+    assert isinstance(ours, TorchEngine)
+    assert isinstance(theirs, CTranslate2Engine | OnnxEngine)
+    loaded = Translator.load(checkpoint)
+    sources = [loaded.for_direction(each).encode([line])[0] for each in DIRECTIONS for line in LINES]
+    targets = [loaded.codec.encode_target([line])[0] for _ in DIRECTIONS for line in reversed(LINES)]
+    for found, expected in zip(theirs.score_pairs(sources, targets), ours.score_pairs(sources, targets), strict=True):
+        assert found == pytest.approx(expected, abs=1e-4)
+    if isinstance(theirs, OnnxEngine):
+        return
+    for sampling in (Sampling(), Sampling(epsilon=0.02)):
+        drawn = theirs.sample(sources, SEARCH, sampling, seed=1, samples=2)
+        rows = [np.array([*each.tokens, EOS]) for own in drawn for each in own]
+        scores = ours.score_pairs([source for source in sources for _ in range(2)], rows)
+        for each, expected in zip([each for own in drawn for each in own], scores, strict=True):
+            assert each.log_probs == pytest.approx(expected, abs=1e-3)
 
 
 @pytest.mark.parametrize("tokens", ["target_in_source", "both_in_source"])
