@@ -10,7 +10,8 @@ from typing import Literal, get_args
 
 # languages
 LanguageScheme = Literal["many_to_many", "english_centric", "one_to_many", "many_to_one"]  # of several directions
-LanguageTokens = Literal["target_in_source", "both_in_source"]  # tokens by which a model knows the direction
+# tokens by which a model knows the direction
+LanguageTokens = Literal["target_in_source", "both_in_source", "source_and_decoder", "target_and_decoder", "decoder"]
 
 # text
 DuplicateKey = Literal["pair", "source", "target", "either"]

@@ -741,6 +741,12 @@ def import_checkpoint(
     ] = False,
     moses: Moses = False,
     lowercase: Lowercase = False,
+    all_directions: Annotated[
+        bool,
+        typer.Option(
+            "--all-directions", help="Whether a multilingual checkpoint is imported with all directions (default: no)."
+        ),
+    ] = False,
 ) -> None:
     """Convert checkpoints of fairseq to checkpoint folders."""
     from kdmt.commands import import_checkpoint as command
@@ -756,6 +762,7 @@ def import_checkpoint(
         normalize=normalize,
         moses=moses,
         lowercase=lowercase,
+        all_directions=all_directions,
     )
 
 

@@ -21,6 +21,7 @@ def import_checkpoint(
     normalize: bool = False,
     moses: bool = False,
     lowercase: bool = False,
+    all_directions: bool = False,
 ) -> None:
     """Write a checkpoint folder for each checkpoint of fairseq, and print the paths of the folders.
 
@@ -31,6 +32,7 @@ def import_checkpoint(
         source_lang, target_lang: languages (default: those in the checkpoint).
         bpe_codes, sentencepiece: subword model; without one, text is expected to be tokenised.
         normalize, moses, lowercase: processing that was applied to the training text.
+        all_directions: whether a multilingual checkpoint is imported with all its directions.
 
     Raises:
         UserError: if a checkpoint cannot be read or has no counterpart in kdmt, or the folder exists.
@@ -42,6 +44,7 @@ def import_checkpoint(
         bpe_codes=bpe_codes,
         sentencepiece=sentencepiece,
         text=Text(normalize=normalize, moses=moses, lowercase=lowercase, already_applied=moses),
+        all_directions=all_directions,
     )
     for folder in import_checkpoints(checkpoints, out, settings):
         print(printable(str(folder)))

@@ -53,6 +53,11 @@ def check_directions(config: Pipeline) -> None:
     _check_names(config)
     for path in _refused(config):
         raise ValueError(f"'{path}' cannot be combined with several directions")
+    for path in _refused_with_decoder_tokens(config) if config.decoder_reads_token else ():
+        raise ValueError(
+            f"'{path}' cannot be combined with 'language_tokens: {config.language_tokens}', with which the decoder "
+            "begins with a language token: use 'target_in_source' or 'both_in_source'"
+        )
     for path, text in _texts(config):
         _check_text(path, text, config.all_directions)
     parts = config.parts_of_prepare()
@@ -233,3 +238,18 @@ def _refused_of_distill(config: Pipeline) -> Iterator[str]:
     for path, student in config.trainings():
         if "reranked" in student.data_names:
             yield f"{path}.data: reranked"
+
+
+def _refused_with_decoder_tokens(config: Pipeline) -> Iterator[str]:
+    """Yield the YAML path of each setting that decoders which begin with a language token cannot be combined with."""
+    for path, train in _trainings(config):
+        if train.packing:
+            yield f"{path}.train.packing"
+    for path, student in config.trainings():
+        if student.nat is not None:
+            yield f"{path}.nat"
+        if student.wait_k is not None:
+            yield f"{path}.wait_k"
+        for name in ("hidden_kd", "attention_kd", "self_supervised"):  # positions of the source have to be its tokens
+            if getattr(student, name) is not None:
+                yield f"{path}.{name}"

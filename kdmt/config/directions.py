@@ -28,12 +28,28 @@ DirectionName = Annotated[str, AfterValidator(_direction)]
 def language_prefix(direction: Direction, tokens: LanguageTokens) -> tuple[str, ...]:
     """Return the tokens before the source that name the direction.
 
+    If the decoder reads a token (`decoder_reads_token`), this is the first of them, which the encoder does not read.
+
     Examples:
         >>> language_prefix(Direction("en", "de"), "both_in_source")
         ('<en>', '<2de>')
+        >>> language_prefix(Direction("en", "de"), "source_and_decoder")
+        ('<de>', '<en>')
     """
-    target = f"<2{direction.target}>"
-    return (target,) if tokens == "target_in_source" else (f"<{direction.source}>", target)
+    source, target = f"<{direction.source}>", f"<2{direction.target}>"
+    return {
+        "target_in_source": (target,),
+        "both_in_source": (source, target),
+        # one token of a language on both sides, as in M2M-100 and NLLB
+        "source_and_decoder": (f"<{direction.target}>", source),
+        "target_and_decoder": (target, target),
+        "decoder": (target,),
+    }[tokens]
+
+
+def decoder_reads_token(tokens: LanguageTokens) -> bool:
+    """Return whether the decoder begins with the token of the target language."""
+    return tokens in ("source_and_decoder", "target_and_decoder", "decoder")
 
 
 def split_of(test_set: str, direction: Direction) -> str:

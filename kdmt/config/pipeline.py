@@ -22,7 +22,14 @@ from kdmt.config.augment import TextNoise, check_text, has_recipe, unusable_modi
 from kdmt.config.back_translation import BackTranslation
 from kdmt.config.corpora import HeldOut
 from kdmt.config.direction_checks import check_directions, check_one_direction
-from kdmt.config.directions import DirectionName, DirectionPart, directions_of_scheme, part_of_direction, split_of
+from kdmt.config.directions import (
+    DirectionName,
+    DirectionPart,
+    decoder_reads_token,
+    directions_of_scheme,
+    part_of_direction,
+    split_of,
+)
 from kdmt.config.distill import Distill, ScorerScores
 from kdmt.config.knowledge import Knowledge
 from kdmt.config.language_models import LocalTranslator
@@ -78,8 +85,9 @@ class Pipeline(Section):
     )
     language_tokens: LanguageTokens = recorded_if_set(
         "target_in_source",
-        description="Tokens before the source by which a multilingual model knows the direction: 'target_in_source' "
-        "for <2de>, 'both_in_source' for <en> <2de>",
+        description="Tokens by which a multilingual model knows the direction: <2de> before the source "
+        "('target_in_source'), <en> <2de> there ('both_in_source'), <en> there and <de> as the first token of the "
+        "decoder ('source_and_decoder'), <2de> in both places ('target_and_decoder'), or in the decoder ('decoder')",
     )
     prepare: Prepare = Field(description="Prepare stage: corpora, cleaning, tokenizer, vocabulary")
     back_translation: BackTranslation | None = later(
@@ -250,6 +258,11 @@ class Pipeline(Section):
         assert self.source_lang is not None
         assert self.target_lang is not None
         return Direction(self.source_lang, self.target_lang)
+
+    @property
+    def decoder_reads_token(self) -> bool:
+        """Return whether decoders begin with the token of the target language."""
+        return self.is_multilingual and decoder_reads_token(self.language_tokens)
 
     @property
     def trained_directions(self) -> list[Direction]:

@@ -509,7 +509,8 @@ class Prepare(Section):
             raise ValueError("a joined vocabulary needs a joint tokenizer ('tokenizer.joint: true')")
         if self.clean == "none" and self.decontaminate:
             raise ValueError("'clean: none' drops no line: set 'decontaminate: false' too")
-        if self.vocabulary.source_path is not None and self.tokenizer.source_path is None:
+        has_model = self.tokenizer.type != "words"
+        if self.vocabulary.source_path is not None and has_model and self.tokenizer.source_path is None:
             raise ValueError("a given 'vocabulary.source_path' needs its tokenizer ('tokenizer.source_path')")
         has_dictionary = self.vocabulary.source_path is not None or self.data_bin is not None
         if self.tokenizer.byte_fallback and has_dictionary:

@@ -52,6 +52,11 @@ class TextProcessor:
         """Return the tokens before the source for each of several directions, by the name of the direction."""
         return {str(each): language_prefix(each, self.language_tokens) for each in self.directions}
 
+    @property
+    def language_symbols(self) -> list[str]:
+        """Return the language tokens of all directions, each once; none for a model with one direction."""
+        return list(dict.fromkeys(token for tokens in self.prefixes.values() for token in tokens))
+
     def for_direction(self, direction: Direction) -> TextProcessor:
         """Return the processing of one of several directions."""
         return TextProcessor(self.text, *direction.sides, self.unicode_form)
@@ -59,7 +64,15 @@ class TextProcessor:
     @property
     def depends_on_source(self) -> bool:
         """Return whether the processing of a source, or its tokens for the direction, depend on its language."""
-        return self.text.moses or self.text.normalize or self.language_tokens == "both_in_source"
+        return (
+            self.text.moses
+            or self.text.normalize
+            or self.language_tokens
+            in (
+                "both_in_source",
+                "source_and_decoder",
+            )
+        )
 
     @property
     def direction(self) -> Direction:

@@ -65,6 +65,23 @@ class Dictionary:
         ids = [self._ids.get(token, UNK) for token in tokenised.split()]
         return np.array([*ids, EOS], dtype=np.int32)
 
+    def renamed(self, names: Mapping[str, str]) -> Dictionary:
+        """Return the dictionary with other spellings of some tokens, which keep their ids.
+
+        Args:
+            names: token -> its new spelling; tokens that the dictionary does not have are ignored.
+
+        Raises:
+            UserError: if a token has the new spelling already.
+        """
+        new = Dictionary()
+        for token, count in zip(self.symbols[len(SPECIALS) :], self.counts[len(SPECIALS) :], strict=True):
+            name = names.get(token, token)
+            if name != token and name in self:
+                raise UserError(f"the dictionary has {token!r}, and {name!r} too, which is its new name")
+            new._append(name, count)
+        return new
+
     def string(self, ids: Iterable[int]) -> str:
         """Return the tokens separated by spaces, without `<s>` and `</s>`. An id beyond the last becomes `<unk>`."""
         size = len(self.symbols)

@@ -213,7 +213,8 @@ def _layer_norm_epsilon(model: Transformer) -> float:
 
 
 def _fill_encoder(spec: TransformerEncoderSpec, model: Transformer) -> None:
-    _fill_embedder(spec, spec.embeddings[0], model.src_embed, model.config.max_source_positions)
+    num_positions = model.config.max_source_positions + model.config.more_encoder_positions
+    _fill_embedder(spec, spec.embeddings[0], model.src_embed, num_positions)
     for layer_spec, layer in zip(spec.layer, model.encoder_layers, strict=True):
         _fill_layer(layer_spec, cast(EncoderLayer, layer))
     if model.encoder_norm is not None:
@@ -221,7 +222,8 @@ def _fill_encoder(spec: TransformerEncoderSpec, model: Transformer) -> None:
 
 
 def _fill_decoder(spec: TransformerDecoderSpec, model: Transformer) -> None:
-    _fill_embedder(spec, spec.embeddings, model.tgt_embed, model.config.max_target_positions)
+    num_positions = model.config.max_target_positions + model.config.begins_with_token
+    _fill_embedder(spec, spec.embeddings, model.tgt_embed, num_positions)
     for layer_spec, layer in zip(spec.layer, model.decoder_layers, strict=True):
         layer = cast(DecoderLayer, layer)
         _fill_layer(layer_spec, layer)

@@ -39,7 +39,7 @@ from kdmt.errors import UserError
 from kdmt.files import read_json, read_json_object, read_optional_json, write_json, write_text
 from kdmt.interop.export_folder import record_file
 from kdmt.models.description import FILE as DESCRIPTION_FILE
-from kdmt.models.description import check_size, is_right_to_left, read_description
+from kdmt.models.description import check_size, is_right_to_left, read_description, takes_target_from_source
 from kdmt.types import EOS, PAD, SPECIALS
 
 MODEL_FILE = "model.bin"
@@ -73,6 +73,7 @@ class ModelFolder:
     vocabulary: list[str]  # token of each column of the model's output
     frame: Frame
     right_to_left: bool = False
+    target_from_source: bool = False  # the first token of a source is the target prefix of its translation
 
     @classmethod
     def open(cls, path: Path, *, shortlist: bool = False) -> ModelFolder:
@@ -102,7 +103,10 @@ class ModelFolder:
         _check_symbols(path, model, src_symbols, tgt_symbols, vocabulary)
         check_weights(path / MODEL_FILE)
         reversed_targets = not is_foreign and is_right_to_left(path)
-        return cls(path, limits[0], limits[1], src_symbols, tgt_symbols, vocabulary, frame, reversed_targets)
+        from_source = not is_foreign and takes_target_from_source(path)
+        return cls(
+            path, limits[0], limits[1], src_symbols, tgt_symbols, vocabulary, frame, reversed_targets, from_source
+        )
 
 
 def is_model_folder(path: Path) -> bool:

@@ -79,20 +79,29 @@ def _card(checkpoint: Path, exported: ExportFormat, options: ExportOptions) -> s
     return model_card(resolve_checkpoint(checkpoint), exported, licence=options.licence, has_scores=options.has_scores)
 
 
-def _check_direction(checkpoint: Path) -> None:
-    """Check that a model has one direction and does not predict reversed targets, which others would not reverse again.
+def _check_one_direction(checkpoint: Path, label: str) -> None:
+    """Check that a model has one direction, as a format without language tokens needs, and see `_check_order`.
 
     Raises:
-        UserError: if it has several, or does.
+        UserError: if it has several, or predicts reversed targets.
     """
     from kdmt.corpus.codec import TEXT_FILE, load_text_processor
 
     text = resolve_checkpoint(checkpoint) / TEXT_FILE
     if text.exists() and (directions := load_text_processor(text).directions):
         raise UserError(
-            f"{checkpoint}: translates in several directions ({', '.join(map(str, directions))}), which cannot be "
-            "exported yet: use the checkpoint itself"
+            f"{checkpoint}: translates in several directions ({', '.join(map(str, directions))}), and {label} models "
+            f"have one; {', '.join(MULTILINGUAL)} models can have several"
         )
+    _check_order(checkpoint)
+
+
+def _check_order(checkpoint: Path) -> None:
+    """Check that a model does not predict reversed targets, which other programs would not reverse again.
+
+    Raises:
+        UserError: if it does.
+    """
     if is_right_to_left(resolve_checkpoint(checkpoint)):
         raise UserError(
             f"{checkpoint}: predicts targets from right to left: other programs would show its translations reversed; "
@@ -103,7 +112,7 @@ def _check_direction(checkpoint: Path) -> None:
 def _export_argos(checkpoint: Path, out: Path, options: ExportOptions) -> None:
     from kdmt.interop import argos_export
 
-    _check_direction(checkpoint)
+    _check_one_direction(checkpoint, "Argos Translate")
     card = _card(checkpoint, argos_export.CARD, options)
     argos_export.export_checkpoint(checkpoint, out, quantization=options.quantization, card=card)
 
@@ -111,7 +120,7 @@ def _export_argos(checkpoint: Path, out: Path, options: ExportOptions) -> None:
 def _export_ctranslate2(checkpoint: Path, out: Path, options: ExportOptions) -> None:
     from kdmt.interop import ctranslate2_export
 
-    _check_direction(checkpoint)
+    _check_order(checkpoint)
     card = _card(checkpoint, ctranslate2_export.CARD, options)
     ctranslate2_export.export_checkpoint(
         checkpoint, out, quantization=options.quantization, decode=_search(options), card=card
@@ -121,14 +130,14 @@ def _export_ctranslate2(checkpoint: Path, out: Path, options: ExportOptions) -> 
 def _export_fairseq(checkpoint: Path, out: Path, _: ExportOptions) -> None:
     from kdmt.interop.fairseq import checkpoints
 
-    _check_direction(checkpoint)
+    _check_order(checkpoint)
     checkpoints.export_checkpoint(checkpoint, out)
 
 
 def _export_marian(checkpoint: Path, out: Path, options: ExportOptions) -> None:
     from kdmt.interop.marian import export
 
-    _check_direction(checkpoint)
+    _check_one_direction(checkpoint, "Marian")
     card = _card(checkpoint, export.MARIAN_CARD, options)
     export.export_marian(checkpoint, out, decode=_search(options), data=options.data, card=card)
 
@@ -136,7 +145,7 @@ def _export_marian(checkpoint: Path, out: Path, options: ExportOptions) -> None:
 def _export_bergamot(checkpoint: Path, out: Path, options: ExportOptions) -> None:
     from kdmt.interop.marian import export
 
-    _check_direction(checkpoint)
+    _check_one_direction(checkpoint, "Bergamot")
     card = _card(checkpoint, export.BERGAMOT_CARD, options)
     export.export_bergamot(checkpoint, out, decode=_search(options), data=options.data, card=card)
 
@@ -144,7 +153,7 @@ def _export_bergamot(checkpoint: Path, out: Path, options: ExportOptions) -> Non
 def _export_huggingface(checkpoint: Path, out: Path, options: ExportOptions) -> None:
     from kdmt.interop import huggingface_export
 
-    _check_direction(checkpoint)
+    _check_order(checkpoint)
     card = _card(checkpoint, huggingface_export.CARD, options)
     huggingface_export.export_checkpoint(checkpoint, out, decode=_search(options), card=card)
 
@@ -152,7 +161,7 @@ def _export_huggingface(checkpoint: Path, out: Path, options: ExportOptions) -> 
 def _export_onnx(checkpoint: Path, out: Path, options: ExportOptions) -> None:
     from kdmt.interop import onnx_export
 
-    _check_direction(checkpoint)
+    _check_order(checkpoint)
     card = _card(checkpoint, onnx_export.CARD, options)
     onnx_export.export_checkpoint(
         checkpoint, out, quantization=options.quantization, decode=_search(options), card=card
@@ -162,10 +171,13 @@ def _export_onnx(checkpoint: Path, out: Path, options: ExportOptions) -> None:
 def _export_transformers_js(checkpoint: Path, out: Path, options: ExportOptions) -> None:
     from kdmt.interop import transformers_js_export
 
-    _check_direction(checkpoint)
+    _check_one_direction(checkpoint, "Transformers.js")
     card = _card(checkpoint, transformers_js_export.CARD, options)
     transformers_js_export.export_checkpoint(checkpoint, out, quantization=options.quantization, card=card)
 
+
+# formats of models with several directions, which are chosen by language tokens
+MULTILINGUAL = ("ctranslate2", "fairseq", "huggingface", "onnx")
 
 # name for `kdmt export --to` -> exporter
 EXPORTERS: dict[str, Exporter] = {

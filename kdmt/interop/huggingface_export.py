@@ -126,7 +126,7 @@ def _kind_of(model: Transformer) -> Kind:
     if isinstance(model, NATransformer):
         raise UserError(f"Transformers has no decoder for a {model.nat.family!r} model, which is non-autoregressive")
     refuse_unidirectional(config, "Transformers")
-    if config.source_token is not None or config.target_token is not None:
+    if config.has_own_tokens:
         raise UserError("the model is multilingual: the tokenizer of the export would put no language tokens in")
     if config.encoder_embed_dim != config.decoder_embed_dim:
         raise UserError("Transformers has no model with different widths of encoder and decoder")
@@ -386,7 +386,9 @@ def _write_tokenizer(
     if is_separate:
         write_json(folder / "target_vocab.json", target, indent=None)
     source_lang, target_lang = codec.text.direction.sides
-    specials = {"eos_token": SPECIALS[EOS], "unk_token": SPECIALS[UNK], "pad_token": SPECIALS[PAD]}
+    specials: dict[str, Any] = {"eos_token": SPECIALS[EOS], "unk_token": SPECIALS[UNK], "pad_token": SPECIALS[PAD]}
+    if languages := codec.text.language_symbols:
+        specials["additional_special_tokens"] = languages  # in text, the tokenizer leaves them whole
     write_json(folder / "special_tokens_map.json", specials, indent=2)
     options = {
         "tokenizer_class": "MarianTokenizer",
@@ -455,9 +457,13 @@ def _check(aside: Path, folder: Path, model: Transformer, codec: TextCodec, ids:
             f"log-probabilities differ by {difference:.3g}; nothing was written"
         )
     tokenizer = transformers.AutoTokenizer.from_pretrained(str(aside), local_files_only=True)
-    text, their_ids = codec.decode_sources(*_flat(sample.src_tokens_BS)), ids.find("source")
+    their_ids, languages = ids.find("source"), codec.text.language_symbols
+    prefix = [codec.src_dictionary.index(token) for token in languages]
+    sources = sample.src_tokens_BS.masked_fill(torch.isin(sample.src_tokens_BS, torch.tensor(prefix)), PAD)
+    text = codec.decode_sources(*_flat(sources))
     for line, tokens in zip(text, codec.encode_source(text), strict=True):
-        if tokenizer(line)["input_ids"] != their_ids[torch.from_numpy(tokens)].tolist():
+        found = tokenizer("".join(f"{token} " for token in languages) + line)["input_ids"]
+        if found != their_ids[torch.tensor([*prefix, *tokens.tolist()])].tolist():
             raise UserError(
                 f"{folder}: the tokenizer of Transformers {transformers.__version__} divides {line[:80]!r} in another "
                 "way; nothing was written"

@@ -21,8 +21,10 @@ from importlib.metadata import version
 from pathlib import Path, PurePath
 from typing import Any
 
+from kdmt.config.directions import decoder_reads_token
 from kdmt.config.yaml_text import write_yaml
 from kdmt.corpus.codec import TEXT_FILE, load_text_processor
+from kdmt.corpus.text import TextProcessor
 from kdmt.errors import UserError
 from kdmt.files import read_json, read_optional_json
 from kdmt.languages import Direction, parse_language
@@ -77,14 +79,16 @@ def model_card(checkpoint: Path, exported: ExportFormat, *, licence: str = UNKNO
         UserError: if a file of the checkpoint or of the folder of its pipeline is damaged.
     """
     run = _Run.find(checkpoint)
-    direction = _direction(checkpoint, run)
+    text = load_text_processor(checkpoint / TEXT_FILE) if (checkpoint / TEXT_FILE).exists() else None
+    directions = _directions(text, run)
     scores = run.scores(checkpoint_sha256(checkpoint)) if has_scores else []
     parts = [
-        f"---\n{write_yaml(_front_matter(run, direction, scores, exported, licence))}---\n",
+        f"---\n{write_yaml(_front_matter(run, directions, scores, exported, licence))}---\n",
         f"# {run.title}\n",
-        _introduction(checkpoint, direction, exported),
+        _introduction(checkpoint, directions, exported),
         "## How to use it\n",
         f"{exported.usage.strip()}\n",
+        *([_language_table(text)] if text is not None and text.directions else []),
         *(["## Scores\n", _score_table(scores)] if has_scores else []),
         "## Training data\n",
         _training_data(run),
@@ -148,11 +152,12 @@ class _Run:
         return value
 
 
-def _direction(checkpoint: Path, run: _Run) -> Direction | None:
-    if (checkpoint / TEXT_FILE).exists():
-        return load_text_processor(checkpoint / TEXT_FILE).direction
+def _directions(text: TextProcessor | None, run: _Run) -> tuple[Direction, ...]:
+    """Return the directions of a model; none if they are unknown."""
+    if text is not None:
+        return text.all_directions
     languages = run.setting("source_lang"), run.setting("target_lang")
-    return Direction(*map(str, languages)) if all(languages) else None
+    return (Direction(*map(str, languages)),) if all(languages) else ()
 
 
 # -------------------------------------------------------------------------------------------------------- front matter
@@ -160,21 +165,22 @@ def _direction(checkpoint: Path, run: _Run) -> Direction | None:
 
 def _front_matter(
     run: _Run,
-    direction: Direction | None,
+    directions: Sequence[Direction],
     scores: Sequence[Mapping[str, Any]],
     exported: ExportFormat,
     licence: str,
 ) -> dict[str, Any]:
     metrics = dict.fromkeys(_HUB_METRICS.get(name, name) for row in scores for name in row["scores"])
+    codes = [code for each in directions for code in each.sides]
     values: dict[str, Any] = {
-        "language": [_language_of_hub(each) for each in direction.sides] if direction else None,
+        "language": list(dict.fromkeys(map(_language_of_hub, codes))),
         "license": licence,
         "library_name": exported.library,
         "pipeline_tag": "translation",
         "tags": ["translation", "machine-translation", "knowledge-distillation", "kdmt", *exported.tags],
         "datasets": _dataset_names(run),
         "metrics": list(metrics),
-        "model-index": _model_index(run, direction, scores),
+        "model-index": _model_index(run, directions, scores),
     }
     return {name: value for name, value in values.items() if value}
 
@@ -196,13 +202,13 @@ def _dataset_names(run: _Run) -> list[str]:
 
 
 def _model_index(
-    run: _Run, direction: Direction | None, scores: Sequence[Mapping[str, Any]]
+    run: _Run, directions: Sequence[Direction], scores: Sequence[Mapping[str, Any]]
 ) -> list[dict[str, Any]] | None:
     """Return the results of the model on each test set, with the signature of each score as the metric's `args`."""
     if not scores:
         return None
     results = []
-    for test_set in dict.fromkeys(row["test_set"] for row in scores):
+    for test_set, of_row in dict.fromkeys((row["test_set"], row.get("direction")) for row in scores):
         metrics = [
             {
                 "type": _HUB_METRICS.get(name, name),
@@ -211,13 +217,13 @@ def _model_index(
                 "args": {"signature": score["signature"]},
             }
             for row in scores
-            if row["test_set"] == test_set
+            if (row["test_set"], row.get("direction")) == (test_set, of_row)
             for name, score in row["scores"].items()
         ]
-        languages = f" {direction.sides[0]}-{direction.sides[1]}" if direction else ""
+        direction = of_row or (str(directions[0]) if directions else "")
         results.append(
             {
-                "task": {"type": "translation", "name": f"Translation{languages}"},
+                "task": {"type": "translation", "name": f"Translation {direction}".rstrip()},
                 "dataset": {"type": test_set, "name": test_set},
                 "metrics": metrics,
             }
@@ -235,12 +241,26 @@ def _way(row: Mapping[str, Any]) -> str:
 # ---------------------------------------------------------------------------------------------------------------- text
 
 
-def _introduction(checkpoint: Path, direction: Direction | None, exported: ExportFormat) -> str:
-    languages = f" from `{direction.sides[0]}` to `{direction.sides[1]}`" if direction else ""
+def _introduction(checkpoint: Path, directions: Sequence[Direction], exported: ExportFormat) -> str:
+    each = [f"from `{direction.source}` to `{direction.target}`" for direction in directions]
+    languages = f" {', '.join(each)}," if len(each) > 1 else "".join(f" {one}" for one in each)
     return (
         f"Translation model{languages} with {num_parameters(checkpoint):,} parameters, exported to {exported.label} by "
         f"kdmt {version('kdmt')}.\n"
     )
+
+
+def _language_table(text: TextProcessor) -> str:
+    """Return a table of the language tokens for each direction of a model with several."""
+    lines = ["The model knows the direction from language tokens:\n"]
+    if decoder_reads_token(text.language_tokens):
+        lines += ["| direction | before the source | after `</s>` in the decoder |", "| --- | --- | --- |"]
+        for direction, (first, *others) in text.prefixes.items():
+            lines.append(f"| {direction} | {' '.join(f'`{token}`' for token in others)} | `{first}` |")
+    else:
+        lines += ["| direction | before the source |", "| --- | --- |"]
+        lines += [f"| {direction} | `{' '.join(tokens)}` |" for direction, tokens in text.prefixes.items()]
+    return "\n".join(lines) + "\n"
 
 
 def _score_table(scores: Sequence[Mapping[str, Any]]) -> str:
@@ -248,12 +268,17 @@ def _score_table(scores: Sequence[Mapping[str, Any]]) -> str:
         return "There are no recorded scores of this checkpoint.\n"
     lines = ["| test set | decoding | metric | score | signature |", "| --- | --- | --- | --- | --- |"]
     lines += [
-        f"| {row['test_set']} | {_way(row)} | {_METRIC_NAMES.get(name, name)} | {score['value']:.4g} | "
+        f"| {_name_of_test_set(row)} | {_way(row)} | {_METRIC_NAMES.get(name, name)} | {score['value']:.4g} | "
         f"`{_in_table(score['signature'])}` |"
         for row in scores
         for name, score in row["scores"].items()
     ]
     return "\n".join(lines) + "\n\nThese are scores of the checkpoint as decoded above, not of this export.\n"
+
+
+def _name_of_test_set(row: Mapping[str, Any]) -> str:
+    """Return the name of the test set of a row, with the direction if there are several."""
+    return f"{row['test_set']} {row['direction']}" if row.get("direction") else str(row["test_set"])
 
 
 def _in_table(text: str) -> str:

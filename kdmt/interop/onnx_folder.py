@@ -75,7 +75,7 @@ class ModelFolder:
         quantization: number type of the weights.
         source_prefix: tokens that the model needs before each source.
         target_prefix: tokens that the decoder reads first; `</s>`, and the token with which a multilingual model
-            begins.
+            begins, unless it is the first token of the source (`target_from_source`).
     """
 
     path: Path
@@ -117,6 +117,11 @@ class ModelFolder:
             source_prefix,
             (EOS, *target_prefix),
         )
+
+    @property
+    def target_from_source(self) -> bool:
+        """Whether the first token of a source is not encoded, and the decoder reads it after `</s>`."""
+        return self.config.get("target_from_source", False) is True
 
     @property
     def max_source_positions(self) -> int:

@@ -117,7 +117,7 @@ def _check_model(model: Transformer) -> None:
     refuse_unidirectional(config, "Transformers.js")
     if config.decoder != "self_attention":
         raise UserError(f"Transformers.js has no model with 'model.decoder: {config.decoder}'; use --to onnx")
-    if config.source_token is not None or config.target_token is not None:
+    if config.has_own_tokens:
         raise UserError("the model is multilingual: the tokenizer of the export would put no language tokens in")
 
 

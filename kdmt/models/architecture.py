@@ -62,6 +62,9 @@ class TransformerConfig:
     # which it begins each translation; both are invisible to callers
     source_token: int | None = None
     target_token: int | None = None
+    # the first token of each source is not encoded: the decoder reads it after </s>, as it reads a `target_token`, so
+    # that one model translates to several languages
+    target_from_source: bool = False
     right_to_left: bool = False  # the last word is predicted first, invisibly to callers of engines
     layout: Layout = "fairseq"
     decoder: DecoderKind = "self_attention"
@@ -77,6 +80,8 @@ class TransformerConfig:
                 raise UserError(f"model.{side}_embed_dim ({dim}) is not a multiple of its attention heads ({heads})")
         if self.share_all_embeddings and self.encoder_embed_dim != self.decoder_embed_dim:
             raise UserError("model.share_all_embeddings needs encoder_embed_dim equal to decoder_embed_dim")
+        if self.target_from_source and self.target_token is not None:
+            raise UserError("a model has a target_token or takes it from the source (target_from_source), not both")
         if self.layout == "marian":
             self._check_marian()
 
@@ -110,13 +115,29 @@ class TransformerConfig:
             raise UserError("model.layout: Marian's 'gelu' is another function: use 'relu' or 'swish'")
 
     @property
+    def begins_with_token(self) -> bool:
+        """Whether the decoder reads the token of a language between </s> and the first token of each translation."""
+        return self.target_token is not None or self.target_from_source
+
+    @property
+    def more_encoder_positions(self) -> int:
+        """Number of tokens that the encoder reads beyond those of the source: 1, 0 or -1."""
+        return (self.source_token is not None) - self.target_from_source
+
+    @property
+    def has_own_tokens(self) -> bool:
+        """Whether the model itself puts tokens of languages into sentences."""
+        return self.source_token is not None or self.begins_with_token
+
+    @property
     def layer_norm_eps(self) -> float:
         """Number added to the variance in layer norms."""
         return 1e-6 if self.layout == "marian" else 1e-5
 
     def as_dict(self) -> dict[str, Any]:
         values = asdict(self)
-        for name in ("right_to_left", "layout", "decoder", "tied_decoder_layers", "unidirectional_encoder"):
+        names = ("target_from_source", "right_to_left", "layout", "decoder", "tied_decoder_layers")
+        for name in (*names, "unidirectional_encoder"):
             if values[name] == getattr(type(self), name):  # as in descriptions of earlier versions
                 del values[name]
         return values

@@ -37,6 +37,11 @@ def is_right_to_left(folder: Path) -> bool:
     return read_description(folder)["config"].get("right_to_left", False) is True
 
 
+def takes_target_from_source(folder: Path) -> bool:
+    """Return whether the decoder of a model begins with the first token of the source."""
+    return read_description(folder)["config"].get("target_from_source", False) is True
+
+
 def check_description(values: Mapping[str, Any]) -> None:
     """Check that a model can be built from a description.
 
@@ -56,6 +61,8 @@ def check_description(values: Mapping[str, Any]) -> None:
         read_config(NATConfig, values.get("nat"), "nat")
         if config.unidirectional_encoder:
             raise UserError("config.unidirectional_encoder: only autoregressive models have it")
+        if config.target_from_source:
+            raise UserError("config.target_from_source: a non-autoregressive model has no first decoder input")
         if config.right_to_left:
             raise UserError("config.right_to_left: a non-autoregressive model has no order of tokens")
 

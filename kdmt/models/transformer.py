@@ -57,10 +57,12 @@ class EncoderOutput:
     # number of source positions that the decoder attends to for the first target token, one more for each further
     # token (`Transformer.waiting`); None for the whole source
     wait_k: int | None = None
+    first_tokens_B: Tensor | None = None  # int64 [B], tokens that the decoder reads after </s>, None for no such token
 
     def select(self, rows_N: Tensor) -> EncoderOutput:
         """Return the output for the sentences `rows_N`, in this order."""
-        return EncoderOutput(self.states_BSD[rows_N], self.keep_BS[rows_N], wait_k=self.wait_k)
+        first_N = None if self.first_tokens_B is None else self.first_tokens_B[rows_N]
+        return EncoderOutput(self.states_BSD[rows_N], self.keep_BS[rows_N], wait_k=self.wait_k, first_tokens_B=first_N)
 
 
 @dataclass(frozen=True)
@@ -108,6 +110,7 @@ class DecoderCache:
     keep_B11S: Tensor  # bool [B, 1, 1, S]
     uneven: UnevenRows | None = None  # numbers of rows of the sentences, None for `beam` rows each
     wait_k: int | None = None  # see `EncoderOutput.wait_k`
+    first_tokens_B: Tensor | None = None  # see `EncoderOutput.first_tokens_B`; None after the first step
 
     def visible(self, token: int) -> Tensor:
         """Return a mask of the source positions that a target token sees: bool [B, 1, 1, S].
@@ -136,6 +139,8 @@ class DecoderCache:
         self.states_ND = [state_ND.index_select(0, rows_N) for state_ND in self.states_ND]
         self.cross_2BHSC = [cache.index_select(1, index_B) for cache in self.cross_2BHSC]
         self.keep_B11S = self.keep_B11S.index_select(0, index_B)
+        if self.first_tokens_B is not None:
+            self.first_tokens_B = self.first_tokens_B.index_select(0, index_B)
 
     def take_rows(self, rows_N: Tensor, sentences_N: Tensor) -> None:
         """Replace the rows by N of them, each as often as wanted, with space for one more position.
@@ -395,7 +400,7 @@ class Transformer(nn.Module):
         pad: id of the padding token, the same in both vocabularies.
         causal: whether a decoder position attends only to itself and earlier positions.
         source_positions, decoder_positions: largest numbers of positions (default: those of `config`), without the
-            position of a `source_token` or `target_token`.
+            position of a token of a language that the model itself puts in.
 
     Raises:
         ValueError: if all embeddings are to be shared and the vocabularies have different sizes.
@@ -431,13 +436,13 @@ class Transformer(nn.Module):
         self.src_embed = Embedder(
             src_tokens,
             config,
-            positions=(source_positions or config.max_source_positions) + (config.source_token is not None),
+            positions=(source_positions or config.max_source_positions) + config.more_encoder_positions,
             learned=config.encoder_learned_pos,
         )
         self.tgt_embed = Embedder(
             tgt_tokens,
             config,
-            positions=(decoder_positions or config.max_target_positions) + (config.target_token is not None),
+            positions=(decoder_positions or config.max_target_positions) + config.begins_with_token,
             learned=config.decoder_learned_pos,
             starts_from_zero=config.layout == "marian",
         )
@@ -507,7 +512,10 @@ class Transformer(nn.Module):
     def encode(
         self, src_tokens_BS: Tensor, trace: Trace | None = None, packing: Packing | None = None
     ) -> EncoderOutput:
-        """Encode the source. The output has one more position if the model puts a `source_token` before the source.
+        """Encode the source.
+
+        The output has one more position than the source if the model puts a `source_token` before it, and one position
+        less if the decoder takes the first token (`target_from_source`).
 
         Args:
             src_tokens_BS: int64 [B, S]; [1, N] if sentences are packed.
@@ -519,6 +527,11 @@ class Transformer(nn.Module):
         """
         if packing is not None:
             return self._encode_packed(src_tokens_BS, packing)
+        first_tokens_B = None
+        if self.config.target_from_source:
+            first_tokens_B, src_tokens_BS = _without_first(src_tokens_BS)
+        elif self.config.target_token is not None:
+            first_tokens_B = torch.full_like(src_tokens_BS[:, 0], self.config.target_token)
         if self.config.source_token is not None:
             src_tokens_BS = F.pad(src_tokens_BS, (1, 0), value=self.config.source_token)
         keep_BS = src_tokens_BS.ne(self.pad)
@@ -531,7 +544,7 @@ class Transformer(nn.Module):
                 trace.keep_state("encoder", number, x_BSD)
         if self.encoder_norm is not None:
             x_BSD = self.encoder_norm(x_BSD)
-        return EncoderOutput(states_BSD=x_BSD, keep_BS=keep_BS)
+        return EncoderOutput(states_BSD=x_BSD, keep_BS=keep_BS, first_tokens_B=first_tokens_B)
 
     def _encoder_masks(self, keep_BS: Tensor) -> list[Tensor | None]:
         """Return the mask of self-attention in each encoder layer; None for no mask other than the causal one."""
@@ -550,6 +563,10 @@ class Transformer(nn.Module):
                 "wait-k needs a model with a unidirectional encoder ('model.unidirectional_encoder: true'), whose "
                 "states do not depend on later words"
             )
+        if self.config.target_from_source:
+            raise UserError(
+                "wait-k: the decoder begins with a language token ('language_tokens'), which is not supported"
+            )
 
     def waiting(self, encoder_output: EncoderOutput, k: int) -> EncoderOutput:
         """Return the output of the encoder for a decoder that follows the wait-k policy (Ma et al. 2019, STACL).
@@ -567,7 +584,7 @@ class Transformer(nn.Module):
         return replace(encoder_output, wait_k=k + (self.config.source_token is not None))
 
     def _encode_packed(self, src_tokens_1N: Tensor, packing: Packing) -> EncoderOutput:
-        if self.config.source_token is not None or self.config.target_token is not None:
+        if self.config.has_own_tokens:
             raise UserError("train.packing: a model with language tokens of its own does not read packed sentences")
         if src_tokens_1N.is_cuda:
             load_flash()
@@ -609,9 +626,9 @@ class Transformer(nn.Module):
         """Return the output of the decoder, [B, T, D]. See `decode`."""
         if packing is not None:
             return self._decode_packed(prev_tokens_BT, encoder_output, packing)
-        if self.config.target_token is None:
+        if encoder_output.first_tokens_B is None:
             return self._decode(self.tgt_embed(prev_tokens_BT), encoder_output, trace)
-        first_B1 = torch.full_like(prev_tokens_BT[:, :1], self.config.target_token)
+        first_B1 = encoder_output.first_tokens_B[:, None]
         prev_tokens_BT = torch.cat([prev_tokens_BT[:, :1], first_B1, prev_tokens_BT[:, 1:]], dim=1)
         return self._decode(self.tgt_embed(prev_tokens_BT), encoder_output, trace)[:, 1:]
 
@@ -652,7 +669,7 @@ class Transformer(nn.Module):
         keep_B11T = None if keep_BT is None else _attention_mask(keep_BT, self.masks)
         if encoder_output.wait_k is None:
             return _attention_mask(encoder_output.keep_BS, self.masks), keep_B11T
-        first = -1 if self.config.target_token is not None else 0
+        first = -1 if self.config.begins_with_token else 0
         source = encoder_output.keep_BS[:, None, None, :]
         prefix_TS = visible_prefix(first, x_BTD.size(1), source.size(3), encoder_output.wait_k, source.device)
         return source & prefix_TS, keep_B11T
@@ -665,7 +682,7 @@ class Transformer(nn.Module):
         """Return a cache for `beam` rows per sentence and up to `max_len` positions."""
         states_BSD = encoder_output.states_BSD
         heads, rows = self.config.decoder_attention_heads, states_BSD.size(0) * beam
-        max_len += self.config.target_token is not None
+        max_len += self.config.begins_with_token
         shape = (2, rows, heads, max_len, self.config.decoder_embed_dim // heads)
         layers = self._decoder_layers()
         cross_2BHSC = [layer.cross_attn.keys_values(states_BSD) for layer in layers]
@@ -678,8 +695,9 @@ class Transformer(nn.Module):
             cross_2BHSC=cross_2BHSC,
             keep_B11S=encoder_output.keep_BS[:, None, None, :],
             wait_k=encoder_output.wait_k,
+            first_tokens_B=encoder_output.first_tokens_B,
         )
-        if self.config.target_token is not None:  # </s> comes before it; `decode_step` then replaces the first token
+        if self.config.begins_with_token:  # </s> comes before it; `decode_step` then replaces the first token
             self._step(torch.full((rows,), EOS, device=states_BSD.device), cache)
         return cache
 
@@ -688,19 +706,31 @@ class Transformer(nn.Module):
 
         The cache advances by one position.
         """
-        if self.config.target_token is not None and cache.length == 1:
-            last_tokens_N = torch.full_like(last_tokens_N, self.config.target_token)
+        if cache.first_tokens_B is not None:
+            last_tokens_N = cache.first_tokens_B.repeat_interleave(cache.beam)
+            cache.first_tokens_B = None
         return self.output_proj(self._step(last_tokens_N, cache))
 
     def _step(self, last_tokens_N: Tensor, cache: DecoderCache) -> Tensor:
         """Return the features of the next token, [N, D], and advance the cache by one position."""
         x_ND = self.tgt_embed(last_tokens_N[:, None], start=cache.length)[:, 0]
-        visible_B11S = cache.visible(cache.length - (self.config.target_token is not None))
+        visible_B11S = cache.visible(cache.length - self.config.begins_with_token)
         layers = zip(self._decoder_layers(), cache.self_2NHTC or cache.states_ND, cache.cross_2BHSC, strict=True)
         for layer, past, cross_2BHSC in layers:
             x_ND = layer.step(x_ND, past, cross_2BHSC, visible_B11S, cache.length, cache.uneven)
         cache.length += 1
         return x_ND if self.decoder_norm is None else self.decoder_norm(x_ND)
+
+
+def _without_first(src_tokens_BS: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the first token of each source, int64 [B], and the others, int64 [B, S - 1].
+
+    A source without words, </s> alone, keeps it.
+    """
+    first_B = src_tokens_BS[:, 0]
+    rest_BS = src_tokens_BS[:, 1:] if src_tokens_BS.size(1) > 1 else src_tokens_BS
+    rest_B1 = torch.where(first_B == EOS, EOS, rest_BS[:, 0])[:, None]
+    return first_B, torch.cat([rest_B1, rest_BS[:, 1:]], dim=1)
 
 
 def _attention_mask(keep_BS: Tensor, masks: Masks) -> Tensor | None:

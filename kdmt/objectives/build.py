@@ -12,6 +12,7 @@ nat                  the view and the terms of its family: `positional`, `aligne
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 
 import torch
@@ -198,7 +199,9 @@ def _teachers(student: Student, model: Transformer, teachers: Sequence[Transform
     chosen, others = online.model or student.model, []
     for number in range(1, 1 + (online.peers if online.kind == "mutual" else 1)):
         torch.manual_seed(seed + 1000 * number)
-        config = architecture(chosen.arch, chosen.overrides())
+        config = replace(
+            architecture(chosen.arch, chosen.overrides()), target_from_source=model.config.target_from_source
+        )
         others.append(
             build_transformer(config, src_vocab_size=model.src_vocab_size, tgt_vocab_size=model.tgt_vocab_size)
         )

@@ -33,7 +33,7 @@ from kdmt.models.build import build_nonautoregressive, build_transformer, count_
 from kdmt.models.checkpoint import TrainingState, load_model, load_state, load_weights
 from kdmt.models.checkpoint_choice import CHOSEN
 from kdmt.models.checkpoint_folder import resolve_checkpoint
-from kdmt.models.description import is_right_to_left
+from kdmt.models.description import is_right_to_left, takes_target_from_source
 from kdmt.models.initialise import copy_from_teacher
 from kdmt.models.nonautoregressive import NATransformer
 from kdmt.models.transformer import Transformer
@@ -348,7 +348,11 @@ def _knowledge(workspace: Workspace, student: Student | None) -> KnowledgeSource
 def _build_model(workspace: Workspace, job: Job, codec: TextCodec) -> tuple[Transformer, TrainingState | None]:
     """Return a model with its initial weights, and the optimiser state to start from, if any."""
     torch.manual_seed(job.seed)
-    config = replace(architecture(job.model.arch, job.model.overrides()), right_to_left=job.right_to_left)
+    config = replace(
+        architecture(job.model.arch, job.model.overrides()),
+        right_to_left=job.right_to_left,
+        target_from_source=workspace.config.decoder_reads_token,
+    )
     sizes = {"src_vocab_size": len(codec.src_dictionary), "tgt_vocab_size": len(codec.tgt_dictionary)}
     model: Transformer
     if job.student is not None and job.student.nat is not None:
@@ -362,6 +366,7 @@ def _build_model(workspace: Workspace, job: Job, codec: TextCodec) -> tuple[Tran
         return model, None
     verify_checkpoint(folder)
     check_vocabulary(folder, workspace.prepare, workspace.direction)
+    _check_language_tokens(workspace, folder)
     if is_right_to_left(folder) != job.right_to_left:
         order = "left to right" if job.right_to_left else "right to left"
         raise UserError(
@@ -374,6 +379,19 @@ def _build_model(workspace: Workspace, job: Job, codec: TextCodec) -> tuple[Tran
             raise
         raise UserError(f"{job.path}: all stages have the same model: {error}") from None
     return model, load_state(folder) if job.train.init_optimizer else None
+
+
+def _check_language_tokens(workspace: Workspace, folder: Path) -> None:
+    """Check that the decoder of a model begins with a language token if those of the pipeline do.
+
+    Raises:
+        UserError: if it does not, or if it does and those of the pipeline do not.
+    """
+    if takes_target_from_source(folder) != workspace.config.decoder_reads_token:
+        without = "without" if workspace.config.decoder_reads_token else "with"
+        raise UserError(
+            f"{folder}: its decoder begins {without} a language token, unlike those of the pipeline ('language_tokens')"
+        )
 
 
 def nat_config(settings: NAT) -> NATConfig:
@@ -425,6 +443,7 @@ def _load_teachers(workspace: Workspace, job: Job, model: Transformer) -> list[T
         return []
     for folder in teacher_checkpoints(workspace, student):
         check_vocabulary(folder, workspace.prepare, workspace.direction)
+        _check_language_tokens(workspace, folder)
         teachers.append(load_model(folder))
         if teachers[-1].config.right_to_left and student.compares_decoders:
             raise UserError(

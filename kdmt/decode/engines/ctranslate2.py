@@ -214,13 +214,16 @@ class CTranslate2Engine:
         self.max_source_positions, self.max_target_positions = model.max_source_positions, model.max_target_positions
         self._folder, self._shortlist, self._frame = folder, shortlist, model.frame
         self._exact = exact
+        self._from_source = model.target_from_source
+        # number of tokens that begin every target
+        self._forced_tokens = 1 if model.target_from_source else len(model.frame.target_prefix)
         self.right_to_left = model.right_to_left
         self._src_symbols, self._tgt_symbols, self._columns = model.src_symbols, model.tgt_symbols, model.vocabulary
         self._tgt_ids = {symbol: index for index, symbol in enumerate(self._tgt_symbols)}
         self._column_of = {symbol: column for column, symbol in enumerate(self._columns)}
         self._pad_column = self._column_of.get(SPECIALS[PAD])
         self._eos_column = self._columns.index(SPECIALS[EOS])
-        self._min_len = 1 if self._frame.target_prefix else 0  # least number of tokens before </s> in every search
+        self._min_len = 1 if self._forced_tokens else 0  # least number of tokens before </s> in every search
         self._threads: ThreadPoolExecutor | None = None
         self._never = [[SPECIALS[PAD]]] if SPECIALS[PAD] in self._columns else None
         self._load = partial(_load, folder, device, compute_type, threads)
@@ -439,11 +442,11 @@ class CTranslate2Engine:
             owners: lists of equal size, each of rows with the same source and tokens.
             steps: maximum number of tokens.
         """
-        forced = self._frame.target_prefix
-        prefixes = [[*forced, *(self._columns[token] for token in rows[0].tokens)] for rows in owners]
+        sources = [given.sources[rows[0].source] for rows in owners]
+        prefixes = self._begin(sources, [[self._columns[token] for token in rows[0].tokens] for rows in owners])
         results = self._run(
             translator.translate_batch,
-            [given.sources[rows[0].source] for rows in owners],
+            self._read_by_encoder(sources),
             prefixes,
             max_batch_size=0,
             beam_size=1,
@@ -452,7 +455,7 @@ class CTranslate2Engine:
             return_end_token=True,
             return_logits_vocab=True,
             max_input_length=0,
-            max_decoding_length=len(forced) + steps,
+            max_decoding_length=self._forced_tokens + steps,
             min_decoding_length=0,
             sampling_topk=rule.engine_top_k if rule.engine_top_k < len(self._columns) else 0,
             sampling_topp=1.0,
@@ -472,11 +475,11 @@ class CTranslate2Engine:
         """
         if not sources:
             return []
-        forced = len(self._frame.target_prefix)
+        forced = self._forced_tokens
         results = self._run(
             translator.translate_batch,
-            sources,
-            self._prefixes(len(sources)),
+            self._read_by_encoder(sources),
+            self._prefixes(sources),
             max_batch_size=0,
             beam_size=1,
             num_hypotheses=samples,
@@ -532,13 +535,13 @@ class CTranslate2Engine:
         """
         if not sources:
             return []
-        forced = len(self._frame.target_prefix)
+        forced = self._forced_tokens
         penalty = _finishing_order(forced + max_len)
         count = 2 * beam if everything else beam + spare
         results = self._run_in_parts(
             self._translator.translate_batch,
-            sources,
-            self._prefixes(len(sources)),
+            self._read_by_encoder(sources),
+            self._prefixes(sources),
             beam_size=beam,
             patience=count / beam,  # CTranslate2 rounds the product of beam size and patience
             num_hypotheses=count,
@@ -641,11 +644,12 @@ class CTranslate2Engine:
 
     def _next_log_probs(self, source: list[str], live: list[_Found]) -> np.ndarray:
         """Return the log-probability of each token after each prefix; prefixes have one length: float64 [K, V]."""
-        begun = [[*self._frame.target_prefix, *prefix.tokens] for prefix in live]
+        sources = [source] * len(live)
+        begun = self._begin(sources, [prefix.tokens for prefix in live])
         length = len(begun[0])
         results = self._run(
             self._translator.translate_batch,
-            [source] * len(live),
+            self._read_by_encoder(sources),
             begun,
             beam_size=1,
             max_input_length=0,
@@ -722,8 +726,8 @@ class CTranslate2Engine:
         batch_size: int = 256,
     ) -> list[np.ndarray]:
         """Return for each pair the log-probabilities of the target's tokens and of </s> after them: float32 [T]."""
-        forced = len(self._frame.target_prefix)
-        targets = [[*self._frame.target_prefix, *target] for target in targets] if forced else targets
+        forced = self._forced_tokens
+        targets, sources = self._begin(sources, targets), self._read_by_encoder(sources)
         lengths = [max(len(source), len(target) + 1) for source, target in zip(sources, targets, strict=True)]
 
         def score(batch: list[int]) -> Iterator[np.ndarray]:
@@ -804,9 +808,19 @@ class CTranslate2Engine:
         own = [self._src_symbols[token] for token in without_padding(source[:-1]).tolist()]
         return [*self._frame.source_prefix, *own, *self._frame.source_suffix]
 
-    def _prefixes(self, count: int) -> list[list[str]] | None:
-        """Return the target prefixes of `count` sentences, None if the model has no target prefix."""
-        return [list(self._frame.target_prefix)] * count if self._frame.target_prefix else None
+    def _begin(self, sources: list[list[str]], targets: list[list[str]]) -> list[list[str]]:
+        """Return the targets of sources after the tokens that begin them."""
+        if self._from_source:
+            return [[source[0], *target] for source, target in zip(sources, targets, strict=True)]
+        return [[*self._frame.target_prefix, *target] for target in targets]
+
+    def _read_by_encoder(self, sources: list[list[str]]) -> list[list[str]]:
+        """Return sources without the token that begins the target; a source without words keeps its </s>."""
+        return [source[1:] or source for source in sources] if self._from_source else sources
+
+    def _prefixes(self, sources: list[list[str]]) -> list[list[str]] | None:
+        """Return the target prefixes of sources, None if the model has no target prefix."""
+        return self._begin(sources, [[]] * len(sources)) if self._forced_tokens else None
 
 
 def _keep_silent(_: int) -> None: ...

@@ -203,13 +203,19 @@ class OnnxEngine:
 
     def _start(self, sources: list[np.ndarray], beam: int) -> _Stepper:
         """Encode sources, and return the decoding state at their start with `beam` rows each."""
+        first_B = None
+        if self._folder.target_from_source:
+            first_B = torch.tensor([int(source[0]) for source in sources])
+            sources = [source[1:] if len(source) > 1 else source for source in sources]
         prefixed = [np.array([*self._folder.source_prefix, *source]) for source in sources]
         src_tokens_BS = pad_sentences(prefixed).numpy()
         mask_BS = (src_tokens_BS != PAD).astype(np.int64)
         inputs = {"input_ids": src_tokens_BS, "attention_mask": mask_BS}
         (states_BSD,) = self._encoder.run(["last_hidden_state"], inputs)
         self._encoder.check(states_BSD, np.float32, (*src_tokens_BS.shape, self._folder.config["encoder_embed_dim"]))
-        return _Stepper.start(self._decoder, self._folder, mask_BS, states_BSD, beam)
+        stepper = _Stepper.start(self._decoder, self._folder, mask_BS, states_BSD, beam)
+        stepper.first_tokens_B = first_B
+        return stepper
 
 
 @dataclass
@@ -223,6 +229,7 @@ class _Stepper:
             [N, D].
         source: keys and values of the source, [B, H, S, C], which the first step computes.
         prefix: tokens that are read in place of the first `</s>`.
+        first_tokens_B: tokens that are read after them, one for each sentence: int64; None for no such tokens.
     """
 
     graph: Graph
@@ -234,6 +241,7 @@ class _Stepper:
     source: dict[str, Tensor]
     prefix: tuple[int, ...]
     position: int = 0  # number of tokens so far
+    first_tokens_B: Tensor | None = None
 
     @classmethod
     def start(
@@ -263,6 +271,8 @@ class _Stepper:
             return self._run(last_tokens_N)
         for token in self.prefix:
             logits_NV = self._run(torch.full_like(last_tokens_N, token))
+        if self.first_tokens_B is not None:
+            logits_NV = self._run(self.first_tokens_B.repeat_interleave(self.beam))
         return logits_NV
 
     def _run(self, tokens_N: Tensor) -> Tensor:

@@ -252,6 +252,9 @@ def fairseq_settings(model: Transformer) -> dict[str, object]:
     tokens = [values.pop(f"{side}_token") for side in ("source", "target")]
     if any(token is not None for token in tokens):
         raise UserError("the model is multilingual: its language tokens are not written for fairseq")
+    values.pop("target_from_source", None)  # a setting of fairseq's task
+    values["max_source_positions"] += model.config.more_encoder_positions
+    values["max_target_positions"] += model.config.begins_with_token
     settings = {**_COMMON, **values}
     for part in ("input", "output"):
         settings[f"decoder_{part}_dim"] = model.config.decoder_embed_dim

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from kdmt.config import Text
 from kdmt.config import Tokenizer as TokenizerSettings
+from kdmt.config.directions import decoder_reads_token
 from kdmt.corpus.codec import TEXT_FILE, TextCodec
 from kdmt.corpus.formats import HEAD_BYTES, refuse_other_formats
 from kdmt.corpus.text import TextProcessor
@@ -28,15 +29,19 @@ from kdmt.interop.export_folder import check_new
 from kdmt.interop.fairseq.architectures import Architecture, fairseq_settings, read_architecture
 from kdmt.interop.fairseq.data_bin import choose_direction
 from kdmt.interop.fairseq.language_tokens import LanguageTokens, is_language, is_multilingual, language_tokens
+from kdmt.interop.fairseq.multilingual import MultilingualTask, multilingual_task, read_languages
 from kdmt.interop.fairseq.pickles import items_of, read_pickle
 from kdmt.interop.fairseq.states import convert_state, fairseq_state
-from kdmt.languages import Direction
+from kdmt.languages import POOLED, Direction
+from kdmt.log import get_logger
 from kdmt.models.build import build_nonautoregressive, build_transformer
 from kdmt.models.checkpoint import load_model, save_checkpoint
 from kdmt.models.checkpoint_folder import log_opened, resolve_checkpoint
 from kdmt.models.description import check_numbers
 from kdmt.models.transformer import Transformer
 from kdmt.outputs import writing
+
+_logger = get_logger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,6 +54,7 @@ class TextSettings:
         bpe_codes: file with merge operations of subword-nmt or fastBPE.
         sentencepiece: SentencePiece model; without this and `bpe_codes`, text must be given as tokens.
         text: processing of text before it is split into subwords, which is undone in the output.
+        all_directions: whether a multilingual model is imported with all its directions, instead of one.
     """
 
     data: Path
@@ -57,6 +63,7 @@ class TextSettings:
     bpe_codes: Path | None = None
     sentencepiece: Path | None = None
     text: Text = field(default_factory=Text)
+    all_directions: bool = False
 
 
 def import_checkpoints(paths: str, folder: Path, settings: TextSettings) -> list[Path]:
@@ -77,6 +84,8 @@ def import_checkpoints(paths: str, folder: Path, settings: TextSettings) -> list
     check_new(folder)
     if settings.bpe_codes is not None and settings.sentencepiece is not None:
         raise UserError("--bpe-codes and --sentencepiece: text is cut by one of the two")
+    if settings.all_directions and (settings.source_lang or settings.target_lang):
+        raise UserError("--all-directions: --source-lang and --target-lang choose one direction")
     files = [Path(name) for name in paths.split(":")]
     with (
         writing(folder),
@@ -122,6 +131,9 @@ def _import_file(file: Path, folder: Path, text_folder: Path, settings: TextSett
     content = read_pickle(file)
     with _naming(file):
         state, architecture = _parts(content)
+        if settings.all_directions:
+            _import_all_directions(state, architecture, folder, text_folder, settings)
+            return
         direction = _direction(architecture, settings)
         tokens = language_tokens(architecture.task, direction, settings.data)
         dictionaries = _write_dictionaries(text_folder, direction, tokens, settings.data)
@@ -130,6 +142,25 @@ def _import_file(file: Path, folder: Path, text_folder: Path, settings: TextSett
         model = _model(architecture, state, dictionaries, settings.data, direction)
         _write_text(text_folder, direction, settings)
         save_checkpoint(folder, model, companions=sorted(text_folder.iterdir()))
+
+
+def _import_all_directions(
+    state: Mapping[str, Tensor], architecture: Architecture, folder: Path, text_folder: Path, settings: TextSettings
+) -> None:
+    languages = read_languages(architecture.task, settings.data)
+    if architecture.nat is not None:
+        raise UserError("it is multilingual and non-autoregressive, which kdmt does not support together")
+    architecture = replace(architecture, config=languages.config(architecture.config))
+    model = _model(architecture, state, languages.dictionaries, settings.data, languages.directions[0])
+    text_folder.mkdir()
+    for side, dictionary in zip(POOLED.sides, languages.dictionaries, strict=True):
+        dictionary.save(text_folder / f"dict.{side}.txt")
+    _write_tokenizer(text_folder / "tokenizer", POOLED, settings)
+    processor = TextProcessor(
+        settings.text, *POOLED.sides, directions=languages.directions, language_tokens=languages.tokens
+    )
+    write_json(text_folder / TEXT_FILE, processor.to_dict())
+    save_checkpoint(folder, model, companions=sorted(text_folder.iterdir()))
 
 
 @contextmanager
@@ -245,14 +276,36 @@ def export_checkpoint(checkpoint: Path, path: Path) -> None:
     """
     source = resolve_checkpoint(checkpoint)
     log_opened(checkpoint, source)
-    codec = TextCodec.load(source)
+    codec, model = TextCodec.load(source), load_model(source)
     direction = codec.text.direction
-    dictionaries = [source / f"dict.{lang}.txt" for lang in dict.fromkeys(direction.sides)]
     check_new(path)
-    content = checkpoint_content(load_model(source), direction)
-    with writing(path):
+    task = _task(codec, path)
+    content = checkpoint_content(model, direction, task)
+    with writing(path), tempfile.TemporaryDirectory() as scratch:
         check_new(path)  # once more: another process may have written it in the meantime
+        dictionaries = [source / f"dict.{lang}.txt" for lang in dict.fromkeys(direction.sides)]
+        if task is not None:
+            dictionaries = [Path(scratch) / f"dict.{lang}.txt" for lang in task.dictionaries]
+            for dictionary, file in zip(task.dictionaries.values(), dictionaries, strict=True):
+                dictionary.save(file)
         _write_with_dictionaries(content, path, dictionaries)
+
+
+def _task(codec: TextCodec, path: Path) -> MultilingualTask | None:
+    """Return fairseq's multilingual task of a model with several directions; None for the task `translation`.
+
+    Raises:
+        UserError: if the decoder needs a language token, and fairseq's task does not have such tokens.
+    """
+    if not codec.text.directions:
+        return None
+    try:
+        return multilingual_task(codec.text, (codec.src_dictionary, codec.tgt_dictionary))
+    except UserError as error:
+        if decoder_reads_token(codec.text.language_tokens):
+            raise
+        _logger.warning(f"{path}: for the task 'translation', with the language tokens as words of the source: {error}")
+        return None
 
 
 def _write_with_dictionaries(content: Mapping[str, object], path: Path, dictionaries: Sequence[Path]) -> None:
@@ -277,14 +330,22 @@ def _save(content: Mapping[str, object], aside: Path, path: Path) -> None:
         raise OSError(error.__context__.errno, error.__context__.strerror, str(path)) from None
 
 
-def checkpoint_content(model: Transformer, direction: Direction) -> dict[str, Any]:
+def checkpoint_content(
+    model: Transformer, direction: Direction, task: MultilingualTask | None = None
+) -> dict[str, Any]:
     """Return the content of a checkpoint for fairseq 0.10 to 0.12: settings in the old form (`args`), and weights.
+
+    Args:
+        task: task of a model with several directions.
 
     Raises:
         UserError: if fairseq has no such model.
     """
+    if model.config.target_from_source and task is None:
+        raise UserError("the decoder begins with a language token, and the text processing of the model has none")
     settings = fairseq_settings(model)
-    languages = {"source_lang": direction.source, "target_lang": direction.target, "data": ""}
+    languages: dict[str, object] = {"source_lang": direction.source, "target_lang": direction.target, "data": ""}
+    languages |= {} if task is None else task.settings
     last = {
         "criterion_name": "LabelSmoothedCrossEntropyCriterion",
         "optimizer_name": "FairseqAdam",
@@ -292,7 +353,7 @@ def checkpoint_content(model: Transformer, direction: Direction) -> dict[str, An
         "num_updates": 0,
     }
     return {
-        "args": Namespace(**settings, **languages),
+        "args": Namespace(**(settings | languages)),
         "model": fairseq_state(model),
         "optimizer_history": [last],
         "extra_state": {"train_iterator": {"epoch": 1}},
@@ -312,6 +373,7 @@ def _direction(architecture: Architecture, settings: TextSettings) -> Direction:
         except UserError as error:
             raise UserError(
                 f"it does not say which languages it is for, and {error}: give --source-lang and --target-lang"
+                f"{', or --all-directions' if is_multilingual(architecture.task) else ''}"
             ) from None
     for lang in (source, target):
         if not is_language(lang):

@@ -68,7 +68,7 @@ def language_tokens(task: Mapping[str, object], direction: Direction, data: Path
     style = str(task.get("lang_tok_style") or "multilingual")
     if style not in _STYLES:
         raise UserError(f"its lang_tok_style is {style!r}: {' and '.join(_STYLES)} are known")
-    before_source, before_target = _token_rules(task)
+    before_source, before_target = token_rules(task)
     if before_source not in (None, "src", "tgt"):
         raise UserError(f"its encoder_langtok is {before_source!r}: src and tgt are known")
     spoken = {"src": direction.source, "tgt": direction.target}
@@ -122,7 +122,24 @@ def _names(task: Mapping[str, object], setting: str) -> list[str]:
     return names
 
 
-def _token_rules(task: Mapping[str, object]) -> tuple[object, object]:
+def directions_of(task: Mapping[str, object]) -> list[Direction]:
+    """Return the directions that a multilingual checkpoint was trained on.
+
+    Raises:
+        UserError: if it names none, or one of them is no pair of two languages.
+    """
+    found = []
+    for pair in _names(task, "lang_pairs"):
+        source, _, target = pair.partition("-")
+        if not (is_language(source) and is_language(target)) or "-" in target:
+            raise UserError(f"its setting lang_pairs has {pair[:60]!r}, which is no pair of languages")
+        found.append(Direction(source, target))
+    if not found:
+        raise UserError("it names no directions (lang_pairs)")
+    return found
+
+
+def token_rules(task: Mapping[str, object]) -> tuple[object, object]:
     """Return whose language token precedes the source (src or tgt), and whether a language token begins the target."""
     tokens = task.get("langtoks")
     if isinstance(tokens, dict) and isinstance(tokens.get("main"), list) and len(tokens["main"]) == 2:

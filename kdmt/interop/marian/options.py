@@ -116,7 +116,7 @@ def check_config(config: TransformerConfig) -> None:
             "the model has fairseq's numerics, which Marian does not compute: train a student with 'layout: marian'"
         )
     refuse_unidirectional(config, "Marian")
-    if config.source_token is not None or config.target_token is not None:
+    if config.has_own_tokens:
         raise UserError("the model is multilingual: Marian puts no language tokens into sentences by itself")
     for side in ("encoder", "decoder"):
         if not getattr(config, f"{side}_layers"):

@@ -85,6 +85,21 @@ def test_tokens_before_the_source() -> None:
     assert language_prefix(direction, "both_in_source") == ("<en>", "<2zh-Hans>")
 
 
+@pytest.mark.parametrize(
+    ("tokens", "prefix"),  # the first token is the decoder's
+    [
+        ("source_and_decoder", ("<de>", "<en>")),
+        ("target_and_decoder", ("<2de>", "<2de>")),
+        ("decoder", ("<2de>",)),
+    ],
+)
+def test_the_first_token_is_that_of_the_decoder(load: Load, tokens: Any, prefix: tuple[str, ...]) -> None:
+    assert language_prefix(Direction("en", "de"), tokens) == prefix
+    assert load(text=several(language_tokens=tokens)).decoder_reads_token
+    assert not load(text=several()).decoder_reads_token
+    assert not load().decoder_reads_token
+
+
 # ------------------------------------------------------------------------------------------------------------ pipelines
 
 
@@ -197,6 +212,25 @@ def test_texts_and_settings_that_several_directions_refuse(
     problem: Callable[..., str], override: str, message: str
 ) -> None:
     assert message in problem(override, text=several())
+
+
+@pytest.mark.parametrize(
+    ("override", "path"),
+    [
+        ("students.raw.nat={family: ctc}", "students.raw.nat"),
+        ("students.raw={hidden_kd: {}, data: raw}", "students.raw.hidden_kd"),
+        ("students.raw.self_supervised={}", "students.raw.self_supervised"),
+        ("teacher={model: {attention_dropout: 0}, train: {packing: true}}", "teacher.train.packing"),
+    ],
+)
+def test_settings_that_language_tokens_of_the_decoder_refuse(
+    load: Load, problem: Callable[..., str], override: str, path: str
+) -> None:
+    message = (
+        f"'{path}' cannot be combined with 'language_tokens: decoder', with which the decoder begins with a language"
+    )
+    assert message in problem(override, text=several(language_tokens="decoder"))
+    load(override, text=several(language_tokens="both_in_source"))
 
 
 @pytest.mark.parametrize(

@@ -151,3 +151,14 @@ def test_a_vocabulary_keeps_its_order_and_other_tokens_follow():
     made = Dictionary.from_vocabulary(["b", "a"], {"a": 3, "<bt>": 2, "<unk>": 7}, padding_factor=4)
     assert made.symbols[4:] == ["b", "a", "<bt>", "madeupword0000"]
     assert made.counts[4:] == [0, 3, 2, 0]
+
+
+def test_renamed_tokens_keep_their_ids_and_counts() -> None:
+    dictionary = Dictionary.from_counts({"a": 3, "__de__": 2, "b": 1}, padding_factor=1)
+    renamed = dictionary.renamed({"__de__": "<2de>", "__fr__": "<2fr>"})
+    assert renamed.symbols[4:] == ["a", "<2de>", "b"]
+    assert renamed.counts == dictionary.counts
+    assert renamed.index("<2de>") == dictionary.index("__de__")
+    assert "__de__" not in renamed
+    with pytest.raises(UserError, match="the dictionary has 'a', and 'b' too, which is its new name"):
+        dictionary.renamed({"a": "b"})
