@@ -44,6 +44,9 @@ def check_one_direction(config: Pipeline) -> None:
     for path, train in _trainings(config):
         if train.sampling is not None:
             raise ValueError(f"'{path}.train.sampling' {needed}")
+    for path, student in config.trainings():
+        if student.word_kd is not None and student.word_kd.direction_selection is not None:
+            raise ValueError(f"'{path}.word_kd.direction_selection' {needed}")
 
 
 def check_directions(config: Pipeline) -> None:

@@ -28,6 +28,7 @@ from kdmt.models.build import build_transformer
 from kdmt.models.nonautoregressive import NATransformer
 from kdmt.models.transformer import Transformer
 from kdmt.objectives.aligned import aligned_parts
+from kdmt.objectives.direction_selection import DirectionSelection
 from kdmt.objectives.distillation import AttentionMaps, HiddenStates, LearnedAttentionMaps, OnPolicy, WordDivergence
 from kdmt.objectives.edited import edited_parts
 from kdmt.objectives.fine_tuning import ConvexCrossEntropy, convex_loss_of, fine_tuning_term
@@ -59,6 +60,7 @@ def build_objective(
     guided_alignment: GuidedAlignmentSettings | None = None,
     seed: int = 1,
     path: str = "student",
+    directions: DirectionSelection | None = None,
 ) -> Objective:
     """Return the objective for the settings of a student; without settings, cross entropy.
 
@@ -69,6 +71,7 @@ def build_objective(
         guided_alignment: settings of guided alignment, for which batches have the alignment of their pairs.
         seed: seed of models that are trained together with the student.
         path: YAML path of the settings, for messages.
+        directions: directions that word-level distillation is limited to; None for all.
 
     Raises:
         UserError: if the settings do not fit the model.
@@ -80,7 +83,7 @@ def build_objective(
         assert isinstance(model, NATransformer)
         return _nonautoregressive(model, student, student.nat, label_smoothing, teachers, marginal_V, path)
     group = _teachers(student, model, teachers, seed)
-    main = _main_term(student, model, label_smoothing, marginal_V, path)
+    main = _main_term(student, model, label_smoothing, marginal_V, path, directions)
     peers = _peer_terms(student, main, group, label_smoothing)
     inner, masked = _inner_terms(student, model, group), _masked_language(student, model)
     terms: list[Term[TokenPass]] = [main, *inner, *guided, *masked, *peers]
@@ -122,7 +125,12 @@ def _token_loss(student: Student, label_smoothing: float) -> TokenLoss:
 
 
 def _main_term(
-    student: Student, model: Transformer, label_smoothing: float, marginal_V: Tensor | None, path: str
+    student: Student,
+    model: Transformer,
+    label_smoothing: float,
+    marginal_V: Tensor | None,
+    path: str,
+    directions: DirectionSelection | None = None,
 ) -> Term[TokenPass]:
     """Return the loss of the target tokens."""
     if student.convex is not None:
@@ -136,7 +144,9 @@ def _main_term(
             f"the vocabulary's {model.tgt_vocab_size} tokens"
         )
     on_policy = None if student.on_policy is None else _on_policy(student.on_policy)
-    return WordDivergence(kd, label_smoothing=label_smoothing, marginal_V=marginal_V, on_policy=on_policy)
+    return WordDivergence(
+        kd, label_smoothing=label_smoothing, marginal_V=marginal_V, on_policy=on_policy, directions=directions
+    )
 
 
 def _on_policy(settings: OnPolicySettings) -> OnPolicy:

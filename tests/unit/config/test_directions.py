@@ -196,6 +196,18 @@ def test_directions_that_are_not_valid(problem: Callable[..., str], changes: dic
             "a model with 'endpoint' cannot be the teacher",
         ),
         ("distill.teachers={en-de: {ctranslate: x}}", "distill.teachers.en-de.ctranslate: unknown setting"),
+        (
+            "students.raw={word_kd: {direction_selection: {}, alpha: 0.0}, data: raw}",
+            "'word_kd.direction_selection' has no effect: 'word_kd.alpha' is 0",
+        ),
+        (
+            "students.raw={word_kd: {direction_selection: {}}, online: {kind: ema}, data: raw}",
+            "'word_kd.direction_selection' cannot be combined with 'online'",
+        ),
+        (
+            "students.raw={word_kd: {direction_selection: {}}, nat: {family: cmlm}, data: raw}",
+            "'word_kd.direction_selection' compares likelihoods: 'nat' students cannot have it",
+        ),
         ("score.variants={up: [upper_case]}", "'score.variants' cannot be combined"),
         ("score.engines=[ctranslate2]", "'score.engines' cannot be combined"),
         ("prepare.train.0.tag=<x>", "'prepare.train.0.tag' cannot be combined"),
@@ -219,6 +231,10 @@ def test_texts_and_settings_that_several_directions_refuse(
         ("students.raw.train.sampling={}", "'students.raw.train.sampling' has no effect without several"),
         ("score.off_target={}", "'score.off_target' has no effect without several"),
         ("distill.teachers={en-de: x}", "'distill.teachers': a mapping has no effect without several"),
+        (
+            "students.raw.word_kd={direction_selection: {}}",
+            "'students.raw.word_kd.direction_selection' has no effect without several",
+        ),
         ("source_lang=null", "'source_lang' is missing (or give several 'directions')"),
     ],
 )
