@@ -7,18 +7,11 @@ from typing import Annotated
 from pydantic import Discriminator, Field, Tag, model_validator
 
 from kdmt.choices import ExecutorName, KeepOrDrop, StageComputeType, TranslationEngine
-from kdmt.config.distill import (
-    CHECKPOINT_BRANCH,
-    FOREIGN_BRANCH,
-    TRANSLATOR_BRANCH,
-    Distill,
-    Failures,
-    ForeignTeacher,
-    ScriptName,
-)
+from kdmt.config.distill import Distill, Failures, ScriptName
 from kdmt.config.language_models import LocalTranslator
 from kdmt.config.search import Decode, Sample
 from kdmt.config.section import Ratio, RepetitionTimes, Section, changed, execution, later
+from kdmt.config.teacher_entries import CHECKPOINT_BRANCH, FOREIGN_BRANCH, TRANSLATOR_BRANCH, ForeignTeacher
 
 
 def _model_branch(value: object) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from kdmt.config.corpora import HeldOut, ParallelText
+from kdmt.config.language_models import LocalTranslator
 from kdmt.config.section import changed
 from kdmt.errors import UserError
 from kdmt.languages import Direction, parse_language, same_language
@@ -34,6 +35,8 @@ def check_one_direction(config: Pipeline) -> None:
     for path, texts in (("prepare.valid", config.prepare.valid), *_test_sets(config)):
         if isinstance(texts, list):
             raise ValueError(f"'{path}': a list of texts {needed}")
+    if config.distill.by_direction:
+        raise ValueError(f"'distill.teachers': a mapping {needed}")
     if config.score.off_target is not None:
         raise ValueError(f"'score.off_target' {needed}")
     if config.prepare.tokenizer.temperature is not None:
@@ -41,6 +44,9 @@ def check_one_direction(config: Pipeline) -> None:
     for path, train in _trainings(config):
         if train.sampling is not None:
             raise ValueError(f"'{path}.train.sampling' {needed}")
+    for path, student in config.trainings():
+        if student.word_kd is not None and student.word_kd.direction_selection is not None:
+            raise ValueError(f"'{path}.word_kd.direction_selection' {needed}")
 
 
 def check_directions(config: Pipeline) -> None:
@@ -64,6 +70,7 @@ def check_directions(config: Pipeline) -> None:
     for name in config.prepare.test:
         if not any(name in part.settings.test for part in parts):
             raise ValueError(f"'prepare.test.{name}': no text has a direction of the pipeline")
+    _check_teachers(config)
     known = {str(each) for each in config.trained_directions}
     for path, train in _trainings(config):
         for name in train.sampling.weights if train.sampling is not None else ():
@@ -145,6 +152,27 @@ def _check_text(path: str, text: ParallelText, directions: Sequence[Direction]) 
             raise ValueError(
                 f"'{path}.{setting}': {each} is none of the directions of the pipeline: "
                 f"{', '.join(map(str, directions))}"
+            )
+
+
+def _check_teachers(config: Pipeline) -> None:
+    """Check the teachers of the distill stage."""
+    distill, trained = config.distill, [str(each) for each in config.trained_directions]
+    if distill.shared:
+        raise ValueError(
+            f"'distill.teachers': several directions need a mapping from directions to their teachers, as "
+            f"{{{trained[0]}: PATH}}, instead of a list"
+        )
+    for name in distill.by_direction:
+        if name not in trained:
+            raise ValueError(f"'distill.teachers.{name}': none of the trained directions {', '.join(trained)}")
+    if all(distill.by_direction.get(name, "") is None for name in trained):
+        raise ValueError("'distill.teachers': no direction has a teacher")
+    drawn = [path for path, student in config.trainings() if "sampled" in student.data_names]
+    for name, teacher in distill.by_direction.items():
+        if drawn and isinstance(teacher, LocalTranslator):
+            raise ValueError(
+                f"'{drawn[0]}.data: sampled': the teacher of {name} in 'distill.teachers' draws no samples"
             )
 
 
@@ -232,7 +260,7 @@ def _refused_of_prepare(config: Pipeline) -> Iterator[str]:
 
 def _refused_of_distill(config: Pipeline) -> Iterator[str]:
     distill = config.distill
-    for name in ("teachers", "reverse", "augment", "imported", "monolingual", "quality", "scores"):
+    for name in ("reverse", "augment", "imported", "monolingual", "quality", "scores"):
         if getattr(distill, name):
             yield f"distill.{name}"
     for path, student in config.trainings():

@@ -31,11 +31,11 @@ from kdmt.config.language_models import (
     TEXT_TEACHERS,
     EndpointTeacher,
     LocalGenerator,
-    LocalTranslator,
     TextTeacher,
 )
 from kdmt.config.search import Decode, NATDecode, Pool, Sample
-from kdmt.config.section import LanguageCode, Ratio, RepetitionTimes, Section, changed, execution
+from kdmt.config.section import Ratio, RepetitionTimes, Section, changed, execution
+from kdmt.config.teacher_entries import DirectionTeacher, ForeignTeacher, TeacherName, Teachers
 
 
 def _script(name: str) -> str:
@@ -312,66 +312,17 @@ class DiverseTargets(Section):
     )
 
 
-class ForeignTeacher(Section):
-    """A Marian, mBART-50, M2M-100 or NLLB model of Hugging Face Transformers, with its own tokenizer."""
-
-    huggingface: str = Field(min_length=1, description="Folder of the model, or its name on the Hugging Face Hub")
-    revision: str | None = Field(None, description="Branch, tag or commit on the Hub; null for the default branch")
-    source_code: LanguageCode | None = Field(
-        None,
-        description="Source language in the tokenizer's codes: en_XX (mBART-50), en (M2M-100), eng_Latn (NLLB); null "
-        "for a model of one language",
-    )
-    target_code: LanguageCode | None = Field(
-        None,
-        description="Target language in the tokenizer's codes, deu for Marian's >>deu<<; null for a model of one "
-        "language",
-    )
-    other_languages: bool = execution(
-        False, description="Whether the model may translate between other languages than the pipeline's"
-    )
-
-
-CHECKPOINT_BRANCH, FOREIGN_BRANCH = "<a checkpoint>", "<a foreign model>"
-ENDPOINT_BRANCH, GENERATOR_BRANCH, TRANSLATOR_BRANCH = "<an endpoint>", "<a generator>", "<a translator>"
-_BRANCHES: dict[type[Section], str] = {
-    ForeignTeacher: FOREIGN_BRANCH,
-    EndpointTeacher: ENDPOINT_BRANCH,
-    LocalGenerator: GENERATOR_BRANCH,
-    LocalTranslator: TRANSLATOR_BRANCH,
-}
-TEACHER_BRANCHES = (CHECKPOINT_BRANCH, *_BRANCHES.values())
-
-
-def _teacher_branch(value: object) -> str:
-    """Return the tag of the type that an item of `teachers` has."""
-    if isinstance(value, Section):
-        return _BRANCHES[type(value)]
-    if not isinstance(value, dict):
-        return CHECKPOINT_BRANCH
-    return next((_BRANCHES[section] for name, section in DISTINCTIVE.items() if name in value), FOREIGN_BRANCH)
-
-
-TeacherName = Annotated[
-    Annotated[str, Tag(CHECKPOINT_BRANCH)]
-    | Annotated[ForeignTeacher, Tag(FOREIGN_BRANCH)]
-    | Annotated[EndpointTeacher, Tag(ENDPOINT_BRANCH)]
-    | Annotated[LocalGenerator, Tag(GENERATOR_BRANCH)]
-    | Annotated[LocalTranslator, Tag(TRANSLATOR_BRANCH)],
-    Discriminator(_teacher_branch),
-]
-
-
 class Distill(Section):
     """Settings of the distill stage: teachers, decoding, checks of hypotheses, workers."""
 
     checkpoint: CheckpointName = Field(
         "auto", description="Checkpoint of the pipeline's teacher; 'auto' is the one that its run chose by validation"
     )
-    teachers: list[TeacherName] = Field(
+    teachers: Teachers = Field(
         default_factory=list,
         description="Checkpoints that translate as an ensemble, one Hugging Face model or one large language model; "
-        "empty for the pipeline's teacher",
+        "empty for the pipeline's teacher. With several directions, a mapping from directions to their teachers, null "
+        "for the original targets; the pipeline's teacher translates the directions that it does not name",
     )
     engine: DistillEngine = Field(
         "auto",
@@ -451,7 +402,8 @@ class Distill(Section):
             raise ValueError(f"'compute_type: {self.compute_type}' needs CTranslate2, and 'engine' is torch")
         if self.engine == "torch" and self.shortlist is not None:
             raise ValueError("'shortlist' needs CTranslate2, and 'engine' is torch")
-        if self.engine.startswith("ctranslate2") and len(self.teachers) > 1:
+        sizes = [len(self.shared), *(len(each) for each in self.by_direction.values() if isinstance(each, list))]
+        if self.engine.startswith("ctranslate2") and max(sizes) > 1:
             raise ValueError(f"'engine: {self.engine}' has one model: several 'teachers' translate in torch")
         return self
 
@@ -459,7 +411,7 @@ class Distill(Section):
     def _draws_with_an_engine(self) -> Distill:
         if self.pool is None or self.pool.engine == "auto":
             return self
-        if self.engine == "torch" or not all(isinstance(teacher, str) for teacher in self.teachers):
+        if self.engine == "torch" or self.by_direction or not all(isinstance(each, str) for each in self.shared):
             raise ValueError("'pool.engine' is for checkpoints of kdmt that CTranslate2 translates with")
         return self
 
@@ -487,22 +439,35 @@ class Distill(Section):
     def _foreign_alone(self) -> Distill:
         if self.foreign is None:
             return self
-        if len(self.teachers) > 1:
+        if len(self.shared) > 1:
             raise ValueError("'teachers': a 'huggingface' model has a vocabulary of its own and translates alone")
         if self.shortlist is not None:
             raise ValueError("'shortlist' is learnt in the vocabulary of the data, and the teacher has another")
         return self
 
     @model_validator(mode="after")
+    def _of_directions(self) -> Distill:
+        if self.by_direction and self.shortlist is not None:
+            raise ValueError(
+                "'shortlist' is learnt in the vocabulary of the data: 'teachers' of directions have others"
+            )
+        for direction, teacher in self.by_direction.items():
+            if isinstance(teacher, TEXT_TEACHERS) and self.pool is not None:
+                raise ValueError(f"'pool': the teacher of {direction} in 'teachers' draws no samples")
+        return self
+
+    @model_validator(mode="after")
     def _text_alone(self) -> Distill:
         teacher = self.of_text
         if teacher is None:
+            if any(isinstance(each, TEXT_TEACHERS) for each in self.by_direction.values()):
+                return self
             for name in names(AnswerFailure):
                 if name in changed(self.failures):
                     raise ValueError(f"'failures.{name}' has no effect on the answers of this teacher")
             return self
         kind = next(name for name, section in DISTINCTIVE.items() if isinstance(teacher, section))
-        if len(self.teachers) > 1:
+        if len(self.shared) > 1:
             raise ValueError(f"'teachers': a model with '{kind}' translates alone")
         for name in NO_EFFECT[type(teacher)]:
             if name in changed(self):
@@ -510,9 +475,19 @@ class Distill(Section):
         return self
 
     @property
+    def shared(self) -> list[TeacherName]:
+        """Return the teachers of all text; none if the pipeline's teacher translates it, or directions have theirs."""
+        return [] if isinstance(self.teachers, dict) else self.teachers
+
+    @property
+    def by_direction(self) -> dict[str, DirectionTeacher]:
+        """Return the teacher of each direction that is named, None for original targets; empty without directions."""
+        return self.teachers if isinstance(self.teachers, dict) else {}
+
+    @property
     def of_text(self) -> TextTeacher | None:
-        """Return the teacher that answers with text, None if there is none."""
-        return next((teacher for teacher in self.teachers if isinstance(teacher, TEXT_TEACHERS)), None)
+        """Return the teacher of all text that answers with text, None if there is none."""
+        return next((teacher for teacher in self.shared if isinstance(teacher, TEXT_TEACHERS)), None)
 
     @property
     def num_candidates(self) -> tuple[int, str]:
@@ -523,10 +498,10 @@ class Distill(Section):
 
     @property
     def foreign(self) -> ForeignTeacher | None:
-        """Return the Hugging Face model among the teachers, None if there is none."""
-        return next((teacher for teacher in self.teachers if isinstance(teacher, ForeignTeacher)), None)
+        """Return the Hugging Face model among the teachers of all text, None if there is none."""
+        return next((teacher for teacher in self.shared if isinstance(teacher, ForeignTeacher)), None)
 
     @property
     def checkpoints(self) -> list[str]:
-        """Return the checkpoints among the teachers."""
-        return [teacher for teacher in self.teachers if isinstance(teacher, str)]
+        """Return the checkpoints among the teachers of all text."""
+        return [teacher for teacher in self.shared if isinstance(teacher, str)]

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from kdmt.config.distill import PATH_BRANCH, SCORER_BRANCH, TEACHER_BRANCHES
+from kdmt.config.distill import PATH_BRANCH, SCORER_BRANCH
 from kdmt.config.mixture import MIXTURE_BRANCH, NAME_BRANCH
 from kdmt.config.prepare import (
     AUTO_BRANCH,
@@ -23,6 +23,7 @@ from kdmt.config.prepare import (
 from kdmt.config.section import Section, sections_in
 from kdmt.config.simultaneous import LIST_BRANCH, NUMBER_BRANCH, RANGE_BRANCH
 from kdmt.config.student import PAIRS_BRANCH, RULE_BRANCH
+from kdmt.config.teacher_entries import DIRECTION_BRANCHES, TEACHER_BRANCHES
 
 LONGEST_QUOTE = 200  # maximum number of characters of a value in a message
 LONGEST_MESSAGE = 600
@@ -44,6 +45,7 @@ _BRANCHES = (
     *(RULES_BRANCH, NONE_BRANCH, SIZE_BRANCH, AUTO_BRANCH, OVERLAP_BRANCH, SWITCH_BRANCH, RULE_BRANCH, PAIRS_BRANCH),
     *(NAME_BRANCH, MIXTURE_BRANCH, PATH_BRANCH, SCORER_BRANCH, ONE_TEXT_BRANCH, TEXTS_BRANCH),
     *TEACHER_BRANCHES,
+    *DIRECTION_BRANCHES,
     *(NUMBER_BRANCH, LIST_BRANCH, RANGE_BRANCH),
     "[key]",
 )

@@ -41,6 +41,20 @@ from kdmt.families import FAMILIES
 from kdmt.training_sets import TRAINING_SETS
 
 
+class DirectionSelection(Section):
+    """Selective distillation by direction (Tan et al. 2019): a direction is distilled while the teacher is better.
+
+    After each validation, it is while the student's negative log-likelihood of the validation targets of the direction
+    is more than that of the teacher minus 'margin'.
+    """
+
+    margin: float = Field(
+        0.0,
+        description="Number of nats per token by which the student must be better than the teacher for its direction "
+        "not to be distilled; with a negative number, it may be worse by this",
+    )
+
+
 class WordKD(Section):
     """Word-level distillation: (1 - alpha) cross entropy + alpha divergence(teacher, student) at each target token."""
 
@@ -96,6 +110,11 @@ class WordKD(Section):
         None,
         min_length=1,
         description="Points [update, alpha] of a piecewise linear schedule, instead of a constant 'alpha'",
+    )
+    direction_selection: DirectionSelection | None = recorded_if_set(
+        None,
+        description="With several directions: selective distillation of the directions in which the teacher is better "
+        "than the student on the validation set; null for all directions",
     )
 
     @model_validator(mode="after")
@@ -511,6 +530,22 @@ class Student(Section):
                 "'nat.glancing_divisor: predicted' needs the whole model on each rank before the forward pass: "
                 "'train.parallel: fsdp' shards it"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _selects_directions(self) -> Student:
+        if self.word_kd is None or self.word_kd.direction_selection is None:
+            return self
+        name = "word_kd.direction_selection"
+        if self.nat is not None:
+            raise ValueError(f"'{name}' compares likelihoods: 'nat' students cannot have it")
+        for other in ("online", "on_policy"):
+            if getattr(self, other) is not None:
+                raise ValueError(f"'{name}' cannot be combined with '{other}'")
+        if self.train.packing:
+            raise ValueError(f"'train.packing' cannot be combined with '{name}', which needs padded sentences")
+        if not self.word_kd.ever_taught:
+            raise ValueError(f"'{name}' has no effect: 'word_kd.alpha' is 0")
         return self
 
     @model_validator(mode="after")

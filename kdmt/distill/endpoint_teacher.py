@@ -52,7 +52,7 @@ class EndpointModel(TextTeacherModel):
     @classmethod
     def choose(cls, settings: Distill, inputs: Inputs) -> EndpointModel:
         """Return the model that the settings name. See `choose_teacher`."""
-        (model,) = settings.teachers
+        (model,) = settings.shared
         assert isinstance(model, EndpointTeacher)
         return cls(inputs, model, read_prompt(model, inputs.corpus.direction, SETTING))
 

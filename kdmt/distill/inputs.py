@@ -23,12 +23,14 @@ class Inputs:
         monolingual: True if its monolingual text is translated too, after the training text.
         split: name of the parallel text: train, or valid to tune a choice of targets.
         noised: folder with changed text (`kdmt.distill.noised`) instead of that of the corpus; None for none.
+        originals: tags of the lines that keep their original targets.
     """
 
     corpus: PreparedCorpus
     monolingual: bool = False
     split: str = "train"
     noised: Path | None = None
+    originals: frozenset[str] = frozenset()
 
     def source_prefixes(self) -> tuple[Path, ...]:
         """Return the data-bin prefixes of the source text, in order."""
@@ -40,7 +42,7 @@ class Inputs:
         """Return the files of the training text and, if selected, of the monolingual text."""
         src, tgt = self.corpus.direction.sides
         tags = self.corpus.tags if self.split == "train" else None
-        texts = [TrainingText(self._text(self.split, src), self._text(self.split, tgt), tags)]
+        texts = [TrainingText(self._text(self.split, src), self._text(self.split, tgt), tags, self.originals)]
         if self.monolingual:
             texts.append(TrainingText(self._text("monolingual", src)))
         return texts

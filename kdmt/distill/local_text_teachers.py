@@ -45,7 +45,7 @@ class LocalTextModel(TextTeacherModel):
     @classmethod
     def choose(cls, settings: Distill, inputs: Inputs, setting: str = SETTING) -> LocalTextModel:
         """Return the model that the settings name. See `choose_teacher`."""
-        (model,) = settings.teachers
+        (model,) = settings.shared
         assert isinstance(model, (LocalGenerator, LocalTranslator))
         prompt = None
         if isinstance(model, LocalGenerator):

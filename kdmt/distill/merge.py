@@ -42,11 +42,15 @@ Nbest = list[tuple[Candidate, str]]  # candidates of one sentence, each with its
 
 @dataclass(frozen=True)
 class TrainingText:
-    """Files of text that is distilled: parallel with references and optional tags, or monolingual."""
+    """Files of text that is distilled: parallel with references and optional tags, or monolingual.
+
+    Lines whose tag is one of `originals` keep their references.
+    """
 
     source: Path
     target: Path | None = None
     tags: Path | None = None
+    originals: frozenset[str] = frozenset()
 
     def paths(self) -> tuple[Path | None, ...]:
         return (self.source, self.target, self.tags)
@@ -293,7 +297,11 @@ def _choose_chunk(nbest: Path, settings: Failures, select: Selector, typical_rat
     for place, own in enumerate(read.found):
         reference = None if references is None else references[place]
         index = chunk.first + place
-        targets, rejection = _choose(own, sources[place], reference, settings, select, report)
+        if reference is not None and tags is not None and tags[place] in chunk.text.originals:
+            targets, rejection = [_Target(reference, reason="original target")], None
+            report.of_teacher.append(0)
+        else:
+            targets, rejection = _choose(own, sources[place], reference, settings, select, report)
         report.indices.extend([index] * len(targets))
         if rejection is not None:
             out["rejected"].append(f"{index}\t{rejection}\n")

@@ -47,7 +47,7 @@ def choose_reverse_teacher(settings: Distill, text: Inputs) -> ChosenTeacher:
     Raises:
         UserError: if there is no such model, or the engine cannot run it; the message has the YAML path.
     """
-    return REVERSE_TEACHERS[type(settings.teachers[0])](settings, text)
+    return REVERSE_TEACHERS[type(settings.shared[0])](settings, text)
 
 
 @dataclass(frozen=True)

@@ -42,7 +42,7 @@ def choose_teacher(settings: Distill, inputs: Inputs, run: Path) -> ChosenTeache
     Raises:
         UserError: if there is no such teacher, its vocabulary is not that of the data, or the engine cannot run it.
     """
-    kind = type(settings.teachers[0]) if settings.teachers else str
+    kind = type(settings.shared[0]) if settings.shared else str
     return TEACHERS[kind](settings, inputs, run)
 
 

@@ -19,6 +19,7 @@ from kdmt.corpus.prepared import PreparedCorpus
 from kdmt.corpus.process_pool import helper_process
 from kdmt.distill.candidates import read_scores
 from kdmt.distill.comparison import Comparison, ComparisonFacts
+from kdmt.distill.direction_counts import count_directions, describe_directions
 from kdmt.distill.failures import FAILURES
 from kdmt.distill.inputs import Inputs
 from kdmt.distill.merge import MergeReport, Outputs, merge_candidates
@@ -96,11 +97,21 @@ class TrainingTextWriter:
                     np.save(self.folder / WEIGHTS, np.frombuffer(report.weights, dtype="<f4"))
             compared = None if comparison is None else comparison.facts()
         self.say(f"{self.folder.name}: {_summary(report, compared)}")
+        of_directions = self._directions(report)
         if report.quality is not None:
             self.say(f"{self.folder.name}: {explain(report.quality)}")
         for line in _warning(report):
             self.say(f"{self.folder.name}: {line}")
-        return _counts(report) | ({} if compared is None else compared.as_dict())
+        return _counts(report) | of_directions | ({} if compared is None else compared.as_dict())
+
+    def _directions(self, report: MergeReport) -> dict[str, object]:
+        """Return the number of lines of each direction for the manifest, and report it, if directions have teachers."""
+        if not self.settings.by_direction:
+            return {}
+        counts = count_directions(self.folder / self.names[2], report.of_teacher)
+        for line in describe_directions(counts):
+            self.say(f"{self.folder.name}: {line}")
+        return {"directions": counts}
 
     def merge(self, targets: Targets, out: Path) -> MergeReport:
         """Write the text of a training set to the folder `out`."""

@@ -365,11 +365,19 @@ def _data_of(student: Mapping[str, Any]) -> str:
 def _teacher(run: _Run) -> str:
     """Return the models that translate: those of `distill.teachers`, else the teacher of the pipeline."""
     given = run.setting("distill", "teachers") or []
+    if isinstance(given, dict):  # of several directions
+        return ", ".join(f"{name}: {_teachers_of_direction(each)}" for name, each in given.items())
     names = [_teacher_name(each) for each in given]
     if names:
         return ", ".join(names)
     arch = run.setting("teacher", "model", "arch")
     return f"the pipeline's own, `arch: {arch}`" if arch else "the pipeline's own"
+
+
+def _teachers_of_direction(given: Any) -> str:
+    if given is None:
+        return "original targets"
+    return " and ".join(map(_teacher_name, given if isinstance(given, list) else [given]))
 
 
 def _teacher_name(teacher: Any) -> str:

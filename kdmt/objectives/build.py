@@ -31,6 +31,7 @@ from kdmt.models.nonautoregressive import NATransformer
 from kdmt.models.transformer import Transformer
 from kdmt.objectives.aligned import aligned_parts
 from kdmt.objectives.consolidation import ElasticConsolidation
+from kdmt.objectives.direction_selection import DirectionSelection
 from kdmt.objectives.distillation import AttentionMaps, HiddenStates, LearnedAttentionMaps, OnPolicy, WordDivergence
 from kdmt.objectives.edited import edited_parts
 from kdmt.objectives.fine_tuning import ConvexCrossEntropy, convex_loss_of, fine_tuning_term
@@ -63,6 +64,7 @@ def build_objective(
     consolidation: Consolidation | None = None,
     seed: int = 1,
     path: str = "student",
+    directions: DirectionSelection | None = None,
 ) -> Objective:
     """Return the objective for the settings of a student; without settings, cross entropy.
 
@@ -74,6 +76,7 @@ def build_objective(
         consolidation: settings of elastic weight consolidation, whose term has no anchor yet.
         seed: seed of models that are trained together with the student.
         path: YAML path of the settings, for messages.
+        directions: directions that word-level distillation is limited to; None for all.
 
     Raises:
         UserError: if the settings do not fit the model.
@@ -89,7 +92,7 @@ def build_objective(
         assert isinstance(model, NATransformer)
         return _nonautoregressive(model, student, student.nat, label_smoothing, teachers, marginal_V, path)
     group = _teachers(student, model, teachers, seed)
-    main = _main_term(student, model, label_smoothing, marginal_V, path)
+    main = _main_term(student, model, label_smoothing, marginal_V, path, directions)
     peers = _peer_terms(student, main, group, label_smoothing)
     inner, masked = _inner_terms(student, model, group), _masked_language(student, model)
     terms: list[Term[TokenPass]] = [main, *inner, *further, *masked, *peers]
@@ -131,7 +134,12 @@ def _token_loss(student: Student, label_smoothing: float) -> TokenLoss:
 
 
 def _main_term(
-    student: Student, model: Transformer, label_smoothing: float, marginal_V: Tensor | None, path: str
+    student: Student,
+    model: Transformer,
+    label_smoothing: float,
+    marginal_V: Tensor | None,
+    path: str,
+    directions: DirectionSelection | None = None,
 ) -> Term[TokenPass]:
     """Return the loss of the target tokens."""
     if student.convex is not None:
@@ -145,7 +153,9 @@ def _main_term(
             f"the vocabulary's {model.tgt_vocab_size} tokens"
         )
     on_policy = None if student.on_policy is None else _on_policy(student.on_policy)
-    return WordDivergence(kd, label_smoothing=label_smoothing, marginal_V=marginal_V, on_policy=on_policy)
+    return WordDivergence(
+        kd, label_smoothing=label_smoothing, marginal_V=marginal_V, on_policy=on_policy, directions=directions
+    )
 
 
 def _on_policy(settings: OnPolicySettings) -> OnPolicy:

@@ -25,6 +25,7 @@ from kdmt.losses.token_selection import harder_than_most, hardest, push
 from kdmt.losses.word_kd import BestTokens, TeacherTokens, WholeDistribution, WordKDLoss
 from kdmt.models.transformer import Transformer
 from kdmt.objectives.annealing import piecewise_linear
+from kdmt.objectives.direction_selection import DirectionSelection
 from kdmt.objectives.layer_maps import layer_pairs
 from kdmt.objectives.objective import CrossEntropy, Pass, Prepared, Term, TokenPass
 from kdmt.types import EOS, PAD
@@ -69,6 +70,7 @@ class WordDivergence(Term[TokenPass]):
     Args:
         marginal_V: mean distribution of the teacher over the training set, as stored in a knowledge cache.
         on_policy: generator of samples of the student in place of targets; None to always train on references.
+        directions: directions for which the divergence is computed; None for all.
     """
 
     given_V: Tensor | None
@@ -80,10 +82,11 @@ class WordDivergence(Term[TokenPass]):
         label_smoothing: float,
         marginal_V: Tensor | None = None,
         on_policy: OnPolicy | None = None,
+        directions: DirectionSelection | None = None,
     ) -> None:
         super().__init__()
         self.register_buffer("given_V", marginal_V, persistent=False)
-        self.settings, self.on_policy = settings, on_policy
+        self.settings, self.on_policy, self.directions = settings, on_policy, directions
         self.cross_entropy = CrossEntropy(label_smoothing)
         self.divergence = divergence(settings.divergence, beta=settings.beta, skew=settings.skew)
         self.alphas = settings.alpha_schedule or [(0, settings.alpha)]
@@ -99,7 +102,8 @@ class WordDivergence(Term[TokenPass]):
     @property
     def is_silent(self) -> bool:
         """Whether the term uses no teacher at this update."""
-        return not (self.alpha or self.settings.mutual_information)
+        is_taught = self.directions is None or self.directions.is_any_taught
+        return not ((self.alpha and is_taught) or self.settings.mutual_information)
 
     @property
     def needs_teachers(self) -> bool:
@@ -141,7 +145,7 @@ class WordDivergence(Term[TokenPass]):
             divergence=self.divergence,
             teacher=teacher,
             temperature=settings.temperature,
-            taught_M=self._select(student, targets_M),
+            taught_M=self._in_directions(shown, self._select(student, targets_M)),
             min_confidence=settings.min_confidence,
             max_entropy=settings.max_entropy or math.inf,
             ranking=settings.top1_ranking,
@@ -198,15 +202,30 @@ class WordDivergence(Term[TokenPass]):
         self.queue_N = push(self.queue_N.to(nll_M), nll_M, self.settings.queue)
         return harder_than_most(nll_M, self.queue_N, self.settings.rate)
 
+    def _in_directions(self, shown: Prepared, taught_M: Tensor | None) -> Tensor | None:
+        """Return those of some tokens whose directions are distilled, bool [M]; None for all tokens."""
+        of_directions_M = None if self.directions is None else self.directions.taught_M(shown)
+        if taught_M is None or of_directions_M is None:
+            return of_directions_M if taught_M is None else taught_M
+        return taught_M & of_directions_M
+
+    def after_validation(self, figures: Mapping[str, float]) -> dict[str, float]:
+        """See `Term.after_validation`."""
+        return {} if self.directions is None else self.directions.after_validation(figures)
+
     def memory(self) -> dict[str, Tensor]:
         """See `Term.memory`."""
         memory = {"queue": self.queue_N} if self.settings.select == "global" else {}
+        if self.directions is not None:
+            memory["taught_directions"] = self.directions.memory()
         return memory if self.marginal_V is None else {**memory, "marginal": self.marginal_V}
 
     def remember(self, memory: Mapping[str, Tensor]) -> None:
         """See `Term.remember`."""
         self.queue_N = memory.get("queue", self.queue_N)
         self.marginal_V = memory.get("marginal")
+        if self.directions is not None and "taught_directions" in memory:
+            self.directions.remember(memory["taught_directions"])
 
 
 def _log(marginal_V: Tensor) -> Tensor:

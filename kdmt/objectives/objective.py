@@ -366,6 +366,10 @@ class Term(nn.Module, ABC, Generic[SomePass_contra]):
     def before_update(self, update: int) -> None:
         """Follow a schedule; `update` is the number of updates done."""
 
+    def after_validation(self, figures: Mapping[str, float]) -> dict[str, float]:  # noqa: ARG002
+        """Follow the figures of a scheduled validation; return figures for the log."""
+        return {}
+
     def memory(self) -> dict[str, Tensor]:
         """Return the values that are kept from earlier batches, tensors of any shape."""
         return {}
@@ -544,6 +548,10 @@ class Objective(nn.Module):
     def after_update(self) -> None:
         """Update teachers that follow the student, after a step of the optimiser."""
         self.teachers.after_update(self.model)
+
+    def after_validation(self, figures: Mapping[str, float]) -> dict[str, float]:
+        """Let the terms follow the figures of a scheduled validation; return figures for the log."""
+        return {name: value for term in self._terms() for name, value in term.after_validation(figures).items()}
 
     # --------------------------------------------------------------------------------------------- parameters and state
 

@@ -37,6 +37,7 @@ from kdmt.config.augment import recipe_notes
 from kdmt.corpus.prepared import PreparedCorpus
 from kdmt.distill.block_size import ON_CPUS
 from kdmt.distill.chosen_teacher import EARLIER, EXACT, ONCE, SEARCH, ChosenTeacher, SearchingTeacher
+from kdmt.distill.direction_teachers import choose_direction_teachers
 from kdmt.distill.endpoint_teacher import EndpointModel
 from kdmt.distill.inputs import Inputs
 from kdmt.distill.noised import NOISED
@@ -139,6 +140,9 @@ def inputs_of(workspace: Workspace, name: str = "distilled") -> Inputs:
     """
     settings, origin = workspace.config.distill, TRAINING_SETS[name].origin
     inputs = Inputs(prepared_corpus(workspace), settings.monolingual)
+    originals = frozenset(name for name, teacher in settings.by_direction.items() if teacher is None)
+    if originals and origin != "file":
+        inputs = replace(inputs, originals=originals)
     if settings.augment is None or origin == "file":
         return inputs
     translated = _candidates(settings) if origin == "choice" else name
@@ -242,7 +246,7 @@ def _decoding_stage(around: _Surroundings, name: str) -> TextStage:
     """Return a stage in which the teacher decodes: its best translations, or samples from its distribution."""
     workspace, plan = around.workspace, partial(_decoding_plan, around.workspace, name)
     # the pipeline's teacher is not needed if the settings name others
-    upstream = (around.prepare,) if workspace.config.distill.teachers else (around.prepare, around.teacher)
+    upstream = (around.prepare, around.teacher) if _has_own_teacher(workspace) else (around.prepare,)
     shards = Shards(
         begin=lambda made_from: _decoding(workspace, name).begin(made_from),
         make=lambda made_from, shard, shards: _decoding(workspace, name).make_shard(made_from, shard, shards),
@@ -254,6 +258,14 @@ def _decoding_stage(around: _Surroundings, name: str) -> TextStage:
         shards,
         lambda: _decoding(workspace, name).estimate(plan()),
     )
+
+
+def _has_own_teacher(workspace: Workspace) -> bool:
+    """Return whether the pipeline's teacher translates the text, or that of a direction."""
+    config = workspace.config
+    if config.distill.by_direction:
+        return any(str(each) not in config.distill.by_direction for each in config.trained_directions)
+    return not config.distill.teachers
 
 
 def _is_begun(workspace: Workspace, name: str, plan: Plan) -> bool:
@@ -277,7 +289,10 @@ def _chosen(workspace: Workspace, inputs: Inputs, others: tuple[Path, str]) -> C
     Args:
         others: folder of another stage for which it translates, and the name of the folder in it with its answers.
     """
-    teacher = choose_teacher(workspace.config.distill, inputs, workspace.teacher)
+    settings = workspace.config.distill
+    if settings.by_direction:
+        return choose_direction_teachers(settings, inputs, workspace.teacher, workspace.config.trained_directions)
+    teacher = choose_teacher(settings, inputs, workspace.teacher)
     if isinstance(teacher, EndpointModel):
         return replace(teacher, others=partial(_states_of, *others))
     return teacher
@@ -362,7 +377,7 @@ def _checkpoint_name(workspace: Workspace) -> str:
     name other teachers.
     """
     settings = workspace.config.distill
-    if settings.teachers:
+    if not _has_own_teacher(workspace):
         return "average" if settings.checkpoint == AUTO else settings.checkpoint
     return resolve_name(workspace.teacher, settings.checkpoint)
 

@@ -26,6 +26,7 @@ from kdmt.distill.candidate_scores import CandidateScores
 from kdmt.distill.candidates import FindFailures, Written, read_scores, write_candidates
 from kdmt.distill.chosen_teacher import SEARCH, ChosenTeacher
 from kdmt.distill.decoding import BlockDecoder, BlockTask, missing_tasks, plan_tasks
+from kdmt.distill.direction_teachers import DirectionsTeacher
 from kdmt.distill.endpoint_teacher import EndpointModel
 from kdmt.distill.imported import IMPORTING, write_imported
 from kdmt.distill.local_text_teachers import COUNTS_TOKENS
@@ -265,6 +266,8 @@ class Decoding:
         teacher = self.teacher.open(self.folder, self.sample, earlier=earlier, verifying=verifying)
         if isinstance(teacher, CTranslate2Teacher):
             teacher = replace(teacher, exact=SEARCH not in plan.settings)
+        elif isinstance(teacher, DirectionsTeacher):
+            teacher = teacher.searching(exact=SEARCH not in plan.settings)
         return BlockDecoder(
             teacher=teacher,
             settings=self.job.settings.decode,

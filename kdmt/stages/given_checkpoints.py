@@ -19,6 +19,11 @@ def given_checkpoints(config: Pipeline) -> Iterator[tuple[str, str]]:
         yield "back_translation.checkpoint", config.back_translation.checkpoint
     for number, path in enumerate(config.distill.checkpoints):
         yield f"distill.teachers.{number}", path
+    for direction, given in config.distill.by_direction.items():
+        if isinstance(given, str):
+            yield f"distill.teachers.{direction}", given
+        for number, path in enumerate(given if isinstance(given, list) else ()):
+            yield f"distill.teachers.{direction}.{number}", path
     if config.distill.reverse is not None:
         yield "distill.reverse.checkpoint", config.distill.reverse.checkpoint
     for rules in distinct_rules(config.prepare):

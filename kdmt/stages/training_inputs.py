@@ -104,6 +104,11 @@ def reads_monolingual(student: Student | None) -> bool:
     return student is not None and student.self_supervised is not None and student.self_supervised.monolingual
 
 
+def selects_directions(student: Student | None) -> bool:
+    """Return whether a student learns from the teacher in some directions only."""
+    return student is not None and student.word_kd is not None and student.word_kd.direction_selection is not None
+
+
 def needs_teacher(student: Student) -> bool:
     """Return whether a student needs the pipeline's own teacher."""
     others = student.word_kd is not None and student.word_kd.teachers
@@ -157,8 +162,8 @@ def tags_file(workspace: Workspace, name: str) -> Path:
 
 
 def direction_inputs(workspace: Workspace, job: Job) -> dict[str, str]:
-    """Return the files with the directions of the training pairs, with their SHA-256, if they are sampled by them."""
-    if job.train.sampling is None:
+    """Return the files with the directions of the training pairs, with their SHA-256, if training depends on them."""
+    if job.train.sampling is None and not selects_directions(job.student):
         return {}
     files = [tags_file(workspace, name) for name in job.data]
     return {f"{path.parent.name}/{path.name}": recorded_outputs(path.parent)[path.name] for path in files}

@@ -38,6 +38,7 @@ from kdmt.models.initialise import copy_from_teacher
 from kdmt.models.nonautoregressive import NATransformer
 from kdmt.models.transformer import Transformer
 from kdmt.objectives.build import build_objective
+from kdmt.objectives.direction_selection import PREFIX, DirectionSelection
 from kdmt.objectives.model_checks import check_inside, check_positions, learns_from_cache, learns_from_running
 from kdmt.objectives.objective import Objective, middle_k
 from kdmt.objectives.positional import SomeHidden
@@ -45,6 +46,7 @@ from kdmt.ranks import interleave
 from kdmt.runtime import pick_device, use_threads
 from kdmt.score.bleu_tokenizer import require_packages
 from kdmt.stages.consolidation_work import consolidate, open_consolidated
+from kdmt.stages.direction_teaching import direction_validation, measure_teacher
 from kdmt.stages.measures import spaced_sides, tokenizer_note, words_tokenizer
 from kdmt.stages.references import score_words
 from kdmt.stages.selective_work import load_evaluator, measure, open_selection
@@ -55,6 +57,7 @@ from kdmt.stages.training_inputs import (
     batch_order,
     cache_made_from,
     reads_monolingual,
+    selects_directions,
     tags_file,
     takes_from_teacher,
     teacher_checkpoint,
@@ -84,7 +87,8 @@ def train(workspace: Workspace, job: Job, plan: Plan | None) -> None:
     evaluator = None if data.selection is None else _evaluator(workspace, job)
     consolidated = open_consolidated(workspace, job)
     model, init_state = _build_model(workspace, job, codec)
-    objective = _objective(workspace, job, model, knowledge)
+    selection = _direction_selection(job, data)
+    objective = _objective(workspace, job, model, knowledge, selection)
     scorer = ValidationScorer.of(workspace, job, codec)
     validate = _validator(workspace, job, codec, device, scorer)
     num_batches = len(data.batches())
@@ -106,6 +110,8 @@ def train(workspace: Workspace, job: Job, plan: Plan | None) -> None:
         del evaluator  # and its memory on the device
     if consolidated is not None:
         consolidate(job, objective, consolidated, device=device, ranks=ranks, progress=progress)
+    if selection is not None:
+        selection.teacher_nll = measure_teacher(workspace, job, objective, device=device, progress=progress)
     trainer = Trainer(
         objective=objective,
         data=data,
@@ -417,7 +423,25 @@ def _take_from_teacher(workspace: Workspace, student: Student, model: Transforme
     )
 
 
-def _objective(workspace: Workspace, job: Job, model: Transformer, knowledge: KnowledgeSource | None) -> Objective:
+def _direction_selection(job: Job, data: BinarizedData) -> DirectionSelection | None:
+    """Return the directions that a student learns from the teacher, None for all."""
+    if not selects_directions(job.student):
+        return None
+    assert job.student is not None
+    assert job.student.word_kd is not None
+    settings = job.student.word_kd.direction_selection
+    assert settings is not None
+    assert data.directions is not None, "see kdmt.config.direction_checks"
+    return DirectionSelection(data.directions.names, data.directions.number_P, settings.margin)
+
+
+def _objective(
+    workspace: Workspace,
+    job: Job,
+    model: Transformer,
+    knowledge: KnowledgeSource | None,
+    selection: DirectionSelection | None,
+) -> Objective:
     return build_objective(
         model,
         job.student,
@@ -428,6 +452,7 @@ def _objective(workspace: Workspace, job: Job, model: Transformer, knowledge: Kn
         consolidation=job.train.ewc,
         seed=job.seed,
         path=job.path,
+        directions=selection,
     )
 
 
@@ -492,6 +517,7 @@ def _validator(
     except UserError as error:
         raise UserError(f"validation set: {error}") from None
     batches = valid.batches()
+    of_directions = direction_validation(workspace, valid) if selects_directions(job.student) else None
     limit = job.train.validate_sentences or None
     sources = [valid.data[index][0] for index in range(len(valid.data))][:limit]
     references = read_lines(workspace.prepare / f"valid.{workspace.direction.target}")[:limit]
@@ -507,6 +533,9 @@ def _validator(
         figures = validation_loss(objective, valid, batches, device=device, ranks=ranks)
         if isinstance(objective.view, SomeHidden):
             figures |= visible_nll(objective, valid, batches, device=device, ranks=ranks)
+        if of_directions is not None:
+            nll = of_directions.of_student(objective, device=device, ranks=ranks)
+            figures |= {f"{PREFIX}{name}": value for name, value in nll.items()}
         if job.train.validate_bleu and math.isfinite(figures["loss"]):  # a model with NaN cannot decode
             translator = Translator.of_model(objective.model, codec, device=device, wait_k=wait_k)
             parts = ranks.collect(translator.translate_ids(sources[ranks.rank :: ranks.world], settings))

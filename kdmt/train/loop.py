@@ -31,6 +31,7 @@ from kdmt.models.checkpoint import TrainingState, load_state, load_weights
 from kdmt.models.checkpoint_choice import CANDIDATES, is_current, read_choice, updates_of, write_choice
 from kdmt.models.moving_average import decay_at, follow
 from kdmt.models.quantization import int8_weights, make_quantization_aware
+from kdmt.objectives.direction_selection import describe_states
 from kdmt.objectives.objective import Objective, Prepared
 from kdmt.ranks import ALONE, Ranks
 from kdmt.runtime import StopRequest, stop_requests
@@ -422,9 +423,12 @@ class Trainer:
         elif scheduled and self._counts_for_patience():
             position.bad_validations += 1
         self._rank(figures, scheduled=scheduled)
+        states = self.objective.after_validation(figures) if scheduled else {}
         self.progress.log_validation(
-            update=position.update, epoch=position.epoch, best_update=position.best_update, **figures
+            update=position.update, epoch=position.epoch, best_update=position.best_update, **figures, **states
         )
+        if states:
+            self.progress.note(describe_states(states))
 
     def _is_best(self, figures: dict[str, float], *, scheduled: bool) -> bool:
         """Return whether a validation is the best so far, by `best_metric` and for equal values by the loss."""

@@ -200,7 +200,29 @@ def test_directions_that_are_not_valid(problem: Callable[..., str], changes: dic
         ("teacher.train.sampling={weights: {de-en: 2}}", "'teacher.train.sampling.weights': 'de-en' is none of"),
         ("prepare.monolingual=[{path: a}]", "'prepare.monolingual' cannot be combined"),
         ("distill.imported=x", "'distill.imported' cannot be combined"),
-        ("distill.teachers=[x]", "'distill.teachers' cannot be combined"),
+        ("distill.teachers=[x]", "'distill.teachers': several directions need a mapping from directions"),
+        ("distill.teachers={de-en: x}", "'distill.teachers.de-en': none of the trained directions en-de, en-fr"),
+        ("distill.teachers={ende: x}", "distill.teachers.ende: 'ende' is no direction"),
+        ("distill.teachers={}", "distill.teachers: "),
+        ("distill.teachers={en-de: []}", "distill.teachers.en-de: the list is too short"),
+        ("distill.teachers={en-de: null, en-fr: null, fr-en: null}", "'distill.teachers': no direction has a teacher"),
+        (
+            "distill.teachers={en-de: {endpoint: x, model: y, prompt: z}}",
+            "a model with 'endpoint' cannot be the teacher",
+        ),
+        ("distill.teachers={en-de: {ctranslate: x}}", "distill.teachers.en-de.ctranslate: unknown setting"),
+        (
+            "students.raw={word_kd: {direction_selection: {}, alpha: 0.0}, data: raw}",
+            "'word_kd.direction_selection' has no effect: 'word_kd.alpha' is 0",
+        ),
+        (
+            "students.raw={word_kd: {direction_selection: {}}, online: {kind: ema}, data: raw}",
+            "'word_kd.direction_selection' cannot be combined with 'online'",
+        ),
+        (
+            "students.raw={word_kd: {direction_selection: {}}, nat: {family: cmlm}, data: raw}",
+            "'word_kd.direction_selection' compares likelihoods: 'nat' students cannot have it",
+        ),
         ("score.variants={up: [upper_case]}", "'score.variants' cannot be combined"),
         ("score.engines=[ctranslate2]", "'score.engines' cannot be combined"),
         ("prepare.train.0.tag=<x>", "'prepare.train.0.tag' cannot be combined"),
@@ -242,6 +264,11 @@ def test_settings_that_language_tokens_of_the_decoder_refuse(
         ("prepare.tokenizer.temperature=2", "'prepare.tokenizer.temperature' has no effect without several"),
         ("students.raw.train.sampling={}", "'students.raw.train.sampling' has no effect without several"),
         ("score.off_target={}", "'score.off_target' has no effect without several"),
+        ("distill.teachers={en-de: x}", "'distill.teachers': a mapping has no effect without several"),
+        (
+            "students.raw.word_kd={direction_selection: {}}",
+            "'students.raw.word_kd.direction_selection' has no effect without several",
+        ),
         ("source_lang=null", "'source_lang' is missing (or give several 'directions')"),
     ],
 )

@@ -121,8 +121,10 @@ def _keys(value: object, *, named: bool) -> Iterator[str]:
         for key, item in value.items():
             if not (named and isinstance(item, (dict, list))) and key != "null":
                 yield str(key)
+            if key == "teachers" and isinstance(item, dict):  # of directions
+                yield from _keys(list(item.values()), named=False)
             # the keys of weights are names too, and hold numbers
-            if key != "weights" or not isinstance(item, dict):
+            elif key != "weights" or not isinstance(item, dict):
                 yield from _keys(item, named=key in ("students", "test", "files", "scorers", "variants", "parallel"))
 
 

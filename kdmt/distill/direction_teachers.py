@@ -1,0 +1,311 @@
+"""Teachers of several directions: each direction has its own, which may have another vocabulary and text processing.
+
+`DirectionTeachers` is the teacher of all directions: it hands each source to the teacher of its direction
+(`kdmt.distill.direction_text`). A direction without a teacher keeps its original targets.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+
+from kdmt.config import Distill, ForeignTeacher, LocalTranslator, Sample
+from kdmt.corpus.prepared import PreparedCorpus
+from kdmt.corpus.text import TextProcessor
+from kdmt.decode.search.lengths import max_lengths
+from kdmt.distill.blocks import BLOCKS, Block, read_columns
+from kdmt.distill.candidates import CountTokens, FindFailures, ToWords
+from kdmt.distill.chosen_teacher import ENGINE_FOLDER, ChosenTeacher, SearchingTeacher
+from kdmt.distill.decoding import BlockTask, SourceIds, Teacher, Translate
+from kdmt.distill.direction_checkpoint import choose_direction_checkpoint
+from kdmt.distill.direction_text import (
+    CountTokensOfDirections,
+    DirectionsToWords,
+    FindFailuresOfDirections,
+    Marks,
+    OpenDirections,
+)
+from kdmt.distill.inputs import Inputs
+from kdmt.distill.local_text_teachers import LocalTextModel
+from kdmt.distill.merge import TrainingText
+from kdmt.distill.sources import Text
+from kdmt.distill.teacher_engines import CTranslate2Teacher
+from kdmt.distill.teachers import choose_own_teacher
+from kdmt.languages import Direction
+from kdmt.types import Hypothesis
+from kdmt.workers.tasks import WorkerSpec
+
+SETTING = "distill.teachers."
+_ONE_TEACHER = "distill.teachers.0"  # where the teachers of a direction expect their settings in a plan
+_NO_LIMIT = 1 << 30  # the teacher of a direction has its own limit of lengths
+
+
+# ------------------------------------------------------------------------------------------- the text of one direction
+
+
+@dataclass(frozen=True)
+class DirectionCorpus(PreparedCorpus):
+    """A prepared corpus of several directions, read as the text of one of them, which `direction` is."""
+
+    def text_processor(self) -> TextProcessor:
+        """See `PreparedCorpus.text_processor`."""
+        return super().text_processor().for_direction(self.direction)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DirectionInputs(Inputs):
+    """All lines of the text of several directions, for a teacher that reads those of one direction.
+
+    Attributes:
+        pooled: text of all directions.
+    """
+
+    pooled: Inputs
+
+    @classmethod
+    def of(cls, pooled: Inputs, direction: Direction) -> DirectionInputs:
+        """Return the text for the teacher of a direction."""
+        corpus = DirectionCorpus(pooled.corpus.folder, direction, pooled.corpus.spaced)
+        return cls(corpus, pooled.monolingual, pooled.split, pooled.noised, pooled=pooled)
+
+    def source_prefixes(self) -> tuple[Path, ...]:
+        """See `Inputs.source_prefixes`."""
+        return self.pooled.source_prefixes()
+
+    def texts(self) -> list[TrainingText]:
+        """See `Inputs.texts`."""
+        return self.pooled.texts()
+
+
+def choose_direction_teachers(
+    settings: Distill, inputs: Inputs, run: Path, directions: Sequence[Direction]
+) -> DirectionTeachers:
+    """Return the teachers that the settings select for several directions.
+
+    Args:
+        inputs: text of all directions.
+        run: folder of the pipeline's own teacher, which translates the directions that the settings do not name.
+        directions: all directions of the text.
+
+    Raises:
+        UserError: if there is no such teacher, it does not have the direction, or the engine cannot run it; the message
+            has the YAML path.
+    """
+    names = tuple(map(str, directions))
+    members = {
+        number: _choose_member(settings, inputs, run, direction)
+        for number, direction in enumerate(directions)
+        if settings.by_direction.get(str(direction), "") is not None
+    }
+    return DirectionTeachers(settings, inputs, names, members)
+
+
+def _choose_member(settings: Distill, inputs: Inputs, run: Path, direction: Direction) -> ChosenTeacher:
+    """Return the teacher of one direction."""
+    name, text = str(direction), DirectionInputs.of(inputs, direction)
+    teacher = settings.by_direction.get(name)
+    if teacher is None:
+        return choose_own_teacher(settings.model_copy(update={"teachers": []}), inputs, run)
+    own = settings.model_copy(update={"teachers": teacher if isinstance(teacher, list) else [teacher]})
+    if isinstance(teacher, ForeignTeacher):
+        from kdmt.distill.huggingface_teacher import HuggingFaceTeacher  # loads torch
+
+        return HuggingFaceTeacher.choose(own, text, setting=f"{SETTING}{name}.")
+    if isinstance(teacher, LocalTranslator):
+        return LocalTextModel.choose(own, text, setting=f"{SETTING}{name}.")
+    return choose_direction_checkpoint(own, text, setting=f"{SETTING}{name}")
+
+
+# --------------------------------------------------------------------------------------- the teachers of all directions
+
+
+@dataclass(frozen=True)
+class DirectionTeachers:
+    """The teachers of several directions. See `ChosenTeacher`.
+
+    Attributes:
+        settings: settings that name the teachers.
+        text: text of all directions.
+        names: names of the directions, in the order of their numbers.
+        members: number of a direction -> its teacher; none for original targets.
+    """
+
+    settings: Distill
+    text: Inputs
+    names: tuple[str, ...]
+    members: Mapping[int, ChosenTeacher]
+    is_reproducible: ClassVar[bool] = True
+
+    @property
+    def engine(self) -> str:
+        """Return "ctranslate2" if CTranslate2 searches for the translations of a direction. See `SearchingTeacher`."""
+        engines = {each.engine for each in self.members.values() if isinstance(each, SearchingTeacher)}
+        return "ctranslate2" if "ctranslate2" in engines else "torch"
+
+    @cached_property
+    def marks(self) -> Marks:
+        """Marks before hypotheses."""
+        return Marks(max((each.vocab_size for each in self.members.values()), default=4), len(self.names))
+
+    @property
+    def vocab_size(self) -> int:
+        return self.marks.vocab_size
+
+    def inputs(self) -> dict[str, str]:
+        return {name: sha for each in self.members.values() for name, sha in each.inputs().items()}
+
+    def check(self, sample: Sample | None) -> None:
+        for member in self.members.values():
+            member.check(sample)
+
+    def made_from(self, settings: Mapping[str, object], inputs: Mapping[str, str]) -> dict[str, object]:
+        return {"directions": list(self.names)} | {
+            f"teacher of {self.names[number]}": member.made_from(self._settings_of(number, settings), inputs)
+            for number, member in self.members.items()
+        }
+
+    def _settings_of(self, number: int, settings: Mapping[str, object]) -> dict[str, object]:
+        """Return the settings of a plan with those of one teacher where it expects them."""
+        own, prefix = f"{SETTING}{self.names[number]}", f"{SETTING}"
+        kept = {key: value for key, value in settings.items() if not key.startswith(prefix)}
+        return kept | {
+            f"{_ONE_TEACHER}{key.removeprefix(own)}": value
+            for key, value in settings.items()
+            if f"{key}.".startswith(f"{own}.")
+        }
+
+    def open(
+        self, folder: Path, sample: Sample | None, *, earlier: Sequence[Path] = (), verifying: bool = False
+    ) -> DirectionsTeacher:
+        opened: dict[int, Teacher] = {}
+        for number, member in self.members.items():
+            own = folder / ENGINE_FOLDER / self.names[number]
+            own.mkdir(parents=True, exist_ok=True)
+            opened[number] = member.open(own, sample, earlier=earlier, verifying=verifying)
+        return DirectionsTeacher(opened, self.settings, self.marks)
+
+    def opens_text(self) -> Callable[[], Text]:
+        opens = {number: member.opens_text() for number, member in self.members.items()}
+        return OpenDirections(self.text, self.names, opens)
+
+    def to_words(self) -> ToWords:
+        return DirectionsToWords(self.marks, {number: each.to_words() for number, each in self.members.items()})
+
+    def find_failures(self) -> FindFailures:
+        of_direction = {number: each.find_failures() for number, each in self.members.items()}
+        return FindFailuresOfDirections(self.marks, of_direction)
+
+    def count_tokens(self) -> CountTokens:
+        of_direction = {number: each.count_tokens() for number, each in self.members.items()}
+        return CountTokensOfDirections(self.marks, of_direction)
+
+    def facts(self, folder: Path, tasks: Sequence[BlockTask]) -> dict[str, object]:
+        """Return the number of distinct sentences that the teacher of each direction has translated."""
+        counts: Counter[int] = Counter()
+        for task in tasks:
+            decoded = read_columns(task.block.path(folder / BLOCKS))
+            ends_N = np.cumsum(decoded.counts_N, dtype=np.int64)
+            first_H = np.cumsum(decoded.sizes_H, dtype=np.int64) - decoded.sizes_H
+            best_N = (ends_N - decoded.counts_N)[decoded.counts_N > 0]
+            numbers = (decoded.tokens_T[first_H[best_N]].astype(np.int64) - self.marks.first) // 2
+            counts.update(numbers.tolist())
+        return {"translated_sentences": {self.names[number]: counts[number] for number in self.members}}
+
+
+@dataclass(frozen=True)
+class DirectionsTeacher:
+    """The teachers of several directions in a worker. See `Teacher`.
+
+    Attributes:
+        members: number of a direction -> its teacher.
+        settings: settings of the search.
+        marks: marks before hypotheses.
+    """
+
+    members: Mapping[int, Teacher]
+    settings: Distill
+    marks: Marks
+    max_source_tokens: ClassVar[int] = _NO_LIMIT
+    max_target_tokens: ClassVar[int] = _NO_LIMIT
+    limits_lengths: ClassVar[bool] = False
+
+    @property
+    def vocab_size(self) -> int:
+        return self.marks.vocab_size
+
+    def searching(self, *, exact: bool) -> DirectionsTeacher:
+        """Return these teachers with another search of CTranslate2; see `CTranslate2Teacher.exact`."""
+        members = {
+            number: replace(member, exact=exact) if isinstance(member, CTranslate2Teacher) else member
+            for number, member in self.members.items()
+        }
+        return replace(self, members=members)
+
+    def open(self, spec: WorkerSpec, made_with: dict[str, object]) -> Translate:
+        """See `Teacher.open`. The model of a direction is loaded when its first sentence is translated."""
+        opened: dict[int, Translate] = {}
+
+        def translate(
+            sources: SourceIds, numbers: list[int], block: Block, progress: Callable[[int], None]
+        ) -> list[list[Hypothesis]]:
+            found: list[list[Hypothesis]] = [[] for _ in sources]
+            for number, teacher in self.members.items():
+                own = [place for place, source in enumerate(sources) if source[0] == number]
+                if not own:
+                    continue
+                if number not in opened:
+                    opened[number] = teacher.open(spec, made_with)
+                nbest = self._translate(
+                    number, opened[number], [sources[place][1:] for place in own], _at(numbers, own), block, progress
+                )
+                for place, hypotheses in zip(own, nbest, strict=True):
+                    found[place] = hypotheses
+            return found
+
+        return translate
+
+    def _translate(
+        self,
+        number: int,
+        translate: Translate,
+        sources: SourceIds,
+        numbers: list[int],
+        block: Block,
+        progress: Callable[[int], None],
+    ) -> list[list[Hypothesis]]:
+        """Return the hypotheses for sources of one direction, each with its mark."""
+        teacher = self.members[number]
+        fitting = [place for place, source in enumerate(sources) if 1 < len(source) <= teacher.max_source_tokens]
+        progress(len(sources) - len(fitting))
+        kept = [sources[place] for place in fitting]
+        found: list[list[Hypothesis]] = [[] for _ in sources]
+        limits = self._limits(teacher, kept)
+        nbest = translate(kept, _at(numbers, fitting), block, progress)
+        for place, limit, hypotheses in zip(fitting, limits, nbest, strict=True):
+            found[place] = [self._marked(number, each, limit) for each in hypotheses]
+        return found
+
+    def _limits(self, teacher: Teacher, sources: SourceIds) -> list[int]:
+        limit = teacher.max_target_tokens - 1  # </s> takes the last position
+        if not teacher.limits_lengths:
+            return [limit] * len(sources)
+        decode = self.settings.decode
+        return max_lengths([len(source) for source in sources], decode.max_len_a, decode.max_len_b, limit=limit)
+
+    def _marked(self, number: int, hypothesis: Hypothesis, limit: int) -> Hypothesis:
+        mark = self.marks.mark(number, at_limit=len(hypothesis.tokens) >= limit)
+        return replace(hypothesis, tokens=(mark, *hypothesis.tokens), log_probs=())
+
+    def made_with(self, spec: WorkerSpec) -> dict[str, object]:
+        """See `Teacher.made_with`."""
+        return {name: value for each in self.members.values() for name, value in each.made_with(spec).items()}
+
+
+def _at(values: Sequence[int], places: Sequence[int]) -> list[int]:
+    return [values[place] for place in places]

@@ -1,0 +1,275 @@
+"""Tests of the distill stage with a teacher for each direction: own vocabularies, ensembles, original targets."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tiny_pipeline
+from huggingface_models import save_model
+from text_models import save_t5
+from tiny_pipeline import DECODE, MODEL, TRAIN, WORDS, Finished, kdmt, read_lines, working_in, write_lines
+
+from kdmt.config import Decode
+from kdmt.corpus.codec import TextCodec
+from kdmt.corpus.indexed import IndexedDataset
+from kdmt.decode.engines.ctranslate2 import CTranslate2Engine
+from kdmt.decode.engines.translator import Translator
+from kdmt.interop.huggingface import ForeignTokenizer
+from kdmt.languages import Direction
+from kdmt.types import EOS
+
+pytestmark = pytest.mark.usefixtures("folder")
+SIZES = {"train": 40, "valid": 4, "test": 3}
+LANGUAGES = {"en": str, "de": WORDS.__getitem__, "fr": lambda word: f"z{WORDS[word]}"}
+DIRECTIONS = ("en-de", "en-fr", "fr-en")
+BILINGUAL = "runs/bilingual/teacher"  # en-de, with a vocabulary of its own
+MADE = Path("runs/tiny/distill")
+
+
+def write_text(folder: Path) -> None:
+    """Write text/<split>.{en,de,fr}, with capital letters and punctuation, which Moses processes."""
+    pairs = list(dict.fromkeys(tiny_pipeline.make_pairs(600, seed=1)))
+    (folder / "text").mkdir()
+    for split, size in SIZES.items():
+        own, pairs = pairs[:size], pairs[size:]
+        for code, word in LANGUAGES.items():
+            lines = [f"{' '.join(map(word, source.split()))}.".capitalize() for source, _ in own]
+            write_lines(folder / "text" / f"{split}.{code}", lines)
+
+
+def bilingual() -> dict[str, Any]:
+    """Return the document of a pipeline of en-de whose text is lowercased and tokenised by the rules of Moses."""
+    document = tiny_pipeline.settings() | {"name": "bilingual", "students": {}}
+    document["prepare"] |= {"text": {"lowercase": True, "moses": True}, "tokenizer": {"vocab_size": 24}}
+    document["teacher"] = {"model": MODEL, "train": TRAIN | {"max_updates": 40, "lr": 0.02}}
+    return document
+
+
+def multilingual(teachers: Any, **changes: Any) -> dict[str, Any]:
+    """Return the document of a pipeline with three directions."""
+
+    def parallel(split: str) -> dict[str, Any]:
+        return {"parallel": {code: {"path": f"text/{split}.{code}"} for code in LANGUAGES}}
+
+    document = tiny_pipeline.settings()
+    del document["source_lang"], document["target_lang"]
+    prepare = {"train": [parallel("train")], "valid": parallel("valid"), "test": {"test": parallel("test")}}
+    document["prepare"] |= prepare | {"tokenizer": {"vocab_size": 40}}
+    document["teacher"] = {"model": MODEL, "train": TRAIN | {"max_updates": 20}}
+    document["distill"] |= {"teachers": teachers, "block_size": 15}
+    del document["students"]["raw"]
+    return document | {"directions": list(DIRECTIONS), **changes}
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder with a bilingual teacher and the multilingual teacher of a pipeline."""
+    folder = tmp_path_factory.mktemp("trained")
+    write_text(folder)
+    with working_in(folder):
+        for document, name in ((bilingual(), "bilingual.yaml"), (multilingual({"en-fr": None}), "tiny.yaml")):
+            Path(name).write_text(tiny_pipeline.to_yaml(document), encoding="utf-8")
+            for stage in ("prepare", "teacher"):
+                finished = kdmt(stage, name)
+                assert finished.code == 0, finished.err
+    return folder
+
+
+@pytest.fixture
+def folder(trained: Path, tmp_path: Path) -> Iterator[Path]:
+    shutil.copytree(trained, tmp_path, dirs_exist_ok=True)
+    with working_in(tmp_path):
+        yield tmp_path
+
+
+def distill(teachers: Any, *options: str, **changes: Any) -> Finished:
+    Path("tiny.yaml").write_text(tiny_pipeline.to_yaml(multilingual(teachers, **changes)), encoding="utf-8")
+    return kdmt("distill", "tiny.yaml", *options)
+
+
+def distilled(teachers: Any, **changes: Any) -> str:
+    """Make the distilled text, and return the messages."""
+    finished = distill(teachers, **changes)
+    assert finished.code == 0, finished.err
+    return finished.err
+
+
+def best_of_lines() -> list[str | None]:
+    """Return the best candidate of each line of the training text; None if it has none."""
+    nbest: dict[int, str] = {}
+    for line in read_lines(MADE / "nbest"):
+        number, *_, words = line.split("\t")
+        nbest.setdefault(int(number), words)
+    return [nbest.get(number) for number in np.load(MADE / "sentences.npy").tolist()]
+
+
+def lines_of(direction: str) -> list[int]:
+    """Return the indices of the lines of a direction in the training text."""
+    return [index for index, tag in enumerate(read_lines(Path("runs/tiny/prepare/train.tags"))) if tag == direction]
+
+
+def translations(run: str, direction: str) -> list[str]:
+    """Return the translations of the training sources of a direction by the public translator of a model."""
+    source, _ = direction.split("-")
+    decode = Decode.model_validate({"beam": 2, "max_len_a": DECODE["max_len_a"], "max_len_b": DECODE["max_len_b"]})
+    translator = Translator.load(Path(run)).for_direction(Direction.parse(direction))
+    return translator.translate(read_lines(Path(f"text/train.{source}")), decode)
+
+
+def test_each_direction_has_the_translations_of_its_teacher() -> None:
+    message = distilled({"en-de": BILINGUAL, "en-fr": None})
+    best, targets = best_of_lines(), read_lines(MADE / "distilled.tgt")
+    assert read_lines(MADE / "distilled.tags") == read_lines(Path("runs/tiny/prepare/train.tags"))
+    # the output of the bilingual teacher is detokenised, and processed as the text of the pipeline is
+    assert [best[line] for line in lines_of("en-de")] == translations(BILINGUAL, "en-de")
+    assert [best[line] for line in lines_of("fr-en")] == translations("runs/tiny/teacher/average", "fr-en")
+    assert len(set(translations(BILINGUAL, "en-de"))) > 5, "the teacher has learnt to tell sources apart"
+    assert [best[line] for line in lines_of("en-fr")] == [None] * SIZES["train"]
+    assert [targets[line] for line in lines_of("en-fr")] == read_lines(Path("text/train.fr"))
+    facts = json.loads((MADE / "manifest.json").read_text())["facts"]
+    assert facts["translated_sentences"] == {"en-de": 40, "fr-en": 40}
+    assert facts["directions"]["en-fr"] == {"teacher": 0, "original": 40}
+    assert facts["num_lines"] == 120
+    rejected = {int(line.split("\t")[0]) for line in read_lines(MADE / "rejected")}
+    assert rejected.isdisjoint(lines_of("en-fr")), "lines without a teacher are no failures"
+    assert "en-fr: 0 targets of the teacher, 40 original targets" in message
+
+
+def test_the_first_tokens_of_the_data_are_the_language_tokens() -> None:
+    distilled({"en-de": BILINGUAL, "en-fr": None, "fr-en": None})
+    codec = TextCodec.load(Path("runs/tiny/prepare"))
+    data = IndexedDataset(MADE / "data-bin/train.src-tgt.src")
+    first = [codec.src_dictionary.symbols[data[line][0]] for line in range(len(data))]
+    assert first == [f"<2{tag.split('-')[1]}>" for tag in read_lines(MADE / "distilled.tags")]
+
+
+def test_the_blocks_are_verified_and_kept() -> None:
+    teachers = {"en-de": BILINGUAL, "en-fr": None}
+    distilled(teachers)
+    verified = distill(teachers, "--verify", "--verify-blocks", "3", "--verify-seed", "1")
+    assert verified.code == 0, verified.err
+    assert "decoded again, the same: blocks" in verified.err
+    before = tiny_pipeline.hash_tree(MADE)
+    (MADE / "manifest.json").unlink()
+    (MADE / "blocks/000001.gz").unlink()
+    assert "5 of 6 blocks are there" in distilled(teachers)
+    after = tiny_pipeline.hash_tree(MADE)
+    assert {name: sha for name, sha in before.items() if name != "manifest.json"} == {
+        name: sha for name, sha in after.items() if name != "manifest.json"
+    }
+    assert "up to date" in distilled(teachers)
+
+
+def test_shards_make_the_same_text() -> None:
+    teachers = {"en-de": BILINGUAL, "en-fr": None}
+    distilled(teachers)
+    expected = (MADE / "distilled.tgt").read_bytes()
+    shutil.rmtree(MADE)
+    for shard in ("0/2", "1/2"):
+        assert distill(teachers, "--shard", shard).code == 0
+    distilled(teachers)
+    assert (MADE / "distilled.tgt").read_bytes() == expected
+
+
+@pytest.mark.parametrize("teacher", [BILINGUAL, "exported"])
+def test_a_model_translates_in_ctranslate2(teacher: str) -> None:
+    assert kdmt("export", BILINGUAL, "exported", "--to", "ctranslate2").code == 0
+    document = multilingual({"en-de": teacher, "en-fr": None, "fr-en": None})
+    document["distill"]["engine"] = "ctranslate2_exact"
+    Path("tiny.yaml").write_text(tiny_pipeline.to_yaml(document), encoding="utf-8")
+    assert kdmt("distill", "tiny.yaml").code == 0
+    best = best_of_lines()
+    assert [best[line] for line in lines_of("en-de")] == translations("exported", "en-de")
+    assert (MADE / "engine/en-de/engine/model.bin").is_file() == (teacher == BILINGUAL)
+
+
+def test_an_ensemble_of_one_model_twice_translates_as_the_model() -> None:
+    distilled({"en-de": [BILINGUAL, BILINGUAL], "en-fr": None, "fr-en": None})
+    best = best_of_lines()
+    assert [best[line] for line in lines_of("en-de")] == translations(BILINGUAL, "en-de")
+
+
+def test_a_multilingual_model_is_the_teacher_of_several_directions() -> None:
+    shutil.copytree("runs/tiny/teacher", "other")
+    distilled({"en-de": None, "en-fr": "other", "fr-en": "other"})
+    best = best_of_lines()
+    for direction in ("en-fr", "fr-en"):
+        assert [best[line] for line in lines_of(direction)] == translations("other", direction)
+
+
+@pytest.mark.parametrize(
+    ("teachers", "message"),
+    [
+        ({"en-fr": BILINGUAL}, f"distill.teachers.en-fr: {BILINGUAL} translates en-de, not en-fr"),
+        ({"en-de": "nowhere"}, "distill.teachers.en-de: nowhere: neither a checkpoint folder"),
+        ({"en-de": [BILINGUAL, "runs/tiny/teacher"]}, "distill.teachers.en-de: runs/tiny/teacher: "),
+        ({"en-de": {"ctranslate2": "text"}}, "distill.teachers.en-de.ctranslate2: text has no model.bin"),
+    ],
+)
+def test_what_is_no_teacher_of_the_direction_is_refused(teachers: Any, message: str) -> None:
+    refused = distill(teachers)
+    assert refused.code == 2
+    assert message in refused.err
+    assert not MADE.exists()
+
+
+def test_models_with_their_own_tokenizers_are_teachers() -> None:
+    pytest.importorskip("transformers")
+    save_model("nllb", Path("nllb"))
+    translate = t5_translator(Path("t5"))
+    nllb = {"huggingface": "nllb", "source_code": "eng_Latn", "target_code": "deu_Latn"}
+    teachers = {"en-de": nllb, "en-fr": {"ctranslate2": "t5/ct2", "source_prefix": "<2fr> "}, "fr-en": None}
+    document = multilingual(teachers)
+    document["distill"] |= {"engine": "ctranslate2_exact", "decode": DECODE | {"beam": 1}}
+    Path("tiny.yaml").write_text(tiny_pipeline.to_yaml(document), encoding="utf-8")
+    finished = kdmt("distill", "tiny.yaml")
+    assert finished.code == 0, finished.err
+    best, english = best_of_lines(), read_lines(Path("text/train.en"))
+    assert [best[line] for line in lines_of("en-fr")] == [" ".join(line.split()) for line in translate(english)]
+    tokenizer = ForeignTokenizer(Path("nllb"), "nllb", "eng_Latn", "deu_Latn")
+    decode = Decode.model_validate(DECODE | {"beam": 1})
+    found = CTranslate2Engine(MADE / "engine/en-de/engine").decode(tokenizer.encode(english), decode)
+    tokens = [[token for token in nbest[0].tokens if token != EOS] for nbest in found]
+    lines = tokenizer.decode(np.concatenate(tokens), np.array([*map(len, tokens)]))
+    assert [best[line] for line in lines_of("en-de")] == [" ".join(line.split()) for line in lines]
+
+
+def t5_translator(folder: Path) -> Callable[[list[str]], list[str]]:
+    """Save a T5 model, and return a function that translates with Transformers."""
+    import sentencepiece
+    import torch
+
+    t5 = save_t5(folder)
+    pieces = sentencepiece.SentencePieceProcessor(model_file=str(folder / "spiece.model"))
+
+    def translate(lines: list[str]) -> list[str]:
+        made = []
+        for line in lines:
+            ids = torch.tensor([[*pieces.encode(f"<2fr> {line}"), pieces.eos_id()]])
+            length = int(DECODE["max_len_a"] * ids.shape[1] + DECODE["max_len_b"])
+            with torch.no_grad():
+                found = t5.generate(ids, max_new_tokens=length, do_sample=False)[0].tolist()
+            made.append(pieces.decode([number for number in found if number > 1]))
+        return made
+
+    return translate
+
+
+def test_another_teacher_of_a_direction_makes_the_stage_out_of_date() -> None:
+    distilled({"en-de": BILINGUAL, "en-fr": None, "fr-en": None})
+    shutil.copytree("runs/tiny/teacher", "other")
+    distilled({"en-de": "other", "en-fr": None, "fr-en": None})
+    best = best_of_lines()
+    assert [best[line] for line in lines_of("en-de")] == translations("other", "en-de")
+
+
+def test_a_student_learns_from_the_text() -> None:
+    distilled({"en-de": BILINGUAL, "en-fr": None})
+    finished = kdmt("student", "tiny.yaml", "--student", "distilled")
+    assert finished.code == 0, finished.err
