@@ -36,6 +36,8 @@ def check_one_direction(config: Pipeline) -> None:
             raise ValueError(f"'{path}': a list of texts {needed}")
     if config.score.off_target is not None:
         raise ValueError(f"'score.off_target' {needed}")
+    if "resource_classes" in changed(config.score):
+        raise ValueError(f"'score.resource_classes' {needed}")
     if config.prepare.tokenizer.temperature is not None:
         raise ValueError(f"'prepare.tokenizer.temperature' {needed}")
     for path, train in _trainings(config):

@@ -207,6 +207,7 @@ def test_texts_and_settings_that_several_directions_refuse(
         ("prepare.train.0.direction=en-de", "'prepare.train.0.direction' has no effect without several"),
         ("prepare.tokenizer.temperature=2", "'prepare.tokenizer.temperature' has no effect without several"),
         ("students.raw.train.sampling={}", "'students.raw.train.sampling' has no effect without several"),
+        ("score.resource_classes.low_below=5", "'score.resource_classes' has no effect without several"),
         ("score.off_target={}", "'score.off_target' has no effect without several"),
         ("source_lang=null", "'source_lang' is missing (or give several 'directions')"),
     ],
