@@ -274,7 +274,7 @@ def _fill(work: Preparation, folder: Path, steps: Steps, title: str, hashes: Map
         hashes: name of each input -> its SHA-256.
     """
     warnings: list[str] = []
-    work = replace(work, say=_recording(warnings, work.say))
+    work = replace(work, say=recording(warnings, work.say))
     settings = work.settings
     if settings.data_bin is not None:
         return take_data_bin(settings, work.direction, folder, work.say)
@@ -367,7 +367,7 @@ def _say_cleaned(work: Preparation, report: CleaningReport) -> None:
     _warn(work, report)
 
 
-def _recording(warnings: list[str], say: Callable[[str], None]) -> Callable[[str], None]:
+def recording(warnings: list[str], say: Callable[[str], None]) -> Callable[[str], None]:
     """Return a function that prints a line for the user and appends it to `warnings` if it is a warning."""
 
     def say_and_record(line: str) -> None:
