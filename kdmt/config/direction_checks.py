@@ -186,25 +186,19 @@ def _refused(config: Pipeline) -> Iterator[str]:
     yield from _refused_of_distill(config)
     if config.back_translation is not None:
         yield "back_translation"
-    for path, teacher in config.teacher_trainings():
-        if teacher.augment is not None:
-            yield f"{path}.augment"
     shares = [(path, each.shares, each.train) for path, each in config.teacher_trainings()]
     shares += [(path, each.shares, each.train) for path, each in config.trainings()]
     for path, of_sets, train in shares:
         if of_sets is not None and train.sampling is not None:
             yield f"{path}.data"  # a mixture of sets, which 'sampling' would have to sample too
     for path, student in config.trainings():
-        for name in ("augment", "selective"):
-            if getattr(student, name) is not None:
-                yield f"{path}.{name}"
+        if student.selective is not None:
+            yield f"{path}.selective"
     for path, train in _trainings(config):
-        if train.guided_alignment is not None:
-            yield f"{path}.train.guided_alignment"
         if train.scorer is not None:
             yield f"{path}.train.best_metric"
     score = config.score
-    for name in ("variants", "engines", "simultaneous"):
+    for name in ("engines", "simultaneous"):
         if getattr(score, name):
             yield f"score.{name}"
     if score.diagnostics is not None and score.diagnostics.train_sentences:

@@ -20,15 +20,13 @@ from kdmt.stages.workspace import Workspace
 
 
 def direction_averages(workspace: Workspace, rows: Sequence[ScoreRow]) -> list[AverageRow]:
-    """Return the means of the scores over groups of directions, on test sets without changes.
+    """Return the means of the scores over groups of directions.
 
     Args:
         rows: rows of scores.json.
     """
     config = workspace.config
-    tests = config.tests_by_split
-    plain = [row for row in rows if row.test_set in tests]
-    return average_rows(plain, tests, _zero_shot(config), _resources(workspace))
+    return average_rows(rows, _tests(config), _zero_shot(config), _resources(workspace))
 
 
 def direction_scores(
@@ -42,10 +40,10 @@ def direction_scores(
     config = workspace.config
     if not config.is_multilingual:
         return None
-    tests, resources = config.tests_by_split, _resources(workspace)
+    tests, resources = _tests(config), _resources(workspace)
     scored, zero_shot = {row.test_set for row in rows}, {str(each) for each in _zero_shot(config)}
     trained: dict[str, list[str]] = {}
-    for split, (name, direction) in tests.items():
+    for split, (name, direction) in config.tests_by_split.items():
         if split in scored and str(direction) not in zero_shot:
             trained.setdefault(name, []).append(split)
     return DirectionScores(
@@ -55,6 +53,15 @@ def direction_scores(
         classes=_describe(resources) if resources.pairs else "",
         trained_splits=trained,
     )
+
+
+def _tests(config: Pipeline) -> dict[str, tuple[str, Direction]]:
+    """Return the test set and the direction of each split and of its variants, by the name in the rows."""
+    found: dict[str, tuple[str, Direction]] = {}
+    for split, (name, direction) in config.tests_by_split.items():
+        found[split] = name, direction
+        found |= {f"{split}.{variant}": (f"{name}.{variant}", direction) for variant in config.score.variants}
+    return found
 
 
 def _zero_shot(config: Pipeline) -> list[Direction]:

@@ -186,11 +186,8 @@ def test_directions_that_are_not_valid(problem: Callable[..., str], changes: dic
         ("prepare.monolingual=[{path: a}]", "'prepare.monolingual' cannot be combined"),
         ("distill.imported=x", "'distill.imported' cannot be combined"),
         ("distill.teachers=[x]", "'distill.teachers' cannot be combined"),
-        ("score.variants={up: [upper_case]}", "'score.variants' cannot be combined"),
         ("score.engines=[ctranslate2]", "'score.engines' cannot be combined"),
         ("prepare.train.0.tag=<x>", "'prepare.train.0.tag' cannot be combined"),
-        ("students.raw.augment={typos: 0.1}", "'students.raw.augment' cannot be combined"),
-        ("teacher.train.guided_alignment={}", "'teacher.train.guided_alignment' cannot be combined"),
     ],
 )
 def test_texts_and_settings_that_several_directions_refuse(
