@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from kdmt.config.corpora import HeldOut, ParallelText
+from kdmt.config.corpora import HeldOut, Monolingual, ParallelText
 from kdmt.config.section import changed
 from kdmt.errors import UserError
 from kdmt.languages import Direction, parse_language, same_language
@@ -31,6 +31,10 @@ def check_one_direction(config: Pipeline) -> None:
         for name in ("direction", "parallel"):
             if getattr(text, name) is not None:
                 raise ValueError(f"'{path}.{name}' {needed}")
+    for name, lines in config.prepare.monolingual_texts.items():
+        for index, source in enumerate(lines):
+            if source.direction is not None:
+                raise ValueError(f"'prepare.{name}.{index}.direction' {needed}")
     for path, texts in (("prepare.valid", config.prepare.valid), *_test_sets(config)):
         if isinstance(texts, list):
             raise ValueError(f"'{path}': a list of texts {needed}")
@@ -57,6 +61,8 @@ def check_directions(config: Pipeline) -> None:
         raise ValueError(f"'{path}' cannot be combined with several directions")
     for path, text in _texts(config):
         _check_text(path, text, config.all_directions)
+    for index, source in enumerate(config.prepare.monolingual):
+        _check_monolingual(f"prepare.monolingual.{index}", source, config.trained_directions)
     parts = config.parts_of_prepare()
     for name in config.prepare.test:
         if not any(name in part.settings.test for part in parts):
@@ -145,6 +151,21 @@ def _check_text(path: str, text: ParallelText, directions: Sequence[Direction]) 
             )
 
 
+def _check_monolingual(path: str, source: Monolingual, trained: Sequence[Direction]) -> None:
+    if source.dataset is not None:
+        raise ValueError(
+            f"'{path}.{source.dataset[0]}': with several directions, texts are given as files, not by name"
+        )
+    if source.direction is None:
+        raise ValueError(
+            f"'{path}.direction' is missing: the direction that the text is translated in, as {trained[0]}"
+        )
+    if not any(map(Direction.parse(source.direction).matches, trained)):
+        raise ValueError(
+            f"'{path}.direction': {source.direction} is none of the trained directions {', '.join(map(str, trained))}"
+        )
+
+
 def _texts(config: Pipeline) -> Iterator[tuple[str, ParallelText]]:
     """Yield each parallel text with its YAML path."""
     for index, corpus in enumerate(config.prepare.train):
@@ -191,9 +212,6 @@ def _refused(config: Pipeline) -> Iterator[str]:
     for path, of_sets, train in shares:
         if of_sets is not None and train.sampling is not None:
             yield f"{path}.data"  # a mixture of sets, which 'sampling' would have to sample too
-    for path, student in config.trainings():
-        if student.selective is not None:
-            yield f"{path}.selective"
     for path, train in _trainings(config):
         if train.scorer is not None:
             yield f"{path}.train.best_metric"
@@ -207,7 +225,7 @@ def _refused(config: Pipeline) -> Iterator[str]:
 
 def _refused_of_prepare(config: Pipeline) -> Iterator[str]:
     prepare = config.prepare
-    for name in ("data_bin", "monolingual", "monolingual_target", "mixing"):
+    for name in ("data_bin", "monolingual_target", "mixing"):
         if getattr(prepare, name):
             yield f"prepare.{name}"
     for index, corpus in enumerate(prepare.train):
@@ -223,7 +241,7 @@ def _refused_of_prepare(config: Pipeline) -> Iterator[str]:
 
 def _refused_of_distill(config: Pipeline) -> Iterator[str]:
     distill = config.distill
-    for name in ("teachers", "reverse", "augment", "imported", "monolingual", "quality", "scores"):
+    for name in ("teachers", "reverse", "augment"):
         if getattr(distill, name):
             yield f"distill.{name}"
     for path, student in config.trainings():

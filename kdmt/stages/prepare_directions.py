@@ -3,6 +3,7 @@
     prepare/
         train.src, train.tgt, train.tags            all training pairs, one direction after the other, in the form that
                                                     the tokenizer reads; the tag of a pair is its direction
+        monolingual.src, monolingual.tags           text without translations, and the direction of each line
         valid.*, valid.raw.*                        the validation pairs of the directions in turn
         <test set>.<direction>.*                    a test set in one direction
         tokenizer/, text.json, dict.{src,tgt}.txt, data-bin/, report.json, report.html, report-examples.json
@@ -31,7 +32,14 @@ from kdmt.corpus.decontaminate import Forbidden, collect_forbidden
 from kdmt.corpus.given_text import held_out_texts
 from kdmt.corpus.lines import iterate_lines, write_lines
 from kdmt.corpus.ngram_overlap import NgramOverlaps, SideIndex, index_side
-from kdmt.corpus.prepared import REPORT, REPORT_EXAMPLES, PreparedCorpus, reference_paths, training_chunks
+from kdmt.corpus.prepared import (
+    MONOLINGUAL_TAGS,
+    REPORT,
+    REPORT_EXAMPLES,
+    PreparedCorpus,
+    reference_paths,
+    training_chunks,
+)
 from kdmt.corpus.sentence_lengths import typical_ratio
 from kdmt.corpus.steps import Steps
 from kdmt.corpus.temperature import temperature_counts
@@ -117,6 +125,7 @@ class DirectionsFill:
         trained = [part for part in parts if part.is_trained]
         cleaned = [_clean_part(part, parts) for part in trained]
         _pool_training_text(folder, trained)
+        _pool_monolingual_text(folder, trained)
         _pool_held_out(folder, parts)
         pooled = self._pooled(work)
         write_json(folder / TEXT_FILE, self._text_processor(work).to_dict())
@@ -242,6 +251,20 @@ def _pool_training_text(folder: Path, trained: Sequence[_Part]) -> None:
     _concatenate((part.path("train", "tags") for part in trained), folder / "train.tags")
 
 
+def _pool_monolingual_text(folder: Path, trained: Sequence[_Part]) -> None:
+    """Write the monolingual text of all directions, one after the other, and the direction of each line."""
+    parts = [part for part in trained if part.work.settings.monolingual]
+    if not parts:
+        return
+    files = [part.path("monolingual", part.direction.source) for part in parts]
+    _concatenate(files, folder / f"monolingual.{POOLED.source}")
+    names = (
+        itertools.repeat(str(part.direction), sum(1 for _ in iterate_lines(path)))
+        for part, path in zip(parts, files, strict=True)
+    )
+    write_lines(folder / MONOLINGUAL_TAGS, itertools.chain.from_iterable(names))
+
+
 def _concatenate(files: Iterable[Path], out: Path) -> None:
     with out.open("wb") as written:
         for path in files:
@@ -343,6 +366,8 @@ def _write_reports(
         own = {"round_trip": count_round_trips(part.work, part.folder, part.processor, folder / "tokenizer")}
         of_directions[name] = each.training.as_dict() | own | findings
         examples[name] = each.training.dropped_examples()
+        for report in each.monolingual.values():
+            examples[name] |= report.dropped_examples()
     findings = report_findings({"literal_specials": specials}, work.say)
     whole = report.as_dict() | {"held_out": held_out} | findings | describe_all_licences(work)
     write_json(folder / REPORT, whole | {"directions": of_directions})
@@ -353,5 +378,6 @@ def _write_reports(
 def _collected(part: _Part, cleaned: Cleaned | None) -> CollectedDirection:
     """Return the counts of a direction for the page; those that are not trained are last and have no `cleaned`."""
     training = None if cleaned is None else cleaned.training
+    monolingual = None if cleaned is None else cleaned.monolingual.get("monolingual")
     held_out = {split: _num_lines(part, split) for split in part.held_out}
-    return CollectedDirection(part.direction, part.work.settings, part.work.paths, training, held_out)
+    return CollectedDirection(part.direction, part.work.settings, part.work.paths, training, held_out, monolingual)

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from kdmt.config import ParallelText, Prepare
+from kdmt.config import Prepare
 from kdmt.corpus.clean import CleaningReport, CorpusCounts
 from kdmt.corpus.data_report.page import DataReport, ReportedDirection, ReportedText, render_page
 from kdmt.corpus.given_text import sources_of, texts_by_path
@@ -26,6 +26,7 @@ class CollectedDirection:
         paths: YAML path of a text in `settings` -> its YAML path in the pipeline.
         cleaned: counts of the training corpora; None for a direction that is not trained.
         held_out: number of pairs of the validation set (`valid`) and of each test set.
+        monolingual: counts of the monolingual corpora; None if there are none.
     """
 
     direction: Direction
@@ -33,6 +34,7 @@ class CollectedDirection:
     paths: Mapping[str, str]
     cleaned: CleaningReport | None
     held_out: Mapping[str, int]
+    monolingual: CleaningReport | None = None
 
 
 def write_directions_report(
@@ -67,8 +69,9 @@ def _gather(
     for _, cleaned in named:
         for kind, counts in cleaned.shared.items():
             shared.setdefault(kind, []).extend(shared_text(cleaned, counts))
+    monolingual = [_named(part, part.monolingual, collected) for part in parts if part.monolingual is not None]
     return replace(
-        gather_measured(corpus, settings, whole, splits),
+        gather_measured(corpus, settings, whole, splits, monolingual),
         texts=[text for part in parts for text in _texts(part, collected)],
         shared={kind: sorted(found, key=lambda line: -line[2]) for kind, found in shared.items()},
         directions=list(map(_direction, parts)),
@@ -77,7 +80,7 @@ def _gather(
 
 def _named(part: CollectedDirection, cleaned: CleaningReport, collected: Collected) -> CleaningReport:
     """Return the counts of a direction, with its name in those of the corpora."""
-    found = named_corpora(cleaned, "train", collected.provenance)
+    found = named_corpora(cleaned, "train", collected.provenance)  # data sets by name are refused
     corpora = (replace(counts, name=f"{part.direction}: {counts.name}") for counts in found.corpora)
     return replace(found, corpora=tuple(corpora))
 
@@ -99,8 +102,9 @@ def _texts(part: CollectedDirection, collected: Collected) -> Iterator[ReportedT
     """Yield the texts of a direction, whose sides are those of the direction."""
     corpora = () if part.cleaned is None else part.cleaned.corpora
     counts: dict[str, CorpusCounts] = {f"prepare.train.{number}": each for number, each in enumerate(corpora)}
+    for number, each in enumerate(() if part.monolingual is None else part.monolingual.corpora):
+        counts[f"prepare.monolingual.{number}"] = each
     for path, text in texts_by_path(part.settings).items():
-        assert isinstance(text, ParallelText), "monolingual text is not in the settings of a direction"
         own, sources = counts.get(path), sources_of(text)
         lines = 0 if own is not None else part.held_out[path.rpartition("prepare.")[2].removeprefix("test.")]
         yield ReportedText(

@@ -25,6 +25,7 @@ from kdmt.config import (
 )
 from kdmt.corpus.binarize import (
     BinarizedPair,
+    Tags,
     TextPair,
     binarize_files,
     binarize_text,
@@ -787,6 +788,7 @@ def _monolingual_corpus(
     work: Preparation, setting: str, source: Source, malformed: dict[str, Malformed]
 ) -> TrainingCorpus:
     """Return a text of the setting `monolingual.<index>` or `monolingual_target.<index>`."""
+    setting = work.path(f"prepare.{setting}").removeprefix("prepare.")
     path, name = work.locations.fetch(source), f"{setting} {source.name}"
     malformed[name] = Malformed()
     read = _naming_text(work, f"prepare.{setting}", monolingual_lines(source, path, malformed[name]))
@@ -917,12 +919,14 @@ def binarize(
     for name in work.settings.monolingual_texts:
         side = MONOLINGUAL_SIDES[name]
         lang = work.direction.sides[side]
+        tags = corpus.monolingual_tags
         binarize_text(
             corpus.text("monolingual", lang),
             corpus.prefix("monolingual", lang),
             model=(tokenizers.source, tokenizers.target)[side],
             dictionary=dictionaries[side],
             threads=workers,
+            tags=None if tags is None else Tags(tags, work.prefixes),
         )
     counted = dict(zip((src, tgt), (made.source, made.target), strict=True))
     facts: dict[str, object] = {
