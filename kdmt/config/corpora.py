@@ -127,10 +127,29 @@ def split_login(url: str) -> tuple[str, str | None]:
 class Monolingual(NamedDataset, Source):
     """Text in the source language: a file, or the name of a data set whose source side is used."""
 
+    direction: str | None = recorded_if_set(
+        None,
+        description="Direction in a pipeline with several, as en-de: the text is in its source language, and the "
+        "teacher translates it to its target language",
+    )
+
+    @model_validator(mode="after")
+    def _is_direction(self) -> Monolingual:
+        _check_direction(self.direction)
+        return self
+
     def _check_origin(self) -> None:
         check_one_origin(self, ("path", "url", "sha256", "member", "part", "remove_bpe"))
         if self.dataset is None and (self.path is None) == (self.url is None):
             raise ValueError(f"give one of 'path', 'url', {_NAMES}")
+
+
+def _check_direction(name: str | None) -> None:
+    try:
+        if name is not None:
+            Direction.parse(name)
+    except ValueError as error:
+        raise ValueError(f"'direction': {error}") from None
 
 
 _MALFORMED = (
@@ -199,11 +218,7 @@ class ParallelText(NamedDataset):
 
     @model_validator(mode="after")
     def _direction_of_text(self) -> ParallelText:
-        if self.direction is not None:
-            try:
-                Direction.parse(self.direction)
-            except ValueError as error:
-                raise ValueError(f"'direction': {error}") from None
+        _check_direction(self.direction)
         if self.reverse and self.direction is None:
             raise ValueError("'reverse' has no effect without 'direction'")
         if self.reverse and self.wmt_xml is not None:

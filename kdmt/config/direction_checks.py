@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from kdmt.config.corpora import HeldOut, ParallelText
+from kdmt.config.corpora import HeldOut, Monolingual, ParallelText
 from kdmt.config.language_models import LocalTranslator
 from kdmt.config.section import changed
 from kdmt.errors import UserError
@@ -32,6 +32,10 @@ def check_one_direction(config: Pipeline) -> None:
         for name in ("direction", "parallel"):
             if getattr(text, name) is not None:
                 raise ValueError(f"'{path}.{name}' {needed}")
+    for name, lines in config.prepare.monolingual_texts.items():
+        for index, source in enumerate(lines):
+            if source.direction is not None:
+                raise ValueError(f"'prepare.{name}.{index}.direction' {needed}")
     for path, texts in (("prepare.valid", config.prepare.valid), *_test_sets(config)):
         if isinstance(texts, list):
             raise ValueError(f"'{path}': a list of texts {needed}")
@@ -39,6 +43,8 @@ def check_one_direction(config: Pipeline) -> None:
         raise ValueError(f"'distill.teachers': a mapping {needed}")
     if config.score.off_target is not None:
         raise ValueError(f"'score.off_target' {needed}")
+    if "resource_classes" in changed(config.score):
+        raise ValueError(f"'score.resource_classes' {needed}")
     if config.prepare.tokenizer.temperature is not None:
         raise ValueError(f"'prepare.tokenizer.temperature' {needed}")
     for path, train in _trainings(config):
@@ -66,6 +72,8 @@ def check_directions(config: Pipeline) -> None:
         )
     for path, text in _texts(config):
         _check_text(path, text, config.all_directions)
+    for index, source in enumerate(config.prepare.monolingual):
+        _check_monolingual(f"prepare.monolingual.{index}", source, config.trained_directions)
     parts = config.parts_of_prepare()
     for name in config.prepare.test:
         if not any(name in part.settings.test for part in parts):
@@ -176,6 +184,21 @@ def _check_teachers(config: Pipeline) -> None:
             )
 
 
+def _check_monolingual(path: str, source: Monolingual, trained: Sequence[Direction]) -> None:
+    if source.dataset is not None:
+        raise ValueError(
+            f"'{path}.{source.dataset[0]}': with several directions, texts are given as files, not by name"
+        )
+    if source.direction is None:
+        raise ValueError(
+            f"'{path}.direction' is missing: the direction that the text is translated in, as {trained[0]}"
+        )
+    if not any(map(Direction.parse(source.direction).matches, trained)):
+        raise ValueError(
+            f"'{path}.direction': {source.direction} is none of the trained directions {', '.join(map(str, trained))}"
+        )
+
+
 def _texts(config: Pipeline) -> Iterator[tuple[str, ParallelText]]:
     """Yield each parallel text with its YAML path."""
     for index, corpus in enumerate(config.prepare.train):
@@ -217,25 +240,16 @@ def _refused(config: Pipeline) -> Iterator[str]:
     yield from _refused_of_distill(config)
     if config.back_translation is not None:
         yield "back_translation"
-    for path, teacher in config.teacher_trainings():
-        if teacher.augment is not None:
-            yield f"{path}.augment"
     shares = [(path, each.shares, each.train) for path, each in config.teacher_trainings()]
     shares += [(path, each.shares, each.train) for path, each in config.trainings()]
     for path, of_sets, train in shares:
         if of_sets is not None and train.sampling is not None:
             yield f"{path}.data"  # a mixture of sets, which 'sampling' would have to sample too
-    for path, student in config.trainings():
-        for name in ("augment", "selective"):
-            if getattr(student, name) is not None:
-                yield f"{path}.{name}"
     for path, train in _trainings(config):
-        if train.guided_alignment is not None:
-            yield f"{path}.train.guided_alignment"
         if train.scorer is not None:
             yield f"{path}.train.best_metric"
     score = config.score
-    for name in ("variants", "engines", "simultaneous"):
+    for name in ("engines", "simultaneous"):
         if getattr(score, name):
             yield f"score.{name}"
     if score.diagnostics is not None and score.diagnostics.train_sentences:
@@ -244,7 +258,7 @@ def _refused(config: Pipeline) -> Iterator[str]:
 
 def _refused_of_prepare(config: Pipeline) -> Iterator[str]:
     prepare = config.prepare
-    for name in ("data_bin", "monolingual", "monolingual_target", "mixing"):
+    for name in ("data_bin", "monolingual_target", "mixing"):
         if getattr(prepare, name):
             yield f"prepare.{name}"
     for index, corpus in enumerate(prepare.train):
@@ -260,7 +274,7 @@ def _refused_of_prepare(config: Pipeline) -> Iterator[str]:
 
 def _refused_of_distill(config: Pipeline) -> Iterator[str]:
     distill = config.distill
-    for name in ("reverse", "augment", "imported", "monolingual", "quality", "scores"):
+    for name in ("reverse", "augment"):
         if getattr(distill, name):
             yield f"distill.{name}"
     for path, student in config.trainings():

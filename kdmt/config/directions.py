@@ -142,7 +142,11 @@ def part_of_direction(settings: Prepare, direction: Direction, *, is_trained: bo
     if is_trained and "valid" not in held_out:
         raise ValueError(f"'prepare.valid': no text has the direction {direction}")
     tests = {path.removeprefix("test."): text for path, text in held_out.items() if path != "valid"}
-    own = {"train": train, "valid": held_out.get("valid"), "test": tests}
+    own: dict[str, Any] = {"train": train, "valid": held_out.get("valid"), "test": tests, "monolingual": []}
+    for index, source in enumerate(settings.monolingual if is_trained else ()):
+        if source.direction is not None and Direction.parse(source.direction).matches(direction):
+            paths[f"prepare.monolingual.{len(own['monolingual'])}"] = f"prepare.monolingual.{index}"
+            own["monolingual"].append(source)
     return DirectionPart(direction, settings.model_copy(update=own), paths)
 
 

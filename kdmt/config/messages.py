@@ -12,6 +12,7 @@ from kdmt.config.distill import PATH_BRANCH, SCORER_BRANCH
 from kdmt.config.mixture import MIXTURE_BRANCH, NAME_BRANCH
 from kdmt.config.prepare import (
     AUTO_BRANCH,
+    COVERAGE_BRANCH,
     NONE_BRANCH,
     ONE_TEXT_BRANCH,
     OVERLAP_BRANCH,
@@ -42,7 +43,17 @@ _MESSAGES = {
 }
 # tags of unions, which pydantic puts into the location of an error, and what it appends for a key of a mapping
 _BRANCHES = (
-    *(RULES_BRANCH, NONE_BRANCH, SIZE_BRANCH, AUTO_BRANCH, OVERLAP_BRANCH, SWITCH_BRANCH, RULE_BRANCH, PAIRS_BRANCH),
+    *(
+        RULES_BRANCH,
+        NONE_BRANCH,
+        SIZE_BRANCH,
+        COVERAGE_BRANCH,
+        AUTO_BRANCH,
+        OVERLAP_BRANCH,
+        SWITCH_BRANCH,
+        RULE_BRANCH,
+        PAIRS_BRANCH,
+    ),
     *(NAME_BRANCH, MIXTURE_BRANCH, PATH_BRANCH, SCORER_BRANCH, ONE_TEXT_BRANCH, TEXTS_BRANCH),
     *TEACHER_BRANCHES,
     *DIRECTION_BRANCHES,

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
 
-from annotated_types import Ge
+from annotated_types import Ge, Gt, Le
 from pydantic import Discriminator, Field, Tag, model_validator
 
 from kdmt.choices import DuplicateKey, ExecutorName, NormalizationRule, SubwordJoiner, UnicodeForm
@@ -128,6 +128,11 @@ SizeOrAuto = Annotated[
     Annotated[int, Ge(8), Tag(SIZE_BRANCH)] | Annotated[Literal["auto"], Tag(AUTO_BRANCH)],
     Discriminator(lambda value: AUTO_BRANCH if isinstance(value, str) else SIZE_BRANCH),
 ]
+COVERAGE_BRANCH = "<coverage>"
+CoverageOrAuto = Annotated[
+    Annotated[float, Gt(0.0), Le(1.0), Tag(COVERAGE_BRANCH)] | Annotated[Literal["auto"], Tag(AUTO_BRANCH)],
+    Discriminator(lambda value: AUTO_BRANCH if isinstance(value, str) else COVERAGE_BRANCH),
+]
 _NUM_BYTES = 256
 _OF_SENTENCEPIECE: dict[str, object] = {
     "byte_fallback": False,
@@ -159,8 +164,10 @@ class Tokenizer(Section):
         "suits the number of training pairs",
     )
     joint: bool = Field(True, description="Whether both languages share one model")
-    character_coverage: float = Field(
-        1.0, gt=0.0, le=1.0, description="Share of the characters that SentencePiece's vocabulary covers"
+    character_coverage: CoverageOrAuto = Field(
+        1.0,
+        description="Share of the characters that SentencePiece's vocabulary covers; 'auto' for 0.9995 of each script "
+        "with thousands of characters (Han, Hangul, Yi, Tangut) and all characters of the others",
     )
     byte_fallback: bool = Field(
         False,

@@ -43,6 +43,22 @@ class OffTarget(Section):
         return self
 
 
+class ResourceClasses(Section):
+    """Limits of the classes of directions by their number of training pairs, for the averages over directions.
+
+    The defaults are about those of Zhang et al. (2020, OPUS-100): below 100,000 pairs and from a million.
+    """
+
+    low_below: int = Field(100_000, ge=1, description="Number of pairs below which a direction is low-resource")
+    high_from: int = Field(1_000_000, ge=1, description="Number of pairs from which a direction is high-resource")
+
+    @model_validator(mode="after")
+    def _ordered(self) -> ResourceClasses:
+        if self.low_below > self.high_from:
+            raise ValueError(f"'low_below' ({self.low_below}) is more than 'high_from' ({self.high_from})")
+        return self
+
+
 class Score(Section):
     """Settings of the score stage. Few are execution settings, because speeds are results too."""
 
@@ -127,6 +143,11 @@ class Score(Section):
         None,
         description="Off-target rate of each direction of a pipeline with several directions, by language "
         "identification; null for none",
+    )
+    resource_classes: ResourceClasses = recorded_if_set(
+        ResourceClasses(),
+        description="Classes of directions by their number of training pairs, for averages of a pipeline with several "
+        "directions",
     )
     bootstrap_samples: int = Field(1000, ge=1, description="Number of samples of the bootstrap test")
     speed_sentences: int = Field(100, ge=1, description="Number of sentences that are timed with a batch size of 1")

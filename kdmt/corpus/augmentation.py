@@ -26,6 +26,8 @@ from kdmt.corpus import modifiers
 from kdmt.corpus.alignment import spread
 from kdmt.corpus.batching import ParallelData, Side, join_side
 from kdmt.corpus.codec import TextCodec
+from kdmt.corpus.text import TextProcessor
+from kdmt.corpus.token_alignment import count_tags
 from kdmt.corpus.translated_words import TranslatedWords, around_core
 from kdmt.errors import UserError
 from kdmt.languages import Direction
@@ -43,6 +45,7 @@ _MASK = 2**64 - 1
 
 IntArray = NDArray[np.integer[Any]]
 Texts = tuple[str, str]  # source and target
+Prefixes = tuple[IntArray, ...]  # ids of the tags before the source and before the target
 
 
 def uniform_draws(seed: int, epoch: int, indices: NDArray[np.int64], number: int) -> NDArray[np.float64]:
@@ -222,18 +225,38 @@ _CHANGES: Mapping[ModifierName, Callable[[TextAugmenter, Texts, Random], Texts]]
 
 
 @dataclass(frozen=True)
+class PairsOfDirections:
+    """Directions of the pairs of a training set.
+
+    Attributes:
+        directions: the directions.
+        spaced: whether the source and the target of each direction have spaces between words.
+        number_P: index in `directions` of the direction of each pair, int16 [pairs].
+    """
+
+    directions: Sequence[Direction]
+    spaced: Sequence[tuple[bool, bool]]
+    number_P: NDArray[np.int16]
+
+
+@dataclass(frozen=True)
 class Augmentation:
     """Changes sentence pairs of a data-bin.
 
     Attributes:
-        tag_ids: ids of corpus tags, which stay before the source.
+        text: changes of the text, and what is drawn; with several directions those of the first one.
+        tag_ids: for each side the ids of corpus tags and of tokens for languages, which stay before the sentence.
         max_tokens: maximum number of tokens of a source and of a target, including `</s>`; 0 for no limit.
+        texts: changes of the text of each of several directions; empty for one direction.
+        number_P: index in `texts` of the direction of each pair, int16 [pairs]; None for one direction.
     """
 
     text: TextAugmenter
     codec: TextCodec
-    tag_ids: frozenset[int] = frozenset()
+    tag_ids: tuple[frozenset[int], frozenset[int]] = (frozenset(), frozenset())
     max_tokens: tuple[int, int] = (0, 0)
+    texts: Sequence[TextAugmenter] = ()
+    number_P: NDArray[np.int16] | None = None
 
     @classmethod
     def of(
@@ -246,6 +269,7 @@ class Augmentation:
         spaced: tuple[bool, bool],
         tags: Sequence[str] = (),
         max_tokens: tuple[int, int] = (0, 0),
+        pairs: PairsOfDirections | None = None,
     ) -> Augmentation:
         """Return the augmentation of a training set.
 
@@ -253,30 +277,46 @@ class Augmentation:
             spaced: whether the source and the target have spaces between words.
             tags: corpus tags.
             max_tokens: see `Augmentation`.
+            pairs: directions of the pairs; None for one direction.
 
         Raises:
             UserError: if the vocabulary does not have the characters of placeholders or tags.
         """
         shares = settings.shares()
-        uses_markup = any(shares.get(name) for name in _MARKS)
-        dictionary = codec.src_dictionary
-        text = TextAugmenter(
-            settings,
-            codec.text.direction,
-            seed,
-            spaced,
-            alphabet=known_characters(codec) if shares.get("noise") else (),
-            links=TranslatedWords.train(_sample(codec, data)) if uses_markup and all(spaced) else TranslatedWords(),
-            markup=codec.text.preprocess_source,
-            is_tokenized=codec.text.text.moses,
-        )
         for name, mark in unwritable_modifiers(codec, settings).items():
             raise UserError(
                 f"'{name}': the vocabulary has no tokens for {mark}: leave it out, or train a tokenizer with byte "
                 "fallback or on text that has these characters"
             )
-        ids = frozenset(dictionary.index(tag) for tag in tags if tag in dictionary)
-        return cls(text, codec, ids, max_tokens)
+        alphabet = known_characters(codec) if shares.get("noise") else ()
+        of_languages, of_targets = codec.language_ids
+        of_corpora = (codec.src_dictionary.index(tag) for tag in tags if tag in codec.src_dictionary)
+        tag_ids = (of_languages.union(of_corpora), of_targets)
+
+        def augmenter(text: TextProcessor, own: tuple[bool, bool], indices: NDArray[np.int64]) -> TextAugmenter:
+            uses_markup = any(shares.get(name) for name in _MARKS)
+            links = TranslatedWords()
+            if uses_markup and all(own):
+                links = TranslatedWords.train(_sample(codec, data, indices, tag_ids if pairs is not None else None))
+            return TextAugmenter(
+                settings,
+                text.direction,
+                seed,
+                own,
+                alphabet=alphabet,
+                links=links,
+                markup=text.preprocess_source,
+                is_tokenized=text.text.moses,
+            )
+
+        if pairs is None:
+            text = augmenter(codec.text, spaced, np.arange(len(data)))
+            return cls(text, codec, tag_ids, max_tokens)
+        texts = [
+            augmenter(codec.text.for_direction(direction), own, np.flatnonzero(pairs.number_P == number))
+            for number, (direction, own) in enumerate(zip(pairs.directions, pairs.spaced, strict=True))
+        ]
+        return cls(texts[0], codec, tag_ids, max_tokens, texts, pairs.number_P)
 
     def apply(self, data: ParallelData, places: NDArray[np.int64], epoch: int) -> tuple[Side, Side]:
         """Return the tokens of both sides of some pairs, with those that are drawn changed.
@@ -319,27 +359,38 @@ class Augmentation:
         chosen = [[name for name in MODIFIERS if name in drawn and drawn[name][row]] for row in rows.tolist()]
         indices, places = indices[rows], places[rows]
         texts, tags = self._texts(data, indices)
-        merged = [n for n, own in enumerate(chosen) if "merged" in own and indices[n] + 1 < len(data)]
+        merged = [n for n, own in enumerate(chosen) if "merged" in own and self._has_next(int(indices[n]), len(data))]
         following = dict(zip(merged, self._texts(data, indices[merged] + 1)[0], strict=True)) if merged else {}
         changed: dict[int, Texts] = {}  # number among the rows -> other text
         for number, (pair, own, place) in enumerate(zip(texts, chosen, places.tolist(), strict=True)):
             if pair is None:
                 continue
-            new = self.text.change(pair, following.get(number), own, (epoch, place))
+            text = self._text_of(int(indices[number]))
+            new = text.change(pair, following.get(number), own, (epoch, place))
             if new != pair:
                 changed[number] = new
         return self._with_changes(sides, rows, changed, tags)
 
-    def _texts(self, data: ParallelData, indices: NDArray[np.int64]) -> tuple[list[Texts | None], list[int | None]]:
-        """Return the text of pairs, None if it is not known or empty, and the tag before each source, None for none."""
-        tags: list[int | None] = []
+    def _has_next(self, index: int, num_pairs: int) -> bool:
+        """Return whether a pair has a next one, of the same direction."""
+        if index + 1 >= num_pairs:
+            return False
+        return self.number_P is None or bool(self.number_P[index] == self.number_P[index + 1])
+
+    def _text_of(self, index: int) -> TextAugmenter:
+        """Return the changes of the text of a pair."""
+        return self.text if self.number_P is None else self.texts[self.number_P[index]]
+
+    def _texts(self, data: ParallelData, indices: NDArray[np.int64]) -> tuple[list[Texts | None], list[Prefixes]]:
+        """Return the text of pairs, None if it is not known or empty, and the tags before both sides."""
+        prefixes: list[list[IntArray]] = []
         lines = []
         for side, decode in enumerate((self.codec.decode_sources, self.codec.decode_targets)):
             tokens, sizes = join_side(indices, data, side)
             sentences = _split(tokens, sizes)
-            if side == 0:
-                tags = [int(each[0]) if int(each[0]) in self.tag_ids else None for each in sentences]
-                sentences = [each if tag is None else each[1:] for each, tag in zip(sentences, tags, strict=True)]
+            lengths = [count_tags(each, self.tag_ids[side]) for each in sentences]
+            prefixes.append([each[:length] for each, length in zip(sentences, lengths, strict=True)])
+            sentences = [each[length:] for each, length in zip(sentences, lengths, strict=True)]
             known = [UNK not in each for each in sentences]
             sizes = np.array([len(each) for each in sentences], dtype=np.int64)
             decoded = decode(np.concatenate(sentences), sizes)
@@ -348,31 +399,31 @@ class Augmentation:
             (source, target) if source.strip() and target.strip() else None
             for source, target in zip(*lines, strict=True)
         ]
-        return texts, tags
+        return texts, list(zip(*prefixes, strict=True))
 
     def _with_changes(
         self,
         sides: tuple[Side, Side],
         rows: NDArray[np.int64],
         changed: Mapping[int, Texts],
-        tags: Sequence[int | None],
+        prefixes: Sequence[Prefixes],
     ) -> tuple[Side, Side]:
         encoded = [
             encode([texts[side] for texts in changed.values()])
             for side, encode in enumerate((self.codec.encode_source, self.codec.encode_target))
         ]
         new: tuple[dict[int, IntArray], dict[int, IntArray]] = ({}, {})
-        for number, source, target in zip(changed, *encoded, strict=True):
-            tag = tags[number]
-            own = (source if tag is None else np.concatenate([[tag], source]), target)
-            if all(map(self._fits, own, self.max_tokens)):
+        for number, *sentences in zip(changed, *encoded, strict=True):
+            own = [np.concatenate([tags, each]) for tags, each in zip(prefixes[number], sentences, strict=True)]
+            lengths = [len(tags) for tags in prefixes[number]]
+            if all(map(self._fits, own, lengths, self.max_tokens)):
                 for side in range(2):
                     new[side][int(rows[number])] = own[side]
         first, second = (_replaced(side, found) for side, found in zip(sides, new, strict=True))
         return first, second
 
-    def _fits(self, tokens: IntArray, limit: int) -> bool:
-        return len(tokens) > 1 and UNK not in tokens and (not limit or len(tokens) <= limit)
+    def _fits(self, tokens: IntArray, num_tags: int, limit: int) -> bool:
+        return len(tokens) > num_tags + 1 and UNK not in tokens and (not limit or len(tokens) <= limit)
 
 
 def _any_of(masks: Sequence[NDArray[np.bool_]], length: int) -> NDArray[np.bool_]:
@@ -413,12 +464,25 @@ def _is_noise(char: str) -> bool:
     return char.isprintable() and char not in " ▁@"
 
 
-def _sample(codec: TextCodec, data: ParallelData) -> list[Texts]:
-    """Return the text of evenly spread pairs."""
-    indices = np.array(spread(len(data), ALIGNED_PAIRS), dtype=np.int64)
-    sources = codec.decode_sources(*join_side(indices, data, 0))
-    targets = codec.decode_targets(*join_side(indices, data, 1))
-    return list(zip(sources, targets, strict=True))
+def _sample(
+    codec: TextCodec, data: ParallelData, indices: NDArray[np.int64], tag_ids: tuple[frozenset[int], ...] | None
+) -> list[Texts]:
+    """Return the text of evenly spread pairs.
+
+    Args:
+        indices: pairs of which they are.
+        tag_ids: for each side the ids of the tags, which are left out; None to keep them.
+    """
+    chosen = indices[np.array(spread(len(indices), ALIGNED_PAIRS), dtype=np.int64)]
+    lines = []
+    for side, decode in enumerate((codec.decode_sources, codec.decode_targets)):
+        tokens, sizes = join_side(chosen, data, side)
+        if tag_ids is not None:
+            sentences = [each[count_tags(each, tag_ids[side]) :] for each in _split(tokens, sizes)]
+            sizes = np.array([len(each) for each in sentences], dtype=np.int64)
+            tokens = np.concatenate(sentences)
+        lines.append(decode(tokens, sizes))
+    return list(zip(*lines, strict=True))
 
 
 def unwritable_modifiers(codec: TextCodec, settings: TextNoise) -> dict[ModifierName, str]:

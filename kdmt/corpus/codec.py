@@ -79,6 +79,20 @@ class TextCodec:
         check_language_tokens(self.src_dictionary, tokens, "the vocabulary")
         return tuple(self.src_dictionary.index(token) for token in tokens)
 
+    @property
+    def language_tokens(self) -> list[str]:
+        """Return the tokens for the languages of a model with several directions."""
+        return list(dict.fromkeys(token for tokens in self.text.prefixes.values() for token in tokens))
+
+    @property
+    def language_ids(self) -> tuple[frozenset[int], frozenset[int]]:
+        """Return the ids of the tokens for the languages in the source and in the target dictionary."""
+        source, target = (
+            frozenset(dictionary.index(token) for token in self.language_tokens if token in dictionary)
+            for dictionary in (self.src_dictionary, self.tgt_dictionary)
+        )
+        return source, target
+
     def companions(self, folder: Path) -> list[Path]:
         """Return the paths in `folder` of the files and folders of a codec."""
         return [folder / name for name in companion_names(self.text.direction)]

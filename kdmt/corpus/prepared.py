@@ -18,6 +18,7 @@ from kdmt.languages import Direction, writes_spaces
 
 REPORT = "report.json"
 REPORT_EXAMPLES = "report-examples.json"  # of dropped pairs
+MONOLINGUAL_TAGS = "monolingual.tags"  # directions of the monolingual lines, if there are several
 PARTIAL_SUFFIX = ".partial"  # suffix of the folder's name until it is complete
 
 
@@ -49,6 +50,12 @@ class PreparedCorpus:
     def tags(self) -> Path | None:
         """Return the file with the tags of the training text, or None if there is none."""
         path = self.folder / "train.tags"
+        return path if path.exists() else None
+
+    @property
+    def monolingual_tags(self) -> Path | None:
+        """Return the file with the direction of each monolingual line; None if there is none, as for one direction."""
+        path = self.folder / MONOLINGUAL_TAGS
         return path if path.exists() else None
 
     def text(self, split: str, lang: str) -> Path:

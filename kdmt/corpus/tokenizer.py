@@ -31,6 +31,7 @@ from subword_nmt.learn_bpe import learn_bpe
 
 from kdmt.checksum import file_sha256
 from kdmt.config import Tokenizer as TokenizerSettings
+from kdmt.corpus.character_coverage import count_characters, covering_characters
 from kdmt.corpus.formats import HEAD_BYTES, refuse_other_formats
 from kdmt.corpus.huggingface_tokenizer import HuggingFaceModel
 from kdmt.corpus.sentencepiece_file import BYTE, NORMAL, USER_DEFINED, ModelFacts, read_facts
@@ -42,6 +43,7 @@ from kdmt.languages import Direction
 from kdmt.types import BOS, EOS, PAD, SPECIALS, UNK
 
 MAX_CACHED_WORDS = 1_000_000  # about 200 MB
+_MAX_LINE_BYTES = 1 << 16  # longer lines are skipped by SentencePiece; its default would be 4192
 # The last bits of SentencePiece's unigram estimates depend on the number of threads, so the number is fixed.
 TRAINING_THREADS = 4
 
@@ -366,6 +368,9 @@ def _learn_sentencepiece(
         UserError: if the size is too small for the characters of the text.
         TooLittleText: if it is larger than the text allows; the message has the largest possible size.
     """
+    if settings.character_coverage == "auto":
+        read = _covered_text(settings, read)
+        lines = read()
     try:
         return _train_sentencepiece(settings, vocab_size, lines)
     except RuntimeError as error:
@@ -384,6 +389,26 @@ def _learn_sentencepiece(
             "'hard_vocab_limit: false', or 'vocab_size: auto'"
         )
     raise UserError(f"{where}: {reason}")
+
+
+def _covered_text(settings: TokenizerSettings, read: Callable[[], Iterator[str]]) -> Callable[[], Iterator[str]]:
+    """Return a function that reads the training text without the characters that get no piece.
+
+    SentencePiece itself has one coverage for all characters. With `required_chars` it counts these first and may leave
+    out frequent ones, so that the others are taken out of the text here.
+    """
+
+    def lines() -> Iterator[str]:
+        return (line for line in read() if len(line.encode()) <= _MAX_LINE_BYTES)
+
+    def normalized() -> Iterator[str]:
+        normalizer = sentencepiece.SentencePieceNormalizer(rule_name=settings.normalization_rule)
+        return (normalizer.normalize(line).replace("▁", " ") for line in lines())
+
+    read_text = lines if settings.normalization_rule == "identity" else normalized
+    counts = count_characters(read_text())
+    left_out = str.maketrans(dict.fromkeys(set(counts) - set(covering_characters(counts)), " "))
+    return lambda: (line.translate(left_out) for line in read_text())
 
 
 def _largest_size(settings: TokenizerSettings, reason: str, read: Callable[[], Iterator[str]]) -> int:
@@ -412,11 +437,12 @@ def _train_sentencepiece(settings: TokenizerSettings, vocab_size: int, lines: It
     options: dict[str, Any] = {
         "model_type": settings.model,
         "vocab_size": vocab_size,
-        "character_coverage": settings.character_coverage,
+        # with 'auto', the text has no other characters
+        "character_coverage": 1.0 if settings.character_coverage == "auto" else settings.character_coverage,
         "hard_vocab_limit": settings.hard_vocab_limit,
         "byte_fallback": settings.byte_fallback,
         "normalization_rule_name": settings.normalization_rule,
-        "max_sentence_length": 1 << 16,  # bytes; longer lines are skipped, and the default would be 4192
+        "max_sentence_length": _MAX_LINE_BYTES,
         # The specials are control symbols, so they are never learnt as pieces and no text can contain one.
         **{"bos_id": BOS, "pad_id": PAD, "eos_id": EOS, "unk_id": UNK},
         "num_threads": TRAINING_THREADS,

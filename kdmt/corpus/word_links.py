@@ -151,8 +151,9 @@ def words_of_tokens(symbols: Sequence[str], tags: Sequence[str] = ()) -> NDArray
         symbols: tokens of the line, without </s>.
         tags: tokens that may be before the words of the line and belong to none of them; their index is -1.
     """
-    if len(symbols) and symbols[0] in tags:
-        return np.concatenate([[-1], words_of_tokens(symbols[1:])])
+    num_tags = next((place for place, symbol in enumerate(symbols) if symbol not in tags), len(symbols))
+    if num_tags:
+        return np.concatenate([[-1] * num_tags, words_of_tokens(symbols[num_tags:])])
     if any(symbol.startswith("▁") for symbol in symbols):
         begins = [symbol.startswith("▁") for symbol in symbols]
     else:

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from kdmt.config import Failures, Scorer
 from kdmt.corpus.codec import TextCodec
+from kdmt.corpus.direction_codecs import DirectionCodecs
 from kdmt.distill.candidates import NO_FAILURE
 from kdmt.distill.inputs import Inputs
 from kdmt.distill.mbr import Comparisons, ExpectedUtility
@@ -87,8 +88,10 @@ class CandidateScores:
 
     def _scores(self, scorer: OpenScorer) -> Iterator[NDArray[np.float64]]:
         """Yield the scores of the candidates of each sentence [N]."""
-        codec = self.inputs.corpus.codec()
-        requests = ((_is_usable(found), _segments(codec, line, found)) for line, found in self._sentences())
+        codecs = DirectionCodecs(self.inputs.corpus.codec())
+        requests = (
+            (_is_usable(found), _segments(codecs.of(line.tag), line, found)) for line, found in self._sentences()
+        )
         for is_usable_N, scores in _scored_together(scorer, requests):
             yield self._with_failures(is_usable_N, scores)
 
@@ -107,8 +110,9 @@ class CandidateScores:
     def _comparisons(self) -> Iterator[tuple[tuple[NDArray[np.bool_], Comparisons | None], list[Segment]]]:
         """Yield the comparisons of each sentence, None if it has no usable candidate, and their segments."""
         assert self.expected is not None
-        codec = self.inputs.corpus.codec()
+        codecs = DirectionCodecs(self.inputs.corpus.codec())
         for line, found in self._sentences():
+            codec = codecs.of(line.tag)
             usable = _usable(found)
             comparison = self.expected.comparisons(usable) if usable else None
             segments: list[Segment] = []

@@ -2,7 +2,8 @@
 
 Each line of the file has the form `index<TAB>translation`. `index` is the index of a line of `prepare/train.<source>`,
 from 0; each index occurs once, in any order. If monolingual text is distilled too, the indices of its lines follow.
-Translations are raw text: they are processed like the target side of a corpus.
+Translations are raw text: they are processed like the target side of a corpus. With several directions, the lines of
+`prepare/train.src` have all of them, and a translation is in the target language of the direction of its line.
 
 A complete set of indices does not prove that the file belongs to this training set: another preparation of the same
 corpus may have the same number of lines. With `imported_sources` each line has the form
@@ -22,6 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kdmt.corpus.codec import TextCodec
+from kdmt.corpus.direction_codecs import DirectionCodecs
 from kdmt.corpus.lines import iterate_lines
 from kdmt.distill.candidates import format_candidate
 from kdmt.distill.indexed_lines import indexed_lines
@@ -42,22 +44,25 @@ def write_imported(
     *,
     count: int,
     sources: Sequence[Path] | None = None,
+    tags: Sequence[Path] = (),
 ) -> None:
     """Write the translations as candidates, one for each line of the source text.
 
     Args:
         count: number of lines of the source text.
         sources: files of the source text, if the file has the sources too.
+        tags: files with the direction of each line of the source text, if there are several.
 
     Raises:
         UserError: if a line has no index, an index out of range, the index of another line or another source; or if
             indices are missing. The message names the line or the indices.
     """
-    check = None if sources is None else _SourceCheck(path, codec, sources)
+    codecs = _LineCodecs(codec, tags)
+    check = None if sources is None else _SourceCheck(path, codecs, sources)
     spans_L = np.zeros((count, 2), dtype=np.int64)  # byte offset and number of bytes of each candidate in the file
     unordered = nbest.with_name(f"{nbest.name}.unordered")
     try:
-        _write_unordered(path, codec, unordered, spans_L, check)
+        _write_unordered(path, codecs, unordered, spans_L, check)
         _write_in_order(unordered, spans_L, nbest)
     finally:
         unordered.unlink(missing_ok=True)
@@ -68,7 +73,7 @@ def write_imported(
 
 
 def _write_unordered(
-    path: Path, codec: TextCodec, out: Path, spans_L: NDArray[np.int64], check: _SourceCheck | None
+    path: Path, codecs: _LineCodecs, out: Path, spans_L: NDArray[np.int64], check: _SourceCheck | None
 ) -> None:
     lines_L = np.zeros(len(spans_L), dtype=np.int64)  # number of the line with each index, from 1; 0 for none
     start = 0
@@ -78,7 +83,7 @@ def _write_unordered(
                 raise UserError(f"{path}:{number}: index {index} is already in line {lines_L[index]}")
             if check is not None:
                 text = check(number, index, text)
-            words = codec.text.target_words(text)
+            words = codecs.of(index).text.target_words(text)
             data = format_candidate(index, 0.0, len(words.split()) + 1, 0, words)
             file.write(data)
             lines_L[index], spans_L[index] = number, (start, len(data))
@@ -90,6 +95,26 @@ def _write_unordered(
         raise UserError(f"{path}: no line has the index {shown}{more} of {len(spans_L):,}")
 
 
+class _LineCodecs:
+    """The codec of each line of the source text.
+
+    Args:
+        codec: codec of the model.
+        tags: files with the direction of each line, if there are several.
+    """
+
+    def __init__(self, codec: TextCodec, tags: Sequence[Path]) -> None:
+        self._codecs = DirectionCodecs(codec)
+        self._tags: list[str] = []
+        if self._codecs.are_several:
+            known: dict[str, str] = {}  # each direction is one object, however many lines it has
+            self._tags = [known.setdefault(tag, tag) for path in tags for tag in iterate_lines(path)]
+
+    def of(self, index: int) -> TextCodec:
+        """Return the codec of a line."""
+        return self._codecs.of(self._tags[index] if self._tags else "")
+
+
 class _SourceCheck:
     """Check of sources against those of the training set. It needs 8 bytes of memory per line.
 
@@ -98,8 +123,8 @@ class _SourceCheck:
         sources: files of the source text.
     """
 
-    def __init__(self, path: Path, codec: TextCodec, sources: Sequence[Path]) -> None:
-        self._path, self._codec, self._sources = path, codec, sources
+    def __init__(self, path: Path, codecs: _LineCodecs, sources: Sequence[Path]) -> None:
+        self._path, self._codecs, self._sources = path, codecs, sources
         hashes = (_hash(line) for line in self._lines())
         self._hashes_L = np.fromiter(hashes, dtype=np.uint64)
 
@@ -108,7 +133,7 @@ class _SourceCheck:
         source, tab, translation = text.partition("\t")
         if not tab:
             raise UserError(f"{self._path}:{number}: expected index<TAB>source<TAB>translation, found two columns")
-        forms = (" ".join(source.split()), self._codec.text.preprocess_source(source))
+        forms = (" ".join(source.split()), self._codecs.of(index).text.preprocess_source(source))
         if all(_hash(form) != self._hashes_L[index] for form in forms):
             wanted = next(islice(self._lines(), index, None))
             raise UserError(

@@ -44,7 +44,7 @@ class Inputs:
         tags = self.corpus.tags if self.split == "train" else None
         texts = [TrainingText(self._text(self.split, src), self._text(self.split, tgt), tags, self.originals)]
         if self.monolingual:
-            texts.append(TrainingText(self._text("monolingual", src)))
+            texts.append(TrainingText(self._text("monolingual", src), tags=self.corpus.monolingual_tags))
         return texts
 
     def _text(self, split: str, lang: str) -> Path:

@@ -271,9 +271,10 @@ class _Read:
 
     def lines(self) -> Iterator[tuple[Line, Nbest]]:
         """Yield each line with its candidates and their failures; a line without a reference has an empty one."""
-        references = [""] * len(self.sources) if self.references is None else self.references
-        for source, reference, found in zip(self.sources, references, self.found, strict=True):
-            yield Line(source, reference), found
+        nothing = [""] * len(self.sources)
+        texts = zip(self.sources, self.references or nothing, self.tags or nothing, self.found, strict=True)
+        for source, reference, tag, found in texts:
+            yield Line(source, reference, tag), found
 
 
 def _read_chunk(nbest: Path, depth: int, settings: Failures, typical_ratio: float, chunk: _Chunk) -> _Read:

@@ -40,10 +40,12 @@ class Line:
     Attributes:
         source: words of the source.
         reference: words of the reference; empty if there is none.
+        tag: corpus tag, or the direction of the line if there are several; empty if there is none.
     """
 
     source: str = ""
     reference: str = ""
+    tag: str = ""
 
 
 @dataclass(frozen=True)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 from kdmt.config import read_record
@@ -19,6 +19,34 @@ from kdmt.score.text_table import draw, make_table
 
 AVERAGES = "averages.json"  # in the folder of the score stage
 
+Belongs = Callable[[Direction], bool]  # whether a direction belongs to a group
+_Key = tuple[str, int, str, str]  # system, seed, way of decoding, test set
+
+
+@dataclass(frozen=True)
+class Resources:
+    """Sizes of the trained directions, and the limits of the resource classes.
+
+    Attributes:
+        pairs: number of training pairs of each trained direction, by its name; empty for no averages by class.
+        low_below: a direction with fewer pairs is low-resource.
+        high_from: a direction with as many pairs, or more, is high-resource; the others are medium-resource.
+    """
+
+    pairs: Mapping[str, int] = field(default_factory=dict)
+    low_below: int = 100_000
+    high_from: int = 1_000_000
+
+    def class_of(self, direction: Direction) -> str | None:
+        """Return `high`, `medium` or `low`; None for a direction without training pairs."""
+        pairs = self.pairs.get(str(direction))
+        if pairs is None:
+            return None
+        return "low" if pairs < self.low_below else "medium" if pairs < self.high_from else "high"
+
+
+ALL_TRAINED = "all"  # group of all trained directions
+
 
 @dataclass(frozen=True)
 class AverageRow:
@@ -26,7 +54,8 @@ class AverageRow:
 
     Attributes:
         test_set: name of the test set in the settings.
-        group: `all` for the trained directions, `to English` and `from English` among them, `zero-shot` for the others.
+        group: `all` for the trained directions; among them `to English`, `from English`, `high-resource`,
+            `medium-resource` and `low-resource`; `zero-shot` for the others.
         directions: the directions.
         scores: metric -> mean of the scores of the directions.
         off_target: mean of the off-target rates, 0 to 100; None if they are not measured.
@@ -43,7 +72,10 @@ class AverageRow:
 
 
 def average_rows(
-    rows: Sequence[ScoreRow], tests: Mapping[str, tuple[str, Direction]], zero_shot: Sequence[Direction]
+    rows: Sequence[ScoreRow],
+    tests: Mapping[str, tuple[str, Direction]],
+    zero_shot: Sequence[Direction],
+    resources: Resources = Resources(),
 ) -> list[AverageRow]:
     """Return the means of the scores over groups of directions.
 
@@ -51,22 +83,38 @@ def average_rows(
         rows: rows of scores.json.
         tests: test set and direction of each split, by the name of the split.
         zero_shot: directions that are not trained.
+        resources: number of training pairs of each direction.
     """
-    groups: dict[str, Callable[[Direction], bool]] = {
-        "all": lambda each: each not in zero_shot,
-        "to English": lambda each: each not in zero_shot and to_english(each),
-        "from English": lambda each: each not in zero_shot and from_english(each),
-        "zero-shot": lambda each: each in zero_shot,
-    }
-    keys = dict.fromkeys((row.system, row.seed, way_name(row), tests[row.test_set][0]) for row in rows)
+    groups = _groups({str(each) for each in zero_shot}, resources)
+    by_system: dict[_Key, list[ScoreRow]] = {}
+    for row in rows:
+        key = (row.system, row.seed, way_name(row), tests[row.test_set][0])
+        by_system.setdefault(key, []).append(row)
     found = []
-    for key in keys:
-        own = [row for row in rows if (row.system, row.seed, way_name(row), tests[row.test_set][0]) == key]
+    for key, own in by_system.items():
         for group, belongs in groups.items():
             chosen = [row for row in own if belongs(tests[row.test_set][1])]
             if chosen:
                 found.append(_mean(chosen, group, key[3]))
     return found
+
+
+def _groups(zero_shot: Collection[str], resources: Resources) -> dict[str, Belongs]:
+    """Return the groups of directions by their names."""
+
+    def is_trained(direction: Direction) -> bool:
+        return str(direction) not in zero_shot
+
+    def of_class(name: str) -> Belongs:
+        return lambda each: is_trained(each) and resources.class_of(each) == name
+
+    return {
+        ALL_TRAINED: is_trained,
+        "to English": lambda each: is_trained(each) and to_english(each),
+        "from English": lambda each: is_trained(each) and from_english(each),
+        **{f"{name}-resource": of_class(name) for name in ("high", "medium", "low")},
+        "zero-shot": lambda each: not is_trained(each),
+    }
 
 
 def _mean(rows: Sequence[ScoreRow], group: str, test_set: str) -> AverageRow:
@@ -101,12 +149,10 @@ def read_averages(path: Path) -> list[AverageRow]:
     return read_record(list[AverageRow], content, str(path))
 
 
-def averages_text(rows: Sequence[AverageRow], *, width: int, ascii_only: bool) -> str:
-    """Return the means over seeds as a table of plain text, one line for each system, way of decoding and group.
+def averages_table(rows: Sequence[AverageRow]) -> tuple[list[str], list[list[str]], list[bool]]:
+    """Return the means over seeds as a table: headings, lines, and whether each column has figures.
 
-    Args:
-        width: number of columns of the terminal.
-        ascii_only: whether to use only ASCII for lines and signs.
+    There is a line for each system, test set, way of decoding and group of directions.
     """
     merged = _over_seeds(rows)
     metrics = list(dict.fromkeys(name for row in merged for name in row.scores))
@@ -121,7 +167,17 @@ def averages_text(rows: Sequence[AverageRow], *, width: int, ascii_only: bool) -
         for row in merged
     ]
     header += ["off-target %"] if has_rates else []
-    figures = [False] * 3 + [True] * (len(header) - 3)
+    return header, lines, [False] * 3 + [True] * (len(header) - 3)
+
+
+def averages_text(rows: Sequence[AverageRow], *, width: int, ascii_only: bool) -> str:
+    """Return the means over seeds as a table of plain text.
+
+    Args:
+        width: number of columns of the terminal.
+        ascii_only: whether to use only ASCII for lines and signs.
+    """
+    header, lines, figures = averages_table(rows)
     table = make_table("averages over directions", header, lines, figures, ascii_only=ascii_only)
     return draw(lambda console: console.print(table, crop=False), width=width, ascii_only=ascii_only)
 

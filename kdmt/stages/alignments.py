@@ -18,7 +18,7 @@ from kdmt.config import setting_path
 from kdmt.errors import UserError
 from kdmt.flow.manifest import Plan, file_input, make_plan, recorded_outputs
 from kdmt.flow.stage import Stage
-from kdmt.stages.training_inputs import LearnedAlignment, alignments_of
+from kdmt.stages.training_inputs import LearnedAlignment, alignments_of, tags_file
 from kdmt.stages.workspace import Workspace
 
 
@@ -51,6 +51,8 @@ def _stage(workspace: Workspace, wanted: LearnedAlignment, owner: Stage) -> Stag
     def plan() -> Plan:
         made = recorded_outputs(owner.folder)
         inputs = {name: sha for name, sha in made.items() if name.startswith("data-bin/train.")}
+        if workspace.config.is_multilingual:  # each direction is aligned on its own
+            inputs["directions"] = made[tags_file(workspace, wanted.data).name]
         settings: dict[str, object] = {"data": wanted.data}
         if wanted.file is not None:
             inputs["file of links"] = file_input(Path(wanted.file))

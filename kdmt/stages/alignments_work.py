@@ -22,8 +22,9 @@ from kdmt.corpus.word_links import (
 from kdmt.errors import UserError
 from kdmt.flow.manifest import Plan, begin, finish
 from kdmt.flow.progress import sentence_progress
-from kdmt.stages.training_inputs import LINKS, LearnedAlignment
+from kdmt.stages.training_inputs import LINKS, LearnedAlignment, tags_file
 from kdmt.stages.workspace import Workspace
+from kdmt.train.direction_sampling import PairDirections
 
 
 def make_alignment(workspace: Workspace, wanted: LearnedAlignment, plan: Plan) -> None:
@@ -39,7 +40,7 @@ def make_alignment(workspace: Workspace, wanted: LearnedAlignment, plan: Plan) -
     path, num_links = folder / LINKS, 0
     name = f"alignment of {wanted.data}"
     with LinksWriter(path) as writer, sentence_progress(name, len(data)) as progress:
-        for links in _links(wanted, data, codec, workspace.config.source_tags):
+        for links in _links(workspace, wanted, data, codec):
             writer.add(links)
             num_links += len(links)
             progress(1)
@@ -48,22 +49,51 @@ def make_alignment(workspace: Workspace, wanted: LearnedAlignment, plan: Plan) -
     finish(folder, plan, outputs=[path, offsets_path(path)], facts=facts)
 
 
-def _links(wanted: LearnedAlignment, data: ParallelData, codec: TextCodec, tags: Sequence[str]) -> Iterator[Links]:
+def _links(workspace: Workspace, wanted: LearnedAlignment, data: ParallelData, codec: TextCodec) -> Iterator[Links]:
     if wanted.file is not None:
+        tags = ([*workspace.config.source_tags, *codec.language_tokens], codec.language_tokens)
         return given_links(Path(wanted.file), data, None if wanted.unit == "tokens" else codec, tags)
+    if workspace.config.is_multilingual:
+        return _links_of_directions(workspace, wanted.data, data, codec)
+    return _learnt_links(wanted.data, data, codec)
+
+
+def _learnt_links(
+    name: str, data: ParallelData, codec: TextCodec, pairs: Sequence[int] | None = None
+) -> Iterator[Links]:
+    """Return the links of some pairs, from a model that is learnt from them.
+
+    Args:
+        name: name of the training set.
+        pairs: their indices (default: all).
+    """
+    sizes = (len(codec.src_dictionary), len(codec.tgt_dictionary))
     try:
-        aligner = TokenAligner(data, (len(codec.src_dictionary), len(codec.tgt_dictionary)))
+        aligner = TokenAligner(data, sizes, pairs=pairs, tag_ids=codec.language_ids)
     except ValueError as error:
-        raise UserError(f"alignment of {wanted.data}: {error}") from None
+        raise UserError(f"alignment of {name}: {error}") from None
     return aligner.align(data)
 
 
-def given_links(path: Path, data: ParallelData, codec: TextCodec | None, tags: Sequence[str] = ()) -> Iterator[Links]:
+def _links_of_directions(workspace: Workspace, name: str, data: ParallelData, codec: TextCodec) -> Iterator[Links]:
+    """Yield the links of all pairs in their order, from a model of each direction."""
+    names = [str(each) for each in workspace.config.trained_directions]
+    numbers = PairDirections.read([tags_file(workspace, name)], names).number_P
+    found: dict[int, Iterator[Links]] = {}
+    for number in numbers.tolist():
+        if number not in found:
+            found[number] = _learnt_links(name, data, codec, np.flatnonzero(numbers == number).tolist())
+        yield next(found[number])
+
+
+def given_links(
+    path: Path, data: ParallelData, codec: TextCodec | None, tags: tuple[Sequence[str], Sequence[str]] = ((), ())
+) -> Iterator[Links]:
     """Yield the links of a file between the tokens of each pair.
 
     Args:
         codec: tokenizer and dictionaries, if the file counts words; None if it counts tokens.
-        tags: tokens before the sources in the data-bin, which are not words of the text.
+        tags: tokens before the sources and before the targets in the data-bin, which are not words of the text.
     """
     with path.open("rb") as file:
         for number in range(len(data)):
@@ -73,7 +103,12 @@ def given_links(path: Path, data: ParallelData, codec: TextCodec | None, tags: S
 
 
 def _links_of_pair(
-    file: BinaryIO, where: str, data: ParallelData, number: int, codec: TextCodec | None, tags: Sequence[str]
+    file: BinaryIO,
+    where: str,
+    data: ParallelData,
+    number: int,
+    codec: TextCodec | None,
+    tags: tuple[Sequence[str], Sequence[str]],
 ) -> Links:
     line = file.readline()
     if not line:
@@ -85,7 +120,7 @@ def _links_of_pair(
     else:
         sides = ((codec.src_dictionary, source), (codec.tgt_dictionary, target))
         src_symbols, tgt_symbols = ([own.symbols[token] for token in side[:-1]] for own, side in sides)
-        words = [words_of_tokens(src_symbols, tags), words_of_tokens(tgt_symbols)]
+        words = [words_of_tokens(src_symbols, tags[0]), words_of_tokens(tgt_symbols, tags[1])]
     try:
         return links_of_tokens(parse_links(line, where), *words)
     except IndexError as error:

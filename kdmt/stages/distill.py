@@ -34,7 +34,7 @@ from typing import TYPE_CHECKING, cast
 from kdmt.choices import DistillEngine
 from kdmt.config import Distill, Mbr, Rerank, ScorerScores, Section
 from kdmt.config.augment import recipe_notes
-from kdmt.corpus.prepared import PreparedCorpus
+from kdmt.corpus.prepared import MONOLINGUAL_TAGS, PreparedCorpus
 from kdmt.distill.block_size import ON_CPUS
 from kdmt.distill.chosen_teacher import EARLIER, EXACT, ONCE, SEARCH, ChosenTeacher, SearchingTeacher
 from kdmt.distill.direction_teachers import choose_direction_teachers
@@ -308,7 +308,7 @@ def _decoding_plan(workspace: Workspace, name: str) -> Plan:
     wanted: tuple[str, ...] = ("tokenizer/", "text.json", "dict.", "data-bin/train.", "train.")
     if settings.monolingual:
         src = workspace.direction.source
-        wanted += (f"data-bin/monolingual.{workspace.direction}.{src}.", f"monolingual.{src}")
+        wanted += (f"data-bin/monolingual.{workspace.direction}.{src}.", f"monolingual.{src}", MONOLINGUAL_TAGS)
     inputs = _prepared_inputs(workspace.prepare, wanted)
     teacher = _teacher(workspace, name)
     inputs |= teacher.inputs() | _filter_inputs(workspace)
@@ -582,7 +582,8 @@ def _importing_plan(workspace: Workspace, name: str) -> Plan:
     settings = workspace.config.distill
     path, src = _file_of(settings, name), workspace.direction.source
     assert path is not None
-    inputs = _prepared_inputs(workspace.prepare, ("tokenizer/", "text.json", "dict.", "train.", f"monolingual.{src}"))
+    wanted = ("tokenizer/", "text.json", "dict.", "train.", f"monolingual.{src}", MONOLINGUAL_TAGS)
+    inputs = _prepared_inputs(workspace.prepare, wanted)
     inputs |= {str(path): file_input(path)} | _filter_inputs(workspace)
     extra: dict[str, object] = {"distill.monolingual": settings.monolingual}
     if settings.imported_sources:

@@ -3,9 +3,10 @@
     prepare/
         train.src, train.tgt, train.tags            all training pairs, one direction after the other, in the form that
                                                     the tokenizer reads; the tag of a pair is its direction
+        monolingual.src, monolingual.tags           text without translations, and the direction of each line
         valid.*, valid.raw.*                        the validation pairs of the directions in turn
         <test set>.<direction>.*                    a test set in one direction
-        tokenizer/, text.json, dict.{src,tgt}.txt, data-bin/, report.json, report-examples.json
+        tokenizer/, text.json, dict.{src,tgt}.txt, data-bin/, report.json, report.html, report-examples.json
                                                     as for one direction
 
 In the data-bin, the tokens for the direction (`kdmt.config.directions.language_prefix`) are before the source.
@@ -31,14 +32,23 @@ from kdmt.corpus.decontaminate import Forbidden, collect_forbidden
 from kdmt.corpus.given_text import held_out_texts
 from kdmt.corpus.lines import iterate_lines, write_lines
 from kdmt.corpus.ngram_overlap import NgramOverlaps, SideIndex, index_side
-from kdmt.corpus.prepared import REPORT, REPORT_EXAMPLES, reference_paths, training_chunks
+from kdmt.corpus.prepared import (
+    MONOLINGUAL_TAGS,
+    REPORT,
+    REPORT_EXAMPLES,
+    PreparedCorpus,
+    reference_paths,
+    training_chunks,
+)
 from kdmt.corpus.sentence_lengths import typical_ratio
 from kdmt.corpus.steps import Steps
 from kdmt.corpus.temperature import temperature_counts
 from kdmt.corpus.text import TextProcessor
 from kdmt.files import write_json
 from kdmt.languages import POOLED, Direction, characters_per_word, same_language
+from kdmt.stages.prepare_directions_report import CollectedDirection, write_directions_report
 from kdmt.stages.prepare_partial import WORK
+from kdmt.stages.prepare_report import Collected
 from kdmt.stages.prepare_work import (
     Cleaned,
     Preparation,
@@ -53,6 +63,7 @@ from kdmt.stages.prepare_work import (
     held_out_pairs,
     make_tokenizer,
     process_text,
+    recording,
     write_held_out,
 )
 
@@ -105,7 +116,8 @@ class DirectionsFill:
         self, work: Preparation, folder: Path, steps: Steps, title: str, hashes: Mapping[str, str]
     ) -> dict[str, object]:
         """Write all files of the stage; return the facts of its manifest."""
-        del title, hashes  # of the page of one direction
+        warnings: list[str] = []
+        work = replace(work, say=recording(warnings, work.say))
         fetch_texts(work)
         parts = [self._part(work, folder, each) for each in self.parts]
         for part in parts:
@@ -113,6 +125,7 @@ class DirectionsFill:
         trained = [part for part in parts if part.is_trained]
         cleaned = [_clean_part(part, parts) for part in trained]
         _pool_training_text(folder, trained)
+        _pool_monolingual_text(folder, trained)
         _pool_held_out(folder, parts)
         pooled = self._pooled(work)
         write_json(folder / TEXT_FILE, self._text_processor(work).to_dict())
@@ -121,7 +134,12 @@ class DirectionsFill:
         tokenizer = make_tokenizer(pooled, folder, steps, report, texts)
         splits = ["valid", *(split_of(test, part.direction) for part in parts for test in part.work.settings.test)]
         counts, specials = binarize(pooled, folder, splits)
-        _write_reports(work, folder, parts, cleaned, report, check_specials(specials))
+        findings = _write_reports(work, folder, parts, cleaned, report, check_specials(specials))
+        title = f"{title.removesuffix(f' ({work.direction})')} ({len(parts)} directions)"
+        collected = Collected(title, hashes, report, {}, findings["held_out"], warnings, work.provenance)
+        counted = [_collected(part, each) for part, each in itertools.zip_longest(parts, cleaned)]
+        corpus = PreparedCorpus(folder, POOLED, (False, False))
+        write_directions_report(corpus, work.settings, collected, splits, counted)
         size = {"vocab_size": tokenizer.vocab_size} if work.settings.tokenizer.vocab_size == "auto" else {}
         pairs = {str(part.direction): each.facts() for part, each in zip(trained, cleaned, strict=True)}
         sums = {"pairs_in": report.pairs_in, "pairs_out": report.pairs_out, "dropped": report.dropped}
@@ -233,6 +251,20 @@ def _pool_training_text(folder: Path, trained: Sequence[_Part]) -> None:
     _concatenate((part.path("train", "tags") for part in trained), folder / "train.tags")
 
 
+def _pool_monolingual_text(folder: Path, trained: Sequence[_Part]) -> None:
+    """Write the monolingual text of all directions, one after the other, and the direction of each line."""
+    parts = [part for part in trained if part.work.settings.monolingual]
+    if not parts:
+        return
+    files = [part.path("monolingual", part.direction.source) for part in parts]
+    _concatenate(files, folder / f"monolingual.{POOLED.source}")
+    names = (
+        itertools.repeat(str(part.direction), sum(1 for _ in iterate_lines(path)))
+        for part, path in zip(parts, files, strict=True)
+    )
+    write_lines(folder / MONOLINGUAL_TAGS, itertools.chain.from_iterable(names))
+
+
 def _concatenate(files: Iterable[Path], out: Path) -> None:
     with out.open("wb") as written:
         for path in files:
@@ -247,15 +279,15 @@ def _pool_held_out(folder: Path, parts: Sequence[_Part]) -> None:
         for form in ("", "raw."):
             texts = [iterate_lines(part.path("valid", part.direction.sides[number], form)) for part in trained]
             write_lines(folder / f"valid.{form}{side}", _in_turn(texts))
-    names = [itertools.repeat(str(part.direction), _num_lines(part)) for part in trained]
+    names = [itertools.repeat(str(part.direction), _num_lines(part, "valid")) for part in trained]
     write_lines(folder / "valid.tags", _in_turn(names))
     for part in parts:
         for test in part.work.settings.test:
             _pool_test_set(folder, part, test)
 
 
-def _num_lines(part: _Part) -> int:
-    return sum(1 for _ in iterate_lines(part.path("valid", part.direction.source)))
+def _num_lines(part: _Part, split: str) -> int:
+    return sum(1 for _ in iterate_lines(part.path(split, part.direction.source)))
 
 
 def _in_turn(texts: Sequence[Iterable[str]]) -> Iterator[str]:
@@ -271,11 +303,7 @@ def _pool_test_set(folder: Path, part: _Part, test: str) -> None:
             shutil.copyfile(part.path(test, lang, form), folder / f"{split}.{form}{side}")
     for number, path in enumerate(reference_paths(part.folder, test, target), start=1):
         shutil.copyfile(path, folder / f"{split}.raw{number}.{POOLED.target}")
-    write_lines(folder / f"{split}.tags", itertools.repeat(str(part.direction), _num_test_lines(part, test)))
-
-
-def _num_test_lines(part: _Part, test: str) -> int:
-    return sum(1 for _ in iterate_lines(part.path(test, part.direction.source)))
+    write_lines(folder / f"{split}.tags", itertools.repeat(str(part.direction), _num_lines(part, test)))
 
 
 def _text_of_tokenizer(work: Preparation, folder: Path, trained: Sequence[_Part]) -> tuple[Path, Path] | None:
@@ -321,8 +349,12 @@ def _write_reports(
     cleaned: Sequence[Cleaned],
     report: CleaningReport,
     specials: Any,
-) -> None:
-    """Write `report.json` with the counts of all directions and of each, and the examples of dropped pairs."""
+) -> dict[str, Any]:
+    """Write `report.json` with the counts of all directions and of each, and the examples of dropped pairs.
+
+    Returns:
+        The content of `report.json`, without the counts of each direction.
+    """
     trained = [part for part in parts if part.is_trained]
     of_directions: dict[str, dict[str, Any]] = {}
     held_out: dict[str, Any] = {}
@@ -334,7 +366,18 @@ def _write_reports(
         own = {"round_trip": count_round_trips(part.work, part.folder, part.processor, folder / "tokenizer")}
         of_directions[name] = each.training.as_dict() | own | findings
         examples[name] = each.training.dropped_examples()
+        for report in each.monolingual.values():
+            examples[name] |= report.dropped_examples()
     findings = report_findings({"literal_specials": specials}, work.say)
     whole = report.as_dict() | {"held_out": held_out} | findings | describe_all_licences(work)
     write_json(folder / REPORT, whole | {"directions": of_directions})
     write_json(folder / REPORT_EXAMPLES, examples)
+    return whole
+
+
+def _collected(part: _Part, cleaned: Cleaned | None) -> CollectedDirection:
+    """Return the counts of a direction for the page; those that are not trained are last and have no `cleaned`."""
+    training = None if cleaned is None else cleaned.training
+    monolingual = None if cleaned is None else cleaned.monolingual.get("monolingual")
+    held_out = {split: _num_lines(part, split) for split in part.held_out}
+    return CollectedDirection(part.direction, part.work.settings, part.work.paths, training, held_out, monolingual)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -11,6 +11,7 @@ from kdmt.corpus.clean import CleaningReport, CorpusCounts
 from kdmt.corpus.data_report.histogram import histogram_of_ratios, histogram_of_sizes
 from kdmt.corpus.data_report.measurements import (
     PairSample,
+    SampledText,
     TokenStatistics,
     count_tokens,
     find_languages,
@@ -66,8 +67,34 @@ def write_report(corpus: PreparedCorpus, settings: Prepare, collected: Collected
 
 
 def _gather(corpus: PreparedCorpus, settings: Prepare, collected: Collected) -> DataReport:
+    cleaned = named_corpora(collected.cleaned, "train", collected.provenance)
+    monolingual = [named_corpora(report, name, collected.provenance) for name, report in collected.monolingual.items()]
+
+    def languages(sampled: SampledText) -> list[dict[str, int]]:
+        return _languages(settings, corpus.direction.sides, (sampled.source, sampled.target))
+
+    whole = replace(collected, cleaned=cleaned)
+    report = gather_measured(corpus, settings, whole, list(collected.held_out), monolingual, languages)
+    return replace(report, texts=list(_texts(settings, collected)))
+
+
+def gather_measured(
+    corpus: PreparedCorpus,
+    settings: Prepare,
+    collected: Collected,
+    splits: Sequence[str],
+    monolingual: Sequence[CleaningReport] = (),
+    languages: Callable[[SampledText], list[dict[str, int]]] = lambda _: [{}, {}],
+) -> DataReport:
+    """Return the report without the texts of the settings.
+
+    Args:
+        splits: held-out sets in the data-bin.
+        monolingual: counts of the monolingual corpora, with the names that are shown.
+        languages: function from a sample of the training text to the languages that are found on both sides.
+    """
     src, tgt = corpus.direction.sides
-    cleaned = _named(collected.cleaned, "train", collected.provenance)
+    cleaned = collected.cleaned
     sampled = sample_pairs(corpus.text("train", src), corpus.text("train", tgt), cleaned.pairs_out)
     sample = measure_sample(sampled, (corpus.prefix("train", src), corpus.prefix("train", tgt)))
     dictionaries = [Dictionary.load(corpus.dictionary(lang)) for lang in (src, tgt)]
@@ -75,11 +102,9 @@ def _gather(corpus: PreparedCorpus, settings: Prepare, collected: Collected) -> 
         count_tokens(corpus.prefix("train", lang), len(dictionary))
         for lang, dictionary in zip((src, tgt), dictionaries, strict=True)
     ]
-    languages = _languages(settings, (src, tgt), (sampled.source, sampled.target))
+    found = languages(sampled)
     sides = [
-        replace(
-            _side(lang, counts, dictionary, sample, number, spaced=corpus.spaced[number]), languages=languages[number]
-        )
+        replace(_side(lang, counts, dictionary, sample, number, spaced=corpus.spaced[number]), languages=found[number])
         for number, (lang, counts, dictionary) in enumerate(zip((src, tgt), counted, dictionaries, strict=True))
     ]
     if settings.vocabulary.joined:
@@ -87,20 +112,19 @@ def _gather(corpus: PreparedCorpus, settings: Prepare, collected: Collected) -> 
         joined = [("symbols of the joined vocabulary that occur", f"{use.used:,} of {use.symbols:,}")]
     else:
         joined = []
-    monolingual = [_named(report, name, collected.provenance) for name, report in collected.monolingual.items()]
     reports = [cleaned, *monolingual]
     return DataReport(
         title=collected.title,
         summary=[*_summary(cleaned), *joined],
         warnings=collected.warnings,
-        texts=list(_texts(settings, collected)),
+        texts=[],
         rules=[_rules(each) for report in reports for each in report.corpora],
         patterns=frequent_patterns(each.patterns for report in reports for each in report.corpora),
         sides=sides,
-        splits=list(_splits(corpus, list(collected.held_out), counted)),
+        splits=list(_splits(corpus, splits, counted)),
         ratios=histogram_of_ratios(sample.ratios),
         sampled_pairs=len(sample.tokens_N2),
-        shared={kind: _shared(cleaned, counts) for kind, counts in cleaned.shared.items()},
+        shared={kind: shared_text(cleaned, counts) for kind, counts in cleaned.shared.items()},
         held_out=_largest_first(found for each in cleaned.corpora for found in _held_out(each)),
         held_out_shared=_largest_first(
             (split, other, count)
@@ -111,7 +135,7 @@ def _gather(corpus: PreparedCorpus, settings: Prepare, collected: Collected) -> 
     )
 
 
-def _named(report: CleaningReport, section: str, provenance: Provenance) -> CleaningReport:
+def named_corpora(report: CleaningReport, section: str, provenance: Provenance) -> CleaningReport:
     """Return a report in which the corpora that the settings name as data sets have these names, not their URLs."""
     corpora = list(report.corpora)
     for number, counts in enumerate(corpora):
@@ -198,7 +222,8 @@ def _splits(
             yield ReportedSplit(name, lang, found.sentences, found.tokens, found.unknown, unseen)
 
 
-def _shared(cleaned: CleaningReport, shared: Sequence[Sequence[int]]) -> list[tuple[str, str, int]]:
+def shared_text(cleaned: CleaningReport, shared: Sequence[Sequence[int]]) -> list[tuple[str, str, int]]:
+    """Return (corpus, corpus with the first occurrence, number of pairs), the largest numbers first."""
     names = [each.name for each in cleaned.corpora]
     return _largest_first(
         (own, earlier, count)

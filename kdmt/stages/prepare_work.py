@@ -25,6 +25,7 @@ from kdmt.config import (
 )
 from kdmt.corpus.binarize import (
     BinarizedPair,
+    Tags,
     TextPair,
     binarize_files,
     binarize_text,
@@ -274,7 +275,7 @@ def _fill(work: Preparation, folder: Path, steps: Steps, title: str, hashes: Map
         hashes: name of each input -> its SHA-256.
     """
     warnings: list[str] = []
-    work = replace(work, say=_recording(warnings, work.say))
+    work = replace(work, say=recording(warnings, work.say))
     settings = work.settings
     if settings.data_bin is not None:
         return take_data_bin(settings, work.direction, folder, work.say)
@@ -367,7 +368,7 @@ def _say_cleaned(work: Preparation, report: CleaningReport) -> None:
     _warn(work, report)
 
 
-def _recording(warnings: list[str], say: Callable[[str], None]) -> Callable[[str], None]:
+def recording(warnings: list[str], say: Callable[[str], None]) -> Callable[[str], None]:
     """Return a function that prints a line for the user and appends it to `warnings` if it is a warning."""
 
     def say_and_record(line: str) -> None:
@@ -787,6 +788,7 @@ def _monolingual_corpus(
     work: Preparation, setting: str, source: Source, malformed: dict[str, Malformed]
 ) -> TrainingCorpus:
     """Return a text of the setting `monolingual.<index>` or `monolingual_target.<index>`."""
+    setting = work.path(f"prepare.{setting}").removeprefix("prepare.")
     path, name = work.locations.fetch(source), f"{setting} {source.name}"
     malformed[name] = Malformed()
     read = _naming_text(work, f"prepare.{setting}", monolingual_lines(source, path, malformed[name]))
@@ -917,12 +919,14 @@ def binarize(
     for name in work.settings.monolingual_texts:
         side = MONOLINGUAL_SIDES[name]
         lang = work.direction.sides[side]
+        tags = corpus.monolingual_tags
         binarize_text(
             corpus.text("monolingual", lang),
             corpus.prefix("monolingual", lang),
             model=(tokenizers.source, tokenizers.target)[side],
             dictionary=dictionaries[side],
             threads=workers,
+            tags=None if tags is None else Tags(tags, work.prefixes),
         )
     counted = dict(zip((src, tgt), (made.source, made.target), strict=True))
     facts: dict[str, object] = {

@@ -17,8 +17,9 @@ from kdmt.corpus.alignment import spread
 from kdmt.corpus.prepared import REPORT
 from kdmt.distill.candidates import Candidates
 from kdmt.files import read_optional_json
-from kdmt.score.report_page.content import Curves, Facts, Histogram, Reproduction, TrainingSetSummary
+from kdmt.score.report_page.content import Curves, Histogram, Reproduction, TrainingSetSummary
 from kdmt.score.report_page.curves import read_curves
+from kdmt.score.report_page.facts import Facts
 from kdmt.score.score_files import ScoreRow
 from kdmt.stages.workspace import Workspace
 from kdmt.training_sets import stage_folders

@@ -24,6 +24,7 @@ from kdmt.score.row_groups import Group, decoding_name, group_rows, way_name
 from kdmt.score.score_files import ReportFiles, ScoreRow, read_comparisons, read_scores
 from kdmt.score.system_diagnostics import read_diagnostics
 from kdmt.score.systems import translations_name
+from kdmt.stages.direction_scores import direction_scores
 from kdmt.stages.measures import spaced_sides
 from kdmt.stages.run_summary import find_curves, find_data, find_reproduction, find_training_sets
 from kdmt.stages.scored_references import scored_test_set
@@ -72,6 +73,7 @@ def gather_content(workspace: Workspace, *, versions: Mapping[str, str]) -> Repo
         examples=_examples(workspace, rows, test_sets),
         data=find_data(workspace),
         reproduction=find_reproduction(workspace, rows, versions),
+        directions=direction_scores(workspace, rows, comparisons),
     )
 
 

@@ -34,7 +34,7 @@ from kdmt.languages import Direction
 from kdmt.models.checkpoint import num_parameters
 from kdmt.models.checkpoint_folder import checkpoint_sha256, resolve_checkpoint
 from kdmt.runtime import pick_device, use_threads
-from kdmt.score.averages import AVERAGES, average_rows, write_averages
+from kdmt.score.averages import AVERAGES, write_averages
 from kdmt.score.deployment import Deployment, losses
 from kdmt.score.latency import measure_speed
 from kdmt.score.metrics import MetricScore
@@ -44,6 +44,7 @@ from kdmt.score.system_diagnostics import write_diagnostics
 from kdmt.score.systems import System, SystemRun, Way, compare_runs, file_name, taken_checkpoint
 from kdmt.score.test_sets import TestSet
 from kdmt.score.translations import Decoded, Translations
+from kdmt.stages.direction_scores import direction_averages
 from kdmt.stages.exported_engines import (
     ExportedModel,
     compute_type,
@@ -346,12 +347,10 @@ def _open_rate(workspace: Workspace) -> OffTargetRate | None:
 
 def _write_averages(workspace: Workspace, rows: Sequence[ScoreRow]) -> list[Path]:
     """Write the averages over several directions, and return the path of the file; nothing for one direction."""
-    config, path = workspace.config, workspace.score / AVERAGES
-    if not config.is_multilingual:
+    path = workspace.score / AVERAGES
+    if not workspace.config.is_multilingual:
         return []
-    trained = config.trained_directions
-    zero_shot = [each for each in config.all_directions if each not in trained]
-    write_averages(path, average_rows(rows, config.tests_by_split, zero_shot))
+    write_averages(path, direction_averages(workspace, rows))
     return [path]
 
 

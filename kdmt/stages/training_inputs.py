@@ -163,7 +163,8 @@ def tags_file(workspace: Workspace, name: str) -> Path:
 
 def direction_inputs(workspace: Workspace, job: Job) -> dict[str, str]:
     """Return the files with the directions of the training pairs, with their SHA-256, if training depends on them."""
-    if job.train.sampling is None and not selects_directions(job.student):
+    is_augmented = workspace.config.is_multilingual and job.augment is not None
+    if job.train.sampling is None and not is_augmented and not selects_directions(job.student):
         return {}
     files = [tags_file(workspace, name) for name in job.data]
     return {f"{path.parent.name}/{path.name}": recorded_outputs(path.parent)[path.name] for path in files}

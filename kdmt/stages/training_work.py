@@ -15,7 +15,8 @@ from kdmt.choices import CHECKPOINT_PREFERENCE
 from kdmt.config import KINDS, NAT, Augment, Decode, Section, Student, flatten_settings, setting_path
 from kdmt.config.augment import is_recipe, recipe_notes
 from kdmt.config.simultaneous import values_of
-from kdmt.corpus.augmentation import Augmentation, unwritable_modifiers
+from kdmt.corpus import prepared
+from kdmt.corpus.augmentation import Augmentation, PairsOfDirections, unwritable_modifiers
 from kdmt.corpus.batching import ParallelData, join_data, open_parallel, open_split
 from kdmt.corpus.binarize import data_prefix
 from kdmt.corpus.codec import TextCodec, check_vocabulary
@@ -188,7 +189,7 @@ def _training_data(
     workspace: Workspace, job: Job, codec: TextCodec, knowledge: KnowledgeSource | None
 ) -> BinarizedData:
     sets = [_open_data(workspace, name, "train") for name in job.data]
-    data = join_data(sets)
+    data, directions = join_data(sets), _directions(workspace, job)
     return BinarizedData(
         data,
         job.train,
@@ -197,11 +198,11 @@ def _training_data(
         monolingual=_monolingual(workspace, job),
         weights=_weights(workspace, job),
         sampling=_sampling(job, codec),
-        augmentation=_augmentation(workspace, job, codec, data),
+        augmentation=_augmentation(workspace, job, codec, data, directions),
         links=_links(workspace, job),
         shares=job.shares,
         right_to_left=job.right_to_left,
-        directions=_directions(workspace, job),
+        directions=directions,
         selection=None if job.student is None else _selection(workspace, job, job.student, sets),
     )
 
@@ -247,7 +248,9 @@ def _sampling(job: Job, codec: TextCodec) -> SubwordSampling | None:
         raise UserError(f"'{path}': {error}") from None
 
 
-def _augmentation(workspace: Workspace, job: Job, codec: TextCodec, data: ParallelData) -> Augmentation | None:
+def _augmentation(
+    workspace: Workspace, job: Job, codec: TextCodec, data: ParallelData, directions: PairDirections | None
+) -> Augmentation | None:
     """Return the changes of the training text, if the settings request them.
 
     Raises:
@@ -266,9 +269,16 @@ def _augmentation(workspace: Workspace, job: Job, codec: TextCodec, data: Parall
             spaced=spaced_sides(workspace),
             tags=workspace.config.source_tags,
             max_tokens=(source, target),
+            pairs=None if directions is None else _pairs_of_directions(workspace, directions),
         )
     except UserError as error:
         raise UserError(f"'{setting_path(job.path, 'augment')}': {error}") from None
+
+
+def _pairs_of_directions(workspace: Workspace, pairs: PairDirections) -> PairsOfDirections:
+    directions = workspace.config.trained_directions
+    spaced = [prepared.spaced_sides(workspace.config.prepare, each) for each in directions]
+    return PairsOfDirections(directions, spaced, pairs.number_P)
 
 
 def _augment_settings(workspace: Workspace, job: Job, codec: TextCodec) -> Augment | None:

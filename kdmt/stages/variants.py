@@ -15,8 +15,8 @@ from kdmt.config import Augment
 from kdmt.corpus.augmentation import MODIFIERS, TextAugmenter, Texts
 from kdmt.corpus.codec import TEXT_FILE, load_text_processor
 from kdmt.corpus.lines import read_lines
+from kdmt.corpus.prepared import spaced_sides
 from kdmt.languages import Direction
-from kdmt.stages.measures import spaced_sides
 from kdmt.stages.workspace import Workspace
 
 _SEED, _EPOCH = 1, 0
@@ -74,11 +74,14 @@ class ScoredText:
         if not self.modifiers:
             return pairs
         processor = load_text_processor(workspace.prepare / TEXT_FILE)
+        direction = self.direction or workspace.direction
+        if self.direction is not None:
+            processor = processor.for_direction(self.direction)
         text = TextAugmenter(
             Augment(**dict.fromkeys(self.modifiers, 1.0)),
-            workspace.direction,
+            direction,
             _SEED,
-            spaced_sides(workspace),
+            spaced_sides(workspace.config.prepare, direction),
             markup=processor.preprocess_source if as_words else str,
             is_tokenized=as_words and processor.text.moses,
         )
@@ -94,7 +97,8 @@ def scored_texts(workspace: Workspace) -> dict[str, ScoredText]:
     """Return the test sets by name, each followed by its variants."""
     found: dict[str, ScoredText] = {}
     for split, (_, direction) in workspace.config.tests_by_split.items():
-        found[split] = ScoredText(split, direction=direction if workspace.config.is_multilingual else None)
+        own = direction if workspace.config.is_multilingual else None
+        found[split] = ScoredText(split, direction=own)
         for name, modifiers in workspace.config.score.variants.items():
-            found[f"{split}.{name}"] = ScoredText(split, modifiers)
+            found[f"{split}.{name}"] = ScoredText(split, modifiers, own)
     return found

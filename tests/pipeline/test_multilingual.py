@@ -72,6 +72,9 @@ def test_rows_and_averages_of_directions(folder: Path) -> None:
     averages = json.loads((root / "score/averages.json").read_text())
     bleu = {(row["system"], row["direction"]): row["scores"]["bleu"]["value"] for row in rows}
     groups = {"all": TRAINED, "to English": TRAINED[2:], "from English": TRAINED[:2], "zero-shot": ("qaa-qab",)}
+    groups["low-resource"] = TRAINED
+    page = (root / "report.html").read_text()
+    assert all(text in page for text in ("averages over directions", "Low-resource directions have fewer than 100,000"))
     assert len(averages) == len(SYSTEMS) * len(groups)
     for row in averages:
         own = [bleu[row["system"], direction] for direction in groups[row["group"]]]

@@ -105,6 +105,28 @@ class ReportedSplit:
 
 
 @dataclass(frozen=True)
+class ReportedDirection:
+    """Numbers of pairs of one of several directions.
+
+    Attributes:
+        name: the direction, such as `en-de`.
+        pairs, dropped, used: number of pairs that were read, that were dropped, and of the training text; None for a
+            direction without training text.
+        ratio: typical ratio of target to source characters; None without training text.
+        valid: number of pairs of the validation set.
+        tests: number of pairs of each test set.
+    """
+
+    name: str
+    pairs: int | None
+    dropped: int | None
+    used: int | None
+    ratio: float | None
+    valid: int
+    tests: Mapping[str, int]
+
+
+@dataclass(frozen=True)
 class DataReport:
     """Content of the report.
 
@@ -124,6 +146,7 @@ class DataReport:
         held_out: (corpus, side or line of a held-out set, number of its pairs that were dropped for it).
         held_out_shared: (held-out set, other one, number of common sentences or pairs).
         suggestion: sentence about the size of the vocabulary; empty for none.
+        directions: numbers of pairs of each direction; empty for one direction.
     """
 
     title: str
@@ -140,6 +163,7 @@ class DataReport:
     held_out: Sequence[tuple[str, str, int]]
     held_out_shared: Sequence[tuple[str, str, int]]
     suggestion: str = ""
+    directions: Sequence[ReportedDirection] = ()
 
 
 _STYLE = """h2 { margin-top: 2.5rem; border-bottom: 2px solid #8886; }
@@ -164,6 +188,7 @@ nav a { margin-right: .8rem; white-space: nowrap; }
 def render_page(report: DataReport) -> str:
     """Return the page. Equal reports give equal pages."""
     parts = {
+        "Directions": _directions(report),
         "Sources": _sources(report),
         "Kept and dropped": _kept_and_dropped(report),
         "Examples": _examples(report),
@@ -195,6 +220,31 @@ def _summary(report: DataReport) -> Iterator[str]:
         yield '<ul class="warnings">'
         yield from (f"<li>{html.escape(warning)}</li>" for warning in report.warnings[:MAX_LINES])
         yield "</ul>"
+
+
+def _directions(report: DataReport) -> Iterator[str]:
+    if not report.directions:
+        return
+    tests = list(dict.fromkeys(name for each in report.directions for name in each.tests))
+    header = ["direction", "read", "dropped", "training pairs", "share of all", "ratio", "validation", *tests]
+    total = sum(each.used or 0 for each in report.directions)
+    lines = [
+        [
+            each.name,
+            *("" if value is None else f"{value:,}" for value in (each.pairs, each.dropped, each.used)),
+            "" if each.used is None else _share(each.used, total),
+            "" if each.ratio is None else f"{each.ratio:.3f}",
+            f"{each.valid:,}" if each.valid else "",
+            *(f"{each.tests[name]:,}" if name in each.tests else "" for name in tests),
+        ]
+        for each in report.directions[:MAX_LINES]
+    ]
+    yield _table("", header, lines, [False] + [True] * (len(header) - 1))
+    yield from _left_out(len(report.directions))
+    yield (
+        '<p class="note">The ratio is the typical one of target to source characters. Directions without training '
+        "pairs are zero-shot. The text of all directions together is src and tgt below.</p>"
+    )
 
 
 def _sources(report: DataReport) -> Iterator[str]:

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from kdmt.score.pareto import Point, frontier
 from kdmt.score.report_page.curves import Curve
+from kdmt.score.report_page.directions import HeatMap
 from kdmt.score.report_page.gaps import Gap
 from kdmt.score.report_page.labels import Box, place_labels
 
@@ -40,6 +41,7 @@ _MARKS = ("o", "s", "^", "D", "v", "P", "X", "<", ">")
 _DASHES: tuple[object, ...] = ("solid", (0, (5, 2)), (0, (1, 1.5)), (0, (5, 1.5, 1, 1.5)))
 _MAX_LABELS = 16  # of points
 _RADIUS = 3.5  # of a point, in points
+_PALEST, _DARKEST = 0.06, 0.6  # opacity of the cells of a heat map, on which the colour of text is legible
 _SETTINGS: dict[str, object] = {
     "svg.fonttype": "none",
     "text.parse_math": False,
@@ -251,6 +253,41 @@ def kinds_chart(
         axes.set_ylabel(label)
         _legend(figure, entries)
         return _svg(figure, {}, f"{label} by kind of sentence")
+
+
+def heat_map_chart(values: HeatMap, *, name: str) -> str:
+    """Return a heat map: a row for each source language, a column for each target language, a figure in each cell."""
+    from matplotlib.patches import Rectangle
+
+    num_rows, num_columns = len(values.sources), len(values.targets)
+    size = min(9.5, 9.5 * 11 / num_columns)
+    with _figure(name, height=1.1 + 0.36 * num_rows) as (figure, axes):
+        axes.set_xlim(-0.5, num_columns - 0.5)
+        axes.set_ylim(num_rows - 0.5, -0.5)
+        axes.set_xticks(range(num_columns), values.targets, fontsize=size)
+        axes.set_yticks(range(num_rows), values.sources, fontsize=size)
+        axes.tick_params(length=0, labelbottom=False, labeltop=True)
+        axes.xaxis.set_label_position("top")
+        axes.set_xlabel(f"{values.label}: {values.metric}")
+        axes.grid(visible=False)
+        axes.spines[["left", "bottom"]].set_visible(False)
+        tooltips = {}
+        for number, (cell, value) in enumerate(values.values.items()):
+            column, row = values.targets.index(cell[1]), values.sources.index(cell[0])
+            is_untrained = cell in values.zero_shot
+            strength = _PALEST + (_DARKEST - _PALEST) * values.strength(cell)
+            corner, figure_text = (column - 0.47, row - 0.46), f"{value:.{values.digits}f}"
+            colored = Rectangle(corner, 0.94, 0.92, facecolor=_SERIES[0], alpha=strength, linewidth=0)
+            colored.set_gid(f"{name}-{number}")
+            axes.add_patch(colored)
+            if is_untrained:
+                axes.add_patch(
+                    Rectangle(corner, 0.94, 0.92, fill=False, edgecolor=_INK, linewidth=1, linestyle=(0, (3, 2)))
+                )
+            axes.text(column, row, figure_text, ha="center", va="center", color=_INK, fontsize=size)
+            note = " (zero-shot)" if is_untrained else ""
+            tooltips[f"{name}-{number}"] = f"{cell[0]} to {cell[1]}{note}: {figure_text}"
+        return _svg(figure, tooltips, f"{values.metric} of {values.label} by source and target language")
 
 
 # --------------------------------------------------------------------------------------------------------------- parts

@@ -7,27 +7,12 @@ from dataclasses import dataclass, field
 
 from kdmt.score.report_notes import NO_NOTES, ReportNotes
 from kdmt.score.report_page.curves import Curve
+from kdmt.score.report_page.directions import DirectionScores
 from kdmt.score.report_page.examples import ShownExamples
+from kdmt.score.report_page.facts import Facts
 from kdmt.score.report_page.gaps import Gap
 from kdmt.score.score_files import Comparison, Missing, ScoreRow
 from kdmt.score.system_diagnostics import SystemDiagnostics
-
-
-@dataclass(frozen=True)
-class Facts:
-    """A table of the page.
-
-    Attributes:
-        title: heading of the table.
-        header: headings of the columns; empty for a table of names and values.
-        lines: cells of each line.
-        figures: whether each column has figures, which are aligned on the right.
-    """
-
-    title: str
-    header: Sequence[str]
-    lines: Sequence[Sequence[str]]
-    figures: Sequence[bool]
 
 
 @dataclass(frozen=True)
@@ -134,6 +119,7 @@ class ReportContent:
         examples: translations side by side; None if there are none.
         data: tables of the prepare stage.
         reproduction: how to make the run again; None to leave it out.
+        directions: heat maps and averages of a pipeline with several directions; None for one direction.
     """
 
     title: str
@@ -150,3 +136,4 @@ class ReportContent:
     examples: ShownExamples | None = None
     data: Sequence[Facts] = ()
     reproduction: Reproduction | None = None
+    directions: DirectionScores | None = None

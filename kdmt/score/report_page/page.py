@@ -21,7 +21,9 @@ from kdmt.score.diagnostics_report import diagnostics_html
 from kdmt.score.metrics import main_metric, metric_label
 from kdmt.score.report import score_notes, score_tables_html
 from kdmt.score.report_page import charts
-from kdmt.score.report_page.content import Facts, Gaps, ReportContent, TrainingSetSummary
+from kdmt.score.report_page.content import Gaps, ReportContent, TrainingSetSummary
+from kdmt.score.report_page.directions import MapsOfMetric
+from kdmt.score.report_page.facts import Facts
 from kdmt.score.report_page.recommendation import Candidate, Recommendation, recommend
 from kdmt.score.row_groups import Group, decoding_name, group_rows, way_name
 from kdmt.score.score_files import ScoreRow
@@ -66,6 +68,7 @@ def render_page(content: ReportContent, *, with_charts: bool | None = None) -> s
         ValueError: if there are no rows of scores.
     """
     drawn = _Charts(charts.has_charts() if with_charts is None else with_charts)
+    scored = content.directions
     recommended = recommend([row for row in content.rows if row.test_set in content.test_sets])
     return _template().render(
         content=content,
@@ -73,6 +76,9 @@ def render_page(content: ReportContent, *, with_charts: bool | None = None) -> s
         recommended=recommended,
         summary=_table(_summary(recommended)) if recommended else None,
         quality=list(_quality(content, recommended, drawn)),
+        heat_maps=[(each, list(_heat_maps(each, drawn))) for each in (scored.maps if scored is not None else ())],
+        averages=None if scored is None or scored.averages is None else _table(scored.averages),
+        differences=[_table(facts) for facts in (scored.differences if scored is not None else ())],
         scores=[_scrolling(table) for table in _score_tables(content)],
         curves=list(_curves(content, drawn)),
         training_sets=[(made, _failures(made), list(_set_charts(made, drawn))) for made in content.training_sets],
@@ -189,15 +195,15 @@ _GAP_FIGURES = (False, False, True, True)
 
 
 def _quality(content: ReportContent, recommended: Recommendation | None, drawn: _Charts) -> Iterator[Markup]:
-    """Yield the charts of the main metric against each cost, for each test set."""
+    """Yield the charts of the main metric against each cost, for each test set; of the mean over trained directions."""
     chosen = None if recommended is None else (recommended.chosen.system, recommended.chosen.decoding)
-    for test_set in content.test_sets:
-        rows = [row for row in content.rows if row.test_set == test_set]
+    for test_set, splits in _charted_sets(content).items():
+        rows = [row for row in content.rows if row.test_set in splits]
         metric = main_metric(list(dict.fromkeys(name for row in rows for name in row.scores)) or [""])
         scored = [row for row in rows if metric in row.scores]
         if not scored or not scored[0].scores[metric].higher_is_better:
             continue  # the frontier is that of the highest scores
-        groups = group_rows(scored)
+        groups = [group for group in group_rows(scored) if len({row.test_set for row in group}) == len(splits)]
         engines = {(row.engine, row.compute_type) for row in scored}
         for cost in COSTS:
             marks = [
@@ -220,6 +226,25 @@ def _quality(content: ReportContent, recommended: Recommendation | None, drawn: 
                     score_label=f"{metric_label(metric)} on {test_set}",
                     more_is_better=cost.more_is_better,
                 )
+
+
+def _charted_sets(content: ReportContent) -> dict[str, Sequence[str]]:
+    """Return the splits whose mean is in a chart, by the name of the chart."""
+    if content.directions is None:
+        return {test_set: [test_set] for test_set in content.test_sets}
+    return {
+        f"{name}, mean of {len(splits)} directions": splits
+        for name, splits in content.directions.trained_splits.items()
+    }
+
+
+def _heat_maps(found: MapsOfMetric, drawn: _Charts) -> Iterator[Markup]:
+    """Yield the heat maps of a metric, as tables if no charts are drawn."""
+    for each in found.maps:
+        if drawn.are_drawn:
+            yield from drawn.draw(charts.heat_map_chart, each)
+        else:
+            yield _table(each.table())
 
 
 def _cost(cost: Cost, group: Group) -> float | None:

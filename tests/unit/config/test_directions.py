@@ -198,8 +198,6 @@ def test_directions_that_are_not_valid(problem: Callable[..., str], changes: dic
             "'prepare.test.test.1': a second text for en-de, after 'prepare.test.test.0'",
         ),
         ("teacher.train.sampling={weights: {de-en: 2}}", "'teacher.train.sampling.weights': 'de-en' is none of"),
-        ("prepare.monolingual=[{path: a}]", "'prepare.monolingual' cannot be combined"),
-        ("distill.imported=x", "'distill.imported' cannot be combined"),
         ("distill.teachers=[x]", "'distill.teachers': several directions need a mapping from directions"),
         ("distill.teachers={de-en: x}", "'distill.teachers.de-en': none of the trained directions en-de, en-fr"),
         ("distill.teachers={ende: x}", "distill.teachers.ende: 'ende' is no direction"),
@@ -223,11 +221,16 @@ def test_directions_that_are_not_valid(problem: Callable[..., str], changes: dic
             "students.raw={word_kd: {direction_selection: {}}, nat: {family: cmlm}, data: raw}",
             "'word_kd.direction_selection' compares likelihoods: 'nat' students cannot have it",
         ),
-        ("score.variants={up: [upper_case]}", "'score.variants' cannot be combined"),
+        ("prepare.monolingual=[{path: a}]", "'prepare.monolingual.0.direction' is missing"),
+        (
+            "prepare.monolingual=[{path: a, direction: de-fr}]",
+            "'prepare.monolingual.0.direction': de-fr is none of the trained directions en-de, en-fr, fr-en",
+        ),
+        ("prepare.monolingual=[{path: a, direction: enfr}]", "prepare.monolingual.0: 'direction': 'enfr' is no direc"),
+        ("prepare.monolingual=[{opus: Books/v1, direction: en-de}]", "'prepare.monolingual.0.opus': with several"),
+        ("distill.augment={typos: 0.1}", "'distill.augment' cannot be combined"),
         ("score.engines=[ctranslate2]", "'score.engines' cannot be combined"),
         ("prepare.train.0.tag=<x>", "'prepare.train.0.tag' cannot be combined"),
-        ("students.raw.augment={typos: 0.1}", "'students.raw.augment' cannot be combined"),
-        ("teacher.train.guided_alignment={}", "'teacher.train.guided_alignment' cannot be combined"),
     ],
 )
 def test_texts_and_settings_that_several_directions_refuse(
@@ -261,8 +264,13 @@ def test_settings_that_language_tokens_of_the_decoder_refuse(
         ("zero_shot=[en-fr]", "'zero_shot' has no effect without several 'directions'"),
         ("language_tokens=both_in_source", "'language_tokens' has no effect without several"),
         ("prepare.train.0.direction=en-de", "'prepare.train.0.direction' has no effect without several"),
+        (
+            "prepare.monolingual=[{path: a, direction: en-de}]",
+            "'prepare.monolingual.0.direction' has no effect without several",
+        ),
         ("prepare.tokenizer.temperature=2", "'prepare.tokenizer.temperature' has no effect without several"),
         ("students.raw.train.sampling={}", "'students.raw.train.sampling' has no effect without several"),
+        ("score.resource_classes.low_below=5", "'score.resource_classes' has no effect without several"),
         ("score.off_target={}", "'score.off_target' has no effect without several"),
         ("distill.teachers={en-de: x}", "'distill.teachers': a mapping has no effect without several"),
         (

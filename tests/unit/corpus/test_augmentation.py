@@ -19,6 +19,7 @@ from kdmt.config.augment import DEFAULT_SHARES
 from kdmt.corpus.augmentation import (
     MODIFIERS,
     Augmentation,
+    PairsOfDirections,
     TextAugmenter,
     Texts,
     known_characters,
@@ -404,3 +405,85 @@ def test_the_recipe_has_the_shares_of_mozilla() -> None:
     }
     assert shares == DEFAULT_SHARES
     assert not {"noise", "placeholders", "tags"} & set(DistillAugment(typos=1.0).shares())
+
+
+# -------------------------------------------------------------------------------------------------- several directions
+
+DIRECTIONS = (Direction("de", "en"), Direction("tr", "de"))
+NUM_PAIRS = 60  # of each direction
+
+
+@pytest.fixture(scope="module")
+def several(tmp_path_factory: pytest.TempPathFactory) -> tuple[TextCodec, ParallelData]:
+    """Return 60 pairs of each of two directions, with their tokens before the source and a token before the target."""
+    folder = tmp_path_factory.mktemp("several")
+    pairs = planted()
+    pairs = [*pairs[:NUM_PAIRS], *((f"i {target}", source) for source, target in pairs[:NUM_PAIRS])]
+    letters = "ABCDEFGHIİJKLMNOPQRSTUVWXYZabcdefghiıjklmnopqrstuvwxyz<>/_.0123456789 "
+    text = TextProcessor(Text(), "src", "tgt", None, directions=DIRECTIONS, language_tokens="both_in_source")
+    lines = [*itertools.chain.from_iterable(pairs), *letters, letters, letters]
+    for side in ("0", "1"):
+        (folder / side).write_text("".join(f"{line}\n" for line in lines))
+    settings = TokenizerSettings(vocab_size=100, hard_vocab_limit=False)
+    tokenizers = train_tokenizer(settings, (folder / "0", folder / "1"), folder / "tokenizer", Direction("src", "tgt"))
+    dictionary = Dictionary()
+    of_languages = [token for tokens in text.prefixes.values() for token in tokens]
+    for token in dict.fromkeys([*of_languages, *tokens_of(tokenizers.source, letters)]):
+        dictionary.add(token)
+    codec = TextCodec(text, tokenizers, dictionary, dictionary)
+    with IndexedWriter(folder / "src", len(dictionary)) as src, IndexedWriter(folder / "tgt", len(dictionary)) as tgt:
+        for number, (source, target) in enumerate(
+            zip(codec.encode_source([a for a, _ in pairs]), codec.encode_target([b for _, b in pairs]), strict=True)
+        ):
+            prefix = codec.prefix_ids(DIRECTIONS[number // NUM_PAIRS])
+            src.add(np.concatenate([prefix, source]))
+            tgt.add(np.concatenate([prefix[-1:], target]))
+    return codec, ParallelData(((IndexedDataset(folder / "src"), IndexedDataset(folder / "tgt")),))
+
+
+def augmentation_of_directions(several: tuple[TextCodec, ParallelData], shares: Mapping[str, float]) -> Augmentation:
+    numbers = np.repeat(np.arange(2, dtype=np.int16), NUM_PAIRS)
+    pairs = PairsOfDirections(DIRECTIONS, [(True, True)] * 2, numbers)
+    return Augmentation.of(several[0], Augment(**shares), several[1], seed=3, spaced=(True, True), pairs=pairs)
+
+
+def sentences(side: tuple[Any, Any]) -> list[list[int]]:
+    return [each.tolist() for each in np.split(side[0], np.cumsum(side[1])[:-1])]
+
+
+@pytest.mark.parametrize("name", [*MODIFIERS])
+def test_tokens_for_the_languages_are_never_changed(several: tuple[TextCodec, ParallelData], name: str) -> None:
+    codec, data = several
+    indices = np.arange(len(data))
+    before = sentences(join_side(indices, data, 0))
+    sides = augmentation_of_directions(several, {name: 1.0}).apply(data, indices, 1)
+    tags = {number for each in DIRECTIONS for number in codec.prefix_ids(each)}
+    assert sentences(sides[0]) != before
+    for index, (source, target) in enumerate(zip(*map(sentences, sides), strict=True)):
+        prefix = list(codec.prefix_ids(DIRECTIONS[index // NUM_PAIRS]))
+        assert source[: len(prefix)] == prefix
+        assert target[0] == prefix[-1]
+        assert not tags & {*source[len(prefix) :], *target[1:]}
+
+
+def test_case_is_that_of_the_language_of_the_direction(several: tuple[TextCodec, ParallelData]) -> None:
+    codec, data = several
+    sides = augmentation_of_directions(several, {"upper_case": 1.0}).apply(data, np.array([0, NUM_PAIRS]), 1)
+    (_, german), (_, turkish) = (codec.src_dictionary.string(each[:-1]).split(" ", 1) for each in sentences(sides[0]))
+    assert "İ" in turkish
+    assert "İ" not in german
+
+
+def test_a_pair_is_not_joined_with_one_of_another_direction(several: tuple[TextCodec, ParallelData]) -> None:
+    _, data = several
+    indices = np.array([NUM_PAIRS - 2, NUM_PAIRS - 1])
+    before = join_side(indices, data, 0)[1].tolist()
+    after = augmentation_of_directions(several, {"merged": 1.0}).apply(data, indices, 1)[0][1].tolist()
+    assert after[0] > before[0]
+    assert after[1] == before[1]
+
+
+def test_links_of_words_are_those_of_the_direction(several: tuple[TextCodec, ParallelData]) -> None:
+    first, second = augmentation_of_directions(several, {"placeholders": 1.0}).texts
+    assert first.links.find(["hund", "katze"], ["dog", "cat"]) == [(0, 0), (1, 1)]
+    assert second.links.find(["dog", "cat"], ["hund", "katze"]) == [(0, 0), (1, 1)]

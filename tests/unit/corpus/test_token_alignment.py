@@ -62,3 +62,17 @@ def test_pairs_outside_the_training_sample_are_aligned(tmp_path: Path) -> None:
     found = list(TokenAligner(data, (VOCAB, VOCAB), max_pairs=2).align(data))
     assert len(found) == 4
     assert found[1].tolist() == [[0, 0]]  # words that were never seen are linked by their places
+
+
+def test_tags_have_no_link_and_only_the_given_pairs_are_aligned(tmp_path: Path) -> None:
+    plain = [([4, 5], [6, 7]), ([5, 4], [7, 6]), ([8, 4], [9, 6])]
+    (tmp_path / "plain").mkdir()
+    without = write_pairs(tmp_path / "plain", plain, vocab_size=VOCAB)
+    expected = [links.tolist() for links in TokenAligner(without, (VOCAB, VOCAB)).align(without)]
+    (tmp_path / "tagged").mkdir()
+    tagged = [([20, 21, *source], [22, *target]) for source, target in plain]
+    data = write_pairs(tmp_path / "tagged", [([30], [31]), *tagged], vocab_size=VOCAB)
+    tag_ids = (frozenset({20, 21}), frozenset({22}))
+    aligner = TokenAligner(data, (VOCAB, VOCAB), pairs=[1, 2, 3], tag_ids=tag_ids)
+    found = [(links - [2, 1]).tolist() for links in aligner.align(data)]
+    assert found == expected

@@ -71,6 +71,7 @@ def test_words_are_found_by_the_marks_of_subwords() -> None:
 def test_tag_before_the_words_is_none_of_them() -> None:
     assert words_of_tokens(["<bt>", "▁un", "likely", "▁x"], ["<a>", "<bt>"]).tolist() == [-1, 0, 0, 1]
     assert words_of_tokens(["<bt>", "the", "un@@", "like"], ["<bt>"]).tolist() == [-1, 0, 1, 1]
+    assert words_of_tokens(["<en>", "<2de>", "▁un", "likely"], ["<2de>", "<en>"]).tolist() == [-1, -1, 0, 0]
     assert words_of_tokens(["▁the", "▁x"], ["<bt>"]).tolist() == [0, 1]
     tagged = words_of_tokens(["<bt>"], ["<bt>"])
     assert tagged.tolist() == [-1]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import shutil
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 from bad_input import refused, unharmed
@@ -28,8 +29,12 @@ from tiny_pipeline import (
     write_lines,
 )
 
+from kdmt.config import Text
 from kdmt.corpus.codec import TextCodec
 from kdmt.corpus.indexed import IndexedDataset
+from kdmt.corpus.text import TextProcessor
+from kdmt.distill.imported import write_imported
+from kdmt.languages import Direction
 
 RAW = "students.raw.data=imported"
 
@@ -170,3 +175,25 @@ def test_translations_may_be_compressed(compression: str) -> None:
     done(*IMPORTING)
     expected = [line.partition("\t")[2].replace("  ", " ") for line in lines]
     assert read_lines(IMPORTED / "distilled.de") == expected
+
+
+def test_text_is_processed_by_the_language_of_the_direction_of_its_line(tmp_path: Path) -> None:
+    directions = (Direction("en", "fr"), Direction("fr", "en"))
+    text = TextProcessor(Text(moses=True), "src", "tgt", None, directions=directions)
+    codec = TextCodec(text, *cast("tuple[Any, Any, Any]", (None, None, None)))
+    write_lines(tmp_path / "tags", ["fr-en", "en-fr"])
+    write_lines(tmp_path / "src", ["l' eau", "it 's"])
+    write_lines(tmp_path / "theirs", ["1\tit's\tl'eau", "0\tl'eau\tit's"])
+    nbest, offsets, sentences = (tmp_path / name for name in ("nbest", "offsets.npy", "sentences.npy"))
+    write_imported(
+        tmp_path / "theirs",
+        codec,
+        nbest,
+        offsets,
+        sentences,
+        count=2,
+        sources=[tmp_path / "src"],
+        tags=[tmp_path / "tags"],
+    )
+    found = [line.split("\t")[-1] for line in read_lines(nbest)]
+    assert found == ["it 's", "l' eau"]

@@ -79,7 +79,7 @@ def test_tag_before_a_source_is_not_a_word(tmp_path: Path) -> None:
     dictionary = SimpleNamespace(symbols=symbols)
     codec = cast(TextCodec, SimpleNamespace(src_dictionary=dictionary, tgt_dictionary=dictionary))
     pairs = [(np.array([0, 1, 2, 3, 4]), np.array([1, 3, 4])), (np.array([3, 4]), np.array([3, 4]))]
-    found = given_links(tmp_path / "links", cast(ParallelData, pairs), codec, ["<bt>"])
+    found = given_links(tmp_path / "links", cast(ParallelData, pairs), codec, (["<bt>"], []))
     assert [links.tolist() for links in found] == [[[1, 0], [2, 0], [3, 1]], [[0, 0]]]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -182,3 +183,31 @@ def test_shards_are_refused(tmp_path: Path) -> None:
     finished = run_prepare(tmp_path, document(), "--shard", "0/2")
     assert finished.code == 2
     assert "--shard cannot be combined with several directions" in finished.err
+
+
+def cells(page: str, caption: str) -> list[list[str]]:
+    """Return the cells of the first table after a heading or caption."""
+    table = page[page.index(caption) :].split("<table>", 1)[1].split("</table>", 1)[0]
+    rows = re.findall(r"<tr>(.*?)</tr>", table, flags=re.DOTALL)
+    return [[re.sub(r"<[^>]*>", "", cell) for cell in re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", row)] for row in rows]
+
+
+def test_the_page_has_the_counts_of_each_direction(tmp_path: Path) -> None:
+    english = write_text(tmp_path)
+    write_split(tmp_path, "train", [*english["train"], english["test"][0]])
+    page = (prepared(tmp_path, document()) / "report.html").read_text()
+    assert "<title>Data report: tiny (4 directions)</title>" in page
+    found = cells(page, '<h2 id="directions">')
+    assert found[0][:5] == ["direction", "read", "dropped", "training pairs", "share of all"]
+    assert [line[:5] for line in found[1:]] == [
+        *([name, "41", "1", "40", "33.3%"] for name in DIRECTIONS),
+        ["fr-de", "", "", "", ""],
+    ]
+    assert [line[6:] for line in found[1:]] == [["4", "3"]] * 3 + [["", "3"]]
+    sources = cells(page, '<h2 id="sources">')[1:]
+    assert [line[0] for line in sources] == [
+        *(f"{text} ({name})" for name in DIRECTIONS for text in ("train.0", "valid", "test.test")),
+        "test.test (fr-de)",
+    ]
+    assert "text/train.fr text/train.en" in [line[1] for line in sources]
+    assert "en-fr: train.0 text/train.en" in page  # in the tables of the rules

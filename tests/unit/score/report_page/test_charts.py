@@ -12,6 +12,7 @@ import pytest
 from kdmt.score.report_page import charts
 from kdmt.score.report_page.charts import Mark
 from kdmt.score.report_page.curves import Curve
+from kdmt.score.report_page.directions import HeatMap
 from kdmt.score.report_page.gaps import Gap
 
 pytest.importorskip("matplotlib", reason="charts need the extra 'report'")
@@ -24,6 +25,13 @@ def quality(marks: list[Mark], name: str = "chart") -> str:
     return charts.quality_chart(marks, cost_label="sentences/s", score_label="BLEU", name=name, more_is_better=True)
 
 
+def heat_map() -> str:
+    values = {("en", "de"): 20.0, ("de", "en"): 31.26, ("de", HOSTILE): 5.0}
+    untrained = frozenset([("de", HOSTILE)])
+    map_ = HeatMap(HOSTILE, "BLEU", ["en", "de"], ["en", "de", HOSTILE], values, untrained, (5.0, 31.26), 1)
+    return charts.heat_map_chart(map_, name="chart")
+
+
 def every_chart() -> list[str]:
     curve = Curve(HOSTILE, [1, 2], [3.0, 2.0], [2.5, 1.5], [3.5, 2.5], 2)
     return [
@@ -32,6 +40,7 @@ def every_chart() -> list[str]:
         charts.histogram_chart([0.0, 1.0, 2.0], [5, 6], label=HOSTILE, unit="sentences", name="chart"),
         charts.bars_chart({HOSTILE: 3}, label="failed", name="chart"),
         charts.gaps_chart([Gap(-1.0, -2.0, -0.5)], [HOSTILE], unit="BLEU", name="chart"),
+        heat_map(),
         charts.kinds_chart([HOSTILE, "long"], {HOSTILE: [1.0, None]}, label="BLEU", name="chart", joined=True),
     ]
 
@@ -123,3 +132,22 @@ def test_matplotlib_is_found_if_it_is_installed(monkeypatch: pytest.MonkeyPatch)
     assert charts.has_charts()
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     assert not charts.has_charts()
+
+
+def test_a_heat_map_has_its_figures_and_a_stronger_colour_for_a_higher_value() -> None:
+    root = ElementTree.fromstring(heat_map())
+    assert {"20.0", "31.3", "5.0"} <= {element.text for element in root.iter(f"{SVG}text")}
+    strengths = {}
+    for group in root.iter(f"{SVG}g"):
+        title = group.find(f"{SVG}title")
+        if title is not None and title.text is not None:
+            (path,) = group.iter(f"{SVG}path")
+            found = re.search(r"fill: var\(--series-0\);.*?opacity: ([0-9.]+)", path.attrib["style"])
+            assert found is not None
+            strengths[title.text] = float(found[1])
+    assert [title.rpartition(": ")[2] for title in sorted(strengths, key=strengths.__getitem__)] == [
+        "5.0",
+        "20.0",
+        "31.3",
+    ]
+    assert f"de to {HOSTILE} (zero-shot): 5.0" in strengths

@@ -7,11 +7,12 @@ from dataclasses import replace
 
 import pytest
 
+from kdmt.languages import Direction
+from kdmt.score.averages import average_rows
 from kdmt.score.metrics import MetricScore
 from kdmt.score.report_page import charts
 from kdmt.score.report_page.content import (
     Curves,
-    Facts,
     Gaps,
     Histogram,
     LabelledGap,
@@ -20,7 +21,9 @@ from kdmt.score.report_page.content import (
     TrainingSetSummary,
 )
 from kdmt.score.report_page.curves import Curve
+from kdmt.score.report_page.directions import DirectionScores, averages_facts, direction_maps
 from kdmt.score.report_page.examples import choose_examples
+from kdmt.score.report_page.facts import Facts
 from kdmt.score.report_page.gaps import Gap
 from kdmt.score.report_page.page import COSTS, render_page
 from kdmt.score.score_files import Missing, ScoreRow
@@ -210,3 +213,50 @@ def test_examples_mark_what_differs() -> None:
     assert "a <mark>dog</mark>" in page
     assert "a <mark>cat</mark>" in page
     assert "ein Hund" in page
+
+
+# ------------------------------------------------------------------------------------------------- several directions
+
+
+def several_directions() -> ReportContent:
+    rows = [
+        replace(row, test_set=f"news.{source}-{target}", direction=f"{source}-{target}")
+        for row in (ROW, STUDENT)
+        for source, target in (("en", "de"), ("de", "en"), ("de", "fr"))
+    ]
+    tests = {row.test_set: ("news", Direction.parse(row.direction or "")) for row in rows}
+    untrained = [Direction("de", "fr")]
+    directions = DirectionScores(
+        maps=direction_maps(rows, tests, untrained),
+        averages=averages_facts(average_rows(rows, tests, untrained)),
+        differences=[Facts("news: BLEU minus that of teacher, with p", ["direction"], [["en-de"]], [False])],
+        classes="Low-resource directions have fewer than 100,000 training pairs.",
+        trained_splits={"news": ["news.en-de", "news.de-en"]},
+    )
+    return ReportContent("several", rows, test_sets=list(tests), directions=directions)
+
+
+def test_without_charts_the_heat_maps_are_tables() -> None:
+    page = render_page(several_directions(), with_charts=False)
+    parsed = Page(page)
+    assert not parsed.open
+    text = " ".join(parsed.text)
+    for expected in (
+        "Directions",
+        "averages over directions",
+        "zero-shot",
+        "from \\ to",
+        "40.0*",
+        "minus that of teacher",
+    ):
+        assert expected in text
+    assert "<details open>" in page
+
+
+def test_the_charts_of_quality_are_of_the_mean_over_trained_directions() -> None:
+    pytest.importorskip("matplotlib", reason="charts need the extra 'report'")
+    page = render_page(several_directions(), with_charts=True)
+    num_costs = len([cost for cost in COSTS if cost.value(ROW) is not None])
+    assert page.count("<svg ") == num_costs + 2  # two systems with one metric
+    assert "BLEU on news, mean of 2 directions" in page
+    assert "de to fr (zero-shot): 40.0" in page

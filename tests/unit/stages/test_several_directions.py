@@ -1,0 +1,165 @@
+"""Settings of training, distillation and scoring with several directions, in a pipeline that runs completely."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import shutil
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tiny_directions
+from tiny_directions import DIRECTIONS, SIZES, ZERO_SHOT
+from tiny_pipeline import read_lines, run_stages, to_yaml, working_in, write_lines
+
+from kdmt.corpus.codec import TextCodec
+from kdmt.corpus.indexed import IndexedDataset
+from kdmt.corpus.word_links import LinkFile, parse_links
+
+ROOT = Path("runs/tiny")
+PROGRAM = """
+import json, sys
+print(json.dumps({"scorer": "size", "signature": "size|v:1", "licence": ""}), flush=True)
+for line in sys.stdin:
+    if line.strip():
+        each = json.loads(line)
+        print(json.dumps({"id": each["id"], "score": len(each["source"])}), flush=True)
+"""
+MORE, OTHER = ["ba da ga be de ge bi", "ge di ba ge di ba bi"], ["di di ga di di ga be"]  # English lines
+STAGES = ("prepare", "teacher", "distill", "student", "score")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Run a pipeline with these settings, and work in its folder."""
+    folder = tmp_path_factory.mktemp("several")
+    document = tiny_directions.settings()
+    del document["students"]["raw"]
+    document["teacher"]["train"] |= {"guided_alignment": {"weight": 0.1}}
+    document["students"]["distilled"]["augment"] = {"merged": 0.5}
+    document["distill"] |= {
+        "monolingual": True,
+        "failures": dict.fromkeys(("empty", "too_long", "repetition", "ratio", "copied"), "keep"),
+    }
+    document["prepare"]["monolingual"] = [
+        {"path": "text/more.en", "direction": "en-fr"},
+        {"path": "text/more.fr", "direction": "fr-en"},
+        {"path": "text/other.en", "direction": "en-fr"},
+    ]
+    student = document["students"]["distilled"]
+    document["students"] |= {
+        "imported": student | {"data": "imported", "augment": None},
+        "one_pass": student | {"augment": None, "nat": {"family": "ctc"}},
+    }
+    document["students"]["selected"] = document["students"]["one_pass"] | {
+        "selective": {"evaluator": f"{ROOT}/students/one_pass/seed_1/last", "distilled": [[0, 0.5]]}
+    }
+    document["distill"] |= {"imported": "theirs.tsv", "imported_sources": True}
+    document["scorers"] = {"size": {"command": [sys.executable, "-I", "-S", "size.py"], "range": [0, 1000]}}
+    document["score"]["scorers"] = []
+    document["score"]["variants"] = {"joined": ["merged"]}
+    document["score"]["diagnostics"] = None
+    english = tiny_directions.write_pipeline(folder, document)
+    tiny_directions.write_split(folder, "more", [*MORE, english["test"][0]])
+    tiny_directions.write_split(folder, "other", OTHER)
+    (folder / "size.py").write_text(PROGRAM)
+    document = json.loads(json.dumps(document))  # no dictionary twice, because YAML would write it as an alias
+    (folder / "tiny.yaml").write_text(to_yaml(document))
+    with working_in(folder):
+        run_stages("prepare")
+        texts = [read_lines(ROOT / f"prepare/{name}.src") for name in ("train", "monolingual")]
+        write_lines(
+            Path("theirs.tsv"),
+            [f"{index}\t{line}\tthey {line}" for index, line in enumerate(itertools.chain(*texts))],
+        )
+        run_stages(*STAGES[1:])
+        yield folder
+
+
+def test_links_are_those_of_each_direction_and_lead_to_no_token_of_a_language() -> None:
+    links, tags = LinkFile(ROOT / "alignments/raw/links"), read_lines(ROOT / "prepare/train.tags")
+    codec = TextCodec.load(ROOT / "prepare")
+    sources, targets = (IndexedDataset(ROOT / f"prepare/data-bin/train.src-tgt.{side}") for side in ("src", "tgt"))
+    (of_languages, _), found = codec.language_ids, 0
+    for index in range(len(tags)):
+        for source, target in parse_links(links.line(index), "links").tolist():
+            assert int(sources[index][source]) not in of_languages
+            assert target < len(targets[index]) - 1
+            found += 1
+    assert found > 2 * len(tags)
+    assert len(tags) == len(DIRECTIONS) * SIZES["train"]
+
+
+def test_monolingual_text_is_translated_in_its_direction() -> None:
+    prepare = ROOT / "prepare"
+    names = read_lines(prepare / "monolingual.tags")
+    lines = read_lines(prepare / "monolingual.src")
+    french = [tiny_directions.translate(line, "fr") for line in MORE]
+    # the sentence of the test set is dropped in both languages
+    assert list(zip(names, lines, strict=True)) == [
+        *(("en-fr", line) for line in [*MORE, *OTHER]),
+        *(("fr-en", line) for line in french),
+    ]
+    codec = TextCodec.load(prepare)
+    encoded = IndexedDataset(prepare / "data-bin/monolingual.src-tgt.src")
+    tokens = [codec.src_dictionary.symbols[encoded[index][0]] for index in range(len(names))]
+    assert tokens == ["<2fr>"] * 3 + ["<2en>"] * 2
+    distilled = [read_lines(ROOT / f"distill/distilled.{end}") for end in ("tags", "src")]
+    pairs = list(zip(*distilled, strict=True))
+    assert set(pairs) >= set(zip(names, lines, strict=True))
+    report = json.loads((prepare / "manifest.json").read_text())["facts"]["directions"]
+    assert {
+        name: found.get("monolingual", {}).get("dropped", {}).get("held_out") for name, found in report.items()
+    } == {
+        "en-de": None,
+        "en-fr": 1,
+        "fr-en": 1,
+    }
+    page = (prepare / "report.html").read_text()
+    assert "monolingual.2 (en-fr)" in page
+    assert "fr-en: monolingual.1 text/more.fr" in page
+
+
+def test_variants_have_a_row_in_each_direction_and_references_in_its_language() -> None:
+    rows = json.loads((ROOT / "scores.json").read_text())
+    names = {(row["test_set"], row["direction"]) for row in rows}
+    expected = {(f"test.{name}{end}", name) for name in (*DIRECTIONS, ZERO_SHOT) for end in ("", ".joined")}
+    assert names == expected
+    averages = json.loads((ROOT / "score/averages.json").read_text())
+    assert {row["test_set"] for row in averages} == {"test", "test.joined"}
+    assert "test.joined: BLEU" in (ROOT / "report.html").read_text()
+
+
+def test_imported_translations_keep_the_directions_of_their_lines() -> None:
+    names, sources, targets = (read_lines(ROOT / f"imported/distilled.{end}") for end in ("tags", "src", "tgt"))
+    assert names == [*read_lines(ROOT / "prepare/train.tags"), *read_lines(ROOT / "prepare/monolingual.tags")]
+    assert targets == [f"they {line}" for line in sources]
+    codec = TextCodec.load(ROOT / "prepare")
+    encoded = IndexedDataset(ROOT / "imported/data-bin/train.src-tgt.src")
+    first = {codec.src_dictionary.symbols[encoded[index][0]] for index, name in enumerate(names) if name == "fr-en"}
+    assert first == {"<2en>"}
+
+
+def test_selective_distillation_compares_lines_of_the_same_direction() -> None:
+    distances = np.load(ROOT / "students/selected/seed_1/selective/000000.npy")
+    num_references = len(DIRECTIONS) * SIZES["train"]
+    assert len(distances) == len(read_lines(ROOT / "distill/distilled.src"))
+    assert np.isfinite(distances[:num_references]).all()
+    assert np.isinf(distances[num_references:]).all()  # monolingual lines have no reference
+
+
+def test_the_worst_pairs_of_each_direction_are_dropped(finished: Path, tmp_path: Path) -> None:
+    before = Counter(read_lines(finished / ROOT / "distill/distilled.tags"))
+    shutil.copytree(finished, tmp_path / "copy")
+    with working_in(tmp_path / "copy"):
+        run_stages("distill", sets=["distill.quality={scorer: size, drop_percent: 25.0}"])
+        after = Counter(read_lines(ROOT / "distill/distilled.tags"))
+    assert after == {name: count - count // 4 for name, count in before.items()}
+
+
+def test_everything_is_up_to_date_afterwards() -> None:
+    assert all("up to date, nothing to do" in each.err + each.out for each in run_stages(*STAGES))
