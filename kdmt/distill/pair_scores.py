@@ -66,10 +66,10 @@ class PairScorer:
         engine = CTranslate2Engine(
             self.folder, device=spec.device, compute_type=self.compute_type, threads=spec.threads
         )
-        codec, prefix = TextCodec.load(self.folder), ()
-        if self.direction is not None:
-            codec, prefix = codec.for_direction(self.direction), codec.prefix_ids(self.direction)
-        return partial(self._score, codec, prefix, engine)
+        codec, direction = TextCodec.load(self.folder), self.direction
+        if direction is None:
+            return partial(self._score, codec, (), engine)
+        return partial(self._score, codec.for_direction(direction), codec.prefix_ids(direction), engine)
 
     def _score(
         self,
