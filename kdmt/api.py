@@ -23,7 +23,6 @@ import yaml
 
 from kdmt.config import Decode, NATDecode, checked, load_locked_pipeline
 from kdmt.errors import UserError
-from kdmt.languages import matching_directions
 from kdmt.log import get_logger
 
 if TYPE_CHECKING:
@@ -101,15 +100,8 @@ class Model:
         Raises:
             UserError: if the model has no such direction, or several that are different.
         """
-        text = self.translator.codec.text
-        found = matching_directions(text.all_directions, source, target)
-        known = ", ".join("-".join(sides) for sides in self.directions)
-        if not found:
-            wanted = target if source is None else f"{source}-{target}"
-            raise UserError(f"the model does not translate to {wanted}; it translates {known}")
-        if len(found) > 1 and text.depends_on_source:
-            raise UserError(f"the model translates to {target} from several languages: give one; it translates {known}")
-        return replace(self, translator=self.translator.for_direction(found[0]))
+        direction = self.translator.codec.text.find_direction(source, target)
+        return replace(self, translator=self.translator.for_direction(direction))
 
     @overload
     def translate(
@@ -250,8 +242,9 @@ class Model:
             empty list for a pair that is too long for the model.
 
         Raises:
-            UserError: if the numbers of sources and targets differ, or if the model does not return such probabilities,
-                which non-autoregressive models and ONNX models do not.
+            UserError: if the numbers of sources and targets differ, if the model has several directions and none is
+                chosen, or if the model does not return such probabilities, which non-autoregressive models and ONNX
+                models do not.
 
         Examples:
             >>> model.score(["A dog runs ."], ["Ein Hund läuft ."])
@@ -302,7 +295,8 @@ class Model:
     def _score(self, sources: Sequence[str], targets: Sequence[str]) -> list[list[float]]:
         """Return the log-probability of each target token; an empty list for a pair that is too long for the model."""
         codec, (score_pairs, limits) = self.translator.codec, self._scorer()
-        src = codec.encode_source([codec.text.preprocess_source(line) for line in sources])
+        codec.text.require_one_direction()
+        src = self.translator.encode_words([codec.text.preprocess_source(line) for line in sources])
         tgt = codec.encode_target([codec.text.preprocess_target(line) for line in targets])
         fitting = [index for index in range(len(src)) if len(src[index]) <= limits[0] and len(tgt[index]) <= limits[1]]
         found = score_pairs([src[index] for index in fitting], [tgt[index] for index in fitting])

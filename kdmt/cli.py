@@ -710,6 +710,12 @@ def rescore(
     ],
     source: Annotated[Path, typer.Argument(help="Raw text in the source language, one sentence per line.")],
     target: Annotated[Path, typer.Argument(help="Raw text in the target language, one translation per line.")],
+    source_lang: Annotated[
+        str | None, typer.Option("--from", help="Source language, which chooses a direction of a model (default: any).")
+    ] = None,
+    target_lang: Annotated[
+        str | None, typer.Option("--to", help="Target language, which chooses a direction of a model (default: any).")
+    ] = None,
     compute_type: Annotated[
         Quantization, typer.Option(help="Number type of CTranslate2; those with float16 or bfloat16 need a GPU.")
     ] = "float32",
@@ -721,7 +727,15 @@ def rescore(
     from kdmt.commands import rescore as command
 
     command.rescore(
-        checkpoint, source, target, compute_type=compute_type, workers=workers, threads=threads, device=device
+        checkpoint,
+        source,
+        target,
+        source_lang=source_lang,
+        target_lang=target_lang,
+        compute_type=compute_type,
+        workers=workers,
+        threads=threads,
+        device=device,
     )
 
 

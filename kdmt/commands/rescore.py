@@ -24,6 +24,8 @@ def rescore(
     source: Path,
     target: Path,
     *,
+    source_lang: str | None,
+    target_lang: str | None,
     compute_type: str,
     workers: int,
     threads: int,
@@ -36,6 +38,7 @@ def rescore(
     Args:
         checkpoint: checkpoint folder, pointer file, run, or output folder of `kdmt export --to ctranslate2`.
         source, target: text files in the languages of the model, which may be compressed.
+        source_lang, target_lang: languages that choose a direction of a model with several; None matches any.
         compute_type: number type of CTranslate2.
         workers: number of worker processes; 0 for one per core or GPU.
         threads: number of CPU threads of each worker process.
@@ -52,7 +55,14 @@ def rescore(
             raise UserError(
                 f"{source} has {counts[0]:,} lines, {target} has {counts[1]:,}: give a translation for each line"
             )
-        scorer = open_scorer(checkpoint, folder / "engine", compute_type=compute_type, raw=True)
+        scorer = open_scorer(
+            checkpoint,
+            folder / "engine",
+            compute_type=compute_type,
+            raw=True,
+            source_lang=source_lang,
+            target_lang=target_lang,
+        )
         tasks = pair_tasks(folder / "source", folder / "target", folder, key={})
         executor = open_processes(folder, device=device, workers=workers, threads=threads)
         with block_progress("rescore", before=0) as advance:

@@ -522,6 +522,16 @@ class Pipeline(Section):
         return self
 
     @model_validator(mode="after")
+    def _engine_of_distill(self) -> Pipeline:
+        engine = self.distill.engine
+        if engine.startswith("ctranslate2") and not self.distill.teachers and self.teacher.model.unidirectional_encoder:
+            raise ValueError(
+                f"'distill.engine: {engine}' cannot run a teacher with 'teacher.model.unidirectional_encoder': leave "
+                "out 'engine'"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _simultaneous(self) -> Pipeline:
         if self.score.simultaneous is None or self.is_multilingual:  # refused by `check_directions`
             return self

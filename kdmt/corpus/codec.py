@@ -212,6 +212,13 @@ def companion_names(direction: Direction) -> list[str]:
     return ["tokenizer", TEXT_FILE, *dict.fromkeys(f"dict.{lang}.txt" for lang in direction.sides)]
 
 
+def insert_prefix(sources: list[np.ndarray], prefix: Sequence[int]) -> list[np.ndarray]:
+    """Return sources with ids before each, such as those of tokens for languages; a source without words has none."""
+    if not prefix:
+        return sources
+    return [np.insert(source, 0, prefix) if len(source) > 1 else source for source in sources]
+
+
 def cut_source(source: np.ndarray, max_tokens: int) -> np.ndarray:
     """Truncate a source to `max_tokens` tokens, the last of which is </s>."""
     return source if len(source) <= max_tokens else np.append(source[: max_tokens - 1], source[-1])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -87,6 +87,15 @@ class PreparedCorpus:
         """Return the recorded typical ratio of target to source characters, or compute it from the training text."""
         recorded = self.recorded_ratio()
         return typical_ratio(training_chunks(self.folder, self.direction)) if recorded is None else recorded
+
+    def ratios_of_directions(self) -> dict[str, float]:
+        """Return the recorded typical ratio of each direction, by the tag of its pairs; none for one direction."""
+        report = read_optional_json(self.folder / REPORT) or {}
+        return {name: found["typical_ratio"] for name, found in report.get("directions", {}).items()}
+
+    def typical_ratios(self) -> float | Mapping[str, float]:
+        """Return the typical ratio of each direction, by the tag of its pairs; of one direction its ratio alone."""
+        return self.ratios_of_directions() or self.typical_ratio()
 
 
 def spaced_sides(settings: Prepare, direction: Direction) -> tuple[bool, bool]:

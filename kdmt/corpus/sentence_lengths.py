@@ -31,7 +31,7 @@ def split_words(line: str, *, spaced: bool) -> list[str]:
     return line.split() if spaced else list("".join(line.split()))
 
 
-def length_ratios(source_N: Lengths, target_N: Lengths, typical: float) -> NDArray[np.float64]:
+def length_ratios(source_N: Lengths, target_N: Lengths, typical: float | NDArray[np.float64]) -> NDArray[np.float64]:
     """Return the ratio of the longer to the shorter side of each pair, relative to the typical ratio [N].
 
     With r = `typical`, the compared lengths are source · √r + SLACK and target / √r + SLACK. A typical pair has the
@@ -40,9 +40,9 @@ def length_ratios(source_N: Lengths, target_N: Lengths, typical: float) -> NDArr
 
     Args:
         source_N, target_N: number of characters of each side.
-        typical: typical number of target characters per source character.
+        typical: typical number of target characters per source character, or that of each pair [N].
     """
-    scale = math.sqrt(typical)
+    scale = np.sqrt(typical)
     expected_N = source_N * scale + SLACK
     found_N = target_N / scale + SLACK
     ratios_N = np.maximum(expected_N, found_N) / np.minimum(expected_N, found_N)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -18,7 +18,7 @@ from kdmt.config import Text
 from kdmt.config.directions import language_prefix
 from kdmt.corpus.rules.tidying import collapse_whitespace, normalize_unicode, remove_invisible
 from kdmt.errors import UserError
-from kdmt.languages import Direction, moses_language, parse_language
+from kdmt.languages import Direction, matching_directions, moses_language, parse_language
 
 if TYPE_CHECKING:
     from sacremoses import MosesDetokenizer, MosesPunctNormalizer, MosesTokenizer
@@ -73,6 +73,38 @@ class TextProcessor:
                 "source_and_decoder",
             )
         )
+
+    def are_alike(self, directions: Sequence[Direction]) -> bool:
+        """Return whether a model translates sentences in the same way in all of several directions.
+
+        It does if they have the same target language, and the source language has no effect.
+        """
+        return len({each.target for each in directions}) == 1 and not (len(directions) > 1 and self.depends_on_source)
+
+    def find_direction(self, source: str | None, target: str | None) -> Direction:
+        """Return the direction of the model with a source and a target language; None matches any.
+
+        Raises:
+            UserError: if the model has no such direction, or several that are not alike.
+        """
+        found = matching_directions(self.all_directions, source, target)
+        wanted = "".join(f" {word} {code}" for word, code in (("from", source), ("to", target)) if code is not None)
+        known = ", ".join(map(str, found or self.all_directions))
+        if not found:
+            raise UserError(f"the model does not translate{wanted}; it translates {known}")
+        if not self.are_alike(found):
+            raise UserError(f"the model translates{wanted} in several directions: choose one of {known}")
+        return found[0]
+
+    def require_one_direction(self) -> None:
+        """Check that the text processing is that of one direction.
+
+        Raises:
+            UserError: if the model has several directions, and none is chosen.
+        """
+        if self.directions:
+            known = ", ".join(map(str, self.directions))
+            raise UserError(f"the model translates in several directions: choose one of {known}")
 
     @property
     def direction(self) -> Direction:

@@ -83,7 +83,11 @@ def _loops(tokens: NDArray[np.integer], ends_N: NDArray[np.int64], n: int, times
 
 
 def find_text_failures(
-    words: Sequence[str], sources: Sequence[str], settings: Failures, *, typical_ratio: float
+    words: Sequence[str],
+    sources: Sequence[str],
+    settings: Failures,
+    *,
+    typical_ratio: float | NDArray[np.float64],
 ) -> Codes:
     """Return the failures that the words of hypotheses show: codes, uint8 [N], of `empty` and the last three.
 
@@ -95,7 +99,7 @@ def find_text_failures(
     Args:
         words: text of each hypothesis in the form that the tokenizer reads [N].
         sources: source line of each hypothesis in the same form [N].
-        typical_ratio: typical number of target characters per source character.
+        typical_ratio: typical number of target characters per source character, or that of each hypothesis [N].
 
     Raises:
         ValueError: if the numbers of hypotheses and sources differ.

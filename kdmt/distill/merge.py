@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from array import array
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import compress
@@ -37,6 +37,7 @@ _FILES = ("source", "target", "tags", "rejected", "choices")
 _CHOICE_COLUMNS = ("line", "rank", "candidate", "usable", "reason")
 _NOTHING = "-"  # in a column of the record of choices
 
+TypicalRatio = float | Mapping[str, float]
 Nbest = list[tuple[Candidate, str]]  # candidates of one sentence, each with its failure or `-`
 
 
@@ -124,7 +125,7 @@ def merge_candidates(
     offsets: Path,
     settings: Failures,
     select: Selector,
-    typical_ratio: float,
+    typical_ratio: TypicalRatio,
     given: GivenScores | None = None,
     out: Outputs,
     workers: int,
@@ -137,7 +138,7 @@ def merge_candidates(
         nbest, offsets: files from `write_candidates`.
         settings: action for each failure.
         select: selector among the candidates without a failure.
-        typical_ratio: typical number of target characters per source character.
+        typical_ratio: typical number of target characters per source character, or that of each tag of the lines.
         given: scores for `select`, if it uses them.
         out: paths of the new files; there is no file of tags if no text has tags, and no record of choices if the
             selector has no columns.
@@ -180,7 +181,7 @@ def usable_candidates(
     nbest: Path,
     offsets: Path,
     settings: Failures,
-    typical_ratio: float,
+    typical_ratio: TypicalRatio,
     given: GivenScores | None = None,
 ) -> Iterator[tuple[Line, list[Candidate]]]:
     """Yield each line with its candidates without a failure. For the arguments, see `merge_candidates`."""
@@ -196,7 +197,7 @@ def distinct_sentences(
     nbest: Path,
     offsets: Path,
     settings: Failures,
-    typical_ratio: float,
+    typical_ratio: TypicalRatio,
 ) -> Iterator[tuple[Line, Nbest]]:
     """Yield the candidates of each distinct sentence with their failures, and the first line with this sentence.
 
@@ -277,7 +278,7 @@ class _Read:
             yield Line(source, reference, tag), found
 
 
-def _read_chunk(nbest: Path, depth: int, settings: Failures, typical_ratio: float, chunk: _Chunk) -> _Read:
+def _read_chunk(nbest: Path, depth: int, settings: Failures, typical_ratio: TypicalRatio, chunk: _Chunk) -> _Read:
     references, tags = (None if path is None else chunk.pieces[path].read() for path in chunk.text.paths()[1:])
     sources = chunk.pieces[chunk.text.source].read()
     candidates = Candidates(nbest)
@@ -287,10 +288,21 @@ def _read_chunk(nbest: Path, depth: int, settings: Failures, typical_ratio: floa
         candidates.close()
     if chunk.given is not None:
         found = _with_scores(found, *chunk.given)
-    return _Read(sources, references, tags, _with_text_failures(found, sources, settings, typical_ratio))
+    ratio_N = _ratio_of_lines(typical_ratio, tags, len(sources))
+    return _Read(sources, references, tags, _with_text_failures(found, sources, settings, ratio_N))
 
 
-def _choose_chunk(nbest: Path, settings: Failures, select: Selector, typical_ratio: float, chunk: _Chunk) -> _Chosen:
+def _ratio_of_lines(typical_ratio: TypicalRatio, tags: Sequence[str] | None, num_lines: int) -> NDArray[np.float64]:
+    """Return the typical ratio of each line [N]."""
+    if not isinstance(typical_ratio, Mapping):
+        return np.full(num_lines, typical_ratio)
+    assert tags is not None, "ratios of tags are given for lines with tags"
+    return np.array([typical_ratio[tag] for tag in tags])
+
+
+def _choose_chunk(
+    nbest: Path, settings: Failures, select: Selector, typical_ratio: TypicalRatio, chunk: _Chunk
+) -> _Chosen:
     read = _read_chunk(nbest, select.depth, settings, typical_ratio, chunk)
     sources, references, tags = read.sources, read.references, read.tags
     report = MergeReport()
@@ -323,12 +335,17 @@ def _choose_chunk(nbest: Path, settings: Failures, select: Selector, typical_rat
 
 
 def _with_text_failures(
-    found: list[Nbest], sources: Sequence[str], settings: Failures, typical_ratio: float
+    found: list[Nbest], sources: Sequence[str], settings: Failures, ratio_N: NDArray[np.float64]
 ) -> list[Nbest]:
-    """Return the candidates with the failures that their words show, for those without a failure so far."""
+    """Return the candidates with the failures that their words show, for those without a failure so far.
+
+    Args:
+        ratio_N: typical ratio of each line.
+    """
     words = [candidate.words for nbest in found for candidate, _ in nbest]
     source_of_each = [source for nbest, source in zip(found, sources, strict=True) for _ in nbest]
-    codes = iter(find_text_failures(words, source_of_each, settings, typical_ratio=typical_ratio).tolist())
+    ratio_of_each = np.repeat(ratio_N, [len(nbest) for nbest in found])
+    codes = iter(find_text_failures(words, source_of_each, settings, typical_ratio=ratio_of_each).tolist())
     names = (NO_FAILURE, *FAILURES)
 
     def seen(failure: str) -> str:

@@ -16,12 +16,13 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from kdmt.corpus.codec import TextCodec
+from kdmt.corpus.codec import TEXT_FILE, TextCodec, insert_prefix, load_text_processor
 from kdmt.corpus.lines import Piece, cut_lines
 from kdmt.decode.engines.ctranslate2 import CTranslate2Engine
 from kdmt.errors import UserError
 from kdmt.files import atomic_file
 from kdmt.interop.ctranslate2_folder import is_model_folder
+from kdmt.languages import Direction
 from kdmt.models.checkpoint_folder import log_opened, resolve_checkpoint
 from kdmt.models.description import read_description
 from kdmt.workers.tasks import Worker, WorkerSpec
@@ -53,21 +54,27 @@ class PairScorer:
         folder: folder of a model in CTranslate2's format, with its tokenizer.
         compute_type: compute type of CTranslate2.
         raw: True if lines are raw text, False if they are processed text for the model's tokenizer.
+        direction: one of several directions of the model; None for a model with one.
     """
 
     folder: Path
     compute_type: str
     raw: bool
+    direction: Direction | None = None
 
     def __call__(self, spec: WorkerSpec) -> Worker:
         engine = CTranslate2Engine(
             self.folder, device=spec.device, compute_type=self.compute_type, threads=spec.threads
         )
-        return partial(self._score, TextCodec.load(self.folder), engine)
+        codec, direction = TextCodec.load(self.folder), self.direction
+        if direction is None:
+            return partial(self._score, codec, (), engine)
+        return partial(self._score, codec.for_direction(direction), codec.prefix_ids(direction), engine)
 
     def _score(
         self,
         codec: TextCodec,
+        prefix: Sequence[int],
         engine: CTranslate2Engine,
         task: PairTask,
         progress: Callable[[int], None],
@@ -76,18 +83,23 @@ class PairScorer:
         scores = np.full((task.count, 2), np.nan)
         for start in range(0, task.count, _LINES_AT_ONCE):
             stop = min(start + _LINES_AT_ONCE, task.count)
-            scores[start:stop] = self._score_lines(codec, engine, sources[start:stop], targets[start:stop])
+            scores[start:stop] = self._score_lines(codec, prefix, engine, sources[start:stop], targets[start:stop])
             progress(stop - start)
         with atomic_file(task.out) as aside:
             np.save(aside, scores)
 
     def _score_lines(
-        self, codec: TextCodec, engine: CTranslate2Engine, sources: list[str], targets: list[str]
+        self,
+        codec: TextCodec,
+        prefix: Sequence[int],
+        engine: CTranslate2Engine,
+        sources: list[str],
+        targets: list[str],
     ) -> NDArray[np.float64]:
         if self.raw:
             sources = [codec.text.preprocess_source(line) for line in sources]
             targets = [codec.text.preprocess_target(line) for line in targets]
-        src, tgt = codec.encode_source(sources), codec.encode_target(targets)
+        src, tgt = insert_prefix(codec.encode_source(sources), prefix), codec.encode_target(targets)
         scores = np.full((len(src), 2), np.nan)
         scores[:, 1] = [len(tokens) for tokens in tgt]
         max_source, max_target = engine.max_source_positions, engine.max_target_positions
@@ -118,7 +130,15 @@ def read_pair_scores(tasks: Sequence[PairTask]) -> NDArray[np.float64]:
     return np.concatenate([np.load(task.out) for task in tasks]) if tasks else np.empty((0, 2))
 
 
-def open_scorer(checkpoint: Path, engine: Path, *, compute_type: str, raw: bool) -> PairScorer:
+def open_scorer(
+    checkpoint: Path,
+    engine: Path,
+    *,
+    compute_type: str,
+    raw: bool,
+    source_lang: str | None = None,
+    target_lang: str | None = None,
+) -> PairScorer:
     """Return the opener of a worker that scores pairs.
 
     Args:
@@ -126,18 +146,27 @@ def open_scorer(checkpoint: Path, engine: Path, *, compute_type: str, raw: bool)
         engine: folder to which a checkpoint is written in CTranslate2's format, unless it exists.
         compute_type: compute type of CTranslate2.
         raw: True if lines are raw text, False if they are processed text for the model's tokenizer.
+        source_lang, target_lang: languages that choose a direction of the model (default: any).
 
     Raises:
-        UserError: if there is no such model, or it is non-autoregressive.
+        UserError: if there is no such model, it is non-autoregressive, or the languages do not choose a direction.
     """
     if is_model_folder(checkpoint):
-        return PairScorer(checkpoint, compute_type, raw)
+        return PairScorer(checkpoint, compute_type, raw, _direction(checkpoint, source_lang, target_lang))
     folder = resolve_checkpoint(checkpoint)
     log_opened(checkpoint, folder)
     if read_description(folder)["family"] == "nonautoregressive":
         raise UserError(f"{checkpoint}: is non-autoregressive and has no probability for a given target")
+    direction = _direction(folder, source_lang, target_lang)
     if not engine.exists():
         from kdmt.interop.ctranslate2_export import export_checkpoint  # loads torch
 
         export_checkpoint(folder, engine)
-    return PairScorer(engine, compute_type, raw)
+    return PairScorer(engine, compute_type, raw, direction)
+
+
+def _direction(folder: Path, source_lang: str | None, target_lang: str | None) -> Direction | None:
+    """Return the direction of a model in which pairs are scored; None if it has one, and it has the languages."""
+    text = load_text_processor(folder / TEXT_FILE)
+    direction = text.find_direction(source_lang, target_lang)
+    return direction if text.directions else None

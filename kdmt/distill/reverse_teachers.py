@@ -183,12 +183,11 @@ def choose_reverse_checkpoint(settings: Distill, text: Inputs) -> ReverseCheckpo
 
 def _engine(settings: Distill, name: str, model: CheckpointModel, *, is_exported: bool) -> str:
     """Return the engine that runs a model: the one that is set, by default CTranslate2 if it can run it."""
-    supported = is_exported or not (model.is_nonautoregressive or model.is_multilingual)
+    supported = is_exported or model.why_not_ctranslate2 is None
     if settings.engine == "torch" and is_exported:
         raise UserError(f"{ENGINE}: {name} is a model for CTranslate2, and the engine is torch")
     if settings.engine == "ctranslate2" and not supported:
-        why = "multilingual" if model.is_multilingual else "non-autoregressive"
-        raise UserError(f"{ENGINE}: CTranslate2 has no decoder for {name}, which is {why}")
+        raise UserError(f"{ENGINE}: CTranslate2 cannot run {name}, which {model.why_not_ctranslate2}")
     if not supported and settings.compute_type not in ("auto", "float32"):
         raise UserError(f"{_COMPUTE_TYPE}: it is CTranslate2's, which does not have {name}")
     return "ctranslate2" if supported and settings.engine != "torch" else "torch"

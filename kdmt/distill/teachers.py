@@ -59,6 +59,18 @@ class CheckpointModel:
     vocab_size: int
     max_source_positions: int
     max_target_positions: int
+    is_unidirectional: bool = False
+
+    @property
+    def why_not_ctranslate2(self) -> str | None:
+        """Reason why CTranslate2 cannot run the model, as "is multilingual"; None if it can."""
+        if self.is_nonautoregressive:
+            return "is non-autoregressive"
+        if self.is_multilingual:
+            return "is multilingual"
+        if self.has_ssrus:
+            return "has SSRUs"
+        return "has a unidirectional encoder" if self.is_unidirectional else None
 
     @classmethod
     def read(cls, folder: Path) -> CheckpointModel:
@@ -71,6 +83,7 @@ class CheckpointModel:
             vocab_size=description["tgt_vocab_size"],
             max_source_positions=config["max_source_positions"],
             max_target_positions=config["max_target_positions"],
+            is_unidirectional=bool(config.get("unidirectional_encoder")),
         )
 
 
@@ -200,12 +213,10 @@ def _engine(settings: Distill, names: Sequence[str], models: Sequence[Checkpoint
     alone = [name for name, model in zip(names, models, strict=True) if model.is_nonautoregressive]
     if alone and len(names) > 1:
         raise UserError(f"distill.teachers: {alone[0]} is non-autoregressive and translates alone")
-    multilingual = any(model.is_multilingual for model in models)
-    has_ssrus = any(model.has_ssrus for model in models)
-    runs_in_ctranslate2 = len(names) == 1 and not alone and not multilingual and not has_ssrus
+    why_not = models[0].why_not_ctranslate2
+    runs_in_ctranslate2 = len(names) == 1 and why_not is None
     if settings.engine.startswith("ctranslate2") and not runs_in_ctranslate2:
-        why = "has SSRUs" if has_ssrus else "is multilingual" if multilingual else "is non-autoregressive"
-        raise UserError(f"distill.engine: CTranslate2 has no decoder for {names[0]}, which {why}")
+        raise UserError(f"distill.engine: CTranslate2 cannot run {names[0]}, which {why_not}")
     engine = "ctranslate2" if runs_in_ctranslate2 and settings.engine != "torch" else "torch"
     if engine == "torch" and settings.shortlist is not None:
         raise UserError("distill.shortlist: it is CTranslate2's, which does not have this teacher")

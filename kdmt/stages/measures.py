@@ -32,7 +32,9 @@ def with_ratio(plan: Plan, settings: Distill, corpus: PreparedCorpus) -> Plan:
     ratio = corpus.recorded_ratio()
     if ratio is None or not settings.failures.max_ratio:
         return plan
-    return plan.depending_on("typical_ratio", ratio, default=ratio)
+    plan = plan.depending_on("typical_ratio", ratio, default=ratio)
+    ratios = corpus.ratios_of_directions()
+    return plan.depending_on("typical_ratio of directions", ratios, default=None) if ratios else plan
 
 
 def with_tokenizer(plan: Plan, folder: Path, text: Text, current: str) -> Plan:

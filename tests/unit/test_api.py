@@ -8,7 +8,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+from directions_model import scores_in
 from tiny_pipeline import SIZES, hash_tree, kdmt, make_pairs, read_lines
 
 import kdmt as package
@@ -150,6 +152,17 @@ def test_scores_equal_those_of_the_command_line(model: Model, tmp_path: Path) ->
     assert model.score(sources, targets) == pytest.approx(expected, abs=1e-3, nan_ok=True)
     assert math.isnan(expected[-1])
     assert model.score(sources, targets, by_token=True)[-1] == []
+
+
+def test_scores_of_a_multilingual_model_are_those_of_the_chosen_direction(multilingual_model: Path) -> None:
+    model, targets = load(multilingual_model, threads=1), LINES[::-1]
+    with pytest.raises(UserError, match=r"^the model translates in several directions: choose one of en-de, en-fr"):
+        model.score(LINES, targets)
+    found = [model.for_languages(target).score(LINES, targets) for target in ("de", "fr")]
+    pairs = list(zip(LINES, targets, strict=True))
+    for target, scores in zip(("de", "fr"), found, strict=True):
+        assert scores == pytest.approx(scores_in(multilingual_model, target, pairs), abs=1e-4)
+    assert np.abs(np.subtract(*found)).min() > 0.01  # the token for the language has an effect
 
 
 def test_progress_of_scoring(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:

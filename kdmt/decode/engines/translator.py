@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from kdmt.config import Decode, NATDecode
-from kdmt.corpus.codec import TextCodec, cut_source
+from kdmt.corpus.codec import TextCodec, cut_source, insert_prefix
 from kdmt.decode.engines.engine import Engine, EngineOptions
 from kdmt.decode.engines.nat import NATEngine
 from kdmt.decode.engines.precision import DecodingPrecision
@@ -142,9 +142,7 @@ class Translator:
         Raises:
             UserError: if the model has several directions, and none is chosen.
         """
-        if self.codec.text.directions:
-            known = ", ".join(map(str, self.codec.text.directions))
-            raise UserError(f"the model translates in several directions: choose one of {known}")
+        self.codec.text.require_one_direction()
         return self._with_prefix(self.codec.encode_raw_source(lines))
 
     def encode_words(self, words: Sequence[str]) -> list[np.ndarray]:
@@ -153,9 +151,7 @@ class Translator:
 
     def _with_prefix(self, sources: list[np.ndarray]) -> list[np.ndarray]:
         prefix = [*self.prefix, *([] if self.tag is None else [self.tag])]
-        if not prefix:
-            return sources
-        return [np.insert(source, 0, prefix) if len(source) > 1 else source for source in sources]
+        return insert_prefix(sources, prefix)
 
     def encode(self, lines: Sequence[str], *, noun: str = "line", first: int = 1) -> list[np.ndarray]:
         """Return the ids of raw lines, int [S] each, with a message for a line that is too long.

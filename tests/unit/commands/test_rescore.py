@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from bad_input import message_of, unharmed
+from directions_model import scores_in
 from tiny_pipeline import Finished, kdmt, read_lines, write_lines
 
 from kdmt.corpus.codec import TextCodec
@@ -102,3 +103,17 @@ def test_a_non_autoregressive_model_is_refused() -> None:
     fast = Path("runs/tiny/students/raw/seed_1")
     message = message_of(rescore(model=fast))
     assert message == f"{fast}: is non-autoregressive and has no probability for a given target"
+
+
+def test_pairs_are_scored_in_the_direction_of_the_languages(multilingual_model: Path, tmp_path: Path) -> None:
+    pairs = [("ba be", "ok uk"), ("di ga ge", "zilp zrom"), ("be", "uk")]
+    files = [tmp_path / side for side in ("source", "target")]
+    for path, lines in zip(files, zip(*pairs, strict=True), strict=True):
+        write_lines(path, lines)
+    for target in ("de", "fr"):
+        found = rows(rescore(*files, "--from", "en", "--to", target, model=multilingual_model))
+        assert [score for score, _ in found] == pytest.approx(scores_in(multilingual_model, target, pairs), abs=1e-3)
+    message = message_of(rescore(*files, model=multilingual_model))
+    assert message.startswith("the model translates in several directions: choose one of en-de, en-fr, fr-en, fr-de")
+    message = message_of(rescore(*files, "--from", "de", model=multilingual_model))
+    assert message == "the model does not translate from de; it translates en-de, en-fr, fr-en, fr-de"

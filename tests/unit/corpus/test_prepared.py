@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import statistics
 from pathlib import Path
 
 import pytest
+from tiny_pipeline import read_lines
 
 from kdmt.config import Prepare
 from kdmt.corpus.prepared import PreparedCorpus, spaced_sides
-from kdmt.languages import Direction
+from kdmt.languages import POOLED, Direction
 
 
 @pytest.fixture
@@ -50,3 +52,13 @@ def test_tokenised_text_has_spaces_in_any_language(settings: dict[str, object], 
     train = {"source": {"path": "a.en"}, "target": {"path": "a.ja"}}
     prepare = Prepare.model_validate({"train": [train], "valid": train, **settings})
     assert spaced_sides(prepare, Direction("en", "ja")) == expected
+
+
+def test_each_direction_has_its_typical_ratio(multilingual_text: Path) -> None:
+    texts = [read_lines(multilingual_text / name) for name in ("train.tags", "train.src", "train.tgt")]
+    ratios: dict[str, list[float]] = {}
+    for tag, source, target in zip(*texts, strict=True):
+        ratios.setdefault(tag, []).append(len(target) / len(source))
+    found = PreparedCorpus(multilingual_text, POOLED, (True, True)).typical_ratios()
+    assert found == {tag: pytest.approx(statistics.median_low(own), rel=1e-3) for tag, own in ratios.items()}
+    assert found["en-fr"] > 1 > found["fr-en"]

@@ -392,6 +392,32 @@ def test_different_numbers_of_lines_are_refused(tmp_path: Path) -> None:
         merge_candidates(texts, numbers, **common)
 
 
+@pytest.mark.parametrize("workers", [1, 2])
+def test_lengths_are_compared_with_the_typical_ratio_of_the_direction(tmp_path: Path, workers: int) -> None:
+    """Lines of one direction are usually three times as long as their sources, those of the other a third."""
+    short, long = "x" * 40, "y" * 120
+    lines = [("en-zh", long, short), ("zh-en", short, long), ("zh-en", short, short[:9]), ("en-zh", short[:9], long)]
+    (tmp_path / "source").write_text("".join(f"{source}\n" for _, source, _ in lines))
+    (tmp_path / "target").write_text("reference\n" * len(lines))
+    (tmp_path / "tags").write_text("".join(f"{tag}\n" for tag, _, _ in lines))
+    data = [format_candidate(number, -1.0, 3, 0, words) for number, (_, _, words) in enumerate(lines)]
+    (tmp_path / "nbest").write_bytes(b"".join(data))
+    np.save(tmp_path / "nbest.npy", np.cumsum([0, *map(len, data)]))
+    report = merge_candidates(
+        [TrainingText(tmp_path / "source", tmp_path / "target", tmp_path / "tags")],
+        np.arange(len(lines)),
+        nbest=tmp_path / "nbest",
+        offsets=tmp_path / "nbest.npy",
+        settings=Failures(),
+        select=BEST,
+        typical_ratio={"en-zh": 1 / 3, "zh-en": 3.0},
+        out=outputs(tmp_path),
+        workers=workers,
+    )
+    assert report.replaced == {"ratio": 2}
+    assert (tmp_path / "out.target").read_text().split() == [short, long, "reference", "reference"]
+
+
 def test_lines_removed_from_a_report_are_counted() -> None:
     report = MergeReport(num_sentences=5, num_lines=4)
     report.indices.extend([0, 1, 1, 4])

@@ -18,6 +18,7 @@ from distilled_pipeline import (
     manifest,
 )
 from tiny_pipeline import (
+    kdmt,
     read_lines,
     run_stages,
 )
@@ -26,6 +27,7 @@ from kdmt.config import Decode, Distill
 from kdmt.corpus.codec import TextCodec
 from kdmt.corpus.indexed import IndexedDataset
 from kdmt.decode.engines.nat import NATEngine
+from kdmt.distill.reverse_teachers import _engine as reverse_engine
 from kdmt.distill.teachers import CheckpointModel, _engine
 from kdmt.errors import UserError
 from kdmt.models.checkpoint import load_model
@@ -61,7 +63,7 @@ def test_non_autoregressive_teacher_runs_in_pytorch() -> None:
     assert {made["torch"] for made in manifest()["facts"]["blocks"]}
     with unharmed():
         message = refused("distill", "tiny.yaml", sets=(sets[0], "distill.engine=ctranslate2"))
-    assert message == f"distill.engine: CTranslate2 has no decoder for {fast}, which is non-autoregressive"
+    assert message == f"distill.engine: CTranslate2 cannot run {fast}, which is non-autoregressive"
     with unharmed():
         message = refused("distill", "tiny.yaml", sets=(f"distill.teachers=[{fast}, {TINY / 'teacher'}]",))
     assert message == f"distill.teachers: {fast} is non-autoregressive and translates alone"
@@ -77,16 +79,41 @@ FAST = [
 ]
 
 
-def test_a_teacher_with_ssrus_runs_in_pytorch() -> None:
-    model = CheckpointModel(
-        is_nonautoregressive=False,
-        is_multilingual=False,
-        has_ssrus=True,
-        vocab_size=10,
-        max_source_positions=9,
-        max_target_positions=9,
-    )
-    assert _engine(Distill(), ["recurrent"], [model]) == "torch"
-    assert _engine(Distill(), ["attending"], [replace(model, has_ssrus=False)]) == "ctranslate2"
-    with pytest.raises(UserError, match="CTranslate2 has no decoder for recurrent, which has SSRUs"):
-        _engine(Distill(engine="ctranslate2"), ["recurrent"], [model])
+PLAIN = CheckpointModel(
+    is_nonautoregressive=False,
+    is_multilingual=False,
+    has_ssrus=False,
+    vocab_size=10,
+    max_source_positions=9,
+    max_target_positions=9,
+)
+
+
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ({"has_ssrus": True}, "has SSRUs"),
+        ({"is_unidirectional": True}, "has a unidirectional encoder"),
+        ({"is_multilingual": True}, "is multilingual"),
+    ],
+)
+def test_a_teacher_that_ctranslate2_cannot_run_runs_in_pytorch(changes: dict[str, bool], why: str) -> None:
+    model = replace(PLAIN, **changes)
+    assert _engine(Distill(), ["plain"], [PLAIN]) == "ctranslate2"
+    assert _engine(Distill(), ["other"], [model]) == "torch"
+    with pytest.raises(UserError, match=f"CTranslate2 cannot run other, which {why}$"):
+        _engine(Distill(engine="ctranslate2"), ["other"], [model])
+    assert reverse_engine(Distill(), "plain", PLAIN, is_exported=False) == "ctranslate2"
+    assert reverse_engine(Distill(), "other", model, is_exported=False) == "torch"
+    with pytest.raises(UserError, match=f"CTranslate2 cannot run other, which {why}$"):
+        reverse_engine(Distill(engine="ctranslate2"), "other", model, is_exported=False)
+
+
+@pytest.mark.usefixtures("pipeline")
+def test_a_teacher_with_a_unidirectional_encoder_distils() -> None:
+    sets = ("teacher.model.unidirectional_encoder=true", "teacher.train.max_updates=4", "distill.engine=auto")
+    message = refused("prepare", "tiny.yaml", sets=(*sets[:2], "distill.engine=ctranslate2"))
+    assert "'distill.engine: ctranslate2' cannot run a teacher with 'teacher.model.unidirectional_encoder'" in message
+    for stage in ("prepare", "teacher", "distill"):
+        assert kdmt(stage, "tiny.yaml", *(word for each in sets for word in ("--set", each))).code == 0
+    assert all(made["torch"] for made in manifest()["facts"]["blocks"])

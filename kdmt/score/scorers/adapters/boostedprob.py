@@ -51,7 +51,10 @@ def main() -> None:
         parser.error(
             f"{folder}: the model predicts targets in reversed order ('right_to_left'), which is not supported"
         )
-    model, codec = load_model(folder).to(options.device).eval(), TextCodec.load(folder)
+    codec = TextCodec.load(folder)
+    if codec.text.directions:
+        parser.error(f"{folder}: the model translates in several directions, which is not supported")
+    model = load_model(folder).to(options.device).eval()
 
     def score(segments: Sequence[Segment]) -> list[float]:
         return score_segments(model, codec, segments)

@@ -68,6 +68,17 @@ def test_a_right_to_left_model_is_refused(
     assert "the model predicts targets in reversed order ('right_to_left')" in capfd.readouterr().err
 
 
+def test_a_multilingual_model_is_refused(
+    multilingual_model: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.argv", ["boostedprob", "--model", str(multilingual_model)])
+    monkeypatch.setattr(boostedprob, "take_output", lambda: None)
+    with pytest.raises(SystemExit) as ended:
+        boostedprob.main()
+    assert ended.value.code == 2
+    assert "the model translates in several directions, which is not supported" in capfd.readouterr().err
+
+
 def test_a_teacher_prefers_translations_to_other_sentences(finished: Path) -> None:
     sources, targets = (read_lines(finished / f"text/train.{lang}")[:30] for lang in ("en", "de"))
     command = ["python", "-m", "kdmt.score.scorers.adapters.boostedprob", "--model", "{model}", "--threads", "1"]
