@@ -50,6 +50,7 @@ from kdmt.interop.trim_record import (
     count_text,
     read_batches,
     read_token_list,
+    without_counts,
 )
 from kdmt.languages import Direction, same_language
 from kdmt.models.build import build_model, count_parameters, describe_model
@@ -90,8 +91,8 @@ def trim_checkpoint(checkpoint: Path, out: Path, settings: TrimSettings) -> Trim
     required = original.required(counts_V, directions)
     if settings.keep_tokens is not None:
         required |= set(read_token_list(settings.keep_tokens, original.ids))
-    known_V = np.where(np.arange(len(counts_V)) == UNK, 0, counts_V)
-    kept = choose_tokens(known_V, required, settings.limits, original.parts_of)
+    not_chosen = [UNK, *(original.ids[name] for name in original.dropped(directions) if name in original.ids)]
+    kept = choose_tokens(without_counts(counts_V, not_chosen), required, settings.limits, original.parts_of)
     trimmed = _Trimmed(original, kept, directions)
     with (
         writing(out),

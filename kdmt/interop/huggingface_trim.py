@@ -70,6 +70,7 @@ from kdmt.interop.trim_record import (
     count_text,
     read_batches,
     read_token_list,
+    without_counts,
 )
 from kdmt.models.checkpoint import write_tensors
 from kdmt.outputs import writing
@@ -116,8 +117,8 @@ def trim_model(folder: Path, out: Path, settings: TrimSettings) -> TrimRecord:
     required = original.required(counts_V, languages)
     if settings.keep_tokens is not None:
         required |= set(read_token_list(settings.keep_tokens, original.ids))
-    known_V = np.where(np.arange(len(counts_V)) == original.unknown, 0, counts_V)
-    kept = choose_tokens(known_V, required, settings.limits, original.parts_of)
+    not_chosen = [original.unknown, *(original.ids[name] for name in original.dropped(languages))]
+    kept = choose_tokens(without_counts(counts_V, not_chosen), required, settings.limits, original.parts_of)
     trimmed = _Trimmed(original, kept, languages)
     files = model_files(folder)
     with writing(out):
@@ -214,10 +215,14 @@ class _Original:
 
     def required(self, counts_V: NDArray[np.int64], languages: Mapping[str, str]) -> set[int]:
         """Return the ids that stay in any case: special tokens, languages, and single characters of the text."""
-        dropped = set() if self.kind == "m2m100" else set(self.loaded.languages.values()) - set(languages.values())
         of_text = [self.names[token] for token in np.flatnonzero(counts_V)]
         characters = {character for name in of_text if name not in self._whole for character in name}
-        return {self.ids[name] for name in (self._whole - dropped) | characters | self._extremes if name in self.ids}
+        names = (self._whole - self.dropped(languages)) | characters | self._extremes
+        return {self.ids[name] for name in names if name in self.ids}
+
+    def dropped(self, languages: Mapping[str, str]) -> set[str]:
+        """Return the tokens of languages that do not stay."""
+        return set() if self.kind == "m2m100" else set(self.loaded.languages.values()) - set(languages.values())
 
     def parts_of(self, token: int) -> Collection[int]:
         """Return the ids of the symbols from which a token is merged."""

@@ -5,7 +5,7 @@ The record contains no paths: of a file only the name and its SHA-256.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from itertools import chain, islice
@@ -194,6 +194,13 @@ def count_text(
     if not counts_V.any():
         raise UserError(f"{', '.join(map(str, texts))}: no text, so that no token would stay")
     return counts_V
+
+
+def without_counts(counts_V: NDArray[np.int64], tokens: Collection[int]) -> NDArray[np.int64]:
+    """Return the numbers of occurrences with 0 for some tokens, which are not chosen for being in the text."""
+    made_V = counts_V.copy()
+    made_V[list(tokens)] = 0
+    return made_V
 
 
 def check_known(texts: Sequence[Path], counts_V: NDArray[np.int64], unknown: int, symbols: Sequence[str]) -> None:

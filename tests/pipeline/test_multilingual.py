@@ -13,6 +13,8 @@ from commands import run
 
 import kdmt
 from kdmt.errors import UserError
+from kdmt.interop.checkpoint_trim import trim_checkpoint
+from kdmt.interop.trim_record import TrimSettings
 from kdmt.toy.multilingual import classify
 
 pytestmark = pytest.mark.pipeline
@@ -129,3 +131,21 @@ def test_everything_is_up_to_date_afterwards(folder: Path) -> None:
     for stage, *options in STAGES:
         _, said = run(folder, stage, PIPELINE, *options, sets=SETS)
         assert "up to date, nothing to do" in said
+
+
+def test_trimmed_teacher_translates_identically(folder: Path) -> None:
+    """Compare the translations of a teacher with those of the same teacher without the third language."""
+    corpus, teacher = folder / "data/multilingual/corpus", folder / "runs/toy-multilingual/teacher"
+    texts = tuple(corpus / f"train.{language}" for language in ("en", "qaa"))
+    record = trim_checkpoint(teacher, folder / "trimmed", TrimSettings(texts, languages=("en", "qaa")))
+    assert record.after.vocabulary < record.before.vocabulary
+    assert record.text.lost == 0
+    for source, target in (("en", "qaa"), ("qaa", "en")):
+        sentences = lines(corpus / f"test.{source}")[:60]
+        whole, cut = (
+            kdmt.load(path).for_languages(source=source, target=target) for path in (teacher, folder / "trimmed")
+        )
+        for beam in (1, 5):
+            assert cut.translate(sentences, beam=beam) == whole.translate(sentences, beam=beam)
+    with pytest.raises(UserError, match="qab"):
+        kdmt.load(folder / "trimmed").for_languages(source="en", target="qab")

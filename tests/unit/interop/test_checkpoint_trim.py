@@ -99,6 +99,14 @@ def test_text_whose_tokens_stay_is_cut_as_before(pair: Pair, text: str) -> None:
         assert after == before
 
 
+def test_token_of_a_direction_in_the_text_does_not_keep_the_direction(pair: Pair, tmp_path: Path) -> None:
+    text = write_text(tmp_path / "text.txt", [*TEXT, "<2ru> ba <2de>"])
+    trim_checkpoint(pair.folder, tmp_path / "out", TrimSettings((text,), languages=("en", "de")))
+    symbols = TextCodec.load(tmp_path / "out").src_dictionary.symbols
+    assert "<2de>" in symbols
+    assert "<2ru>" not in symbols
+
+
 def test_text_with_a_lost_token_gets_unk(pair: Pair) -> None:
     before, after = pair.tokens(f"ba {CYRILLIC[0]} be")
     assert "<unk>" not in before

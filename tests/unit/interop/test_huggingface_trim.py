@@ -117,6 +117,22 @@ def test_text_whose_tokens_stay_is_cut_as_before(pair: Pair, text: str) -> None:
         assert after == before
 
 
+def test_name_of_a_language_in_the_text_does_not_keep_the_language(tmp_path: Path) -> None:
+    saved = save_bilingual("nllb", tmp_path / "model")
+    text = write_text(tmp_path / "text.txt", [*TEXT, "fra_Latn ba"])
+    record = trim_model(saved.folder, tmp_path / "out", TrimSettings((text,), languages=("en", "de")))
+    assert "fra_Latn" not in read_tokenizer(tmp_path / "out", "nllb").names
+    assert record.text.lost == 1
+
+
+def test_sentencepiece_model_that_is_not_there_is_named(nllb: Saved, tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(nllb.folder, tmp_path / "copy"))
+    (copy / "sentencepiece.bpe.model").write_text("version https://git-lfs.github.com/spec/v1\n", encoding="utf-8")
+    with pytest.raises(UserError, match=r"sentencepiece\.bpe\.model: not a SentencePiece model"):
+        trim(Saved(copy, *saved_codes(nllb)), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
 def test_text_with_a_lost_token_gets_other_pieces_or_unk(pair: Pair) -> None:
     kept = set(pair.loaded[1].names)
     (before, after), other = pair.tokens(f"ba {CYRILLIC[0]} be"), pair.tokens("ba be")[1]
