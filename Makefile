@@ -143,7 +143,7 @@ parity-models: $(VENV)/installed ## train small models of each family with the r
 	$(BIN)/python benchmarks/train_fairseq_models.py
 
 parity: $(VENV)/installed-dev ## compare with the real fairseq (DATA=data-bin MODELS="a.pt runs/x/teacher" for trained models)
-	$(BIN)/python -m pytest -q tests/pipeline/test_fairseq.py
+	$(BIN)/python -m pytest -q tests/pipeline/test_fairseq.py tests/pipeline/test_fairseq_multilingual.py
 	$(BIN)/python benchmarks/parity.py $(if $(DATA),--data $(DATA)) $(if $(SUBSET),--subset $(SUBSET)) $(MODELS)
 
 bench-fairseq: $(VENV)/installed ## speed of `kdmt generate` and of training, compared with fairseq
