@@ -96,6 +96,7 @@ GlancingReveal = Literal["state", "word"]  # at a position whose state on the be
 LossAverage = Literal["token", "sentence"]
 TokenSelection = Literal["all", "batch", "global"]
 KnowledgeSource = Literal["teacher", "cache"]  # of word-level distillation
+TeacherWeights = Literal["equal", "perplexity"]  # of several teachers of word-level distillation
 OnlineTeacher = Literal["ema", "joint", "mutual"]
 AlignedLoss = Literal["likelihood", "nmla", "fuzzy_alignment"]  # of `ctc` and `dag`
 OnTooLong = Literal["skip", "upsample"]  # for a target without an alignment to the decoder positions

@@ -66,6 +66,7 @@ from kdmt.config.student import (
     WordKD,
     setting_path,
 )
+from kdmt.config.teacher_entries import PivotTeacher
 from kdmt.config.training import (
     Consolidation,
     DirectionSampling,
@@ -125,6 +126,7 @@ __all__ = [
     "Online",
     "ParallelText",
     "Pipeline",
+    "PivotTeacher",
     "Pool",
     "Prepare",
     "Prompted",

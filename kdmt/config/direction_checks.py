@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from kdmt.config.corpora import HeldOut, Monolingual, ParallelText
 from kdmt.config.language_models import LocalTranslator
 from kdmt.config.section import changed
+from kdmt.config.teacher_entries import PivotTeacher
 from kdmt.errors import UserError
 from kdmt.languages import Direction, parse_language, same_language
 
@@ -178,7 +179,9 @@ def _check_teachers(config: Pipeline) -> None:
         raise ValueError("'distill.teachers': no direction has a teacher")
     drawn = [path for path, student in config.trainings() if "sampled" in student.data_names]
     for name, teacher in distill.by_direction.items():
-        if drawn and isinstance(teacher, LocalTranslator):
+        if isinstance(teacher, PivotTeacher):
+            _check_pivot(f"distill.teachers.{name}.pivot", Direction.parse(name), teacher.pivot)
+        if drawn and isinstance(teacher, (LocalTranslator, PivotTeacher)):
             raise ValueError(
                 f"'{drawn[0]}.data: sampled': the teacher of {name} in 'distill.teachers' draws no samples"
             )
@@ -197,6 +200,16 @@ def _check_monolingual(path: str, source: Monolingual, trained: Sequence[Directi
         raise ValueError(
             f"'{path}.direction': {source.direction} is none of the trained directions {', '.join(map(str, trained))}"
         )
+
+
+def _check_pivot(path: str, direction: Direction, pivot: str) -> None:
+    """Check the pivot language of a direction."""
+    try:
+        parse_language(pivot)
+    except ValueError as error:
+        raise ValueError(f"'{path}': {error}") from None
+    if any(same_language(pivot, code) for code in direction.sides):
+        raise ValueError(f"'{path}': {pivot!r} is a language of {direction} itself")
 
 
 def _texts(config: Pipeline) -> Iterator[tuple[str, ParallelText]]:

@@ -31,11 +31,12 @@ from kdmt.config.language_models import (
     TEXT_TEACHERS,
     EndpointTeacher,
     LocalGenerator,
+    LocalTranslator,
     TextTeacher,
 )
 from kdmt.config.search import Decode, NATDecode, Pool, Sample
 from kdmt.config.section import Ratio, RepetitionTimes, Section, changed, execution
-from kdmt.config.teacher_entries import DirectionTeacher, ForeignTeacher, TeacherName, Teachers
+from kdmt.config.teacher_entries import DirectionTeacher, ForeignTeacher, PivotTeacher, TeacherName, Teachers
 
 
 def _script(name: str) -> str:
@@ -452,15 +453,22 @@ class Distill(Section):
                 "'shortlist' is learnt in the vocabulary of the data: 'teachers' of directions have others"
             )
         for direction, teacher in self.by_direction.items():
-            if isinstance(teacher, TEXT_TEACHERS) and self.pool is not None:
+            if isinstance(teacher, (LocalTranslator, PivotTeacher)) and self.pool is not None:
                 raise ValueError(f"'pool': the teacher of {direction} in 'teachers' draws no samples")
+            if isinstance(teacher, PivotTeacher) and teacher.nbest > self.decode.beam:
+                raise ValueError(
+                    f"'teachers.{direction}.nbest' ({teacher.nbest}) is more than 'decode.beam' ({self.decode.beam})"
+                )
         return self
 
     @model_validator(mode="after")
     def _text_alone(self) -> Distill:
         teacher = self.of_text
         if teacher is None:
-            if any(isinstance(each, TEXT_TEACHERS) for each in self.by_direction.values()):
+            legs = [
+                leg for each in self.by_direction.values() if isinstance(each, PivotTeacher) for leg in each.teachers
+            ]
+            if any(isinstance(each, TEXT_TEACHERS) for each in (*self.by_direction.values(), *legs)):
                 return self
             for name in names(AnswerFailure):
                 if name in changed(self.failures):

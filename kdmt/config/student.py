@@ -18,6 +18,7 @@ from kdmt.choices import (
     OnlineTeacher,
     Precision,
     RecipeName,
+    TeacherWeights,
     TokenSelection,
 )
 from kdmt.config.augment import AUGMENT, AugmentOrRecipe
@@ -66,6 +67,11 @@ class WordKD(Section):
     teachers: list[str] = Field(
         default_factory=list,
         description="Checkpoints whose distributions are averaged; empty for the pipeline's teacher",
+    )
+    teacher_weights: TeacherWeights = recorded_if_set(
+        "equal",
+        description="Weights of several 'teachers' in the average: equal ones, or for each sentence the softmax of "
+        "minus the perplexities of its targets ('perplexity')",
     )
     divergence: DivergenceName = Field("kl", description="Divergence between the teacher and the student")
     beta: float = Field(0.5, gt=0.0, lt=1.0, description="Share of the teacher in the mixture of 'divergence: js'")
@@ -132,6 +138,8 @@ class WordKD(Section):
             )
         if self.source == "cache" and self.teachers:
             raise ValueError("'teachers' run during training: with 'source: cache' the knowledge stage ran one before")
+        if self.teacher_weights != "equal" and len(self.teachers) < 2:
+            raise ValueError(f"'teacher_weights: {self.teacher_weights}' has no effect without several 'teachers'")
         updates = [update for update, _ in self.alpha_schedule or ()]
         if updates != sorted(set(updates)):
             raise ValueError("'alpha_schedule': the updates must increase")
@@ -530,6 +538,12 @@ class Student(Section):
                 "'nat.glancing_divisor: predicted' needs the whole model on each rank before the forward pass: "
                 "'train.parallel: fsdp' shards it"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _weights_teachers(self) -> Student:
+        if self.word_kd is not None and self.word_kd.teacher_weights != "equal" and self.train.packing:
+            raise ValueError("'train.packing' cannot be combined with 'word_kd.teacher_weights', of padded sentences")
         return self
 
     @model_validator(mode="after")

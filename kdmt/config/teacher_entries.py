@@ -63,7 +63,28 @@ TeacherName = Annotated[
 
 # --------------------------------------------------------------------------------------------- teachers of directions
 
-ENSEMBLE_BRANCH, ORIGINAL_BRANCH = "<an ensemble>", "<no teacher>"
+
+PivotLeg = Annotated[
+    Annotated[str, Tag(CHECKPOINT_BRANCH)]
+    | Annotated[ForeignTeacher, Tag(FOREIGN_BRANCH)]
+    | Annotated[LocalTranslator, Tag(TRANSLATOR_BRANCH)],
+    Discriminator(_teacher_branch),
+]
+
+
+class PivotTeacher(Section):
+    """Two models that translate through a pivot language."""
+
+    pivot: LanguageCode = Field(description="Pivot language, such as en for de to en to fr")
+    teachers: list[PivotLeg] = Field(
+        min_length=2, max_length=2, description="The model to the pivot language and the one from it"
+    )
+    nbest: int = Field(
+        1, ge=1, description="Number of hypotheses in the pivot language that are translated, at most 'decode.beam'"
+    )
+
+
+ENSEMBLE_BRANCH, ORIGINAL_BRANCH, PIVOT_BRANCH = "<an ensemble>", "<no teacher>", "<a pivot>"
 SHARED_BRANCH, DIRECTIONS_BRANCH = "<teachers of all text>", "<teachers of directions>"
 
 
@@ -71,6 +92,8 @@ def _direction_branch(value: object) -> str:
     """Return the tag of the type that the teacher of a direction has."""
     if value is None:
         return ORIGINAL_BRANCH
+    if isinstance(value, PivotTeacher) or (isinstance(value, dict) and "pivot" in value):
+        return PIVOT_BRANCH
     return ENSEMBLE_BRANCH if isinstance(value, list) else _teacher_branch(value)
 
 
@@ -87,6 +110,7 @@ DirectionTeacher = Annotated[
     | Annotated[list[str], Field(min_length=1), Tag(ENSEMBLE_BRANCH)]
     | Annotated[ForeignTeacher, Tag(FOREIGN_BRANCH)]
     | Annotated[LocalTranslator, Tag(TRANSLATOR_BRANCH)]
+    | Annotated[PivotTeacher, Tag(PIVOT_BRANCH)]
     | Annotated[None, Tag(ORIGINAL_BRANCH)],
     Discriminator(_direction_branch),
     BeforeValidator(_of_a_direction),
@@ -96,4 +120,4 @@ Teachers = Annotated[
     | Annotated[dict[DirectionName, DirectionTeacher], Field(min_length=1), Tag(DIRECTIONS_BRANCH)],
     Discriminator(lambda value: DIRECTIONS_BRANCH if isinstance(value, dict) else SHARED_BRANCH),
 ]
-DIRECTION_BRANCHES = (ENSEMBLE_BRANCH, ORIGINAL_BRANCH, SHARED_BRANCH, DIRECTIONS_BRANCH)
+DIRECTION_BRANCHES = (ENSEMBLE_BRANCH, ORIGINAL_BRANCH, PIVOT_BRANCH, SHARED_BRANCH, DIRECTIONS_BRANCH)

@@ -113,7 +113,7 @@ class BlockDecoder:
         decoded = Decoded.of(
             self._translate(translate, sources, task.block, progress),
             hashes_N=task.hashes_N,
-            max_len_N=self._limits(sources),
+            max_len_N=length_limits(self.teacher, self.settings, sources),
             vocab_size=self.teacher.vocab_size,
             is_pool=self.is_pool,
         )
@@ -136,12 +136,13 @@ class BlockDecoder:
             hypotheses[place] = nbest
         return hypotheses
 
-    def _limits(self, sources: SourceIds) -> list[int]:
-        limit = self.teacher.max_target_tokens - 1  # </s> takes the last position
-        if not self.teacher.limits_lengths:
-            return [limit] * len(sources)
-        lengths = [len(source) for source in sources]
-        return max_lengths(lengths, self.settings.max_len_a, self.settings.max_len_b, limit=limit)
+
+def length_limits(teacher: Teacher, settings: Decode, sources: SourceIds) -> list[int]:
+    """Return the maximum number of tokens before </s> of the hypotheses of each source."""
+    limit = teacher.max_target_tokens - 1  # </s> takes the last position
+    if not teacher.limits_lengths:
+        return [limit] * len(sources)
+    return max_lengths([len(source) for source in sources], settings.max_len_a, settings.max_len_b, limit=limit)
 
 
 def plan_tasks(sources: Sources, block_size: int) -> list[BlockTask]:

@@ -7,7 +7,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -15,14 +16,13 @@ from typing import ClassVar
 
 import numpy as np
 
-from kdmt.config import Distill, ForeignTeacher, LocalTranslator, Sample
+from kdmt.config import Distill, ForeignTeacher, LocalTranslator, PivotTeacher, Sample
 from kdmt.corpus.prepared import PreparedCorpus
 from kdmt.corpus.text import TextProcessor
-from kdmt.decode.search.lengths import max_lengths
-from kdmt.distill.blocks import BLOCKS, Block, read_columns
+from kdmt.distill.blocks import BLOCKS, Block, Decoded, read_columns
 from kdmt.distill.candidates import CountTokens, FindFailures, ToWords
 from kdmt.distill.chosen_teacher import ENGINE_FOLDER, ChosenTeacher, SearchingTeacher
-from kdmt.distill.decoding import BlockTask, SourceIds, Teacher, Translate
+from kdmt.distill.decoding import BlockTask, SourceIds, Teacher, Translate, length_limits
 from kdmt.distill.direction_checkpoint import choose_direction_checkpoint
 from kdmt.distill.direction_text import (
     CountTokensOfDirections,
@@ -34,9 +34,12 @@ from kdmt.distill.direction_text import (
 from kdmt.distill.inputs import Inputs
 from kdmt.distill.local_text_teachers import LocalTextModel
 from kdmt.distill.merge import TrainingText
-from kdmt.distill.sources import Text
+from kdmt.distill.pivot import GivenLines, PivotModels, PivotWorker
+from kdmt.distill.sources import Encode, Text
 from kdmt.distill.teacher_engines import CTranslate2Teacher
 from kdmt.distill.teachers import choose_own_teacher
+from kdmt.distill.training_text import PIVOTS
+from kdmt.files import atomic_file
 from kdmt.languages import Direction
 from kdmt.types import Hypothesis
 from kdmt.workers.tasks import WorkerSpec
@@ -83,6 +86,15 @@ class DirectionInputs(Inputs):
         return self.pooled.texts()
 
 
+@dataclass(frozen=True, kw_only=True)
+class GivenInputs(DirectionInputs):
+    """Lines of a direction that are given while a worker translates: those of a pivot language."""
+
+    def opens_lines(self, encode: Encode) -> Callable[[], Text]:
+        """See `Inputs.opens_lines`."""
+        return GivenLines(encode)
+
+
 def choose_direction_teachers(
     settings: Distill, inputs: Inputs, run: Path, directions: Sequence[Direction]
 ) -> DirectionTeachers:
@@ -112,14 +124,48 @@ def _choose_member(settings: Distill, inputs: Inputs, run: Path, direction: Dire
     teacher = settings.by_direction.get(name)
     if teacher is None:
         return choose_own_teacher(settings.model_copy(update={"teachers": []}), inputs, run)
+    if isinstance(teacher, PivotTeacher):
+        return _choose_pivot(settings, text, teacher, f"{SETTING}{name}")
+    return _choose_model(settings, text, teacher, f"{SETTING}{name}")
+
+
+def _choose_model(
+    settings: Distill, text: DirectionInputs, teacher: str | list[str] | ForeignTeacher | LocalTranslator, setting: str
+) -> ChosenTeacher:
+    """Return a model, or checkpoints that translate together.
+
+    Args:
+        text: text of one direction.
+        setting: YAML path of the teacher.
+    """
     own = settings.model_copy(update={"teachers": teacher if isinstance(teacher, list) else [teacher]})
     if isinstance(teacher, ForeignTeacher):
         from kdmt.distill.huggingface_teacher import HuggingFaceTeacher  # loads torch
 
-        return HuggingFaceTeacher.choose(own, text, setting=f"{SETTING}{name}.")
+        return HuggingFaceTeacher.choose(own, text, setting=f"{setting}.")
     if isinstance(teacher, LocalTranslator):
-        return LocalTextModel.choose(own, text, setting=f"{SETTING}{name}.")
-    return choose_direction_checkpoint(own, text, setting=f"{SETTING}{name}")
+        return LocalTextModel.choose(own, text, setting=f"{setting}.")
+    return choose_direction_checkpoint(own, text, setting=setting)
+
+
+def _choose_pivot(settings: Distill, text: DirectionInputs, teacher: PivotTeacher, setting: str) -> PivotModels:
+    """Return two models that translate through a pivot language."""
+    source, target = text.corpus.direction.sides
+    to_pivot = DirectionInputs.of(text.pooled, Direction(source, teacher.pivot))
+    from_pivot = GivenInputs.of(text.pooled, Direction(teacher.pivot, target))
+    wide = settings.decode.model_copy(update={"nbest": teacher.nbest})
+    first, second = (
+        _choose_model(own, inputs, each, f"{setting}.teachers.{number}")
+        for number, (own, inputs, each) in enumerate(
+            zip(
+                (settings.model_copy(update={"decode": wide}), settings),
+                (to_pivot, from_pivot),
+                teacher.teachers,
+                strict=True,
+            )
+        )
+    )
+    return PivotModels(settings, teacher, first, second)
 
 
 # --------------------------------------------------------------------------------------- the teachers of all directions
@@ -206,16 +252,36 @@ class DirectionTeachers:
         return CountTokensOfDirections(self.marks, of_direction)
 
     def facts(self, folder: Path, tasks: Sequence[BlockTask]) -> dict[str, object]:
-        """Return the number of distinct sentences that the teacher of each direction has translated."""
+        """Return the number of distinct sentences that the teacher of each direction has translated.
+
+        If there are pivot languages, `pivots.tsv` is written, which has the intermediate text of each candidate.
+        """
         counts: Counter[int] = Counter()
-        for task in tasks:
-            decoded = read_columns(task.block.path(folder / BLOCKS))
-            ends_N = np.cumsum(decoded.counts_N, dtype=np.int64)
-            first_H = np.cumsum(decoded.sizes_H, dtype=np.int64) - decoded.sizes_H
-            best_N = (ends_N - decoded.counts_N)[decoded.counts_N > 0]
-            numbers = (decoded.tokens_T[first_H[best_N]].astype(np.int64) - self.marks.first) // 2
-            counts.update(numbers.tolist())
+        pivots = {number: each for number, each in self.members.items() if isinstance(each, PivotModels)}
+        with atomic_file(folder / PIVOTS) if pivots else nullcontext() as path, ExitStack() as files:
+            out = None if path is None else files.enter_context(path.open("w", encoding="utf-8", newline="\n"))
+            for task in tasks:
+                decoded = read_columns(task.block.path(folder / BLOCKS))
+                first_H = np.cumsum(decoded.sizes_H, dtype=np.int64) - decoded.sizes_H
+                best_N = (np.cumsum(decoded.counts_N, dtype=np.int64) - decoded.counts_N)[decoded.counts_N > 0]
+                numbers = (decoded.tokens_T[first_H[best_N]].astype(np.int64) - self.marks.first) // 2
+                counts.update(numbers.tolist())
+                if out is not None:
+                    out.writelines(self._pivot_lines(task, decoded, pivots))
         return {"translated_sentences": {self.names[number]: counts[number] for number in self.members}}
+
+    def _pivot_lines(self, task: BlockTask, decoded: Decoded, pivots: Mapping[int, PivotModels]) -> Iterator[str]:
+        """Yield the lines of `pivots.tsv` for one block: index of the sentence, rank of the candidate, text."""
+        numbers_H = np.repeat(np.arange(task.block.first, task.block.first + task.count), decoded.counts_N)
+        starts_H = np.repeat(np.cumsum(decoded.counts_N) - decoded.counts_N, decoded.counts_N)
+        ranks_H = np.arange(len(starts_H)) - starts_H + 1
+        texts: dict[int, str] = {}
+        for own in self.marks.split(decoded.tokens_T, decoded.sizes_H):
+            if own.number in pivots:
+                found = pivots[own.number].ids.texts(own.tokens, own.sizes)
+                texts |= dict(zip(own.places.tolist(), found, strict=True))
+        for place in sorted(texts):
+            yield f"{numbers_H[place]}\t{ranks_H[place]}\t{' '.join(texts[place].split())}\n"
 
 
 @dataclass(frozen=True)
@@ -241,11 +307,7 @@ class DirectionsTeacher:
 
     def searching(self, *, exact: bool) -> DirectionsTeacher:
         """Return these teachers with another search of CTranslate2; see `CTranslate2Teacher.exact`."""
-        members = {
-            number: replace(member, exact=exact) if isinstance(member, CTranslate2Teacher) else member
-            for number, member in self.members.items()
-        }
-        return replace(self, members=members)
+        return replace(self, members={number: _searching(each, exact) for number, each in self.members.items()})
 
     def open(self, spec: WorkerSpec, made_with: dict[str, object]) -> Translate:
         """See `Teacher.open`. The model of a direction is loaded when its first sentence is translated."""
@@ -285,18 +347,11 @@ class DirectionsTeacher:
         progress(len(sources) - len(fitting))
         kept = [sources[place] for place in fitting]
         found: list[list[Hypothesis]] = [[] for _ in sources]
-        limits = self._limits(teacher, kept)
+        limits = length_limits(teacher, self.settings.decode, kept)
         nbest = translate(kept, _at(numbers, fitting), block, progress)
         for place, limit, hypotheses in zip(fitting, limits, nbest, strict=True):
             found[place] = [self._marked(number, each, limit) for each in hypotheses]
         return found
-
-    def _limits(self, teacher: Teacher, sources: SourceIds) -> list[int]:
-        limit = teacher.max_target_tokens - 1  # </s> takes the last position
-        if not teacher.limits_lengths:
-            return [limit] * len(sources)
-        decode = self.settings.decode
-        return max_lengths([len(source) for source in sources], decode.max_len_a, decode.max_len_b, limit=limit)
 
     def _marked(self, number: int, hypothesis: Hypothesis, limit: int) -> Hypothesis:
         mark = self.marks.mark(number, at_limit=len(hypothesis.tokens) >= limit)
@@ -305,6 +360,12 @@ class DirectionsTeacher:
     def made_with(self, spec: WorkerSpec) -> dict[str, object]:
         """See `Teacher.made_with`."""
         return {name: value for each in self.members.values() for name, value in each.made_with(spec).items()}
+
+
+def _searching(teacher: Teacher, exact: bool) -> Teacher:
+    if isinstance(teacher, CTranslate2Teacher):
+        return replace(teacher, exact=exact)
+    return teacher.searching(exact=exact) if isinstance(teacher, PivotWorker) else teacher
 
 
 def _at(values: Sequence[int], places: Sequence[int]) -> list[int]:

@@ -1,7 +1,7 @@
 """Teachers: the models that translate for `kdmt distill`, their engines, and what their translations depend on.
 
-`TEACHERS` is the table of kinds. To add one, give it a section in `kdmt.config.distill`, write a class that implements
-the interface `ChosenTeacher`, and add both to the table.
+`TEACHERS` is the table of kinds. To add one, give it a section in `kdmt.config.teacher_entries`, write a class that
+implements the interface `ChosenTeacher`, and add both to the table.
 """
 
 from __future__ import annotations

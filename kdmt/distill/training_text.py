@@ -36,6 +36,7 @@ from kdmt.workers.open import num_helpers
 _WORTH_A_PROCESS = 5000  # lines to compare: half a second
 NBEST, OFFSETS, SENTENCES, REJECTED = "nbest", "nbest.npy", "sentences.npy", "rejected"
 CHOICES = "choices.tsv"
+PIVOTS = "pivots.tsv"  # intermediate text of candidates, if a teacher translates through a pivot language
 CANDIDATES = (NBEST, OFFSETS, SENTENCES)
 _FILTERS = (SCORES, QUALITY_SCORES, PAGE)  # files of the filters of pairs, if they are used
 
@@ -138,7 +139,7 @@ class TrainingTextWriter:
 
     def outputs(self) -> list[Path]:
         """Return the files of a training set that a manifest lists."""
-        names = (*CANDIDATES, REJECTED, CHOICES, WEIGHTS, *_FILTERS)
+        names = (*CANDIDATES, REJECTED, CHOICES, PIVOTS, WEIGHTS, *_FILTERS)
         return [
             *self.folder.glob("distilled.*"),
             *(self.folder / name for name in names if (self.folder / name).exists()),

@@ -377,6 +377,8 @@ def _teacher(run: _Run) -> str:
 def _teachers_of_direction(given: Any) -> str:
     if given is None:
         return "original targets"
+    if isinstance(given, dict) and "pivot" in given:
+        return f"{' and '.join(map(_teacher_name, given['teachers']))} through {given['pivot']}"
     return " and ".join(map(_teacher_name, given if isinstance(given, list) else [given]))
 
 

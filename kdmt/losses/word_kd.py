@@ -83,17 +83,21 @@ class TeacherTokens(Protocol):
 class WholeDistribution:
     """Distributions of teachers that run with the student; the probabilities of several teachers are averaged.
 
+    The shape of weights has N teachers.
+
     Attributes:
         features: decoder features of each teacher, [M, D].
         weights: output projection of each teacher, [V, D].
         temperature: temperature of the softmax.
         product_type: number type of the matrix products (default: the type of the weights).
+        log_weights_NM: logarithm of the weight of each teacher in the average at each token; None for equal weights.
     """
 
     features: tuple[Tensor, ...]
     weights: tuple[Tensor, ...]
     temperature: float = 1.0
     product_type: torch.dtype | None = None
+    log_weights_NM: Tensor | None = None
     scratch: Scratch = field(default_factory=Scratch)
 
     @cached_property
@@ -106,7 +110,10 @@ class WholeDistribution:
         every = [self._one(number, rows, temperature or self.temperature) for number in range(len(self.features))]
         if len(every) == 1:
             return every[0]
-        return Distribution.of_logs(torch.stack([each.logs for each in every]).logsumexp(0) - math.log(len(every)))
+        logs_NCV = torch.stack([each.logs for each in every])
+        if self.log_weights_NM is None:
+            return Distribution.of_logs(logs_NCV.logsumexp(0) - math.log(len(every)))
+        return Distribution.of_logs((logs_NCV + self.log_weights_NM[:, rows, None]).logsumexp(0))
 
     def _one(self, number: int, rows: slice, temperature: float) -> Distribution:
         weight_VD, features_CD = self.weights[number], self.features[number][rows].to(self.weights[number].dtype)

@@ -60,6 +60,9 @@ class OnPolicy:
         return sampled if device.type == "cpu" else sampled.pin_memory().to(device)
 
 
+_LARGEST_NLL = 50.0  # of a sentence, in nats per token: a larger perplexity might not be finite
+
+
 class WordDivergence(Term[TokenPass]):
     """Cross entropy mixed with a divergence from the teacher's output distribution.
 
@@ -177,6 +180,7 @@ class WordDivergence(Term[TokenPass]):
             tuple(each.model.output_weight_VD for each in passes),
             self.settings.temperature,
             passes[0].product_type,
+            None if self.settings.teacher_weights == "equal" else log_weights_by_perplexity(passes, shown),
         )
         if not informed:
             return distribution, None
@@ -226,6 +230,27 @@ class WordDivergence(Term[TokenPass]):
         self.marginal_V = memory.get("marginal")
         if self.directions is not None and "taught_directions" in memory:
             self.directions.remember(memory["taught_directions"])
+
+
+def log_weights_by_perplexity(teachers: Sequence[TokenPass], shown: Prepared) -> Tensor:
+    """Return the logarithm of the weight of each teacher at each target token, [N, M], for N teachers.
+
+    The weights of a sentence are the softmax over the teachers of minus the perplexity of its targets, after Saleh et
+    al. (2020), who weight the teachers of a mini-batch.
+    """
+    targets_M = shown.pick(shown.tgt_tokens_BT)
+    rows_B1 = torch.arange(len(shown.tgt_tokens_BT), device=targets_M.device)[:, None]
+    row_M = shown.pick(rows_B1.expand_as(shown.tgt_tokens_BT))
+    nll_NM = torch.stack(
+        [
+            token_nll(each.features_MD, each.model.output_weight_VD, targets_M, product_type=each.product_type)
+            for each in teachers
+        ]
+    )
+    sums_NB = nll_NM.new_zeros(len(teachers), len(rows_B1)).index_add_(1, row_M, nll_NM)
+    counts_B = nll_NM.new_zeros(len(rows_B1)).index_add_(0, row_M, torch.ones_like(nll_NM[0]))
+    mean_NB = (sums_NB / counts_B.clamp_min(1.0)).clamp_max(_LARGEST_NLL)
+    return (-mean_NB.exp()).log_softmax(0)[:, row_M]
 
 
 def _log(marginal_V: Tensor) -> Tensor:

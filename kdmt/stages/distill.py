@@ -9,6 +9,7 @@ distill/
     distilled.<lang>                words; sources and targets of the training set
     distilled.tags                  tags, if the training set has tags
     rejected                        index of a line, failure, action taken
+    pivots.tsv                      intermediate text of each candidate of a teacher with a pivot language
     reverse.npy                     cross entropy of each pair by the reverse model, if there is one: float32
     quality.npy, quality.html       score of each pair by the external scorer, if there is one: float64; its histogram
     data-bin/                       the distilled corpus, binarised with the teacher's vocabulary

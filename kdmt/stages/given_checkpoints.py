@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from kdmt.config import Pipeline, setting_path
+from kdmt.config import Pipeline, PivotTeacher, setting_path
 from kdmt.stages.cleaning import distinct_rules
 
 RUN_INPUTS = ("init_from ", "teacher ", "evaluator ")  # prefixes of inputs of a training run that are paths
@@ -24,6 +24,9 @@ def given_checkpoints(config: Pipeline) -> Iterator[tuple[str, str]]:
             yield f"distill.teachers.{direction}", given
         for number, path in enumerate(given if isinstance(given, list) else ()):
             yield f"distill.teachers.{direction}.{number}", path
+        for number, leg in enumerate(given.teachers if isinstance(given, PivotTeacher) else ()):
+            if isinstance(leg, str):
+                yield f"distill.teachers.{direction}.teachers.{number}", leg
     if config.distill.reverse is not None:
         yield "distill.reverse.checkpoint", config.distill.reverse.checkpoint
     for rules in distinct_rules(config.prepare):

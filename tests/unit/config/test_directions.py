@@ -208,6 +208,20 @@ def test_directions_that_are_not_valid(problem: Callable[..., str], changes: dic
             "distill.teachers={en-de: {endpoint: x, model: y, prompt: z}}",
             "a model with 'endpoint' cannot be the teacher",
         ),
+        (
+            "distill.teachers={en-de: {pivot: en, teachers: [a, b]}}",
+            "'distill.teachers.en-de.pivot': 'en' is a language of en-de itself",
+        ),
+        ("distill.teachers={en-de: {pivot: klingon, teachers: [a, b]}}", "'distill.teachers.en-de.pivot': "),
+        ("distill.teachers={en-de: {pivot: fr, teachers: [a]}}", "distill.teachers.en-de.teachers: the list is too"),
+        (
+            "distill.teachers={en-de: {pivot: fr, teachers: [a, b], nbest: 9}}",
+            "'teachers.en-de.nbest' (9) is more than 'decode.beam' (2)",
+        ),
+        (
+            "distill={teachers: {en-de: {pivot: fr, teachers: [a, b]}}, pool: {samples: 2}}",
+            "'pool': the teacher of en-de in 'teachers' draws no samples",
+        ),
         ("distill.teachers={en-de: {ctranslate: x}}", "distill.teachers.en-de.ctranslate: unknown setting"),
         (
             "students.raw={word_kd: {direction_selection: {}, alpha: 0.0}, data: raw}",

@@ -24,6 +24,10 @@ Load = Callable[..., Pipeline]
             "students.raw.word_kd={source: cache, marginal_momentum: 0.9}",
             "students.raw.word_kd: 'marginal_momentum' has",
         ),
+        (
+            "students.raw.word_kd={teacher_weights: perplexity, teachers: [a]}",
+            "students.raw.word_kd: 'teacher_weights: perplexity' has no effect without several 'teachers'",
+        ),
         ("students.raw.word_kd={skew: 0.2}", "students.raw.word_kd: 'skew' has no effect unless 'divergence' is"),
         (
             "students.raw.word_kd={divergence: skewed_kl, beta: 0.2}",

@@ -342,3 +342,23 @@ def test_mutual_information_with_the_marginal_of_a_cache() -> None:
     q = logits_of(student, batch).softmax(1)
     expected = (q * (q.log() - marginal.log())).sum()
     assert float(terms["mutual_information"].sum) == pytest.approx(float(expected.detach()), rel=1e-9)
+
+
+def test_teachers_are_weighted_by_their_perplexities_of_each_sentence() -> None:
+    student, teachers, lengths = small(1), [small(2, dim=16), small(3), small(4)], [5, 3, 7]
+    batch = batch_of(lengths)
+    word_kd = WordKD(teachers=["a", "b", "c"], teacher_weights="perplexity", alpha=0.3, temperature=2.0)
+    made = build_objective(student, Student(word_kd=word_kd), label_smoothing=EPSILON, teachers=teachers).train()
+    assert batch.tgt_tokens_BT is not None
+    targets = batch.tgt_tokens_BT[batch.tgt_tokens_BT.ne(PAD)]
+    every = [logits_of(teacher.eval(), batch) for teacher in teachers]
+    q, expected, start = (logits_of(student, batch) / 2).log_softmax(1), 0.0, 0
+    for length in lengths:
+        own = slice(start, start + length)
+        nll = [-each[own].log_softmax(1).gather(1, targets[own, None]).mean() for each in every]
+        weights = torch.stack([-each.exp() for each in nll]).softmax(0)
+        assert float(weights.detach().max()) > 0.4, "the teachers differ"
+        p = sum(weight * (each[own] / 2).softmax(1) for weight, each in zip(weights, every, strict=True))
+        expected += float((p * (p.log() - q[own])).sum().detach()) * 4  # T squared
+        start += length
+    assert float(terms_of(made, batch)["word_kd"].sum.detach()) == pytest.approx(expected, rel=1e-9)

@@ -30,6 +30,14 @@ LANGUAGES = {"en": str, "de": WORDS.__getitem__, "fr": lambda word: f"z{WORDS[wo
 DIRECTIONS = ("en-de", "en-fr", "fr-en")
 BILINGUAL = "runs/bilingual/teacher"  # en-de, with a vocabulary of its own
 MADE = Path("runs/tiny/distill")
+TRAINED = (
+    TRAIN
+    | {"max_updates": 120, "max_tokens": 600, "lr": 0.02, "warmup_updates": 10}
+    | {
+        "validate_interval_updates": 60,
+        "save_interval_updates": 60,
+    }
+)
 
 
 def write_text(folder: Path) -> None:
@@ -47,7 +55,7 @@ def bilingual() -> dict[str, Any]:
     """Return the document of a pipeline of en-de whose text is lowercased and tokenised by the rules of Moses."""
     document = tiny_pipeline.settings() | {"name": "bilingual", "students": {}}
     document["prepare"] |= {"text": {"lowercase": True, "moses": True}, "tokenizer": {"vocab_size": 24}}
-    document["teacher"] = {"model": MODEL, "train": TRAIN | {"max_updates": 40, "lr": 0.02}}
+    document["teacher"] = {"model": MODEL, "train": TRAINED}
     return document
 
 
@@ -61,7 +69,7 @@ def multilingual(teachers: Any, **changes: Any) -> dict[str, Any]:
     del document["source_lang"], document["target_lang"]
     prepare = {"train": [parallel("train")], "valid": parallel("valid"), "test": {"test": parallel("test")}}
     document["prepare"] |= prepare | {"tokenizer": {"vocab_size": 40}}
-    document["teacher"] = {"model": MODEL, "train": TRAIN | {"max_updates": 20}}
+    document["teacher"] = {"model": MODEL, "train": TRAINED}
     document["distill"] |= {"teachers": teachers, "block_size": 15}
     del document["students"]["raw"]
     return document | {"directions": list(DIRECTIONS), **changes}
@@ -101,11 +109,11 @@ def distilled(teachers: Any, **changes: Any) -> str:
 
 
 def best_of_lines() -> list[str | None]:
-    """Return the best candidate of each line of the training text; None if it has none."""
+    """Return the best candidate of each line of the training text, with single spaces; None if it has none."""
     nbest: dict[int, str] = {}
     for line in read_lines(MADE / "nbest"):
         number, *_, words = line.split("\t")
-        nbest.setdefault(int(number), words)
+        nbest.setdefault(int(number), " ".join(words.split()))
     return [nbest.get(number) for number in np.load(MADE / "sentences.npy").tolist()]
 
 
@@ -119,7 +127,8 @@ def translations(run: str, direction: str) -> list[str]:
     source, _ = direction.split("-")
     decode = Decode.model_validate({"beam": 2, "max_len_a": DECODE["max_len_a"], "max_len_b": DECODE["max_len_b"]})
     translator = Translator.load(Path(run)).for_direction(Direction.parse(direction))
-    return translator.translate(read_lines(Path(f"text/train.{source}")), decode)
+    found = translator.translate(read_lines(Path(f"text/train.{source}")), decode)
+    return [" ".join(line.split()) for line in found]
 
 
 def test_each_direction_has_the_translations_of_its_teacher() -> None:
@@ -130,6 +139,7 @@ def test_each_direction_has_the_translations_of_its_teacher() -> None:
     assert [best[line] for line in lines_of("en-de")] == translations(BILINGUAL, "en-de")
     assert [best[line] for line in lines_of("fr-en")] == translations("runs/tiny/teacher/average", "fr-en")
     assert len(set(translations(BILINGUAL, "en-de"))) > 5, "the teacher has learnt to tell sources apart"
+    assert all(translations("runs/tiny/teacher/average", "fr-en"))
     assert [best[line] for line in lines_of("en-fr")] == [None] * SIZES["train"]
     assert [targets[line] for line in lines_of("en-fr")] == read_lines(Path("text/train.fr"))
     facts = json.loads((MADE / "manifest.json").read_text())["facts"]
@@ -273,3 +283,101 @@ def test_a_student_learns_from_the_text() -> None:
     distilled({"en-de": BILINGUAL, "en-fr": None})
     finished = kdmt("student", "tiny.yaml", "--student", "distilled")
     assert finished.code == 0, finished.err
+
+
+def test_the_teacher_of_a_cache_is_validated_by_direction() -> None:
+    student = {"data": "raw", "model": MODEL, "train": TRAIN}
+    word_kd = {"alpha": 0.5, "direction_selection": {}}
+    students = {
+        "cached": student | {"word_kd": word_kd | {"source": "cache"}},
+        "running": student | {"word_kd": word_kd},
+    }
+    Path("tiny.yaml").write_text(tiny_pipeline.to_yaml(multilingual({"en-fr": None}, students=students)))
+    for command in (["knowledge"], ["student", "--student", "cached"], ["student", "--student", "running"]):
+        finished = kdmt(command[0], "tiny.yaml", *command[1:])
+        assert finished.code == 0, finished.err
+    found = [
+        json.loads(Path(f"runs/tiny/students/{name}/seed_1/teacher_validation.json").read_text()) for name in students
+    ]
+    assert found[0] == pytest.approx(found[1], rel=1e-6)
+    assert set(found[0]) == set(DIRECTIONS)
+
+
+# ------------------------------------------------------------------------------------------------------ pivot languages
+
+
+def candidates_of(run: str, direction: str, lines: list[str], nbest: int) -> list[list[tuple[str, float]]]:
+    """Return the hypotheses of each line as finished text with their scores, by the public translator of a model."""
+    decode = Decode.model_validate(DECODE | {"beam": 2, "nbest": nbest})
+    translator = Translator.load(Path(run)).for_direction(Direction.parse(direction))
+    found = translator.hypotheses(translator.encode(lines), decode)
+    codec = translator.codec
+    return [[(codec.finish_target(codec.decode_target(each.tokens)), each.score) for each in nbest] for nbest in found]
+
+
+def by_pivot(nbest: int) -> list[list[tuple[float, str, str]]]:
+    """Return score, translation and English text of the candidates of each French line, the best one first."""
+    found: list[list[tuple[float, str, str]]] = []
+    for pivots in candidates_of("other", "fr-en", read_lines(Path("text/train.fr")), nbest):
+        kept = [(" ".join(text.split()), score) for text, score in pivots if text.strip()]
+        translated = candidates_of(BILINGUAL, "en-de", [text for text, _ in kept], 2)
+        found.append(
+            sorted(
+                (
+                    (score + second, target, text)
+                    for (text, score), targets in zip(kept, translated, strict=True)
+                    for target, second in targets
+                ),
+                key=lambda each: -each[0],
+            )
+        )
+    return found
+
+
+@pytest.mark.parametrize("nbest", [1, 2])
+def test_a_pivot_translates_through_another_language(nbest: int) -> None:
+    shutil.copytree("runs/tiny/teacher", "other")
+    pivot = {"pivot": "en", "teachers": ["other", BILINGUAL], "nbest": nbest}
+    teachers = dict.fromkeys(DIRECTIONS) | {"fr-de": pivot}
+    document = multilingual(teachers, directions=[*DIRECTIONS, "fr-de"])
+    document["distill"]["decode"] = DECODE | {"nbest": 2}
+    Path("tiny.yaml").write_text(tiny_pipeline.to_yaml(document), encoding="utf-8")
+    for command in (["prepare", "tiny.yaml"], ["distill", "tiny.yaml"], ["distill", "tiny.yaml", "--verify"]):
+        finished = kdmt(*command)
+        assert finished.code == 0, finished.err
+    sentences = np.load(MADE / "sentences.npy").tolist()
+    lines, expected = lines_of("fr-de"), by_pivot(nbest)
+    assert sum(map(len, expected)) > 40
+    found: dict[int, list[tuple[float, str]]] = {}
+    for row in read_lines(MADE / "nbest"):
+        number, score, _, _, words = row.split("\t")
+        found.setdefault(int(number), []).append((float(score), words))
+    texts: dict[int, list[str]] = {}
+    for row in read_lines(MADE / "pivots.tsv"):
+        number, rank, text = row.split("\t")
+        assert len(texts.setdefault(int(number), [])) + 1 == int(rank)
+        texts[int(number)].append(text)
+    for line, own in zip(lines, expected, strict=True):
+        made = found.get(sentences[line], [])
+        assert [score for score, _ in made] == pytest.approx([score for score, _, _ in own[:2]], rel=1e-4)
+        if own and (len(own) < 2 or own[0][0] - own[1][0] > 1e-4):
+            assert (made[0][1], texts[sentences[line]][0]) == own[0][1:]
+    manifest = json.loads((MADE / "manifest.json").read_text())
+    assert manifest["facts"]["translated_sentences"] == {"fr-de": sum(1 for each in expected if each)}
+    assert "pivots.tsv" in manifest["outputs"]
+
+
+@pytest.mark.parametrize(
+    ("pivot", "message"),
+    [
+        (
+            {"pivot": "en", "teachers": [BILINGUAL, BILINGUAL]},
+            f"distill.teachers.fr-en.teachers.0: {BILINGUAL} translates en-de, not fr-de",
+        ),
+        ({"pivot": "de", "teachers": ["runs/tiny/teacher", "nowhere"]}, "distill.teachers.fr-en.teachers.0: "),
+    ],
+)
+def test_models_that_do_not_have_the_directions_of_a_pivot_are_refused(pivot: Any, message: str) -> None:
+    refused = distill({"fr-en": pivot | {"pivot": "de"}})
+    assert refused.code == 2
+    assert message in refused.err
