@@ -253,25 +253,15 @@ def _refused(config: Pipeline) -> Iterator[str]:
     yield from _refused_of_distill(config)
     if config.back_translation is not None:
         yield "back_translation"
-    shares = [(path, each.shares, each.train) for path, each in config.teacher_trainings()]
-    shares += [(path, each.shares, each.train) for path, each in config.trainings()]
-    for path, of_sets, train in shares:
-        if of_sets is not None and train.sampling is not None:
-            yield f"{path}.data"  # a mixture of sets, which 'sampling' would have to sample too
-    for path, train in _trainings(config):
-        if train.scorer is not None:
-            yield f"{path}.train.best_metric"
     score = config.score
     for name in ("engines", "simultaneous"):
         if getattr(score, name):
             yield f"score.{name}"
-    if score.diagnostics is not None and score.diagnostics.train_sentences:
-        yield "score.diagnostics.train_sentences"
 
 
 def _refused_of_prepare(config: Pipeline) -> Iterator[str]:
     prepare = config.prepare
-    for name in ("data_bin", "monolingual_target", "mixing"):
+    for name in ("data_bin", "monolingual_target"):
         if getattr(prepare, name):
             yield f"prepare.{name}"
     for index, corpus in enumerate(prepare.train):
@@ -287,9 +277,8 @@ def _refused_of_prepare(config: Pipeline) -> Iterator[str]:
 
 def _refused_of_distill(config: Pipeline) -> Iterator[str]:
     distill = config.distill
-    for name in ("reverse", "augment"):
-        if getattr(distill, name):
-            yield f"distill.{name}"
+    if distill.reverse is not None:
+        yield "distill.reverse"
     for path, student in config.trainings():
         if "reranked" in student.data_names:
             yield f"{path}.data: reranked"

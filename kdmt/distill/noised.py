@@ -10,9 +10,9 @@ without an entry in the dictionary stays as it was, if it had none before.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
-from itertools import chain, pairwise
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import chain, pairwise, repeat
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -22,14 +22,16 @@ from kdmt.config import DistillAugment
 from kdmt.corpus.augmentation import MODIFIERS, TextAugmenter, Texts
 from kdmt.corpus.binarize import Tags, binarize_text
 from kdmt.corpus.codec import TextCodec
-from kdmt.corpus.tokenizer import read_chunks
+from kdmt.corpus.tokenizer import WordsModel, read_chunks
 from kdmt.distill.inputs import Inputs
 from kdmt.distill.merge import TrainingText
 from kdmt.files import PARTIAL, naming
+from kdmt.languages import Direction, writes_spaces
 from kdmt.types import UNK
 
 NOISED = "noised"  # folder inside that of a stage
 _CHUNK_LINES = 20_000
+_Line = tuple[Texts, str]  # a pair and its tag, which is its direction if there are several
 
 
 def write_noised_text(inputs: Inputs, settings: DistillAugment) -> None:
@@ -38,26 +40,64 @@ def write_noised_text(inputs: Inputs, settings: DistillAugment) -> None:
     assert folder is not None
     if folder.exists():
         return
-    corpus, original, codec = inputs.corpus, replace(inputs, noised=None), inputs.corpus.codec()
-    text = TextAugmenter(settings, corpus.direction, settings.seed, corpus.spaced, is_tokenized=codec.text.text.moses)
+    original, codec = replace(inputs, noised=None), inputs.corpus.codec()
+    of_lines = _OfLines.of(inputs, settings, codec)
     with TemporaryDirectory(dir=folder.parent, prefix=PARTIAL) as scratch:
         out = replace(inputs, noised=Path(scratch) / NOISED)
         assert out.noised is not None
         (out.noised / "data-bin").mkdir(parents=True)
         first = 0
         for given, made, prefix in zip(original.texts(), out.texts(), out.source_prefixes(), strict=True):
-            first += _write_text(given, made, text, codec, first=first)
+            first += _write_text(given, made, of_lines, codec, first=first)
             binarize_text(
                 made.source,
                 prefix,
                 model=codec.tokenizers.source,
                 dictionary=codec.src_dictionary,
-                tags=None if made.tags is None else Tags(made.tags),
+                tags=None if made.tags is None else Tags(made.tags, codec.text.prefixes),
             )
         out.noised.rename(folder)
 
 
-def _write_text(given: TrainingText, made: TrainingText, text: TextAugmenter, codec: TextCodec, *, first: int) -> int:
+@dataclass(frozen=True)
+class _OfLines:
+    """Changes of the text of each line.
+
+    Attributes:
+        text: changes of the text, and what is drawn; with several directions those of the first one.
+        by_direction: changes of the text of each of several directions, by its name; empty for one direction.
+    """
+
+    text: TextAugmenter
+    by_direction: Mapping[str, TextAugmenter]
+
+    @classmethod
+    def of(cls, inputs: Inputs, settings: DistillAugment, codec: TextCodec) -> _OfLines:
+        """Return the changes of the text that a teacher translates."""
+
+        def augmenter(direction: Direction, spaced: tuple[bool, bool]) -> TextAugmenter:
+            return TextAugmenter(settings, direction, settings.seed, spaced, is_tokenized=codec.text.text.moses)
+
+        is_split = isinstance(codec.tokenizers.source, WordsModel)
+        several = {
+            str(each): augmenter(each, (is_split or writes_spaces(each.source), is_split or writes_spaces(each.target)))
+            for each in codec.text.directions
+        }
+        text = next(iter(several.values()), augmenter(inputs.corpus.direction, inputs.corpus.spaced))
+        return cls(text, several)
+
+    def of_line(self, tag: str) -> TextAugmenter:
+        """Return the changes of a line with a tag."""
+        return self.by_direction[tag] if self.by_direction else self.text
+
+    def following(self, line: _Line, after: _Line | None) -> Texts | None:
+        """Return the next pair, which must be of the same direction; None if it is not."""
+        if after is None or (self.by_direction and after[1] != line[1]):
+            return None
+        return after[0]
+
+
+def _write_text(given: TrainingText, made: TrainingText, text: _OfLines, codec: TextCodec, *, first: int) -> int:
     """Write the changed lines of one text, and return their number.
 
     Args:
@@ -67,46 +107,51 @@ def _write_text(given: TrainingText, made: TrainingText, text: TextAugmenter, co
     with naming(made.source), made.source.open("w", encoding="utf-8", newline="\n") as sources:
         targets = None if made.target is None else made.target.open("w", encoding="utf-8", newline="\n")
         try:
-            for pairs, following in pairwise(chain(_chunks(given), [[]])):
-                changed = _change_chunk(pairs, following[:1], text, codec, first=first + total)
+            for lines, following in pairwise(chain(_chunks(given), [[]])):
+                changed = _change_chunk(lines, following[:1], text, codec, first=first + total)
                 sources.writelines(f"{source}\n" for source, _ in changed)
                 if targets is not None:
                     targets.writelines(f"{target}\n" for _, target in changed)
-                total += len(pairs)
+                total += len(lines)
         finally:
             if targets is not None:
                 targets.close()
     return total
 
 
-def _chunks(text: TrainingText) -> Iterator[list[Texts]]:
-    """Yield the pairs of a text in chunks; without targets, the source takes their place."""
+def _chunks(text: TrainingText) -> Iterator[list[_Line]]:
+    """Yield the lines of a text in chunks; without targets, the source takes their place."""
     sources = read_chunks(text.source, _CHUNK_LINES)
-    if text.target is None:
-        yield from ([(line, line) for line in lines] for lines in sources)
-    else:
-        for both in zip(sources, read_chunks(text.target, _CHUNK_LINES), strict=True):
-            yield list(zip(*both, strict=True))
+    targets = read_chunks(text.source if text.target is None else text.target, _CHUNK_LINES)
+    tags: Iterator[list[str] | None] = repeat(None)
+    if text.tags is not None:
+        tags = iter(read_chunks(text.tags, _CHUNK_LINES))
+    for both in zip(sources, targets, strict=True):
+        own = next(tags)
+        pairs = list(zip(*both, strict=True))
+        yield list(zip(pairs, [""] * len(pairs) if own is None else own, strict=True))
 
 
 def _change_chunk(
-    pairs: Sequence[Texts], following: Sequence[Texts], text: TextAugmenter, codec: TextCodec, *, first: int
+    lines: Sequence[_Line], following: Sequence[_Line], text: _OfLines, codec: TextCodec, *, first: int
 ) -> list[Texts]:
     """Return the pairs of a chunk, some of them changed.
 
     Args:
-        following: first pair of the next chunk, empty if there is none.
-        first: index of the first pair.
+        following: first line of the next chunk, empty if there is none.
+        first: index of the first line.
     """
-    drawn = text.draw(np.arange(first, first + len(pairs)), epoch=0)
-    everything = [*pairs, *following]
+    pairs = [pair for pair, _ in lines]
+    drawn = text.text.draw(np.arange(first, first + len(pairs)), epoch=0)
+    everything = [*lines, *following]
     changed = list(pairs)
     for place in np.flatnonzero(np.logical_or.reduce(list(drawn.values()))).tolist():
         if not all(map(str.strip, pairs[place])):
             continue
         chosen = [name for name in MODIFIERS if name in drawn and drawn[name][place]]
-        after = everything[place + 1] if place + 1 < len(everything) else None
-        changed[place] = text.change(pairs[place], after, chosen, (0, first + place))
+        after = text.following(lines[place], everything[place + 1] if place + 1 < len(everything) else None)
+        own = text.of_line(lines[place][1])
+        changed[place] = own.change(pairs[place], after, chosen, (0, first + place))
     differ = [place for place, pair in enumerate(pairs) if changed[place] != pair]
     old, new = (codec.encode_source([texts[place][0] for place in differ]) for texts in (pairs, changed))
     for place, before, now in zip(differ, old, new, strict=True):

@@ -11,10 +11,11 @@ from dataclasses import dataclass
 from functools import partial
 
 from kdmt import languages
-from kdmt.config import Diagnostics
+from kdmt.config import Decode, Diagnostics
 from kdmt.corpus.alignment import spread
 from kdmt.corpus.lines import iterate_lines, read_lines
 from kdmt.decode.engines.translator import Translator
+from kdmt.languages import Direction
 from kdmt.score.coverage import Aligner
 from kdmt.score.lexical import count_rare
 from kdmt.score.metrics import bleu_metric, main_metric
@@ -61,11 +62,13 @@ class Sample:
         sources: sources in the form that the tokenizer reads [N].
         beginnings: at most 75% of each source [N].
         text: the same pairs as words.
+        directions: direction of each sentence, if there are several; empty for one [N].
     """
 
     sources: list[str]
     beginnings: list[str]
     text: TrainingText
+    directions: Sequence[Direction] = ()
 
 
 @dataclass(frozen=True)
@@ -120,8 +123,21 @@ def read_training(workspace: Workspace, texts: Mapping[str, TestText]) -> Traini
     if settings.train_sentences:
         text = TrainingText([i + 1 for i in chosen], [each[1] for each in lines], [each[2] for each in lines])
         spaced, sources = spaced_sides(workspace)[0], [each[0] for each in lines]
-        sample = Sample(sources, [source_prefix(source, spaced=spaced) for source in sources], text)
+        beginnings = [source_prefix(source, spaced=spaced) for source in sources]
+        sample = Sample(sources, beginnings, text, _directions(workspace, chosen))
     return Training(sample, Knowledge(aligner, rare), len(pairs))
+
+
+def _directions(workspace: Workspace, lines: Sequence[int]) -> list[Direction]:
+    """Return the direction of some training sentences; nothing for a pipeline with one direction."""
+    config = workspace.config
+    if not config.is_multilingual:
+        return []
+    by_name, tags = (
+        {str(each): each for each in config.trained_directions},
+        read_lines(workspace.prepare / "train.tags"),
+    )
+    return [by_name[tags[index]] for index in lines]
 
 
 def read_texts(workspace: Workspace) -> dict[str, TestText]:
@@ -188,11 +204,26 @@ def translate_sample(
         decoded = translations.find(file, recorded)
         if decoded is None:
             workspace.say(f"score: {name}: {len(lines):,} training sentences, {part}")
-            engine = translator()
-            decoded = Decoded(engine.translate_ids(engine.codec.encode_source(lines), decode), 0.0, 0.0, 0.0)
+            decoded = Decoded(_translate(translator(), lines, sample.directions, decode), 0.0, 0.0, 0.0)
             translations.keep(file, recorded, decoded)
         found.append([tgt_words(line) for line in decoded.words])
     return TrainingOutputs(*found)
+
+
+def _translate(
+    translator: Translator, lines: Sequence[str], directions: Sequence[Direction], decode: Decode
+) -> list[str]:
+    """Return the translation of each line in its direction, in words."""
+    if not directions:
+        return translator.translate_ids(translator.codec.encode_source(lines), decode)
+    found = [""] * len(lines)
+    for direction in dict.fromkeys(directions):
+        own = translator.for_direction(direction)
+        places = [place for place, each in enumerate(directions) if each == direction]
+        words = own.translate_ids(own.encode_words([lines[place] for place in places]), decode)
+        for place, line in zip(places, words, strict=True):
+            found[place] = line
+    return found
 
 
 # ------------------------------------------------------------------------------------------------------------- figures

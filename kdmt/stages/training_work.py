@@ -181,8 +181,8 @@ def _describe_directions(data: BinarizedData, directions: PairDirections) -> str
     counts = directions.counts(data.kept)
     if data.mixture is None:
         return ", ".join(f"{name} {count:,}" for name, count in counts.items())
-    sizes = zip(counts.items(), data.mixture.sizes, strict=True)
-    return "in an epoch " + ", ".join(f"{name} {float(size):,.0f} of {count:,}" for (name, count), size in sizes)
+    sizes = directions.sizes(data.mixture)
+    return "in an epoch " + ", ".join(f"{name} {sizes[name]:,.0f} of {count:,}" for name, count in counts.items())
 
 
 def _training_data(

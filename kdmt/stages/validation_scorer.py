@@ -8,6 +8,7 @@ from typing import TypeVar
 
 from kdmt.config import Scorer
 from kdmt.corpus.codec import TextCodec
+from kdmt.corpus.direction_codecs import DirectionCodecs
 from kdmt.corpus.lines import read_lines
 from kdmt.errors import UserError
 from kdmt.score.scorers.process import Segment
@@ -30,14 +31,14 @@ class ValidationScorer:
         settings: its settings.
         workspace: pipeline whose cache of scores is used.
         pairs: finished text of source and reference of each sentence that is translated.
-        codec: codec that finishes translations.
+        codecs: codec of each sentence, which finishes its translation.
     """
 
     name: str
     settings: Scorer
     workspace: Workspace
     pairs: list[tuple[str, str]]
-    codec: TextCodec
+    codecs: list[TextCodec]
 
     @classmethod
     def of(cls, workspace: Workspace, job: Job, codec: TextCodec) -> ValidationScorer | None:
@@ -46,11 +47,15 @@ class ValidationScorer:
             return None
         limit = job.train.validate_sentences or None
         sources, references = (read_lines(workspace.prepare / f"valid.{lang}") for lang in workspace.direction.sides)
+        by_direction = DirectionCodecs(codec)
+        several = by_direction.are_several
+        tags = read_lines(workspace.prepare / "valid.tags") if several else [""] * len(sources)
+        codecs = [by_direction.of(tag) for tag in tags[:limit]]
         pairs = [
-            (codec.finish_source(source), codec.finish_target(reference))
-            for source, reference in zip(sources[:limit], references[:limit], strict=True)
+            (own.finish_source(source), own.finish_target(reference))
+            for own, source, reference in zip(codecs, sources[:limit], references[:limit], strict=True)
         ]
-        return cls(job.train.scorer, workspace.config.scorers[job.train.scorer], workspace, pairs, codec)
+        return cls(job.train.scorer, workspace.config.scorers[job.train.scorer], workspace, pairs, codecs)
 
     @property
     def scale(self) -> Scale:
@@ -64,7 +69,7 @@ class ValidationScorer:
         Raises:
             UserError: on all ranks, if the scorer fails.
         """
-        texts = [self.codec.finish_target(words) for words in hypotheses]
+        texts = [codec.finish_target(words) for codec, words in zip(self.codecs, hypotheses, strict=True)]
         segments = [
             Segment(source, text, reference) for (source, reference), text in zip(self.pairs, texts, strict=True)
         ]

@@ -110,7 +110,8 @@ class BinarizedData:
         check_lengths(self.src_sizes, self.tgt_sizes, self.kept, settings.max_tokens)
         self.mixture = None if shares is None else Mixture(self._kept_of_parts(), shares, seed=seed)
         if directions is not None and settings.sampling is not None:
-            self.mixture = directions.mixture(self.kept, settings.sampling, seed=seed)
+            parts = [self.kept] if shares is None else self._kept_of_parts()
+            self.mixture = directions.mixture(parts, settings.sampling, seed=seed, shares=shares)
         self.packing = self._packing_shape() if settings.packing else None
 
     def epoch(self, epoch: int) -> Sequence[np.ndarray]:

@@ -184,25 +184,12 @@ def differences_by_direction(
     A cell is the difference of the main metric, the mean over seeds, with the range of the p-values of the paired
     bootstrap test over the seeds.
     """
-    by_run: dict[_Run, list[ScoreRow]] = {}
-    for row in rows:
-        by_run.setdefault((row.test_set, row.system, row.seed), []).append(row)
-    firsts: dict[tuple[str, str], ScoreRow] = {}
-    for row in rows:
-        firsts.setdefault((row.test_set, row.system), row)
+    compared = _ComparedRows.of(rows)
     for name, own in _by_test_set(rows, tests).items():
         metric = main_metric(list(dict.fromkeys(each for row in own for each in row.scores)) or [""])
         here = [each for each in comparisons if tests.get(each.test_set, ("",))[0] == name and metric in each.p_values]
         for baseline in dict.fromkeys(each.baseline for each in here):
-            cells: dict[str, dict[str, list[tuple[float, float]]]] = {}
-            for each in here:
-                compared = _rows_of(each, by_run, firsts) if each.baseline == baseline else None
-                if compared is None or any(metric not in row.scores for row in compared):
-                    continue
-                difference = compared[0].scores[metric].value - compared[1].scores[metric].value
-                column = f"{each.system},\n{decoding_name(compared[0])}"
-                by_direction = cells.setdefault(str(tests[each.test_set][1]), {})
-                by_direction.setdefault(column, []).append((difference, each.p_values[metric].value))
+            cells = _differences([each for each in here if each.baseline == baseline], compared, tests, metric)
             columns = list(dict.fromkeys(column for found in cells.values() for column in found))
             lines = [
                 [direction, *(_difference_text(found.get(column, [])) for column in columns)]
@@ -213,20 +200,57 @@ def differences_by_direction(
                 yield Facts(title, ["direction", *columns], lines, [False, *(True for _ in columns)])
 
 
-def _rows_of(
-    comparison: Comparison, by_run: Mapping[_Run, Sequence[ScoreRow]], firsts: Mapping[tuple[str, str], ScoreRow]
-) -> tuple[ScoreRow, ScoreRow] | None:
-    """Return the rows that a comparison compares, as `kdmt.score.systems.compare_runs` chooses them."""
-    split, seed = comparison.test_set, comparison.seed
-    own = next((row for row in by_run.get((split, comparison.system, seed), ()) if _is_of(row, comparison)), None)
-    first = firsts.get((split, comparison.baseline))
-    if own is None or first is None:
-        return None
-    for wanted in (seed, first.seed):
-        alike = [row for row in by_run.get((split, comparison.baseline, wanted), ()) if way_name(row) == way_name(own)]
-        if alike:
-            return own, alike[0]
-    return own, first
+def _differences(
+    comparisons: Sequence[Comparison], rows: _ComparedRows, tests: Tests, metric: str
+) -> dict[str, dict[str, list[tuple[float, float]]]]:
+    """Return the difference and the p-value of each seed by direction and system."""
+    cells: dict[str, dict[str, list[tuple[float, float]]]] = {}
+    for each in comparisons:
+        found = rows.find(each)
+        if found is None or any(metric not in row.scores for row in found):
+            continue
+        own, base = found
+        difference = own.scores[metric].value - base.scores[metric].value
+        by_system = cells.setdefault(str(tests[each.test_set][1]), {})
+        column = f"{each.system},\n{decoding_name(own)}"
+        by_system.setdefault(column, []).append((difference, each.p_values[metric].value))
+    return cells
+
+
+@dataclass(frozen=True)
+class _ComparedRows:
+    """The rows that comparisons compare.
+
+    Attributes:
+        by_run: rows by split, system and seed.
+        first_seeds: seed of the first row of each split and system.
+    """
+
+    by_run: Mapping[_Run, Sequence[ScoreRow]]
+    first_seeds: Mapping[tuple[str, str], int]
+
+    @classmethod
+    def of(cls, rows: Sequence[ScoreRow]) -> _ComparedRows:
+        by_run: dict[_Run, list[ScoreRow]] = {}
+        first_seeds: dict[tuple[str, str], int] = {}
+        for row in rows:
+            by_run.setdefault((row.test_set, row.system, row.seed), []).append(row)
+            first_seeds.setdefault((row.test_set, row.system), row.seed)
+        return cls(by_run, first_seeds)
+
+    def find(self, comparison: Comparison) -> tuple[ScoreRow, ScoreRow] | None:
+        """Return the row of a system and that of its baseline, as `kdmt.score.systems.compare_runs` chooses them."""
+        split, baseline = comparison.test_set, comparison.baseline
+        candidates = self.by_run.get((split, comparison.system, comparison.seed), ())
+        own = next((row for row in candidates if _is_of(row, comparison)), None)
+        first = self.first_seeds.get((split, baseline))
+        if own is None or first is None:
+            return None
+        for seed in (comparison.seed, first):
+            for row in self.by_run.get((split, baseline, seed), ()):
+                if way_name(row) == way_name(own):
+                    return own, row
+        return own, self.by_run[split, baseline, first][0]
 
 
 def _is_of(row: ScoreRow, comparison: Comparison) -> bool:

@@ -242,7 +242,7 @@ def test_directions_that_are_not_valid(problem: Callable[..., str], changes: dic
         ),
         ("prepare.monolingual=[{path: a, direction: enfr}]", "prepare.monolingual.0: 'direction': 'enfr' is no direc"),
         ("prepare.monolingual=[{opus: Books/v1, direction: en-de}]", "'prepare.monolingual.0.opus': with several"),
-        ("distill.augment={typos: 0.1}", "'distill.augment' cannot be combined"),
+        ("distill.reverse={checkpoint: x}", "'distill.reverse' cannot be combined"),
         ("score.engines=[ctranslate2]", "'score.engines' cannot be combined"),
         ("prepare.train.0.tag=<x>", "'prepare.train.0.tag' cannot be combined"),
     ],

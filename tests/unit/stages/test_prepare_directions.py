@@ -211,3 +211,17 @@ def test_the_page_has_the_counts_of_each_direction(tmp_path: Path) -> None:
     ]
     assert "text/train.fr text/train.en" in [line[1] for line in sources]
     assert "en-fr: train.0 text/train.en" in page  # in the tables of the rules
+
+
+def test_corpora_of_each_direction_are_mixed_by_temperature(tmp_path: Path) -> None:
+    english = write_text(tmp_path)
+    write_split(tmp_path, "small", [f"{line} ba" for line in english["train"][:10]])
+    made = document(zero_shot=[])
+    small = {"source": {"path": "text/small.en"}, "target": {"path": "text/small.de"}, "direction": "en-de"}
+    made["prepare"] |= {"train": [*made["prepare"]["train"], small], "mixing": {"temperature": 2.0}}
+    prepare = prepared(tmp_path, made)
+    report = json.loads((prepare / "report.json").read_text())["directions"]
+    # en-de has 50 pairs of corpora of 40 and 10: in proportion to the roots, 33.3 and 16.7
+    assert [corpus["pairs_out"] for corpus in report["en-de"]["corpora"]] == [33, 17]
+    assert [[corpus["pairs_out"] for corpus in report[name]["corpora"]] for name in ("en-fr", "fr-en")] == [[40], [40]]
+    assert len(read_lines(prepare / "train.src")) == 130

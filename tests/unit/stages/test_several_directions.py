@@ -16,11 +16,19 @@ import tiny_directions
 from tiny_directions import DIRECTIONS, SIZES, ZERO_SHOT
 from tiny_pipeline import read_lines, run_stages, to_yaml, working_in, write_lines
 
+import kdmt
+from kdmt.config import DistillAugment
+from kdmt.corpus.alignment import spread
 from kdmt.corpus.codec import TextCodec
 from kdmt.corpus.indexed import IndexedDataset
+from kdmt.corpus.prepared import PreparedCorpus
 from kdmt.corpus.word_links import LinkFile, parse_links
+from kdmt.distill.inputs import Inputs
+from kdmt.distill.noised import NOISED, write_noised_text
+from kdmt.languages import POOLED
 
 ROOT = Path("runs/tiny")
+NUM_SAMPLED = 6  # training sentences of the diagnostics
 PROGRAM = """
 import json, sys
 print(json.dumps({"scorer": "size", "signature": "size|v:1", "licence": ""}), flush=True)
@@ -58,11 +66,12 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     document["students"]["selected"] = document["students"]["one_pass"] | {
         "selective": {"evaluator": f"{ROOT}/students/one_pass/seed_1/last", "distilled": [[0, 0.5]]}
     }
+    document["students"]["distilled"] = student | {"train": student["train"] | {"best_metric": "size"}}
     document["distill"] |= {"imported": "theirs.tsv", "imported_sources": True}
     document["scorers"] = {"size": {"command": [sys.executable, "-I", "-S", "size.py"], "range": [0, 1000]}}
     document["score"]["scorers"] = []
     document["score"]["variants"] = {"joined": ["merged"]}
-    document["score"]["diagnostics"] = None
+    document["score"]["diagnostics"] = {"train_sentences": NUM_SAMPLED}
     english = tiny_directions.write_pipeline(folder, document)
     tiny_directions.write_split(folder, "more", [*MORE, english["test"][0]])
     tiny_directions.write_split(folder, "other", OTHER)
@@ -152,6 +161,32 @@ def test_selective_distillation_compares_lines_of_the_same_direction() -> None:
     assert np.isinf(distances[num_references:]).all()  # monolingual lines have no reference
 
 
+def test_an_external_scorer_chooses_the_checkpoint() -> None:
+    run = ROOT / "students/distilled/seed_1"
+    records = [json.loads(line) for line in read_lines(run / "metrics.jsonl")]
+    found = [record["size"] for record in records if record["kind"] == "valid"]
+    sources = read_lines(ROOT / "prepare/valid.raw.src")
+    assert found == pytest.approx([sum(map(len, sources)) / len(sources)] * len(found), abs=1e-3)
+    assert found
+    assert json.loads((run / "chosen.json").read_text())["metric"] == "size"
+
+
+def test_noise_for_the_teacher_keeps_the_directions(tmp_path: Path) -> None:
+    prepare = ROOT / "prepare"
+    inputs = Inputs(PreparedCorpus(prepare, POOLED, (True, True)), monolingual=True, noised=tmp_path / NOISED)
+    write_noised_text(inputs, DistillAugment(merged=1.0))
+    codec = TextCodec.load(prepare)
+    for split, prefix in zip(("train", "monolingual"), inputs.source_prefixes(), strict=True):
+        names = read_lines(prepare / f"{split}.tags")
+        old, new = (read_lines(folder / f"{split}.src") for folder in (prepare, tmp_path / NOISED))
+        for index, (name, line) in enumerate(zip(names, old, strict=True)):
+            has_next = index + 1 < len(names) and names[index + 1] == name  # of the same direction
+            assert new[index] == (f"{line} {old[index + 1]}" if has_next else line)
+        encoded = IndexedDataset(prefix)
+        expected = [f"<2{name.split('-')[1]}>" for name in names]
+        assert [codec.src_dictionary.symbols[encoded[index][0]] for index in range(len(names))] == expected
+
+
 def test_the_worst_pairs_of_each_direction_are_dropped(finished: Path, tmp_path: Path) -> None:
     before = Counter(read_lines(finished / ROOT / "distill/distilled.tags"))
     shutil.copytree(finished, tmp_path / "copy")
@@ -159,6 +194,19 @@ def test_the_worst_pairs_of_each_direction_are_dropped(finished: Path, tmp_path:
         run_stages("distill", sets=["distill.quality={scorer: size, drop_percent: 25.0}"])
         after = Counter(read_lines(ROOT / "distill/distilled.tags"))
     assert after == {name: count - count // 4 for name, count in before.items()}
+
+
+def test_training_sentences_are_translated_in_their_directions() -> None:
+    (path,) = (ROOT / "score/decoded/train").glob("distilled.seed_1.*.whole.tgt")
+    found = read_lines(path)
+    names, sources = (read_lines(ROOT / f"prepare/train.{end}") for end in ("tags", "src"))
+    chosen = spread(len(names), NUM_SAMPLED)
+    assert {names[index] for index in chosen} == set(DIRECTIONS)
+    model = kdmt.load(ROOT / "students/distilled/seed_1/average", threads=1)
+    for index, line in zip(chosen, found, strict=True):
+        source, target = names[index].split("-")
+        own = model.for_languages(target, source)
+        assert own.translate([sources[index]], beam=1, max_len_a=1.2, max_len_b=10) == [line]
 
 
 def test_everything_is_up_to_date_afterwards() -> None:

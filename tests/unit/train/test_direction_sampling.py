@@ -21,7 +21,7 @@ def pairs(*counts: int) -> PairDirections:
 
 def test_an_epoch_has_the_shares_of_the_formula() -> None:
     directions, settings = pairs(900, 90, 10), DirectionSampling(temperature=2.0, weights={"cs-en": 3.0})
-    mixture = directions.mixture(np.arange(1000), settings, seed=1)
+    mixture = directions.mixture([np.arange(1000)], settings, seed=1)
     powers = np.array([900**0.5, 90**0.5, 3.0 * 10**0.5])
     expected = 1000 * powers / powers.sum()
     for epoch in (1, 2, 3):
@@ -32,19 +32,19 @@ def test_an_epoch_has_the_shares_of_the_formula() -> None:
 
 def test_fractions_of_pairs_are_carried_over() -> None:
     directions = pairs(70, 20, 10)
-    mixture = directions.mixture(np.arange(100), DirectionSampling(temperature=5.0), seed=1)
+    mixture = directions.mixture([np.arange(100)], DirectionSampling(temperature=5.0), seed=1)
     total = sum(len(mixture.pairs(epoch)) for epoch in range(1, 31))
     assert abs(total - 3000) < 3
 
 
 def test_temperature_1_has_every_pair_once_in_each_epoch() -> None:
-    mixture = pairs(7, 2, 1).mixture(np.arange(10), DirectionSampling(), seed=3)
+    mixture = pairs(7, 2, 1).mixture([np.arange(10)], DirectionSampling(), seed=3)
     assert Counter(mixture.pairs(4).tolist()) == Counter(range(10))
 
 
 def test_an_epoch_does_not_depend_on_those_before() -> None:
     settings = DirectionSampling(temperature=5.0)
-    resumed, whole = (pairs(50, 5, 5).mixture(np.arange(60), settings, seed=1) for _ in range(2))
+    resumed, whole = (pairs(50, 5, 5).mixture([np.arange(60)], settings, seed=1) for _ in range(2))
     epochs = [whole.pairs(epoch).tolist() for epoch in range(1, 6)]
     assert resumed.pairs(4).tolist() == epochs[3]
     assert epochs[0] != epochs[1]
@@ -52,13 +52,31 @@ def test_an_epoch_does_not_depend_on_those_before() -> None:
 
 def test_pairs_that_are_left_out_are_not_drawn() -> None:
     kept = np.array([0, 1, 5, 8])
-    mixture = pairs(4, 3, 2).mixture(kept, DirectionSampling(temperature=2.0), seed=1)
+    mixture = pairs(4, 3, 2).mixture([kept], DirectionSampling(temperature=2.0), seed=1)
     assert set(mixture.pairs(1).tolist()) | set(mixture.pairs(2).tolist()) <= set(kept.tolist())
 
 
 def test_a_direction_without_pairs_is_an_error() -> None:
     with pytest.raises(UserError, match=r"^cs-en: no pair is within"):
-        pairs(4, 3, 2).mixture(np.arange(7), DirectionSampling(), seed=1)
+        pairs(4, 3, 2).mixture([np.arange(7)], DirectionSampling(), seed=1)
+
+
+def test_pairs_of_each_set_of_a_mixture_are_distributed_over_its_directions() -> None:
+    """The second set has no pair of the last direction; the first has 80% of an epoch, in which it is whole once."""
+    directions = PairDirections(NAMES, np.array([*[0] * 300, *[1] * 90, *[2] * 10, *[0] * 40, *[1] * 10], np.int16))
+    parts, settings = [np.arange(400), np.arange(400, 450)], DirectionSampling(temperature=2.0, weights={"en-fr": 2.0})
+    mixture = directions.mixture(parts, settings, seed=1, shares=[0.8, 0.2])
+    drawn = mixture.pairs(1)
+    assert len(drawn) == pytest.approx(500, abs=5)
+    for part, share, sizes, weights in zip(
+        parts, (400, 100), ([300, 90, 10], [40, 10]), ([1, 2, 1], [1, 2]), strict=True
+    ):
+        powers = np.array(weights) * np.sqrt(sizes)
+        counts = list(directions.counts(drawn[np.isin(drawn, part)]).values())[: len(sizes)]
+        assert np.abs(np.array(counts) - share * powers / powers.sum()).max() < 1 + 1e-6
+    found = directions.sizes(mixture)
+    assert list(found) == list(NAMES)
+    assert sum(found.values()) == pytest.approx(500)
 
 
 def test_files_of_directions_are_read_one_after_the_other(tmp_path: Path) -> None:
