@@ -6,6 +6,7 @@ The rules are those of the Perl scripts of Moses, as ported in sacremoses (https
 from __future__ import annotations
 
 import functools
+import itertools
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -51,6 +52,11 @@ class TextProcessor:
     def prefixes(self) -> dict[str, tuple[str, ...]]:
         """Return the tokens before the source for each of several directions, by the name of the direction."""
         return {str(each): language_prefix(each, self.language_tokens) for each in self.directions}
+
+    @property
+    def language_tokens_used(self) -> tuple[str, ...]:
+        """Return the tokens for languages that are before any source of a model with several directions."""
+        return tuple(dict.fromkeys(itertools.chain.from_iterable(self.prefixes.values())))
 
     def for_direction(self, direction: Direction) -> TextProcessor:
         """Return the processing of one of several directions."""
