@@ -24,20 +24,20 @@ from kdmt.choices import LanguageTokens
 from kdmt.config import HeldOut
 from kdmt.config.directions import DirectionPart, language_prefix, split_of
 from kdmt.corpus import prepared
-from kdmt.corpus.checks import check_specials, report_findings
+from kdmt.corpus.checks import Finding, check_specials, report_findings
 from kdmt.corpus.clean import CleaningReport
 from kdmt.corpus.codec import TEXT_FILE
 from kdmt.corpus.decontaminate import Forbidden, collect_forbidden
 from kdmt.corpus.given_text import held_out_texts
 from kdmt.corpus.lines import iterate_lines, write_lines
-from kdmt.corpus.ngram_overlap import NgramOverlaps, SideIndex, index_side
 from kdmt.corpus.prepared import REPORT, REPORT_EXAMPLES, reference_paths, training_chunks
 from kdmt.corpus.sentence_lengths import typical_ratio
 from kdmt.corpus.steps import Steps
 from kdmt.corpus.temperature import temperature_counts
 from kdmt.corpus.text import TextProcessor
+from kdmt.errors import UserError
 from kdmt.files import write_json
-from kdmt.languages import POOLED, Direction, characters_per_word, same_language
+from kdmt.languages import POOLED, Direction, same_language
 from kdmt.stages.prepare_partial import WORK
 from kdmt.stages.prepare_work import (
     Cleaned,
@@ -51,6 +51,7 @@ from kdmt.stages.prepare_work import (
     fetch_texts,
     further_references,
     held_out_pairs,
+    index_overlaps,
     make_tokenizer,
     process_text,
     write_held_out,
@@ -116,7 +117,7 @@ class DirectionsFill:
         _pool_held_out(folder, parts)
         pooled = self._pooled(work)
         write_json(folder / TEXT_FILE, self._text_processor(work).to_dict())
-        report = _joined_report(folder, cleaned)
+        report = _joined_report(folder, trained, cleaned)
         texts = _text_of_tokenizer(work, folder, trained)
         tokenizer = make_tokenizer(pooled, folder, steps, report, texts)
         splits = ["valid", *(split_of(test, part.direction) for part in parts for test in part.work.settings.test)]
@@ -180,7 +181,10 @@ def _clean_part(part: _Part, parts: Sequence[_Part]) -> Cleaned:
     """Write the clean training text of a direction."""
     steps = Steps(part.folder, part.folder / WORK / "steps")
     forbidden = _forbidden(part, parts) if part.work.settings.decontaminate else None
-    cleaned = clean_all_text(part.work, part.folder, steps, forbidden)
+    try:
+        cleaned = clean_all_text(part.work, part.folder, steps, forbidden)
+    except UserError as error:
+        raise UserError(f"{part.direction}: {error}") from error
     process_text(part.work, part.folder, steps, part.processor)
     return cleaned
 
@@ -198,17 +202,16 @@ def _forbidden(part: _Part, parts: Sequence[_Part]) -> Forbidden:
     settings = part.work.settings.decontaminate
     if isinstance(settings, bool):
         return found
-    sides: list[SideIndex] = []
-    for number, (name, code) in enumerate(zip(("source", "target"), part.direction.sides, strict=True)):
-        lines = [
+    source, target = (
+        [
             (f"{split_of(split, other.direction)}.{name}", [pair[number] for pair in pairs])
             for other in parts
             for split in other.held_out
             for pairs in [list(_in_languages(part.direction, other, split))]
         ]
-        per_word = 0 if part.work.spaced[number] else characters_per_word(code)
-        sides.append(index_side(lines, ngram=settings.ngram, overlap=settings.overlap, characters_per_word=per_word))
-    return replace(found, overlaps=NgramOverlaps(*sides))
+        for number, name in enumerate(("source", "target"))
+    )
+    return replace(found, overlaps=index_overlaps(part.work, settings, source, target))
 
 
 def _in_languages(direction: Direction, other: _Part, split: str) -> Iterator[tuple[str, str]]:
@@ -247,15 +250,15 @@ def _pool_held_out(folder: Path, parts: Sequence[_Part]) -> None:
         for form in ("", "raw."):
             texts = [iterate_lines(part.path("valid", part.direction.sides[number], form)) for part in trained]
             write_lines(folder / f"valid.{form}{side}", _in_turn(texts))
-    names = [itertools.repeat(str(part.direction), _num_lines(part)) for part in trained]
+    names = [itertools.repeat(str(part.direction), _num_lines(part, "valid")) for part in trained]
     write_lines(folder / "valid.tags", _in_turn(names))
     for part in parts:
         for test in part.work.settings.test:
             _pool_test_set(folder, part, test)
 
 
-def _num_lines(part: _Part) -> int:
-    return sum(1 for _ in iterate_lines(part.path("valid", part.direction.source)))
+def _num_lines(part: _Part, split: str) -> int:
+    return sum(1 for _ in iterate_lines(part.path(split, part.direction.source)))
 
 
 def _in_turn(texts: Sequence[Iterable[str]]) -> Iterator[str]:
@@ -271,11 +274,7 @@ def _pool_test_set(folder: Path, part: _Part, test: str) -> None:
             shutil.copyfile(part.path(test, lang, form), folder / f"{split}.{form}{side}")
     for number, path in enumerate(reference_paths(part.folder, test, target), start=1):
         shutil.copyfile(path, folder / f"{split}.raw{number}.{POOLED.target}")
-    write_lines(folder / f"{split}.tags", itertools.repeat(str(part.direction), _num_test_lines(part, test)))
-
-
-def _num_test_lines(part: _Part, test: str) -> int:
-    return sum(1 for _ in iterate_lines(part.path(test, part.direction.source)))
+    write_lines(folder / f"{split}.tags", itertools.repeat(str(part.direction), _num_lines(part, test)))
 
 
 def _text_of_tokenizer(work: Preparation, folder: Path, trained: Sequence[_Part]) -> tuple[Path, Path] | None:
@@ -308,9 +307,13 @@ def _spread(files: Sequence[Path], size: int, count: int) -> Iterator[str]:
         done = upto
 
 
-def _joined_report(folder: Path, cleaned: Sequence[Cleaned]) -> CleaningReport:
-    """Return the counts of the corpora of all directions."""
-    corpora = tuple(corpus for each in cleaned for corpus in each.training.corpora)
+def _joined_report(folder: Path, trained: Sequence[_Part], cleaned: Sequence[Cleaned]) -> CleaningReport:
+    """Return the counts of the corpora of all directions, with the direction in their names."""
+    corpora = tuple(
+        replace(corpus, name=f"{corpus.name} ({part.direction})")
+        for part, each in zip(trained, cleaned, strict=True)
+        for corpus in each.training.corpora
+    )
     return CleaningReport(corpora, typical_ratio(training_chunks(folder, POOLED)))
 
 
@@ -320,7 +323,7 @@ def _write_reports(
     parts: Sequence[_Part],
     cleaned: Sequence[Cleaned],
     report: CleaningReport,
-    specials: Any,
+    specials: Finding,
 ) -> None:
     """Write `report.json` with the counts of all directions and of each, and the examples of dropped pairs."""
     trained = [part for part in parts if part.is_trained]
