@@ -76,12 +76,14 @@ class Model:
 
     @property
     def source_lang(self) -> str:
-        """Source language of the model."""
+        """Source language of the model; `directions` has those of a multilingual one."""
+        self.translator.codec.text.require_one_direction()
         return self.translator.codec.text.source_lang
 
     @property
     def target_lang(self) -> str:
-        """Target language of the model."""
+        """Target language of the model; `directions` has those of a multilingual one."""
+        self.translator.codec.text.require_one_direction()
         return self.translator.codec.text.target_lang
 
     @property

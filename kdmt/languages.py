@@ -165,6 +165,11 @@ class Direction:
         """Return whether both sides are the same languages, even if their codes differ."""
         return all(map(same_language, self.sides, other.sides))
 
+    @property
+    def identity(self) -> tuple[object, object]:
+        """Value that is equal for directions between the same languages, even if their codes differ."""
+        return _identity(self.source), _identity(self.target)
+
     @classmethod
     def parse(cls, text: str) -> Direction:
         """Parse `source-target`, such as `en-de`. A code with subtags is best written with `_`, as in `en-pt_BR`.
@@ -172,17 +177,7 @@ class Direction:
         Raises:
             ValueError: if the text is no two codes of different languages, or can be read in several ways.
         """
-        parts = text.split("-")
-        pairs = [("-".join(parts[:place]), "-".join(parts[place:])) for place in range(1, len(parts))]
-        found = [pair for pair in pairs if all(map(_is_code, pair))]
-        if not found:
-            raise ValueError(f"{_shown(text)} is no direction as 'en-de': a source and a target language with '-'")
-        if len(found) > 1:
-            first = f"{found[0][0].replace('-', '_')}-{found[0][1].replace('-', '_')}"
-            raise ValueError(f"{_shown(text)} can be read in several ways: write '_' within a code, as in {first!r}")
-        if same_language(*found[0]):
-            raise ValueError(f"{_shown(text)}: both languages are the same")
-        return cls(*found[0])
+        return cls(*_parse_direction(text))
 
 
 # Sides of files that have the text of several directions: names, not languages.
@@ -224,6 +219,22 @@ class Language:
         return self.written_in not in _WITHOUT_SPACES
 
 
+@functools.lru_cache(maxsize=4096)
+def _parse_direction(text: str) -> tuple[str, str]:
+    """Return the codes of a direction. See `Direction.parse`."""
+    parts = text.split("-")
+    pairs = [("-".join(parts[:place]), "-".join(parts[place:])) for place in range(1, len(parts))]
+    found = [pair for pair in pairs if all(map(_is_code, pair))]
+    if not found:
+        raise ValueError(f"{_shown(text)} is no direction as 'en-de': a source and a target language with '-'")
+    if len(found) > 1:
+        first = f"{found[0][0].replace('-', '_')}-{found[0][1].replace('-', '_')}"
+        raise ValueError(f"{_shown(text)} can be read in several ways: write '_' within a code, as in {first!r}")
+    if same_language(*found[0]):
+        raise ValueError(f"{_shown(text)}: both languages are the same")
+    return found[0]
+
+
 def _is_code(text: str) -> bool:
     try:
         parse_language(text)
@@ -261,13 +272,17 @@ def parse_language(code: str) -> Language:
 
 def same_language(first: str, second: str) -> bool:
     """Return whether two codes mean the same language, script and region: `en` and `eng`, `zh` and `zh-Hans`."""
-    if first == second:
-        return True
+    return first == second or _identity(first) == _identity(second)
+
+
+@functools.lru_cache(maxsize=4096)
+def _identity(code: str) -> Language | str:
+    """Return the language with its script; the code itself if it is a name from another source and no code."""
     try:
-        one, other = parse_language(first), parse_language(second)
-    except ValueError:  # names from other sources, which are not codes
-        return False
-    return replace(one, script=one.written_in) == replace(other, script=other.written_in)
+        language = parse_language(code)
+    except ValueError:
+        return code
+    return replace(language, script=language.written_in)
 
 
 def matching_directions(directions: Sequence[Direction], source: str | None, target: str | None) -> list[Direction]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,11 @@ from kdmt.models.build import build_transformer
 from kdmt.models.checkpoint import load_model, save_checkpoint
 
 SIZES = {"train": 40, "valid": 4, "test": 3}
-IN_LANGUAGE = {"en": str, "de": WORDS.__getitem__, "fr": lambda word: f"z{WORDS[word]}"}
+IN_LANGUAGE: dict[str, Callable[[str], str]] = {
+    "en": str,
+    "de": WORDS.__getitem__,
+    "fr": lambda word: f"z{WORDS[word]}",
+}
 SMALL = {"encoder_layers": 1, "decoder_layers": 1, "share_all_embeddings": True} | {
     f"{side}_{name}": value
     for side in ("encoder", "decoder")
@@ -43,13 +48,17 @@ def document(**changes: Any) -> dict[str, Any]:
     return json.loads(json.dumps(whole | changes))
 
 
-def prepare(folder: Path, made: dict[str, Any]) -> Path:
-    """Write the text of a pipeline, run its prepare stage, and return its folder."""
+def prepare(folder: Path, made: dict[str, Any], more: Mapping[str, Callable[[str], str]] | None = None) -> Path:
+    """Write the text of a pipeline, run its prepare stage, and return its folder.
+
+    Args:
+        more: word in another language for each English word.
+    """
     pairs = list(dict.fromkeys(tiny_pipeline.make_pairs(600, seed=1)))
     (folder / "text").mkdir(parents=True)
     for split, size in SIZES.items():
         own, pairs = pairs[:size], pairs[size:]
-        for code, word in IN_LANGUAGE.items():
+        for code, word in (IN_LANGUAGE | dict(more or {})).items():
             lines = [" ".join(map(word, source.split())) for source, _ in own]
             write_lines(folder / "text" / f"{split}.{code}", lines)
     (folder / "tiny.yaml").write_text(tiny_pipeline.to_yaml(made))

@@ -109,16 +109,19 @@ class ModelTable:
     options: SearchOptions
     _opened: dict[Direction, tuple[Translator, Decode]] = field(default_factory=dict)
     _models: dict[Path, tuple[Translator, Decode]] = field(default_factory=dict)
-    _depends_on_source: dict[Path, bool] = field(default_factory=dict)
+    _texts: dict[Path, TextProcessor] = field(default_factory=dict)
 
-    def find(self, source: str | None, target: str | None) -> Direction:
+    def find(self, source: str | None, target: str | None, *, splits_sentences: bool = False) -> Direction:
         """Return the direction of the only model for a source and a target language; None matches any.
+
+        Args:
+            splits_sentences: whether text is split into sentences, by the rules of the source language.
 
         Raises:
             UserError: if there is none, or there are several.
         """
         found = matching_directions(list(self.paths), source, target)
-        if len(found) == 1 or self._are_one(found):
+        if len(found) == 1 or self._are_alike(found, splits_sentences=splits_sentences):
             return found[0]
         wanted = "".join(
             f" {word} {code[:_LONGEST_CODE]!r}" for word, code in (("from", source), ("to", target)) if code
@@ -130,15 +133,15 @@ class ModelTable:
             f"{'several models translate' if found else 'no model translates'}{wanted}: choose from {known}"
         )
 
-    def _are_one(self, directions: Sequence[Direction]) -> bool:
-        """Return whether a model translates in the same way for all directions: its source language has no effect."""
+    def _are_alike(self, directions: Sequence[Direction], *, splits_sentences: bool) -> bool:
+        """Return whether one model translates in the same way in all directions."""
         paths = {self.paths[each] for each in directions}
-        if len(paths) != 1 or len({each.target for each in directions}) != 1:
+        if len(paths) != 1 or (splits_sentences and len({each.source for each in directions}) > 1):
             return False
         path = paths.pop()
-        if path not in self._depends_on_source:  # asked for each line of JSONL
-            self._depends_on_source[path] = _text_of(path).depends_on_source
-        return not self._depends_on_source[path]
+        if path not in self._texts:  # asked for each line of JSONL
+            self._texts[path] = _text_of(path)
+        return self._texts[path].are_alike(directions)
 
     def open(self, direction: Direction) -> tuple[Translator, Decode]:
         """Return the translator and the settings of a model.

@@ -14,7 +14,7 @@ from kdmt.config import Decode
 from kdmt.decode.engines.translator import Translator
 from kdmt.documents.sentences import check_splitter
 from kdmt.errors import UserError
-from kdmt.languages import is_installed
+from kdmt.languages import is_installed, matching_directions
 from kdmt.serve.limits import Limits
 from kdmt.serve.models import ServedModel
 
@@ -78,7 +78,11 @@ def open_models(paths: Sequence[Path], search: SearchOptions) -> list[ServedMode
         if path not in opened:
             opened[path] = (*open_translator(path, search), Lock())
         translator, settings, lock = opened[path]
-        served.append(ServedModel(direction, _exclusive(translator.for_direction(direction), settings, lock)))
+        text = translator.codec.text
+        to_target = matching_directions(text.all_directions, None, direction.target)
+        alike = (path, direction.target) if text.are_alike(to_target) else None
+        translate = _exclusive(translator.for_direction(direction), settings, lock)
+        served.append(ServedModel(direction, translate, alike))
     return served
 
 

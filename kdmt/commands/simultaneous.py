@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 from pathlib import Path
 from typing import BinaryIO
 
@@ -23,14 +24,17 @@ def translate_simultaneously(model: Path, options: SearchOptions, *, wait_k: int
             in chunks.
 
     Raises:
-        UserError: if an option is out of range, the beam is not 1, or the model cannot translate simultaneously; see
-            also `translate_words`.
+        UserError: if an option is out of range or has no effect, the beam is not 1, or the model cannot translate
+            simultaneously; see also `translate_words`.
     """
     if options.beam not in (None, 1):
         raise UserError(
             f"--beam {options.beam}: words that were written cannot be replaced, so that simultaneous translation is "
             "greedy: leave out --beam, or --simultaneous"
         )
+    for option in ("lenpen", "iterations", "length_beam"):
+        if getattr(options, option) != getattr(SearchOptions, option):
+            raise UserError(f"--{option.replace('_', '-')} has no effect with --simultaneous")
     translator, settings = open_translator(model, options)
     translate_words(SimultaneousTranslator(translator, settings, wait_k=wait_k), input_bytes(), output_bytes())
 
@@ -39,6 +43,7 @@ def translate_words(translator: SimultaneousTranslator, source: BinaryIO, target
     """Translate the UTF-8 words of a stream as they arrive; each target word is written as soon as it is complete.
 
     A line of the source is a sentence and gives one line of the target. On a terminal, control characters are escaped.
+    A byte order mark at the beginning is left out.
 
     Raises:
         UserError: if a word is not UTF-8; what was written before stays as it is.
@@ -55,8 +60,11 @@ def translate_words(translator: SimultaneousTranslator, source: BinaryIO, target
             target.flush()
             written += 1
 
-    for word in arriving_words(source):
+    for index, arrived in enumerate(arriving_words(source)):
+        word = arrived.removeprefix(codecs.BOM_UTF8) if index == 0 and arrived is not None else arrived
         sentence = sentence or translator.begin()
+        if word == b"":  # a space after the byte order mark
+            continue
         if word is not None:
             try:
                 write(sentence.read(word.decode()))

@@ -83,7 +83,8 @@ def translate(
             translate_objects(table, source, target, buffer_size=buffer_size, is_document=is_document)
             return
         table = ModelTable(paths, options)
-        translator, settings = table.open(table.find(source_lang, target_lang))
+        splits = is_document or input_format == "html"
+        translator, settings = table.open(table.find(source_lang, target_lang, splits_sentences=splits))
     if input_format == "html":
         translate_page(translator, settings, source, target, buffer_size=buffer_size)
         return
@@ -149,7 +150,7 @@ def translate_objects(
             if code is not None and not isinstance(code, str):
                 raise UserError(f"field {name!r} is not text")
             codes.append(code)
-        return models.find(*codes)
+        return models.find(*codes, splits_sentences=is_document)
 
     def problem(line: str) -> str | None:
         if found := _json_problem(line):

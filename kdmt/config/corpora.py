@@ -253,6 +253,9 @@ class ParallelText(NamedDataset):
             others = [name for name in ("source", "target", *ONE_FILE_FORMS) if getattr(self, name) is not None]
             if others:
                 raise ValueError(f"give either 'parallel' or '{others[0]}', not both")
+            for name, default in (("source_column", 0), ("target_column", 1)):
+                if getattr(self, name) != default:
+                    raise ValueError(f"'{name}' has no effect with 'parallel'")
             return self
         if len(forms) > 1:
             raise ValueError(f"give either '{forms[0]}' or '{forms[1]}', not both")

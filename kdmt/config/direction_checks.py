@@ -80,6 +80,9 @@ def check_directions(config: Pipeline) -> None:
         if not any(name in part.settings.test for part in parts):
             raise ValueError(f"'prepare.test.{name}': no text has a direction of the pipeline")
     _check_teachers(config)
+    for part in parts if config.directions is not None else ():  # with 'scheme', 'zero_shot' leaves directions out
+        if not part.settings.train and not part.settings.test:
+            raise ValueError(f"'zero_shot': {part.direction} has no effect, because no text of 'prepare.test' has it")
     known = {str(each) for each in config.trained_directions}
     for path, train in _trainings(config):
         for name in train.sampling.weights if train.sampling is not None else ():
@@ -114,6 +117,12 @@ def _check_names(config: Pipeline) -> None:
             raise ValueError(f"'zero_shot': no trained direction translates to {each.target!r} as {each} does")
         if not any(same_language(each.source, code) for other in trained for code in other.sides):
             raise ValueError(f"'zero_shot': no trained direction has the language {each.source!r} of {each}")
+        is_source = any(same_language(each.source, other.source) for other in trained)
+        if config.language_tokens == "both_in_source" and not is_source:
+            raise ValueError(
+                f"'zero_shot': no trained direction translates from {each.source!r}, so that the model does not learn "
+                f"its token <{each.source}> ('language_tokens: both_in_source')"
+            )
     _check_spelling(config.all_directions)
 
 
@@ -129,16 +138,18 @@ def _check_languages(codes: Sequence[str]) -> None:
 
 
 def _check_distinct(setting: str, directions: Sequence[Direction]) -> None:
-    for number, each in enumerate(directions):
-        if any(map(each.matches, directions[:number])):
+    seen: set[object] = set()
+    for each in directions:
+        if each.identity in seen:
             raise ValueError(f"'{setting}': {each} is named twice")
+        seen.add(each.identity)
 
 
 def _check_spelling(directions: Sequence[Direction]) -> None:
     """Check that each language has one code, since the code is part of its token."""
     codes: list[str] = []
-    for code in (code for each in directions for code in each.sides):
-        twin = next((other for other in codes if other != code and same_language(code, other)), None)
+    for code in dict.fromkeys(code for each in directions for code in each.sides):
+        twin = next((other for other in codes if same_language(code, other)), None)
         if twin is not None:
             raise ValueError(f"'directions': {twin!r} and {code!r} are the same language: write one of them")
         codes.append(code)
@@ -253,6 +264,11 @@ def _refused(config: Pipeline) -> Iterator[str]:
     yield from _refused_of_distill(config)
     if config.back_translation is not None:
         yield "back_translation"
+    for path, student in config.trainings():
+        if student.wait_k is not None:
+            yield f"{path}.wait_k"
+        if student.nat is not None and student.nat.streaming is not None:
+            yield f"{path}.nat.streaming"
     score = config.score
     for name in ("engines", "simultaneous"):
         if getattr(score, name):
@@ -292,8 +308,6 @@ def _refused_with_decoder_tokens(config: Pipeline) -> Iterator[str]:
     for path, student in config.trainings():
         if student.nat is not None:
             yield f"{path}.nat"
-        if student.wait_k is not None:
-            yield f"{path}.wait_k"
         for name in ("hidden_kd", "attention_kd", "self_supervised"):  # positions of the source have to be its tokens
             if getattr(student, name) is not None:
                 yield f"{path}.{name}"

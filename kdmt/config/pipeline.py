@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator, Sequence
 from typing import Annotated, Any, Literal, get_args
 
@@ -271,9 +272,9 @@ class Pipeline(Section):
             return [Direction.parse(name) for name in self.directions]
         if self.languages is None:
             return [self.direction]
-        untrained = [Direction.parse(name) for name in self.zero_shot]
+        untrained = {Direction.parse(name).identity for name in self.zero_shot}
         found = directions_of_scheme(self.languages, self.scheme or "many_to_many")
-        return [each for each in found if not any(map(each.matches, untrained))]
+        return [each for each in found if each.identity not in untrained]
 
     @property
     def all_directions(self) -> list[Direction]:
@@ -289,15 +290,16 @@ class Pipeline(Section):
             *(part_of_direction(self.prepare, Direction.parse(name), is_trained=False) for name in self.zero_shot),
         ]
 
-    @property
+    @functools.cached_property
     def tests_by_split(self) -> dict[str, tuple[str, Direction]]:
         """Return the test set and the direction of each split that is scored, by the name of the split."""
         if not self.is_multilingual:
             return {name: (name, self.direction) for name in self.prepare.test_sets}
+        parts = self.parts_of_prepare()
         return {
             split_of(name, part.direction): (name, part.direction)
             for name in self.prepare.test_sets
-            for part in self.parts_of_prepare()
+            for part in parts
             if name in part.settings.test
         }
 

@@ -34,12 +34,17 @@ class TextCodec:
 
     Arguments and results named `words` are processed text, which is the input of the tokenizer: lowercased,
     Moses-tokenised and so on, as in the settings.
+
+    Attributes:
+        language_ids: ids of the language tokens of a model with several directions, which no target has; those that a
+            model writes are left out of its translations.
     """
 
     text: TextProcessor
     tokenizers: Tokenizers
     src_dictionary: Dictionary
     tgt_dictionary: Dictionary
+    language_ids: tuple[int, ...] = ()
 
     @classmethod
     def load(cls, folder: Path) -> TextCodec:
@@ -56,6 +61,7 @@ class TextCodec:
             tokenizers=load_tokenizer(folder / "tokenizer"),
             src_dictionary=source,
             tgt_dictionary=target,
+            language_ids=tuple(target.index(token) for token in text.language_symbols if token in target),
         )
 
     def for_direction(self, direction: Direction) -> TextCodec:
@@ -111,8 +117,8 @@ class TextCodec:
 
     def decode_target(self, tokens: Iterable[int]) -> str:
         """Decode ids without </s> to words: subwords are joined, but lowercasing and Moses tokenisation remain."""
-        special = range(EOS + 1)  # <s>, <pad> and </s> have no text inside a sentence; <unk> stays visible
-        kept = [token for token in tokens if token not in special]
+        # <s>, <pad> and </s> have no text inside a sentence; <unk> stays visible
+        kept = [token for token in tokens if token > EOS and token not in self.language_ids]
         return self.tokenizers.target.decode(self.tgt_dictionary.string(kept))
 
     def decode_targets(self, tokens: NDArray[np.integer[Any]], sizes: NDArray[np.integer[Any]]) -> list[str]:
@@ -134,7 +140,7 @@ class TextCodec:
 
     @cached_property
     def _detokenizer(self) -> Detokenizer:
-        return Detokenizer(self.tokenizers.target, self.tgt_dictionary.symbols)
+        return Detokenizer(self.tokenizers.target, self.tgt_dictionary.symbols, left_out=self.language_ids)
 
     def finish_source(self, words: str) -> str:
         """Convert words of a source to finished text, for example by detokenisation."""

@@ -21,13 +21,20 @@ _END = "\n"
 
 
 class Detokenizer:
-    """Converts ids of a dictionary to text; symbols that are added to the dictionary later are decoded as `<unk>`."""
+    """Converts ids of a dictionary to text; symbols that are added to the dictionary later are decoded as `<unk>`.
 
-    def __init__(self, model: SubwordModel, symbols: Sequence[str]) -> None:
+    Args:
+        model: subword model that joins the symbols.
+        symbols: symbols of the dictionary [V].
+        left_out: ids without text, besides those of `<s>`, `<pad>` and `</s>`.
+    """
+
+    def __init__(self, model: SubwordModel, symbols: Sequence[str], *, left_out: Sequence[int] = ()) -> None:
         surfaces = model.surfaces(symbols)
         by_place = [*surfaces.inner, *surfaces.edge]  # a symbol at the edge has the index id + V
         self._model = model
         self._symbols = list(symbols)
+        self._left_out = list(left_out)
         self._edge_at = surfaces.edge_at
         self._is_hard = np.array([text is None or _END in text for text in by_place])
         self._texts = [text or "" for text in by_place] + [_END]
@@ -66,6 +73,8 @@ class Detokenizer:
             raise ValueError(f"{len(tokens)} tokens in lines of {sizes.sum()}")
         ids = np.where(tokens < len(self._symbols), tokens, UNK).astype(np.int64)
         special = ids <= EOS
+        if self._left_out:
+            special |= np.isin(ids, self._left_out)
         if not special.any():
             return ids, ends_N
         num_special_before = np.concatenate([[0], np.cumsum(special)])

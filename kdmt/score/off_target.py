@@ -9,9 +9,21 @@ from pathlib import Path
 import numpy as np
 
 from kdmt.config import OffTarget
-from kdmt.corpus.language_id import Identifier, group_of, open_identifier
+from kdmt.corpus.language_id import Identifier, group_of, knows_language, open_identifier
 from kdmt.errors import UserError
 from kdmt.languages import parse_language
+
+
+def check_languages(settings: OffTarget, codes: Sequence[str]) -> None:
+    """Check that the identifier is installed and knows all languages, without reading its weights if possible.
+
+    Raises:
+        UserError: if it is not installed, its model cannot be read, or it does not know a language.
+    """
+    model = None if settings.model is None else Path(settings.model)
+    for language in dict.fromkeys(parse_language(code).language for code in codes):
+        if not knows_language(model, language):
+            raise UserError(f"score.off_target: the identifier does not know {language!r}: give another 'model'")
 
 
 @dataclass(frozen=True)

@@ -55,6 +55,7 @@ class Service:
         self.limits = limits
         self.api_keys = tuple(api_keys)
         self.metrics = Metrics()
+        self._alike = {model.direction: model.alike for model in models}
         self.connections: Callable[[], int] = lambda: 0
         self.queues = {
             model.direction: TranslationQueue(
@@ -109,9 +110,13 @@ class Service:
         return finished, detected
 
     async def _direction(self, request: TranslationRequest) -> tuple[Direction, DetectedLanguage | None]:
-        """Return the direction of a request; if the source is `auto`, that of the most probable source language."""
+        """Return the direction of a request; if the source is `auto`, that of the most probable source language.
+
+        Directions that translate a sentence in the same way need no detected language: without it, the text is split
+        into sentences by the rules of the first one.
+        """
         found = find_directions(list(self.queues), request.source, request.target)
-        if request.source != "auto" or (len(found) == 1 and not can_detect()):
+        if request.source != "auto" or (self._are_alike(found) and not can_detect()):
             return found[0], None
         if request.format == "html":
             documents = await asyncio.to_thread(_documents, request, found[0])
@@ -119,10 +124,17 @@ class Service:
         else:
             text = " ".join(request.texts)
         best = (await self.detect(text, [each.source for each in found]))[0]
+        if not best.confidence and len(found) > 1 and self._are_alike(found):
+            return found[0], None
         if len(found) > 1 and not best.confidence:
             known = ", ".join(each.source for each in found)
             raise RequestError(400, f"The source language is not detected: give one of {known}")
         return next(each for each in found if each.source == best.language), best
+
+    def _are_alike(self, directions: Sequence[Direction]) -> bool:
+        """Return whether sentences are translated in the same way in all directions."""
+        kinds = {self._alike[each] for each in directions}
+        return len(directions) == 1 or (len(kinds) == 1 and None not in kinds)
 
     async def detect(self, text: str, languages: Sequence[str] | None = None) -> list[DetectedLanguage]:
         """Return the probability of each source language (default: of all models) for a text, most probable first.

@@ -13,10 +13,18 @@ _LONGEST_CODE = 64
 
 @dataclass(frozen=True)
 class ServedModel:
-    """A model: its languages, and the function that translates sentences of any length."""
+    """A model: its languages, and the function that translates sentences of any length.
+
+    Attributes:
+        direction: source and target language.
+        translate: function that translates sentences.
+        alike: value that is equal for directions of one model that translate a sentence in the same way; None if the
+            model has no such directions.
+    """
 
     direction: Direction
     translate: Callable[[list[str]], list[str]]
+    alike: object = None
 
 
 def find_directions(directions: Sequence[Direction], source: str, target: str) -> list[Direction]:

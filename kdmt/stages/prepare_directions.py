@@ -25,13 +25,12 @@ from kdmt.choices import LanguageTokens
 from kdmt.config import HeldOut
 from kdmt.config.directions import DirectionPart, language_prefix, split_of
 from kdmt.corpus import prepared
-from kdmt.corpus.checks import check_specials, report_findings
+from kdmt.corpus.checks import Finding, check_specials, report_findings
 from kdmt.corpus.clean import CleaningReport
 from kdmt.corpus.codec import TEXT_FILE
 from kdmt.corpus.decontaminate import Forbidden, collect_forbidden
 from kdmt.corpus.given_text import held_out_texts
 from kdmt.corpus.lines import iterate_lines, write_lines
-from kdmt.corpus.ngram_overlap import NgramOverlaps, SideIndex, index_side
 from kdmt.corpus.prepared import (
     MONOLINGUAL_TAGS,
     REPORT,
@@ -44,8 +43,9 @@ from kdmt.corpus.sentence_lengths import typical_ratio
 from kdmt.corpus.steps import Steps
 from kdmt.corpus.temperature import temperature_counts
 from kdmt.corpus.text import TextProcessor
+from kdmt.errors import UserError
 from kdmt.files import write_json
-from kdmt.languages import POOLED, Direction, characters_per_word, same_language
+from kdmt.languages import POOLED, Direction, same_language
 from kdmt.stages.prepare_directions_report import CollectedDirection, write_directions_report
 from kdmt.stages.prepare_partial import WORK
 from kdmt.stages.prepare_report import Collected
@@ -61,6 +61,7 @@ from kdmt.stages.prepare_work import (
     fetch_texts,
     further_references,
     held_out_pairs,
+    index_overlaps,
     make_tokenizer,
     process_text,
     recording,
@@ -129,7 +130,7 @@ class DirectionsFill:
         _pool_held_out(folder, parts)
         pooled = self._pooled(work)
         write_json(folder / TEXT_FILE, self._text_processor(work).to_dict())
-        report = _joined_report(folder, cleaned)
+        report = _joined_report(folder, trained, cleaned)
         texts = _text_of_tokenizer(work, folder, trained)
         tokenizer = make_tokenizer(pooled, folder, steps, report, texts)
         splits = ["valid", *(split_of(test, part.direction) for part in parts for test in part.work.settings.test)]
@@ -198,7 +199,10 @@ def _clean_part(part: _Part, parts: Sequence[_Part]) -> Cleaned:
     """Write the clean training text of a direction."""
     steps = Steps(part.folder, part.folder / WORK / "steps")
     forbidden = _forbidden(part, parts) if part.work.settings.decontaminate else None
-    cleaned = clean_all_text(part.work, part.folder, steps, forbidden)
+    try:
+        cleaned = clean_all_text(part.work, part.folder, steps, forbidden)
+    except UserError as error:
+        raise UserError(f"{part.direction}: {error}") from error
     process_text(part.work, part.folder, steps, part.processor)
     return cleaned
 
@@ -216,17 +220,16 @@ def _forbidden(part: _Part, parts: Sequence[_Part]) -> Forbidden:
     settings = part.work.settings.decontaminate
     if isinstance(settings, bool):
         return found
-    sides: list[SideIndex] = []
-    for number, (name, code) in enumerate(zip(("source", "target"), part.direction.sides, strict=True)):
-        lines = [
+    source, target = (
+        [
             (f"{split_of(split, other.direction)}.{name}", [pair[number] for pair in pairs])
             for other in parts
             for split in other.held_out
             for pairs in [list(_in_languages(part.direction, other, split))]
         ]
-        per_word = 0 if part.work.spaced[number] else characters_per_word(code)
-        sides.append(index_side(lines, ngram=settings.ngram, overlap=settings.overlap, characters_per_word=per_word))
-    return replace(found, overlaps=NgramOverlaps(*sides))
+        for number, name in enumerate(("source", "target"))
+    )
+    return replace(found, overlaps=index_overlaps(part.work, settings, source, target))
 
 
 def _in_languages(direction: Direction, other: _Part, split: str) -> Iterator[tuple[str, str]]:
@@ -336,9 +339,13 @@ def _spread(files: Sequence[Path], size: int, count: int) -> Iterator[str]:
         done = upto
 
 
-def _joined_report(folder: Path, cleaned: Sequence[Cleaned]) -> CleaningReport:
-    """Return the counts of the corpora of all directions."""
-    corpora = tuple(corpus for each in cleaned for corpus in each.training.corpora)
+def _joined_report(folder: Path, trained: Sequence[_Part], cleaned: Sequence[Cleaned]) -> CleaningReport:
+    """Return the counts of the corpora of all directions, with the direction in their names."""
+    corpora = tuple(
+        replace(corpus, name=f"{corpus.name} ({part.direction})")
+        for part, each in zip(trained, cleaned, strict=True)
+        for corpus in each.training.corpora
+    )
     return CleaningReport(corpora, typical_ratio(training_chunks(folder, POOLED)))
 
 
@@ -348,7 +355,7 @@ def _write_reports(
     parts: Sequence[_Part],
     cleaned: Sequence[Cleaned],
     report: CleaningReport,
-    specials: Any,
+    specials: Finding,
 ) -> dict[str, Any]:
     """Write `report.json` with the counts of all directions and of each, and the examples of dropped pairs.
 

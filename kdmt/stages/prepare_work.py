@@ -15,6 +15,7 @@ from kdmt.config import (
     NO_LOCK_FILE,
     Clean,
     Corpus,
+    Decontaminate,
     HeldOut,
     Mixing,
     ParallelText,
@@ -833,20 +834,38 @@ def _forbidden(work: Preparation, folder: Path, held_out: dict[str, HeldOut]) ->
     settings = work.settings.decontaminate
     if isinstance(settings, bool):
         return forbidden
-    sides = []
-    for number, (name, code) in enumerate(zip(("source", "target"), work.direction.sides, strict=True)):
-        lines = [
-            (f"{split}.{name}", [pair[number] for pair in held_out_pairs(work, folder, split)]) for split in held_out
-        ]
-        if name == "target":
-            lines += [
-                (f"{split}.{name}", reference)
-                for split in held_out
-                for reference in further_references(work, folder, split)
-            ]
-        per_word = 0 if work.spaced[number] else characters_per_word(code)
-        sides.append(index_side(lines, ngram=settings.ngram, overlap=settings.overlap, characters_per_word=per_word))
-    return replace(forbidden, overlaps=NgramOverlaps(*sides))
+    source, target = (
+        [(f"{split}.{name}", [pair[number] for pair in held_out_pairs(work, folder, split)]) for split in held_out]
+        for number, name in enumerate(("source", "target"))
+    )
+    target += [
+        (f"{split}.target", reference) for split in held_out for reference in further_references(work, folder, split)
+    ]
+    return replace(forbidden, overlaps=index_overlaps(work, settings, source, target))
+
+
+def index_overlaps(
+    work: Preparation,
+    settings: Decontaminate,
+    source: Sequence[tuple[str, Sequence[str]]],
+    target: Sequence[tuple[str, Sequence[str]]],
+) -> NgramOverlaps:
+    """Return the n-grams of held-out sets in the languages of a direction.
+
+    Args:
+        settings: size and share of the n-grams.
+        source, target: name and lines of each held-out set on one side.
+    """
+    sides = [
+        index_side(
+            lines,
+            ngram=settings.ngram,
+            overlap=settings.overlap,
+            characters_per_word=0 if is_spaced else characters_per_word(code),
+        )
+        for lines, is_spaced, code in zip((source, target), work.spaced, work.direction.sides, strict=True)
+    ]
+    return NgramOverlaps(*sides)
 
 
 def _with_references(work: Preparation, folder: Path, split: str) -> Iterator[tuple[str, str]]:

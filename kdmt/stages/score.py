@@ -17,6 +17,7 @@ from kdmt.models.checkpoint_folder import checkpoint_sha256, resolve_checkpoint,
 from kdmt.score.averages import AVERAGES, averages_text, read_averages
 from kdmt.score.diagnostics_report import diagnostics_text
 from kdmt.score.metrics import DEFAULT_METRICS
+from kdmt.score.off_target import check_languages
 from kdmt.score.report import render_table
 from kdmt.score.report_notes import report_notes
 from kdmt.score.score_files import Missing, ReportFiles, read_comparisons, read_scores
@@ -42,6 +43,9 @@ def check_score(config: Pipeline) -> None:
     for setting, path in files:
         if path is not None and not Path(path).is_file():
             raise UserError(f"score.{setting}: {path}: no such file")
+    if score.off_target is not None:
+        codes = [code for each in config.all_directions for code in each.sides]
+        check_languages(score.off_target, codes)
     check_engines(config)
 
 

@@ -6,12 +6,14 @@ unless it is tokenised already. diagnostics.json is written next to scores.json.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
 from kdmt import languages
 from kdmt.config import Decode, Diagnostics
+from kdmt.corpus import prepared
 from kdmt.corpus.alignment import spread
 from kdmt.corpus.lines import iterate_lines, read_lines
 from kdmt.decode.engines.translator import Translator
@@ -101,14 +103,15 @@ def read_training(workspace: Workspace, texts: Mapping[str, TestText]) -> Traini
     """Read the training corpus once: pairs to align and to translate, and counts of the words of the references."""
     settings = workspace.config.score.diagnostics
     assert settings is not None, "only read for diagnostics"
-    src_words, tgt_words = splitters(workspace)
     paths = [workspace.prepare / f"train.{lang}" for lang in workspace.direction.sides]
     num_lines = sum(1 for _ in iterate_lines(paths[0]))
     aligned, chosen = set(spread(num_lines, _ALIGNED_PAIRS)), spread(num_lines, settings.train_sentences)
     wanted, pairs, lines = set(chosen), [], []
 
     def targets() -> Iterator[Words]:
-        for i, (source, target) in enumerate(zip(*map(iterate_lines, paths), strict=True)):
+        lines_of_sides = zip(*map(iterate_lines, paths), strict=True)
+        with_splitters = zip(lines_of_sides, _splitters_of_lines(workspace), strict=False)  # the latter may be endless
+        for i, ((source, target), (src_words, tgt_words)) in enumerate(with_splitters):
             words = tgt_words(target)
             if i in aligned:
                 pairs.append((src_words(source), words))
@@ -143,7 +146,6 @@ def _directions(workspace: Workspace, lines: Sequence[int]) -> list[Direction]:
 def read_texts(workspace: Workspace) -> dict[str, TestText]:
     """Return all test sets."""
     src, tgt = workspace.direction.sides
-    src_words, tgt_words = splitters(workspace)
     return {
         name: TestText(
             name,
@@ -152,18 +154,28 @@ def read_texts(workspace: Workspace) -> dict[str, TestText]:
             [tgt_words(line) for line in iterate_lines(workspace.prepare / f"{name}.{tgt}")],
             read_lines(workspace.prepare / f"{name}.raw.{tgt}"),
         )
-        for name in workspace.config.tests_by_split
+        for name, (_, direction) in workspace.config.tests_by_split.items()
+        for src_words, tgt_words in [splitters(workspace, direction)]
     }
 
 
-def splitters(workspace: Workspace) -> tuple[Splitter, Splitter]:
+def splitters(workspace: Workspace, direction: Direction) -> tuple[Splitter, Splitter]:
     """Return functions that split a source and a target, in the form that the tokenizer reads, into words."""
     found = []
-    for lang, spaced in zip(workspace.direction.sides, spaced_sides(workspace), strict=True):
+    for lang, spaced in zip(direction.sides, prepared.spaced_sides(workspace.config.prepare, direction), strict=True):
         is_tokenised = workspace.config.prepare.text.moses or not languages.writes_spaces(lang)
         name = "none" if spaced and is_tokenised else languages.bleu_tokenizer(lang)
         found.append(partial(_split, workspace, name))
     return found[0], found[1]
+
+
+def _splitters_of_lines(workspace: Workspace) -> Iterator[tuple[Splitter, Splitter]]:
+    """Yield the splitters of the direction of each training pair, without end for a pipeline with one direction."""
+    config = workspace.config
+    if not config.is_multilingual:
+        yield from itertools.repeat(splitters(workspace, workspace.direction))
+    of_directions = {str(each): splitters(workspace, each) for each in config.trained_directions}
+    yield from (of_directions[name] for name in iterate_lines(workspace.prepare / "train.tags"))
 
 
 def _split(workspace: Workspace, tokenizer: str, line: str) -> Words:
@@ -196,7 +208,7 @@ def translate_sample(
         made_from: values that translations of the training text depend on.
         translator: function that returns the translator of the system.
     """
-    _, tgt_words = splitters(workspace)
+    _, tgt_words = splitters(workspace, workspace.direction)
     decode = workspace.config.score.decode(way.beam)
     found = []
     for part, lines in (("whole", sample.sources), ("beginning", sample.beginnings)):
@@ -239,11 +251,11 @@ def diagnose(
     """Return the diagnostics of all runs, with examples of the first run of each system."""
     settings = workspace.config.score.diagnostics
     assert settings is not None, "only called for diagnostics"
-    _, tgt_words = splitters(workspace)
     metric = main_metric(workspace.config.score.metrics)
     rows: list[DiagnosticsRow] = []
     examples: list[Example] = []
     for name, text in texts.items():
+        _, tgt_words = splitters(workspace, workspace.config.tests_by_split[name][1])
         references = Outputs(text.references, text.finished_references)
         rows.append(_reference_row(text, references, training.knowledge))
         first: dict[str, tuple[Outputs, Measured]] = {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,7 +42,7 @@ class PairDirections:
             UserError: if a line is none of them.
         """
         known = {name: number for number, name in enumerate(names)}
-        numbers = []
+        numbers = array("h")
         for path in files:
             for line, name in enumerate(iterate_lines(path), start=1):
                 if name not in known:

@@ -60,9 +60,11 @@ def test_translations_of_trained_directions_are_right(folder: Path) -> None:
 
 
 def test_the_zero_shot_direction_is_scored_but_has_no_training_text(folder: Path) -> None:
+    """A source in qaa was always translated to English: such a model writes English whatever the token."""
     root = folder / "runs/toy-multilingual"
     assert set(lines(root / "prepare/train.tags")) == set(TRAINED)
-    assert sum(verdicts(folder, "teacher", "qaa-qab").values()) == pytest.approx(1.0)
+    for system in SYSTEMS:
+        assert verdicts(folder, system, "qaa-qab")["off_target"] > 0.8
 
 
 def test_rows_and_averages_of_directions(folder: Path) -> None:

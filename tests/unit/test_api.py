@@ -165,6 +165,15 @@ def test_scores_of_a_multilingual_model_are_those_of_the_chosen_direction(multil
     assert np.abs(np.subtract(*found)).min() > 0.01  # the token for the language has an effect
 
 
+def test_a_multilingual_model_has_no_languages_before_one_direction_is_chosen(multilingual_model: Path) -> None:
+    model = load(multilingual_model, threads=1)
+    for name in ("source_lang", "target_lang"):
+        with pytest.raises(UserError, match="the model translates in several directions"):
+            getattr(model, name)
+    chosen = model.for_languages("de", source="fr")
+    assert (chosen.source_lang, chosen.target_lang) == ("fr", "de")
+
+
 def test_progress_of_scoring(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("kdmt.api._SCORED_AT_ONCE", 3)
     calls: list[tuple[int, int]] = []

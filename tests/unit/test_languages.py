@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import itertools
 from typing import Any
 
 import pycountry
@@ -225,3 +226,21 @@ def test_direction_is_formatted_as_in_data_bin_names() -> None:
 )
 def test_directions_match_in_every_form_of_their_codes(other: tuple[str, str], matches: bool) -> None:
     assert Direction("en", "de").matches(Direction(*other)) is matches
+
+
+def test_identities_are_equal_for_the_same_languages() -> None:
+    """Compare with `matches` for all pairs of directions among codes, and names that are none."""
+    codes = ["en", "eng", "zh", "zh-Hans", "zh-TW", "pt", "pt_BR", "src", "tgt", "no such", "nothing"]
+    directions = [Direction(*sides) for sides in itertools.product(codes, codes)]
+    for one, other in itertools.product(directions, directions):
+        same = all(a == b or _same_by_tags(a, b) for a, b in zip(one.sides, other.sides, strict=True))
+        assert (one.identity == other.identity) is same
+        assert one.matches(other) is same
+
+
+def _same_by_tags(first: str, second: str) -> bool:
+    try:
+        one, other = parse_language(first), parse_language(second)
+    except ValueError:
+        return False
+    return (one.language, one.written_in, one.region) == (other.language, other.written_in, other.region)

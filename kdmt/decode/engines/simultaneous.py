@@ -80,6 +80,8 @@ class SimultaneousTranslator:
 
     def __init__(self, translator: Translator, settings: Decode, *, wait_k: int | None = None) -> None:
         engine = translator.engine
+        if translator.codec.text.directions:
+            raise UserError("simultaneous translation does not support models of several directions")
         check_spaces(translator.codec.text.direction)
         if isinstance(engine, NATEngine) and engine.model.nat.streaming is not None:
             if wait_k is not None:

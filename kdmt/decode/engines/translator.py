@@ -89,11 +89,14 @@ class Translator:
         """Return a translator that puts a corpus tag, such as `<bt>`, before each source sentence.
 
         Raises:
-            UserError: if the vocabulary of the source language does not have the tag.
+            UserError: if the vocabulary of the source language does not have the tag, or it is the token of a language.
         """
         if token not in self.codec.src_dictionary:
             raise UserError(f"tag {token!r}: the vocabulary does not have it; it has the tags of the training corpora")
-        return replace(self, tag=self.codec.src_dictionary.index(token))
+        tag = self.codec.src_dictionary.index(token)
+        if tag in self.codec.language_ids:
+            raise UserError(f"tag {token!r} is the token of a language, which the direction of translation chooses")
+        return replace(self, tag=tag)
 
     def for_direction(self, direction: Direction) -> Translator:
         """Return the translator of one direction: the same one if this is the only direction of the model.

@@ -63,6 +63,17 @@ def test_text_of_a_model_is_read_once_for_all_lines(monkeypatch: pytest.MonkeyPa
     assert read == [Path("both")]
 
 
+def test_sentences_are_split_by_the_rules_of_a_source_language_that_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    text = TextProcessor(Text(), "src", "tgt", directions=(EN_DE, FR_DE, DE_EN))
+    monkeypatch.setattr("kdmt.commands.models._text_of", lambda _: text)
+    table = ModelTable(dict.fromkeys(text.directions, Path("all")), SearchOptions())
+    assert table.find(None, "de") == EN_DE
+    with pytest.raises(UserError, match=r"^the model translates to 'de' in several directions: choose one of en-de, f"):
+        table.find(None, "de", splits_sentences=True)
+    assert table.find("fr", "de", splits_sentences=True) == FR_DE
+    assert table.find(None, "en", splits_sentences=True) == DE_EN
+
+
 def test_two_models_with_the_same_languages_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("kdmt.commands.models.find_engine", lambda path: (None, path))
     monkeypatch.setattr(

@@ -16,7 +16,9 @@ import pytest
 from tiny_pipeline import kdmt
 
 from kdmt.commands.models import SearchOptions
-from kdmt.commands.serve import read_keys, serve
+from kdmt.commands.serve import open_models, read_keys, serve
+from kdmt.config import Decode
+from kdmt.decode.engines.translator import Translator
 from kdmt.errors import UserError
 from kdmt.serve.limits import Limits
 from kdmt.serve.server import bind
@@ -122,3 +124,15 @@ def test_times_that_are_not_finite_are_refused(tmp_path: Path, option: str, valu
     assert (result.code, result.out) == (2, "")
     assert option in result.err
     assert "Traceback" not in result.err
+
+
+def test_a_multilingual_model_serves_all_its_directions(multilingual_model: Path) -> None:
+    served = {str(each.direction): each for each in open_models([multilingual_model], SearchOptions(beam=2))}
+    assert list(served) == ["en-de", "en-fr", "fr-en", "fr-de"]
+    sentences, translator = ["ba be", "di ga ge"], Translator.load(multilingual_model)
+    for each in served.values():
+        chosen = translator.for_direction(each.direction)
+        assert each.translate(sentences) == chosen.translate_sentences(sentences, Decode(beam=2))
+    assert served["en-de"].translate(sentences) != served["en-fr"].translate(sentences)
+    assert served["en-de"].alike == served["fr-de"].alike
+    assert len({each.alike for each in served.values()}) == 3

@@ -10,7 +10,7 @@ import pytest
 import tiny_pipeline
 
 from kdmt.config import Pipeline, resolved
-from kdmt.config.directions import directions_of_scheme, language_prefix
+from kdmt.config.directions import DirectionPart, directions_of_scheme, language_prefix, part_of_direction
 from kdmt.languages import Direction
 
 Load = Callable[..., Pipeline]
@@ -116,6 +116,20 @@ def test_parallel_text_serves_all_directions(load: Load) -> None:
     assert list(config.tests_by_split) == ["test.en-de", "test.en-fr", "test.fr-en", "test.fr-de"]
 
 
+def test_texts_of_directions_are_found_once_for_all_test_sets(load: Load, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = load("prepare.test.a={parallel: {en: {path: a}, de: {path: b}, fr: {path: c}}}", text=several())
+    found: list[Direction] = []
+
+    def counting(settings: Any, direction: Direction, **options: Any) -> DirectionPart:
+        found.append(direction)
+        return part_of_direction(settings, direction, **options)
+
+    monkeypatch.setattr("kdmt.config.pipeline.part_of_direction", counting)
+    for _ in range(3):
+        assert len(config.tests_by_split) == 6
+    assert found == config.all_directions
+
+
 def test_reverse_exchanges_the_sides(load: Load) -> None:
     document = json.loads(json.dumps(resolved(load(text=several()))))
     document["directions"] = ["en-de", "de-en"]
@@ -164,6 +178,10 @@ def test_a_resolved_pipeline_of_several_directions_loads_to_an_equal_one(load: L
         ({"zero_shot": ["en-de"]}, "'zero_shot': en-de is trained too"),
         ({"zero_shot": ["fr-cs"]}, "'zero_shot': no trained direction translates to 'cs'"),
         ({"zero_shot": ["cs-fr"]}, "'zero_shot': no trained direction has the language 'cs'"),
+        (
+            {"zero_shot": ["de-fr"], "language_tokens": "both_in_source"},
+            "'zero_shot': no trained direction translates from 'de', so that the model does not learn its token <de>",
+        ),
         ({"back_translation": {"checkpoint": "x"}}, "'back_translation' cannot be combined with several directions"),
     ],
 )
@@ -186,6 +204,10 @@ def test_directions_that_are_not_valid(problem: Callable[..., str], changes: dic
         ("prepare.train=[{source: {path: a}, target: {path: b}, reverse: true}]", "'reverse' has no effect without"),
         ("prepare.train=[{parallel: {en: {path: a}, cs: {path: b}}}]", "no direction of the pipeline is among en, cs"),
         ("prepare.train=[{parallel: {en: {path: a}, eng: {path: b}}}]", "'en' and 'eng' are the same language"),
+        (
+            "prepare.train=[{parallel: {en: {path: a}, de: {path: b}}, source_column: 1}]",
+            "'source_column' has no effect with 'parallel'",
+        ),
         ("prepare.train=[{parallel: {en: {path: a}}}]", "prepare.train.0.parallel: "),
         ("prepare.train=[{opus: Books/v1, direction: en-de}]", "'prepare.train.0.opus': with several directions"),
         (
@@ -245,12 +267,25 @@ def test_directions_that_are_not_valid(problem: Callable[..., str], changes: dic
         ("distill.reverse={checkpoint: x}", "'distill.reverse' cannot be combined"),
         ("score.engines=[ctranslate2]", "'score.engines' cannot be combined"),
         ("prepare.train.0.tag=<x>", "'prepare.train.0.tag' cannot be combined"),
+        ("students.raw={data: raw, wait_k: 3, model: {unidirectional_encoder: true}}", "'students.raw.wait_k' cannot"),
+        (
+            "students.raw={data: raw, nat: {family: ctc, streaming: {chunk: 4}}}",
+            "'students.raw.nat.streaming' cannot be combined",
+        ),
     ],
 )
 def test_texts_and_settings_that_several_directions_refuse(
     problem: Callable[..., str], override: str, message: str
 ) -> None:
     assert message in problem(override, text=several())
+
+
+def test_a_zero_shot_direction_without_a_test_set_needs_a_scheme(problem: Callable[..., str], load: Load) -> None:
+    test = "prepare.test={test: {parallel: {en: {path: a}, de: {path: b}}}}"
+    message = problem(test, text=several(zero_shot=["fr-de"]))
+    assert "'zero_shot': fr-de has no effect, because no text of 'prepare.test' has it" in message
+    of_scheme = several(directions=None, languages=["en", "de", "fr"], scheme="many_to_many", zero_shot=["fr-de"])
+    assert Direction("fr", "de") not in load(test, text=of_scheme).trained_directions
 
 
 @pytest.mark.parametrize(

@@ -86,6 +86,17 @@ def flat(lines: list[list[int]]) -> tuple[np.ndarray, np.ndarray]:
     return np.array(ids, dtype=np.int32), np.array(list(map(len, lines)), dtype=np.int32)
 
 
+def test_language_tokens_that_a_model_writes_have_no_text(multilingual_text: Path) -> None:
+    codec = TextCodec.load(multilingual_text)
+    word = codec.encode_target(["ok uk"])[0][:-1].tolist()
+    tokens = [codec.tgt_dictionary.symbols.index(token) for token in ("<2de>", "<2fr>", "<2en>")]
+    lines = [[*word[:1], tokens[0], *word[1:]], [tokens[1], *word], [*word, *tokens], tokens]
+    for each in (codec, codec.for_direction(Direction("en", "fr"))):
+        expected = ["ok uk", "ok uk", "ok uk", ""]
+        assert [each.decode_target(line) for line in lines] == expected
+        assert each.decode_targets(*flat(lines)) == expected
+
+
 @pytest.mark.parametrize("kind", KINDS)
 @settings(max_examples=80)
 @given(data=st.data())

@@ -38,6 +38,17 @@ def make_student(*, family: str = "ctc", **settings: Any) -> NATransformer:
     return build_nonautoregressive(config, nat, src_vocab_size=src_size, tgt_vocab_size=tgt_size).eval()
 
 
+def test_models_that_read_the_source_as_it_arrives_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"^the model has 'nat\.streaming', which the export to ONNX does not have"):
+        export_model(make_student(streaming=(4, 2)), tmp_path / "out")
+    src_size, tgt_size = vocabulary_sizes(POST_NORM)
+    config = replace(POST_NORM, unidirectional_encoder=True)
+    model = build_transformer(config, src_vocab_size=src_size, tgt_vocab_size=tgt_size)
+    with pytest.raises(UserError, match=r"^the model has a unidirectional encoder .*, which the export to ONNX does"):
+        export_model(model, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize(
     "settings",
     [{}, {"source_copy": "none"}, {"dslp": True}],

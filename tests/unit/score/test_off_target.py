@@ -9,7 +9,7 @@ import pytest
 
 from kdmt.config import OffTarget
 from kdmt.errors import UserError
-from kdmt.score.off_target import OffTargetRate
+from kdmt.score.off_target import OffTargetRate, check_languages
 
 
 class FirstLetter:
@@ -50,3 +50,15 @@ def test_a_language_that_the_identifier_does_not_know_is_named(monkeypatch: pyte
     with pytest.raises(UserError, match=r"score\.off_target: the identifier does not know 'qaa'"):
         OffTargetRate.open(OffTarget(), ["de", "qaa"])
     assert OffTargetRate.open(OffTarget(), ["de", "fr", "deu"]).languages == ("de", "fr")
+
+
+def test_unknown_languages_and_missing_packages_are_found_without_the_identifier(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    pytest.importorskip("py3langid")
+    check_languages(OffTarget(), ["en", "pt_BR", "zh-Hans"])
+    with pytest.raises(UserError, match=r"^score\.off_target: the identifier does not know 'qaa': give another"):
+        check_languages(OffTarget(), ["en", "qaa"])
+    monkeypatch.setattr("kdmt.corpus.language_id.is_installed", lambda _: False)
+    with pytest.raises(UserError, match=r"^py3langid is not installed: pip install 'kdmt\[language-id\]'"):
+        check_languages(OffTarget(), ["en"])

@@ -14,7 +14,13 @@ from kdmt.serve.detection import MISSING, detect_language
 from kdmt.serve.limits import Limits
 from kdmt.serve.models import ServedModel
 
-WORDS = {"Hund": (0.6, 0.1, 0.3), "chien": (0.1, 0.8, 0.1), "pas": (0.1, 0.1, 0.8), "??": (0.0, 0.0, 0.0)}
+WORDS = {
+    "Hund": (0.6, 0.1, 0.3),
+    "chien": (0.1, 0.8, 0.1),
+    "pas": (0.1, 0.1, 0.8),
+    "??": (0.0, 0.0, 0.0),
+    "xyz": (0.0, 0.0, 0.0),
+}
 
 
 class Table:
@@ -83,6 +89,22 @@ def test_without_the_package_only_a_single_source_language_is_found(
     assert ask(client, q="a", target="cs") == (200, {"translatedText": "en-cs"})
     assert ask(client, q="Hund") == ask(client, "/detect", q="Hund") == (400, {"error": MISSING})
     assert "pip install 'kdmt[language-id]'" in MISSING
+
+
+@pytest.mark.parametrize("detects", [False, True])
+def test_directions_that_translate_alike_need_no_detected_language(
+    monkeypatch: pytest.MonkeyPatch, detects: bool
+) -> None:
+    monkeypatch.setattr("kdmt.serve.app.can_detect", lambda: detects)
+    alike = {Direction("de", "en"): "one", Direction("fr", "en"): "one", Direction("en", "cs"): None}
+    alike |= {Direction("de", "cs"): None, Direction("de", "hr"): "one", Direction("en", "hr"): "other"}
+    service = Service([ServedModel(each, naming(each), value) for each, value in alike.items()], Limits())
+    made = TestClient(make_app(service))
+    assert ask(made, q="xyz") == (200, {"translatedText": "de-en"})
+    assert ask(made, q="xyz", target="cs")[0] == ask(made, q="xyz", target="hr")[0] == 400
+    detected = {"detectedLanguage": {"confidence": 80.0, "language": "fr"}} if detects else {}
+    assert ask(made, q="chien") == (200, {"translatedText": "fr-en" if detects else "de-en"} | detected)
+    service.close()
 
 
 def test_codes_and_related_languages() -> None:

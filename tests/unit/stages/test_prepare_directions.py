@@ -178,6 +178,36 @@ def test_a_given_dictionary_without_language_tokens_is_refused(tmp_path: Path, d
     assert message in finished.err
 
 
+def test_a_direction_without_clean_pairs_is_named(tmp_path: Path) -> None:
+    write_text(tmp_path)
+    write_lines(tmp_path / "text/train.fr", [""] * SIZES["train"])
+    finished = run_prepare(tmp_path, document())
+    assert finished.code == 2
+    assert "en-fr: cleaning leaves none of 40 training pairs" in finished.err
+
+
+def test_corpora_of_all_directions_are_listed_with_their_direction(tmp_path: Path) -> None:
+    write_text(tmp_path)
+    report = json.loads((prepared(tmp_path, document()) / "report.json").read_text())
+    names = [corpus["name"] for corpus in report["corpora"]]
+    assert [name.rpartition(" ")[2] for name in names] == ["(en-de)", "(en-fr)", "(fr-en)"]
+    assert [own["corpora"][0]["name"] for own in report["directions"].values()] == [
+        name.rpartition(" ")[0] for name in names
+    ]
+
+
+def test_a_language_that_the_identifier_does_not_know_is_refused_before_any_stage(tmp_path: Path) -> None:
+    pytest.importorskip("py3langid")
+    write_text(tmp_path)
+    made = document(zero_shot=[], directions=["en-qaa"])
+    for text in (made["prepare"]["train"][0], made["prepare"]["valid"], made["prepare"]["test"]["test"]):
+        text["parallel"] = {"en": text["parallel"]["en"], "qaa": text["parallel"]["de"]}
+    finished = run_prepare(tmp_path, made | {"score": {"off_target": {}}})
+    assert finished.code == 2
+    assert "score.off_target: the identifier does not know 'qaa'" in finished.err
+    assert not (tmp_path / "runs").exists()
+
+
 def test_shards_are_refused(tmp_path: Path) -> None:
     write_text(tmp_path)
     finished = run_prepare(tmp_path, document(), "--shard", "0/2")

@@ -7,10 +7,14 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import multilingual_models
 import pytest
-from tiny_pipeline import Finished, kdmt, read_lines
+from tiny_pipeline import WORDS, Finished, kdmt, read_lines
 
+from kdmt.config import load_pipeline
 from kdmt.decode.engines.translator import Translator
+from kdmt.stages.score_diagnostics import read_texts, read_training
+from kdmt.stages.workspace import Workspace
 
 TINY = Path("runs/tiny")
 SAMPLE = "score.diagnostics.train_sentences=20"
@@ -107,3 +111,20 @@ def test_scores_of_a_version_without_diagnostics_are_up_to_date() -> None:
     (TINY / "diagnostics.json").unlink()
     assert score().err == "score: up to date, nothing to do\n"
     assert kdmt("diagnose", "tiny.yaml").code == 2
+
+
+def test_words_are_split_by_the_rules_of_each_direction(tmp_path: Path) -> None:
+    """Chinese has no spaces between words: its characters are the words, as for a pipeline of this direction alone."""
+    made = multilingual_models.document(directions=["en-de", "en-zh"], zero_shot=[], score={"diagnostics": {}})
+    for text in (made["prepare"]["train"][0], made["prepare"]["valid"], made["prepare"]["test"]["test"]):
+        text["parallel"]["zh"] = {"path": text["parallel"].pop("fr")["path"].replace(".fr", ".zh")}
+    chinese = dict(zip(WORDS, "猫狗鸟马河树家书歌", strict=True))
+    prepared = multilingual_models.prepare(tmp_path, made, {"zh": lambda word: f"一{chinese[word]}"})
+    workspace = Workspace(load_pipeline(tmp_path / "tiny.yaml"), tmp_path / "runs")
+    texts = read_texts(workspace)
+    of_codes = {code: read_lines(prepared / f"test.en-{code}.raw.tgt") for code in ("de", "zh")}
+    assert texts["test.en-de"].references == [line.split() for line in of_codes["de"]]
+    assert texts["test.en-zh"].references == [list("".join(line.split())) for line in of_codes["zh"]]
+    aligner = read_training(workspace, texts).knowledge.aligner
+    assert aligner is not None
+    assert set(aligner.tgt_ids) == {*WORDS.values(), *chinese.values(), "一"}

@@ -13,6 +13,7 @@ from kdmt.config import Decode, Text
 from kdmt.corpus.codec import TextCodec
 from kdmt.corpus.text import TextProcessor
 from kdmt.decode.engines.pytorch import TorchEngine
+from kdmt.decode.engines.simultaneous import SimultaneousTranslator
 from kdmt.decode.engines.translator import Translator
 from kdmt.errors import UserError
 from kdmt.languages import Direction
@@ -90,3 +91,17 @@ def test_the_only_direction_of_a_model_is_its_own_and_another_is_refused() -> No
     assert translator.for_direction(Direction("eng", "deu")) is translator
     with pytest.raises(UserError, match=r"^the model does not translate en-fr; it translates en-de$"):
         translator.for_direction(Direction("en", "fr"))
+
+
+def test_the_token_of_a_language_is_no_tag(multilingual_model: Path) -> None:
+    translator = Translator.load(multilingual_model)
+    for each in (translator, translator.for_direction(Direction("en", "de"))):
+        with pytest.raises(UserError, match=r"^tag '<2fr>' is the token of a language, which the direction of"):
+            each.with_tag("<2fr>")
+
+
+@pytest.mark.parametrize("wait_k", [None, 3])
+def test_a_multilingual_model_does_not_translate_simultaneously(multilingual_model: Path, wait_k: int | None) -> None:
+    translator = Translator.load(multilingual_model)
+    with pytest.raises(UserError, match=r"^simultaneous translation does not support models of several directions$"):
+        SimultaneousTranslator(translator, Decode(), wait_k=wait_k)
