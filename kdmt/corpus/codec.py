@@ -36,7 +36,7 @@ class TextCodec:
     Moses-tokenised and so on, as in the settings.
 
     Attributes:
-        language_ids: ids of the language tokens of a model with several directions, which no target has; those that a
+        language_tokens: tokens for the languages of a model with several directions, which no target has; those that a
             model writes are left out of its translations.
     """
 
@@ -44,7 +44,7 @@ class TextCodec:
     tokenizers: Tokenizers
     src_dictionary: Dictionary
     tgt_dictionary: Dictionary
-    language_ids: tuple[int, ...] = ()
+    language_tokens: tuple[str, ...] = ()
 
     @classmethod
     def load(cls, folder: Path) -> TextCodec:
@@ -61,7 +61,7 @@ class TextCodec:
             tokenizers=load_tokenizer(folder / "tokenizer"),
             src_dictionary=source,
             tgt_dictionary=target,
-            language_ids=tuple(target.index(token) for token in text.language_symbols if token in target),
+            language_tokens=tuple(text.language_symbols),
         )
 
     def for_direction(self, direction: Direction) -> TextCodec:
@@ -85,12 +85,7 @@ class TextCodec:
         check_language_tokens(self.src_dictionary, tokens, "the vocabulary")
         return tuple(self.src_dictionary.index(token) for token in tokens)
 
-    @property
-    def language_tokens(self) -> list[str]:
-        """Return the tokens for the languages of a model with several directions."""
-        return list(dict.fromkeys(token for tokens in self.text.prefixes.values() for token in tokens))
-
-    @property
+    @cached_property
     def language_ids(self) -> tuple[frozenset[int], frozenset[int]]:
         """Return the ids of the tokens for the languages in the source and in the target dictionary."""
         source, target = (
@@ -118,7 +113,7 @@ class TextCodec:
     def decode_target(self, tokens: Iterable[int]) -> str:
         """Decode ids without </s> to words: subwords are joined, but lowercasing and Moses tokenisation remain."""
         # <s>, <pad> and </s> have no text inside a sentence; <unk> stays visible
-        kept = [token for token in tokens if token > EOS and token not in self.language_ids]
+        kept = [token for token in tokens if token > EOS and token not in self.language_ids[1]]
         return self.tokenizers.target.decode(self.tgt_dictionary.string(kept))
 
     def decode_targets(self, tokens: NDArray[np.integer[Any]], sizes: NDArray[np.integer[Any]]) -> list[str]:
@@ -140,7 +135,7 @@ class TextCodec:
 
     @cached_property
     def _detokenizer(self) -> Detokenizer:
-        return Detokenizer(self.tokenizers.target, self.tgt_dictionary.symbols, left_out=self.language_ids)
+        return Detokenizer(self.tokenizers.target, self.tgt_dictionary.symbols, left_out=self.language_ids[1])
 
     def finish_source(self, words: str) -> str:
         """Convert words of a source to finished text, for example by detokenisation."""

@@ -8,7 +8,7 @@ Shape legend: N lines, M tokens of all lines, V symbols.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import numpy as np
@@ -29,7 +29,7 @@ class Detokenizer:
         left_out: ids without text, besides those of `<s>`, `<pad>` and `</s>`.
     """
 
-    def __init__(self, model: SubwordModel, symbols: Sequence[str], *, left_out: Sequence[int] = ()) -> None:
+    def __init__(self, model: SubwordModel, symbols: Sequence[str], *, left_out: Collection[int] = ()) -> None:
         surfaces = model.surfaces(symbols)
         by_place = [*surfaces.inner, *surfaces.edge]  # a symbol at the edge has the index id + V
         self._model = model
