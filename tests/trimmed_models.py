@@ -85,13 +85,15 @@ CONFIG = TransformerConfig(
 TAGS = ["<2de>", "<2en>", "<2ru>", "<bt>"]
 
 
-def write_codec(folder: Path, tokenizer: Tokenizer, *, directions: tuple[Direction, ...] = DIRECTIONS) -> TextCodec:
+def write_codec(
+    folder: Path, tokenizer: Tokenizer, *, directions: tuple[Direction, ...] = DIRECTIONS, text: Text | None = None
+) -> TextCodec:
     """Write a tokenizer of both scripts, the dictionaries and the text processing, and load them."""
     folder.mkdir(parents=True)
     lines = [*latin_lines(300, seed=1), *random_lines(CYRILLIC, 300, seed=2)]
-    text = write_text(folder.parent / f"{folder.name}.txt", lines)
+    path = write_text(folder.parent / f"{folder.name}.txt", lines)
     sides = SIDES if directions else Direction("en", "de")
-    model = train_tokenizer(tokenizer, (text, text), folder / "tokenizer", sides).source
+    model = train_tokenizer(tokenizer, (path, path), folder / "tokenizer", sides).source
     if isinstance(model, SentencePieceModel):
         symbols = [symbol for symbol in model.symbols if symbol not in SPECIALS]
     else:
@@ -99,7 +101,7 @@ def write_codec(folder: Path, tokenizer: Tokenizer, *, directions: tuple[Directi
     dictionary = Dictionary.from_vocabulary([*symbols, *(TAGS if directions else ())], {})
     for lang in sides.sides:
         dictionary.save(folder / f"dict.{lang}.txt")
-    processor = replace(TextProcessor(Text(), *sides.sides), directions=directions)
+    processor = replace(TextProcessor(text or Text(), *sides.sides), directions=directions)
     (folder / "text.json").write_text(json.dumps(processor.to_dict()), encoding="utf-8")
     return TextCodec.load(folder)
 

@@ -19,7 +19,7 @@ from trimmed_models import CONFIG, CYRILLIC, DIRECTIONS, LATIN, latin_lines, sav
 
 import kdmt
 from kdmt.checksum import verify_checkpoint
-from kdmt.config import Tokenizer
+from kdmt.config import Text, Tokenizer
 from kdmt.corpus.codec import TextCodec
 from kdmt.corpus.tokenizer import SentencePieceModel, SubwordNmtModel
 from kdmt.corpus.vocabulary import Dictionary
@@ -91,7 +91,7 @@ def test_pieces_of_the_tokenizer_are_those_of_the_dictionary(pair: Pair) -> None
     assert set(model.symbols) - set(SPECIALS) <= set(pair.codecs[1].src_dictionary.symbols)
 
 
-@given(text=st.text("abdegiklmopru .!", max_size=40))
+@given(text=st.text("abdegiklmopru .!ξ", max_size=40))
 @hypothesis_settings(max_examples=200, deadline=None)
 def test_text_whose_tokens_stay_is_cut_as_before(pair: Pair, text: str) -> None:
     before, after = pair.tokens(text)
@@ -172,6 +172,19 @@ def test_logits_of_non_autoregressive_models_are_those_of_the_original(tmp_path:
     assert torch.equal(cut.output_weight_VD, whole.output_weight_VD[rows])
     if family == "nat_crf":
         assert torch.equal(cut.transitions.first.weight, whole.transitions.first.weight[rows])  # type: ignore[union-attr]
+
+
+def test_text_is_processed_by_the_rules_of_each_language_that_stays(tmp_path: Path) -> None:
+    codec = write_codec(
+        tmp_path / "text", Tokenizer(type="subword-nmt", model="bpe", vocab_size=60), text=Text(moses=True)
+    )
+    size, line = len(codec.src_dictionary), "ba be, da!"
+    model = build_transformer(CONFIG, src_vocab_size=size, tgt_vocab_size=size)
+    saved, text = save_trained(tmp_path / "model", codec, model), write_text(tmp_path / "kept.txt", [line])
+    record = trim_checkpoint(saved, tmp_path / "out", TrimSettings((text,), languages=("en", "de")))
+    tokens = [len(codec.encode_source([codec.text.preprocess(line, lang)])[0]) - 1 for lang in ("en", "de")]
+    assert record.text.tokens == sum(tokens)
+    assert tokens[0] != len(codec.encode_source([line])[0]) - 1  # Moses separates punctuation
 
 
 def test_other_tokenizers_stay_and_lost_tokens_are_unk(tmp_path: Path) -> None:
