@@ -7,6 +7,8 @@ from pathlib import Path
 
 from kdmt.corpus.lines import iterate_lines
 
+PIVOTS = "pivots.tsv"  # intermediate text of candidates, if a teacher translates through a pivot language
+
 
 def count_directions(tags: Path, of_teacher: bytes | bytearray) -> dict[str, dict[str, int]]:
     """Return direction -> number of lines with a target of the teacher and with the original target.

@@ -24,6 +24,7 @@ from kdmt.distill.candidates import CountTokens, FindFailures, ToWords
 from kdmt.distill.chosen_teacher import ENGINE_FOLDER, ChosenTeacher, SearchingTeacher
 from kdmt.distill.decoding import BlockTask, SourceIds, Teacher, Translate, length_limits
 from kdmt.distill.direction_checkpoint import choose_direction_checkpoint
+from kdmt.distill.direction_counts import PIVOTS
 from kdmt.distill.direction_text import (
     CountTokensOfDirections,
     DirectionsToWords,
@@ -38,7 +39,6 @@ from kdmt.distill.pivot import GivenLines, PivotModels, PivotWorker
 from kdmt.distill.sources import Encode, Text
 from kdmt.distill.teacher_engines import CTranslate2Teacher
 from kdmt.distill.teachers import choose_own_teacher
-from kdmt.distill.training_text import PIVOTS
 from kdmt.files import atomic_file
 from kdmt.languages import Direction
 from kdmt.types import Hypothesis

@@ -19,7 +19,7 @@ from kdmt.corpus.prepared import PreparedCorpus
 from kdmt.corpus.process_pool import helper_process
 from kdmt.distill.candidates import read_scores
 from kdmt.distill.comparison import Comparison, ComparisonFacts
-from kdmt.distill.direction_counts import count_directions, describe_directions
+from kdmt.distill.direction_counts import PIVOTS, count_directions, describe_directions
 from kdmt.distill.failures import FAILURES
 from kdmt.distill.inputs import Inputs
 from kdmt.distill.merge import MergeReport, Outputs, merge_candidates
@@ -36,7 +36,6 @@ from kdmt.workers.open import num_helpers
 _WORTH_A_PROCESS = 5000  # lines to compare: half a second
 NBEST, OFFSETS, SENTENCES, REJECTED = "nbest", "nbest.npy", "sentences.npy", "rejected"
 CHOICES = "choices.tsv"
-PIVOTS = "pivots.tsv"  # intermediate text of candidates, if a teacher translates through a pivot language
 CANDIDATES = (NBEST, OFFSETS, SENTENCES)
 _FILTERS = (SCORES, QUALITY_SCORES, PAGE)  # files of the filters of pairs, if they are used
 

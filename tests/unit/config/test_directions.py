@@ -165,6 +165,17 @@ def test_a_resolved_pipeline_of_several_directions_loads_to_an_equal_one(load: L
     assert load(text=tiny_pipeline.to_yaml(json.loads(json.dumps(resolved(config))))) == config
 
 
+def test_resolved_teachers_of_directions_load_to_equal_ones(load: Load) -> None:
+    legs = ["runs/a", {"ctranslate2": "madlad", "source_prefix": "<2fr> "}]
+    teachers = {"en-de": ["runs/a", "runs/b"], "en-fr": None, "fr-en": {"pivot": "de", "teachers": legs, "nbest": 2}}
+    config = load("distill.decode.beam=4", text=several(distill={"teachers": teachers}))
+    assert list(config.distill.by_direction) == ["en-de", "en-fr", "fr-en"]
+    assert config.distill.shared == []
+    again = load(text=tiny_pipeline.to_yaml(json.loads(json.dumps(resolved(config)))))
+    assert again == config
+    assert resolved(load(text=several()))["distill"]["teachers"] == []
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
