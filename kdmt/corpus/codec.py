@@ -36,7 +36,7 @@ class TextCodec:
     Moses-tokenised and so on, as in the settings.
 
     Attributes:
-        language_ids: ids of the language tokens of a model with several directions, which no target has; those that a
+        textless_ids: ids of the language tokens of a model with several directions, which no target has; those that a
             model writes are left out of its translations.
     """
 
@@ -44,7 +44,7 @@ class TextCodec:
     tokenizers: Tokenizers
     src_dictionary: Dictionary
     tgt_dictionary: Dictionary
-    language_ids: tuple[int, ...] = ()
+    textless_ids: tuple[int, ...] = ()
 
     @classmethod
     def load(cls, folder: Path) -> TextCodec:
@@ -61,7 +61,7 @@ class TextCodec:
             tokenizers=load_tokenizer(folder / "tokenizer"),
             src_dictionary=source,
             tgt_dictionary=target,
-            language_ids=tuple(target.index(token) for token in text.language_tokens_used if token in target),
+            textless_ids=tuple(target.index(token) for token in text.language_tokens_used if token in target),
         )
 
     def for_direction(self, direction: Direction) -> TextCodec:
@@ -104,7 +104,7 @@ class TextCodec:
     def decode_target(self, tokens: Iterable[int]) -> str:
         """Decode ids without </s> to words: subwords are joined, but lowercasing and Moses tokenisation remain."""
         # <s>, <pad> and </s> have no text inside a sentence; <unk> stays visible
-        kept = [token for token in tokens if token > EOS and token not in self.language_ids]
+        kept = [token for token in tokens if token > EOS and token not in self.textless_ids]
         return self.tokenizers.target.decode(self.tgt_dictionary.string(kept))
 
     def decode_targets(self, tokens: NDArray[np.integer[Any]], sizes: NDArray[np.integer[Any]]) -> list[str]:
@@ -126,7 +126,7 @@ class TextCodec:
 
     @cached_property
     def _detokenizer(self) -> Detokenizer:
-        return Detokenizer(self.tokenizers.target, self.tgt_dictionary.symbols, left_out=self.language_ids)
+        return Detokenizer(self.tokenizers.target, self.tgt_dictionary.symbols, left_out=self.textless_ids)
 
     def finish_source(self, words: str) -> str:
         """Convert words of a source to finished text, for example by detokenisation."""

@@ -94,7 +94,7 @@ class Translator:
         if token not in self.codec.src_dictionary:
             raise UserError(f"tag {token!r}: the vocabulary does not have it; it has the tags of the training corpora")
         tag = self.codec.src_dictionary.index(token)
-        if tag in self.codec.language_ids:
+        if tag in self.codec.textless_ids:
             raise UserError(f"tag {token!r} is the token of a language, which the direction of translation chooses")
         return replace(self, tag=tag)
 
