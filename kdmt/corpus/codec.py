@@ -61,7 +61,7 @@ class TextCodec:
             tokenizers=load_tokenizer(folder / "tokenizer"),
             src_dictionary=source,
             tgt_dictionary=target,
-            textless_ids=tuple(target.index(token) for token in text.language_tokens_used if token in target),
+            textless_ids=tuple(target.index(token) for token in text.language_symbols if token in target),
         )
 
     def for_direction(self, direction: Direction) -> TextCodec:

@@ -6,7 +6,6 @@ The rules are those of the Perl scripts of Moses, as ported in sacremoses (https
 from __future__ import annotations
 
 import functools
-import itertools
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -54,9 +53,9 @@ class TextProcessor:
         return {str(each): language_prefix(each, self.language_tokens) for each in self.directions}
 
     @property
-    def language_tokens_used(self) -> tuple[str, ...]:
-        """Return the tokens for languages that are before any source of a model with several directions."""
-        return tuple(dict.fromkeys(itertools.chain.from_iterable(self.prefixes.values())))
+    def language_symbols(self) -> list[str]:
+        """Return the language tokens of all directions, each once; none for a model with one direction."""
+        return list(dict.fromkeys(token for tokens in self.prefixes.values() for token in tokens))
 
     def for_direction(self, direction: Direction) -> TextProcessor:
         """Return the processing of one of several directions."""
