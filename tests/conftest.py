@@ -11,9 +11,9 @@ import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import directions_model
 import hypothesis
 import pytest
+import random_multilingual
 import tiny_pipeline
 from environment import isolate
 
@@ -93,13 +93,13 @@ def finished(_finished_once: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPat
 @pytest.fixture(scope="session")
 def multilingual_text(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return the folder of a prepare stage with several directions; the test must not change it."""
-    return directions_model.prepare(tmp_path_factory.mktemp("multilingual"), directions_model.document())
+    return random_multilingual.prepare(tmp_path_factory.mktemp("multilingual"), random_multilingual.document())
 
 
 @pytest.fixture(scope="session")
 def multilingual_model(multilingual_text: Path) -> Path:
     """Return a checkpoint of a multilingual model with random weights; the test must not change it."""
-    return directions_model.write_checkpoint(multilingual_text, multilingual_text.parent / "model")
+    return random_multilingual.write_checkpoint(multilingual_text, multilingual_text.parent / "model")
 
 
 @pytest.fixture

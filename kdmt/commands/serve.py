@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
-from threading import Lock
 
 from kdmt.commands.models import SearchOptions, open_translator, paths_by_direction
 from kdmt.config import Decode
@@ -73,27 +73,17 @@ def open_models(paths: Sequence[Path], search: SearchOptions) -> list[ServedMode
         UserError: if a model cannot be opened, or two have the same languages.
     """
     served = []
-    opened: dict[Path, tuple[Translator, Decode, Lock]] = {}
+    opened: dict[Path, tuple[Translator, Decode]] = {}
     for direction, path in paths_by_direction(paths).items():
         if path not in opened:
-            opened[path] = (*open_translator(path, search), Lock())
-        translator, settings, lock = opened[path]
+            opened[path] = open_translator(path, search)
+        translator, settings = opened[path]
         text = translator.codec.text
         to_target = matching_directions(text.all_directions, None, direction.target)
         alike = (path, direction.target) if text.are_alike(to_target) else None
-        translate = _exclusive(translator.for_direction(direction), settings, lock)
-        served.append(ServedModel(direction, translate, alike))
+        translate = partial(translator.for_direction(direction).translate_sentences, settings=settings)
+        served.append(ServedModel(direction, translate, alike, path if len(text.all_directions) > 1 else None))
     return served
-
-
-def _exclusive(translator: Translator, settings: Decode, lock: Lock) -> Callable[[list[str]], list[str]]:
-    """Return a function that translates while no other direction of the same model does."""
-
-    def translate(sentences: list[str]) -> list[str]:
-        with lock:
-            return translator.translate_sentences(sentences, settings=settings)
-
-    return translate
 
 
 def check_seconds(limits: Limits) -> None:

@@ -46,17 +46,7 @@ from kdmt.config.loading import (
 from kdmt.config.messages import describe_problems
 from kdmt.config.nat import NAT
 from kdmt.config.pipeline import Pipeline
-from kdmt.config.prepare import (
-    MONOLINGUAL_SIDES,
-    Clean,
-    Decontaminate,
-    FairseqData,
-    Mixing,
-    Prepare,
-    Text,
-    Tokenizer,
-    Vocabulary,
-)
+from kdmt.config.prepare import MONOLINGUAL_SIDES, Clean, FairseqData, Mixing, Prepare, Text, Tokenizer, Vocabulary
 from kdmt.config.records import checked, read_record
 from kdmt.config.rules import Language, Rules
 from kdmt.config.score import Diagnostics, OffTarget, Score
@@ -105,7 +95,6 @@ __all__ = [
     "Corpus",
     "CrossEntropyDifference",
     "Decode",
-    "Decontaminate",
     "Diagnostics",
     "DirectionSampling",
     "Distill",

@@ -261,14 +261,10 @@ def check_prepare_shards(config: Pipeline) -> None:
 def _refused(config: Pipeline) -> Iterator[str]:
     """Yield the YAML path of each setting that several directions cannot be combined with."""
     yield from _refused_of_prepare(config)
+    yield from _refused_of_simultaneous(config)
     yield from _refused_of_distill(config)
     if config.back_translation is not None:
         yield "back_translation"
-    for path, student in config.trainings():
-        if student.wait_k is not None:
-            yield f"{path}.wait_k"
-        if student.nat is not None and student.nat.streaming is not None:
-            yield f"{path}.nat.streaming"
     score = config.score
     for name in ("engines", "simultaneous"):
         if getattr(score, name):
@@ -289,6 +285,14 @@ def _refused_of_prepare(config: Pipeline) -> Iterator[str]:
         yield "prepare.tokenizer.joint: false"
     if not prepare.vocabulary.joined:
         yield "prepare.vocabulary.joined: false"
+
+
+def _refused_of_simultaneous(config: Pipeline) -> Iterator[str]:
+    for path, student in config.trainings():
+        if student.wait_k is not None:
+            yield f"{path}.wait_k"
+        if student.nat is not None and student.nat.streaming is not None:
+            yield f"{path}.nat.streaming"
 
 
 def _refused_of_distill(config: Pipeline) -> Iterator[str]:

@@ -135,7 +135,7 @@ class CandidateScores:
             nbest=self.candidates / NBEST,
             offsets=self.candidates / OFFSETS,
             settings=self.failures,
-            typical_ratio=self.inputs.corpus.typical_ratios(),
+            typical_ratio=self.inputs.typical_ratios(),
         )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -46,6 +46,11 @@ class Inputs:
         if self.monolingual:
             texts.append(TrainingText(self._text("monolingual", src), tags=self.corpus.monolingual_tags))
         return texts
+
+    def typical_ratios(self) -> float | Mapping[str, float]:
+        """Return the typical ratio of lengths, or that of each tag of the lines if these are directions."""
+        has_tags = all(text.tags is not None for text in self.texts())
+        return self.corpus.typical_ratios() if has_tags else self.corpus.typical_ratio()
 
     def _text(self, split: str, lang: str) -> Path:
         return (self.noised or self.corpus.folder) / f"{split}.{lang}"

@@ -126,7 +126,7 @@ class TrainingTextWriter:
             offsets=offsets,
             settings=self.settings.failures,
             select=targets.select,
-            typical_ratio=self.inputs.corpus.typical_ratios(),
+            typical_ratio=self.inputs.typical_ratios(),
             given=given,
             out=files,
             workers=num_helpers(len(numbers_L), compared=targets.select.depth > 1),

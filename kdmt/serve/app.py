@@ -57,20 +57,29 @@ class Service:
         self.metrics = Metrics()
         self._alike = {model.direction: model.alike for model in models}
         self.connections: Callable[[], int] = lambda: 0
-        self.queues = {
-            model.direction: TranslationQueue(
-                model.translate, limits, observe=self._batch_counter(str(model.direction)), name=str(model.direction)
-            )
-            for model in models
-        }
+        self._translate = {model.direction: model.translate for model in models}
+        groups: dict[object, list[ServedModel]] = {}
+        for model in models:
+            groups.setdefault(model.direction if model.shared is None else ("shared", model.shared), []).append(model)
+        self._queues = {_name_of(group): self._open_queue(group) for group in groups.values()}
+        self.queues = {each.direction: self._queues[_name_of(group)] for group in groups.values() for each in group}
+
+    def _open_queue(self, group: Sequence[ServedModel]) -> TranslationQueue:
+        """Return the queue of the directions of a model."""
+        name = _name_of(group)
+        return TranslationQueue(group[0].translate, self.limits, observe=self._batch_counter(name), name=name)
 
     def _batch_counter(self, name: str) -> Callable[[int], None]:
         return lambda sentences: self.metrics.batch(name, sentences)
 
     def close(self) -> None:
         """Translate what is in the queues and end their threads."""
-        for queue in self.queues.values():
+        for queue in self._queues.values():
             queue.close()
+
+    def queue_lengths(self) -> dict[str, Callable[[], int]]:
+        """Return functions that return the number of sentences in each queue, by its name."""
+        return {name: _length_of(queue) for name, queue in self._queues.items()}
 
     def check_key(self, given: str) -> None:
         """Check the key of a client.
@@ -149,7 +158,7 @@ class Service:
 
     async def _translated(self, direction: Direction, sentences: Sequence[str], client: str) -> list[str]:
         try:
-            future = self.queues[direction].submit(sentences, client=client)
+            future = self.queues[direction].submit(sentences, client=client, translate=self._translate[direction])
         except QueueFull:
             raise RequestError(503, "The server is busy: try again later") from None
         except ClientLimit:
@@ -234,8 +243,8 @@ def make_app(service: Service) -> FastAPI:
     @app.get("/metrics")
     async def metrics(request: Request) -> Response:
         service.check_key(_bearer(request))
-        lengths = {str(direction): _length_of(queue) for direction, queue in service.queues.items()}
-        return PlainTextResponse(service.metrics.text(lengths, service.connections()), media_type=CONTENT_TYPE)
+        text = service.metrics.text(service.queue_lengths(), service.connections())
+        return PlainTextResponse(text, media_type=CONTENT_TYPE)
 
     @app.get("/")
     async def form() -> Response:
@@ -246,6 +255,12 @@ def make_app(service: Service) -> FastAPI:
 
 def _stopped(directions: Sequence[Direction]) -> str:
     return f"The model of {', '.join(map(str, directions))} has stopped"
+
+
+def _name_of(group: Sequence[ServedModel]) -> str:
+    """Return the name of the directions of a model in metrics: the first one, and the number of the others."""
+    others = len(group) - 1
+    return f"{group[0].direction} and {others:,} more" if others else str(group[0].direction)
 
 
 def _length_of(queue: TranslationQueue) -> Callable[[], int]:

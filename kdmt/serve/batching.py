@@ -1,8 +1,8 @@
 """Dynamic batching: sentences of requests that arrive at about the same time are translated together.
 
-Each model has one queue and one thread. Clients take turns: a batch takes one sentence of each client that waits, then
-a second of each, and so on, and the requests of a client take turns in the same way. A long document does not delay a
-short one.
+Each model has one queue and one thread, also for all directions of a multilingual model. Clients take turns: a batch
+takes one sentence of each client that waits, then a second of each, and so on, and the requests of a client take turns
+in the same way. A long document does not delay a short one.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from kdmt.log import get_logger
 from kdmt.serve.limits import Limits
 
 _logger = get_logger(__name__)
+Translate = Callable[[list[str]], list[str]]
 
 
 class QueueFull(Exception):
@@ -40,6 +41,7 @@ class _Job:
 
     client: str
     sentences: Sequence[str]
+    translate: Translate
     future: Future[list[str]]
     translations: list[str | None]
     started: int = 0
@@ -66,7 +68,8 @@ class TranslationQueue:
     """A bounded queue of sentences in front of a model, with the thread that translates them.
 
     Args:
-        translate: function that returns the translation of each sentence; it is called in one thread only.
+        translate: function that returns the translation of each sentence, unless a request has its own; these functions
+            are called in one thread only.
         limits: `queued_sentences`, `client_sentences` and those of a batch are used.
         observe: function that is called after each batch with its number of sentences.
         name: name of the thread.
@@ -74,7 +77,7 @@ class TranslationQueue:
 
     def __init__(
         self,
-        translate: Callable[[list[str]], list[str]],
+        translate: Translate,
         limits: Limits,
         *,
         observe: Callable[[int], None] | None = None,
@@ -101,10 +104,18 @@ class TranslationQueue:
         """Whether the thread runs."""
         return self._thread.is_alive()
 
-    def submit(self, sentences: Sequence[str], *, client: str = "") -> Future[list[str]]:
+    def submit(
+        self, sentences: Sequence[str], *, client: str = "", translate: Translate | None = None
+    ) -> Future[list[str]]:
         """Add the sentences of a request and return the future of their translations.
 
         A future that is cancelled gives its place to others.
+
+        Args:
+            sentences: sentences of the request.
+            client: name of the client.
+            translate: function for these sentences, such as that of one direction of a model (default: that of the
+                queue).
 
         Raises:
             QueueFull: if the queue has too little space, or is closed.
@@ -124,7 +135,7 @@ class TranslationQueue:
             if self._is_closed or self._waiting + len(sentences) > self._limits.queued_sentences:
                 raise QueueFull
             owner = self._clients.setdefault(client, _Client())
-            job = _Job(client, sentences, future, [None] * len(sentences))
+            job = _Job(client, sentences, translate or self._translate, future, [None] * len(sentences))
             owner.jobs.append(job)
             owner.sentences += len(sentences)
             self._waiting += len(sentences)
@@ -159,11 +170,12 @@ class TranslationQueue:
         batch: list[tuple[_Job, int]] = []
         try:
             while batch := self._next_batch():
-                sentences = [job.sentences[index] for job, index in batch]
                 if self._observe is not None:
                     self._observe(len(batch))
-                for (job, index), translation in zip(batch, self._translated(sentences), strict=True):
-                    self._deliver(job, index, translation)
+                for translate, own in _by_function(batch).items():
+                    sentences = [job.sentences[index] for job, index in own]
+                    for (job, index), translation in zip(own, self._translated(translate, sentences), strict=True):
+                        self._deliver(job, index, translation)
         except BaseException:
             self._fail_all([job for job, _ in batch])
             raise
@@ -177,10 +189,10 @@ class TranslationQueue:
             with suppress(InvalidStateError):  # it is done, or twice in the list
                 job.future.set_exception(ModelStopped())
 
-    def _translated(self, sentences: list[str]) -> list[str | Exception]:
+    def _translated(self, translate: Translate, sentences: list[str]) -> list[str | Exception]:
         """Return the translations; if the batch fails, each sentence alone, with the error of those that fail."""
         try:
-            translations: list[str | Exception] = [*self._translate(sentences)]
+            translations: list[str | Exception] = [*translate(sentences)]
             if len(translations) != len(sentences):
                 raise RuntimeError(f"the model returned {len(translations):,} translations")
             return translations
@@ -188,7 +200,7 @@ class TranslationQueue:
             _logger.warning(f"a batch of {len(sentences):,} sentences failed: {describe_error(error)}")
             if len(sentences) == 1:
                 return [error if isinstance(error, Exception) else RuntimeError(describe_error(error))]
-            return [self._translated([sentence])[0] for sentence in sentences]
+            return [self._translated(translate, [sentence])[0] for sentence in sentences]
 
     def _next_batch(self) -> list[tuple[_Job, int]]:
         """Wait for sentences and return those of the next batch; an empty list after `close`."""
@@ -238,3 +250,11 @@ class TranslationQueue:
             job.finished += 1
             if job.finished == len(job.sentences):
                 job.future.set_result([text or "" for text in job.translations])
+
+
+def _by_function(batch: list[tuple[_Job, int]]) -> dict[Translate, list[tuple[_Job, int]]]:
+    """Return the sentences of a batch by the function that translates them."""
+    found: dict[Translate, list[tuple[_Job, int]]] = {}
+    for job, index in batch:
+        found.setdefault(job.translate, []).append((job, index))
+    return found

@@ -20,11 +20,14 @@ class ServedModel:
         translate: function that translates sentences.
         alike: value that is equal for directions of one model that translate a sentence in the same way; None if the
             model has no such directions.
+        shared: value that is equal for directions that one model translates, which have one queue; None for a model
+            with one direction.
     """
 
     direction: Direction
     translate: Callable[[list[str]], list[str]]
     alike: object = None
+    shared: object = None
 
 
 def find_directions(directions: Sequence[Direction], source: str, target: str) -> list[Direction]:

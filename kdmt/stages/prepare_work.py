@@ -15,7 +15,6 @@ from kdmt.config import (
     NO_LOCK_FILE,
     Clean,
     Corpus,
-    Decontaminate,
     HeldOut,
     Mixing,
     ParallelText,
@@ -24,6 +23,7 @@ from kdmt.config import (
     Source,
     Tokenizer,
 )
+from kdmt.config.prepare import Decontaminate
 from kdmt.corpus.binarize import (
     BinarizedPair,
     Tags,

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from directions_model import scores_in
+from random_multilingual import scores_in
 from tiny_pipeline import SIZES, hash_tree, kdmt, make_pairs, read_lines
 
 import kdmt as package

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from bad_input import message_of, unharmed
-from directions_model import scores_in
+from random_multilingual import scores_in
 from tiny_pipeline import Finished, kdmt, read_lines, write_lines
 
 from kdmt.corpus.codec import TextCodec

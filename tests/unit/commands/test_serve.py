@@ -136,3 +136,4 @@ def test_a_multilingual_model_serves_all_its_directions(multilingual_model: Path
     assert served["en-de"].translate(sentences) != served["en-fr"].translate(sentences)
     assert served["en-de"].alike == served["fr-de"].alike
     assert len({each.alike for each in served.values()}) == 3
+    assert {each.shared for each in served.values()} == {multilingual_model}

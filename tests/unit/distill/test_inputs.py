@@ -37,7 +37,7 @@ from kdmt.corpus.indexed import IndexedDataset
 from kdmt.corpus.prepared import PreparedCorpus
 from kdmt.decode.engines.pytorch import TorchEngine
 from kdmt.distill.inputs import Inputs
-from kdmt.languages import Direction
+from kdmt.languages import POOLED, Direction
 
 MONOLINGUAL = 30
 
@@ -152,3 +152,9 @@ def test_repeated_sentence_is_decoded_once(monkeypatch: pytest.MonkeyPatch) -> N
     assert all(line in {index for index, *_ in rejected(MADE)} for line in differing)  # failures of words
     assert read_lines(MADE / "distilled.en") == read_lines(PREPARED / "train.en")
     assert manifest()["facts"]["num_lines"] == len(order)
+
+
+def test_lines_of_several_directions_have_the_ratio_of_their_direction(multilingual_text: Path) -> None:
+    corpus = PreparedCorpus(multilingual_text, POOLED, (True, True))
+    assert Inputs(corpus).typical_ratios() == corpus.ratios_of_directions()
+    assert Inputs(corpus, split="valid").typical_ratios() == corpus.typical_ratio()  # has no tags

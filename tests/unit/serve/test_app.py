@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
 
@@ -276,3 +278,38 @@ def test_a_model_that_has_stopped_is_named() -> None:
     assert (health.status_code, health.json()) == (503, {"error": "The model of en-de has stopped"})
     assert ask(made, q="A", source="cs", target="en") == (200, {"translatedText": "a"})
     service.close()
+
+
+def test_directions_of_one_model_share_a_queue() -> None:
+    """No two of them translate at the same time, and the metrics have one queue for all."""
+    running, most, batches = 0, 0, list[str]()
+
+    def translating(name: str) -> Callable[[list[str]], list[str]]:
+        def translate(sentences: list[str]) -> list[str]:
+            nonlocal running, most
+            running += 1
+            most = max(most, running)
+            time.sleep(0.02)
+            batches.append(name)
+            running -= 1
+            return [f"{name} {sentence}" for sentence in sentences]
+
+        return translate
+
+    directions = [EN_DE, EN_FR, CS_EN]
+    models = [ServedModel(each, translating(str(each)), shared="a" if each != CS_EN else None) for each in directions]
+    service = Service(models, Limits(batch_seconds=0.2))
+    assert service.queues[EN_DE] is service.queues[EN_FR] is not service.queues[CS_EN]
+    with TestClient(make_app(service)) as client, ThreadPoolExecutor(4) as pool:
+        wanted = [(each, f"x{number}") for number in range(4) for each in (EN_DE, EN_FR)]
+        answers = pool.map(
+            lambda each: client.post("/translate", json={"q": each[1], "source": "en", "target": each[0].target}),
+            wanted,
+        )
+        assert [each.json()["translatedText"] for each in answers] == [f"{each} {text}" for each, text in wanted]
+        metrics = client.get("/metrics").text
+    service.close()
+    assert most == 1
+    assert {"en-de", "en-fr"} == set(batches)
+    assert 'kdmt_queue_sentences{model="en-de and 1 more"} 0' in metrics
+    assert 'kdmt_queue_sentences{model="cs-en"} 0' in metrics

@@ -7,8 +7,8 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-import directions_model
 import pytest
+import random_multilingual
 from tiny_pipeline import WORDS, Finished, kdmt, read_lines
 
 from kdmt.config import load_pipeline
@@ -115,11 +115,11 @@ def test_scores_of_a_version_without_diagnostics_are_up_to_date() -> None:
 
 def test_words_are_split_by_the_rules_of_each_direction(tmp_path: Path) -> None:
     """Chinese has no spaces between words: its characters are the words, as for a pipeline of this direction alone."""
-    made = directions_model.document(directions=["en-de", "en-zh"], zero_shot=[], score={"diagnostics": {}})
+    made = random_multilingual.document(directions=["en-de", "en-zh"], zero_shot=[], score={"diagnostics": {}})
     for text in (made["prepare"]["train"][0], made["prepare"]["valid"], made["prepare"]["test"]["test"]):
         text["parallel"]["zh"] = {"path": text["parallel"].pop("fr")["path"].replace(".fr", ".zh")}
     chinese = dict(zip(WORDS, "猫狗鸟马河树家书歌", strict=True))
-    prepared = directions_model.prepare(tmp_path, made, {"zh": lambda word: f"一{chinese[word]}"})
+    prepared = random_multilingual.prepare(tmp_path, made, {"zh": lambda word: f"一{chinese[word]}"})
     workspace = Workspace(load_pipeline(tmp_path / "tiny.yaml"), tmp_path / "runs")
     texts = read_texts(workspace)
     of_codes = {code: read_lines(prepared / f"test.en-{code}.raw.tgt") for code in ("de", "zh")}
