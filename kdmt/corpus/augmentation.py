@@ -231,12 +231,12 @@ class PairsOfDirections:
     Attributes:
         directions: the directions.
         spaced: whether the source and the target of each direction have spaces between words.
-        number_P: index in `directions` of the direction of each pair, int16 [pairs].
+        direction_P: index in `directions` of the direction of each pair, int16 [pairs].
     """
 
     directions: Sequence[Direction]
     spaced: Sequence[tuple[bool, bool]]
-    number_P: NDArray[np.int16]
+    direction_P: NDArray[np.int16]
 
 
 @dataclass(frozen=True)
@@ -248,7 +248,7 @@ class Augmentation:
         tag_ids: for each side the ids of corpus tags and of tokens for languages, which stay before the sentence.
         max_tokens: maximum number of tokens of a source and of a target, including `</s>`; 0 for no limit.
         texts: changes of the text of each of several directions; empty for one direction.
-        number_P: index in `texts` of the direction of each pair, int16 [pairs]; None for one direction.
+        direction_P: index in `texts` of the direction of each pair, int16 [pairs]; None for one direction.
     """
 
     text: TextAugmenter
@@ -256,7 +256,7 @@ class Augmentation:
     tag_ids: tuple[frozenset[int], frozenset[int]] = (frozenset(), frozenset())
     max_tokens: tuple[int, int] = (0, 0)
     texts: Sequence[TextAugmenter] = ()
-    number_P: NDArray[np.int16] | None = None
+    direction_P: NDArray[np.int16] | None = None
 
     @classmethod
     def of(
@@ -313,10 +313,10 @@ class Augmentation:
             text = augmenter(codec.text, spaced, np.arange(len(data)))
             return cls(text, codec, tag_ids, max_tokens)
         texts = [
-            augmenter(codec.text.for_direction(direction), own, np.flatnonzero(pairs.number_P == number))
+            augmenter(codec.text.for_direction(direction), own, np.flatnonzero(pairs.direction_P == number))
             for number, (direction, own) in enumerate(zip(pairs.directions, pairs.spaced, strict=True))
         ]
-        return cls(texts[0], codec, tag_ids, max_tokens, texts, pairs.number_P)
+        return cls(texts[0], codec, tag_ids, max_tokens, texts, pairs.direction_P)
 
     def apply(self, data: ParallelData, places: NDArray[np.int64], epoch: int) -> tuple[Side, Side]:
         """Return the tokens of both sides of some pairs, with those that are drawn changed.
@@ -375,11 +375,11 @@ class Augmentation:
         """Return whether a pair has a next one, of the same direction."""
         if index + 1 >= num_pairs:
             return False
-        return self.number_P is None or bool(self.number_P[index] == self.number_P[index + 1])
+        return self.direction_P is None or bool(self.direction_P[index] == self.direction_P[index + 1])
 
     def _text_of(self, index: int) -> TextAugmenter:
         """Return the changes of the text of a pair."""
-        return self.text if self.number_P is None else self.texts[self.number_P[index]]
+        return self.text if self.direction_P is None else self.texts[self.direction_P[index]]
 
     def _texts(self, data: ParallelData, indices: NDArray[np.int64]) -> tuple[list[Texts | None], list[Prefixes]]:
         """Return the text of pairs, None if it is not known or empty, and the tags before both sides."""

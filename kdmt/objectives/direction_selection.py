@@ -29,14 +29,14 @@ class DirectionSelection:
 
     Attributes:
         names: names of the directions.
-        number_P: index in `names` of the direction of each training pair, int16 [P].
+        direction_P: index in `names` of the direction of each training pair, int16 [P].
         margin: number of nats per token by which the student must be better for its direction not to be distilled.
         teacher_nll: validation figure of the teacher for each direction, in nats per token.
         is_taught_K: bool, directions that are distilled.
     """
 
     names: Sequence[str]
-    number_P: NDArray[np.int16]
+    direction_P: NDArray[np.int16]
     margin: float
     teacher_nll: Mapping[str, float] = field(default_factory=dict)
     is_taught_K: Tensor = field(init=False)
@@ -53,7 +53,7 @@ class DirectionSelection:
         """Return the target tokens of directions that are distilled, bool [M]; None if all directions are."""
         if bool(self.is_taught_K.all()):
             return None
-        number_B = torch.from_numpy(self.number_P[prepared.batch.on_host.index_B.numpy()]).long()
+        number_B = torch.from_numpy(self.direction_P[prepared.batch.on_host.index_B.numpy()]).long()
         tgt_tokens_BT = prepared.tgt_tokens_BT
         taught_B = self.is_taught_K[number_B].to(tgt_tokens_BT.device, non_blocking=True)
         return prepared.pick(taught_B[:, None].expand_as(tgt_tokens_BT))

@@ -78,7 +78,7 @@ def _learnt_links(
 def _links_of_directions(workspace: Workspace, name: str, data: ParallelData, codec: TextCodec) -> Iterator[Links]:
     """Yield the links of all pairs in their order, from a model of each direction."""
     names = [str(each) for each in workspace.config.trained_directions]
-    numbers = PairDirections.read([tags_file(workspace, name)], names).number_P
+    numbers = PairDirections.read([tags_file(workspace, name)], names).direction_P
     found: dict[int, Iterator[Links]] = {}
     for number in numbers.tolist():
         if number not in found:

@@ -278,7 +278,7 @@ def _augmentation(
 def _pairs_of_directions(workspace: Workspace, pairs: PairDirections) -> PairsOfDirections:
     directions = workspace.config.trained_directions
     spaced = [prepared.spaced_sides(workspace.config.prepare, each) for each in directions]
-    return PairsOfDirections(directions, spaced, pairs.number_P)
+    return PairsOfDirections(directions, spaced, pairs.direction_P)
 
 
 def _augment_settings(workspace: Workspace, job: Job, codec: TextCodec) -> Augment | None:
@@ -442,7 +442,7 @@ def _direction_selection(job: Job, data: BinarizedData) -> DirectionSelection | 
     settings = job.student.word_kd.direction_selection
     assert settings is not None
     assert data.directions is not None, "see kdmt.config.direction_checks"
-    return DirectionSelection(data.directions.names, data.directions.number_P, settings.margin)
+    return DirectionSelection(data.directions.names, data.directions.direction_P, settings.margin)
 
 
 def _objective(

@@ -25,11 +25,11 @@ class PairDirections:
 
     Attributes:
         names: names of the directions.
-        number_P: index in `names` of the direction of each pair, int16 [pairs].
+        direction_P: index in `names` of the direction of each pair, int16 [pairs].
     """
 
     names: tuple[str, ...]
-    number_P: NDArray[np.int16]
+    direction_P: NDArray[np.int16]
 
     @classmethod
     def read(cls, files: Iterable[Path], names: Sequence[str]) -> PairDirections:
@@ -52,14 +52,14 @@ class PairDirections:
 
     def counts(self, indices: NDArray[np.int64]) -> dict[str, int]:
         """Return the number of pairs of each direction among the pairs with these indices."""
-        counted = np.bincount(self.number_P[indices], minlength=len(self.names))
+        counted = np.bincount(self.direction_P[indices], minlength=len(self.names))
         return dict(zip(self.names, counted.tolist(), strict=True))
 
     def sizes(self, mixture: Mixture) -> dict[str, float]:
         """Return the number of pairs of each direction in an epoch of a mixture."""
         found = dict.fromkeys(self.names, 0.0)
         for own, size in zip(mixture.sets, mixture.sizes, strict=True):
-            found[self.names[self.number_P[own[0]]]] += float(size)
+            found[self.names[self.direction_P[own[0]]]] += float(size)
         return found
 
     def mixture(
@@ -84,7 +84,7 @@ class PairDirections:
         """
         kept = np.concatenate(parts)
         for number, name in enumerate(self.names):
-            if not (self.number_P[kept] == number).any():
+            if not (self.direction_P[kept] == number).any():
                 raise UserError(f"{name}: no pair is within train.max_source_tokens and train.max_target_tokens")
         if shares is None:
             sets, rounded = self._cells(kept, settings, 1.0)
@@ -97,7 +97,7 @@ class PairDirections:
         self, kept: NDArray[np.int64], settings: DirectionSampling, share: float
     ) -> tuple[list[NDArray[np.int64]], list[float]]:
         """Return the pairs of each direction of a training set, and the share of each in an epoch."""
-        by_name = {name: kept[self.number_P[kept] == number] for number, name in enumerate(self.names)}
+        by_name = {name: kept[self.direction_P[kept] == number] for number, name in enumerate(self.names)}
         by_name = {name: own for name, own in by_name.items() if len(own)}
         weights = {name: weight for name, weight in settings.weights.items() if name in by_name}
         of_names = temperature_shares({name: len(own) for name, own in by_name.items()}, settings.temperature, weights)

@@ -70,7 +70,7 @@ class DirectionValidation:
         sums, counts = (torch.zeros(len(names), dtype=torch.float64, device=device) for _ in range(2))
         for indices in self.batches[ranks.rank :: ranks.world]:
             prepared = objective.prepare(self.data.load(indices).to(device))
-            number_B = torch.from_numpy(self.directions.number_P[indices]).long().to(device)
+            number_B = torch.from_numpy(self.directions.direction_P[indices]).long().to(device)
             number_M = prepared.pick(number_B[:, None].expand_as(prepared.tgt_tokens_BT))
             nll_M = nll(prepared).double()
             sums.index_add_(0, number_M, nll_M)

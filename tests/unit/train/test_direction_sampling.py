@@ -83,6 +83,6 @@ def test_files_of_directions_are_read_one_after_the_other(tmp_path: Path) -> Non
     for name, text in {"a": "en-fr\nen-de\n", "b": "cs-en\n", "c": "en-de\nde-en\n"}.items():
         (tmp_path / name).write_text(text)
     found = PairDirections.read([tmp_path / "a", tmp_path / "b"], NAMES)
-    assert found.number_P.tolist() == [1, 0, 2]
+    assert found.direction_P.tolist() == [1, 0, 2]
     with pytest.raises(UserError, match=r"c:2: 'de-en' is none of the directions en-de, en-fr, cs-en"):
         PairDirections.read([tmp_path / "c"], NAMES)

@@ -32,13 +32,13 @@ def test_figures_are_means_over_the_tokens_of_a_direction(tmp_path: Path) -> Non
     student, *teachers = (make_model(seed, replace(TINY, dropout=0.0)).double().eval() for seed in (1, 2, 3))
     made = build_objective(student, Student(word_kd=WordKD()), label_smoothing=0.1, teachers=teachers).eval()
     data = open_data(pairs, settings)
-    number_P = np.array([index % 3 > 0 for index in range(30)], dtype=np.int16)
-    validation = DirectionValidation(data, data.batches(), PairDirections(NAMES, number_P))
+    direction_P = np.array([index % 3 > 0 for index in range(30)], dtype=np.int16)
+    validation = DirectionValidation(data, data.batches(), PairDirections(NAMES, direction_P))
     expected: dict[str, dict[str, list[float]]] = {each: {name: [] for name in NAMES} for each in ("own", "mean")}
     for index in range(30):
         src, tgt = pairs[index]
         assert tgt is not None
-        name, targets = NAMES[number_P[index]], torch.tensor(tgt.tolist())[:, None]
+        name, targets = NAMES[direction_P[index]], torch.tensor(tgt.tolist())[:, None]
         own_TV = probs_of(student, src, tgt)
         mean_TV = torch.stack([probs_of(each, src, tgt) for each in teachers]).mean(0)
         for kind, probs_TV in (("own", own_TV), ("mean", mean_TV)):
