@@ -430,7 +430,7 @@ def several(tmp_path_factory: pytest.TempPathFactory) -> tuple[TextCodec, Parall
     of_languages = [token for tokens in text.prefixes.values() for token in tokens]
     for token in dict.fromkeys([*of_languages, *tokens_of(tokenizers.source, letters)]):
         dictionary.add(token)
-    codec = TextCodec(text, tokenizers, dictionary, dictionary)
+    codec = TextCodec(text, tokenizers, dictionary, dictionary, language_tokens=tuple(text.language_symbols))
     with IndexedWriter(folder / "src", len(dictionary)) as src, IndexedWriter(folder / "tgt", len(dictionary)) as tgt:
         for number, (source, target) in enumerate(
             zip(codec.encode_source([a for a, _ in pairs]), codec.encode_target([b for _, b in pairs]), strict=True)

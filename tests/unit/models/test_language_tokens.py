@@ -33,9 +33,9 @@ NAMES = ("post-norm", "learned positions", "pre-norm", "Marian's layout")
 def models(config: TransformerConfig) -> tuple[Transformer, dict[int, Transformer]]:
     """Return a model that takes its token from the source, and the same weights with each of the constant tokens."""
     ours = make_model(replace(config, target_from_source=True))
-    constant = {}
+    positions, constant = config.max_source_positions - 1, {}  # the token is one of the source's, and is not encoded
     for token in set(TOKENS):
-        constant[token] = make_model(replace(config, target_token=token))
+        constant[token] = make_model(replace(config, target_token=token, max_source_positions=positions))
         constant[token].load_state_dict(ours.state_dict())
     return ours, constant
 

@@ -279,7 +279,8 @@ def test_tags_of_corpora_and_of_back_translation_are_no_text(monkeypatch: pytest
     workspace = workspace_with(prepare=prepare, back_translation=back, teacher=teacher)
     monkeypatch.setattr(training_work, "Augmentation", SimpleNamespace(of=lambda *_, tags, **__: tags))
     job = Job("x", Path("x"), Model(), Train(), 1, ("raw",), "teacher", augment=Augment(typos=0.1))
-    assert training_work._augmentation(workspace, job, cast(Any, None), cast(Any, None)) == ["<a>", "<bt>"]
+    found = training_work._augmentation(workspace, job, cast(Any, None), cast(Any, None), None)
+    assert found == ["<a>", "<bt>"]
 
 
 @pytest.mark.parametrize(
