@@ -188,6 +188,12 @@ def _check_teachers(config: Pipeline) -> None:
             raise ValueError(f"'distill.teachers.{name}': none of the trained directions {', '.join(trained)}")
     if all(distill.by_direction.get(name, "") is None for name in trained):
         raise ValueError("'distill.teachers': no direction has a teacher")
+    for index, text in enumerate(config.prepare.monolingual if distill.monolingual else ()):
+        if distill.by_direction.get(str(Direction.parse(text.direction or "")), "") is None:
+            raise ValueError(
+                f"'prepare.monolingual.{index}': 'distill.teachers' has no teacher for {text.direction}, and text "
+                "without translations has no original targets"
+            )
     drawn = [path for path, student in config.trainings() if "sampled" in student.data_names]
     for name, teacher in distill.by_direction.items():
         if isinstance(teacher, PivotTeacher):

@@ -291,6 +291,13 @@ def test_texts_and_settings_that_several_directions_refuse(
     assert message in problem(override, text=several())
 
 
+def test_text_without_translations_needs_a_teacher(problem: Callable[..., str], load: Load) -> None:
+    sets = ("prepare.monolingual=[{path: a, direction: en-fr}]", "distill={monolingual: true, teachers: {en-fr: null}}")
+    message = problem(*sets, text=several())
+    assert "'prepare.monolingual.0': 'distill.teachers' has no teacher for en-fr" in message
+    load(sets[0], "distill={teachers: {en-fr: null}}", text=several())
+
+
 def test_a_zero_shot_direction_without_a_test_set_needs_a_scheme(problem: Callable[..., str], load: Load) -> None:
     test = "prepare.test={test: {parallel: {en: {path: a}, de: {path: b}}}}"
     message = problem(test, text=several(zero_shot=["fr-de"]))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -149,6 +150,21 @@ def test_each_direction_has_the_translations_of_its_teacher() -> None:
     rejected = {int(line.split("\t")[0]) for line in read_lines(MADE / "rejected")}
     assert rejected.isdisjoint(lines_of("en-fr")), "lines without a teacher are no failures"
     assert "en-fr: 0 targets of the teacher, 40 original targets" in message
+
+
+def test_text_without_translations_is_translated_by_the_teacher_of_its_direction() -> None:
+    write_lines(Path("text/more.en"), [f"{first} {second}.".capitalize() for first, second in pairwise(WORDS)])
+    document = multilingual({"en-de": BILINGUAL, "en-fr": None})
+    document["prepare"]["monolingual"] = [{"path": "text/more.en", "direction": "en-de"}]
+    document["distill"]["monolingual"] = True
+    Path("tiny.yaml").write_text(tiny_pipeline.to_yaml(document), encoding="utf-8")
+    for stage in ("prepare", "distill"):
+        finished = kdmt(stage, "tiny.yaml")
+        assert finished.code == 0, finished.err
+    decode = Decode.model_validate({"beam": 2, "max_len_a": DECODE["max_len_a"], "max_len_b": DECODE["max_len_b"]})
+    expected = Translator.load(Path(BILINGUAL)).translate(read_lines(Path("runs/tiny/prepare/monolingual.src")), decode)
+    number = len(read_lines(Path("runs/tiny/prepare/train.tags")))
+    assert best_of_lines()[number:] == [" ".join(line.split()) for line in expected]
 
 
 def test_the_first_tokens_of_the_data_are_the_language_tokens() -> None:
