@@ -13,7 +13,6 @@ from pathlib import Path
 
 import hypothesis
 import pytest
-import random_multilingual
 import tiny_pipeline
 from environment import isolate
 
@@ -93,12 +92,16 @@ def finished(_finished_once: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPat
 @pytest.fixture(scope="session")
 def multilingual_text(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return the folder of a prepare stage with several directions; the test must not change it."""
+    import random_multilingual  # loads PyTorch, before which the tests of the GPU path have to install their device
+
     return random_multilingual.prepare(tmp_path_factory.mktemp("multilingual"), random_multilingual.document())
 
 
 @pytest.fixture(scope="session")
 def multilingual_model(multilingual_text: Path) -> Path:
     """Return a checkpoint of a multilingual model with random weights; the test must not change it."""
+    import random_multilingual
+
     return random_multilingual.write_checkpoint(multilingual_text, multilingual_text.parent / "model")
 
 
