@@ -7,9 +7,6 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-
 from kdmt.checksum import known_sha256
 from kdmt.config import Distill, Sample
 from kdmt.corpus.codec import TextCodec, check_vocabulary
@@ -17,6 +14,7 @@ from kdmt.corpus.text import TextProcessor
 from kdmt.distill.candidates import ToWords
 from kdmt.distill.chosen_teacher import ENGINE_FOLDER, SEARCH_SETTINGS, plan_settings
 from kdmt.distill.decoding import Teacher
+from kdmt.distill.finished_text import FinishedTextDecoder, FinishedTextEncoder
 from kdmt.distill.inputs import Inputs
 from kdmt.distill.sources import Text
 from kdmt.distill.teacher_engines import CTranslate2Teacher, TorchTeacher
@@ -111,10 +109,10 @@ class DirectionCheckpoint(TokenTeacherModel):
         )
 
     def opens_text(self) -> Callable[[], Text]:
-        return self.text.opens_lines(_Encoder(self._codec_of_direction, self._prefix, self._processor))
+        return self.text.opens_lines(FinishedTextEncoder(self._codec_of_direction, self._processor, self._prefix))
 
     def to_words(self) -> ToWords:
-        return _Decoder(self._codec_of_direction, self._processor)
+        return FinishedTextDecoder(self._codec_of_direction, self._processor)
 
     def _exported(self, folder: Path) -> Path:
         """Return the folder of the model in CTranslate2's format, after writing it if it is missing."""
@@ -169,31 +167,6 @@ class DirectionCheckpoint(TokenTeacherModel):
                 check_vocabulary(folder, self.folders[0], self._codec.text.direction)
                 if TextCodec.load(folder).text != self._codec.text:
                     raise UserError(f"its text processing is not that of {self.names[0]}")
-
-
-@dataclass(frozen=True)
-class _Encoder:
-    """Function that converts lines of the corpus to ids of the model's vocabulary."""
-
-    codec: TextCodec
-    prefix: tuple[int, ...]
-    text: TextProcessor
-
-    def __call__(self, lines: Sequence[str]) -> list[NDArray[np.integer]]:
-        found = self.codec.encode_raw_source([self.text.postprocess_source(line) for line in lines])
-        return [np.insert(ids, 0, self.prefix) if len(ids) > 1 else ids for ids in found]
-
-
-@dataclass(frozen=True)
-class _Decoder:
-    """Function that converts ids of the model's vocabulary to words in the form of a corpus. See `ToWords`."""
-
-    codec: TextCodec
-    text: TextProcessor
-
-    def __call__(self, tokens: NDArray[np.integer], sizes: NDArray[np.int32]) -> list[str]:
-        lines = map(self.codec.finish_target, self.codec.decode_targets(tokens, sizes))
-        return [self.text.target_words(line) for line in lines]
 
 
 def _sha256(folder: Path) -> str:

@@ -11,16 +11,13 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-
 from kdmt.checksum import known_sha256
 from kdmt.config import Distill, ForeignTeacher, LocalTranslator, Sample
 from kdmt.corpus.codec import TextCodec
-from kdmt.corpus.text import TextProcessor
 from kdmt.distill.candidates import ToWords
 from kdmt.distill.chosen_teacher import ENGINE_FOLDER, SEARCH_SETTINGS, ChosenTeacher, plan_settings
 from kdmt.distill.decoding import Teacher
+from kdmt.distill.finished_text import FinishedTextDecoder, FinishedTextEncoder
 from kdmt.distill.inputs import Inputs
 from kdmt.distill.local_text_teachers import LocalTextModel
 from kdmt.distill.sources import Text
@@ -124,10 +121,10 @@ class ReverseCheckpoint(TokenTeacherModel):
         )
 
     def opens_text(self) -> Callable[[], Text]:
-        return self.text.opens_lines(_Encoder(self._codec, self.text.corpus.text_processor()))
+        return self.text.opens_lines(FinishedTextEncoder(self._codec, self.text.corpus.text_processor()))
 
     def to_words(self) -> ToWords:
-        return _Decoder(self._codec, self.text.corpus.text_processor())
+        return FinishedTextDecoder(self._codec, self.text.corpus.text_processor())
 
     def _exported(self, folder: Path) -> Path:
         """Return the folder of the model in CTranslate2's format, after writing it if it is missing."""
@@ -141,29 +138,6 @@ class ReverseCheckpoint(TokenTeacherModel):
     def _codec(self) -> TextCodec:
         with naming(SETTING):
             return TextCodec.load(self.folder)
-
-
-@dataclass(frozen=True)
-class _Encoder:
-    """Function that converts lines of the corpus to ids of the model's vocabulary."""
-
-    codec: TextCodec
-    text: TextProcessor
-
-    def __call__(self, lines: Sequence[str]) -> list[NDArray[np.integer]]:
-        return list(self.codec.encode_raw_source([self.text.postprocess_source(line) for line in lines]))
-
-
-@dataclass(frozen=True)
-class _Decoder:
-    """Function that converts ids of the model's vocabulary to words in the form of a corpus. See `ToWords`."""
-
-    codec: TextCodec
-    text: TextProcessor
-
-    def __call__(self, tokens: NDArray[np.integer], sizes: NDArray[np.int32]) -> list[str]:
-        lines = map(self.codec.finish_target, self.codec.decode_targets(tokens, sizes))
-        return [self.text.target_words(line) for line in lines]
 
 
 def choose_reverse_checkpoint(settings: Distill, text: Inputs) -> ReverseCheckpoint:
