@@ -15,7 +15,7 @@ from kdmt.corpus.indexed import IndexedDataset
 from kdmt.corpus.vocabulary import Dictionary
 from kdmt.toy.multilingual import classify
 
-pytestmark = pytest.mark.pipeline
+pytestmark = [pytest.mark.pipeline, pytest.mark.slow]
 
 REPOSITORY = Path(__file__).parents[2]
 ROOT = Path("runs/toy-multilingual")
