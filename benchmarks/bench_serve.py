@@ -130,7 +130,8 @@ def main() -> int:
         Figure("serve_exit_code", code, "ratio"),
     ]
     settings = {name: value for name, value in vars(arguments).items() if name not in ("text", "model")}
-    settings |= {"generator": "wrk" if shutil.which("wrk") else "python", "load_average_before": round(busy, 1)}
+    settings |= {"model": arguments.model.resolve().name, "generator": "wrk" if shutil.which("wrk") else "python"}
+    settings |= {"load_average_before": round(busy, 1)}
     report_figures(
         "serve", figures, settings=settings, command=f"make load-test SECONDS={arguments.seconds:g} MODEL=..."
     )
