@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 
 from kdmt.checksum import known_sha256
@@ -14,11 +14,10 @@ from kdmt.corpus.text import TextProcessor
 from kdmt.distill.candidates import ToWords
 from kdmt.distill.chosen_teacher import ENGINE_FOLDER, SEARCH_SETTINGS, plan_settings
 from kdmt.distill.decoding import Teacher
-from kdmt.distill.finished_text import FinishedTextDecoder, FinishedTextEncoder
+from kdmt.distill.finished_text import FinishedTextDecoder, FinishedTextEncoder, hashes_of_text
 from kdmt.distill.inputs import Inputs
 from kdmt.distill.sources import Text
-from kdmt.distill.teacher_engines import CTranslate2Teacher, TorchTeacher
-from kdmt.distill.teachers import CheckpointModel
+from kdmt.distill.teachers import CheckpointModel, open_checkpoints
 from kdmt.distill.token_teachers import TokenTeacherModel
 from kdmt.errors import UserError, naming
 from kdmt.interop.ctranslate2_folder import MODEL_FILE, is_model_folder
@@ -73,10 +72,7 @@ class DirectionCheckpoint(TokenTeacherModel):
         made_from = plan_settings(settings, own)
         made_from["teacher"] = " ".join(inputs[f"teacher {name}"] for name in self.names)
         made_from["engine"] = self.engine
-        first = self.folders[0]
-        for path in self._codec.companions(first):
-            files = sorted(each for each in path.rglob("*") if each.is_file()) if path.is_dir() else [path]
-            made_from |= {f"teacher's {file.relative_to(first)}": known_sha256(file) for file in files}
+        made_from |= hashes_of_text(self._codec, self.folders[0])
         made_from["text processing"] = known_sha256(self.text.corpus.text_file)
         return made_from
 
@@ -84,29 +80,8 @@ class DirectionCheckpoint(TokenTeacherModel):
         self, folder: Path, sample: Sample | None, *, earlier: Sequence[Path] = (), verifying: bool = False
     ) -> Teacher:
         del earlier, verifying
-        settings = self.settings
-        max_source_tokens = min(model.max_source_positions for model in self.models)
-        max_target_tokens = min(model.max_target_positions for model in self.models)
-        if self.engine == "torch":
-            return TorchTeacher(
-                self.folders,
-                settings=settings.decode,
-                max_source_tokens=max_source_tokens,
-                max_target_tokens=max_target_tokens,
-                vocab_size=self.vocab_size,
-                sample=sample,
-                search=settings.nat,
-                iterations=settings.iterations,
-            )
-        return CTranslate2Teacher(
-            self._exported(folder / ENGINE_FOLDER),
-            compute_type=settings.compute_type,
-            settings=settings.decode,
-            max_source_tokens=max_source_tokens,
-            max_target_tokens=max_target_tokens,
-            vocab_size=self.vocab_size,
-            sample=sample,
-        )
+        exported = partial(self._exported, folder / ENGINE_FOLDER) if self.engine == "ctranslate2" else None
+        return open_checkpoints(self.settings, self.folders, self.models, exported=exported, sample=sample)
 
     def opens_text(self) -> Callable[[], Text]:
         return self.text.opens_lines(FinishedTextEncoder(self._codec_of_direction, self._processor, self._prefix))

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from kdmt.checksum import known_sha256
 from kdmt.corpus.codec import TextCodec
 from kdmt.corpus.text import TextProcessor
 
@@ -50,3 +52,17 @@ class FinishedTextDecoder:
     def __call__(self, tokens: NDArray[np.integer], sizes: NDArray[np.int32]) -> list[str]:
         lines = map(self.codec.finish_target, self.codec.decode_targets(tokens, sizes))
         return [self.text.target_words(line) for line in lines]
+
+
+def hashes_of_text(codec: TextCodec, folder: Path) -> dict[str, str]:
+    """Return the SHA-256 of each file of a model's codec, by its name in a plan.
+
+    Args:
+        codec: codec of the model.
+        folder: folder of the model.
+    """
+    found: dict[str, str] = {}
+    for path in codec.companions(folder):
+        files = sorted(each for each in path.rglob("*") if each.is_file()) if path.is_dir() else [path]
+        found |= {f"teacher's {file.relative_to(folder)}": known_sha256(file) for file in files}
+    return found

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 
 from kdmt.checksum import known_sha256
@@ -17,12 +17,11 @@ from kdmt.corpus.codec import TextCodec
 from kdmt.distill.candidates import ToWords
 from kdmt.distill.chosen_teacher import ENGINE_FOLDER, SEARCH_SETTINGS, ChosenTeacher, plan_settings
 from kdmt.distill.decoding import Teacher
-from kdmt.distill.finished_text import FinishedTextDecoder, FinishedTextEncoder
+from kdmt.distill.finished_text import FinishedTextDecoder, FinishedTextEncoder, hashes_of_text
 from kdmt.distill.inputs import Inputs
 from kdmt.distill.local_text_teachers import LocalTextModel
 from kdmt.distill.sources import Text
-from kdmt.distill.teacher_engines import CTranslate2Teacher, TorchTeacher
-from kdmt.distill.teachers import CheckpointModel
+from kdmt.distill.teachers import CheckpointModel, open_checkpoints
 from kdmt.distill.token_teachers import TokenTeacherModel
 from kdmt.errors import UserError, naming
 from kdmt.interop.ctranslate2_folder import MODEL_FILE, is_model_folder
@@ -88,9 +87,7 @@ class ReverseCheckpoint(TokenTeacherModel):
         made_from = plan_settings(settings, own)
         made_from["teacher"] = inputs[f"teacher {self.name}"]
         made_from["engine"] = self.engine
-        for path in self._codec.companions(self.folder):
-            files = sorted(each for each in path.rglob("*") if each.is_file()) if path.is_dir() else [path]
-            made_from |= {f"teacher's {file.relative_to(self.folder)}": known_sha256(file) for file in files}
+        made_from |= hashes_of_text(self._codec, self.folder)
         made_from["text processing"] = known_sha256(self.text.corpus.text_file)
         return made_from
 
@@ -98,27 +95,8 @@ class ReverseCheckpoint(TokenTeacherModel):
         self, folder: Path, sample: Sample | None, *, earlier: Sequence[Path] = (), verifying: bool = False
     ) -> Teacher:
         del earlier, verifying
-        settings, model = self.settings, self.model
-        if self.engine == "torch":
-            return TorchTeacher(
-                (self.folder,),
-                settings=settings.decode,
-                max_source_tokens=model.max_source_positions,
-                max_target_tokens=model.max_target_positions,
-                vocab_size=model.vocab_size,
-                sample=sample,
-                search=settings.nat,
-                iterations=settings.iterations,
-            )
-        return CTranslate2Teacher(
-            self.folder if self.is_exported else self._exported(folder / ENGINE_FOLDER),
-            compute_type=settings.compute_type,
-            settings=settings.decode,
-            max_source_tokens=model.max_source_positions,
-            max_target_tokens=model.max_target_positions,
-            vocab_size=model.vocab_size,
-            sample=sample,
-        )
+        exported = partial(self._exported, folder / ENGINE_FOLDER) if self.engine == "ctranslate2" else None
+        return open_checkpoints(self.settings, (self.folder,), (self.model,), exported=exported, sample=sample)
 
     def opens_text(self) -> Callable[[], Text]:
         return self.text.opens_lines(FinishedTextEncoder(self._codec, self.text.corpus.text_processor()))
@@ -128,6 +106,8 @@ class ReverseCheckpoint(TokenTeacherModel):
 
     def _exported(self, folder: Path) -> Path:
         """Return the folder of the model in CTranslate2's format, after writing it if it is missing."""
+        if self.is_exported:
+            return self.folder
         if not folder.exists():
             from kdmt.interop.ctranslate2_export import export_checkpoint  # loads torch
 

@@ -87,6 +87,51 @@ class CheckpointModel:
         )
 
 
+def open_checkpoints(
+    settings: Distill,
+    checkpoints: tuple[Path, ...],
+    models: Sequence[CheckpointModel],
+    *,
+    exported: Callable[[], Path] | None,
+    sample: Sample | None,
+    shortlist: bool = False,
+    drawn_by: tuple[Path, ...] = (),
+) -> TorchTeacher | CTranslate2Teacher:
+    """Return checkpoints of kdmt in the engine that runs them.
+
+    Args:
+        checkpoints: folders of models with one vocabulary, which translate together.
+        models: their descriptions.
+        exported: function that returns the folder of the model for CTranslate2; None for PyTorch.
+        sample: settings for drawing translations; None to search for the best ones.
+        shortlist, drawn_by: see `CTranslate2Teacher`.
+    """
+    max_source_tokens = min(model.max_source_positions for model in models)
+    max_target_tokens = min(model.max_target_positions for model in models)
+    if exported is None:
+        return TorchTeacher(
+            checkpoints,
+            settings=settings.decode,
+            max_source_tokens=max_source_tokens,
+            max_target_tokens=max_target_tokens,
+            vocab_size=models[0].vocab_size,
+            sample=sample,
+            search=settings.nat,
+            iterations=settings.iterations,
+        )
+    return CTranslate2Teacher(
+        exported(),
+        compute_type=settings.compute_type,
+        settings=settings.decode,
+        max_source_tokens=max_source_tokens,
+        max_target_tokens=max_target_tokens,
+        vocab_size=models[0].vocab_size,
+        sample=sample,
+        shortlist=shortlist,
+        drawn_by=drawn_by,
+    )
+
+
 @dataclass(frozen=True)
 class OwnTeacher(TokenTeacherModel):
     """Checkpoints of kdmt with one vocabulary that translate together. See `ChosenTeacher`.
@@ -139,29 +184,13 @@ class OwnTeacher(TokenTeacherModel):
         self, folder: Path, sample: Sample | None, *, earlier: Sequence[Path] = (), verifying: bool = False
     ) -> Teacher:
         del earlier, verifying
-        settings = self.settings
-        max_source_tokens = min(model.max_source_positions for model in self.models)
-        max_target_tokens = min(model.max_target_positions for model in self.models)
-        if self.engine == "torch":
-            return TorchTeacher(
-                self.checkpoints,
-                settings=settings.decode,
-                max_source_tokens=max_source_tokens,
-                max_target_tokens=max_target_tokens,
-                vocab_size=self.vocab_size,
-                sample=sample,
-                search=settings.nat,
-                iterations=settings.iterations,
-            )
-        return CTranslate2Teacher(
-            self._exported(folder / ENGINE_FOLDER),
-            compute_type=settings.compute_type,
-            settings=settings.decode,
-            max_source_tokens=max_source_tokens,
-            max_target_tokens=max_target_tokens,
-            vocab_size=self.vocab_size,
+        return open_checkpoints(
+            self.settings,
+            self.checkpoints,
+            self.models,
+            exported=partial(self._exported, folder / ENGINE_FOLDER) if self.engine == "ctranslate2" else None,
             sample=sample,
-            shortlist=settings.shortlist is not None,
+            shortlist=self.settings.shortlist is not None,
             drawn_by=self.checkpoints if self._draws_by_torch(sample) else (),
         )
 
