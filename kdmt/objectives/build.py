@@ -11,7 +11,7 @@ nat                  the view and the terms of its family: `positional`, `aligne
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -65,6 +65,7 @@ def build_objective(
     seed: int = 1,
     path: str = "student",
     directions: DirectionSelection | None = None,
+    language_ids: Collection[int] = (),
 ) -> Objective:
     """Return the objective for the settings of a student; without settings, cross entropy.
 
@@ -77,6 +78,7 @@ def build_objective(
         seed: seed of models that are trained together with the student.
         path: YAML path of the settings, for messages.
         directions: directions that word-level distillation is limited to; None for all.
+        language_ids: ids of the tokens for the languages in the source, which a masked language model does not hide.
 
     Raises:
         UserError: if the settings do not fit the model.
@@ -90,11 +92,13 @@ def build_objective(
         return Objective(model, LeftToRight(), [CrossEntropy(label_smoothing), *further])
     if student.nat is not None:
         assert isinstance(model, NATransformer)
-        return _nonautoregressive(model, student, student.nat, label_smoothing, teachers, marginal_V, path)
+        return _nonautoregressive(
+            model, student, student.nat, label_smoothing, teachers, marginal_V, path, language_ids
+        )
     group = _teachers(student, model, teachers, seed)
     main = _main_term(student, model, label_smoothing, marginal_V, path, directions)
     peers = _peer_terms(student, main, group, label_smoothing)
-    inner, masked = _inner_terms(student, model, group), _masked_language(student, model)
+    inner, masked = _inner_terms(student, model, group), _masked_language(student, model, language_ids)
     terms: list[Term[TokenPass]] = [main, *inner, *further, *masked, *peers]
     view = LeftToRight() if student.wait_k is None else WaitK(values_of(student.wait_k))
     return Objective(model, view, terms, group)
@@ -108,6 +112,7 @@ def _nonautoregressive(
     teachers: Sequence[Transformer],
     marginal_V: Tensor | None,
     path: str,
+    language_ids: Collection[int],
 ) -> Objective:
     group = Teachers(teachers, precision=student.teacher_precision)
     positions = FAMILIES[nat.family].positions
@@ -121,7 +126,7 @@ def _nonautoregressive(
         return Objective(model, drafts, [*edits, *_encoder_terms(student, model, group)], group)
     view, more = positional_parts(nat, model, _token_loss(student, label_smoothing))
     main = _main_term(student, model, label_smoothing, marginal_V, path)
-    inner, masked = _inner_terms(student, model, group), _masked_language(student, model)
+    inner, masked = _inner_terms(student, model, group), _masked_language(student, model, language_ids)
     terms: list[Term[TokenPass]] = [main, *inner, *masked, *more]
     return Objective(model, view, terms, group)
 
@@ -195,8 +200,9 @@ def _encoder_terms(student: Student, model: Transformer, teachers: Teachers) -> 
     return terms
 
 
-def _masked_language(student: Student, model: Transformer) -> list[Term[Pass]]:
-    return [] if student.self_supervised is None else [MaskedLanguage(student.self_supervised, student=model)]
+def _masked_language(student: Student, model: Transformer, language_ids: Collection[int]) -> list[Term[Pass]]:
+    settings = student.self_supervised
+    return [] if settings is None else [MaskedLanguage(settings, student=model, never=language_ids)]
 
 
 def _teachers(student: Student, model: Transformer, teachers: Sequence[Transformer], seed: int) -> Teachers:

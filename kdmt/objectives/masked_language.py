@@ -5,7 +5,7 @@ Shapes: B batch, S source length, M masked tokens, D model width, V vocabulary.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 
 import torch
@@ -21,7 +21,9 @@ from kdmt.types import EOS, PAD, SPECIALS, UNK
 _MASKED, _RANDOM = 0.8, 0.1  # shares of the chosen tokens; the others are not changed
 
 
-def mask_tokens(tokens_BS: Tensor, *, rate: float, vocab_size: int, device: torch.device) -> MaskedText:
+def mask_tokens(
+    tokens_BS: Tensor, *, rate: float, vocab_size: int, device: torch.device, never: Collection[int] = ()
+) -> MaskedText:
     """Choose tokens to predict, and hide most of them.
 
     Of N words round(rate * N) are chosen, at least one; </s> only if there are no words. Each of them becomes <unk>,
@@ -31,9 +33,13 @@ def mask_tokens(tokens_BS: Tensor, *, rate: float, vocab_size: int, device: torc
     Args:
         tokens_BS: int64 ids on the host, padded, at least one of them real.
         device: device of the result.
+        never: ids that are no words: the tokens for the languages.
     """
     flat_N = tokens_BS.flatten()
-    words = (flat_N.ne(PAD) & flat_N.ne(EOS)).nonzero()[:, 0]
+    is_word_N = flat_N.ne(PAD) & flat_N.ne(EOS)
+    if never:
+        is_word_N &= ~torch.isin(flat_N, torch.tensor(sorted(never)))
+    words = is_word_N.nonzero()[:, 0]
     if not len(words):
         words = flat_N.ne(PAD).nonzero()[:, 0]
     count = max(1, round(rate * len(words)))
@@ -54,14 +60,17 @@ class MaskedLanguage(Term[Pass]):
 
     The states of hidden tokens go through a layer of this term (linear, GELU, normalisation) and are compared with the
     source embeddings. The layer is trained with the student but does not belong to it.
+
+    Args:
+        never: ids that are not hidden (`mask_tokens`).
     """
 
     name = "self_supervised"
     key = "self_supervised"
 
-    def __init__(self, settings: SelfSupervised, *, student: Transformer) -> None:
+    def __init__(self, settings: SelfSupervised, *, student: Transformer, never: Collection[int] = ()) -> None:
         super().__init__()
-        self.settings, self.share = settings, settings.supervised
+        self.settings, self.share, self.never = settings, settings.supervised, never
         self.weights = {self.name: 1.0 - settings.supervised}
         dim = student.config.encoder_embed_dim
         self.head = nn.Sequential(nn.Linear(dim, dim), nn.GELU(), nn.LayerNorm(dim))
@@ -72,7 +81,10 @@ class MaskedLanguage(Term[Pass]):
         texts = [batch.src_tokens_BS]
         if batch.extras.monolingual_BS is not None:
             texts.append(batch.extras.monolingual_BS)
-        masked = tuple(mask_tokens(text, rate=rate, vocab_size=model.src_vocab_size, device=device) for text in texts)
+        masked = tuple(
+            mask_tokens(text, rate=rate, vocab_size=model.src_vocab_size, device=device, never=self.never)
+            for text in texts
+        )
         return replace(prepared, masked=masked)
 
     def counts(self, prepared: Prepared) -> dict[str, float]:

@@ -89,7 +89,7 @@ def train(workspace: Workspace, job: Job, plan: Plan | None) -> None:
     consolidated = open_consolidated(workspace, job)
     model, init_state = _build_model(workspace, job, codec)
     selection = _direction_selection(job, data)
-    objective = _objective(workspace, job, model, knowledge, selection)
+    objective = _objective(workspace, job, model, codec, knowledge, selection)
     scorer = ValidationScorer.of(workspace, job, codec)
     validate = _validator(workspace, job, codec, device, scorer)
     num_batches = len(data.batches())
@@ -449,6 +449,7 @@ def _objective(
     workspace: Workspace,
     job: Job,
     model: Transformer,
+    codec: TextCodec,
     knowledge: KnowledgeSource | None,
     selection: DirectionSelection | None,
 ) -> Objective:
@@ -463,6 +464,7 @@ def _objective(
         seed=job.seed,
         path=job.path,
         directions=selection,
+        language_ids=codec.language_ids[0],
     )
 
 

@@ -57,6 +57,13 @@ def test_number_of_masked_words_follows_the_rate(lengths: list[int], rate: float
     assert torch.equal(masked.tokens_BS.flatten()[untouched], tokens_BS.flatten()[untouched])
 
 
+def test_tokens_for_languages_are_not_hidden() -> None:
+    tokens_BS = torch.tensor([[7, 8, 9, 10, EOS], [7, 11, 12, 7, EOS]])
+    found = mask_tokens(tokens_BS, rate=0.99, vocab_size=20, device=torch.device("cpu"), never={7})
+    assert sorted(found.targets_M.tolist()) == [8, 9, 10, 11, 12]
+    assert found.tokens_BS.eq(7)[tokens_BS.eq(7)].all()
+
+
 def test_shares_of_masked_random_and_unchanged_words() -> None:
     torch.manual_seed(1)
     tokens_BS = torch.full((1, 60_000), 7)
