@@ -15,10 +15,11 @@ A trained teacher translates the training set of Multi30k and its test set of 20
 With the small teacher, the stage with two processes, the stage with one process and CTranslate2 run in turns, and
 ratios are medians over the rounds. Batch sizes and layouts are chosen on the first sentences. BLEU is computed on the
 lines of the test set. `..._int8` has int8 weights on both sides. `..._shortlist` restricts the vocabulary of each batch
-and is compared with CTranslate2 without this restriction. All systems use the same teachers, which are trained first if
-they do not exist, for fewer updates than in the pipelines. The large teacher translates only the first lines of the
-training set, since fairseq is slow with it. `nbest_...` compares the 5-best lists of the test set by CTranslate2 with
-those by PyTorch. Each model has its own results file.
+and is compared with CTranslate2 in float32 without this restriction; `..._int8_shortlist` has both. All systems use the
+same teachers, which are trained first if they do not exist: the small one is that of the scoreboard, the large one has
+fewer updates than in its pipeline. The large teacher translates only the first lines of the training set, since fairseq
+is slow with it. `nbest_...` compares the 5-best lists of the test set by CTranslate2 with those by PyTorch. Each model
+has its own results file.
 """
 
 from __future__ import annotations
@@ -53,11 +54,11 @@ KDMT = Path(sysconfig.get_path("scripts")) / "kdmt"
 FAIRSEQ = REPOSITORY / ".fairseq-env" / "bin"
 PIPELINES = {"multi30k": "science-multi30k", "iwslt": "multi30k-iwslt"}
 TRAINING: dict[str, dict[str, Any]] = {  # instead of the settings in the pipelines, with which training takes hours
-    "multi30k": {"train.max_updates": 3000, "train.warmup_updates": 400},
+    "multi30k": {},
     "iwslt": {
         "model.dropout": 0.1,
         "train.lr": 0.0007,
-        "train.max_updates": 4000,
+        "train.max_updates": 2000,
         "train.warmup_updates": 400,
         "train.max_tokens": 1024,
         "train.clip_norm": 1.0,
@@ -132,6 +133,12 @@ def figures_of(name: str, found: dict[str, Result], rounds: list[dict[str, float
         Figure(f"distill_over_ct2_{name}", median(one["stage"] / one["ct2"] for one in rounds), "ratio"),
         Figure(f"distill_int8_over_ct2_int8_{name}", speed["stage_int8"] / speed["ct2_int8"], "ratio"),
         Figure(f"distill_shortlist_over_ct2_{name}", speed["stage_shortlist"] / speed["ct2"], "ratio"),
+        Figure(f"distill_int8_shortlist_over_ct2_{name}", speed["stage_int8_shortlist"] / speed["ct2"], "ratio"),
+        Figure(
+            f"distill_int8_shortlist_bleu_loss_{name}",
+            found["ct2"].bleu - found["stage_int8_shortlist"].bleu,
+            "BLEU",
+        ),
         Figure("distill_bleu_difference", bleu_difference(found), "BLEU"),
     ]
     if name == ONE_PROCESS:
@@ -229,6 +236,8 @@ def measure(model: Model) -> tuple[dict[str, Result], list[dict[str, float]], di
         found |= turn
         rounds.append({system: result.sentences_per_second for system, result in turn.items()})
     found["stage_shortlist"] = run_stage(model, "stage_shortlist", "distill.shortlist={}")
+    both = ("distill.compute_type=int8", "distill.shortlist={}")
+    found["stage_int8_shortlist"] = run_stage(model, "stage_int8_shortlist", *both)
     seconds, words = run_fairseq(model, chosen["fairseq_batch"], None)
     found["fairseq"] = Result(len(words) / seconds, model.bleu(words))
     return found, rounds, chosen
