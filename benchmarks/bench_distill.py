@@ -9,8 +9,9 @@ A trained teacher translates the training set of Multi30k and its test set of 20
     CTranslate2         `translate_batch` on token lists that are sorted by length, with the fastest of several layouts
                         of threads and batch sizes, without loading. The maximum length is that of the longest sentence
                         (by default it is 256 tokens, and one such translation delays its whole batch)
-    kdmt distill        the whole command, and the time to tokenise the text. Blocks, checks, merging, failures,
-                        binarising and the report are included
+    kdmt distill        the whole command, and the time to tokenise the text. Starting, exporting the model, blocks,
+                        checks, merging, failures, binarising and the report are included; `search` is the speed of its
+                        workers while they translate, without all this
 
 With the small teacher, the stage with two processes, the stage with one process and CTranslate2 run in turns, and
 ratios are medians over the rounds. Batch sizes and layouts are chosen on the first sentences. BLEU is computed on the
@@ -77,6 +78,7 @@ CT2_LAYOUTS = [
     ((1, 2), 64),
 ]  # (models, threads each), batch
 TEST_SET = "test_2016_flickr"
+_BLOCK = re.compile(r"block \d+: (\d+) sentences in ([\d.]+) s")  # in the log of a worker
 
 
 @dataclass(frozen=True)
@@ -103,8 +105,11 @@ class Model:
 
 @dataclass(frozen=True)
 class Result:
+    """Speed and BLEU of a system; for the stage also the speed of its workers while they translate."""
+
     sentences_per_second: float
     bleu: float
+    search: float = 0.0
 
 
 def main() -> None:
@@ -131,6 +136,7 @@ def figures_of(name: str, found: dict[str, Result], rounds: list[dict[str, float
     figures = [
         Figure(f"distill_over_fairseq_{name}", speed["stage"] / speed["fairseq"], "ratio"),
         Figure(f"distill_over_ct2_{name}", median(one["stage"] / one["ct2"] for one in rounds), "ratio"),
+        Figure(f"distill_search_over_ct2_{name}", median(one["search"] / one["ct2"] for one in rounds), "ratio"),
         Figure(f"distill_int8_over_ct2_int8_{name}", speed["stage_int8"] / speed["ct2_int8"], "ratio"),
         Figure(f"distill_shortlist_over_ct2_{name}", speed["stage_shortlist"] / speed["ct2"], "ratio"),
         Figure(f"distill_int8_shortlist_over_ct2_{name}", speed["stage_int8_shortlist"] / speed["ct2"], "ratio"),
@@ -201,7 +207,7 @@ def write_pipeline(work: Path, trained: Path) -> None:
             "vocabulary": {"source_path": str(trained / "prepare" / "dict.en.txt")},
         },
         "distill": {
-            "teachers": [str(trained / "teacher" / "average")],
+            "teachers": [str(trained / "teacher" / "auto")],
             "decode": {"beam": BEAM, "max_len_a": MAX_LEN_A, "max_len_b": MAX_LEN_B},
             "failures": dict.fromkeys(("empty", "too_long", "repetition", "ratio", "copied", "script"), "keep"),
         },
@@ -234,7 +240,8 @@ def measure(model: Model) -> tuple[dict[str, Result], list[dict[str, float]], di
         if model.name == ONE_PROCESS:
             turn["stage_1"] = run_stage(model, "stage_1", "distill.workers=1")
         found |= turn
-        rounds.append({system: result.sentences_per_second for system, result in turn.items()})
+        speeds = {system: result.sentences_per_second for system, result in turn.items()}
+        rounds.append(speeds | {"search": turn["stage"].search})
     found["stage_shortlist"] = run_stage(model, "stage_shortlist", "distill.shortlist={}")
     both = ("distill.compute_type=int8", "distill.shortlist={}")
     found["stage_int8_shortlist"] = run_stage(model, "stage_int8_shortlist", *both)
@@ -263,7 +270,13 @@ def run_stage(model: Model, name: str, *sets: str) -> Result:
     seconds += time.perf_counter() - started
     words = read_lines(runs / "bench" / "distill" / "distilled.de")
     print(f"{model.name} {name}: {len(words) / seconds:.1f} sentences/s", file=sys.stderr, flush=True)
-    return Result(len(words) / seconds, model.bleu(words))
+    return Result(len(words) / seconds, model.bleu(words), search_speed(runs / "bench" / "distill" / "logs"))
+
+
+def search_speed(logs: Path) -> float:
+    """Return the sentences per second of all workers together while they translate, from their logs."""
+    done = [_BLOCK.findall(path.read_text(encoding="utf-8")) for path in sorted(logs.glob("worker-*.log"))]
+    return sum(sum(int(count) for count, _ in own) / sum(float(seconds) for _, seconds in own) for own in done if own)
 
 
 def ct2_seconds(model: Model, kind: str, trial: tuple[tuple[int, int], int]) -> float:
@@ -317,7 +330,7 @@ def compare_nbest(model: Model) -> list[Figure]:
     settings = Decode(beam=BEAM, nbest=BEAM, max_len_a=MAX_LEN_A, max_len_b=MAX_LEN_B)
     dataset = model.sources()
     sources = [dataset[index] for index in range(len(dataset) - model.num_test, len(dataset))]
-    torch_engine = TorchEngine(load_model(resolve_checkpoint(model.trained / "teacher" / "average")))
+    torch_engine = TorchEngine(load_model(resolve_checkpoint(model.trained / "teacher" / "auto")))
     engine = CTranslate2Engine(model.work / "runs" / "bench" / "distill" / "engine", compute_type="float32", threads=2)
     same, apart, margins = 0, 0.0, [0.0]
     pairs = zip(sources, engine.decode(sources, settings), torch_engine.decode(sources, settings), strict=True)
@@ -385,7 +398,7 @@ def write_fairseq_checkpoint(model: Model) -> None:
     """Export the teacher as a fairseq checkpoint."""
     from kdmt.interop.fairseq.checkpoints import export_checkpoint
 
-    export_checkpoint(model.trained / "teacher" / "average", model.work / "fairseq.pt")
+    export_checkpoint(model.trained / "teacher" / "auto", model.work / "fairseq.pt")
 
 
 if __name__ == "__main__":
