@@ -216,7 +216,7 @@ bench-kd-losses-multi30k: $(VENV)/installed ## word- and sequence-level distilla
 bench-objectives: $(VENV)/installed science-corpora ## every distillation objective on the toy language at convergence, five seeds
 	$(BIN)/python benchmarks/bench_pipeline.py objectives pipelines/science-objectives.yaml
 
-bench-science-multi30k: $(VENV)/installed ## teacher and students on Multi30k until validation stops rising (two days on one core)
+bench-science-multi30k: $(VENV)/installed ## teacher and students on Multi30k until validation stops rising (a day on one core)
 	$(BIN)/python benchmarks/bench_pipeline.py science-multi30k pipelines/science-multi30k.yaml
 
 bench-nat-toy: $(VENV)/installed toy-corpus ## non-autoregressive students on the toy corpus, raw and distilled
