@@ -255,3 +255,16 @@ def test_corpora_of_each_direction_are_mixed_by_temperature(tmp_path: Path) -> N
     assert [corpus["pairs_out"] for corpus in report["en-de"]["corpora"]] == [33, 17]
     assert [[corpus["pairs_out"] for corpus in report[name]["corpora"]] for name in ("en-fr", "fr-en")] == [[40], [40]]
     assert len(read_lines(prepare / "train.src")) == 130
+
+
+def test_the_report_counts_the_training_text_when_there_is_monolingual_text(tmp_path: Path) -> None:
+    write_text(tmp_path)
+    write_lines(tmp_path / "text/more.en", ["ba da ga be de ge bi", "ge di ba ge di ba bi"])
+    made = document()
+    made["prepare"]["monolingual"] = [{"path": "text/more.en", "direction": name} for name in ("en-de", "en-fr")]
+    prepare = prepared(tmp_path, made)
+    report = json.loads((prepare / "report.json").read_text())
+    assert report["pairs_in"] == report["pairs_out"] == len(DIRECTIONS) * SIZES["train"]
+    assert [corpus["name"].rpartition(" ")[2] for corpus in report["corpora"]] == [f"({name})" for name in DIRECTIONS]
+    sizes = [sum(map(len, read_lines(prepare / f"train.{side}"))) for side in ("src", "tgt")]
+    assert report["typical_ratio"] == pytest.approx(sizes[1] / sizes[0], abs=0.3)
