@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -268,3 +269,41 @@ def test_the_report_counts_the_training_text_when_there_is_monolingual_text(tmp_
     assert [corpus["name"].rpartition(" ")[2] for corpus in report["corpora"]] == [f"({name})" for name in DIRECTIONS]
     sizes = [sum(map(len, read_lines(prepare / f"train.{side}"))) for side in ("src", "tgt")]
     assert report["typical_ratio"] == pytest.approx(sizes[1] / sizes[0], abs=0.3)
+
+
+def test_the_corpus_of_a_domain_is_that_with_its_number_in_the_settings(tmp_path: Path) -> None:
+    write_text(tmp_path)
+    vowels = {"a": "ba da ga", "e": "be de ge"}
+
+    def lines(vowel: str, seed: int) -> list[str]:
+        draw = random.Random(seed)
+        return [" ".join(draw.choices(vowels[vowel].split(), k=6)) for _ in range(30)]
+
+    write_split(tmp_path, "general", [*lines("e", 1), *lines("a", 2)])
+    write_split(tmp_path, "domain", lines("a", 3))
+
+    def corpus(name: str, **more: Any) -> dict[str, Any]:
+        return {"source": {"path": f"text/{name}.en"}, "target": {"path": f"text/{name}.de"}, "direction": "en-de"} | more
+
+    judged = {"clean": {"cross_entropy": {"drop_percent": 50.0, "in_domain_corpus": 2}}}
+    made = document(zero_shot=[])
+    made["prepare"] |= {"clean": {"drop_duplicates": False}}
+    french = {"parallel": {code: {"path": f"text/train.{code}"} for code in ("en", "fr")}}
+    # of the direction en-de alone, the general corpus is the first one and that of the domain the second one
+    made["prepare"]["train"] = [french, corpus("general", **judged), corpus("domain")]
+    prepare = prepared(tmp_path, made)
+    tags, sources = (read_lines(prepare / f"train.{end}") for end in ("tags", "src"))
+    german = [source for tag, source in zip(tags, sources, strict=True) if tag == "en-de"]
+    assert german == [*lines("a", 2), *lines("a", 3)]
+
+
+def test_the_corpus_of_a_domain_must_have_the_direction(tmp_path: Path) -> None:
+    write_text(tmp_path)
+    made = document(zero_shot=[])
+    german = {"source": {"path": "text/train.en"}, "target": {"path": "text/train.de"}, "direction": "en-de"}
+    made["prepare"]["train"].append(german)
+    made["prepare"]["train"][0]["clean"] = {"cross_entropy": {"drop_percent": 50.0, "in_domain_corpus": 1}}
+    finished = run_prepare(tmp_path, made)
+    assert finished.code == 2
+    assert "'prepare.train.0.clean': 'cross_entropy.in_domain_corpus' is 1: " in finished.err
+    assert "'prepare.train.1' has no text in the direction en-fr" in finished.err
