@@ -43,7 +43,9 @@ class OpenDirections:
     opens: Mapping[int, Callable[[], Text]]
 
     def __call__(self) -> DirectionsText:
-        return DirectionsText(self.inputs, self.names, {number: opens() for number, opens in self.opens.items()})
+        opened = {id(opens): opens() for opens in self.opens.values()}  # once for directions with one teacher
+        texts = {number: opened[id(opens)] for number, opens in self.opens.items()}
+        return DirectionsText(self.inputs, self.names, texts)
 
 
 class DirectionsText:
