@@ -2,7 +2,8 @@
 
 Each line of a file has the form `index<TAB>translation`, where `index` is the index of a line of the training text, as
 for `distill.imported` (`kdmt.distill.imported`). An index may occur several times, in any order, or not at all.
-Translations are raw text, in the target language of the direction of their line if there are several. Their lengths are counted in tokens of the data, which are those of a teacher of kdmt.
+Translations are raw text, in the target language of the direction of their line if there are several. Their lengths are
+counted in tokens of the data, which are those of a teacher of kdmt.
 Candidates are sorted by sentence in bounded memory: they are divided into files, each with the candidates of a range of
 sentences, which is sorted in memory.
 

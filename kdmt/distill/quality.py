@@ -94,8 +94,7 @@ class QualityFilter:
 
         Args:
             scores: score of each pair [N].
-            direction_N: number of the direction of each pair, of each of which the worst pairs are dropped; None for one
-                direction.
+            direction_N: direction of each pair, of each of which the worst pairs are dropped; None for one.
         """
         quality = scores if self.scorer.direction == "higher" else -scores
         is_kept = np.ones(len(scores), dtype=bool)

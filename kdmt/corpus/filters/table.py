@@ -32,8 +32,7 @@ class FilterContext:
         open_map: context in which batches of pairs are scored.
         say: function that prints a line for the user.
         score_files: function that computes the scores of a reverse model; None if there is none.
-        places: index of a corpus in `prepare.train` -> its place among the filtered corpora; empty if they are the same,
-            as for one direction.
+        places: index of a corpus in `prepare.train` -> its place among the filtered corpora; empty if equal.
     """
 
     spaced: tuple[bool, bool]
