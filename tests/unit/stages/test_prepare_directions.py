@@ -5,74 +5,27 @@ from __future__ import annotations
 import json
 import random
 import re
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import tiny_pipeline
-from tiny_pipeline import WORDS, Finished, kdmt, read_lines, working_in, write_lines
+from tiny_directions import (
+    DIRECTIONS,
+    IN_LANGUAGE,
+    SIZES,
+    document,
+    prepared,
+    run_prepare,
+    write_split,
+    write_text,
+)
+from tiny_pipeline import read_lines, write_lines
 
 from kdmt.corpus.codec import TextCodec
 from kdmt.corpus.indexed import IndexedDataset
 from kdmt.errors import UserError
 from kdmt.languages import Direction
-
-IN_LANGUAGE: dict[str, Callable[[str], str]] = {
-    "en": str,
-    "de": WORDS.__getitem__,
-    "fr": lambda word: f"z{WORDS[word]}",
-}
-DIRECTIONS = ("en-de", "en-fr", "fr-en")
-SIZES = {"train": 40, "valid": 4, "test": 3}
-
-
-def document(**changes: Any) -> dict[str, Any]:
-    """Return the document of a pipeline with line-aligned text in three languages."""
-
-    def parallel(split: str) -> dict[str, Any]:
-        return {"parallel": {code: {"path": f"text/{split}.{code}"} for code in IN_LANGUAGE}}
-
-    prepare = {
-        "train": [parallel("train")],
-        "valid": parallel("valid"),
-        "test": {"test": parallel("test")},
-        "tokenizer": {"vocab_size": 40},
-        "workers": 1,
-    }
-    whole = {"name": "tiny", "directions": list(DIRECTIONS), "zero_shot": ["fr-de"], "prepare": prepare}
-    return whole | changes
-
-
-def write_text(folder: Path) -> dict[str, list[str]]:
-    """Write text/<split>.{en,de,fr}; return the English lines of each split."""
-    pairs = list(dict.fromkeys(tiny_pipeline.make_pairs(600, seed=1)))
-    (folder / "text").mkdir()
-    english = {}
-    for split, size in SIZES.items():
-        own, pairs = pairs[:size], pairs[size:]
-        english[split] = [source for source, _ in own]
-        write_split(folder, split, english[split])
-    return english
-
-
-def write_split(folder: Path, split: str, lines: list[str]) -> None:
-    for code, word in IN_LANGUAGE.items():
-        translated = [" ".join(map(word, line.split())) for line in lines]
-        write_lines(folder / "text" / f"{split}.{code}", translated)
-
-
-def run_prepare(folder: Path, made: dict[str, Any], *options: str) -> Finished:
-    (folder / "tiny.yaml").write_text(tiny_pipeline.to_yaml(made))
-    with working_in(folder):
-        return kdmt("prepare", "tiny.yaml", *options)
-
-
-def prepared(folder: Path, made: dict[str, Any]) -> Path:
-    """Run the prepare stage, and return its folder."""
-    finished = run_prepare(folder, made)
-    assert finished.code == 0, finished.err
-    return folder / "runs" / "tiny" / "prepare"
 
 
 def sources(prepare: Path, split: str) -> list[list[str]]:
@@ -283,7 +236,8 @@ def test_the_corpus_of_a_domain_is_that_with_its_number_in_the_settings(tmp_path
     write_split(tmp_path, "domain", lines("a", 3))
 
     def corpus(name: str, **more: Any) -> dict[str, Any]:
-        return {"source": {"path": f"text/{name}.en"}, "target": {"path": f"text/{name}.de"}, "direction": "en-de"} | more
+        sides = {"source": {"path": f"text/{name}.en"}, "target": {"path": f"text/{name}.de"}}
+        return sides | {"direction": "en-de"} | more
 
     judged = {"clean": {"cross_entropy": {"drop_percent": 50.0, "in_domain_corpus": 2}}}
     made = document(zero_shot=[])

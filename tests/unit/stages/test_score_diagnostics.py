@@ -9,7 +9,7 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
-import random_multilingual
+import tiny_directions
 from tiny_pipeline import WORDS, Finished, kdmt, read_lines
 
 from kdmt.config import load_pipeline
@@ -119,13 +119,14 @@ def test_scores_of_a_version_without_diagnostics_are_up_to_date() -> None:
 def test_words_are_split_by_the_rules_of_each_direction(tmp_path: Path) -> None:
     """Chinese has no spaces between words: its characters are the words, as for a pipeline of this direction alone."""
     diagnostics = {"train_sentences": 6}
-    made = random_multilingual.document(
+    made = tiny_directions.document(
         directions=["en-de", "en-zh", "zh-en"], zero_shot=[], score={"diagnostics": diagnostics}
     )
     for text in (made["prepare"]["train"][0], made["prepare"]["valid"], made["prepare"]["test"]["test"]):
         text["parallel"]["zh"] = {"path": text["parallel"].pop("fr")["path"].replace(".fr", ".zh")}
     chinese = dict(zip(WORDS, "猫狗鸟马河树家书歌", strict=True))
-    prepared = random_multilingual.prepare(tmp_path, made, {"zh": lambda word: f"一{chinese[word]}"})
+    tiny_directions.write_text(tmp_path, more={"zh": lambda word: f"一{chinese[word]}"})
+    prepared = tiny_directions.prepared(tmp_path, made)
     workspace = Workspace(load_pipeline(tmp_path / "tiny.yaml"), tmp_path / "runs")
     texts = read_texts(workspace)
     of_codes = {code: read_lines(prepared / f"test.en-{code}.raw.tgt") for code in ("de", "zh")}
