@@ -13,6 +13,7 @@ from pathlib import Path
 
 import hypothesis
 import pytest
+import tiny_directions
 import tiny_pipeline
 from environment import isolate
 
@@ -92,15 +93,15 @@ def finished(_finished_once: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPat
 @pytest.fixture(scope="session")
 def multilingual_text(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return the folder of a prepare stage with several directions; the test must not change it."""
-    import random_multilingual  # loads PyTorch, before which the tests of the GPU path have to install their device
-
-    return random_multilingual.prepare(tmp_path_factory.mktemp("multilingual"), random_multilingual.document())
+    folder = tmp_path_factory.mktemp("multilingual")
+    tiny_directions.write_text(folder)
+    return tiny_directions.prepared(folder, tiny_directions.document())
 
 
 @pytest.fixture(scope="session")
 def multilingual_model(multilingual_text: Path) -> Path:
     """Return a checkpoint of a multilingual model with random weights; the test must not change it."""
-    import random_multilingual
+    import random_multilingual  # loads PyTorch, before which the tests of the GPU path have to install their device
 
     return random_multilingual.write_checkpoint(multilingual_text, multilingual_text.parent / "model")
 

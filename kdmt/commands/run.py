@@ -9,6 +9,7 @@ from kdmt.errors import UserError
 from kdmt.flow.stage import Stage, run_stage
 from kdmt.objectives.model_checks import check_architectures
 from kdmt.stages.followers import Followers, join_stages
+from kdmt.stages.given_checkpoints import check_teachers_of_directions
 from kdmt.stages.pipeline import Stages, build_stages, checked_stages, chosen_students
 from kdmt.stages.score import check_score
 from kdmt.stages.tracked_stages import check_trackers, tracked
@@ -39,6 +40,7 @@ def run_pipeline(
     _check_request(to, student)
     check_architectures(workspace.config)
     check_score(workspace.config)
+    check_teachers_of_directions(workspace.config)
     check_trackers(workspace.config)
     stages = checked_stages(workspace)
     wanted = _wanted(stages, to, student)

@@ -189,7 +189,8 @@ def _check_teachers(config: Pipeline) -> None:
     if all(distill.by_direction.get(name, "") is None for name in trained):
         raise ValueError("'distill.teachers': no direction has a teacher")
     for index, text in enumerate(config.prepare.monolingual if distill.monolingual else ()):
-        if distill.by_direction.get(str(Direction.parse(text.direction or "")), "") is None:
+        own = Direction.parse(text.direction or "")
+        if any(own.matches(Direction.parse(name)) for name, teacher in distill.by_direction.items() if teacher is None):
             raise ValueError(
                 f"'prepare.monolingual.{index}': 'distill.teachers' has no teacher for {text.direction}, and text "
                 "without translations has no original targets"
@@ -315,6 +316,9 @@ def _refused_with_decoder_tokens(config: Pipeline) -> Iterator[str]:
     for path, train in _trainings(config):
         if train.packing:
             yield f"{path}.train.packing"
+        guided = train.guided_alignment
+        if guided is not None and guided.file is not None and guided.unit == "tokens":  # the first one is not encoded
+            yield f"{path}.train.guided_alignment.unit: tokens"
     for path, student in config.trainings():
         if student.nat is not None:
             yield f"{path}.nat"

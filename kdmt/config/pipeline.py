@@ -164,19 +164,26 @@ class Pipeline(Section):
             if corpus.clean and self.prepare.clean == "none":
                 raise ValueError(f"'{path}' has no effect with 'prepare.clean: none'")
             try:
-                self._check_domain(self.prepare.clean_of(corpus))
+                self._check_domain(index, self.prepare.clean_of(corpus))
             except ValidationError as error:
                 raise ValueError(f"'{path}': {describe_problems(error)}") from None
             except ValueError as error:
                 raise ValueError(f"'{path}': {error}") from None
         return self
 
-    def _check_domain(self, clean: Clean | Literal["none"]) -> None:
+    def _check_domain(self, number: int, clean: Clean | Literal["none"]) -> None:
+        """Check that a corpus can be compared with the corpus of the domain in each of its directions."""
         rules = None if clean == "none" else clean.rules
-        if rules is not None and rules.cross_entropy is not None:
-            index = rules.cross_entropy.in_domain_corpus
-            if index is not None and index >= len(self.prepare.train):
-                raise ValueError(f"'cross_entropy.in_domain_corpus' is {index}: there is no 'prepare.train.{index}'")
+        index = None if rules is None or rules.cross_entropy is None else rules.cross_entropy.in_domain_corpus
+        if index is None:
+            return
+        problem = f"'cross_entropy.in_domain_corpus' is {index}"
+        if index >= len(self.prepare.train):
+            raise ValueError(f"{problem}: there is no 'prepare.train.{index}'")
+        for part in self.parts_of_prepare() if self.is_multilingual else ():
+            paths = set(part.paths.values())
+            if f"prepare.train.{number}" in paths and f"prepare.train.{index}" not in paths:
+                raise ValueError(f"{problem}: 'prepare.train.{index}' has no text in the direction {part.direction}")
 
     @model_validator(mode="after")
     def _moses(self) -> Pipeline:

@@ -64,11 +64,20 @@ TeacherName = Annotated[
 # --------------------------------------------------------------------------------------------- teachers of directions
 
 
+def _of_a_direction(value: Any) -> Any:
+    """Refuse the models that cannot translate in one of several directions."""
+    for name in ("endpoint", "ctranslate2_generator"):
+        if isinstance(value, dict) and name in value:
+            raise ValueError(f"a model with '{name}' cannot be the teacher of one of several directions")
+    return value
+
+
 PivotLeg = Annotated[
     Annotated[str, Tag(CHECKPOINT_BRANCH)]
     | Annotated[ForeignTeacher, Tag(FOREIGN_BRANCH)]
     | Annotated[LocalTranslator, Tag(TRANSLATOR_BRANCH)],
     Discriminator(_teacher_branch),
+    BeforeValidator(_of_a_direction),
 ]
 
 
@@ -95,14 +104,6 @@ def _direction_branch(value: object) -> str:
     if isinstance(value, PivotTeacher) or (isinstance(value, dict) and "pivot" in value):
         return PIVOT_BRANCH
     return ENSEMBLE_BRANCH if isinstance(value, list) else _teacher_branch(value)
-
-
-def _of_a_direction(value: Any) -> Any:
-    """Refuse the teachers that a direction cannot have."""
-    for name in ("endpoint", "ctranslate2_generator"):
-        if isinstance(value, dict) and name in value:
-            raise ValueError(f"a model with '{name}' cannot be the teacher of one of several directions")
-    return value
 
 
 DirectionTeacher = Annotated[

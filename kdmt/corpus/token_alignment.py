@@ -46,10 +46,11 @@ class TokenAligner:
         sizes: tuple[int, int],
         *,
         max_pairs: int = TRAINING_PAIRS,
-        pairs: Sequence[int] | None = None,
+        pairs: IntArray | None = None,
         tag_ids: tuple[frozenset[int], frozenset[int]] = (frozenset(), frozenset()),
     ) -> None:
-        self._pairs, self._tag_ids = range(len(data)) if pairs is None else pairs, tag_ids
+        self._pairs: Sequence[int] | IntArray = range(len(data)) if pairs is None else pairs
+        self._tag_ids = tag_ids
         chosen = [self._pairs[place] for place in spread(len(self._pairs), max_pairs)]
         sources, targets, _ = self._read(data, chosen)
         self._forward = TranslationTable(align(_with_empty(sources), targets, iterations=ITERATIONS), sizes[1])
@@ -64,7 +65,7 @@ class TokenAligner:
             yield from (links + tags for links, tags in zip(map(grow_diag, forward, backward), num_tags, strict=True))
 
     def _read(
-        self, data: ParallelData, indices: Sequence[int]
+        self, data: ParallelData, indices: Sequence[int] | IntArray
     ) -> tuple[list[IntArray], list[IntArray], list[NDArray[np.int64]]]:
         """Return the sources and the targets of some pairs without tags and </s>, and the numbers of their tags [2]."""
         sources, targets, num_tags = [], [], []

@@ -112,10 +112,7 @@ class DirectionCheckpoint(TokenTeacherModel):
     def _known(self) -> Direction | None:
         """The direction as the model writes it; None for a model with one direction."""
         text = self._codec.text
-        found = next((each for each in text.all_directions if each.matches(self.direction)), None)
-        if found is None:
-            known = ", ".join(map(str, text.all_directions))
-            raise UserError(f"{self.setting}: {self.names[0]} translates {known}, not {self.direction}")
+        found = require_direction(text, self.direction, f"{self.setting}: {self.names[0]}")
         return found if text.directions else None
 
     @cached_property
@@ -142,6 +139,24 @@ class DirectionCheckpoint(TokenTeacherModel):
                 check_vocabulary(folder, self.folders[0], self._codec.text.direction)
                 if TextCodec.load(folder).text != self._codec.text:
                     raise UserError(f"its text processing is not that of {self.names[0]}")
+
+
+def require_direction(text: TextProcessor, wanted: Direction, model: str) -> Direction:
+    """Return a direction of a model as the model writes it.
+
+    Args:
+        text: text processing of the model.
+        wanted: direction, perhaps with other codes of the languages.
+        model: name of the model in the message.
+
+    Raises:
+        UserError: if the model does not have it.
+    """
+    found = next((each for each in text.all_directions if each.matches(wanted)), None)
+    if found is None:
+        known = ", ".join(map(str, text.all_directions))
+        raise UserError(f"{model} translates {known}, not {wanted}")
+    return found
 
 
 def _sha256(folder: Path) -> str:
@@ -196,11 +211,10 @@ def _engine(
         raise UserError(f"{setting}: {(exported or alone)[0]} {why} and translates alone")
     if exported and settings.engine == "torch":
         raise UserError(f"{setting}: {exported[0]} is a model for CTranslate2, and 'distill.engine' is torch")
-    first = models[0]
-    supported = len(names) == 1 and not (first.is_nonautoregressive or first.is_multilingual or first.has_ssrus)
-    if not (supported or exported):
-        if settings.engine.startswith("ctranslate2"):
-            raise UserError(f"{setting}: 'distill.engine' is CTranslate2, which has no decoder for {names[0]}")
+    why_not = models[0].why_not_ctranslate2
+    if not exported and (len(names) > 1 or why_not is not None):
+        if settings.engine.startswith("ctranslate2"):  # several models are refused when the settings are read
+            raise UserError(f"{setting}: 'distill.engine' is CTranslate2, which cannot run {names[0]}, which {why_not}")
         if settings.compute_type not in ("auto", "float32"):
             raise UserError(f"{setting}: 'distill.compute_type' is for CTranslate2, which does not have {names[0]}")
         return "torch"

@@ -12,7 +12,7 @@ from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, TypeVar
 
 import numpy as np
 
@@ -37,8 +37,8 @@ from kdmt.distill.local_text_teachers import LocalTextModel
 from kdmt.distill.merge import TrainingText
 from kdmt.distill.pivot import GivenLines, PivotModels, PivotWorker
 from kdmt.distill.sources import Encode, Text
-from kdmt.distill.teacher_engines import CTranslate2Teacher
-from kdmt.distill.teachers import choose_own_teacher
+from kdmt.distill.teacher_engines import CTranslate2Teacher, TorchTeacher
+from kdmt.distill.teachers import OwnTeacher, choose_own_teacher
 from kdmt.files import atomic_file
 from kdmt.languages import Direction
 from kdmt.types import Hypothesis
@@ -47,6 +47,9 @@ from kdmt.workers.tasks import WorkerSpec
 SETTING = "distill.teachers."
 _ONE_TEACHER = "distill.teachers.0"  # where the teachers of a direction expect their settings in a plan
 _NO_LIMIT = 1 << 30  # the teacher of a direction has its own limit of lengths
+_Model = str | list[str] | ForeignTeacher | LocalTranslator  # entry of `distill.teachers`: a model, or an ensemble
+_Entry = _Model | PivotTeacher
+_T = TypeVar("_T")
 
 
 # ------------------------------------------------------------------------------------------- the text of one direction
@@ -110,28 +113,26 @@ def choose_direction_teachers(
             has the YAML path.
     """
     names = tuple(map(str, directions))
-    members = {
-        number: _choose_member(settings, inputs, run, direction)
-        for number, direction in enumerate(directions)
-        if settings.by_direction.get(str(direction), "") is not None
-    }
+    members: dict[int, ChosenTeacher] = {}
+    own: OwnTeacher | None = None  # one for all directions that are not named
+    for number, direction in enumerate(directions):
+        if names[number] not in settings.by_direction:
+            own = own or choose_own_teacher(settings.model_copy(update={"teachers": []}), inputs, run)
+            members[number] = own
+        elif (teacher := settings.by_direction[names[number]]) is not None:
+            members[number] = _choose_member(settings, DirectionInputs.of(inputs, direction), teacher)
     return DirectionTeachers(settings, inputs, names, members)
 
 
-def _choose_member(settings: Distill, inputs: Inputs, run: Path, direction: Direction) -> ChosenTeacher:
-    """Return the teacher of one direction."""
-    name, text = str(direction), DirectionInputs.of(inputs, direction)
-    teacher = settings.by_direction.get(name)
-    if teacher is None:
-        return choose_own_teacher(settings.model_copy(update={"teachers": []}), inputs, run)
+def _choose_member(settings: Distill, text: DirectionInputs, teacher: _Entry) -> ChosenTeacher:
+    """Return the teacher that is named for the direction of a text."""
+    setting = f"{SETTING}{text.corpus.direction}"
     if isinstance(teacher, PivotTeacher):
-        return _choose_pivot(settings, text, teacher, f"{SETTING}{name}")
-    return _choose_model(settings, text, teacher, f"{SETTING}{name}")
+        return _choose_pivot(settings, text, teacher, setting)
+    return _choose_model(settings, text, teacher, setting)
 
 
-def _choose_model(
-    settings: Distill, text: DirectionInputs, teacher: str | list[str] | ForeignTeacher | LocalTranslator, setting: str
-) -> ChosenTeacher:
+def _choose_model(settings: Distill, text: DirectionInputs, teacher: _Model, setting: str) -> ChosenTeacher:
     """Return a model, or checkpoints that translate together.
 
     Args:
@@ -231,25 +232,32 @@ class DirectionTeachers:
     ) -> DirectionsTeacher:
         opened: dict[int, Teacher] = {}
         for number, member in self.members.items():
-            own = folder / ENGINE_FOLDER / self.names[number]
+            own = folder / ENGINE_FOLDER / self.names[self._first_with_model_of(number)]
             own.mkdir(parents=True, exist_ok=True)
             opened[number] = member.open(own, sample, earlier=earlier, verifying=verifying)
         return DirectionsTeacher(opened, self.settings, self.marks)
 
+    def _first_with_model_of(self, number: int) -> int:
+        """Return the number of the first direction with the same entry in the settings, or with none as this one."""
+        entries = {each: self.settings.by_direction.get(self.names[each]) for each in self.members}
+        return next(each for each, entry in entries.items() if entry == entries[number])
+
     def opens_text(self) -> Callable[[], Text]:
-        opens = {number: member.opens_text() for number, member in self.members.items()}
-        return OpenDirections(self.text, self.names, opens)
+        return OpenDirections(self.text, self.names, self._of_members(lambda member: member.opens_text()))
 
     def to_words(self) -> ToWords:
-        return DirectionsToWords(self.marks, {number: each.to_words() for number, each in self.members.items()})
+        return DirectionsToWords(self.marks, self._of_members(lambda member: member.to_words()))
 
     def find_failures(self) -> FindFailures:
-        of_direction = {number: each.find_failures() for number, each in self.members.items()}
-        return FindFailuresOfDirections(self.marks, of_direction)
+        return FindFailuresOfDirections(self.marks, self._of_members(lambda member: member.find_failures()))
 
     def count_tokens(self) -> CountTokens:
-        of_direction = {number: each.count_tokens() for number, each in self.members.items()}
-        return CountTokensOfDirections(self.marks, of_direction)
+        return CountTokensOfDirections(self.marks, self._of_members(lambda member: member.count_tokens()))
+
+    def _of_members(self, make: Callable[[ChosenTeacher], _T]) -> dict[int, _T]:
+        """Return number of a direction -> what is made from its teacher, once for directions with one teacher."""
+        made = {id(member): make(member) for member in self.members.values()}
+        return {number: made[id(member)] for number, member in self.members.items()}
 
     def facts(self, folder: Path, tasks: Sequence[BlockTask]) -> dict[str, object]:
         """Return the number of distinct sentences that the teacher of each direction has translated.
@@ -310,21 +318,29 @@ class DirectionsTeacher:
         return replace(self, members={number: _searching(each, exact) for number, each in self.members.items()})
 
     def open(self, spec: WorkerSpec, made_with: dict[str, object]) -> Translate:
-        """See `Teacher.open`. The model of a direction is loaded when its first sentence is translated."""
+        """See `Teacher.open`. The model of a direction is loaded when its first sentence is translated.
+
+        Directions with the same model share it.
+        """
         opened: dict[int, Translate] = {}
+
+        def model_of(number: int) -> Translate:
+            if number not in opened:
+                same = (each for each in opened if _is_same_model(self.members[each], self.members[number]))
+                first = next(same, None)
+                opened[number] = self.members[number].open(spec, made_with) if first is None else opened[first]
+            return opened[number]
 
         def translate(
             sources: SourceIds, numbers: list[int], block: Block, progress: Callable[[int], None]
         ) -> list[list[Hypothesis]]:
             found: list[list[Hypothesis]] = [[] for _ in sources]
-            for number, teacher in self.members.items():
+            for number in self.members:
                 own = [place for place, source in enumerate(sources) if source[0] == number]
                 if not own:
                     continue
-                if number not in opened:
-                    opened[number] = teacher.open(spec, made_with)
                 nbest = self._translate(
-                    number, opened[number], [sources[place][1:] for place in own], _at(numbers, own), block, progress
+                    number, model_of(number), [sources[place][1:] for place in own], _at(numbers, own), block, progress
                 )
                 for place, hypotheses in zip(own, nbest, strict=True):
                     found[place] = hypotheses
@@ -360,6 +376,11 @@ class DirectionsTeacher:
     def made_with(self, spec: WorkerSpec) -> dict[str, object]:
         """See `Teacher.made_with`."""
         return {name: value for each in self.members.values() for name, value in each.made_with(spec).items()}
+
+
+def _is_same_model(one: Teacher, other: Teacher) -> bool:
+    """Return whether two teachers load the same model of which nothing depends on the direction."""
+    return isinstance(one, (CTranslate2Teacher, TorchTeacher)) and one == other
 
 
 def _searching(teacher: Teacher, exact: bool) -> Teacher:

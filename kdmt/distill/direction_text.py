@@ -9,15 +9,15 @@ A line whose direction has no teacher has the number of its direction alone, and
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from kdmt.config import Failures
+from kdmt.corpus.direction_codecs import read_directions
 from kdmt.corpus.lines import Piece, cut_lines
 from kdmt.distill.candidates import CountTokens, FindFailures, ToWords
 from kdmt.distill.failures import Codes, Flags
@@ -43,7 +43,9 @@ class OpenDirections:
     opens: Mapping[int, Callable[[], Text]]
 
     def __call__(self) -> DirectionsText:
-        return DirectionsText(self.inputs, self.names, {number: opens() for number, opens in self.opens.items()})
+        opened = {id(opens): opens() for opens in self.opens.values()}  # once for directions with one teacher
+        texts = {number: opened[id(opens)] for number, opens in self.opens.items()}
+        return DirectionsText(self.inputs, self.names, texts)
 
 
 class DirectionsText:
@@ -60,16 +62,12 @@ class DirectionsText:
 
     def __init__(self, inputs: Inputs, names: Sequence[str], texts: Mapping[int, Text]) -> None:
         self._texts = texts
-        self._pieces: list[tuple[Piece, Piece]] = []
-        numbers = {name: number for number, name in enumerate(names)}
-        owners: list[int] = []
+        self._pieces: list[Piece] = []
         for text in inputs.texts():
             if text.tags is None:
                 raise UserError(f"{text.source}: there is no file with the direction of each line")
-            for source, tags in cut_lines([text.source, text.tags], _PIECE_LINES):
-                self._pieces.append((source, tags))
-                owners += _owners(tags.read(), numbers, text.tags)
-        self.owners_L = np.array(owners, dtype=np.int16)
+            self._pieces += (source for source, _ in cut_lines([text.source, text.tags], _PIECE_LINES))
+        self.owners_L = read_directions(inputs.tags(), names)
 
     def __len__(self) -> int:
         return len(self.owners_L)
@@ -87,7 +85,7 @@ class DirectionsText:
     def chunks(self) -> Iterator[tuple[NDArray[np.integer], NDArray[np.int32]]]:
         """See `Text.chunks`; lines of different directions are distinct."""
         start = 0
-        for source, _ in self._pieces:
+        for source in self._pieces:
             owners = self.owners_L[start : start + source.count].tolist()
             lines = [
                 bytes([owner >> 8, owner & 255]) + (line.encode() if owner in self._texts else b"")
@@ -95,14 +93,6 @@ class DirectionsText:
             ]
             start += source.count
             yield np.frombuffer(b"".join(lines), dtype=np.uint8), np.fromiter(map(len, lines), np.int32, len(lines))
-
-
-def _owners(tags: Iterable[str], numbers: Mapping[str, int], path: Path) -> list[int]:
-    """Return the number of the direction of each line."""
-    try:
-        return [numbers[tag] for tag in tags]
-    except KeyError as error:
-        raise UserError(f"{path}: {error.args[0]!r} is none of the directions {', '.join(numbers)}") from None
 
 
 # --------------------------------------------------------------------------------------------------------- hypotheses

@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kdmt.corpus.codec import TextCodec
-from kdmt.corpus.direction_codecs import DirectionCodecs
+from kdmt.corpus.direction_codecs import LineCodecs
 from kdmt.corpus.lines import iterate_lines
 from kdmt.distill.candidates import format_candidate
 from kdmt.distill.indexed_lines import indexed_lines
@@ -57,7 +57,7 @@ def write_imported(
         UserError: if a line has no index, an index out of range, the index of another line or another source; or if
             indices are missing. The message names the line or the indices.
     """
-    codecs = _LineCodecs(codec, tags)
+    codecs = LineCodecs(codec, tags)
     check = None if sources is None else _SourceCheck(path, codecs, sources)
     spans_L = np.zeros((count, 2), dtype=np.int64)  # byte offset and number of bytes of each candidate in the file
     unordered = nbest.with_name(f"{nbest.name}.unordered")
@@ -73,7 +73,7 @@ def write_imported(
 
 
 def _write_unordered(
-    path: Path, codecs: _LineCodecs, out: Path, spans_L: NDArray[np.int64], check: _SourceCheck | None
+    path: Path, codecs: LineCodecs, out: Path, spans_L: NDArray[np.int64], check: _SourceCheck | None
 ) -> None:
     lines_L = np.zeros(len(spans_L), dtype=np.int64)  # number of the line with each index, from 1; 0 for none
     start = 0
@@ -95,26 +95,6 @@ def _write_unordered(
         raise UserError(f"{path}: no line has the index {shown}{more} of {len(spans_L):,}")
 
 
-class _LineCodecs:
-    """The codec of each line of the source text.
-
-    Args:
-        codec: codec of the model.
-        tags: files with the direction of each line, if there are several.
-    """
-
-    def __init__(self, codec: TextCodec, tags: Sequence[Path]) -> None:
-        self._codecs = DirectionCodecs(codec)
-        self._tags: list[str] = []
-        if self._codecs.are_several:
-            known: dict[str, str] = {}  # each direction is one object, however many lines it has
-            self._tags = [known.setdefault(tag, tag) for path in tags for tag in iterate_lines(path)]
-
-    def of(self, index: int) -> TextCodec:
-        """Return the codec of a line."""
-        return self._codecs.of(self._tags[index] if self._tags else "")
-
-
 class _SourceCheck:
     """Check of sources against those of the training set. It needs 8 bytes of memory per line.
 
@@ -123,7 +103,7 @@ class _SourceCheck:
         sources: files of the source text.
     """
 
-    def __init__(self, path: Path, codecs: _LineCodecs, sources: Sequence[Path]) -> None:
+    def __init__(self, path: Path, codecs: LineCodecs, sources: Sequence[Path]) -> None:
         self._path, self._codecs, self._sources = path, codecs, sources
         hashes = (_hash(line) for line in self._lines())
         self._hashes_L = np.fromiter(hashes, dtype=np.uint64)

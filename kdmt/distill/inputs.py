@@ -47,6 +47,10 @@ class Inputs:
             texts.append(TrainingText(self._text("monolingual", src), tags=self.corpus.monolingual_tags))
         return texts
 
+    def tags(self) -> list[Path]:
+        """Return the files with the tag of each line, in order; those of text without tags are left out."""
+        return [text.tags for text in self.texts() if text.tags is not None]
+
     def typical_ratios(self) -> float | Mapping[str, float]:
         """Return the typical ratio of lengths, or that of each tag of the lines if these are directions."""
         has_tags = all(text.tags is not None for text in self.texts())

@@ -1,7 +1,8 @@
 """Teachers that translate through a pivot language: the first model to it, the second one from it.
 
 The candidates of a source x are the hypotheses y of the second model for the n best hypotheses z of the first one, in
-the order of score(z | x) + score(y | z), where both are scores of a beam search.
+the order of score(z | x) + score(y | z), where both are scores of a beam search. If several z have the same hypothesis,
+the one with the largest sum is kept.
 
 A hypothesis is the target ids of the second model, a mark, and the bytes of the intermediate text in the form of the
 corpus. Marks are numbered from the size of the second model's vocabulary on: the first one for a hypothesis that ended
@@ -10,6 +11,7 @@ in both models, the second one for a hypothesis that reached the maximum length 
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -68,6 +70,10 @@ class PivotIds:
         own = tokens[:-1] if tokens and tokens[-1] == EOS else tokens
         first_byte = self.first + _NUM_MARKS
         return (*own, self.first + int(at_limit), *(first_byte + byte for byte in text.encode()))
+
+    def target(self, tokens: Sequence[int]) -> tuple[int, ...]:
+        """Return the ids of the second model in those of a hypothesis."""
+        return tuple(itertools.takewhile(lambda token: token < self.first, tokens))
 
     def split(self, tokens: NDArray[np.integer[Any]], sizes: NDArray[np.integer[Any]]) -> SplitHypotheses:
         """Return the parts of concatenated hypotheses."""
@@ -339,12 +345,17 @@ class PivotWorker:
     def _merged(
         self, pivots: Sequence[_Pivot], found: Sequence[Sequence[Hypothesis]], num_sources: int
     ) -> list[list[Hypothesis]]:
-        """Return the best hypotheses of each source."""
+        """Return the best hypotheses of each source, all with different ids of the second model."""
         merged: list[list[Hypothesis]] = [[] for _ in range(num_sources)]
         for pivot, hypotheses in zip(pivots, found, strict=True):
             merged[pivot.owner] += hypotheses
-        nbest = self.settings.decode.nbest
-        return [sorted(own, key=lambda each: -each.score)[:nbest] for own in merged]
+        return [self._best(own) for own in merged]
+
+    def _best(self, hypotheses: Sequence[Hypothesis]) -> list[Hypothesis]:
+        best: dict[tuple[int, ...], Hypothesis] = {}
+        for each in sorted(hypotheses, key=lambda each: -each.score):
+            best.setdefault(self.ids.target(each.tokens), each)
+        return list(best.values())[: self.settings.decode.nbest]
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,8 @@
 
 Each line of a file has the form `index<TAB>translation`, where `index` is the index of a line of the training text, as
 for `distill.imported` (`kdmt.distill.imported`). An index may occur several times, in any order, or not at all.
-Translations are raw text. Their lengths are counted in tokens of the data, which are those of a teacher of kdmt.
+Translations are raw text, in the target language of the direction of their line if there are several. Their lengths are
+counted in tokens of the data, which are those of a teacher of kdmt.
 Candidates are sorted by sentence in bounded memory: they are divided into files, each with the candidates of a range of
 sentences, which is sorted in memory.
 
@@ -22,6 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kdmt.corpus.codec import TextCodec
+from kdmt.corpus.direction_codecs import LineCodecs
 from kdmt.distill.indexed_lines import indexed_lines
 from kdmt.errors import UserError
 from kdmt.files import naming
@@ -63,7 +65,13 @@ class SystemCandidates:
 
 
 def read_systems(
-    systems: Mapping[str, str], codec: TextCodec, numbers_L: NDArray[np.int64], *, num_sentences: int, workdir: Path
+    systems: Mapping[str, str],
+    codec: TextCodec,
+    numbers_L: NDArray[np.int64],
+    *,
+    num_sentences: int,
+    workdir: Path,
+    tags: Sequence[Path] = (),
 ) -> list[SystemCandidates]:
     """Sort the candidates of each system by sentence.
 
@@ -71,18 +79,20 @@ def read_systems(
         systems: name of each system -> path of its file.
         numbers_L: index of the sentence on each line of the text.
         workdir: folder for the sorted files.
+        tags: files with the direction of each line of the text, if there are several.
 
     Raises:
         UserError: if a line has no index, or one out of range, or a file has no candidate; the message names the line.
     """
+    codecs = LineCodecs(codec, tags if systems else ())
     return [
-        _read_system(name, Path(path), codec, numbers_L, num_sentences, workdir / f"system_{number}")
+        _read_system(name, Path(path), codecs, numbers_L, num_sentences, workdir / f"system_{number}")
         for number, (name, path) in enumerate(systems.items(), start=1)
     ]
 
 
 def _read_system(
-    name: str, path: Path, codec: TextCodec, numbers_L: NDArray[np.int64], num_sentences: int, out: Path
+    name: str, path: Path, codecs: LineCodecs, numbers_L: NDArray[np.int64], num_sentences: int, out: Path
 ) -> SystemCandidates:
     width = max(_SENTENCES, -(-num_sentences // _MAX_RANGES))
     sizes_U = np.zeros(num_sentences + 1, dtype="<i8")
@@ -93,8 +103,9 @@ def _read_system(
             opened = [files.enter_context(part.open("wb")) for part in ranges]
             given = indexed_lines(path, len(numbers_L))
             while batch := list(islice(given, _AT_ONCE)):
-                words = [codec.text.target_words(text) for _, _, text in batch]
-                for (_, index, _), own, ids in zip(batch, words, codec.encode_target(words), strict=True):
+                words = [codecs.of(index).text.target_words(text) for _, index, text in batch]
+                encoded = codecs.of(batch[0][1]).encode_target(words)  # all directions have one vocabulary
+                for (_, index, _), own, ids in zip(batch, words, encoded, strict=True):
                     sentence = int(numbers_L[index])
                     opened[sentence // width].write(f"{sentence}\t{len(ids)}\t{own}\n".encode())
                 num_candidates += len(batch)

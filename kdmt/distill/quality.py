@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import html
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from kdmt.config import Scorer, ScorerFilter, Section
 from kdmt.corpus.data_report.histogram import Histogram, histogram_svg
-from kdmt.corpus.direction_codecs import DirectionCodecs
+from kdmt.corpus.direction_codecs import DirectionCodecs, read_directions
 from kdmt.corpus.lines import iterate_lines
 from kdmt.distill.dropping import best_of, drop_pairs
 from kdmt.distill.inputs import Inputs
@@ -81,26 +81,27 @@ class QualityFilter:
         with open_scorer(self.limits.scorer, self.scorer, folder=self.folder, say=self.say) as scorer:
             codecs = DirectionCodecs(inputs.corpus.codec())
             scores = score_segments(scorer, _segments(codecs, inputs, files, report))
-            is_kept = self._kept(scores, list(_tags(codecs, files)))
+            direction_N = read_directions([files.tags], codecs.names) if codecs.are_several else None
+            is_kept = self._kept(scores, direction_N)
             report.quality = self._facts(scorer, scores, is_kept, files)
         with naming(files.source.with_name(SCORES)):
             np.save(files.source.with_name(SCORES), scores.astype("<f8"))
         write_text(files.source.with_name(PAGE), _page(report.quality))
         drop_pairs(files, report, is_kept, failure=QUALITY)
 
-    def _kept(self, scores: NDArray[np.float64], directions: Sequence[str]) -> NDArray[np.bool_]:
+    def _kept(self, scores: NDArray[np.float64], direction_N: NDArray[np.int16] | None) -> NDArray[np.bool_]:
         """Return which pairs are kept, bool [N].
 
         Args:
             scores: score of each pair [N].
-            directions: direction of each pair, of each of which the worst pairs are dropped; empty for one direction.
+            direction_N: direction of each pair, of each of which the worst pairs are dropped; None for one.
         """
         quality = scores if self.scorer.direction == "higher" else -scores
         is_kept = np.ones(len(scores), dtype=bool)
         if self.limits.drop_percent is not None:
-            numbers = np.unique(directions, return_inverse=True)[1] if directions else np.zeros(len(scores), dtype=int)
-            for number in range(int(numbers.max(initial=-1)) + 1):
-                own = np.flatnonzero(numbers == number)
+            number_N = np.zeros(len(scores), dtype=np.int16) if direction_N is None else direction_N
+            for number in np.unique(number_N):
+                own = np.flatnonzero(number_N == number)
                 is_kept[own] = best_of(quality[own], self.limits.drop_percent)
         if self.limits.min_quality is not None:
             worst = self.limits.min_quality
@@ -149,18 +150,12 @@ class QualityFilter:
 def _segments(codecs: DirectionCodecs, inputs: Inputs, files: Outputs, report: MergeReport) -> Iterator[Segment]:
     """Yield the finished text of each pair; the reference is None for monolingual text."""
     references = _lines_at(inputs.corpus.text("train", inputs.corpus.direction.target), report.indices)
-    tags = _tags(codecs, files) if codecs.are_several else itertools.repeat("")
+    tags = iterate_lines(files.tags) if codecs.are_several else itertools.repeat("")
     pairs = zip(iterate_lines(files.source), iterate_lines(files.target), references, strict=True)
     for (source, target, reference), tag in zip(pairs, tags, strict=False):
         codec = codecs.of(tag)
         finished = None if reference is None else codec.finish_target(reference)
         yield Segment(codec.finish_source(source), codec.finish_target(target), finished)
-
-
-def _tags(codecs: DirectionCodecs, files: Outputs) -> Iterator[str]:
-    """Yield the direction of each pair; nothing for one direction."""
-    if codecs.are_several:
-        yield from iterate_lines(files.tags)
 
 
 def _lines_at(path: Path, indices: Iterable[int]) -> Iterator[str | None]:

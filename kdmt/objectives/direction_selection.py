@@ -2,7 +2,9 @@
 
 A direction is distilled while nll_student > nll_teacher - margin, where both are mean negative log-likelihoods of the
 validation targets of the direction, in nats per token. This is the rule of Tan et al. (2019, algorithm 1), who compare
-accuracies. It is applied after each scheduled validation; before the first one, all directions are distilled.
+BLEU: a direction is distilled while that of the student is less than that of its teacher plus a threshold (1 in their
+code, RayeRen/multilingual-kd-pytorch). The other directions have the cross entropy with its full weight, as there. The
+rule is applied after each scheduled validation; before the first one, all directions are distilled.
 
 Shapes: P training pairs, K directions, B batch, T target length, M target tokens where the loss is taken.
 """

@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
+from numpy.typing import NDArray
 
 from kdmt.corpus.batching import ParallelData, open_split
 from kdmt.corpus.codec import TextCodec
+from kdmt.corpus.direction_codecs import read_directions
 from kdmt.corpus.token_alignment import TokenAligner
 from kdmt.corpus.word_links import (
     Links,
@@ -24,7 +26,6 @@ from kdmt.flow.manifest import Plan, begin, finish
 from kdmt.flow.progress import sentence_progress
 from kdmt.stages.training_inputs import LINKS, LearnedAlignment, tags_file
 from kdmt.stages.workspace import Workspace
-from kdmt.train.direction_sampling import PairDirections
 
 
 def make_alignment(workspace: Workspace, wanted: LearnedAlignment, plan: Plan) -> None:
@@ -59,7 +60,7 @@ def _links(workspace: Workspace, wanted: LearnedAlignment, data: ParallelData, c
 
 
 def _learnt_links(
-    name: str, data: ParallelData, codec: TextCodec, pairs: Sequence[int] | None = None
+    name: str, data: ParallelData, codec: TextCodec, pairs: NDArray[np.int64] | None = None
 ) -> Iterator[Links]:
     """Return the links of some pairs, from a model that is learnt from them.
 
@@ -78,11 +79,11 @@ def _learnt_links(
 def _links_of_directions(workspace: Workspace, name: str, data: ParallelData, codec: TextCodec) -> Iterator[Links]:
     """Yield the links of all pairs in their order, from a model of each direction."""
     names = [str(each) for each in workspace.config.trained_directions]
-    numbers = PairDirections.read([tags_file(workspace, name)], names).direction_P
+    direction_P = read_directions([tags_file(workspace, name)], names)
     found: dict[int, Iterator[Links]] = {}
-    for number in numbers.tolist():
+    for number in map(int, direction_P):
         if number not in found:
-            found[number] = _learnt_links(name, data, codec, np.flatnonzero(numbers == number).tolist())
+            found[number] = _learnt_links(name, data, codec, np.flatnonzero(direction_P == number))
         yield next(found[number])
 
 

@@ -151,6 +151,7 @@ def filter_context(
     open_map: OpenMap,
     workers: int,
     say: Callable[[str], None],
+    places: Mapping[int, int],
 ) -> FilterContext | None:
     """Return what the filters by scores need, or None if no corpus has such a filter.
 
@@ -159,13 +160,14 @@ def filter_context(
         folder: folder of the stage, while it is written.
         open_map: context in which the filters that are computed from the text score batches of pairs.
         workers: number of processes of a reverse model.
+        places: index of a corpus in `prepare.train` of the pipeline -> its index in that of `settings`.
     """
     names = {name for rules in distinct_rules(settings) for name in FILTERS if getattr(rules, name) is not None}
     if not names:
         return None
     cache = folder.parent / CACHE
     scorer = ReverseScorer(cache, raw=not settings.text.already_applied, workers=workers)
-    return FilterContext(spaced, tuple(valid), cache, folder, open_map, say, scorer)
+    return FilterContext(spaced, tuple(valid), cache, folder, open_map, say, scorer, places)
 
 
 @dataclass(frozen=True)

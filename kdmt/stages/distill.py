@@ -26,7 +26,7 @@ This module plans; `kdmt.stages.distill_work` does the work. `kdmt.training_sets
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -38,10 +38,11 @@ from kdmt.config.augment import recipe_notes
 from kdmt.corpus.prepared import MONOLINGUAL_TAGS, PreparedCorpus
 from kdmt.distill.block_size import ON_CPUS
 from kdmt.distill.chosen_teacher import EARLIER, EXACT, ONCE, SEARCH, ChosenTeacher, SearchingTeacher
-from kdmt.distill.direction_teachers import choose_direction_teachers
+from kdmt.distill.direction_teachers import DirectionTeachers, choose_direction_teachers
 from kdmt.distill.endpoint_teacher import EndpointModel
 from kdmt.distill.inputs import Inputs
 from kdmt.distill.noised import NOISED
+from kdmt.distill.pivot import PivotModels
 from kdmt.distill.quality import QualityFilter
 from kdmt.distill.rerank import MBR, VALID, scored_features
 from kdmt.distill.reverse import reverse_inputs
@@ -364,11 +365,23 @@ def _with_language_check(plan: Plan, teacher: ChosenTeacher) -> Plan:
 
     A plan of an earlier version lacks it and remains up to date; its blocks have it.
     """
-    if not isinstance(teacher, TextTeacherModel):
+    method = ", ".join(_language_checks(teacher))
+    if not method:
         return plan
-    method = teacher.check_of_language.method
     plan = plan.depending_on(_LANGUAGE_CHECK, method, default=method)
     return replace(plan, reasons=plan.reasons | {_LANGUAGE_CHECK: "py3langid was installed or removed"})
+
+
+def _language_checks(teacher: ChosenTeacher) -> Iterator[str]:
+    """Yield how the language of the answers of each model is checked that answers with text."""
+    if isinstance(teacher, TextTeacherModel):
+        yield teacher.check_of_language.method
+    elif isinstance(teacher, DirectionTeachers):
+        for member in teacher.members.values():
+            yield from _language_checks(member)
+    elif isinstance(teacher, PivotModels):
+        for leg in (teacher.first, teacher.second):
+            yield from _language_checks(leg)
 
 
 def _checkpoint_name(workspace: Workspace) -> str:

@@ -538,7 +538,7 @@ class Importing:
                 sentences,
                 count=inputs.num_lines(),
                 sources=[text.source for text in inputs.texts()] if self.job.settings.imported_sources else None,
-                tags=[text.tags for text in inputs.texts() if text.tags is not None],
+                tags=inputs.tags(),
             )
             self.job.begin(plan)  # only after the file has been checked
             for path in (nbest, offsets, sentences):

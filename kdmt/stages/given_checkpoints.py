@@ -3,11 +3,47 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 from kdmt.config import Pipeline, PivotTeacher, setting_path
+from kdmt.corpus.codec import TEXT_FILE, load_text_processor
+from kdmt.distill.direction_checkpoint import require_direction
+from kdmt.languages import Direction
+from kdmt.models.checkpoint_folder import list_checkpoints
 from kdmt.stages.cleaning import distinct_rules
 
 RUN_INPUTS = ("init_from ", "teacher ", "evaluator ")  # prefixes of inputs of a training run that are paths
+
+
+def teachers_of_directions(config: Pipeline) -> Iterator[tuple[str, str, Direction]]:
+    """Yield YAML path, path and direction of each checkpoint in `distill.teachers` of several directions."""
+    for name, given in config.distill.by_direction.items():
+        direction, setting = Direction.parse(name), f"distill.teachers.{name}"
+        if isinstance(given, str):
+            yield setting, given, direction
+        elif isinstance(given, list):
+            yield from ((f"{setting}.{number}", path, direction) for number, path in enumerate(given))
+        elif isinstance(given, PivotTeacher):
+            legs = Direction(direction.source, given.pivot), Direction(given.pivot, direction.target)
+            for number, (path, leg) in enumerate(zip(given.teachers, legs, strict=True)):
+                if isinstance(path, str):
+                    yield f"{setting}.teachers.{number}", path, leg
+
+
+def check_teachers_of_directions(config: Pipeline) -> None:
+    """Check that the checkpoints in `distill.teachers` have their directions, before any stage is made.
+
+    A path without a checkpoint is left out, because a stage may write it.
+
+    Raises:
+        UserError: if one does not have its direction; the message has the YAML path.
+    """
+    for setting, path, direction in teachers_of_directions(config):
+        run = Path(path).parent if Path(path).is_file() else Path(path)
+        for folder in (run, *list_checkpoints(run)):
+            if (folder / TEXT_FILE).is_file():
+                require_direction(load_text_processor(folder / TEXT_FILE), direction, f"{setting}: {path}")
+                break
 
 
 def given_checkpoints(config: Pipeline) -> Iterator[tuple[str, str]]:
@@ -19,14 +55,7 @@ def given_checkpoints(config: Pipeline) -> Iterator[tuple[str, str]]:
         yield "back_translation.checkpoint", config.back_translation.checkpoint
     for number, path in enumerate(config.distill.checkpoints):
         yield f"distill.teachers.{number}", path
-    for direction, given in config.distill.by_direction.items():
-        if isinstance(given, str):
-            yield f"distill.teachers.{direction}", given
-        for number, path in enumerate(given if isinstance(given, list) else ()):
-            yield f"distill.teachers.{direction}.{number}", path
-        for number, leg in enumerate(given.teachers if isinstance(given, PivotTeacher) else ()):
-            if isinstance(leg, str):
-                yield f"distill.teachers.{direction}.teachers.{number}", leg
+    yield from ((setting, path) for setting, path, _ in teachers_of_directions(config))
     if config.distill.reverse is not None:
         yield "distill.reverse.checkpoint", config.distill.reverse.checkpoint
     for rules in distinct_rules(config.prepare):

@@ -18,7 +18,7 @@ from kdmt.stages.alignments import alignment_stages
 from kdmt.stages.back_translation import BACK_TRANSLATED, back_translation_stage
 from kdmt.stages.distill import TextStage, text_stages
 from kdmt.stages.followers import Followers, join_stages
-from kdmt.stages.given_checkpoints import RUN_INPUTS, given_checkpoints
+from kdmt.stages.given_checkpoints import RUN_INPUTS, check_teachers_of_directions, given_checkpoints
 from kdmt.stages.knowledge import knowledge_stages
 from kdmt.stages.prepare import prepare_shards, prepare_stage
 from kdmt.stages.score import check_score, score_stage
@@ -220,6 +220,7 @@ def run_command(workspace: Workspace, name: StageName, *, rebuild: bool, student
     """
     check_architectures(workspace.config)
     check_score(workspace.config)
+    check_teachers_of_directions(workspace.config)
     check_trackers(workspace.config)
     stages = checked_stages(workspace)
     wanted = chosen_students(stages, student) if name == "student" else stages.groups[name]

@@ -42,8 +42,15 @@ class Pooling(Decoding):
 
     def systems(self, sources: Sources, workdir: Path) -> list[SystemCandidates]:
         """See `Decoding.systems`."""
-        codec, others = self.job.writer.inputs.corpus.codec(), self.pool.systems
-        found = read_systems(others, codec, sources.numbers_L, num_sentences=len(sources), workdir=workdir)
+        inputs = self.job.writer.inputs
+        found = read_systems(
+            self.pool.systems,
+            inputs.corpus.codec(),
+            sources.numbers_L,
+            num_sentences=len(sources),
+            workdir=workdir,
+            tags=inputs.tags(),
+        )
         for system in found:
             self.job.say(
                 f"{system.name} has {system.num_candidates:,} candidates for {system.num_sentences:,} "

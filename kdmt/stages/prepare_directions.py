@@ -373,8 +373,8 @@ def _write_reports(
         own = {"round_trip": count_round_trips(part.work, part.folder, part.processor, folder / "tokenizer")}
         of_directions[name] = each.training.as_dict() | own | findings
         examples[name] = each.training.dropped_examples()
-        for report in each.monolingual.values():
-            examples[name] |= report.dropped_examples()
+        for monolingual in each.monolingual.values():
+            examples[name] |= monolingual.dropped_examples()
     findings = report_findings({"literal_specials": specials}, work.say)
     whole = report.as_dict() | {"held_out": held_out} | findings | describe_all_licences(work)
     write_json(folder / REPORT, whole | {"directions": of_directions})

@@ -149,6 +149,11 @@ class Preparation:
         """Return the YAML path in the pipeline of a text of the settings."""
         return self.paths.get(path, path)
 
+    def corpus_places(self) -> dict[int, int]:
+        """Return the index of each corpus in the settings, by its index in `prepare.train` of the pipeline."""
+        paths = (self.path(f"prepare.train.{place}") for place in range(len(self.settings.train)))
+        return {int(path.rpartition(".")[2]): place for place, path in enumerate(paths)}
+
 
 class Fill(Protocol):
     """A function that writes all files of the stage to a folder and returns the facts of its manifest; see `_fill`."""
@@ -576,6 +581,7 @@ def _clean_training_text(
             open_map=_open_map(work),
             workers=_num_processes(settings),
             say=work.say,
+            places=work.corpus_places(),
         )
         shards = shards_of(folder, "train")
         return cleaning.run(

@@ -15,6 +15,7 @@ from kdmt import languages
 from kdmt.config import Decode, Diagnostics
 from kdmt.corpus import prepared
 from kdmt.corpus.alignment import spread
+from kdmt.corpus.direction_codecs import read_directions
 from kdmt.corpus.lines import iterate_lines, read_lines
 from kdmt.decode.engines.translator import Translator
 from kdmt.languages import Direction
@@ -46,7 +47,6 @@ from kdmt.score.system_diagnostics import (
 from kdmt.score.systems import SystemRun, Way
 from kdmt.score.test_sets import TestSet
 from kdmt.score.translations import Decoded, Translations
-from kdmt.stages.measures import spaced_sides
 from kdmt.stages.references import join_words
 from kdmt.stages.workspace import Workspace
 
@@ -64,13 +64,13 @@ class Sample:
         sources: sources in the form that the tokenizer reads [N].
         beginnings: at most 75% of each source [N].
         text: the same pairs as words.
-        directions: direction of each sentence, if there are several; empty for one [N].
+        directions: direction of each sentence [N].
     """
 
     sources: list[str]
     beginnings: list[str]
     text: TrainingText
-    directions: Sequence[Direction] = ()
+    directions: Sequence[Direction]
 
 
 @dataclass(frozen=True)
@@ -125,22 +125,22 @@ def read_training(workspace: Workspace, texts: Mapping[str, TestText]) -> Traini
     sample = None
     if settings.train_sentences:
         text = TrainingText([i + 1 for i in chosen], [each[1] for each in lines], [each[2] for each in lines])
-        spaced, sources = spaced_sides(workspace)[0], [each[0] for each in lines]
-        beginnings = [source_prefix(source, spaced=spaced) for source in sources]
-        sample = Sample(sources, beginnings, text, _directions(workspace, chosen))
+        sources, directions = [each[0] for each in lines], _directions(workspace, chosen)
+        beginnings = [
+            source_prefix(source, spaced=prepared.spaced_sides(workspace.config.prepare, direction)[0])
+            for source, direction in zip(sources, directions, strict=True)
+        ]
+        sample = Sample(sources, beginnings, text, directions)
     return Training(sample, Knowledge(aligner, rare), len(pairs))
 
 
 def _directions(workspace: Workspace, lines: Sequence[int]) -> list[Direction]:
-    """Return the direction of some training sentences; nothing for a pipeline with one direction."""
-    config = workspace.config
-    if not config.is_multilingual:
-        return []
-    by_name, tags = (
-        {str(each): each for each in config.trained_directions},
-        read_lines(workspace.prepare / "train.tags"),
-    )
-    return [by_name[tags[index]] for index in lines]
+    """Return the direction of some training sentences."""
+    directions = workspace.config.trained_directions
+    if not workspace.config.is_multilingual:
+        return directions * len(lines)
+    numbers = read_directions([workspace.prepare / "train.tags"], [str(each) for each in directions])
+    return [directions[number] for number in numbers[list(lines)]]
 
 
 def read_texts(workspace: Workspace) -> dict[str, TestText]:
@@ -208,7 +208,7 @@ def translate_sample(
         made_from: values that translations of the training text depend on.
         translator: function that returns the translator of the system.
     """
-    _, tgt_words = splitters(workspace, workspace.direction)
+    split = {direction: splitters(workspace, direction)[1] for direction in dict.fromkeys(sample.directions)}
     decode = workspace.config.score.decode(way.beam)
     found = []
     for part, lines in (("whole", sample.sources), ("beginning", sample.beginnings)):
@@ -218,7 +218,8 @@ def translate_sample(
             workspace.say(f"score: {name}: {len(lines):,} training sentences, {part}")
             decoded = Decoded(_translate(translator(), lines, sample.directions, decode), 0.0, 0.0, 0.0)
             translations.keep(file, recorded, decoded)
-        found.append([tgt_words(line) for line in decoded.words])
+        words = zip(sample.directions, decoded.words, strict=True)
+        found.append([split[direction](line) for direction, line in words])
     return TrainingOutputs(*found)
 
 
@@ -226,7 +227,7 @@ def _translate(
     translator: Translator, lines: Sequence[str], directions: Sequence[Direction], decode: Decode
 ) -> list[str]:
     """Return the translation of each line in its direction, in words."""
-    if not directions:
+    if not translator.codec.text.directions:
         return translator.translate_ids(translator.codec.encode_source(lines), decode)
     found = [""] * len(lines)
     for direction in dict.fromkeys(directions):

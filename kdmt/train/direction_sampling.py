@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from array import array
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kdmt.config import DirectionSampling
-from kdmt.corpus.lines import iterate_lines
+from kdmt.corpus.direction_codecs import read_directions
 from kdmt.corpus.temperature import temperature_shares
 from kdmt.errors import UserError
 from kdmt.train.mixture import Mixture
@@ -41,14 +40,7 @@ class PairDirections:
         Raises:
             UserError: if a line is none of them.
         """
-        known = {name: number for number, name in enumerate(names)}
-        numbers = array("h")
-        for path in files:
-            for line, name in enumerate(iterate_lines(path), start=1):
-                if name not in known:
-                    raise UserError(f"{path}:{line}: {name[:80]!r} is none of the directions {', '.join(names)}")
-                numbers.append(known[name])
-        return cls(tuple(names), np.array(numbers, dtype=np.int16))
+        return cls(tuple(names), read_directions(files, names))
 
     def counts(self, indices: NDArray[np.int64]) -> dict[str, int]:
         """Return the number of pairs of each direction among the pairs with these indices."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -30,8 +30,9 @@ class FilterContext:
         cache: folder for scores that later runs use again.
         workdir: existing folder for temporary files.
         open_map: context in which batches of pairs are scored.
-        score_files: function that computes the scores of a reverse model; None if there is none.
         say: function that prints a line for the user.
+        score_files: function that computes the scores of a reverse model; None if there is none.
+        places: index of a corpus in `prepare.train` -> its place among the filtered corpora; empty if equal.
     """
 
     spaced: tuple[bool, bool]
@@ -41,6 +42,7 @@ class FilterContext:
     open_map: OpenMap
     say: Callable[[str], None]
     score_files: ScoreFiles | None = None
+    places: Mapping[int, int] = field(default_factory=dict)
 
 
 class ReverseFilter:
@@ -70,6 +72,9 @@ def _open_alignment(settings: AlignmentScore, context: FilterContext) -> ScoredF
 
 
 def _open_cross_entropy(settings: CrossEntropyDifference, context: FilterContext) -> ScoredFilter:
+    domain = settings.in_domain_corpus
+    if domain is not None:
+        settings = settings.model_copy(update={"in_domain_corpus": context.places.get(domain, domain)})
     return CrossEntropyFilter(settings, valid=context.valid, spaced=context.spaced, open_map=context.open_map)
 
 

@@ -242,6 +242,10 @@ def test_directions_that_are_not_valid(problem: Callable[..., str], changes: dic
             "a model with 'endpoint' cannot be the teacher",
         ),
         (
+            "distill.teachers={en-de: {pivot: fr, teachers: [a, {endpoint: x, model: y, prompt: z}]}}",
+            "distill.teachers.en-de.teachers.1: a model with 'endpoint' cannot be the teacher",
+        ),
+        (
             "distill.teachers={en-de: {pivot: en, teachers: [a, b]}}",
             "'distill.teachers.en-de.pivot': 'en' is a language of en-de itself",
         ),
@@ -291,10 +295,14 @@ def test_texts_and_settings_that_several_directions_refuse(
     assert message in problem(override, text=several())
 
 
-def test_text_without_translations_needs_a_teacher(problem: Callable[..., str], load: Load) -> None:
-    sets = ("prepare.monolingual=[{path: a, direction: en-fr}]", "distill={monolingual: true, teachers: {en-fr: null}}")
+@pytest.mark.parametrize("direction", ["en-fr", "eng-fra"])
+def test_text_without_translations_needs_a_teacher(problem: Callable[..., str], load: Load, direction: str) -> None:
+    sets = (
+        f"prepare.monolingual=[{{path: a, direction: {direction}}}]",
+        "distill={monolingual: true, teachers: {en-fr: null}}",
+    )
     message = problem(*sets, text=several())
-    assert "'prepare.monolingual.0': 'distill.teachers' has no teacher for en-fr" in message
+    assert f"'prepare.monolingual.0': 'distill.teachers' has no teacher for {direction}" in message
     load(sets[0], "distill={teachers: {en-fr: null}}", text=several())
 
 
@@ -313,6 +321,10 @@ def test_a_zero_shot_direction_without_a_test_set_needs_a_scheme(problem: Callab
         ("students.raw={hidden_kd: {}, data: raw}", "students.raw.hidden_kd"),
         ("students.raw.self_supervised={}", "students.raw.self_supervised"),
         ("teacher={model: {attention_dropout: 0}, train: {packing: true}}", "teacher.train.packing"),
+        (
+            "teacher.train.guided_alignment={file: links, unit: tokens}",
+            "teacher.train.guided_alignment.unit: tokens",
+        ),
     ],
 )
 def test_settings_that_language_tokens_of_the_decoder_refuse(

@@ -73,6 +73,6 @@ def test_tags_have_no_link_and_only_the_given_pairs_are_aligned(tmp_path: Path) 
     tagged = [([20, 21, *source], [22, *target]) for source, target in plain]
     data = write_pairs(tmp_path / "tagged", [([30], [31]), *tagged], vocab_size=VOCAB)
     tag_ids = (frozenset({20, 21}), frozenset({22}))
-    aligner = TokenAligner(data, (VOCAB, VOCAB), pairs=[1, 2, 3], tag_ids=tag_ids)
+    aligner = TokenAligner(data, (VOCAB, VOCAB), pairs=np.array([1, 2, 3]), tag_ids=tag_ids)
     found = [(links - [2, 1]).tolist() for links in aligner.align(data)]
     assert found == expected

@@ -68,7 +68,7 @@ def test_equal_lines_of_one_direction_are_one_sentence(tmp_path: Path) -> None:
 
 
 def test_a_tag_that_is_no_direction_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"train\.tags: 'de-en' is none of the directions en-de, en-fr, fr-en"):
+    with pytest.raises(UserError, match=r"train\.tags:8: 'de-en' is none of the directions en-de, en-fr, fr-en"):
         text(tmp_path, [*TAGS[:-1], "de-en"])
 
 

@@ -75,8 +75,8 @@ def ids_of(lines: list[str]) -> list[NDArray[np.integer]]:
 def candidates(nbest: int) -> list[list[tuple[str, list[int], float]]]:
     """Return the intermediate text, the ids and the score of the candidates of two sources."""
     first = Table({1: [((10,), -1.0), ((11,), -1.5)], 2: [((), -0.1), ((12, 12, 12, 12), -2.0)]})
-    second = Table({10: [((30,), -2.0), ((31,), -3.0)], 11: [((32,), -0.5), ((33,), -4.0)], 12: [((34,), -1.0)]})
-    decode = Decode(beam=2, nbest=2, max_len_a=1.0, max_len_b=5)
+    second = Table({10: [((30,), -2.0), ((31,), -3.0)], 11: [((32,), -0.5), ((30,), -1.0)], 12: [((34,), -1.0)]})
+    decode = Decode(beam=3, nbest=3, max_len_a=1.0, max_len_b=5)
     worker = PivotWorker(
         first=first,
         second=second,
@@ -105,11 +105,14 @@ def candidates(nbest: int) -> list[list[tuple[str, list[int], float]]]:
     ("nbest", "expected"),
     [
         (1, [[("a", [30], -3.0), ("a", [31], -4.0)], []]),
-        (2, [[("b", [32], -2.0), ("a", [30], -3.0)], []]),
+        (2, [[("b", [32], -2.0), ("b", [30], -2.5), ("a", [31], -4.0)], []]),
     ],
 )
 def test_candidates_are_those_with_the_largest_sums_of_scores(
     nbest: int, expected: list[list[tuple[str, list[int], float]]]
 ) -> None:
-    """The second source has an empty text, and one that is too long for the second model."""
+    """A hypothesis for both intermediate texts is one candidate.
+
+    The second source has an empty intermediate text, and one that is too long for the second model.
+    """
     assert candidates(nbest) == expected

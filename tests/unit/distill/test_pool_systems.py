@@ -10,16 +10,21 @@ import numpy as np
 import pytest
 from tiny_pipeline import write_lines
 
+from kdmt.config import Text
 from kdmt.corpus.codec import TextCodec
+from kdmt.corpus.text import TextProcessor
 from kdmt.distill import pool_systems
 from kdmt.distill.pool_systems import candidates_of, read_systems
 from kdmt.errors import UserError
+from kdmt.languages import Direction
 
 NUMBERS = np.array([0, 1, 0, 2, 3, 1])  # lines 0 and 2, and 1 and 5, have the same sentence
 
 
 class Upper:
     """Text processing that shows where it was applied."""
+
+    directions = ()
 
     def target_words(self, line: str) -> str:
         return " ".join(line.upper().split())
@@ -56,6 +61,33 @@ def read(tmp_path: Path, lines: list[str], numbers: Any = NUMBERS) -> list[list[
 def test_candidates_belong_to_the_sentence_of_their_line_in_the_order_of_the_file(tmp_path: Path) -> None:
     found = read(tmp_path, ["4\tlast", "2\ta  b", "0\tc", "5\td", "1\te", "2\t"])
     assert found == [sized("A B", "C", ""), sized("D", "E"), [], sized("LAST")]
+
+
+class Several(Codec):
+    """Text of several directions, or of one of them."""
+
+    def __init__(self, text: TextProcessor) -> None:
+        self.text = text  # type: ignore[assignment]
+
+    def for_direction(self, direction: Direction) -> Several:
+        return Several(self.text.for_direction(direction))  # type: ignore[attr-defined]
+
+
+def test_candidates_are_processed_in_the_target_language_of_their_line(tmp_path: Path) -> None:
+    directions = (Direction("en", "fr"), Direction("fr", "en"))
+    codec = Several(TextProcessor(Text(moses=True), "src", "tgt", None, directions=directions))
+    write_lines(tmp_path / "theirs.tsv", ["0\tl'eau", "1\tit's", "2\tl'eau"])
+    write_lines(tmp_path / "tags", ["en-fr", "fr-en", "en-fr"])
+    systems = read_systems(
+        {"theirs": str(tmp_path / "theirs.tsv")},
+        cast(TextCodec, codec),
+        np.arange(3),
+        num_sentences=3,
+        workdir=tmp_path,
+        tags=[tmp_path / "tags"],
+    )
+    expected = ["l' eau", "it 's", "l' eau"]
+    assert candidates_of(systems, 0, 3) == [[sized(words)] for words in expected]
 
 
 def test_many_sentences_are_sorted_in_ranges(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

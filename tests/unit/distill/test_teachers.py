@@ -27,6 +27,7 @@ from kdmt.config import Decode, Distill
 from kdmt.corpus.codec import TextCodec
 from kdmt.corpus.indexed import IndexedDataset
 from kdmt.decode.engines.nat import NATEngine
+from kdmt.distill.direction_checkpoint import _engine as direction_engine
 from kdmt.distill.reverse_teachers import _engine as reverse_engine
 from kdmt.distill.teachers import CheckpointModel, _engine
 from kdmt.errors import UserError
@@ -107,6 +108,11 @@ def test_a_teacher_that_ctranslate2_cannot_run_runs_in_pytorch(changes: dict[str
     assert reverse_engine(Distill(), "other", model, is_exported=False) == "torch"
     with pytest.raises(UserError, match=f"CTranslate2 cannot run other, which {why}$"):
         reverse_engine(Distill(engine="ctranslate2"), "other", model, is_exported=False)
+    folder, setting = Path("no exported model"), "distill.teachers.en-de"
+    assert direction_engine(Distill(), ["plain"], [folder], [PLAIN], setting) == "ctranslate2"
+    assert direction_engine(Distill(), ["other"], [folder], [model], setting) == "torch"
+    with pytest.raises(UserError, match=f"{setting}: .* CTranslate2, which cannot run other, which {why}$"):
+        direction_engine(Distill(engine="ctranslate2"), ["other"], [folder], [model], setting)
 
 
 @pytest.mark.usefixtures("pipeline")

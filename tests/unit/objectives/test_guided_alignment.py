@@ -106,3 +106,29 @@ def test_batch_without_an_alignment_is_an_error() -> None:
     guided = build_objective(three_layers(), label_smoothing=EPSILON, guided_alignment=GuidedAlignment()).train()
     with pytest.raises(ValueError, match="alignment of their pairs"):
         terms_of(guided, batch_of([3, 2]))
+
+
+def test_links_count_the_tokens_of_the_data_if_the_decoder_takes_the_first_one() -> None:
+    """The same weights without such a decoder: sources without their first token, which is before the targets."""
+    plain = three_layers()
+    model = build_transformer(
+        replace(plain.config, target_from_source=True), src_vocab_size=V, tgt_vocab_size=V
+    ).double()
+    model.load_state_dict(plain.state_dict())
+    batch, place = aligned_batch(), torch.tensor([[0, 0, 0, 1], [0, 1, 1, 1], [1, 1, 2, 1]])
+    links = BatchLinks(place, torch.tensor([1.0, 0.5, 0.5, 1.0]), 3.0)
+    batch = replace(batch, extras=replace(batch.extras, alignment=links))
+    settings, (prev_BT, tgt_BT) = GuidedAlignment(), batch.targets
+    first_B1 = batch.src_tokens_BS[:, :1]
+    shifted = replace(
+        batch,
+        src_tokens_BS=batch.src_tokens_BS[:, 1:],
+        prev_tokens_BT=torch.cat([prev_BT[:, :1], first_B1, prev_BT[:, 1:]], dim=1),
+        tgt_tokens_BT=torch.cat([first_B1, tgt_BT], dim=1),
+        extras=replace(batch.extras, alignment=replace(links, place_3L=place + torch.tensor([[0], [1], [-1]]))),
+    )
+    found, expected = (
+        terms_of(build_objective(each, label_smoothing=EPSILON, guided_alignment=settings).train(), of_batch)
+        for each, of_batch in ((model, batch), (plain, shifted))
+    )
+    torch.testing.assert_close(found["alignment"].sum, expected["alignment"].sum, rtol=1e-10, atol=0)

@@ -84,6 +84,18 @@ def test_settings_that_cannot_be_used_are_refused(sets: tuple[str, ...], message
 
 
 @pytest.mark.usefixtures("finished")
+def test_fisher_of_packed_training_is_that_of_padded_training() -> None:
+    found = []
+    for packing in ("false", "true"):
+        sets = (f"students.raw.train.packing={packing}", "students.raw.model.attention_dropout=0")
+        result = student("raw", BEGIN, consolidated(1.0, pairs=5), *sets)
+        assert result.code == 0, result.err
+        found.append(load_file(RAW / FISHER))
+    for name, values in found[0].items():
+        np.testing.assert_allclose(found[1][name], values, rtol=1e-4, atol=1e-9)
+
+
+@pytest.mark.usefixtures("finished")
 def test_text_with_another_dictionary_is_refused() -> None:
     shutil.copytree(TINY / "prepare", "other")
     path = Path("other/dict.de.txt")

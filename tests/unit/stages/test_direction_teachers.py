@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from collections.abc import Callable, Iterator
 from itertools import pairwise
@@ -11,9 +12,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tiny_directions
 import tiny_pipeline
 from huggingface_models import save_model
 from text_models import save_t5
+from tiny_directions import DIRECTIONS, SIZES
 from tiny_pipeline import DECODE, MODEL, TRAIN, WORDS, Finished, kdmt, read_lines, working_in, write_lines
 
 from kdmt.config import Decode
@@ -21,14 +24,12 @@ from kdmt.corpus.codec import TextCodec
 from kdmt.corpus.indexed import IndexedDataset
 from kdmt.decode.engines.ctranslate2 import CTranslate2Engine
 from kdmt.decode.engines.translator import Translator
+from kdmt.distill.teacher_engines import CTranslate2Teacher, TorchTeacher
 from kdmt.interop.huggingface import ForeignTokenizer
 from kdmt.languages import Direction
 from kdmt.types import EOS
 
 pytestmark = pytest.mark.usefixtures("folder")
-SIZES = {"train": 40, "valid": 4, "test": 3}
-LANGUAGES = {"en": str, "de": WORDS.__getitem__, "fr": lambda word: f"z{WORDS[word]}"}
-DIRECTIONS = ("en-de", "en-fr", "fr-en")
 BILINGUAL = "runs/bilingual/teacher"  # en-de, with a vocabulary of its own
 MADE = Path("runs/tiny/distill")
 TRAINED = (
@@ -41,17 +42,6 @@ TRAINED = (
 )
 
 
-def write_text(folder: Path) -> None:
-    """Write text/<split>.{en,de,fr}, with capital letters and punctuation, which Moses processes."""
-    pairs = list(dict.fromkeys(tiny_pipeline.make_pairs(600, seed=1)))
-    (folder / "text").mkdir()
-    for split, size in SIZES.items():
-        own, pairs = pairs[:size], pairs[size:]
-        for code, word in LANGUAGES.items():
-            lines = [f"{' '.join(map(word, source.split()))}.".capitalize() for source, _ in own]
-            write_lines(folder / "text" / f"{split}.{code}", lines)
-
-
 def bilingual() -> dict[str, Any]:
     """Return the document of a pipeline of en-de whose text is lowercased and tokenised by the rules of Moses."""
     document = tiny_pipeline.settings() | {"name": "bilingual", "students": {}}
@@ -62,25 +52,19 @@ def bilingual() -> dict[str, Any]:
 
 def multilingual(teachers: Any, **changes: Any) -> dict[str, Any]:
     """Return the document of a pipeline with three directions."""
-
-    def parallel(split: str) -> dict[str, Any]:
-        return {"parallel": {code: {"path": f"text/{split}.{code}"} for code in LANGUAGES}}
-
-    document = tiny_pipeline.settings()
-    del document["source_lang"], document["target_lang"]
-    prepare = {"train": [parallel("train")], "valid": parallel("valid"), "test": {"test": parallel("test")}}
-    document["prepare"] |= prepare | {"tokenizer": {"vocab_size": 40}}
+    document = tiny_directions.settings() | {"zero_shot": []}
     document["teacher"] = {"model": MODEL, "train": TRAINED}
     document["distill"] |= {"teachers": teachers, "block_size": 15}
     del document["students"]["raw"]
-    return document | {"directions": list(DIRECTIONS), **changes}
+    return document | changes
 
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a folder with a bilingual teacher and the multilingual teacher of a pipeline."""
     folder = tmp_path_factory.mktemp("trained")
-    write_text(folder)
+    # capital letters and punctuation, which Moses processes
+    tiny_directions.write_text(folder, form=lambda line: f"{line}.".capitalize())
     with working_in(folder):
         for document, name in ((bilingual(), "bilingual.yaml"), (multilingual({"en-fr": None}), "tiny.yaml")):
             Path(name).write_text(tiny_pipeline.to_yaml(document), encoding="utf-8")
@@ -229,6 +213,25 @@ def test_a_multilingual_model_is_the_teacher_of_several_directions() -> None:
         assert [best[line] for line in lines_of(direction)] == translations("other", direction)
 
 
+@pytest.mark.parametrize(("engine", "kind"), [("torch", TorchTeacher), ("ctranslate2", CTranslate2Teacher)])
+@pytest.mark.parametrize("others", [None, "other"])
+def test_directions_with_one_model_share_it(
+    monkeypatch: pytest.MonkeyPatch, engine: str, kind: type[TorchTeacher | CTranslate2Teacher], others: str | None
+) -> None:
+    shutil.copytree("runs/tiny/teacher", "other")
+    opened: list[TorchTeacher | CTranslate2Teacher] = []
+    real = kind.open
+    monkeypatch.setattr(kind, "open", lambda self, *given: opened.append(self) or real(self, *given))
+    document = multilingual({"en-de": BILINGUAL} | ({} if others is None else {"en-fr": others, "fr-en": others}))
+    document["distill"] |= {"engine": engine, "block_size": 40}
+    Path("tiny.yaml").write_text(tiny_pipeline.to_yaml(document), encoding="utf-8")
+    assert kdmt("distill", "tiny.yaml").code == 0
+    assert len(opened) == 2
+    folders = [path.parent.parent.name for path in MADE.glob("engine/*/engine/model.bin")]
+    assert sorted(folders) == ([] if engine == "torch" else ["en-de", "en-fr"])
+    assert None not in best_of_lines()
+
+
 @pytest.mark.parametrize(
     ("teachers", "message"),
     [
@@ -245,6 +248,16 @@ def test_what_is_no_teacher_of_the_direction_is_refused(teachers: Any, message: 
     assert not MADE.exists()
 
 
+def test_a_teacher_of_another_direction_is_refused_before_any_stage() -> None:
+    shutil.rmtree("runs/tiny")
+    Path("tiny.yaml").write_text(tiny_pipeline.to_yaml(multilingual({"en-fr": BILINGUAL})), encoding="utf-8")
+    for command in ("run", "prepare"):
+        refused = kdmt(command, "tiny.yaml")
+        assert refused.code == 2
+        assert f"distill.teachers.en-fr: {BILINGUAL} translates en-de, not en-fr" in refused.err
+    assert not Path("runs/tiny").exists()
+
+
 def test_models_with_their_own_tokenizers_are_teachers() -> None:
     pytest.importorskip("transformers")
     save_model("nllb", Path("nllb"))
@@ -257,6 +270,7 @@ def test_models_with_their_own_tokenizers_are_teachers() -> None:
     finished = kdmt("distill", "tiny.yaml")
     assert finished.code == 0, finished.err
     best, english = best_of_lines(), read_lines(Path("text/train.en"))
+    assert "language check" in json.loads((MADE / "manifest.json").read_text())["settings"]
     assert [best[line] for line in lines_of("en-fr")] == [" ".join(line.split()) for line in translate(english)]
     tokenizer = ForeignTokenizer(Path("nllb"), "nllb", "eng_Latn", "deu_Latn")
     decode = Decode.model_validate(DECODE | {"beam": 1})
@@ -322,31 +336,31 @@ def test_the_teacher_of_a_cache_is_validated_by_direction() -> None:
 # ------------------------------------------------------------------------------------------------------ pivot languages
 
 
-def candidates_of(run: str, direction: str, lines: list[str], nbest: int) -> list[list[tuple[str, float]]]:
-    """Return the hypotheses of each line as finished text with their scores, by the public translator of a model."""
+def candidates_of(
+    run: str, direction: str, lines: list[str], nbest: int
+) -> list[list[tuple[str, float, tuple[int, ...]]]]:
+    """Return the hypotheses of each line by the public translator of a model: finished text, score and ids."""
     decode = Decode.model_validate(DECODE | {"beam": 2, "nbest": nbest})
     translator = Translator.load(Path(run)).for_direction(Direction.parse(direction))
     found = translator.hypotheses(translator.encode(lines), decode)
     codec = translator.codec
-    return [[(codec.finish_target(codec.decode_target(each.tokens)), each.score) for each in nbest] for nbest in found]
+    return [
+        [(codec.finish_target(codec.decode_target(each.tokens)), each.score, each.tokens) for each in nbest]
+        for nbest in found
+    ]
 
 
 def by_pivot(nbest: int) -> list[list[tuple[float, str, str]]]:
     """Return score, translation and English text of the candidates of each French line, the best one first."""
     found: list[list[tuple[float, str, str]]] = []
     for pivots in candidates_of("other", "fr-en", read_lines(Path("text/train.fr")), nbest):
-        kept = [(" ".join(text.split()), score) for text, score in pivots if text.strip()]
+        kept = [(" ".join(text.split()), score) for text, score, _ in pivots if text.strip()]
         translated = candidates_of(BILINGUAL, "en-de", [text for text, _ in kept], 2)
-        found.append(
-            sorted(
-                (
-                    (score + second, target, text)
-                    for (text, score), targets in zip(kept, translated, strict=True)
-                    for target, second in targets
-                ),
-                key=lambda each: -each[0],
-            )
-        )
+        best: dict[tuple[int, ...], tuple[float, str, str]] = {}  # by the ids of the translation
+        for (text, score), targets in zip(kept, translated, strict=True):
+            for target, second, tokens in targets:
+                best[tokens] = max(best.get(tokens, (-math.inf, "", "")), (score + second, target, text))
+        found.append(sorted(best.values(), key=lambda each: -each[0]))
     return found
 
 

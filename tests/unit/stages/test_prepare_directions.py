@@ -3,75 +3,29 @@
 from __future__ import annotations
 
 import json
+import random
 import re
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import tiny_pipeline
-from tiny_pipeline import WORDS, Finished, kdmt, read_lines, working_in, write_lines
+from tiny_directions import (
+    DIRECTIONS,
+    IN_LANGUAGE,
+    SIZES,
+    document,
+    prepared,
+    run_prepare,
+    write_split,
+    write_text,
+)
+from tiny_pipeline import read_lines, write_lines
 
 from kdmt.corpus.codec import TextCodec
 from kdmt.corpus.indexed import IndexedDataset
 from kdmt.errors import UserError
 from kdmt.languages import Direction
-
-IN_LANGUAGE: dict[str, Callable[[str], str]] = {
-    "en": str,
-    "de": WORDS.__getitem__,
-    "fr": lambda word: f"z{WORDS[word]}",
-}
-DIRECTIONS = ("en-de", "en-fr", "fr-en")
-SIZES = {"train": 40, "valid": 4, "test": 3}
-
-
-def document(**changes: Any) -> dict[str, Any]:
-    """Return the document of a pipeline with line-aligned text in three languages."""
-
-    def parallel(split: str) -> dict[str, Any]:
-        return {"parallel": {code: {"path": f"text/{split}.{code}"} for code in IN_LANGUAGE}}
-
-    prepare = {
-        "train": [parallel("train")],
-        "valid": parallel("valid"),
-        "test": {"test": parallel("test")},
-        "tokenizer": {"vocab_size": 40},
-        "workers": 1,
-    }
-    whole = {"name": "tiny", "directions": list(DIRECTIONS), "zero_shot": ["fr-de"], "prepare": prepare}
-    return whole | changes
-
-
-def write_text(folder: Path) -> dict[str, list[str]]:
-    """Write text/<split>.{en,de,fr}; return the English lines of each split."""
-    pairs = list(dict.fromkeys(tiny_pipeline.make_pairs(600, seed=1)))
-    (folder / "text").mkdir()
-    english = {}
-    for split, size in SIZES.items():
-        own, pairs = pairs[:size], pairs[size:]
-        english[split] = [source for source, _ in own]
-        write_split(folder, split, english[split])
-    return english
-
-
-def write_split(folder: Path, split: str, lines: list[str]) -> None:
-    for code, word in IN_LANGUAGE.items():
-        translated = [" ".join(map(word, line.split())) for line in lines]
-        write_lines(folder / "text" / f"{split}.{code}", translated)
-
-
-def run_prepare(folder: Path, made: dict[str, Any], *options: str) -> Finished:
-    (folder / "tiny.yaml").write_text(tiny_pipeline.to_yaml(made))
-    with working_in(folder):
-        return kdmt("prepare", "tiny.yaml", *options)
-
-
-def prepared(folder: Path, made: dict[str, Any]) -> Path:
-    """Run the prepare stage, and return its folder."""
-    finished = run_prepare(folder, made)
-    assert finished.code == 0, finished.err
-    return folder / "runs" / "tiny" / "prepare"
 
 
 def sources(prepare: Path, split: str) -> list[list[str]]:
@@ -255,3 +209,55 @@ def test_corpora_of_each_direction_are_mixed_by_temperature(tmp_path: Path) -> N
     assert [corpus["pairs_out"] for corpus in report["en-de"]["corpora"]] == [33, 17]
     assert [[corpus["pairs_out"] for corpus in report[name]["corpora"]] for name in ("en-fr", "fr-en")] == [[40], [40]]
     assert len(read_lines(prepare / "train.src")) == 130
+
+
+def test_the_report_counts_the_training_text_when_there_is_monolingual_text(tmp_path: Path) -> None:
+    write_text(tmp_path)
+    write_lines(tmp_path / "text/more.en", ["ba da ga be de ge bi", "ge di ba ge di ba bi"])
+    made = document()
+    made["prepare"]["monolingual"] = [{"path": "text/more.en", "direction": name} for name in ("en-de", "en-fr")]
+    prepare = prepared(tmp_path, made)
+    report = json.loads((prepare / "report.json").read_text())
+    assert report["pairs_in"] == report["pairs_out"] == len(DIRECTIONS) * SIZES["train"]
+    assert [corpus["name"].rpartition(" ")[2] for corpus in report["corpora"]] == [f"({name})" for name in DIRECTIONS]
+    sizes = [sum(map(len, read_lines(prepare / f"train.{side}"))) for side in ("src", "tgt")]
+    assert report["typical_ratio"] == pytest.approx(sizes[1] / sizes[0], abs=0.3)
+
+
+def test_the_corpus_of_a_domain_is_that_with_its_number_in_the_settings(tmp_path: Path) -> None:
+    write_text(tmp_path)
+    vowels = {"a": "ba da ga", "e": "be de ge"}
+
+    def lines(vowel: str, seed: int) -> list[str]:
+        draw = random.Random(seed)
+        return [" ".join(draw.choices(vowels[vowel].split(), k=6)) for _ in range(30)]
+
+    write_split(tmp_path, "general", [*lines("e", 1), *lines("a", 2)])
+    write_split(tmp_path, "domain", lines("a", 3))
+
+    def corpus(name: str, **more: Any) -> dict[str, Any]:
+        sides = {"source": {"path": f"text/{name}.en"}, "target": {"path": f"text/{name}.de"}}
+        return sides | {"direction": "en-de"} | more
+
+    judged = {"clean": {"cross_entropy": {"drop_percent": 50.0, "in_domain_corpus": 2}}}
+    made = document(zero_shot=[])
+    made["prepare"] |= {"clean": {"drop_duplicates": False}}
+    french = {"parallel": {code: {"path": f"text/train.{code}"} for code in ("en", "fr")}}
+    # of the direction en-de alone, the general corpus is the first one and that of the domain the second one
+    made["prepare"]["train"] = [french, corpus("general", **judged), corpus("domain")]
+    prepare = prepared(tmp_path, made)
+    tags, sources = (read_lines(prepare / f"train.{end}") for end in ("tags", "src"))
+    german = [source for tag, source in zip(tags, sources, strict=True) if tag == "en-de"]
+    assert german == [*lines("a", 2), *lines("a", 3)]
+
+
+def test_the_corpus_of_a_domain_must_have_the_direction(tmp_path: Path) -> None:
+    write_text(tmp_path)
+    made = document(zero_shot=[])
+    german = {"source": {"path": "text/train.en"}, "target": {"path": "text/train.de"}, "direction": "en-de"}
+    made["prepare"]["train"].append(german)
+    made["prepare"]["train"][0]["clean"] = {"cross_entropy": {"drop_percent": 50.0, "in_domain_corpus": 1}}
+    finished = run_prepare(tmp_path, made)
+    assert finished.code == 2
+    assert "'prepare.train.0.clean': 'cross_entropy.in_domain_corpus' is 1: " in finished.err
+    assert "'prepare.train.1' has no text in the direction en-fr" in finished.err

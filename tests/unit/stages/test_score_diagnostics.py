@@ -5,15 +5,18 @@ from __future__ import annotations
 import json
 from collections import Counter
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
-import random_multilingual
+import tiny_directions
 from tiny_pipeline import WORDS, Finished, kdmt, read_lines
 
 from kdmt.config import load_pipeline
 from kdmt.decode.engines.translator import Translator
-from kdmt.stages.score_diagnostics import read_texts, read_training
+from kdmt.score.systems import Way
+from kdmt.score.translations import Decoded, Translations
+from kdmt.stages.score_diagnostics import read_texts, read_training, translate_sample
 from kdmt.stages.workspace import Workspace
 
 TINY = Path("runs/tiny")
@@ -115,16 +118,48 @@ def test_scores_of_a_version_without_diagnostics_are_up_to_date() -> None:
 
 def test_words_are_split_by_the_rules_of_each_direction(tmp_path: Path) -> None:
     """Chinese has no spaces between words: its characters are the words, as for a pipeline of this direction alone."""
-    made = random_multilingual.document(directions=["en-de", "en-zh"], zero_shot=[], score={"diagnostics": {}})
+    diagnostics = {"train_sentences": 6}
+    made = tiny_directions.document(
+        directions=["en-de", "en-zh", "zh-en"], zero_shot=[], score={"diagnostics": diagnostics}
+    )
     for text in (made["prepare"]["train"][0], made["prepare"]["valid"], made["prepare"]["test"]["test"]):
         text["parallel"]["zh"] = {"path": text["parallel"].pop("fr")["path"].replace(".fr", ".zh")}
     chinese = dict(zip(WORDS, "猫狗鸟马河树家书歌", strict=True))
-    prepared = random_multilingual.prepare(tmp_path, made, {"zh": lambda word: f"一{chinese[word]}"})
+    tiny_directions.write_text(tmp_path, more={"zh": lambda word: f"一{chinese[word]}"})
+    prepared = tiny_directions.prepared(tmp_path, made)
     workspace = Workspace(load_pipeline(tmp_path / "tiny.yaml"), tmp_path / "runs")
     texts = read_texts(workspace)
     of_codes = {code: read_lines(prepared / f"test.en-{code}.raw.tgt") for code in ("de", "zh")}
     assert texts["test.en-de"].references == [line.split() for line in of_codes["de"]]
     assert texts["test.en-zh"].references == [list("".join(line.split())) for line in of_codes["zh"]]
-    aligner = read_training(workspace, texts).knowledge.aligner
-    assert aligner is not None
-    assert set(aligner.tgt_ids) == {*WORDS.values(), *chinese.values(), "一"}
+    training = read_training(workspace, texts)
+    assert training.knowledge.aligner is not None
+    assert set(training.knowledge.aligner.tgt_ids) == {*WORDS, *WORDS.values(), *chinese.values(), "一"}
+    sample = training.sample
+    assert sample is not None
+    assert [str(each) for each in sample.directions] == [name for name in made["directions"] for _ in range(2)]
+    for direction, source, beginning in zip(sample.directions, sample.sources, sample.beginnings, strict=True):
+        units = list(source) if direction.source == "zh" else source.split()
+        whole = ("" if direction.source == "zh" else " ").join(units[: len(units) * 75 // 100])
+        assert (beginning, bool(beginning)) == (whole, True)
+    lines = read_lines(prepared / "train.tgt")
+    outputs = translate_sample(
+        workspace,
+        sample,
+        name="copy",
+        way=cast(Way, SimpleNamespace(beam=1)),
+        translations=cast(Translations, Kept([lines[number - 1] for number in sample.text.lines])),
+        made_from={},
+        translator=lambda: pytest.fail("nothing is translated"),
+    )
+    assert outputs.whole == sample.text.targets, "a copy of the training targets has their words"
+
+
+class Kept:
+    """Translations that were made before."""
+
+    def __init__(self, lines: list[str]) -> None:
+        self.found = Decoded(lines, 0.0, 0.0, 0.0)
+
+    def find(self, *_: object) -> Decoded:
+        return self.found
