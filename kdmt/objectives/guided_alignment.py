@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor
 
 from kdmt.config import GuidedAlignment as GuidedAlignmentSettings
@@ -17,6 +18,9 @@ class GuidedAlignment(Term[TokenPass]):
     """Cross entropy of one head of a decoder layer with the alignment, `alignment`.
 
     Only this layer computes its attention weights in addition to its output; all layers have fused attention.
+
+    Links count the tokens of the data-bin. A decoder that begins with the first token of the source
+    (`target_from_source`) reads it before the target, and the encoder does not read it.
     """
 
     def __init__(self, settings: GuidedAlignmentSettings, *, model: Transformer) -> None:
@@ -24,6 +28,7 @@ class GuidedAlignment(Term[TokenPass]):
         layer = model.config.decoder_layers - 1 if settings.layer is None else settings.layer
         self.point, self.head = ("cross", layer), settings.head
         self.trace_points = frozenset({self.point})
+        self.takes_first_token = model.config.target_from_source
         self.weights = {"alignment": settings.weight}
 
     def counts(self, prepared: Prepared) -> dict[str, float]:
@@ -33,8 +38,11 @@ class GuidedAlignment(Term[TokenPass]):
     def forward(self, student: TokenPass, teachers: Sequence[Pass], prepared: Prepared) -> dict[str, Tensor]:  # noqa: ARG002
         """See `Term.forward`."""
         alignment = _alignment(prepared)
-        attention_BTS = student.trace.found[self.point][:, self.head]
-        return {"alignment": alignment_nll(attention_BTS, alignment.place_3L, alignment.weight_L)}
+        attention_BTS, place_3L = student.trace.found[self.point][:, self.head], alignment.place_3L
+        if self.takes_first_token:
+            of_sentence_L, target_L, source_L = place_3L
+            attention_BTS, place_3L = attention_BTS[:, 1:], torch.stack([of_sentence_L, target_L, source_L - 1])
+        return {"alignment": alignment_nll(attention_BTS, place_3L, alignment.weight_L)}
 
 
 def _alignment(prepared: Prepared) -> BatchLinks:
