@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from kdmt.config.directions import language_prefix
 from kdmt.corpus.detokenizer import Detokenizer
 from kdmt.corpus.text import TextProcessor
 from kdmt.corpus.tokenizer import Tokenizers, load_tokenizer
@@ -81,7 +82,7 @@ class TextCodec:
         Raises:
             UserError: if the vocabulary does not have a token.
         """
-        tokens = self.text.prefixes[str(direction)]
+        tokens = language_prefix(direction, self.text.language_tokens)
         check_language_tokens(self.src_dictionary, tokens, "the vocabulary")
         return tuple(self.src_dictionary.index(token) for token in tokens)
 
