@@ -71,7 +71,7 @@ class TextCodec:
         Raises:
             UserError: if the model does not have the direction.
         """
-        if direction not in self.text.directions:
+        if direction not in self._directions:
             known = ", ".join(map(str, self.text.all_directions))
             raise UserError(f"the model does not translate {direction}; it translates {known}")
         return replace(self, text=self.text.for_direction(direction))
@@ -85,6 +85,10 @@ class TextCodec:
         tokens = language_prefix(direction, self.text.language_tokens)
         check_language_tokens(self.src_dictionary, tokens, "the vocabulary")
         return tuple(self.src_dictionary.index(token) for token in tokens)
+
+    @cached_property
+    def _directions(self) -> frozenset[Direction]:
+        return frozenset(self.text.directions)
 
     @cached_property
     def language_ids(self) -> tuple[frozenset[int], frozenset[int]]:
