@@ -18,17 +18,17 @@ class GuidedAlignment(Term[TokenPass]):
     """Cross entropy of one head of a decoder layer with the alignment, `alignment`.
 
     Only this layer computes its attention weights in addition to its output; all layers have fused attention.
-
-    Links count the tokens of the data-bin. A decoder that begins with the first token of the source
-    (`target_from_source`) reads it before the target, and the encoder does not read it.
     """
 
     def __init__(self, settings: GuidedAlignmentSettings, *, model: Transformer) -> None:
         super().__init__()
         layer = model.config.decoder_layers - 1 if settings.layer is None else settings.layer
         self.point, self.head = ("cross", layer), settings.head
+        # links count the tokens of the data: the map has a row more if the decoder begins with a language token, and
+        # other columns if the model puts a token before a source or does not encode the first one
+        self.first_row = int(model.config.begins_with_token)
+        self.more_columns = model.config.more_encoder_positions
         self.trace_points = frozenset({self.point})
-        self.takes_first_token = model.config.target_from_source
         self.weights = {"alignment": settings.weight}
 
     def counts(self, prepared: Prepared) -> dict[str, float]:
@@ -38,10 +38,10 @@ class GuidedAlignment(Term[TokenPass]):
     def forward(self, student: TokenPass, teachers: Sequence[Pass], prepared: Prepared) -> dict[str, Tensor]:  # noqa: ARG002
         """See `Term.forward`."""
         alignment = _alignment(prepared)
-        attention_BTS, place_3L = student.trace.found[self.point][:, self.head], alignment.place_3L
-        if self.takes_first_token:
-            of_sentence_L, target_L, source_L = place_3L
-            attention_BTS, place_3L = attention_BTS[:, 1:], torch.stack([of_sentence_L, target_L, source_L - 1])
+        attention_BTS = student.trace.found[self.point][:, self.head, self.first_row :]
+        place_3L = alignment.place_3L
+        if self.more_columns:
+            place_3L = torch.cat([place_3L[:2], place_3L[2:] + self.more_columns])
         return {"alignment": alignment_nll(attention_BTS, place_3L, alignment.weight_L)}
 
 
