@@ -358,7 +358,8 @@ def load(
     used = None if threads is None else use_threads(threads)
     folder = Path(path)
     translator = Translator.load(folder, device=pick_device(device), threads=used, search=search, iterations=iterations)
-    return Model(folder, translator)
+    directions = translator.codec.text.all_directions
+    return Model(folder, translator.for_direction(directions[0]) if len(directions) == 1 else translator)
 
 
 class Pipeline:

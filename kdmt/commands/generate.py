@@ -180,6 +180,11 @@ def _load(path: Path, data: DataBin) -> Transformer:
     folder = resolve_checkpoint(path)
     log_opened(path, folder)
     text = load_text_processor(folder / TEXT_FILE)
+    if text.directions and not text.direction.matches(data.direction):
+        raise UserError(
+            f"{folder}: begins sources with language tokens ({', '.join(map(str, text.directions))}), which the "
+            f"data-bin of {data.direction} does not have: 'kdmt translate' puts them in"
+        )
     if not text.direction.matches(data.direction):
         raise UserError(
             f"{folder}: translates from {text.source_lang} to {text.target_lang}, not from "

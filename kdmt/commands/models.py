@@ -74,12 +74,13 @@ def paths_by_direction(paths: Sequence[Path]) -> dict[Direction, Path]:
         UserError: if there is no model, or two have the same languages.
     """
     found: dict[Direction, Path] = {}
+    owners: dict[object, Path] = {}  # a model of a hundred languages has thousands of directions
     for path in paths:
         for direction in directions_of(path):
-            for other, other_path in found.items():
-                if other.matches(direction):
-                    raise UserError(f"{other_path} and {path} both translate {direction}")
-            found[direction] = path
+            identity = direction.identity
+            if identity in owners:
+                raise UserError(f"{owners[identity]} and {path} both translate {direction}")
+            found[direction] = owners[identity] = path
     return found
 
 

@@ -5,16 +5,17 @@ from __future__ import annotations
 import math
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from functools import partial
 from pathlib import Path
 
 from kdmt.commands.models import SearchOptions, open_translator, paths_by_direction
 from kdmt.config import Decode
+from kdmt.corpus.text import TextProcessor
 from kdmt.decode.engines.translator import Translator
 from kdmt.documents.sentences import check_splitter
 from kdmt.errors import UserError
-from kdmt.languages import is_installed, matching_directions
+from kdmt.languages import Direction, is_installed
 from kdmt.serve.limits import Limits
 from kdmt.serve.models import ServedModel
 
@@ -73,17 +74,25 @@ def open_models(paths: Sequence[Path], search: SearchOptions) -> list[ServedMode
         UserError: if a model cannot be opened, or two have the same languages.
     """
     served = []
-    opened: dict[Path, tuple[Translator, Decode]] = {}
+    opened: dict[Path, tuple[Translator, Decode, Collection[str]]] = {}
     for direction, path in paths_by_direction(paths).items():
         if path not in opened:
-            opened[path] = open_translator(path, search)
-        translator, settings = opened[path]
-        text = translator.codec.text
-        to_target = matching_directions(text.all_directions, None, direction.target)
-        alike = (path, direction.target) if text.are_alike(to_target) else None
+            translator, settings = open_translator(path, search)
+            opened[path] = translator, settings, _alike_targets(translator.codec.text)
+        translator, settings, targets = opened[path]
+        alike = (path, direction.target) if direction.target in targets else None
         translate = partial(translator.for_direction(direction).translate_sentences, settings=settings)
-        served.append(ServedModel(direction, translate, alike, path if len(text.all_directions) > 1 else None))
+        shared = path if len(translator.codec.text.all_directions) > 1 else None
+        served.append(ServedModel(direction, translate, alike, shared))
     return served
+
+
+def _alike_targets(text: TextProcessor) -> set[str]:
+    """Return the target languages into which a model translates in the same way from all of its source languages."""
+    directions: dict[str, list[Direction]] = {}
+    for each in text.all_directions:
+        directions.setdefault(each.target, []).append(each)
+    return {target for target, found in directions.items() if text.are_alike(found)}
 
 
 def check_seconds(limits: Limits) -> None:

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from kdmt.config.directions import language_prefix
 from kdmt.corpus.detokenizer import Detokenizer
 from kdmt.corpus.text import TextProcessor
 from kdmt.corpus.tokenizer import Tokenizers, load_tokenizer
@@ -70,7 +71,7 @@ class TextCodec:
         Raises:
             UserError: if the model does not have the direction.
         """
-        if direction not in self.text.directions:
+        if direction not in self._directions:
             known = ", ".join(map(str, self.text.all_directions))
             raise UserError(f"the model does not translate {direction}; it translates {known}")
         return replace(self, text=self.text.for_direction(direction))
@@ -81,9 +82,13 @@ class TextCodec:
         Raises:
             UserError: if the vocabulary does not have a token.
         """
-        tokens = self.text.prefixes[str(direction)]
+        tokens = language_prefix(direction, self.text.language_tokens)
         check_language_tokens(self.src_dictionary, tokens, "the vocabulary")
         return tuple(self.src_dictionary.index(token) for token in tokens)
+
+    @cached_property
+    def _directions(self) -> frozenset[Direction]:
+        return frozenset(self.text.directions)
 
     @cached_property
     def language_ids(self) -> tuple[frozenset[int], frozenset[int]]:

@@ -106,6 +106,23 @@ class TextProcessor:
             known = ", ".join(map(str, self.directions))
             raise UserError(f"the model translates in several directions: choose one of {known}")
 
+    def check_direction(self, wanted: Direction, name: str) -> None:
+        """Check that a model translates in one direction, between two languages.
+
+        Args:
+            name: name of the model, for the message.
+
+        Raises:
+            UserError: if it has several directions or other languages.
+        """
+        if self.directions:
+            known = ", ".join(map(str, self.directions))
+            raise UserError(f"{name} begins sources with language tokens ({known}): give a model without them")
+        if not self.direction.matches(wanted):
+            raise UserError(
+                f"{name} translates {self.source_lang} to {self.target_lang}, not {wanted.source} to {wanted.target}"
+            )
+
     @property
     def direction(self) -> Direction:
         """Return the direction of translation."""

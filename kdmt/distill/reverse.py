@@ -51,12 +51,7 @@ def check_opposite(checkpoint: str, setting: str, direction: Direction, own: Tex
         UserError: if it does not exist, or is of other languages or other text processing.
     """
     text = TextCodec.load(resolve_checkpoint(Path(checkpoint))).text
-    wanted = direction.reversed()
-    if not text.direction.matches(wanted):
-        raise UserError(
-            f"{setting}: {checkpoint} translates {text.source_lang} to {text.target_lang}, "
-            f"not {wanted.source} to {wanted.target}"
-        )
+    text.check_direction(direction.reversed(), f"{setting}: {checkpoint}")
     if (text.text.moses, text.text.lowercase) != (own.moses, own.lowercase):
         raise UserError(
             f"{setting}: {checkpoint} was trained on other text: moses {text.text.moses}, "

@@ -73,12 +73,7 @@ class ReverseCheckpoint(TokenTeacherModel):
         return {f"teacher {self.name}": sha256}
 
     def check(self, sample: Sample | None) -> None:
-        found, wanted = self._codec.text, self.text.corpus.direction
-        if not found.direction.matches(wanted):
-            raise UserError(
-                f"{SETTING}: {self.name} translates {found.source_lang} to {found.target_lang}, "
-                f"not {wanted.source} to {wanted.target}"
-            )
+        self._codec.text.check_direction(self.text.corpus.direction, f"{SETTING}: {self.name}")
         if self.model.is_nonautoregressive and sample is not None:
             raise UserError(f"back_translation.sample: {self.name} is non-autoregressive and draws no samples")
 

@@ -14,13 +14,14 @@ vocabulary for all languages; models with separate vocabularies for source and t
 
 from __future__ import annotations
 
+import functools
 import re
 import shutil
 import tempfile
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
-from itertools import chain, islice
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -40,15 +41,14 @@ from kdmt.errors import UserError
 from kdmt.files import PARTIAL, atomic_folder, read_json_object, write_json
 from kdmt.interop.export_folder import CARD_FILE, check_new, record_file
 from kdmt.interop.trim_record import (
-    CHECKED_LINES,
     FILE,
     Size,
     TextCounts,
     TrimRecord,
     TrimSettings,
     check_known,
+    checked_lines,
     count_text,
-    read_batches,
     read_token_list,
     without_counts,
 )
@@ -81,12 +81,13 @@ def trim_checkpoint(checkpoint: Path, out: Path, settings: TrimSettings) -> Trim
             empty, nothing of it would stay, or `out` exists.
     """
     check_new(out)
+    settings.check_files()
     source = resolve_checkpoint(checkpoint)
     log_opened(checkpoint, source)
     original = _Original(source, TextCodec.load(source), load_model(source))
     _check_joint(original)
     directions = _find_directions(original, settings.languages)
-    counts_V = count_text(settings.texts, len(original.symbols), partial(original.encode, directions))
+    counts_V = original.count(settings.texts, directions)
     check_known(settings.texts, counts_V, UNK, original.symbols)
     required = original.required(counts_V, directions)
     if settings.keep_tokens is not None:
@@ -112,7 +113,7 @@ def trim_checkpoint(checkpoint: Path, out: Path, settings: TrimSettings) -> Trim
                 TextCounts.count(counts_V, kept, UNK),
                 tuple(dict.fromkeys(chain.from_iterable(each.sides for each in directions))),
             )
-            record.write(aside, settings, checkpoint.name)
+            record.write(aside, settings, checkpoint)
             for name in (FILE, CARD_FILE):
                 record_file(aside, aside / name)
     return record
@@ -184,20 +185,34 @@ class _Original:
         is_sentencepiece = isinstance(self.codec.tokenizers.source, SentencePieceModel)
         return tokenizer_files(self.folder / "tokenizer")[0] if is_sentencepiece else None
 
-    def encode(self, directions: Sequence[Direction], lines: list[str]) -> NDArray[np.int64]:
+    def count(self, texts: Sequence[Path], directions: Sequence[Direction]) -> NDArray[np.int64]:
+        """Return the number of occurrences of each token in some files of any language: int64 [V].
+
+        If the processing of text depends on the language, it is the largest number by the rules of one of them.
+        """
+        counts = (
+            count_text(texts, len(self.symbols), partial(self._encode, language))
+            for language in languages_of_rules(self.codec, directions)
+        )
+        return functools.reduce(np.maximum, counts)
+
+    def _encode(self, language: str, lines: list[str]) -> NDArray[np.int64]:
         """Return the ids of all tokens of some lines, without </s>, one after the other."""
-        found = encode_raw(self.codec, directions, lines)
+        found = encode_raw(self.codec, language, lines)
         return np.concatenate([np.zeros(0, dtype=np.int64), *(ids[:-1] for ids in found)])
 
     def required(self, counts_V: NDArray[np.int64], directions: Collection[Direction]) -> set[int]:
-        """Return the ids that stay in any case: special tokens, tags, languages, bytes, characters of the text."""
-        names = {symbol for symbol in self.symbols if _TAG.fullmatch(symbol)} - self.dropped(directions)
-        names |= {*SPECIALS, *self._extremes}
+        """Return the ids that stay in any case.
+
+        These are special tokens, tags, languages, bytes, user-defined symbols, and characters of the text.
+        """
+        names = {symbol for symbol in self.symbols if _TAG.fullmatch(symbol)}
+        names |= {piece.text for piece in self.pieces or () if piece.kind in (BYTE, USER_DEFINED)}
+        names -= self.dropped(directions)
+        names |= self._extremes
         config = self.model.config
         own = {token for token in (config.source_token, config.target_token) if token is not None}
-        for piece in self.pieces or ():
-            if piece.kind == BYTE:
-                names.add(piece.text)
+        own.update(range(len(SPECIALS)))  # a dictionary may list a special token once more, with another id
         if self.pieces is not None:
             of_text = (self.symbols[token] for token in np.flatnonzero(counts_V))
             names |= {character for symbol in of_text if symbol not in SPECIALS for character in symbol}
@@ -235,15 +250,15 @@ class _Original:
         return extreme_pieces(self._normal) if self._algorithm == "unigram" else set()
 
 
-def encode_raw(codec: TextCodec, directions: Sequence[Direction], lines: Sequence[str]) -> list[NDArray[np.int64]]:
-    """Return the ids of raw lines in any language of some directions, each ending in </s>.
-
-    If the processing of text depends on the language, there is a result for each line and language.
-    """
+def languages_of_rules(codec: TextCodec, directions: Sequence[Direction]) -> list[str]:
+    """Return the languages by whose rules text is processed: all, or one if the rules are the same for all of them."""
     languages = list(dict.fromkeys(chain.from_iterable(each.sides for each in directions)))
-    if not (codec.text.text.moses or codec.text.text.normalize):
-        del languages[1:]
-    words = [codec.text.preprocess(line, language) for language in languages for line in lines]
+    return languages if codec.text.text.moses or codec.text.text.normalize else languages[:1]
+
+
+def encode_raw(codec: TextCodec, language: str, lines: Sequence[str]) -> list[NDArray[np.int64]]:
+    """Return the ids of raw lines by the rules of a language, each ending in </s>."""
+    words = [codec.text.preprocess(line, language) for line in lines]
     return [ids.astype(np.int64) for ids in codec.encode_source(words)]
 
 
@@ -302,7 +317,7 @@ def _cut_dictionary(dictionary: Dictionary, kept: NDArray[np.int64]) -> Dictiona
 
 
 def _check_segmentation(folder: Path, trimmed: _Trimmed, texts: Sequence[Path]) -> None:
-    """Check that the first lines whose tokens all stay are cut as by the original.
+    """Check that the first lines of each file are cut as by the original, if their tokens all stay.
 
     Raises:
         UserError: if one is not, which means that the tokenizer has options that this module does not know.
@@ -310,13 +325,13 @@ def _check_segmentation(folder: Path, trimmed: _Trimmed, texts: Sequence[Path]) 
     original, new = trimmed.original, TextCodec.load(folder)
     new_of_old = np.full(len(original.symbols), -1)
     new_of_old[trimmed.kept] = np.arange(len(trimmed.kept))
-    lines = list(islice(chain.from_iterable(read_batches(texts)), CHECKED_LINES))
-    both = (encode_raw(codec, trimmed.directions, lines) for codec in (original.codec, new))
-    for old, found in zip(*both, strict=True):
-        wanted = new_of_old[old]
-        if (wanted >= 0).all() and not np.array_equal(wanted, found):
-            shown = original.codec.src_dictionary.string(old)[:80]
-            raise UserError(f"{original.folder}: cannot be trimmed: {shown!r} would be cut into other tokens")
+    lines = checked_lines(texts)
+    for language in languages_of_rules(original.codec, trimmed.directions):
+        both = (encode_raw(codec, language, lines) for codec in (original.codec, new))
+        for line, old, found in zip(lines, *both, strict=True):
+            wanted = new_of_old[old]
+            if (wanted >= 0).all() and not np.array_equal(wanted, found):
+                raise UserError(f"{original.folder}: cannot be trimmed: {line[:80]!r} would be cut into other tokens")
 
 
 # -------------------------------------------------------------------------------------------------------------- weights

@@ -88,7 +88,13 @@ def _check_one_direction(checkpoint: Path, label: str) -> None:
     from kdmt.corpus.codec import TEXT_FILE, load_text_processor
 
     text = resolve_checkpoint(checkpoint) / TEXT_FILE
-    if text.exists() and (directions := load_text_processor(text).directions):
+    directions = load_text_processor(text).directions if text.exists() else ()
+    if len(directions) == 1:
+        raise UserError(
+            f"{checkpoint}: knows its direction {directions[0]} from language tokens, which {label} models do not "
+            f"have; {', '.join(MULTILINGUAL)} models have them"
+        )
+    if directions:
         raise UserError(
             f"{checkpoint}: translates in several directions ({', '.join(map(str, directions))}), and {label} models "
             f"have one; {', '.join(MULTILINGUAL)} models can have several"

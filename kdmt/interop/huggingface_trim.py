@@ -15,16 +15,16 @@ OUT/
     tokenizer files                             as in the original; `tokenizer.json` in any case for NLLB and mBART-50
     README.md, trim.json                        origin, numbers of tokens and parameters (`kdmt.interop.trim_record`)
 
-Only rows are copied: weights are read file by file, without building the model.
+Rows are copied: weights are read file by file, without building the original model. The new one is built as a check.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -61,14 +61,13 @@ from kdmt.interop.renumbered_files import (
     trim_tokenizer_json,
 )
 from kdmt.interop.trim_record import (
-    CHECKED_LINES,
     Size,
     TextCounts,
     TrimRecord,
     TrimSettings,
     check_known,
+    checked_lines,
     count_text,
-    read_batches,
     read_token_list,
     without_counts,
 )
@@ -110,6 +109,7 @@ def trim_model(folder: Path, out: Path, settings: TrimSettings) -> TrimRecord:
     """
     kind = _supported_kind(folder)
     check_new(out)
+    settings.check_files()
     original = _Original(folder, kind, read_tokenizer(folder, kind))
     languages = _find_languages(folder, original.loaded.languages, settings.languages)
     counts_V = count_text(settings.texts, len(original.names), original.encode)
@@ -123,7 +123,7 @@ def trim_model(folder: Path, out: Path, settings: TrimSettings) -> TrimRecord:
     files = model_files(folder)
     with writing(out):
         check_new(out)  # once more: another process may have written it in the meantime
-        with atomic_folder(out) as aside:
+        with atomic_folder(out) as aside, _naming_original(aside, folder):
             _trim_weights(files, aside, kept, len(original.names))
             trimmed.write_files(aside)
             _check_tokenizer(aside, trimmed, settings.texts)
@@ -136,8 +136,21 @@ def trim_model(folder: Path, out: Path, settings: TrimSettings) -> TrimRecord:
                 tuple(trimmed.languages),
                 _note(kind, settings.languages),
             )
-            record.write(aside, settings, folder.name)
+            record.write(aside, settings, folder)
     return record
+
+
+@contextmanager
+def _naming_original(aside: Path, folder: Path) -> Iterator[None]:
+    """Use the path of the original model in messages about the unfinished new one, which has the same faults.
+
+    Raises:
+        UserError: the error of the body, with this path.
+    """
+    try:
+        yield
+    except UserError as error:
+        raise UserError(str(error).replace(str(aside), str(folder))) from None
 
 
 def _supported_kind(folder: Path) -> Kind:
@@ -409,8 +422,9 @@ def _read_tensors(part: Path) -> dict[str, Tensor]:
     except Exception as error:  # truncated files, pickles with more than tensors
         raise UserError(f"{part}: the weights cannot be read: {one_line(error)}") from None
     found: dict[int, str] = {}
-    for name in sorted(tensors, key=lambda name: (name not in _EMBEDDINGS, name)):
-        found.setdefault(tensors[name].data_ptr(), name)
+    order = {name: number for number, name in enumerate(_EMBEDDINGS)}
+    for name in sorted(tensors, key=lambda name: (order.get(name, len(order)), name)):
+        found.setdefault(tensors[name].data_ptr(), name)  # of shared ones the first, the name that Transformers keeps
     return {name: tensors[name] for name in found.values()}
 
 
@@ -446,7 +460,7 @@ def _sizes(model: PreTrainedModel, files: Sequence[Path], aside: Path, old_rows:
 
 
 def _check_tokenizer(aside: Path, trimmed: _Trimmed, texts: Sequence[Path]) -> None:
-    """Check that the new tokenizer has the right ids and cuts text as that of the original does.
+    """Check that the new tokenizer has the right ids and cuts the first lines of each file as the original one.
 
     Raises:
         UserError: if it does not, which means that the tokenizer has options that this module does not know.
@@ -457,7 +471,7 @@ def _check_tokenizer(aside: Path, trimmed: _Trimmed, texts: Sequence[Path]) -> N
         raise UserError(f"{original.folder}: cannot be trimmed: {wrong!r} would get another id in Transformers")
     new_of_old = np.full(len(original.names), -1)
     new_of_old[trimmed.kept] = np.arange(len(trimmed.kept))
-    lines = list(islice(chain.from_iterable(read_batches(texts)), CHECKED_LINES))
+    lines = checked_lines(texts)
     for line, old, found in zip(lines, original.encode_each(lines), encode_lines(new, lines), strict=True):
         wanted = new_of_old[old]
         if (wanted >= 0).all() and not np.array_equal(wanted, found):

@@ -5,10 +5,11 @@ The record contains no paths: of a file only the name and its SHA-256.
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
-from itertools import chain, islice
+from itertools import chain, count, islice
 from pathlib import Path
 
 import numpy as np
@@ -18,11 +19,11 @@ from kdmt.checksum import file_sha256
 from kdmt.corpus.text_files import open_lines
 from kdmt.corpus.vocabulary_choice import TokenLimits
 from kdmt.errors import UserError
-from kdmt.files import write_json, write_text
+from kdmt.files import check_file, write_json, write_text
 from kdmt.interop.export_folder import CARD_FILE
 
 FILE = "trim.json"
-CHECKED_LINES = 2000  # lines that the new tokenizer has to cut as the original does
+_CHECKED_LINES = 2000  # lines of each file that the new tokenizer has to cut as the original does
 _LINES_AT_ONCE = 1024
 _SPACE = "▁"  # a space in pieces of SentencePiece
 
@@ -43,10 +44,19 @@ class TrimSettings:
     keep_tokens: Path | None = None
     languages: tuple[str, ...] | None = None
 
+    def check_files(self) -> None:
+        """Check that the files are there. They are read more than once, so that they cannot be pipes.
+
+        Raises:
+            UserError: if there is no such file, or it is no regular one.
+        """
+        for path in (*self.texts, *([] if self.keep_tokens is None else [self.keep_tokens])):
+            check_file(path)
+
     def command(self, source: Path, out: Path) -> str:
         """Return the command line, with names of files instead of paths."""
-        parts = ["kdmt", "trim", source.name, *chain.from_iterable(("--text", path.name) for path in self.texts)]
-        parts += ["--to", out.name]
+        parts = ["kdmt", "trim", name_of(source), *chain.from_iterable(("--text", path.name) for path in self.texts)]
+        parts += ["--to", name_of(out)]
         if self.limits.size is not None:
             parts += ["--vocab-size", str(self.limits.size)]
         elif self.limits.min_count != 1:
@@ -55,7 +65,12 @@ class TrimSettings:
             parts += ["--keep-tokens", self.keep_tokens.name]
         if self.languages is not None:
             parts += ["--languages", ",".join(self.languages)]
-        return " ".join(parts)
+        return shlex.join(parts)
+
+
+def name_of(path: Path) -> str:
+    """Return the name of a file or folder, also of `.` and `..`."""
+    return path.name if path.name not in ("", "..") else path.resolve().name
 
 
 @dataclass(frozen=True)
@@ -141,17 +156,17 @@ class TrimRecord:
         if self.note is not None:
             yield self.note
 
-    def write(self, folder: Path, settings: TrimSettings, name: str) -> None:
+    def write(self, folder: Path, settings: TrimSettings, source: Path) -> None:
         """Write `trim.json` and `README.md`.
 
         Args:
             folder: folder of the new model.
             settings: settings with the files of the text.
-            name: name of the original model.
+            source: path of the original model.
         """
-        texts = {path.name: file_sha256(path) for path in settings.texts}
-        write_json(folder / FILE, {**asdict(self), "texts": texts, "kdmt": version("kdmt")}, indent=2)
-        write_text(folder / CARD_FILE, self._card(name))
+        values = {**asdict(self), "texts": _checksums(settings.texts), "kdmt": version("kdmt")}
+        write_json(folder / FILE, values, indent=2)
+        write_text(folder / CARD_FILE, self._card(name_of(source)))
 
     def _card(self, name: str) -> str:
         lines = "\n".join(f"- {line}" for line in self.lines())
@@ -162,6 +177,21 @@ class TrimRecord:
             f"`{FILE}` has the SHA-256 of the files of the original and of the text. The licence is that of the "
             "original.\n"
         )
+
+
+def _checksums(texts: Sequence[Path]) -> dict[str, str]:
+    """Return the SHA-256 of each file by its name; ` (2)` and so on follow the names of further files of a name."""
+    found: dict[str, str] = {}
+    for path in texts:
+        names = (path.name if number == 1 else f"{path.name} ({number})" for number in count(1))
+        sha256 = file_sha256(path)
+        found[next(name for name in names if found.get(name, sha256) == sha256)] = sha256
+    return found
+
+
+def checked_lines(texts: Sequence[Path]) -> list[str]:
+    """Return the first lines of each file, which the new tokenizer has to cut as the original does."""
+    return [line for path in texts for line in islice(chain.from_iterable(read_batches([path])), _CHECKED_LINES)]
 
 
 def read_batches(texts: Sequence[Path]) -> Iterator[list[str]]:

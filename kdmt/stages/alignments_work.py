@@ -53,7 +53,13 @@ def make_alignment(workspace: Workspace, wanted: LearnedAlignment, plan: Plan) -
 def _links(workspace: Workspace, wanted: LearnedAlignment, data: ParallelData, codec: TextCodec) -> Iterator[Links]:
     if wanted.file is not None:
         tags = ([*workspace.config.source_tags, *codec.language_tokens], codec.language_tokens)
-        return given_links(Path(wanted.file), data, None if wanted.unit == "tokens" else codec, tags)
+        return given_links(
+            Path(wanted.file),
+            data,
+            None if wanted.unit == "tokens" else codec,
+            tags,
+            takes_first_token=workspace.config.decoder_reads_token,
+        )
     if workspace.config.is_multilingual:
         return _links_of_directions(workspace, wanted.data, data, codec)
     return _learnt_links(wanted.data, data, codec)
@@ -88,17 +94,33 @@ def _links_of_directions(workspace: Workspace, name: str, data: ParallelData, co
 
 
 def given_links(
-    path: Path, data: ParallelData, codec: TextCodec | None, tags: tuple[Sequence[str], Sequence[str]] = ((), ())
+    path: Path,
+    data: ParallelData,
+    codec: TextCodec | None,
+    tags: tuple[Sequence[str], Sequence[str]] = ((), ()),
+    *,
+    takes_first_token: bool = False,
 ) -> Iterator[Links]:
     """Yield the links of a file between the tokens of each pair.
 
     Args:
         codec: tokenizer and dictionaries, if the file counts words; None if it counts tokens.
         tags: tokens before the sources and before the targets in the data-bin, which are not words of the text.
+        takes_first_token: whether the decoder takes the first token of the source, which the encoder does not read.
+
+    Raises:
+        UserError: if a line is no line of links, or does not fit its pair; the message names the line.
     """
     with path.open("rb") as file:
         for number in range(len(data)):
-            yield _links_of_pair(file, f"{path}:{number + 1}", data, number, codec, tags)
+            where = f"{path}:{number + 1}"
+            links = _links_of_pair(file, where, data, number, codec, tags)
+            if takes_first_token and len(links) and not links[:, 0].all():
+                raise UserError(
+                    f"{where}: a link from source token 0, the language token of the decoder, which the encoder does "
+                    "not read"
+                )
+            yield links
         if file.readline():
             raise UserError(f"{path}: more lines than the {len(data):,} pairs of the training set")
 

@@ -90,11 +90,8 @@ def _check_language(rule: Language, direction: Direction) -> None:
 
 
 def _check_reverse(rule: ReverseScore, direction: Direction) -> None:
-    own, wanted = TextCodec.load(resolve_checkpoint(Path(rule.checkpoint))).text.direction, direction.reversed()
-    if not own.matches(wanted):
-        raise UserError(
-            f"{rule.checkpoint} translates {own.source} to {own.target}, not {wanted.source} to {wanted.target}"
-        )
+    text = TextCodec.load(resolve_checkpoint(Path(rule.checkpoint))).text
+    text.check_direction(direction.reversed(), rule.checkpoint)
 
 
 def _check_command(rule: ExternalFilter, _: Direction) -> None:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
-from random_multilingual import scores_in
+from random_multilingual import scores_in, write_checkpoint
 from tiny_pipeline import SIZES, hash_tree, kdmt, make_pairs, read_lines
 
 import kdmt as package
@@ -172,6 +173,20 @@ def test_a_multilingual_model_has_no_languages_before_one_direction_is_chosen(mu
             getattr(model, name)
     chosen = model.for_languages("de", source="fr")
     assert (chosen.source_lang, chosen.target_lang) == ("fr", "de")
+
+
+def test_the_only_direction_of_a_model_with_language_tokens_needs_no_choice(
+    multilingual_text: Path, multilingual_model: Path, tmp_path: Path
+) -> None:
+    """Models that are trimmed to two languages have one direction, and still begin sources with its token."""
+    text = Path(shutil.copytree(multilingual_text, tmp_path / "text"))
+    values = json.loads((text / "text.json").read_text(encoding="utf-8"))
+    (text / "text.json").write_text(json.dumps(values | {"directions": [["en", "fr"]]}), encoding="utf-8")
+    model = load(write_checkpoint(text, tmp_path / "model"), threads=1)
+    assert (model.source_lang, model.target_lang, model.directions) == ("en", "fr", [("en", "fr")])
+    chosen = load(multilingual_model, threads=1).for_languages("fr", "en")
+    assert model.score(LINES, LINES) == chosen.score(LINES, LINES)
+    assert model.for_languages("fr").translate(LINES) == model.translate(LINES) == chosen.translate(LINES)
 
 
 def test_progress_of_scoring(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -70,7 +70,8 @@ def read_languages(task: Mapping[str, object], data: Path) -> Languages:
 
     Raises:
         UserError: if the task is not multilingual, it names no directions, a language is unknown, its sources or its
-            targets have several dictionaries, or the tokens do not name the target language.
+            targets have several dictionaries, the tokens do not name the target language, or the decoder begins with a
+            token whose id may be another one in the sources, from which kdmt's decoders take it.
     """
     if task.get("task", task.get("_name")) != TASK:
         raise UserError(f"it has one direction: --all-directions is for models of the task {TASK}")
@@ -98,7 +99,12 @@ def read_languages(task: Mapping[str, object], data: Path) -> Languages:
         given = [token for token in (tokens.target, tokens.source) if token is not None]
         names |= dict(zip(given, prefix, strict=True))
     source, target = (_common_dictionary([each.sides[side] for each in directions], symbols, data) for side in (0, 1))
-    return Languages(tuple(directions), scheme, (source.renamed(names), target.renamed(names)))
+    if decoder_reads_token(scheme) and source != target:
+        raise UserError(
+            "its decoder begins with a language token, and the dictionaries of its sources and of its targets in "
+            f"{data} differ: --source-lang and --target-lang import one direction"
+        )
+    return Languages(tuple(dict.fromkeys(directions)), scheme, (source.renamed(names), target.renamed(names)))
 
 
 def _common_dictionary(codes: Sequence[str], symbols: Sequence[str], data: Path) -> Dictionary:
@@ -107,15 +113,14 @@ def _common_dictionary(codes: Sequence[str], symbols: Sequence[str], data: Path)
     Raises:
         UserError: if there are several.
     """
-    paths = {code: data / f"dict.{code}.txt" for code in codes}
-    found = {code: Dictionary.load(path) for code, path in paths.items()}
-    first = codes[0]
-    for code, dictionary in found.items():
-        if dictionary != found[first]:
-            raise UserError(f"{paths[code]}: is not the same dictionary as {paths[first]}")
+    first, *others = (data / f"dict.{code}.txt" for code in dict.fromkeys(codes))
+    dictionary = Dictionary.load(first)
+    for path in others:  # a hundred large dictionaries do not fit in memory together
+        if Dictionary.load(path) != dictionary:
+            raise UserError(f"{path}: is not the same dictionary as {first}")
     for symbol in symbols:
-        found[first].add(symbol)
-    return found[first]
+        dictionary.add(symbol)
+    return dictionary
 
 
 # --------------------------------------------------------------------------------------------------------------- export

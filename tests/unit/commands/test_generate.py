@@ -8,6 +8,8 @@ import re
 import shutil
 from collections import defaultdict
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import numpy as np
 import pytest
@@ -15,6 +17,7 @@ import torch
 from bad_input import message_of
 from tiny_pipeline import kdmt
 
+from kdmt.commands.generate import _load
 from kdmt.config import Decode, NATDecode, Text, Tokenizer
 from kdmt.corpus.indexed import IndexedDataset
 from kdmt.corpus.text import TextProcessor
@@ -22,8 +25,10 @@ from kdmt.corpus.tokenizer import train_tokenizer
 from kdmt.corpus.vocabulary import Dictionary
 from kdmt.decode.engines.nat import NATEngine
 from kdmt.decode.engines.pytorch import TorchEngine
+from kdmt.errors import UserError
 from kdmt.families import ALIGNED, EDITING, POSITIONAL
 from kdmt.interop.fairseq.checkpoints import checkpoint_content
+from kdmt.interop.fairseq.data_bin import DataBin
 from kdmt.interop.fairseq.states import convert_state
 from kdmt.languages import Direction
 from kdmt.models.architecture import NATConfig, TransformerConfig
@@ -349,3 +354,9 @@ def test_half_precision_gives_nearly_the_same_translations(models):
     assert sum(half["D", index] == whole["D", index] for index in order) < 41  # scores differ in their last digits
     words = [half["H", index][0].split("\t")[1] == whole["H", index][0].split("\t")[1] for index in order]
     assert sum(words) > 35
+
+
+def test_a_model_with_language_tokens_is_refused_with_the_reason(multilingual_model: Path, tmp_path: Path) -> None:
+    data = cast(DataBin, SimpleNamespace(direction=Direction("en", "de"), folder=tmp_path))
+    with pytest.raises(UserError, match=r"tokens \(en-de, .*\), which the data-bin of en-de does not have: 'kdmt"):
+        _load(multilingual_model, data)

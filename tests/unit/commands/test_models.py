@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
+from kdmt import languages
 from kdmt.commands.models import ModelTable, SearchOptions, paths_by_direction
 from kdmt.config import Text
 from kdmt.corpus.text import TextProcessor
@@ -84,3 +86,15 @@ def test_two_models_with_the_same_languages_are_refused(monkeypatch: pytest.Monk
     assert paths_by_direction(paths[:2]) == {EN_DE: paths[0], DE_EN: paths[1]}
     with pytest.raises(UserError, match=r"^a/en-de and c/eng-deu both translate eng-deu$"):
         paths_by_direction(paths)
+
+
+def test_directions_of_many_languages_are_compared_once_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Count comparisons of languages: one of each pair of directions takes minutes with a hundred languages."""
+    codes = ("cs", "da", "de", "en", "es", "fi", "fr", "hu", "it", "nl", "pl", "pt")
+    directions = tuple(Direction(*pair) for pair in itertools.permutations(codes, 2))
+    text = TextProcessor(Text(), "src", "tgt", directions=directions)
+    monkeypatch.setattr("kdmt.commands.models._text_of", lambda _: text)
+    compared, identity = [], languages._identity
+    monkeypatch.setattr(languages, "_identity", lambda code: compared.append(code) or identity(code))
+    assert list(paths_by_direction([Path("all")])) == list(directions)
+    assert len(compared) <= 4 * len(directions)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import re
@@ -11,15 +12,19 @@ import threading
 import time
 import urllib.request
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from tiny_pipeline import kdmt
 
+from kdmt import languages
 from kdmt.commands.models import SearchOptions
 from kdmt.commands.serve import open_models, read_keys, serve
-from kdmt.config import Decode
+from kdmt.config import Decode, Text
+from kdmt.corpus.text import TextProcessor
 from kdmt.decode.engines.translator import Translator
 from kdmt.errors import UserError
+from kdmt.languages import Direction
 from kdmt.serve.limits import Limits
 from kdmt.serve.server import bind
 
@@ -137,3 +142,19 @@ def test_a_multilingual_model_serves_all_its_directions(multilingual_model: Path
     assert served["en-de"].alike == served["fr-de"].alike
     assert len({each.alike for each in served.values()}) == 3
     assert {each.shared for each in served.values()} == {multilingual_model}
+
+
+def test_directions_of_many_languages_are_compared_once_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    codes = ("cs", "da", "de", "en", "es", "fi", "fr", "hu", "it", "nl", "pl", "pt")
+    directions = tuple(Direction(*pair) for pair in itertools.permutations(codes, 2))
+    text = TextProcessor(Text(), "src", "tgt", directions=directions)
+    translator = SimpleNamespace(codec=SimpleNamespace(text=text), translate_sentences=lambda sentences, _: sentences)
+    translator.for_direction = lambda _: translator
+    monkeypatch.setattr("kdmt.commands.models._text_of", lambda _: text)
+    monkeypatch.setattr("kdmt.commands.serve.open_translator", lambda *_: (translator, Decode()))
+    compared, identity = [], languages._identity
+    monkeypatch.setattr(languages, "_identity", lambda code: compared.append(code) or identity(code))
+    served = open_models([Path("all")], SearchOptions())
+    assert [each.direction for each in served] == list(directions)
+    assert [each.alike for each in served] == [(Path("all"), each.target) for each in directions]
+    assert len(compared) <= 4 * len(directions)

@@ -15,6 +15,7 @@ from kdmt.corpus.clean import clean_line
 from kdmt.corpus.rules.tidying import Invisible, Normalization, Whitespace
 from kdmt.corpus.text import TextProcessor
 from kdmt.errors import UserError
+from kdmt.languages import Direction
 
 MULTI30K = Path(__file__).parents[3] / "../shared/data/multi30k"
 
@@ -128,6 +129,15 @@ def test_from_dict_refuses_unknown_and_invalid_keys() -> None:
     for bad in ({**good, "truecase": True}, {**good, "text": {"mose": True}}, {**good, "text": {"moses": 1}}):
         with pytest.raises(UserError, match="text processing"):
             TextProcessor.from_dict(bad)
+
+
+def test_a_model_of_several_directions_is_none_of_one_direction() -> None:
+    wanted, several = Direction("en", "de"), (Direction("en", "de"), Direction("en", "fr"))
+    TextProcessor(Text(), "eng", "de").check_direction(wanted, "model")
+    with pytest.raises(UserError, match=r"^a: model translates de to en, not en to de$"):
+        TextProcessor(Text(), "de", "en").check_direction(wanted, "a: model")
+    with pytest.raises(UserError, match=r"^model begins sources with language tokens \(en-de, en-fr\): give a model"):
+        TextProcessor(Text(), "src", "tgt", directions=several).check_direction(wanted, "model")
 
 
 @pytest.mark.skipif(not MULTI30K.is_dir(), reason="../shared/data/multi30k is not here")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -182,9 +183,63 @@ def test_text_is_processed_by_the_rules_of_each_language_that_stays(tmp_path: Pa
     model = build_transformer(CONFIG, src_vocab_size=size, tgt_vocab_size=size)
     saved, text = save_trained(tmp_path / "model", codec, model), write_text(tmp_path / "kept.txt", [line])
     record = trim_checkpoint(saved, tmp_path / "out", TrimSettings((text,), languages=("en", "de")))
-    tokens = [len(codec.encode_source([codec.text.preprocess(line, lang)])[0]) - 1 for lang in ("en", "de")]
-    assert record.text.tokens == sum(tokens)
-    assert tokens[0] != len(codec.encode_source([line])[0]) - 1  # Moses separates punctuation
+    words = [codec.text.preprocess(line, lang) for lang in ("en", "de")]
+    english, german = (Counter(codec.encode_source([each])[0][:-1].tolist()) for each in words)
+    assert record.text.tokens == (english | german).total()  # the larger count of each token
+    assert english.total() != len(codec.encode_source([line])[0]) - 1  # Moses separates punctuation
+
+
+def test_minimum_count_does_not_depend_on_the_number_of_languages(tmp_path: Path) -> None:
+    codec = write_codec(
+        tmp_path / "text", Tokenizer(type="subword-nmt", model="bpe", vocab_size=60), text=Text(moses=True)
+    )
+    size = len(codec.src_dictionary)
+    model = build_transformer(CONFIG, src_vocab_size=size, tgt_vocab_size=size)
+    saved, text = save_trained(tmp_path / "model", codec, model), write_text(tmp_path / "kept.txt", TEXT)
+    words = [codec.text.preprocess(line, "en") for line in TEXT]
+    counts = Counter(codec.src_dictionary.symbols[token] for ids in codec.encode_source(words) for token in ids[:-1])
+    minimum = sorted(counts.values())[len(counts) // 2] + 1
+    rare = {symbol for symbol, count in counts.items() if count < minimum}
+    assert 0 < len(rare) < len(counts)
+    assert len(codec.text.all_directions) == 4
+    trim_checkpoint(saved, tmp_path / "out", TrimSettings((text,), TokenLimits(min_count=minimum)))
+    kept = set(TextCodec.load(tmp_path / "out").src_dictionary.symbols)
+    assert rare & kept == set()
+    assert counts.keys() - rare <= kept
+
+
+def test_special_token_that_the_dictionary_lists_twice_stays_at_its_place(tmp_path: Path) -> None:
+    """Dictionaries of published fairseq models list `<unk>` again, with another id."""
+    tokenizer = Tokenizer(type="sentencepiece", model="bpe", vocab_size=120, character_coverage=1.0)
+    write_codec(tmp_path / "text", tokenizer)
+    for side in ("src", "tgt"):
+        path = tmp_path / "text" / f"dict.{side}.txt"
+        *lines, _ = path.read_text(encoding="utf-8").splitlines()
+        write_text(path, [*lines, "<unk> 5 #fairseq:overwrite"])
+    codec = TextCodec.load(tmp_path / "text")
+    size = len(codec.src_dictionary)
+    model = build_transformer(CONFIG, src_vocab_size=size, tgt_vocab_size=size)
+    saved, text = save_trained(tmp_path / "model", codec, model), write_text(tmp_path / "kept.txt", TEXT)
+    trim_checkpoint(saved, tmp_path / "out", TrimSettings((text,)))
+    symbols = TextCodec.load(tmp_path / "out").src_dictionary.symbols
+    old, new = (load_model(folder).src_embed.tokens.weight for folder in (saved, tmp_path / "out"))
+    assert tuple(symbols[: len(SPECIALS)]) == SPECIALS
+    assert torch.equal(new[: len(SPECIALS)], old[: len(SPECIALS)])
+    for symbol, row in zip(symbols[len(SPECIALS) :], new[len(SPECIALS) :], strict=True):
+        assert torch.equal(row, old[codec.src_dictionary.index(symbol)])
+
+
+def test_user_defined_symbols_stay(tmp_path: Path) -> None:
+    tokenizer = Tokenizer(
+        type="sentencepiece",
+        model="bpe",
+        vocab_size=120,
+        character_coverage=1.0,
+        user_defined_symbols=["@URL@", "<2ru>"],
+    )
+    pair = make_pair(tmp_path, tokenizer)
+    assert pair.tokens("ba @URL@ be") == [["▁ba", "▁", "@URL@", "▁be", "</s>"]] * 2
+    assert "<2ru>" not in pair.codecs[1].src_dictionary.symbols
 
 
 def test_other_tokenizers_stay_and_lost_tokens_are_unk(tmp_path: Path) -> None:

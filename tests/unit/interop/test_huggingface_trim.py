@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections import Counter
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from huggingface_models import Saved, save_model
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from trimmed_models import CYRILLIC, KINDS, LATIN, latin_lines, make_improbable, save_bilingual, write_text
 
 from kdmt.config import Decode
@@ -301,7 +302,8 @@ def test_pickle_becomes_safetensors(tmp_path: Path) -> None:
     (saved.folder / "model.safetensors").unlink()
     trim(saved, tmp_path / "out")
     wanted, found = (load_weights(tmp_path / name, "mbart50").state_dict() for name in ("wanted", "out"))
-    assert (tmp_path / "out" / "model.safetensors").is_file()
+    files = [load_file(tmp_path / name / "model.safetensors") for name in ("wanted", "out")]
+    assert files[0].keys() - {"final_logits_bias"} == files[1].keys() - {"final_logits_bias"}  # shared ones once
     assert wanted.keys() == found.keys()
     assert all(torch.equal(found[name], tensor) for name, tensor in wanted.items())
 
@@ -414,6 +416,18 @@ def test_damaged_weights_leave_nothing(nllb: Saved, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"model\.safetensors: the weights cannot be read"):
         trim(Saved(copy, *saved_codes(nllb)), tmp_path / "out")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["copy", "out.txt"]
+
+
+def test_faults_of_the_weights_are_reported_of_the_original(nllb: Saved, tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(nllb.folder, tmp_path / "copy"))
+    weights = load_file(copy / "model.safetensors")
+    del weights["model.encoder.layer_norm.weight"]
+    save_file(weights, copy / "model.safetensors", {"format": "pt"})
+    message = re.escape(
+        f"{copy / 'model.safetensors'}: not the weights of its config.json: missing model.encoder.layer"
+    )
+    with pytest.raises(UserError, match=f"^{message}"):
+        trim(Saved(copy, *saved_codes(nllb)), tmp_path / "out")
 
 
 def test_weights_of_another_size_are_refused(nllb: Saved, tmp_path: Path) -> None:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import get_args
 
 import numpy as np
 import pytest
 import torch
-from multilingual_models import DIRECTIONS, LINES, write_multilingual
+from multilingual_models import DIRECTIONS, LINES, SHARED, write_languages, write_multilingual
+from small_transformers import make_model
 
 from kdmt.choices import LanguageTokens
 from kdmt.config import Decode
@@ -19,6 +21,7 @@ from kdmt.decode.engines.pytorch import TorchEngine
 from kdmt.decode.engines.translator import Translator
 from kdmt.errors import UserError
 from kdmt.interop.exporters import EXPORTERS, MULTILINGUAL, ExportOptions
+from kdmt.models.checkpoint import save_checkpoint
 from kdmt.types import EOS, Sampling
 
 SEARCH = Decode(beam=3, nbest=3, max_len_a=0.0, max_len_b=8)
@@ -108,6 +111,15 @@ def test_formats_with_one_direction_are_refused(tmp_path: Path, name: str) -> No
     with pytest.raises(UserError, match=message):
         EXPORTERS[name].export(checkpoint, tmp_path / "out", ExportOptions())
     assert not (tmp_path / "out").exists()
+
+
+def test_one_direction_with_a_language_token_is_refused_by_formats_without_them(tmp_path: Path) -> None:
+    companions = write_languages(tmp_path / "text", "target_in_source")
+    values = json.loads((tmp_path / "text" / "text.json").read_text())
+    (tmp_path / "text" / "text.json").write_text(json.dumps(values | {"directions": [["en", "de"]]}))
+    save_checkpoint(tmp_path / "model", make_model(SHARED).float(), companions=companions)
+    with pytest.raises(UserError, match="model: knows its direction en-de from language tokens, which Bergamot"):
+        EXPORTERS["bergamot"].export(tmp_path / "model", tmp_path / "out", ExportOptions())
 
 
 @pytest.mark.parametrize(

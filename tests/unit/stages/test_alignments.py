@@ -83,6 +83,16 @@ def test_tag_before_a_source_is_not_a_word(tmp_path: Path) -> None:
     assert [links.tolist() for links in found] == [[[1, 0], [2, 0], [3, 1]], [[0, 0]]]
 
 
+def test_token_that_the_encoder_does_not_read_has_no_links(tmp_path: Path) -> None:
+    write_lines(tmp_path / "links", ["1-0 2-1", "1-0 0-1"])
+    pairs = cast(ParallelData, [(np.array([9, 4, 5, 2]), np.array([6, 7, 2]))] * 2)
+    assert sorted([*given_links(tmp_path / "links", pairs, None)][1].tolist()) == [[0, 1], [1, 0]]
+    found = given_links(tmp_path / "links", pairs, None, takes_first_token=True)
+    assert next(found).tolist() == [[1, 0], [2, 1]]
+    with pytest.raises(UserError, match=r"links:2: a link from source token 0, the language token of the decoder"):
+        next(found)
+
+
 def links_of(folder: str = "raw") -> list[list[tuple[int, ...]]]:
     lines = read_lines(TINY / "alignments" / folder / "links")
     return [[tuple(map(int, link.split("-"))) for link in line.split()] for line in lines]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
@@ -196,6 +197,47 @@ def test_other_dictionaries_and_options_are_refused(tmp_path: Path) -> None:
     settings = TextSettings(data=tmp_path, all_directions=True, target_lang="de")
     with pytest.raises(UserError, match="--all-directions: --source-lang and --target-lang choose one direction"):
         import_checkpoints(str(GOLDEN / "multilingual.pt"), tmp_path / "out", settings)
+
+
+def test_decoders_take_their_token_from_sources_with_the_same_dictionary(tmp_path: Path) -> None:
+    """With two dictionaries, the id of a token in the source is that of another token in the target."""
+    for code, words in (("en", "a 1\n"), ("de", "b 1\nc 1\n"), ("fr", "b 1\nc 1\n")):
+        (tmp_path / f"dict.{code}.txt").write_text(words)
+    for way, settings in SCHEMES.items():
+        if way == "target_in_source":
+            source, target = read_languages({**TASK, **settings}, tmp_path).dictionaries
+            assert source.index("<2de>") != target.index("<2de>")
+        else:
+            with pytest.raises(UserError, match=r"of its sources and of its targets in .* differ: --so"):
+                read_languages({**TASK, **settings}, tmp_path)
+
+
+def test_a_direction_that_is_named_twice_is_one(tmp_path: Path) -> None:
+    for code in ("en", "de"):
+        (tmp_path / f"dict.{code}.txt").write_text("a 1\n")
+    task = {**TASK, "lang_pairs": ["en-de", "en-de"], "encoder_langtok": "tgt"}
+    assert read_languages(task, tmp_path).directions == (Direction("en", "de"),)
+
+
+def test_dictionaries_of_many_languages_are_not_in_memory_together(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    codes = ["en", "de", "fr", "cs", "pl", "nl", "it", "es"]
+    for code in codes:
+        (tmp_path / f"dict.{code}.txt").write_text("a 1\n")
+    loaded, load, together = [], Dictionary.load, []
+
+    def counted(path: Path) -> Dictionary:
+        made = load(path)
+        loaded.append(weakref.ref(made))
+        together.append(sum(each() is not None for each in loaded))
+        return made
+
+    monkeypatch.setattr(Dictionary, "load", counted)
+    pairs = [f"{source}-{target}" for source in codes for target in codes if source != target]
+    read_languages({**TASK, "langs": codes, "lang_pairs": pairs, "encoder_langtok": "tgt"}, tmp_path)
+    assert max(together) <= 4
+    assert len(together) == 2 * len(codes)
 
 
 def test_all_ways_of_fairseq_are_tested() -> None:
