@@ -56,28 +56,6 @@ def test_term_is_the_formula_at_one_head(student: Student | None, layer: int | N
     np.testing.assert_allclose(float(term.sum.detach()), -expected, rtol=1e-10)
 
 
-def test_links_are_shifted_where_the_decoder_takes_the_first_token_of_the_source() -> None:
-    """Compare with a model that is given this token as a token of the target."""
-    model, batch, point = three_layers(), aligned_batch(), ("cross", 2)
-    place = torch.tensor([[0, 0, 0, 1], [0, 1, 1, 1], [1, 1, 2, 2]])
-    assert batch.extras.alignment is not None
-    links = replace(batch.extras.alignment, place_3L=place)
-    batch = replace(batch, extras=replace(batch.extras, alignment=links))
-    config = replace(model.config, target_from_source=True, max_source_positions=model.config.max_source_positions + 1)
-    ours = build_transformer(config, src_vocab_size=V, tgt_vocab_size=V).double()
-    ours.load_state_dict(model.state_dict())
-    guided = build_objective(ours, label_smoothing=EPSILON, guided_alignment=GuidedAlignment()).train()
-    term = terms_of(guided, batch)["alignment"]
-
-    trace, src_tokens, prev_tokens = Trace(frozenset({point})), batch.src_tokens_BS, batch.prev_tokens_BT
-    assert prev_tokens is not None
-    given = torch.cat([prev_tokens[:, :1], src_tokens[:, :1], prev_tokens[:, 1:]], dim=1)
-    model.decode(given, model.encode(src_tokens[:, 1:]), trace)
-    log_weights = trace.found[point][:, 0].detach().log().numpy()
-    expected = log_weights[0, 1, 0] + (log_weights[0, 2, 0] + log_weights[0, 2, 1]) / 2 + log_weights[1, 2, 1]
-    np.testing.assert_allclose(float(term.sum.detach()), -expected, rtol=1e-10)
-
-
 def test_other_terms_do_not_change() -> None:
     model, batch = three_layers(), aligned_batch()
     plain = build_objective(model, label_smoothing=EPSILON).train()
