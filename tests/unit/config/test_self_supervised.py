@@ -64,7 +64,10 @@ RAW = "students.raw.self_supervised"
     ("overrides", "message"),
     [
         ([f"{RAW}={{text: [monolingual]}}"], f"'{RAW}.text' needs 'prepare.monolingual'"),
-        ([f"{RAW}={{denoising: {{}}, text: [monolingual_target]}}"], f"'{RAW}.text' needs 'prepare.monolingual_target'"),
+        (
+            [f"{RAW}={{denoising: {{}}, text: [monolingual_target]}}"],
+            f"'{RAW}.text' needs 'prepare.monolingual_target'",
+        ),
         (
             ["teacher.self_supervised={text: [monolingual]}"],
             "'teacher.self_supervised.text' needs 'prepare.monolingual'",
@@ -92,7 +95,7 @@ RAW = "students.raw.self_supervised"
         ),
         (
             [f"students.raw.stages=[{{self_supervised: {ALONE}, word_kd: {{}}, {LOSS}}}, {{}}]"],
-            "students.raw.stages.0: 'word_kd' has no effect with 'self_supervised.supervised: 0', which uses no sentence",
+            "students.raw.stages.0: 'word_kd' has no effect with 'self_supervised.supervised: 0', which uses no",
         ),
         (
             [f"students.raw.stages=[{{self_supervised: {ALONE}, augment: {{typos: 0.1}}, {LOSS}}}, {{}}]"],
@@ -133,15 +136,23 @@ def test_records_without_the_new_settings_are_as_before(load: Load) -> None:
     assert not [path for path in found if path.startswith("teacher.self_supervised")]
 
 
-# ---------------------------------------------------------------------------------------------------- several directions
+# -------------------------------------------------------------------------------------------------- several directions
 
 
 @pytest.mark.parametrize(
     ("changes", "settings", "token"),
     [
         ({"directions": ["en-de", "en-fr"]}, "{denoising: {}, text: [source]}", "'source' has text in 'en', for which"),
-        ({"language_tokens": "both_in_source"}, "{denoising: {}}", "'target' has text in 'de', for which the model has"),
-        ({"language_tokens": "both_in_source"}, "{text: [target]}", "'target' has text in 'de', for which the model has"),
+        (
+            {"language_tokens": "both_in_source"},
+            "{denoising: {}}",
+            "'target' has text in 'de', for which",
+        ),
+        (
+            {"language_tokens": "both_in_source"},
+            "{text: [target]}",
+            "'target' has text in 'de', for which",
+        ),
     ],
 )
 def test_text_needs_the_tokens_of_its_language(
@@ -172,7 +183,9 @@ def test_monolingual_text_has_the_language_of_a_side_of_its_direction(load: Load
     assert [text.path for text in parts["en-fr"].monolingual_target] == ["c"]
     assert not parts["fr-en"].monolingual_target
     message = problem("prepare.monolingual_target=[{path: b}]", text=several())
-    assert "'prepare.monolingual_target.0.direction' is missing: the direction that the text is in the target" in message
+    assert (
+        "'prepare.monolingual_target.0.direction' is missing: the direction that the text is in the target" in message
+    )
     message = problem("prepare.monolingual_target=[{path: b, direction: de-en}]", text=several())
     assert "'prepare.monolingual_target.0.direction': de-en is none of the trained directions" in message
 
