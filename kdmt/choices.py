@@ -53,6 +53,8 @@ CHECKPOINT_PREFERENCE: tuple[CheckpointName, ...] = ("average", "best", "last") 
 # training
 AlignmentUnit = Literal["words", "tokens"]  # of a file of links
 SubwordSide = Literal["both", "source", "target"]
+# sides of the training set, and settings of the prepare stage
+SelfSupervisedText = Literal["source", "target", "monolingual", "monolingual_target"]
 ModifierName = Literal[  # of text, in the order in which they apply
     "noise", "merged", "no_end_punctuation", "typos", "upper_case", "title_case", "placeholders", "tags"
 ]

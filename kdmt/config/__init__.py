@@ -54,6 +54,7 @@ from kdmt.config.scorers import Scorer
 from kdmt.config.search import Decode, Diverse, NATDecode, Pool, Sample
 from kdmt.config.section import KINDS, Section
 from kdmt.config.selective import Selective
+from kdmt.config.self_supervised import Denoising, SelfSupervised
 from kdmt.config.student import (
     AttentionKD,
     Convex,
@@ -61,7 +62,6 @@ from kdmt.config.student import (
     LayerMap,
     Online,
     OnPolicy,
-    SelfSupervised,
     Student,
     WordKD,
     setting_path,
@@ -95,6 +95,7 @@ __all__ = [
     "Corpus",
     "CrossEntropyDifference",
     "Decode",
+    "Denoising",
     "Diagnostics",
     "DirectionSampling",
     "Distill",

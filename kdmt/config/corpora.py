@@ -125,12 +125,12 @@ def split_login(url: str) -> tuple[str, str | None]:
 
 
 class Monolingual(NamedDataset, Source):
-    """Text in the source language: a file, or the name of a data set whose source side is used."""
+    """Text in one language: a file, or the name of a data set whose side in this language is used."""
 
     direction: str | None = recorded_if_set(
         None,
-        description="Direction in a pipeline with several, as en-de: the text is in its source language, and the "
-        "teacher translates it to its target language",
+        description="Direction in a pipeline with several, as en-de: text of 'monolingual' is in its source language, "
+        "and the teacher translates it to its target language; text of 'monolingual_target' is in the latter",
     )
 
     @model_validator(mode="after")

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from kdmt.config.corpora import HeldOut, Monolingual, ParallelText
+from kdmt.config.directions import language_prefix, own_language_prefix
 from kdmt.config.language_models import LocalTranslator
 from kdmt.config.section import changed
 from kdmt.config.teacher_entries import PivotTeacher
@@ -73,13 +74,15 @@ def check_directions(config: Pipeline) -> None:
         )
     for path, text in _texts(config):
         _check_text(path, text, config.all_directions)
-    for index, source in enumerate(config.prepare.monolingual):
-        _check_monolingual(f"prepare.monolingual.{index}", source, config.trained_directions)
+    for name, texts in config.prepare.monolingual_texts.items():
+        for index, source in enumerate(texts):
+            _check_monolingual(f"prepare.{name}.{index}", source, config.trained_directions)
     parts = config.parts_of_prepare()
     for name in config.prepare.test:
         if not any(name in part.settings.test for part in parts):
             raise ValueError(f"'prepare.test.{name}': no text has a direction of the pipeline")
     _check_teachers(config)
+    _check_self_supervised(config)
     for part in parts if config.directions is not None else ():  # with 'scheme', 'zero_shot' leaves directions out
         if not part.settings.train and not part.settings.test:
             raise ValueError(f"'zero_shot': {part.direction} has no effect, because no text of 'prepare.test' has it")
@@ -205,15 +208,28 @@ def _check_teachers(config: Pipeline) -> None:
             )
 
 
+def _check_self_supervised(config: Pipeline) -> None:
+    """Check that models have language tokens for the text of their self-supervised losses."""
+    known = {token for each in config.all_directions for token in language_prefix(each, config.language_tokens)}
+    for path, settings in config.self_supervised_trainings():
+        for name in settings.tagged_texts:
+            for code in config.languages_of_text(name):
+                for token in own_language_prefix(code, config.language_tokens):
+                    if token not in known:
+                        raise ValueError(
+                            f"'{path}.text': {name!r} has text in {code!r}, for which the model has no token {token}: "
+                            f"no direction has the language on that side ('language_tokens: {config.language_tokens}')"
+                        )
+
+
 def _check_monolingual(path: str, source: Monolingual, trained: Sequence[Direction]) -> None:
     if source.dataset is not None:
         raise ValueError(
             f"'{path}.{source.dataset[0]}': with several directions, texts are given as files, not by name"
         )
     if source.direction is None:
-        raise ValueError(
-            f"'{path}.direction' is missing: the direction that the text is translated in, as {trained[0]}"
-        )
+        purpose = "is translated in" if path.startswith("prepare.monolingual.") else "is in the target language of"
+        raise ValueError(f"'{path}.direction' is missing: the direction that the text {purpose}, as {trained[0]}")
     if not any(map(Direction.parse(source.direction).matches, trained)):
         raise ValueError(
             f"'{path}.direction': {source.direction} is none of the trained directions {', '.join(map(str, trained))}"
@@ -280,9 +296,8 @@ def _refused(config: Pipeline) -> Iterator[str]:
 
 def _refused_of_prepare(config: Pipeline) -> Iterator[str]:
     prepare = config.prepare
-    for name in ("data_bin", "monolingual_target"):
-        if getattr(prepare, name):
-            yield f"prepare.{name}"
+    if prepare.data_bin is not None:
+        yield "prepare.data_bin"
     for index, corpus in enumerate(prepare.train):
         if corpus.tag is not None:
             yield f"prepare.train.{index}.tag"
@@ -322,6 +337,9 @@ def _refused_with_decoder_tokens(config: Pipeline) -> Iterator[str]:
     for path, student in config.trainings():
         if student.nat is not None:
             yield f"{path}.nat"
-        for name in ("hidden_kd", "attention_kd", "self_supervised"):  # positions of the source have to be its tokens
+        for name in ("hidden_kd", "attention_kd"):  # positions of the source have to be its tokens
             if getattr(student, name) is not None:
                 yield f"{path}.{name}"
+    for path, settings in config.self_supervised_trainings():
+        if settings.denoising is None:
+            yield path

@@ -11,7 +11,7 @@ from pydantic import AfterValidator
 
 from kdmt.choices import LanguageScheme, LanguageTokens
 from kdmt.config.corpora import Corpus, HeldOut, ParallelText, Source
-from kdmt.config.prepare import Prepare
+from kdmt.config.prepare import MONOLINGUAL_SIDES, Prepare
 from kdmt.languages import Direction, parse_language, same_language
 
 _Text = TypeVar("_Text", bound=ParallelText)
@@ -45,6 +45,16 @@ def language_prefix(direction: Direction, tokens: LanguageTokens) -> tuple[str, 
         "target_and_decoder": (target, target),
         "decoder": (target,),
     }[tokens]
+
+
+def own_language_prefix(code: str, tokens: LanguageTokens) -> tuple[str, ...]:
+    """Return the tokens before a source that the model writes in the same language.
+
+    Examples:
+        >>> own_language_prefix("de", "both_in_source")
+        ('<de>', '<2de>')
+    """
+    return language_prefix(Direction(code, code), tokens)
 
 
 def decoder_reads_token(tokens: LanguageTokens) -> bool:
@@ -142,11 +152,13 @@ def part_of_direction(settings: Prepare, direction: Direction, *, is_trained: bo
     if is_trained and "valid" not in held_out:
         raise ValueError(f"'prepare.valid': no text has the direction {direction}")
     tests = {path.removeprefix("test."): text for path, text in held_out.items() if path != "valid"}
-    own: dict[str, Any] = {"train": train, "valid": held_out.get("valid"), "test": tests, "monolingual": []}
-    for index, source in enumerate(settings.monolingual if is_trained else ()):
-        if source.direction is not None and Direction.parse(source.direction).matches(direction):
-            paths[f"prepare.monolingual.{len(own['monolingual'])}"] = f"prepare.monolingual.{index}"
-            own["monolingual"].append(source)
+    own: dict[str, Any] = {"train": train, "valid": held_out.get("valid"), "test": tests}
+    for name in MONOLINGUAL_SIDES:
+        own[name] = []
+        for index, source in enumerate(getattr(settings, name) if is_trained else ()):
+            if source.direction is not None and Direction.parse(source.direction).matches(direction):
+                paths[f"prepare.{name}.{len(own[name])}"] = f"prepare.{name}.{index}"
+                own[name].append(source)
     return DirectionPart(direction, settings.model_copy(update=own), paths)
 
 

@@ -16,6 +16,7 @@ from kdmt.choices import (
     MbrUtility,
     ModifierName,
     ScoreMetric,
+    SelfSupervisedText,
     TrackerName,
     names,
 )
@@ -35,10 +36,11 @@ from kdmt.config.distill import Distill, ScorerScores
 from kdmt.config.knowledge import Knowledge
 from kdmt.config.language_models import LocalTranslator
 from kdmt.config.messages import describe_problems
-from kdmt.config.prepare import Clean, Prepare
+from kdmt.config.prepare import MONOLINGUAL_SIDES, Clean, Prepare
 from kdmt.config.score import Score
 from kdmt.config.scorers import Scorer
 from kdmt.config.section import LanguageCode, Section, changed, execution, later, recorded_if_set
+from kdmt.config.self_supervised import SelfSupervised, side_of
 from kdmt.config.student import Student, setting_path
 from kdmt.config.training import Teacher
 from kdmt.languages import POOLED, Direction, moses_language, parse_language, same_language, script_of, writes_spaces
@@ -383,12 +385,33 @@ class Pipeline(Section):
                 )
         return self
 
+    def self_supervised_trainings(self) -> Iterator[tuple[str, SelfSupervised]]:
+        """Yield the YAML path and the settings of each self-supervised loss."""
+        found = [(path, each.self_supervised) for path, each in self.teacher_trainings()]
+        found += [(path, each.self_supervised) for path, each in self.trainings()]
+        yield from ((f"{path}.self_supervised", each) for path, each in found if each is not None)
+
+    def languages_of_text(self, name: SelfSupervisedText) -> list[str]:
+        """Return the codes of the languages of a text of self-supervised losses, each once."""
+        directions = self.trained_directions
+        if name in MONOLINGUAL_SIDES and self.is_multilingual:
+            named = [Direction.parse(text.direction or "") for text in getattr(self.prepare, name)]
+            directions = [each for each in directions if any(map(each.matches, named))]
+        return list(dict.fromkeys(each.sides[side_of(name)] for each in directions))
+
     @model_validator(mode="after")
-    def _monolingual(self) -> Pipeline:
-        for path, student in self.trainings():
-            wanted = student.self_supervised is not None and student.self_supervised.monolingual
-            if wanted and not self.prepare.monolingual:
-                raise ValueError(f"'{path}.self_supervised.monolingual' needs 'prepare.monolingual'")
+    def _self_supervised(self) -> Pipeline:
+        for path, settings in self.self_supervised_trainings():
+            for name in settings.texts:
+                if name in MONOLINGUAL_SIDES and not getattr(self.prepare, name):
+                    where = "monolingual" if settings.text is None else "text"
+                    raise ValueError(f"'{path}.{where}' needs 'prepare.{name}'")
+            needs_joined = settings.denoising is not None or any(map(side_of, settings.texts))
+            if needs_joined and not self.prepare.vocabulary.joined and self.prepare.data_bin is None:
+                setting = "text" if settings.denoising is None else "denoising"
+                raise ValueError(
+                    f"'{path}.{setting}' needs one dictionary of both languages: 'vocabulary.joined: true'"
+                )
         return self
 
     @model_validator(mode="after")
@@ -404,7 +427,8 @@ class Pipeline(Section):
             raise ValueError("'back_translation' has no effect: no teacher or student has 'data: back_translated'")
         if not self.back_translation.text and not self.prepare.monolingual_target:
             raise ValueError("'back_translation' needs 'prepare.monolingual_target' (or 'back_translation.text')")
-        if self.back_translation.text and self.prepare.monolingual_target:
+        is_read = any("monolingual_target" in settings.texts for _, settings in self.self_supervised_trainings())
+        if self.back_translation.text and self.prepare.monolingual_target and not is_read:
             raise ValueError("'prepare.monolingual_target' has no effect with 'back_translation.text'")
         return self
 

@@ -434,7 +434,8 @@ class Prepare(Section):
         description="Text in the source language alone, for 'self_supervised' and 'distill.monolingual'",
     )
     monolingual_target: list[Monolingual] = Field(
-        default_factory=list, description="Text in the target language alone, for 'back_translation'"
+        default_factory=list,
+        description="Text in the target language alone, for 'back_translation' and 'self_supervised'",
     )
     clean: CleanOrNone = Field(Clean(), description="Cleaning rules of the training text, or 'none'")
     mixing: Mixing | None = Field(None, description="Mixing of the corpora by temperature; null for their 'weight'")

@@ -26,6 +26,7 @@ from kdmt.config.mixture import Data, names_of, shares_of
 from kdmt.config.nat import NAT
 from kdmt.config.section import SchedulePoint, Section, changed, execution, extend, later, recorded_if_set
 from kdmt.config.selective import Selective
+from kdmt.config.self_supervised import SelfSupervised
 from kdmt.config.simultaneous import WaitK
 from kdmt.config.training import (
     Model,
@@ -35,6 +36,7 @@ from kdmt.config.training import (
     check_initial_weights,
     check_model_of_stages,
     check_packed_model,
+    check_self_supervised,
     from_recipe,
     settings_of_stage,
 )
@@ -262,17 +264,6 @@ class Convex(Section):
     power: float = Field(3.0, gt=0.0, description="Factor of the mean log-probability of a target's tokens")
 
 
-class SelfSupervised(Section):
-    """Masked language modelling of the source: supervised * other terms + (1 - supervised) * masked tokens."""
-
-    supervised: float = Field(0.5, gt=0.0, lt=1.0, description="Weight of all terms that have targets")
-    mask_rate: float = Field(0.15, gt=0.0, lt=1.0, description="Share of the source tokens that are masked")
-    monolingual: bool = Field(
-        False,
-        description="Whether the text of 'prepare.monolingual' is used too, about as many tokens as of the sources",
-    )
-
-
 # settings of a student that a stage does not have, with the reason
 NOT_OF_A_STAGE: Mapping[str, str] = {
     "recipe": "the recipe is that of the student",
@@ -324,7 +315,8 @@ class Student(Section):
         "families nat, cmlm, ctc and dag; null for the likelihood",
     )
     self_supervised: SelfSupervised | None = Field(
-        None, description="Masked language modelling of the source; null for none"
+        None,
+        description="Self-supervised loss on text alone: masked language modelling or denoising; null for none",
     )
     teacher_precision: Precision | None = Field(
         None, description="Precision of the teachers that run during training; null for the student's"
@@ -416,6 +408,24 @@ class Student(Section):
                     raise ValueError(
                         f"'nat.family: {self.nat.family}' cannot have '{name}.{part}': {why}; 'none' leaves the encoder"
                     )
+
+    @model_validator(mode="after")
+    def _is_self_supervised(self) -> Student:
+        settings = self.self_supervised
+        if settings is None or settings.denoising is None:
+            return self
+        if self.nat is not None:
+            raise ValueError("'self_supervised.denoising' is for autoregressive students: leave out 'nat'")
+        if self.wait_k is not None:
+            raise ValueError("'wait_k' cannot be combined with 'self_supervised.denoising', which reads whole sources")
+        check_self_supervised(settings, self.train, self.augment, self.shares)
+        others = ("word_kd", "hidden_kd", "attention_kd", "online", "on_policy", "convex") if settings.is_alone else ()
+        for name in others:
+            if getattr(self, name) is not None:
+                raise ValueError(
+                    f"'{name}' has no effect with 'self_supervised.supervised: 0', which uses no sentence pairs"
+                )
+        return self
 
     @model_validator(mode="after")
     def _has_one_loss(self) -> Student:

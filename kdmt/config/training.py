@@ -30,6 +30,7 @@ from kdmt.config.bounds import largest
 from kdmt.config.mixture import Data, names_of, shares_of
 from kdmt.config.recipes import merge_settings, with_recipe
 from kdmt.config.section import Section, TokenLimit, changed, execution, extend, later, recorded_if_set
+from kdmt.config.self_supervised import SelfSupervised
 from kdmt.training_sets import OF_TEACHERS
 
 
@@ -514,6 +515,38 @@ def check_augmented(augment: Augment | None, train: Train) -> None:
         )
 
 
+def check_self_supervised(
+    settings: SelfSupervised | None, train: Train, augment: Augment | None, shares: Sequence[float] | None
+) -> None:
+    """Check that a training can have its self-supervised loss.
+
+    Args:
+        shares: shares of several training sets, None for none.
+
+    Raises:
+        ValueError: if sentences are packed; or if it trains on text alone, and has settings of sentence pairs.
+    """
+    if settings is None:
+        return
+    if train.packing:
+        raise ValueError("'train.packing' cannot be combined with 'self_supervised', which needs padded sentences")
+    if not settings.is_alone:
+        return
+    if train.best_metric != "loss":
+        raise ValueError("'self_supervised.supervised: 0' trains no translation: set 'train.best_metric: loss'")
+    refused = {
+        "augment": augment is not None,
+        "data": shares is not None,
+        "train.subword_regularization": train.subword_regularization is not None,
+        "train.guided_alignment": train.guided_alignment is not None,
+        "train.sampling.weights": train.sampling is not None and bool(train.sampling.weights),
+    }
+    for name, is_set in refused.items():
+        if is_set:
+            what = "a list of sets in 'data'" if name == "data" else f"'{name}'"
+            raise ValueError(f"{what} has no effect with 'self_supervised.supervised: 0', which uses no sentence pairs")
+
+
 def check_initial_weights(model: Model, train: Train) -> None:
     """Check that random initial weights are kept.
 
@@ -616,6 +649,10 @@ class Teacher(Section):
     model: Model = Field(Model(), description="Architecture of the teacher")
     train: Train = Field(Train(), description="Training of the teacher")
     augment: AugmentOrRecipe | None = Field(None, description=AUGMENT)
+    self_supervised: SelfSupervised | None = recorded_if_set(
+        None,
+        description="Self-supervised loss on text alone: masked language modelling or denoising; null for none",
+    )
     seed: int = Field(1, ge=0, description="Seed of the initial weights, of dropout and of the order of batches")
     right_to_left: bool = Field(
         False,
@@ -645,6 +682,7 @@ class Teacher(Section):
             check_packed_model(self.model)
         check_initial_weights(self.model, self.train)
         check_augmented(self.augment, self.train)
+        check_self_supervised(self.self_supervised, self.train, self.augment, self.shares)
         if self.right_to_left and self.train.guided_alignment is not None:
             raise ValueError(
                 "'right_to_left' cannot have 'train.guided_alignment', whose links are of the normal order"

@@ -60,6 +60,7 @@ class Extras:
     weighted_tokens: float | None = None  # sum of the pair weights over the real target tokens
     monolingual_BS: torch.Tensor | None = None  # int64, sources without targets, for the masked language model
     alignment: BatchLinks | None = None  # for guided alignment
+    denoising: Batch | None = None  # text with noise as sources, and without it as targets
 
     def map(self, change: Callable[[torch.Tensor], torch.Tensor]) -> Extras:
         """Return a copy with `change` applied to every tensor."""
@@ -71,6 +72,7 @@ class Extras:
             monolingual_BS=None if self.monolingual_BS is None else change(self.monolingual_BS),
             alignment=alignment
             and replace(alignment, place_3L=change(alignment.place_3L), weight_L=change(alignment.weight_L)),
+            denoising=self.denoising and self.denoising.map(change),
         )
 
 
@@ -110,14 +112,15 @@ class Batch:
 
     def to(self, device: torch.device | str) -> Batch:
         """Return a copy on a device; the host does not wait for a copy from pinned memory."""
-        moved = self._map(lambda tensor: tensor.to(device, non_blocking=True))
+        moved = self.map(lambda tensor: tensor.to(device, non_blocking=True))
         return replace(moved, host=None if moved.src_tokens_BS.device.type == "cpu" else self.on_host)
 
     def pin_memory(self) -> Batch:
         """Return a copy in pinned memory."""
-        return self._map(lambda tensor: tensor.pin_memory())
+        return self.map(lambda tensor: tensor.pin_memory())
 
-    def _map(self, change: Callable[[torch.Tensor], torch.Tensor]) -> Batch:
+    def map(self, change: Callable[[torch.Tensor], torch.Tensor]) -> Batch:
+        """Return a copy with `change` applied to every tensor."""
         return replace(
             self,
             src_tokens_BS=change(self.src_tokens_BS),

@@ -19,6 +19,7 @@ from kdmt.languages import Direction, writes_spaces
 REPORT = "report.json"
 REPORT_EXAMPLES = "report-examples.json"  # of dropped pairs
 MONOLINGUAL_TAGS = "monolingual.tags"  # directions of the monolingual lines, if there are several
+TAGS_OF_MONOLINGUAL = {"monolingual": MONOLINGUAL_TAGS, "monolingual_target": "monolingual_target.tags"}
 PARTIAL_SUFFIX = ".partial"  # suffix of the folder's name until it is complete
 
 
@@ -54,7 +55,7 @@ class PreparedCorpus:
 
     @property
     def monolingual_tags(self) -> Path | None:
-        """Return the file with the direction of each monolingual line; None if there is none, as for one direction."""
+        """Return the file with the direction of each monolingual source; None if there is none (one direction)."""
         path = self.folder / MONOLINGUAL_TAGS
         return path if path.exists() else None
 

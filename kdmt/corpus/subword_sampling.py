@@ -594,6 +594,21 @@ def _joined_limits(dictionary: Dictionary) -> WordLimits:
     return WordLimits(begins, ends)
 
 
+def word_limits(model: SubwordModel, dictionary: Dictionary) -> WordLimits | None:
+    """Return the tokens at which words begin and end; None if the tokens do not show it.
+
+    Words are found by the marks of SentencePiece (`▁`) and of subword-nmt (`@@`); without marks each token is a word.
+    """
+    if isinstance(model, HuggingFaceModel):
+        return None
+    if not isinstance(model, SentencePieceModel):
+        return _joined_limits(dictionary)
+    _, scores = model.scores()
+    limits = _piece_limits(dictionary, scores)
+    is_piece = np.array([symbol in scores for symbol in dictionary.symbols])
+    return limits if (limits.begins | limits.ends)[is_piece].any() else None
+
+
 def _piece_limits(dictionary: Dictionary, scores: Mapping[str, float]) -> WordLimits:
     """Return the limits of words where `▁` is the beginning, or the end, of all pieces that contain it.
 

@@ -6,6 +6,7 @@ word_kd              LeftToRight, [WordDivergence]
 hidden_kd, ...       the same with further terms
 guided_alignment     the same with a further term
 ewc                  the same with a further term
+self_supervised      the same with a further term: MaskedLanguage or DenoisingLoss
 nat                  the view and the terms of its family: `positional`, `aligned`, `edited`
 """
 
@@ -18,7 +19,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from kdmt.config import NAT, Consolidation, Student
+from kdmt.config import NAT, Consolidation, SelfSupervised, Student
 from kdmt.config import GuidedAlignment as GuidedAlignmentSettings
 from kdmt.config import OnPolicy as OnPolicySettings
 from kdmt.config.simultaneous import values_of
@@ -31,6 +32,7 @@ from kdmt.models.nonautoregressive import NATransformer
 from kdmt.models.transformer import Transformer
 from kdmt.objectives.aligned import aligned_parts
 from kdmt.objectives.consolidation import ElasticConsolidation
+from kdmt.objectives.denoising import DenoisingLoss
 from kdmt.objectives.direction_selection import DirectionSelection
 from kdmt.objectives.distillation import AttentionMaps, HiddenStates, LearnedAttentionMaps, OnPolicy, WordDivergence
 from kdmt.objectives.edited import edited_parts
@@ -62,6 +64,7 @@ def build_objective(
     marginal_V: Tensor | None = None,
     guided_alignment: GuidedAlignmentSettings | None = None,
     consolidation: Consolidation | None = None,
+    self_supervised: SelfSupervised | None = None,
     seed: int = 1,
     path: str = "student",
     directions: DirectionSelection | None = None,
@@ -75,6 +78,7 @@ def build_objective(
         marginal_V: mean distribution of the teacher over the training set, for a student that learns from a cache.
         guided_alignment: settings of guided alignment, for which batches have the alignment of their pairs.
         consolidation: settings of elastic weight consolidation, whose term has no anchor yet.
+        self_supervised: settings of the self-supervised loss of a teacher; a student has its own.
         seed: seed of models that are trained together with the student.
         path: YAML path of the settings, for messages.
         directions: directions that word-level distillation is limited to; None for all.
@@ -89,7 +93,8 @@ def build_objective(
     if consolidation is not None:
         further.append(ElasticConsolidation(weight=consolidation.weight))
     if student is None:
-        return Objective(model, LeftToRight(), [CrossEntropy(label_smoothing), *further])
+        text = _self_supervised(self_supervised, model, label_smoothing, language_ids)
+        return Objective(model, LeftToRight(), [CrossEntropy(label_smoothing), *further, *text])
     if student.nat is not None:
         assert isinstance(model, NATransformer)
         return _nonautoregressive(
@@ -98,8 +103,9 @@ def build_objective(
     group = _teachers(student, model, teachers, seed)
     main = _main_term(student, model, label_smoothing, marginal_V, path, directions)
     peers = _peer_terms(student, main, group, label_smoothing)
-    inner, masked = _inner_terms(student, model, group), _masked_language(student, model, language_ids)
-    terms: list[Term[TokenPass]] = [main, *inner, *further, *masked, *peers]
+    inner = _inner_terms(student, model, group)
+    text = _self_supervised(student.self_supervised, model, label_smoothing, language_ids)
+    terms: list[Term[TokenPass]] = [main, *inner, *further, *text, *peers]
     view = LeftToRight() if student.wait_k is None else WaitK(values_of(student.wait_k))
     return Objective(model, view, terms, group)
 
@@ -126,7 +132,8 @@ def _nonautoregressive(
         return Objective(model, drafts, [*edits, *_encoder_terms(student, model, group)], group)
     view, more = positional_parts(nat, model, _token_loss(student, label_smoothing))
     main = _main_term(student, model, label_smoothing, marginal_V, path)
-    inner, masked = _inner_terms(student, model, group), _masked_language(student, model, language_ids)
+    inner = _inner_terms(student, model, group)
+    masked = _self_supervised(student.self_supervised, model, label_smoothing, language_ids)
     terms: list[Term[TokenPass]] = [main, *inner, *masked, *more]
     return Objective(model, view, terms, group)
 
@@ -200,9 +207,15 @@ def _encoder_terms(student: Student, model: Transformer, teachers: Teachers) -> 
     return terms
 
 
-def _masked_language(student: Student, model: Transformer, language_ids: Collection[int]) -> list[Term[Pass]]:
-    settings = student.self_supervised
-    return [] if settings is None else [MaskedLanguage(settings, student=model, never=language_ids)]
+def _self_supervised(
+    settings: SelfSupervised | None, model: Transformer, label_smoothing: float, language_ids: Collection[int]
+) -> list[Term[Pass]]:
+    """Return the loss on text alone, if the settings have one in addition to that of the pairs."""
+    if settings is None or settings.is_alone:
+        return []
+    if settings.denoising is not None:
+        return [DenoisingLoss(settings, label_smoothing)]
+    return [MaskedLanguage(settings, student=model, never=language_ids)]
 
 
 def _teachers(student: Student, model: Transformer, teachers: Sequence[Transformer], seed: int) -> Teachers:

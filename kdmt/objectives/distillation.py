@@ -55,7 +55,7 @@ class OnPolicy:
             prev_tokens_BT=pad_sentences([np.concatenate(([EOS], target[:-1])) for target in targets]),
             tgt_tokens_BT=pad_sentences(targets),
             num_tgt_tokens=sum(map(len, targets)),
-            extras=Extras(monolingual_BS=on_host.extras.monolingual_BS),
+            extras=Extras(monolingual_BS=on_host.extras.monolingual_BS, denoising=on_host.extras.denoising),
         )
         return sampled if device.type == "cpu" else sampled.pin_memory().to(device)
 

@@ -1,4 +1,4 @@
-"""Masked language model of the source, on the student's encoder (Devlin et al. 2019, section 3.1).
+"""Masked language model of sources and other text, on the student's encoder (Devlin et al. 2019, section 3.1).
 
 Shapes: B batch, S source length, M masked tokens, D model width, V vocabulary.
 """
@@ -76,9 +76,9 @@ class MaskedLanguage(Term[Pass]):
         self.head = nn.Sequential(nn.Linear(dim, dim), nn.GELU(), nn.LayerNorm(dim))
 
     def prepare(self, model: Transformer, prepared: Prepared) -> Prepared:
-        """See `Term.prepare`: mask the sources, and the text without targets."""
+        """See `Term.prepare`: mask the sources if the settings have them, and the text without targets."""
         batch, device, rate = prepared.batch.on_host, prepared.src_tokens_BS.device, self.settings.mask_rate
-        texts = [batch.src_tokens_BS]
+        texts = [batch.src_tokens_BS] if self.settings.masks_sources else []
         if batch.extras.monolingual_BS is not None:
             texts.append(batch.extras.monolingual_BS)
         masked = tuple(

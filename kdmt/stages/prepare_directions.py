@@ -4,6 +4,7 @@
         train.src, train.tgt, train.tags            all training pairs, one direction after the other, in the form that
                                                     the tokenizer reads; the tag of a pair is its direction
         monolingual.src, monolingual.tags           text without translations, and the direction of each line
+        monolingual.tgt, monolingual_target.tags    text in target languages alone, and the direction of each line
         valid.*, valid.raw.*                        the validation pairs of the directions in turn
         <test set>.<direction>.*                    a test set in one direction
         tokenizer/, text.json, dict.{src,tgt}.txt, data-bin/, report.json, report.html, report-examples.json
@@ -22,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from kdmt.choices import LanguageTokens
-from kdmt.config import HeldOut
+from kdmt.config import MONOLINGUAL_SIDES, HeldOut
 from kdmt.config.directions import DirectionPart, language_prefix, split_of
 from kdmt.corpus import prepared
 from kdmt.corpus.checks import Finding, check_specials, report_findings
@@ -32,9 +33,9 @@ from kdmt.corpus.decontaminate import Forbidden, collect_forbidden
 from kdmt.corpus.given_text import held_out_texts
 from kdmt.corpus.lines import iterate_lines, write_lines
 from kdmt.corpus.prepared import (
-    MONOLINGUAL_TAGS,
     REPORT,
     REPORT_EXAMPLES,
+    TAGS_OF_MONOLINGUAL,
     PreparedCorpus,
     reference_paths,
     training_chunks,
@@ -256,16 +257,17 @@ def _pool_training_text(folder: Path, trained: Sequence[_Part]) -> None:
 
 def _pool_monolingual_text(folder: Path, trained: Sequence[_Part]) -> None:
     """Write the monolingual text of all directions, one after the other, and the direction of each line."""
-    parts = [part for part in trained if part.work.settings.monolingual]
-    if not parts:
-        return
-    files = [part.path("monolingual", part.direction.source) for part in parts]
-    _concatenate(files, folder / f"monolingual.{POOLED.source}")
-    names = (
-        itertools.repeat(str(part.direction), sum(1 for _ in iterate_lines(path)))
-        for part, path in zip(parts, files, strict=True)
-    )
-    write_lines(folder / MONOLINGUAL_TAGS, itertools.chain.from_iterable(names))
+    for setting, side in MONOLINGUAL_SIDES.items():
+        parts = [part for part in trained if getattr(part.work.settings, setting)]
+        if not parts:
+            continue
+        files = [part.path("monolingual", part.direction.sides[side]) for part in parts]
+        _concatenate(files, folder / f"monolingual.{POOLED.sides[side]}")
+        names = (
+            itertools.repeat(str(part.direction), sum(1 for _ in iterate_lines(path)))
+            for part, path in zip(parts, files, strict=True)
+        )
+        write_lines(folder / TAGS_OF_MONOLINGUAL[setting], itertools.chain.from_iterable(names))
 
 
 def _concatenate(files: Iterable[Path], out: Path) -> None:
@@ -385,6 +387,6 @@ def _write_reports(
 def _collected(part: _Part, cleaned: Cleaned | None) -> CollectedDirection:
     """Return the counts of a direction for the page; those that are not trained are last and have no `cleaned`."""
     training = None if cleaned is None else cleaned.training
-    monolingual = None if cleaned is None else cleaned.monolingual.get("monolingual")
+    monolingual = {} if cleaned is None else cleaned.monolingual
     held_out = {split: _num_lines(part, split) for split in part.held_out}
     return CollectedDirection(part.direction, part.work.settings, part.work.paths, training, held_out, monolingual)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from kdmt.config import Prepare
@@ -26,7 +26,7 @@ class CollectedDirection:
         paths: YAML path of a text in `settings` -> its YAML path in the pipeline.
         cleaned: counts of the training corpora; None for a direction that is not trained.
         held_out: number of pairs of the validation set (`valid`) and of each test set.
-        monolingual: counts of the monolingual corpora; None if there are none.
+        monolingual: counts of the monolingual corpora by their setting.
     """
 
     direction: Direction
@@ -34,7 +34,7 @@ class CollectedDirection:
     paths: Mapping[str, str]
     cleaned: CleaningReport | None
     held_out: Mapping[str, int]
-    monolingual: CleaningReport | None = None
+    monolingual: Mapping[str, CleaningReport] = field(default_factory=dict)
 
 
 def write_directions_report(
@@ -69,7 +69,7 @@ def _gather(
     for _, cleaned in named:
         for kind, counts in cleaned.shared.items():
             shared.setdefault(kind, []).extend(shared_text(cleaned, counts))
-    monolingual = [_named(part, part.monolingual, collected) for part in parts if part.monolingual is not None]
+    monolingual = [_named(part, counts, collected) for part in parts for counts in part.monolingual.values()]
     return replace(
         gather_measured(corpus, settings, whole, splits, monolingual),
         texts=[text for part in parts for text in _texts(part, collected)],
@@ -102,8 +102,8 @@ def _texts(part: CollectedDirection, collected: Collected) -> Iterator[ReportedT
     """Yield the texts of a direction, whose sides are those of the direction."""
     corpora = () if part.cleaned is None else part.cleaned.corpora
     counts: dict[str, CorpusCounts] = {f"prepare.train.{number}": each for number, each in enumerate(corpora)}
-    for number, each in enumerate(() if part.monolingual is None else part.monolingual.corpora):
-        counts[f"prepare.monolingual.{number}"] = each
+    for name, report in part.monolingual.items():
+        counts |= {f"prepare.{name}.{number}": each for number, each in enumerate(report.corpora)}
     for path, text in texts_by_path(part.settings).items():
         own, sources = counts.get(path), sources_of(text)
         lines = 0 if own is not None else part.held_out[path.rpartition("prepare.")[2].removeprefix("test.")]

@@ -944,7 +944,7 @@ def binarize(
     for name in work.settings.monolingual_texts:
         side = MONOLINGUAL_SIDES[name]
         lang = work.direction.sides[side]
-        tags = corpus.monolingual_tags
+        tags = None if side else corpus.monolingual_tags  # the targets of a data-bin have no tokens for languages
         binarize_text(
             corpus.text("monolingual", lang),
             corpus.prefix("monolingual", lang),

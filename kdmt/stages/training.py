@@ -22,8 +22,8 @@ from kdmt.stages.training_inputs import (
     consolidation_inputs,
     direction_inputs,
     init_inputs,
+    monolingual_splits,
     needs_teacher,
-    reads_monolingual,
     scorer_inputs,
     scorer_sections,
     selective_inputs,
@@ -68,6 +68,7 @@ def _teacher_jobs(workspace: Workspace) -> Iterator[tuple[Job, Teacher]]:
             seed=teacher.seed,
             data=teacher.data_names,
             path=path,
+            self_supervised=teacher.self_supervised,
             augment=teacher.augment,
             before=before,
             begin_from=teacher.begin_from,
@@ -81,7 +82,9 @@ def _teacher_jobs(workspace: Workspace) -> Iterator[tuple[Job, Teacher]]:
 
 def _teacher_stage(workspace: Workspace, job: Job, teacher: Teacher, upstream: tuple[Stage, ...]) -> Stage:
     def plan() -> Plan:
-        inputs = training_inputs(workspace, job.data) | init_inputs(job) | alignment_inputs(workspace, job.alignments)
+        more = monolingual_splits(workspace, job.self_supervised)
+        inputs = training_inputs(workspace, job.data, more=more)
+        inputs |= init_inputs(job) | alignment_inputs(workspace, job.alignments)
         inputs |= scorer_inputs(workspace, job) | direction_inputs(workspace, job) | consolidation_inputs(job)
         made = make_plan({"teacher": teacher, **scorer_sections(workspace, job)}, {}, inputs)
         # of other stages only the checkpoint matters, which is an input
@@ -147,6 +150,7 @@ def _jobs(workspace: Workspace, name: str, seed: int) -> Iterator[Job]:
             data=student.data_names,
             path=path,
             student=student,
+            self_supervised=student.self_supervised,
             augment=student.augment,
             before=before,
             begin_from=student.begin_from,
@@ -159,7 +163,7 @@ def _jobs(workspace: Workspace, name: str, seed: int) -> Iterator[Job]:
 
 def _student_stage(workspace: Workspace, name: str, job: Job, student: Student, upstream: tuple[Stage, ...]) -> Stage:
     def plan() -> Plan:
-        more = [f"monolingual.{workspace.direction}.{workspace.direction.source}"] if reads_monolingual(student) else []
+        more = monolingual_splits(workspace, job.self_supervised)
         inputs = training_inputs(workspace, job.data, more=more)
         inputs |= init_inputs(job)
         inputs |= teaching_inputs(workspace, student) | alignment_inputs(workspace, job.alignments)

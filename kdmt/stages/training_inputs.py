@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 
-from kdmt.choices import CheckpointName
-from kdmt.config import Augment, Model, Section, Selective, Student, Train
+from kdmt.choices import CheckpointName, SelfSupervisedText
+from kdmt.config import MONOLINGUAL_SIDES, Augment, Model, Section, Selective, SelfSupervised, Student, Train
+from kdmt.corpus.prepared import TAGS_OF_MONOLINGUAL
 from kdmt.flow.folders import earlier_states
 from kdmt.flow.manifest import Plan, check_status, recorded_outputs, recorded_plan
 from kdmt.models.checkpoint_folder import checkpoint_sha256, resolve_checkpoint, resolve_name
@@ -64,6 +65,7 @@ class Job:
         shares: share of each set in the pairs of an epoch; None to use all pairs in each epoch.
         path: YAML path of its settings.
         student: settings of a student or of one of its stages; None for a teacher.
+        self_supervised: settings of its self-supervised loss; None for none.
         augment: changes of the training text, None for none.
         before: run of the stage before, from whose checkpoint `begin_from` this run begins; None for none.
         begin_from: name of that checkpoint.
@@ -79,12 +81,18 @@ class Job:
     data: tuple[str, ...]
     path: str
     student: Student | None = None
+    self_supervised: SelfSupervised | None = None
     augment: Augment | None = None
     before: Path | None = None
     begin_from: CheckpointName = "auto"
     number: int = 1
     shares: tuple[float, ...] | None = None
     right_to_left: bool = False
+
+    @property
+    def reads_text_alone(self) -> bool:
+        """Return whether the run is trained on text with noise alone, without the training pairs."""
+        return self.self_supervised is not None and self.self_supervised.is_alone
 
     @property
     def alignments(self) -> list[LearnedAlignment]:
@@ -99,9 +107,30 @@ class Job:
         return None if self.train.init_from is None else resolve_checkpoint(Path(self.train.init_from))
 
 
-def reads_monolingual(student: Student | None) -> bool:
-    """Return whether a student reads sources without targets."""
-    return student is not None and student.self_supervised is not None and student.self_supervised.monolingual
+def monolingual_splits(workspace: Workspace, settings: SelfSupervised | None) -> list[str]:
+    """Return the names of the monolingual files of the data-bin that a self-supervised loss reads, without suffix."""
+    direction = workspace.direction
+    texts = () if settings is None else settings.texts
+    return [
+        f"monolingual.{direction}.{direction.sides[MONOLINGUAL_SIDES[name]]}"
+        for name in texts
+        if name in MONOLINGUAL_SIDES
+    ]
+
+
+def text_tags(workspace: Workspace, job: Job) -> dict[SelfSupervisedText, list[Path]]:
+    """Return the files with the directions of the lines of each text that gets the tokens of its own language.
+
+    There are none in a pipeline with one direction.
+    """
+    if job.self_supervised is None or not workspace.config.is_multilingual:
+        return {}
+    return {
+        name: [workspace.prepare / TAGS_OF_MONOLINGUAL[name]]
+        if name in TAGS_OF_MONOLINGUAL
+        else [tags_file(workspace, each) for each in job.data]
+        for name in job.self_supervised.tagged_texts
+    }
 
 
 def selects_directions(student: Student | None) -> bool:
@@ -162,11 +191,11 @@ def tags_file(workspace: Workspace, name: str) -> Path:
 
 
 def direction_inputs(workspace: Workspace, job: Job) -> dict[str, str]:
-    """Return the files with the directions of the training pairs, with their SHA-256, if training depends on them."""
+    """Return the files with the directions of pairs and of text that training depends on, with their SHA-256."""
     is_augmented = workspace.config.is_multilingual and job.augment is not None
-    if job.train.sampling is None and not is_augmented and not selects_directions(job.student):
-        return {}
-    files = [tags_file(workspace, name) for name in job.data]
+    files = [path for paths in text_tags(workspace, job).values() for path in paths]
+    if job.train.sampling is not None or is_augmented or selects_directions(job.student):
+        files += [tags_file(workspace, name) for name in job.data]
     return {f"{path.parent.name}/{path.name}": recorded_outputs(path.parent)[path.name] for path in files}
 
 

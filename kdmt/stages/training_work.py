@@ -17,8 +17,7 @@ from kdmt.config.augment import is_recipe, recipe_notes
 from kdmt.config.simultaneous import values_of
 from kdmt.corpus import prepared
 from kdmt.corpus.augmentation import Augmentation, PairsOfDirections, unwritable_modifiers
-from kdmt.corpus.batching import ParallelData, join_data, open_parallel, open_split
-from kdmt.corpus.binarize import data_prefix
+from kdmt.corpus.batching import ParallelData, join_data, open_split
 from kdmt.corpus.codec import TextCodec, check_vocabulary
 from kdmt.corpus.knowledge_cache import KnowledgeCache, KnowledgeSource
 from kdmt.corpus.lines import read_lines
@@ -51,13 +50,13 @@ from kdmt.stages.direction_teaching import direction_validation, measure_teacher
 from kdmt.stages.measures import spaced_sides, tokenizer_note, words_tokenizer
 from kdmt.stages.references import score_words
 from kdmt.stages.selective_work import load_evaluator, measure, open_selection
+from kdmt.stages.self_supervised_text import denoising_text, masked_text, text_alone, validation_text
 from kdmt.stages.tracked_stages import open_recorder
 from kdmt.stages.training_inputs import (
     LINKS,
     Job,
     batch_order,
     cache_made_from,
-    reads_monolingual,
     selects_directions,
     tags_file,
     takes_from_teacher,
@@ -67,7 +66,7 @@ from kdmt.stages.training_inputs import (
 from kdmt.stages.validation_scorer import ValidationScorer
 from kdmt.stages.workspace import Workspace
 from kdmt.train.arithmetic import choose_threads
-from kdmt.train.data import BinarizedData, MonolingualText
+from kdmt.train.data import BinarizedData
 from kdmt.train.direction_sampling import PairDirections
 from kdmt.train.loop import Trainer
 from kdmt.train.run_log import Progress
@@ -100,9 +99,10 @@ def train(workspace: Workspace, job: Job, plan: Plan | None) -> None:
     data.order = batch_order(job)
     threads = use_threads(choose_threads(job.folder, job.train))
     progress = _open_progress(workspace, job)
+    what = "sentences with noise" if job.reads_text_alone else "pairs"
     progress.note(
-        f"{count_parameters(model):,} parameters, {_describe(data)}, {num_batches:,} batches an epoch, {device} with "
-        f"{threads} threads{f', {ranks.world} ranks' if ranks.world > 1 else ''}"
+        f"{count_parameters(model):,} parameters, {_describe(data, what)}, {num_batches:,} batches an epoch, {device} "
+        f"with {threads} threads{f', {ranks.world} ranks' if ranks.world > 1 else ''}"
     )
     for note in _augment_notes(workspace, job, data):
         progress.note(note)
@@ -165,13 +165,13 @@ def _flat(section: Section) -> Iterator[tuple[str, object]]:
 # ---------------------------------------------------------------------------------------------------------------- data
 
 
-def _describe(data: BinarizedData) -> str:
-    """Return the number of pairs for messages."""
+def _describe(data: BinarizedData, what: str) -> str:
+    """Return the number of pairs, or of sentences of text, for messages."""
     left_out = f" ({data.num_left_out:,} left out for their length)" if data.num_left_out else ""
     if data.directions is not None:
-        return f"{len(data.kept):,} pairs{left_out} ({_describe_directions(data, data.directions)})"
+        return f"{len(data.kept):,} {what}{left_out} ({_describe_directions(data, data.directions)})"
     if data.mixture is None:
-        return f"{len(data.kept):,} pairs{left_out}"
+        return f"{len(data.kept):,} {what}{left_out}"
     sets = zip(data.mixture.sizes, data.mixture.sets, strict=True)
     return f"{' + '.join(f'{float(size):,.0f} of {len(kept):,}' for size, kept in sets)} pairs an epoch{left_out}"
 
@@ -188,6 +188,8 @@ def _describe_directions(data: BinarizedData, directions: PairDirections) -> str
 def _training_data(
     workspace: Workspace, job: Job, codec: TextCodec, knowledge: KnowledgeSource | None
 ) -> BinarizedData:
+    if job.reads_text_alone:
+        return text_alone(workspace, job, codec)
     sets = [_open_data(workspace, name, "train") for name in job.data]
     data, directions = join_data(sets), _directions(workspace, job)
     return BinarizedData(
@@ -195,7 +197,8 @@ def _training_data(
         job.train,
         seed=job.seed,
         knowledge=knowledge,
-        monolingual=_monolingual(workspace, job),
+        monolingual=masked_text(workspace, job, codec),
+        denoising=denoising_text(workspace, job, codec),
         weights=_weights(workspace, job),
         sampling=_sampling(job, codec),
         augmentation=_augmentation(workspace, job, codec, data, directions),
@@ -336,13 +339,6 @@ def _links(workspace: Workspace, job: Job) -> LinkSource | None:
     return LinkSource(files) if files else None
 
 
-def _monolingual(workspace: Workspace, job: Job) -> MonolingualText | None:
-    if not reads_monolingual(job.student):
-        return None
-    prefix = data_prefix(workspace.data_bin, "monolingual", workspace.direction, workspace.direction.source)
-    return MonolingualText(open_parallel([(prefix, None)]), job.train, seed=job.seed)
-
-
 def _knowledge(workspace: Workspace, student: Student | None) -> KnowledgeSource | None:
     """Open the caches of the training sets, for a student that learns from them.
 
@@ -461,6 +457,7 @@ def _objective(
         marginal_V=None if knowledge is None else torch.from_numpy(knowledge.marginal),
         guided_alignment=job.train.guided_alignment,
         consolidation=job.train.ewc,
+        self_supervised=job.self_supervised,
         seed=job.seed,
         path=job.path,
         directions=selection,
@@ -521,11 +518,15 @@ def _validator(
 ) -> Callable[[Objective], dict[str, float]]:
     """Return a function that computes loss, BLEU and the metric that selects the best checkpoint on the validation set.
 
-    The validation set is that of the raw data, even if the training data is distilled.
+    The validation set is that of the raw data, even if the training data is distilled. A run that is trained on text
+    with noise alone has the loss of the validation text with noise, and nothing is translated.
     """
     try:
-        pairs = _open_data(workspace, "raw", "valid")
-        valid = BinarizedData(pairs, job.train, seed=0, right_to_left=job.right_to_left)
+        if job.reads_text_alone:
+            valid = validation_text(workspace, job, codec)
+        else:
+            pairs = _open_data(workspace, "raw", "valid")
+            valid = BinarizedData(pairs, job.train, seed=0, right_to_left=job.right_to_left)
     except UserError as error:
         raise UserError(f"validation set: {error}") from None
     batches = valid.batches()
@@ -539,7 +540,7 @@ def _validator(
     # words that were written cannot be replaced: simultaneous translation is greedy
     settings = Decode(beam=job.train.validate_beam if wait_k is None else 1)
 
-    ranks = workspace.ranks
+    ranks, translates = workspace.ranks, job.train.validate_bleu and not job.reads_text_alone
 
     def validate(objective: Objective) -> dict[str, float]:
         figures = validation_loss(objective, valid, batches, device=device, ranks=ranks)
@@ -548,7 +549,7 @@ def _validator(
         if of_directions is not None:
             nll = of_directions.of_student(objective, device=device, ranks=ranks)
             figures |= {f"{PREFIX}{name}": value for name, value in nll.items()}
-        if job.train.validate_bleu and math.isfinite(figures["loss"]):  # a model with NaN cannot decode
+        if translates and math.isfinite(figures["loss"]):  # a model with NaN cannot decode
             translator = Translator.of_model(objective.model, codec, device=device, wait_k=wait_k)
             parts = ranks.collect(translator.translate_ids(sources[ranks.rank :: ranks.world], settings))
             hypotheses = interleave(parts)

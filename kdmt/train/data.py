@@ -28,6 +28,7 @@ from kdmt.corpus.batching import (
     filter_by_size,
     make_batches,
 )
+from kdmt.corpus.infilling import Infilling
 from kdmt.corpus.knowledge_cache import KnowledgeSource
 from kdmt.corpus.packing import PackingShape
 from kdmt.corpus.right_to_left import reversing
@@ -53,9 +54,10 @@ class BinarizedData:
     Args:
         knowledge: cache from which the teacher's most probable tokens are added to each batch.
         monolingual: sources without targets to add to each batch.
+        denoising: text with noise to add to each batch.
         weights: float32 [pairs], weight of each pair.
         links: alignment of the pairs, which is added to each batch.
-        sampling: draws other subwords for the sentences of a batch, whose size is planned without them.
+        sampling: draws other subwords for the sentences of a batch, or noise; batches are planned without them.
         augmentation: changes the text of some pairs before; batches are planned by the sizes of the changed pairs.
         shares: share of each data-bin in the pairs of an epoch; None to use all pairs in each epoch.
         directions: direction of each pair, by which the setting `sampling` draws pairs; None for one direction.
@@ -80,8 +82,9 @@ class BinarizedData:
         seed: int,
         knowledge: KnowledgeSource | None = None,
         monolingual: MonolingualText | None = None,
+        denoising: DenoisingText | None = None,
         weights: np.ndarray | None = None,
-        sampling: SubwordSampling | None = None,
+        sampling: SubwordSampling | Infilling | None = None,
         augmentation: Augmentation | None = None,
         links: LinkSource | None = None,
         shares: Sequence[float] | None = None,
@@ -91,7 +94,7 @@ class BinarizedData:
     ) -> None:
         self.data, self.settings, self.seed, self.knowledge = data, settings, seed, knowledge
         self.monolingual, self.weights, self.sampling, self.links = monolingual, weights, sampling, links
-        self.augmentation = augmentation
+        self.augmentation, self.denoising = augmentation, denoising
         self.right_to_left, self.selection, self.directions = right_to_left, selection, directions
         # of the pairs that batches are made of
         self.src_sizes, self.tgt_sizes = data.src_sizes, data.tgt_sizes
@@ -197,13 +200,14 @@ class BinarizedData:
             sides = None if self.augmentation is None else self.augmentation.apply(self.data, places, epoch)
             multiple = _length_multiple(self.settings)
             batch = collate(indices, self.data, length_multiple=multiple, sides=sides, change=change)
-        return self._with_extras(batch, indices)
+        return self._with_extras(batch, indices, epoch)
 
-    def _with_extras(self, batch: Batch, indices: np.ndarray) -> Batch:
+    def _with_extras(self, batch: Batch, indices: np.ndarray, epoch: int) -> Batch:
         extras = Extras(
             knowledge=None if self.knowledge is None else self.knowledge.load(indices),
             monolingual_BS=None if self.monolingual is None else self.monolingual.batch_for(indices),
             alignment=None if self.links is None else self.links.load(indices, self._weights_of(indices)),
+            denoising=None if self.denoising is None else self.denoising.batch_for(indices, epoch),
         )
         weights = self._weights_of(indices)
         if weights is not None:
@@ -236,25 +240,83 @@ class BinarizedData:
 
 
 class MonolingualText:
-    """Sources without targets: one batch of them for each batch of pairs. Sources over the size limit are left out.
+    """Sentences to mask: one batch of them for each batch of pairs. Those over the size limit are left out.
+
+    Args:
+        data: the sentences, as sources without targets.
+        prefixes: ids that are put before sentences, such as language tokens; None for none.
 
     Raises:
-        UserError: if all sources are over the limit.
+        UserError: if all sentences are over the limit.
     """
 
-    def __init__(self, data: ParallelData, settings: Train, *, seed: int) -> None:
-        self.data, self.settings, self.seed = data, settings, seed
-        kept, _ = filter_by_size(
-            data.src_sizes, None, max_source_tokens=settings.max_source_tokens, max_target_tokens=1
-        )
+    def __init__(self, data: ParallelData, settings: Train, *, seed: int, prefixes: Prefixes | None = None) -> None:
+        self.data, self.settings, self.seed, self.prefixes = data, settings, seed, prefixes
+        sizes = data.src_sizes if prefixes is None else data.src_sizes + prefixes.sizes
+        kept, _ = filter_by_size(sizes, None, max_source_tokens=settings.max_source_tokens, max_target_tokens=1)
         if not len(kept):
-            raise UserError("no line of prepare.monolingual is within train.max_source_tokens")
-        self.batches = make_batches(data.src_sizes, None, indices=kept, max_tokens=settings.max_tokens, seed=seed)
+            raise UserError("no line of the text is within train.max_source_tokens")
+        self.batches = make_batches(sizes, None, indices=kept, max_tokens=settings.max_tokens, seed=seed)
 
     def batch_for(self, indices: np.ndarray) -> torch.Tensor:
         """Return the monolingual batch for a batch of pairs, int64 [B, S], chosen as a function of (seed, indices)."""
         place = np.random.default_rng([self.seed, *indices.tolist()]).integers(len(self.batches))
-        return collate(self.batches[place], self.data, length_multiple=_length_multiple(self.settings)).src_tokens_BS
+        chosen, multiple = self.batches[place], _length_multiple(self.settings)
+        change = None if self.prefixes is None else self.prefixes.before(chosen)
+        return collate(chosen, self.data, length_multiple=multiple, change=change).src_tokens_BS
+
+
+@dataclass(frozen=True)
+class Prefixes:
+    """Ids before sentences.
+
+    Attributes:
+        ids: the ids of each kind of prefix.
+        kind_N: index in `ids` of the prefix of each sentence, int16 [sentences].
+    """
+
+    ids: Sequence[Sequence[int]]
+    kind_N: np.ndarray
+
+    @property
+    def sizes(self) -> np.ndarray:
+        """Return the number of ids before each sentence, int32 [sentences]."""
+        return np.array([len(each) for each in self.ids], dtype=np.int32)[self.kind_N]
+
+    def before(self, indices: np.ndarray) -> Change:
+        """Return the change that puts the prefixes of these sentences before them."""
+        kinds = self.kind_N[indices]
+
+        def prepend(tokens_M: IntArray, sizes_B: IntArray, side: int) -> Side:  # noqa: ARG001
+            sentences = np.split(tokens_M, np.cumsum(sizes_B)[:-1])
+            found = [(*self.ids[kind], *each.tolist()) for kind, each in zip(kinds.tolist(), sentences, strict=True)]
+            tokens = np.array([token for each in found for token in each], dtype=np.int64)
+            return tokens, np.array([len(each) for each in found], dtype=np.int64)
+
+        return prepend
+
+
+class DenoisingText:
+    """Text with noise for each batch of pairs: one batch of about the same size.
+
+    Args:
+        text: the text as both sides of a data set, whose sources get noise.
+    """
+
+    def __init__(self, text: BinarizedData) -> None:
+        self.text = text
+        self._latest: tuple[int, list[np.ndarray]] | None = None  # batches of one epoch
+
+    def batch_for(self, indices: np.ndarray, epoch: int) -> Batch:
+        """Return the batch for a batch of pairs, chosen as a function of (seed, epoch, indices)."""
+        batches = self._batches(epoch)
+        place = np.random.default_rng([self.text.seed, epoch, *indices.tolist()]).integers(len(batches))
+        return self.text.load(batches[place], epoch)
+
+    def _batches(self, epoch: int) -> list[np.ndarray]:
+        if self._latest is None or self._latest[0] != epoch:
+            self._latest = (epoch, self.text.batches(epoch))
+        return self._latest[1]
 
 
 def _length_multiple(settings: Train) -> int:

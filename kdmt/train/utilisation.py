@@ -24,6 +24,7 @@ from kdmt.models.edit_heads import MOST_INSERTED
 from kdmt.models.nonautoregressive import NATransformer
 from kdmt.models.transformer import Transformer
 from kdmt.objectives.aligned import AlignedPositions
+from kdmt.objectives.denoising import DenoisingLoss
 from kdmt.objectives.distillation import WordDivergence
 from kdmt.objectives.edited import Deletions, Drafts, Placeholders
 from kdmt.objectives.masked_language import MaskedLanguage
@@ -258,6 +259,14 @@ def _add_term(products: Products, objective: Objective, term: nn.Module) -> None
             rows, length = masked.tokens_BS.shape
             products.add(encoder_products(model.config, Text(rows, rows * length)))
             products.add(len(masked.index_M) * model.config.encoder_embed_dim * model.src_vocab_size)
+    elif isinstance(term, DenoisingLoss):
+        text = products.prepared.batch.extras.denoising
+        assert text is not None
+        other = Products(Prepared.of(text))
+        other.encode(model)
+        other.decode(model, other.tgt)
+        other.project(model, other.tgt.num_tokens)
+        products.add(other.trained)
 
 
 def _add_distributions(products: Products, teachers: Iterable[nn.Module], num_tokens: float) -> None:

@@ -10,9 +10,10 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 
-from kdmt.config import NAT, Student, Train
+from kdmt.config import NAT, Denoising, Student, Train
 from kdmt.corpus.batching import Batch, Extras, Knowledge, ParallelData, collate, open_parallel
 from kdmt.corpus.indexed import IndexedWriter
+from kdmt.corpus.infilling import Infilling
 from kdmt.models.architecture import architecture
 from kdmt.models.build import build_nonautoregressive, build_transformer
 from kdmt.models.nonautoregressive import NATransformer
@@ -21,7 +22,7 @@ from kdmt.objectives.build import build_objective
 from kdmt.objectives.model_checks import learns_from_running
 from kdmt.objectives.objective import Objective
 from kdmt.stages.training_work import nat_config
-from kdmt.train.data import BinarizedData
+from kdmt.train.data import BinarizedData, DenoisingText
 from kdmt.train.loop import Trainer
 from kdmt.train.run_log import Progress
 from kdmt.train.validation import validation_loss
@@ -68,6 +69,7 @@ OBJECTIVES: Mapping[str, Mapping[str, Any] | None] = {
     "hidden_kd": {"hidden_kd": {}},
     "hidden_attention_kd": {"word_kd": {}, "hidden_kd": {"distance": "cosine"}, "attention_kd": {}},
     "self_supervised": {"self_supervised": {}},
+    "denoising": {"self_supervised": {"denoising": {}}},
     "on_policy": {"word_kd": {}, "on_policy": {"rate": 1.0, "top_k": 5, "top_p": 0.9, "max_len_b": 5}},
     "ema": {"word_kd": {}, "online": {"kind": "ema", "decay": 0.9}},
     "joint": {
@@ -236,7 +238,17 @@ def make_batch(name: str, pairs: ParallelData, count: int = 24) -> Batch:
         return replace(batch, extras=Extras(weight_B=weight_B, weighted_tokens=tokens))
     if "cache" in name:
         return replace(batch, extras=Extras(knowledge=RandomKnowledge(pairs).load(range(count))))
+    if name == "denoising":
+        text = denoising_text(pairs, Train(max_tokens=400)).text
+        return replace(batch, extras=Extras(denoising=text.load(np.arange(count), epoch=1)))
     return batch
+
+
+def denoising_text(pairs: ParallelData, settings: Train) -> DenoisingText:
+    """Return the targets of pairs as text with noise."""
+    noise = Infilling(Denoising(), 1, [None], [()], np.zeros(len(pairs), dtype=np.int16))
+    text = ParallelData(tuple((target, target) for _, target in pairs.parts))
+    return DenoisingText(BinarizedData(text, settings, seed=1, sampling=noise))
 
 
 def make_trainer(
@@ -261,7 +273,8 @@ def make_trainer(
     defaults = {"validate_bleu": False, "best_metric": "loss", "warmup_updates": 2, "clip_norm": 1.0, "max_tokens": 400}
     train = Train(**{**defaults, **settings})
     knowledge = RandomKnowledge(pairs) if "cache" in name else None
-    data = BinarizedData(pairs, train, seed=1, knowledge=knowledge)  # type: ignore[arg-type]
+    text = denoising_text(pairs, train) if name == "denoising" else None
+    data = BinarizedData(pairs, train, seed=1, knowledge=knowledge, denoising=text)  # type: ignore[arg-type]
     batches = data.batches()[:2]
     return kind(
         objective=make_objective(name, **(shape or {})),

@@ -35,6 +35,7 @@ UPDATES: Mapping[str, tuple[int, int]] = {
     "hidden_kd": (0, 1700),
     "hidden_attention_kd": (0, 3230),
     "self_supervised": (0, 1680),
+    "denoising": (0, 2370),
     "ema": (0, 1530),
     "joint": (0, 1610),
     "mutual": (0, 2200),

@@ -11,7 +11,7 @@ import pytest
 import tiny_pipeline
 
 from kdmt.checksum import file_sha256
-from kdmt.config import Pipeline, Student
+from kdmt.config import Pipeline, SelfSupervised, Student
 from kdmt.files import write_json
 from kdmt.flow.manifest import Plan, check_status
 from kdmt.stages.training_inputs import (
@@ -19,8 +19,8 @@ from kdmt.stages.training_inputs import (
     batch_order,
     cache_made_from,
     init_inputs,
+    monolingual_splits,
     needs_teacher,
-    reads_monolingual,
     teacher_checkpoints,
     teaching_inputs,
     training_inputs,
@@ -147,8 +147,12 @@ def test_only_a_student_that_runs_or_copies_the_teacher_needs_it() -> None:
 
 
 def test_monolingual_text_is_read_only_if_set() -> None:
-    assert reads_monolingual(student(self_supervised={"monolingual": True}))
-    assert not any(map(reads_monolingual, (None, student(), student(self_supervised={}))))
+    def read(**settings: Any) -> list[str]:
+        return monolingual_splits(workspace(), SelfSupervised.model_validate(settings))
+
+    assert read(monolingual=True) == ["monolingual.en-de.en"]
+    assert read(denoising={}, text=["monolingual_target", "target"]) == ["monolingual.en-de.de"]
+    assert read() == read(denoising={}) == monolingual_splits(workspace(), None) == []
 
 
 @pytest.mark.usefixtures("finished")

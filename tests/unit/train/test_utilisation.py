@@ -13,7 +13,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from kdmt.config import Student
-from kdmt.corpus.batching import Batch
+from kdmt.corpus.batching import Batch, Extras
 from kdmt.models.architecture import NATConfig, TransformerConfig
 from kdmt.models.build import build_nonautoregressive, build_transformer
 from kdmt.models.transformer import Transformer
@@ -112,6 +112,14 @@ def test_operations_of_a_student_are_near_those_that_pytorch_counts(kind: str) -
     )
     counted, prepared = count(objective, batch_of())
     assert training_flops(objective, prepared) == pytest.approx(counted, rel=0.03)
+
+
+def test_operations_of_denoising_are_those_that_pytorch_counts() -> None:
+    student = Student.model_validate({"self_supervised": {"denoising": {}}})
+    objective = build_objective(transformer(1), student, label_smoothing=0.1)
+    batch = replace(batch_of(7, 9), extras=Extras(denoising=batch_of(5, 11)))
+    counted, prepared = count(objective, batch)
+    assert training_flops(objective, prepared) == pytest.approx(counted, rel=1e-9)
 
 
 NONAUTOREGRESSIVE: dict[str, dict[str, Any]] = {
