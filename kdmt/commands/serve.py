@@ -82,7 +82,8 @@ def open_models(paths: Sequence[Path], search: SearchOptions) -> list[ServedMode
         to_target = matching_directions(text.all_directions, None, direction.target)
         alike = (path, direction.target) if text.are_alike(to_target) else None
         translate = partial(translator.for_direction(direction).translate_sentences, settings=settings)
-        served.append(ServedModel(direction, translate, alike, path if len(text.all_directions) > 1 else None))
+        shared = path if len(text.all_directions) > 1 else None
+        served.append(ServedModel(direction, translate, alike, shared, translator.add_context))
     return served
 
 

@@ -42,7 +42,8 @@ class Inputs:
         """Return the files of the training text and, if selected, of the monolingual text."""
         src, tgt = self.corpus.direction.sides
         tags = self.corpus.tags if self.split == "train" else None
-        texts = [TrainingText(self._text(self.split, src), self._text(self.split, tgt), tags, self.originals)]
+        context = self.corpus.text_processor().context
+        texts = [TrainingText(self._text(self.split, src), self._text(self.split, tgt), tags, self.originals, context)]
         if self.monolingual:
             texts.append(TrainingText(self._text("monolingual", src), tags=self.corpus.monolingual_tags))
         return texts
