@@ -26,8 +26,6 @@ from kdmt.errors import UserError
 from kdmt.log import get_logger
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from kdmt.choices import StageName
     from kdmt.commands.status import StageStatus
     from kdmt.decode.engines.translator import Translator
@@ -266,10 +264,12 @@ class Model:
         lines = _checked_lines(sources, "sources"), _checked_lines(targets, "targets")
         if len(lines[0]) != len(lines[1]):
             raise UserError(f"{len(lines[0])} sources and {len(lines[1])} targets: give a target for each source")
+        if lines[0]:
+            self._require_scores()
         lines = self._with_contexts(lines[0], contexts), lines[1]
         scored: list[list[float]] = []
         for start in range(0, len(lines[0]), _SCORED_AT_ONCE):
-            scored += self._score(*(side[start : start + _SCORED_AT_ONCE] for side in lines))
+            scored += self.translator.score(*(side[start : start + _SCORED_AT_ONCE] for side in lines))
             if progress is not None:
                 progress(len(scored), len(lines[0]))
         return scored if by_token else [math.fsum(each) if each else math.nan for each in scored]
@@ -295,18 +295,12 @@ class Model:
             >>> model.contrast([pair]).accuracy
             100.0
         """
-        from kdmt.score.contrastive import compare_scores
+        from kdmt.decode.engines.contrastive import contrast
 
         if not pairs:
             raise UserError("pairs: there is no contrastive pair")
-        with_context = self.translator.codec.text.context is not None
-        scores = self.score(
-            [pair.source for pair in pairs for _ in pair.targets],
-            [target for pair in pairs for target in pair.targets],
-            contexts=[pair.context for pair in pairs for _ in pair.targets] if with_context else None,
-            progress=progress,
-        )
-        return compare_scores(pairs, scores)
+        self._require_scores()
+        return contrast(self.translator, pairs, progress=progress)
 
     def _with_contexts(self, sources: Sequence[str], contexts: Contexts | None) -> list[str]:
         """Return the sources as the model reads them, with their contexts if it has any.
@@ -322,8 +316,7 @@ class Model:
             raise UserError(f"{len(sources)} sources and {len(contexts)} contexts: give a context for each source")
         found = []
         for index, (source, previous) in enumerate(zip(sources, contexts, strict=True)):
-            own = [line for line in _checked_lines(previous, f"contexts[{index}]") if line.split()]
-            found.append(self.translator.add_context([*own, source])[-1])
+            found.append(self.translator.with_context(source, _checked_lines(previous, f"contexts[{index}]")))
         return found
 
     def _decode(self, lines: Sequence[str], settings: Decode, progress: Progress | None) -> list[list[Hypothesis]]:
@@ -358,29 +351,18 @@ class Model:
             for each in nbest
         ]
 
-    def _score(self, sources: Sequence[str], targets: Sequence[str]) -> list[list[float]]:
-        """Return the log-probability of each target token; an empty list for a pair that is too long for the model."""
-        codec, (score_pairs, limits) = self.translator.codec, self._scorer()
-        codec.text.require_one_direction()
-        src = self.translator.encode_words([codec.text.preprocess_source(line) for line in sources])
-        tgt = codec.encode_target([codec.text.preprocess_target(line) for line in targets])
-        fitting = [index for index in range(len(src)) if len(src[index]) <= limits[0] and len(tgt[index]) <= limits[1]]
-        found = score_pairs([src[index] for index in fitting], [tgt[index] for index in fitting])
-        scored: list[list[float]] = [[] for _ in src]
-        for index, log_probs in zip(fitting, found, strict=True):
-            scored[index] = log_probs.tolist()
-        if unread := len(src) - len(fitting):
-            _logger.warning(f"{unread:,} pairs are longer than the model reads and have no score")
-        return scored
+    def _require_scores(self) -> None:
+        """Check that the model gives probabilities of given targets.
 
-    def _scorer(self) -> tuple[Callable[[list[np.ndarray], list[np.ndarray]], list[np.ndarray]], tuple[int, int]]:
-        """Return the function that scores pairs of ids, and the maximum numbers of source and target tokens."""
+        Raises:
+            UserError: if it does not.
+        """
         from kdmt.decode.engines.engine import ScoringEngine
 
-        engine = self.translator.engine
-        if isinstance(engine, ScoringEngine):
-            return engine.score_pairs, (engine.max_source_positions, engine.max_target_positions)
-        raise UserError(f"{self.path}: this model gives no probabilities of given targets: it is not autoregressive")
+        if not isinstance(self.translator.engine, ScoringEngine):
+            raise UserError(
+                f"{self.path}: this model gives no probabilities of given targets: it is not autoregressive"
+            )
 
 
 def load(

@@ -137,6 +137,8 @@ def _refused_of_distill(config: Pipeline) -> Iterator[str]:
     for name in ("teachers", "augment", "reverse", "quality", "scores", "imported"):
         if getattr(distill, name):
             yield f"distill.{name}"
+    if distill.mbr.scorer is not None:
+        yield "distill.mbr.utility"
     for path, student in config.trainings():
         if "reranked" in student.data_names:
             yield f"{path}.data: reranked"

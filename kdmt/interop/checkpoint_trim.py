@@ -193,6 +193,8 @@ class _Original:
         """Return the ids that stay in any case: special tokens, tags, languages, bytes, characters of the text."""
         names = {symbol for symbol in self.symbols if _TAG.fullmatch(symbol)} - self.dropped(directions)
         names |= {*SPECIALS, *self._extremes}
+        if self.codec.text.context is not None:
+            names.add(self.codec.text.context.separator)
         config = self.model.config
         own = {token for token in (config.source_token, config.target_token) if token is not None}
         for piece in self.pieces or ():

@@ -11,15 +11,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from kdmt.config import read_record
 from kdmt.corpus.jsonl import text_problem
 from kdmt.errors import UserError
-from kdmt.files import check_file, parse_json
+from kdmt.files import check_file, parse_json, read_json, write_json
 
 _NAMES = ("context", "source", "right", "wrong")
+CONTRASTIVE = "contrastive.json"  # in the folder of the score stage
 _LISTS = ("context", "wrong")
 
 
@@ -147,3 +149,55 @@ def _texts(value: object, name: str) -> tuple[str, ...]:
         if "\n" in each:
             raise UserError(f"field {name!r} holds a line break")
     return tuple(listed)
+
+
+# -------------------------------------------------------------------------------------------------------------- records
+
+
+@dataclass(frozen=True)
+class ContrastiveRow:
+    """Entry of contrastive.json: the result of a system in a contrastive test.
+
+    Attributes:
+        system: name of the system.
+        seed: its seed.
+        test: name of the test.
+        num_pairs: number of its pairs.
+        num_correct: number of pairs in which the right target has the largest log-probability.
+        accuracy: their percentage, from 0 to 100.
+    """
+
+    system: str
+    seed: int
+    test: str
+    num_pairs: int
+    num_correct: int
+    accuracy: float
+
+    @classmethod
+    def of(cls, system: str, seed: int, test: str, result: ContrastiveResult) -> ContrastiveRow:
+        """Return the entry of a result."""
+        return cls(system, seed, test, len(result.margins), result.num_correct, result.accuracy)
+
+
+def write_rows(path: Path, rows: Sequence[ContrastiveRow]) -> None:
+    """Write contrastive.json: a list of objects, one for each row."""
+    write_json(path, [asdict(row) for row in rows], indent=2)
+
+
+def read_rows(path: Path) -> list[ContrastiveRow]:
+    """Return the rows of contrastive.json.
+
+    Raises:
+        UserError: if the file is missing or damaged.
+    """
+    return read_record(list[ContrastiveRow], read_json(path), str(path))
+
+
+def rows_text(rows: Sequence[ContrastiveRow]) -> str:
+    """Return the rows as lines of text, one for each test and system."""
+    return "\n".join(
+        f"contrastive test {row.test}: {row.system} seed {row.seed}: accuracy {row.accuracy:.2f}, "
+        f"{row.num_correct:,} of {row.num_pairs:,} pairs"
+        for row in rows
+    )

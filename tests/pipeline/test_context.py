@@ -54,6 +54,7 @@ def test_only_a_model_with_context_translates_the_pronoun() -> None:
 def finished(text: Path) -> Path:  # noqa: ARG001
     """Return the folder of a finished pipeline with context, whose models were hardly trained."""
     settings = pipeline_settings(with_context=True, max_updates=6)
+    settings["score"]["contrastive"] = {"pronouns": str(_write_pairs())}
     return train(settings, "prepare", "teacher", "distill", "student", "score")
 
 
@@ -109,9 +110,7 @@ def _check_scores(model: Model) -> None:
 
 
 def _check_contrastive_command(model: Model, folder: Path) -> None:
-    pairs = contrastive_pairs()
-    path = Path("pairs.jsonl")
-    path.write_text("".join(f"{json.dumps(_as_json(pair))}\n" for pair in pairs), encoding="utf-8")
+    pairs, path = contrastive_pairs(), _write_pairs()
     finished = kdmt("contrast", folder / "teacher", path, "--threads", "1")
     assert finished.code == 0, finished.err
     result = model.contrast(pairs)
@@ -119,11 +118,63 @@ def _check_contrastive_command(model: Model, folder: Path) -> None:
     scored = model.score([pairs[0].source], [pairs[0].right], contexts=[pairs[0].context])
     wrong = model.score([pairs[0].source], [pairs[0].wrong[0]], contexts=[pairs[0].context])
     assert result.margins[0] == pytest.approx(scored[0] - wrong[0], abs=1e-4)
+    rows = json.loads((folder / "score" / "contrastive.json").read_text(encoding="utf-8"))
+    assert [(row["system"], row["test"]) for row in rows] == [("teacher", "pronouns"), ("distilled", "pronouns")]
+    assert rows[0]["num_correct"] == result.num_correct
+    assert rows[0]["num_pairs"] == len(pairs)
     path.write_text("{}\n", encoding="utf-8")
     refused = kdmt("contrast", folder / "teacher", path)
     assert refused.code == 2
     assert "pairs.jsonl line 1: no field 'source'" in refused.err
 
 
+def _write_pairs() -> Path:
+    """Write the contrastive pairs to a file."""
+    path = Path("pairs.jsonl")
+    path.write_text("".join(f"{json.dumps(_as_json(pair))}\n" for pair in contrastive_pairs()), encoding="utf-8")
+    return path
+
+
 def _as_json(pair: ContrastivePair) -> dict[str, object]:
     return {"context": list(pair.context), "source": pair.source, "right": pair.right, "wrong": list(pair.wrong)}
+
+
+# -------------------------------------------------------------------------------------------------------- SentencePiece
+
+
+@pytest.mark.usefixtures("text")
+def test_an_exported_model_with_pieces_reads_context_too() -> None:
+    """Check that the separator is one piece, and that an export translates documents as the checkpoint does."""
+    settings = pipeline_settings(with_context=True, max_updates=6)
+    settings["prepare"]["tokenizer"] = {"vocab_size": 80, "hard_vocab_limit": False}
+    settings["prepare"]["context"]["sentences"] = 2
+    settings["prepare"]["text"] = {"lowercase": True}
+    folder = train(settings, "prepare", "teacher")
+    document = ["The hat is here", "it falls now", "it breaks soon", "", "it falls <sep> now"]
+    model = load(folder / "teacher", threads=1)
+    words = model.translator.codec.src_dictionary
+    encoded = [words.string(ids[:-1]) for ids in model.translator.encode(model.translator.add_context(document))]
+    assert [line.split().count("<sep>") for line in encoded] == [1, 1, 2, 0, 1]
+    assert "".join(encoded[2].split()).replace("▁", " ").split() == (
+        "the hat is here <sep> it falls now <sep> it breaks soon".split()
+    )
+    assert kdmt("export", folder / "teacher", "out", "--to", "ctranslate2").code == 0
+    stdin = "".join(f"{line}\n" for line in document).encode()
+    found = [kdmt("translate", model, "--threads", "1", stdin=stdin) for model in (folder / "teacher", Path("out"))]
+    assert [each.code for each in found] == [0, 0]
+    assert found[0].out == found[1].out
+    assert "the previous sentence" not in (Path("out") / "README.md").read_text(encoding="utf-8")
+    assert "up to 2 previous sentences" in (Path("out") / "README.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.usefixtures("text")
+def test_a_given_tokenizer_without_the_separator_is_refused() -> None:
+    settings = pipeline_settings(with_context=False, max_updates=6)
+    settings["prepare"]["tokenizer"] = {"vocab_size": 80, "hard_vocab_limit": False}
+    folder = train(settings, "prepare")
+    settings["name"], settings["prepare"]["context"] = "given", {}
+    settings["prepare"]["tokenizer"] = {"source_path": str(folder / "prepare" / "tokenizer" / "joint.model")}
+    Path("pipeline.yaml").write_text(to_yaml(settings), encoding="utf-8")
+    finished = kdmt("prepare", "pipeline.yaml")
+    assert finished.code == 2
+    assert "prepare.context.separator: the given tokenizer has no piece '<sep>'" in finished.err

@@ -12,7 +12,7 @@ import torch
 from kdmt.config import Decode, NATDecode
 from kdmt.corpus.codec import TextCodec, cut_source, insert_prefix
 from kdmt.corpus.context import Document, join_context, without_context
-from kdmt.decode.engines.engine import Engine, EngineOptions
+from kdmt.decode.engines.engine import Engine, EngineOptions, ScoringEngine
 from kdmt.decode.engines.nat import NATEngine
 from kdmt.decode.engines.precision import DecodingPrecision
 from kdmt.decode.engines.pytorch import TorchEngine
@@ -128,6 +128,14 @@ class Translator:
         document = self.begin_documents()
         return list(sentences) if document is None else document.add_lines(sentences)
 
+    def with_context(self, sentence: str, previous: Sequence[str]) -> str:
+        """Return a sentence as the model reads it: after previous sentences of its document, if it reads context.
+
+        Args:
+            previous: previous sentences, in their order; those without words do not count.
+        """
+        return self.add_context([*(line for line in previous if line.split()), sentence])[-1]
+
     def translate(self, lines: Sequence[str], settings: Decode, *, first_line: int = 1) -> list[str]:
         """Return the translations of raw lines as finished text.
 
@@ -201,6 +209,32 @@ class Translator:
             if len(source) > limit:
                 _logger.warning(f"{noun} {number}: {len(source)} tokens, cut to the model's {limit}")
         return sources
+
+    def score(self, sources: Sequence[str], targets: Sequence[str]) -> list[list[float]]:
+        """Return the log-probability of each token of raw targets, given raw lines as in `translate`.
+
+        Returns:
+            The natural-log probabilities of the tokens of each target, `</s>` last; an empty list for a pair that is too
+            long for the model, with a message.
+
+        Raises:
+            TypeError: if the engine does not score given targets.
+            UserError: if the model has several directions, and none is chosen.
+        """
+        engine, codec = self.engine, self.codec
+        if not isinstance(engine, ScoringEngine):
+            raise TypeError(f"{type(engine).__name__} gives no probabilities of given targets")
+        src = self._encode(sources)
+        tgt = codec.encode_target([codec.text.preprocess_target(line) for line in targets])
+        limits = (engine.max_source_positions, engine.max_target_positions)
+        fitting = [index for index in range(len(src)) if len(src[index]) <= limits[0] and len(tgt[index]) <= limits[1]]
+        found = engine.score_pairs([src[index] for index in fitting], [tgt[index] for index in fitting])
+        scored: list[list[float]] = [[] for _ in src]
+        for index, log_probs in zip(fitting, found, strict=True):
+            scored[index] = log_probs.tolist()
+        if unread := len(src) - len(fitting):
+            _logger.warning(f"{unread:,} pairs are longer than the model reads and have no score")
+        return scored
 
     def translate_ids(self, sources: Sequence[np.ndarray], settings: Decode) -> list[str]:
         """Return target words for source ids, "" for a source without words; a source that is too long is truncated."""
