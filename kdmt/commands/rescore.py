@@ -87,6 +87,9 @@ def _copy_lines(path: Path, copy: Path, context: Context | None) -> int:
         context: how the lines get the previous lines as their context; None for lines without context.
     """
     lines = open_lines(path, name=str(path))
-    write_lines(copy, lines if context is None else Document(context).add_lines(lines))
+    if context is not None:
+        document = Document(context)
+        lines = (line for each in lines for line in document.add_lines([each]))
+    write_lines(copy, lines)
     with copy.open("rb") as file:
         return sum(1 for _ in file)

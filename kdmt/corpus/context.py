@@ -15,10 +15,13 @@ from kdmt.config import Context
 def join_context(previous: Sequence[str], sentence: str, context: Context) -> str:
     """Return a line with the previous sentences of the document before the sentence.
 
+    A separator within a sentence is replaced by a space, since it has a meaning of its own.
+
     Args:
         previous: previous sentences, in their order; the last `context.sentences` of them with words are used.
         sentence: the sentence itself; without words, it is returned as it is.
     """
+    *previous, sentence = (line.replace(context.separator, " ") for line in (*previous, sentence))
     if not sentence.split():
         return sentence
     used = [line.strip() for line in previous if line.split()][-context.sentences :]
@@ -68,14 +71,10 @@ class Document:
         return line
 
     def add_lines(self, lines: Iterable[str]) -> list[str]:
-        """Add lines of raw text, and return them with their contexts; a line without words begins a new document.
-
-        A separator in the text is replaced by a space, since it has a meaning of its own.
-        """
+        """Add lines of raw text, and return them with their contexts; a line without words begins a new document."""
         found = []
         for line in lines:
-            plain = line.replace(self._context.separator, " ") if self._context.separator in line else line
-            if not plain.split():
+            if not line.split():
                 self.begin()
-            found.append(self.add(plain))
+            found.append(self.add(line))
         return found

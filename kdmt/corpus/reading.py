@@ -227,8 +227,8 @@ def _rows_of_documents(corpus: ParallelText, paths: Sequence[Path], documents: D
             continue
         if separator in source:
             raise UserError(
-                f"{sides[0].name} line {num_rows}: the text has the separator {separator!r} of contexts: choose another "
-                "one as 'prepare.context.separator'"
+                f"{sides[0].name} line {num_rows}: the text has the separator {separator!r} of contexts: choose "
+                "another one as 'prepare.context.separator'"
             )
         yield document.add(source), target
     if corpus.documents is not None and next(names, None) is not None:

@@ -38,9 +38,8 @@ def _rows(workspace: Workspace, systems: Sequence[System], threads: int) -> Iter
         folder = system.run / taken_checkpoint(system.run, score.checkpoint).name
         translator = Translator.load(folder, device=pick_device(score.device), threads=threads)
         if not isinstance(translator.engine, ScoringEngine):
-            workspace.say(
-                f"score: {system.name} seed {system.seed} is left out of the contrastive tests: it is not autoregressive"
-            )
+            left_out = f"{system.name} seed {system.seed} is left out of the contrastive tests"
+            workspace.say(f"score: {left_out}: it is not autoregressive")
             continue
         for name, pairs in tests.items():
             yield ContrastiveRow.of(system.name, system.seed, name, contrast(translator, pairs))

@@ -214,8 +214,8 @@ class Translator:
         """Return the log-probability of each token of raw targets, given raw lines as in `translate`.
 
         Returns:
-            The natural-log probabilities of the tokens of each target, `</s>` last; an empty list for a pair that is too
-            long for the model, with a message.
+            The natural-log probabilities of the tokens of each target, `</s>` last; an empty list for a pair that is
+            too long for the model, with a message.
 
         Raises:
             TypeError: if the engine does not score given targets.

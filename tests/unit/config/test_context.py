@@ -57,7 +57,11 @@ def test_the_separator_is_a_token_of_its_own(separator: str) -> None:
         ("prepare.monolingual", [{"path": "mono.en"}], "'prepare.monolingual' cannot be combined"),
         ("prepare.tokenizer", {"type": "subword-nmt", "model": "bpe"}, "'prepare.tokenizer.type: subword-nmt' cannot"),
         ("prepare.clean", {"near_duplicates": 0.8}, "'prepare.clean.near_duplicates' cannot"),
-        ("prepare.clean", {"rules": [{"filter": {"command": ["a"], "min": 0.5}}]}, "'prepare.clean.rules.filter' cannot"),
+        (
+            "prepare.clean",
+            {"rules": [{"filter": {"command": ["a"], "min": 0.5}}]},
+            "'prepare.clean.rules.filter' cannot",
+        ),
         ("prepare.train.0.clean", {"alignment": {"drop_percent": 5.0}}, "'prepare.train.0.clean.alignment' cannot"),
         ("distill.augment", {"typos": 0.1}, "'distill.augment' cannot"),
         ("distill.teachers", ["other"], "'distill.teachers' cannot"),

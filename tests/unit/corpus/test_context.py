@@ -32,6 +32,8 @@ def test_the_previous_sentence_comes_before_the_sentence() -> None:
     assert join_context(["a", "b", "c"], "d", TWO) == "b <sep> c <sep> d"
     assert join_context(["a"], "d", TWO) == "a <sep> d"
     assert join_context(["a"], "", ONE) == ""
+    assert join_context(["a <sep> b"], "<sep> c", ONE) == "a   b <sep>   c"
+    assert join_context(["a"], "<sep>", ONE) == " "
 
 
 @pytest.mark.parametrize("previous", [[], ["a b"], ["a b", "c"]])
@@ -206,3 +208,9 @@ def test_without_cleaning_lines_are_unchanged() -> None:
         context=ONE,
     )
     assert read_lines(Path("source")) == ["x  y <sep> a", ""]
+
+
+@pytest.mark.usefixtures("empty_folder")
+def test_a_rule_that_writes_the_separator_does_not_shift_contexts() -> None:
+    pairs = [("x <sep> a &lt;sep&gt; b", "A B")]
+    assert clean(pairs, Clean.model_validate({"rules": [{"entities": {}}]})) == [("x <sep> a   b", "A B")]
