@@ -145,12 +145,13 @@ def _refused_of_distill(config: Pipeline) -> Iterator[str]:
 
 
 def _refused_of_training(config: Pipeline) -> Iterator[str]:
-    trainings = [*config.teacher_trainings(), *config.trainings()]
-    for path, each in trainings:
-        if each.augment is not None:
+    trainings = [(path, each.augment, each.train) for path, each in config.teacher_trainings()]
+    trainings += [(path, each.augment, each.train) for path, each in config.trainings()]
+    for path, augment, train in trainings:
+        if augment is not None:
             yield f"{path}.augment"
         for name in ("guided_alignment", "subword_regularization"):
-            if getattr(each.train, name) is not None:
+            if getattr(train, name) is not None:
                 yield f"{path}.train.{name}"
     for path, student in config.trainings():
         if student.wait_k is not None:

@@ -97,8 +97,8 @@ def _plan(workspace: Workspace, systems: Sequence[System], missing: Sequence[Mis
         inputs["score.nat.ctc_lm"] = known_sha256(Path(settings.nat.ctc_lm))
     if settings.off_target is not None and settings.off_target.model is not None:
         inputs["score.off_target.model"] = known_sha256(Path(settings.off_target.model))
-    for name, path in settings.contrastive.items():
-        inputs[f"score.contrastive.{name}"] = known_sha256(Path(path))
+    for test, path in settings.contrastive.items():
+        inputs[f"score.contrastive.{test}"] = known_sha256(Path(path))
     if settings.spbleu_model is not None:
         inputs["score.spbleu_model"] = known_sha256(Path(settings.spbleu_model))
     extra: dict[str, object] = {"baseline": _baseline(workspace.config, systems)}

@@ -36,6 +36,16 @@ TEACHER = Path("runs/tiny/teacher")
 MAX_SOURCE_TOKENS = 64  # number of positions of the tiny model
 
 
+class WithoutContext:
+    """Part of a stand-in for a translator that reads no context."""
+
+    def begin_documents(self) -> None:
+        return None
+
+    def add_context(self, sentences: Sequence[str]) -> list[str]:
+        return list(sentences)
+
+
 def translate(stdin: bytes | str, *arguments: str, checkpoint: Path = TEACHER) -> Finished:
     data = stdin.encode() if isinstance(stdin, str) else stdin
     return kdmt("translate", checkpoint, "--threads", "1", *arguments, stdin=data)
@@ -316,12 +326,12 @@ def test_input_from_a_terminal_is_translated_line_by_line() -> None:
 def test_out_of_memory_is_a_user_error() -> None:
     """Check the message for the error that PyTorch raises; other errors are raised unchanged."""
 
-    class Greedy:
+    class Greedy(WithoutContext):
         def translate(self, *_: object, **__: object) -> list[str]:
             torch.empty(10**15)
             return []
 
-    class Broken:
+    class Broken(WithoutContext):
         def translate(self, *_: object, **__: object) -> list[str]:
             raise RuntimeError("something else")
 
@@ -339,7 +349,7 @@ def test_translations_are_escaped_on_a_terminal_only() -> None:
         def isatty(self) -> bool:
             return True
 
-    class Evil:
+    class Evil(WithoutContext):
         def translate(self, lines: list[str], *_: object, **__: object) -> list[str]:
             return ["\x1b[31m\tä" for _ in lines]
 
@@ -439,7 +449,7 @@ def test_sentences_that_are_too_long_are_translated_in_parts() -> None:
     assert translator.translate_sentences(["ba be"], settings) == translator.translate(["ba be"], settings)
 
 
-class Upper:
+class Upper(WithoutContext):
     """Stand-in for a translator."""
 
     def translate_sentences(self, sentences: list[str], _: Decode) -> list[str]:
@@ -487,7 +497,7 @@ def test_every_depth_that_is_read_is_written() -> None:
     assert target.getvalue().count(b"\n") == len(lines)
 
 
-class Lower:
+class Lower(WithoutContext):
     """Stand-in for another translator."""
 
     def translate_sentences(self, sentences: list[str], _: Decode) -> list[str]:
