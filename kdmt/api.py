@@ -26,17 +26,17 @@ from kdmt.errors import UserError
 from kdmt.log import get_logger
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from kdmt.choices import StageName
     from kdmt.commands.status import StageStatus
     from kdmt.decode.engines.translator import Translator
+    from kdmt.score.contrastive import ContrastivePair, ContrastiveResult
     from kdmt.stages.workspace import Workspace
     from kdmt.types import Hypothesis
 
 __all__ = ["Model", "Pipeline", "Translation", "load", "lock"]
 
 Progress = Callable[[int, int], None]  # (number of items that are done, number of all items)
+Contexts = Sequence[Sequence[str]]  # the previous sentences of the document of each source, in their order
 Mirrors = str | os.PathLike[str] | Sequence[str | os.PathLike[str]] | None  # folders or bases of URLs, or one of them
 
 _logger = get_logger(__name__)
@@ -162,7 +162,9 @@ class Model:
         """Translate raw sentences.
 
         The result equals that of `kdmt translate` with the same options. A sentence without words has an empty
-        translation; a sentence that is too long for the model is truncated, with a warning to the logger.
+        translation; a sentence that is too long for the model is truncated, with a warning to the logger. For a model
+        with context (`prepare.context`), the sentences are those of documents in their order, and a sentence without
+        words begins a new document.
 
         Args:
             sentences: raw text, one sentence each.
@@ -191,7 +193,7 @@ class Model:
         """
         from kdmt.interop.ctranslate2_folder import proposed_search
 
-        lines = _checked_lines(sentences, "sentences")
+        lines = self.translator.add_context(_checked_lines(sentences, "sentences"))
         given = {"beam": beam, "nbest": nbest, "lenpen": lenpen}
         options = proposed_search(self.path) | {name: value for name, value in given.items() if value is not None}
         settings = checked(Decode, "translate", max_len_a=max_len_a, max_len_b=max_len_b, **options)
@@ -209,6 +211,7 @@ class Model:
         targets: Sequence[str],
         *,
         by_token: Literal[False] = False,
+        contexts: Contexts | None = None,
         progress: Progress | None = None,
     ) -> list[float]: ...
 
@@ -219,6 +222,7 @@ class Model:
         targets: Sequence[str],
         *,
         by_token: Literal[True],
+        contexts: Contexts | None = None,
         progress: Progress | None = None,
     ) -> list[list[float]]: ...
 
@@ -228,14 +232,19 @@ class Model:
         targets: Sequence[str],
         *,
         by_token: bool = False,
+        contexts: Contexts | None = None,
         progress: Progress | None = None,
     ) -> list[float] | list[list[float]]:
         """Return the log-probability of each target given its source, by teacher forcing.
+
+        For a model with context (`prepare.context`), the sources are those of documents in their order, as for
+        `translate`, unless `contexts` has the previous sentences of each.
 
         Args:
             sources: raw source text, one sentence each.
             targets: raw target text, one translation for each source.
             by_token: whether to return the log-probability of each target token instead of their sum.
+            contexts: previous sentences of the document of each source, in their order, for a model with context.
             progress: called with the number of pairs that are scored and the number of all pairs.
 
         Returns:
@@ -244,9 +253,9 @@ class Model:
             empty list for a pair that is too long for the model.
 
         Raises:
-            UserError: if the numbers of sources and targets differ, if the model has several directions and none is
-                chosen, or if the model does not return such probabilities, which non-autoregressive models and ONNX
-                models do not.
+            UserError: if the numbers of sources, targets and contexts differ, if the model has several directions and
+                none is chosen, if it has contexts and reads none, or if the model does not return such probabilities,
+                which non-autoregressive models and ONNX models do not.
 
         Examples:
             >>> model.score(["A dog runs ."], ["Ein Hund läuft ."])
@@ -255,12 +264,60 @@ class Model:
         lines = _checked_lines(sources, "sources"), _checked_lines(targets, "targets")
         if len(lines[0]) != len(lines[1]):
             raise UserError(f"{len(lines[0])} sources and {len(lines[1])} targets: give a target for each source")
+        if lines[0]:
+            self._require_scores()
+        lines = self._with_contexts(lines[0], contexts), lines[1]
         scored: list[list[float]] = []
         for start in range(0, len(lines[0]), _SCORED_AT_ONCE):
-            scored += self._score(*(side[start : start + _SCORED_AT_ONCE] for side in lines))
+            scored += self.translator.score(*(side[start : start + _SCORED_AT_ONCE] for side in lines))
             if progress is not None:
                 progress(len(scored), len(lines[0]))
         return scored if by_token else [math.fsum(each) if each else math.nan for each in scored]
+
+    def contrast(self, pairs: Sequence[ContrastivePair], *, progress: Progress | None = None) -> ContrastiveResult:
+        """Return for each contrastive pair whether the right target has a larger log-probability than all wrong ones.
+
+        A model without context scores the sources alone, so that both kinds of model can be compared.
+
+        Args:
+            pairs: sources with their contexts, right and wrong targets; `kdmt.score.contrastive.read_pairs` reads them
+                from a file.
+            progress: called with the number of targets that are scored and the number of all targets.
+
+        Returns:
+            The result, with the accuracy. A pair of which a target is too long for the model counts as wrong.
+
+        Raises:
+            UserError: if there is no pair, or as for `score`.
+
+        Examples:
+            >>> pair = ContrastivePair("It fell .", "Sie fiel .", ("Er fiel .",), context=("I held the cup .",))
+            >>> model.contrast([pair]).accuracy
+            100.0
+        """
+        from kdmt.decode.engines.contrastive import contrast
+
+        if not pairs:
+            raise UserError("pairs: there is no contrastive pair")
+        self._require_scores()
+        return contrast(self.translator, pairs, progress=progress)
+
+    def _with_contexts(self, sources: Sequence[str], contexts: Contexts | None) -> list[str]:
+        """Return the sources as the model reads them, with their contexts if it has any.
+
+        Raises:
+            UserError: if the number of contexts differs, or the model reads none.
+        """
+        if contexts is None:
+            return self.translator.add_context(sources)
+        if self.translator.codec.text.context is None:
+            raise UserError(f"contexts: {self.path} was trained without context ('prepare.context')")
+        if len(contexts) != len(sources):
+            raise UserError(f"{len(sources)} sources and {len(contexts)} contexts: give a context for each source")
+        found = []
+        for index, (source, previous) in enumerate(zip(sources, contexts, strict=True)):
+            found.append(self.translator.with_context(source, _checked_lines(previous, f"contexts[{index}]")))
+        return found
 
     def _decode(self, lines: Sequence[str], settings: Decode, progress: Progress | None) -> list[list[Hypothesis]]:
         """Return the hypotheses of each line, best first; one empty hypothesis for a line without words."""
@@ -294,29 +351,18 @@ class Model:
             for each in nbest
         ]
 
-    def _score(self, sources: Sequence[str], targets: Sequence[str]) -> list[list[float]]:
-        """Return the log-probability of each target token; an empty list for a pair that is too long for the model."""
-        codec, (score_pairs, limits) = self.translator.codec, self._scorer()
-        codec.text.require_one_direction()
-        src = self.translator.encode_words([codec.text.preprocess_source(line) for line in sources])
-        tgt = codec.encode_target([codec.text.preprocess_target(line) for line in targets])
-        fitting = [index for index in range(len(src)) if len(src[index]) <= limits[0] and len(tgt[index]) <= limits[1]]
-        found = score_pairs([src[index] for index in fitting], [tgt[index] for index in fitting])
-        scored: list[list[float]] = [[] for _ in src]
-        for index, log_probs in zip(fitting, found, strict=True):
-            scored[index] = log_probs.tolist()
-        if unread := len(src) - len(fitting):
-            _logger.warning(f"{unread:,} pairs are longer than the model reads and have no score")
-        return scored
+    def _require_scores(self) -> None:
+        """Check that the model gives probabilities of given targets.
 
-    def _scorer(self) -> tuple[Callable[[list[np.ndarray], list[np.ndarray]], list[np.ndarray]], tuple[int, int]]:
-        """Return the function that scores pairs of ids, and the maximum numbers of source and target tokens."""
+        Raises:
+            UserError: if it does not.
+        """
         from kdmt.decode.engines.engine import ScoringEngine
 
-        engine = self.translator.engine
-        if isinstance(engine, ScoringEngine):
-            return engine.score_pairs, (engine.max_source_positions, engine.max_target_positions)
-        raise UserError(f"{self.path}: this model gives no probabilities of given targets: it is not autoregressive")
+        if not isinstance(self.translator.engine, ScoringEngine):
+            raise UserError(
+                f"{self.path}: this model gives no probabilities of given targets: it is not autoregressive"
+            )
 
 
 def load(

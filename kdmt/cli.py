@@ -740,6 +740,33 @@ def rescore(
 
 
 @app.command()
+def contrast(
+    model: Annotated[
+        Path,
+        typer.Argument(
+            help="Checkpoint folder, run (its chosen checkpoint), or folder written by 'kdmt export --to ctranslate2'."
+        ),
+    ],
+    pairs: Annotated[
+        Path,
+        typer.Argument(
+            help="JSONL file with an object for each pair: 'source', 'right', 'wrong' (one target or several), and "
+            "'context' with the previous sentences."
+        ),
+    ],
+    threads: Threads = 0,
+    device: Device = "auto",
+) -> None:
+    """Print the percentage of contrastive pairs whose right target is more probable than the wrong ones."""
+    from kdmt.api import load
+    from kdmt.score.contrastive import read_pairs
+
+    read = read_pairs(pairs)
+    result = load(model, device=device, threads=threads).contrast(read)
+    print(f"accuracy {result.accuracy:.2f}: {result.num_correct:,} of {len(read):,} pairs")
+
+
+@app.command()
 def import_checkpoint(
     checkpoints: Annotated[
         str, typer.Argument(metavar="A.pt[:B.pt]", help="Checkpoints of fairseq, separated by ':'.")

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from kdmt.config import Decode, NATDecode, checked
+from kdmt.config import Context, Decode, NATDecode, checked
 from kdmt.corpus.codec import TEXT_FILE, load_text_processor
 from kdmt.corpus.text import TextProcessor
 from kdmt.decode.engines.table import find_engine
@@ -91,6 +91,15 @@ def directions_of(path: Path) -> tuple[Direction, ...]:
         UserError: if there is no model.
     """
     return _text_of(path).all_directions
+
+
+def context_of(path: Path) -> Context | None:
+    """Return how a model reads the context of sentences, without opening the model; None if it reads none.
+
+    Raises:
+        UserError: if there is no model.
+    """
+    return _text_of(path).context
 
 
 def _text_of(path: Path) -> TextProcessor:

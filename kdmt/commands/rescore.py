@@ -7,6 +7,9 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 
+from kdmt.commands.models import context_of
+from kdmt.config import Context
+from kdmt.corpus.context import Document
 from kdmt.corpus.lines import write_lines
 from kdmt.corpus.text_files import open_lines
 from kdmt.distill.pair_scores import open_scorer, pair_tasks, read_pair_scores
@@ -33,7 +36,8 @@ def rescore(
 ) -> None:
     """Write `log-probability <TAB> tokens` for each pair of raw lines to standard output.
 
-    The log-probability is `nan` if a line is longer than the maximum length of the model.
+    The log-probability is `nan` if a line is longer than the maximum length of the model. For a model with context, the
+    lines are those of documents in their order, and an empty source line begins a new document.
 
     Args:
         checkpoint: checkpoint folder, pointer file, run, or output folder of `kdmt export --to ctranslate2`.
@@ -50,7 +54,8 @@ def rescore(
     """
     with output_text() as out, TemporaryDirectory(prefix="kdmt-rescore-") as scratch:
         folder = Path(scratch)
-        counts = [_copy_lines(path, folder / side) for side, path in (("source", source), ("target", target))]
+        context = context_of(checkpoint)
+        counts = [_copy_lines(source, folder / "source", context), _copy_lines(target, folder / "target", None)]
         if counts[0] != counts[1]:
             raise UserError(
                 f"{source} has {counts[0]:,} lines, {target} has {counts[1]:,}: give a translation for each line"
@@ -75,8 +80,16 @@ def rescore(
             _logger.warning(f"rescore: {unread:,} pairs are longer than the model reads and have no score")
 
 
-def _copy_lines(path: Path, copy: Path) -> int:
-    """Copy the lines of a file, which may be compressed, to another file, and return their number."""
-    write_lines(copy, open_lines(path, name=str(path)))
+def _copy_lines(path: Path, copy: Path, context: Context | None) -> int:
+    """Copy the lines of a file, which may be compressed, to another file, and return their number.
+
+    Args:
+        context: how the lines get the previous lines as their context; None for lines without context.
+    """
+    lines = open_lines(path, name=str(path))
+    if context is not None:
+        document = Document(context)
+        lines = (line for each in lines for line in document.add_lines([each]))
+    write_lines(copy, lines)
     with copy.open("rb") as file:
         return sum(1 for _ in file)

@@ -83,7 +83,7 @@ def open_models(paths: Sequence[Path], search: SearchOptions) -> list[ServedMode
         alike = (path, direction.target) if direction.target in targets else None
         translate = partial(translator.for_direction(direction).translate_sentences, settings=settings)
         shared = path if len(translator.codec.text.all_directions) > 1 else None
-        served.append(ServedModel(direction, translate, alike, shared))
+        served.append(ServedModel(direction, translate, alike, shared, translator.add_context))
     return served
 
 

@@ -36,6 +36,8 @@ def translate_simultaneously(model: Path, options: SearchOptions, *, wait_k: int
         if getattr(options, option) != getattr(SearchOptions, option):
             raise UserError(f"--{option.replace('_', '-')} has no effect with --simultaneous")
     translator, settings = open_translator(model, options)
+    if translator.codec.text.context is not None:
+        raise UserError(f"{model}: --simultaneous cannot translate with a model that reads context ('prepare.context')")
     translate_words(SimultaneousTranslator(translator, settings, wait_k=wait_k), input_bytes(), output_bytes())
 
 

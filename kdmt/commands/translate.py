@@ -114,6 +114,9 @@ def translate_stream(
     A line that is not UTF-8 or is longer than `MAX_LINE_BYTES` gets an empty translation and a message on standard
     error; the other lines are translated. On a terminal, control characters are escaped.
 
+    For a model with context, the previous lines are the context of a line; a line without words begins a new document,
+    and so does each text that is split into sentences.
+
     Args:
         buffer_size: maximum number of lines that are translated together.
         is_jsonl: whether lines are JSON objects, in which `text` is translated, and `translation` is added.
@@ -122,6 +125,7 @@ def translate_stream(
     Raises:
         UserError: at the end, if some lines cannot be read; immediately, if the stream is not text or memory is full.
     """
+    document = None if is_jsonl or is_document else translator.begin_documents()
 
     def translated(lines: Sequence[str], first: int) -> list[str]:
         if is_jsonl:
@@ -129,7 +133,8 @@ def translate_stream(
         with _naming_beam(settings):
             if is_document:
                 return translate_texts(translator, settings, lines)
-            return translator.translate(lines, settings, first_line=first)
+            sentences = lines if document is None else document.add_lines(lines)
+            return translator.translate(sentences, settings, first_line=first)
 
     _translate_lines(source, target, translated, _json_problem if is_jsonl else None, buffer_size=buffer_size)
 
@@ -224,7 +229,7 @@ def translate_page(
         page = html_document(data.decode(), translator.codec.text.direction)
     except UnicodeDecodeError:
         raise UserError("standard input: not UTF-8") from None
-    sentences = page.sentences
+    sentences = translator.add_context(page.sentences)
     translations = []
     for start in range(0, len(sentences), buffer_size):
         with _naming_beam(settings):
@@ -236,7 +241,7 @@ def translate_page(
 def translate_texts(translator: Translator, settings: Decode, texts: Sequence[str]) -> list[str]:
     """Return the translations of texts that are split into sentences."""
     documents = [text_document(text, translator.codec.text.direction) for text in texts]
-    sentences = [sentence for document in documents for sentence in document.sentences]
+    sentences = [sentence for document in documents for sentence in translator.add_context(document.sentences)]
     translations = iter(translator.translate_sentences(sentences, settings))
     return [document.join(list(islice(translations, len(document.sentences)))) for document in documents]
 
@@ -290,7 +295,8 @@ def _translated_objects(
             if is_document:
                 translations = translate_texts(translator, settings, texts)
             else:
-                translations = translator.translate_sentences(texts, settings)
+                alone = [line for text in texts for line in translator.add_context([text])]
+                translations = translator.translate_sentences(alone, settings)
         for (index, found), translation in zip(objects, translations, strict=True):
             output[index] = _json_line(found | {TRANSLATION_FIELD: translation})
     return output

@@ -16,6 +16,7 @@ from __future__ import annotations
 from kdmt.config.augment import Augment, DistillAugment, TextNoise
 from kdmt.config.back_translation import BackTranslation, BackTranslationFailures
 from kdmt.config.bounds import check_bounds, largest
+from kdmt.config.context import Context
 from kdmt.config.corpora import SCHEMES, Corpus, HeldOut, Monolingual, ParallelText, Quality, Source, split_login
 from kdmt.config.distill import (
     Distill,
@@ -91,6 +92,7 @@ __all__ = [
     "BackTranslationFailures",
     "Clean",
     "Consolidation",
+    "Context",
     "Convex",
     "Corpus",
     "CrossEntropyDifference",

@@ -215,6 +215,11 @@ class ParallelText(NamedDataset):
         description="Files with the same sentences in several languages, one per line: language -> file. They are used "
         "for all directions of the pipeline among these languages",
     )
+    documents: Source | None = recorded_if_set(
+        None,
+        description="File with the name of the document of each line, for 'prepare.context'; null for documents that "
+        "are separated by empty lines in both files, or that markup names",
+    )
 
     @model_validator(mode="after")
     def _direction_of_text(self) -> ParallelText:

@@ -289,7 +289,7 @@ def _refused(config: Pipeline) -> Iterator[str]:
     if config.back_translation is not None:
         yield "back_translation"
     score = config.score
-    for name in ("engines", "simultaneous"):
+    for name in ("engines", "simultaneous", "contrastive"):
         if getattr(score, name):
             yield f"score.{name}"
 

@@ -22,6 +22,7 @@ from kdmt.choices import (
 )
 from kdmt.config.augment import TextNoise, check_text, has_recipe, unusable_modifiers, with_usable_recipes
 from kdmt.config.back_translation import BackTranslation
+from kdmt.config.context import check_context, check_no_context
 from kdmt.config.corpora import HeldOut
 from kdmt.config.direction_checks import check_directions, check_one_direction
 from kdmt.config.directions import (
@@ -157,6 +158,14 @@ class Pipeline(Section):
             check_directions(self)
         else:
             check_one_direction(self)
+        return self
+
+    @model_validator(mode="after")
+    def _context(self) -> Pipeline:
+        if self.prepare.context is None:
+            check_no_context(self)
+        else:
+            check_context(self)
         return self
 
     @model_validator(mode="after")

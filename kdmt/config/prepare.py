@@ -10,6 +10,7 @@ from annotated_types import Ge, Gt, Le
 from pydantic import Discriminator, Field, Tag, model_validator
 
 from kdmt.choices import DuplicateKey, ExecutorName, NormalizationRule, SubwordJoiner, UnicodeForm
+from kdmt.config.context import Context
 from kdmt.config.corpora import Corpus, HeldOut, Monolingual
 from kdmt.config.rules import RulesOrNone, change_rules, rules_for_lines
 from kdmt.config.section import Ratio, Section, changed, execution, recorded_if_set
@@ -444,6 +445,9 @@ class Prepare(Section):
         True,
         description="Whether training pairs are dropped whose source or target occurs on the same side of the "
         "validation set or a test set, regardless of case and punctuation; a mapping for those with common n-grams too",
+    )
+    context: Context | None = recorded_if_set(
+        None, description="Previous sentences of the document before each source sentence; null for none"
     )
     text: Text = Field(Text(), description="Text processing before the tokenizer")
     tokenizer: Tokenizer = Field(Tokenizer(), description="Tokenizer")

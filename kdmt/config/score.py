@@ -135,6 +135,11 @@ class Score(Section):
         description="Simultaneous translation with latency, for systems with a unidirectional encoder and streaming "
         "'ctc' students; null for none",
     )
+    contrastive: dict[Annotated[str, Field(pattern=r"^\w[\w+-]*$")], str] = recorded_if_set(
+        {},
+        description="Contrastive tests by name: paths of JSONL files with sources, right and wrong targets, of which "
+        "autoregressive systems have to prefer the right ones",
+    )
     diagnostics: Diagnostics | None = Field(
         Diagnostics(),
         description="Diagnostics of the translations, such as hallucinations and omitted words; null for none",

@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from kdmt.config import Context
+from kdmt.corpus.context import without_context
 from kdmt.corpus.decontaminate import comparison_key
 from kdmt.corpus.lines import iterate_lines
 from kdmt.corpus.rules.tidying import remove_invisible
@@ -74,20 +76,28 @@ def _count_shared(first: Sequence[tuple[bytes, ...]], second: Sequence[tuple[byt
     return sum(keys[:sides] in known for keys in second if all(keys[:sides]))
 
 
-def check_sides(sides: tuple[Path, Path], parts: Mapping[str, int], held_out: Mapping[str, Sequence[Pair]]) -> Finding:
+def check_sides(
+    sides: tuple[Path, Path],
+    parts: Mapping[str, int],
+    held_out: Mapping[str, Sequence[Pair]],
+    *,
+    context: Context | None = None,
+) -> Finding:
     """Count the pairs whose source and target seem to be exchanged, by comparison with the validation set.
 
     Args:
         sides: files of the training text, source and target.
         parts: name of each corpus of the training text -> its number of lines, in the order of the text.
-        held_out: split -> its pairs, in the same form as the training text.
+        held_out: split -> its pairs, in the same form as the training text, without context.
+        context: how the sources of the training text have their context; None if they have none.
 
     Returns:
         Values for report.json, and warnings.
     """
     valid = Sides(held_out["valid"])
     samples = {split: list(_spread(iter(pairs), len(pairs))) for split, pairs in held_out.items() if split != "valid"}
-    lines = zip(*map(iterate_lines, sides), strict=True)
+    sources = (without_context(line, context) for line in iterate_lines(sides[0]))
+    lines = zip(sources, iterate_lines(sides[1]), strict=True)
     samples |= {name: list(_spread(itertools.islice(lines, count), count)) for name, count in parts.items()}
     report: dict[str, Any] = {}
     warnings: list[str] = []

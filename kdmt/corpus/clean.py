@@ -27,8 +27,9 @@ from typing import Any, Literal
 
 import numpy as np
 
-from kdmt.config import Clean, Mixing
+from kdmt.config import Clean, Context, Mixing
 from kdmt.corpus.chunk_shards import ChunkShards
+from kdmt.corpus.context import join_context, split_context, without_context
 from kdmt.corpus.data_report.patterns import ListedPatterns, PatternCounts, list_patterns, pattern_of, prune_chunk
 from kdmt.corpus.decontaminate import Forbidden, comparison_key
 from kdmt.corpus.dropped import (
@@ -207,22 +208,32 @@ class CleaningReport:
 # ------------------------------------------------------------------------------------------------------- first pass
 
 
-def clean_chunk(chunk: RawChunk, *, languages: LanguagePair, forbidden: Forbidden | None) -> CleanedChunk:
-    """Apply the rules for single pairs to each pair of a chunk; with "none" keep every line unchanged."""
+def clean_chunk(
+    chunk: RawChunk, *, languages: LanguagePair, forbidden: Forbidden | None, context: Context | None = None
+) -> CleanedChunk:
+    """Apply the rules for single pairs to each pair of a chunk; with "none" keep every line unchanged.
+
+    Of a source with context, the rules judge the sentence itself. The rules that change lines apply to each sentence of
+    the context too. For duplicates the context belongs to the source.
+
+    Args:
+        context: how sources have their context (`kdmt.corpus.context`); None if they have none.
+    """
     if chunk.clean == "none":
-        return _keep_chunk(chunk.pairs)
+        return _keep_chunk(chunk.pairs, context)
     clean = chunk.clean
     rules = build_rules(clean, languages)
     dropped = _Dropped()
-    read: list[Pair] = []  # the kept pairs as they were read
+    pairs, contexts = _without_contexts(chunk.pairs, context)
+    read: list[Pair] = []  # the kept pairs as they were read, without context
     sides = [
-        _clean_side([pair[side] for pair in chunk.pairs], rules.changing[side], rules, dropped.counts)
-        for side in (0, 1)
+        _clean_side([pair[side] for pair in pairs], rules.changing[side], rules, dropped.counts) for side in (0, 1)
     ]
     lines = list(zip(*sides, strict=True))
     foreign, swapped = _judge_languages(lines, rules.language)
     for index in swapped:
-        lines[index] = _swap_sides(chunk.pairs[index], lines[index], rules, dropped.counts)
+        lines[index] = _swap_sides(pairs[index], lines[index], rules, dropped.counts)
+        contexts[index] = []  # in the language of the target
     suspected = suspected_rules(rules.dropping, [source for source, _ in lines], [target for _, target in lines])
     has_keys = forbidden is not None or clean.near_duplicates > 0
     kept = _Kept()
@@ -237,12 +248,12 @@ def clean_chunk(chunk: RawChunk, *, languages: LanguagePair, forbidden: Forbidde
                 rule = "held_out"
                 dropped.counts.update(matches)
         if rule is not None:
-            dropped.add(rule, chunk.pairs[index])
+            dropped.add(rule, pairs[index])
             continue
         if index in swapped:
             dropped.counts[LanguageRule.swapped] += 1
-        read.append(chunk.pairs[index])
-        kept.add((source, target), keys)
+        read.append(pairs[index])
+        kept.add((source, target), keys, contexts[index])
     overlaps: Overlaps = collections.Counter()
     if forbidden is not None and forbidden.overlaps is not None:
         found = forbidden.overlaps.find((kept.sources, kept.targets))
@@ -251,25 +262,52 @@ def clean_chunk(chunk: RawChunk, *, languages: LanguagePair, forbidden: Forbidde
         for index in indices:
             dropped.add("held_out_overlap", read[index])
         kept = kept.without(indices)
-    fingerprints = compute_fingerprints(kept.sources, kept.targets, clean, keys=(kept.source_keys, kept.target_keys))
-    return _make_chunk(kept.sources, kept.targets, fingerprints, len(chunk.pairs), dropped, overlaps)
+    written = kept.sources if context is None else _with_contexts(kept, context, rules)
+    fingerprints = compute_fingerprints(written, kept.targets, clean, keys=(kept.source_keys, kept.target_keys))
+    made = _make_chunk(kept.sources, kept.targets, fingerprints, len(chunk.pairs), dropped, overlaps)
+    return made if context is None else dataclasses.replace(made, source=_join(written))
+
+
+def _without_contexts(pairs: Sequence[Pair], context: Context | None) -> tuple[Sequence[Pair], list[list[str]]]:
+    """Return pairs without the contexts of their sources, and the sentences of each context."""
+    if context is None:
+        return pairs, [[] for _ in pairs]
+    split = [split_context(source, context) for source, _ in pairs]
+    without = [(sentence, target) for (_, sentence), (_, target) in zip(split, pairs, strict=True)]
+    return without, [previous for previous, _ in split]
+
+
+def _with_contexts(kept: _Kept, context: Context, rules: RuleSet) -> list[str]:
+    """Return the kept sources with their contexts, each sentence of which is changed as sources are."""
+    uncounted: collections.Counter[str] = collections.Counter()  # these sentences are counted as sources
+    flat = [sentence for previous in kept.contexts for sentence in previous]
+    sentences = iter(_clean_side(flat, rules.changing[0], rules, uncounted) if flat else ())
+    return [
+        join_context(list(itertools.islice(sentences, len(previous))), source, context)
+        for previous, source in zip(kept.contexts, kept.sources, strict=True)
+    ]
 
 
 @dataclass(frozen=True)
 class _Kept:
-    """Lines of the pairs of a chunk that are kept, with their comparison keys if these are needed."""
+    """Lines of the pairs of a chunk that are kept, with their comparison keys if these are needed.
+
+    The sentences of the contexts are as they were read.
+    """
 
     sources: list[str] = field(default_factory=list)
     targets: list[str] = field(default_factory=list)
     source_keys: list[bytes] = field(default_factory=list)
     target_keys: list[bytes] = field(default_factory=list)
+    contexts: list[list[str]] = field(default_factory=list)
 
-    def add(self, pair: Pair, keys: tuple[bytes, bytes]) -> None:
-        """Append a pair."""
+    def add(self, pair: Pair, keys: tuple[bytes, bytes], context: list[str]) -> None:
+        """Append a pair with the sentences of its context."""
         self.sources.append(pair[0])
         self.targets.append(pair[1])
         self.source_keys.append(keys[0])
         self.target_keys.append(keys[1])
+        self.contexts.append(context)
 
     def without(self, indices: Sequence[int]) -> _Kept:
         """Return all pairs except those at these indices."""
@@ -281,7 +319,8 @@ class _Kept:
         source_keys, target_keys = (
             list(itertools.compress(keys, is_kept)) for keys in (self.source_keys, self.target_keys)
         )
-        return _Kept(sources, targets, source_keys, target_keys)
+        contexts = list(itertools.compress(self.contexts, is_kept))
+        return _Kept(sources, targets, source_keys, target_keys, contexts)
 
 
 @dataclass(frozen=True)
@@ -333,10 +372,11 @@ def _judge_languages(pairs: Sequence[Pair], rule: LanguageRule | None) -> tuple[
     return set(foreign), set(swapped)
 
 
-def _keep_chunk(pairs: Sequence[Pair]) -> CleanedChunk:
+def _keep_chunk(pairs: Sequence[Pair], context: Context | None) -> CleanedChunk:
     """Return a chunk with every line unchanged."""
-    sources, targets = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
-    return _make_chunk(sources, targets, Fingerprints(), len(pairs), _Dropped(), collections.Counter())
+    sources, targets = [without_context(pair[0], context) for pair in pairs], [pair[1] for pair in pairs]
+    made = _make_chunk(sources, targets, Fingerprints(), len(pairs), _Dropped(), collections.Counter())
+    return made if context is None else dataclasses.replace(made, source=_join([pair[0] for pair in pairs]))
 
 
 def broken_rule(pair: PairText, rules: Iterable[DroppingRule]) -> str | None:
@@ -404,6 +444,7 @@ def clean_corpora(
     mixing: Mixing | None = None,
     seed: int = 1,
     shards: ChunkShards | None = None,
+    context: Context | None = None,
 ) -> CleaningReport:
     """Clean training corpora and write them to one text file per side.
 
@@ -431,6 +472,7 @@ def clean_corpora(
         mixing: numbers of pairs of the corpora by temperature, instead of their weights.
         seed: seed of the choice of pairs, where a corpus is not used as a whole.
         shards: shards whose finished chunks are used (see `clean_shard`); the caller removes their folder.
+        context: how sources have their context; None if they have none.
 
     Raises:
         UserError: if no pair is left or the disk is full. Errors of reading the pairs are raised too. After an error,
@@ -439,7 +481,9 @@ def clean_corpora(
     finals = [out_source, out_target, out_tags]
     asides = [path.with_name(path.name + ".part") for path in finals]
     open_map = open_map or functools.partial(mapping_in_order, workers=workers)
-    apply_rules = functools.partial(clean_chunk, languages=LanguagePair(spaced, languages), forbidden=forbidden)
+    apply_rules = functools.partial(
+        clean_chunk, languages=LanguagePair(spaced, languages), forbidden=forbidden, context=context
+    )
     with _clearing_up(workdir, asides, resume=resume):
         rules = None if clean == "none" else clean
         finders = Finders(workdir, rules)
@@ -479,6 +523,7 @@ def clean_shard(
     open_map: OpenMap,
     spaced: tuple[bool, bool] = (True, True),
     languages: tuple[str, str] | None = None,
+    context: Context | None = None,
 ) -> int:
     """Apply the rules for single pairs to the chunks of one shard, for a later call of `clean_corpora`.
 
@@ -494,7 +539,9 @@ def clean_shard(
     Raises:
         UserError: if the disk is full; the finished chunks are kept.
     """
-    apply_rules = functools.partial(clean_chunk, languages=LanguagePair(spaced, languages), forbidden=forbidden)
+    apply_rules = functools.partial(
+        clean_chunk, languages=LanguagePair(spaced, languages), forbidden=forbidden, context=context
+    )
     try:
         with naming(shards.folder):
             return run_shard(shards, shard, corpora, clean, apply_rules, open_map)

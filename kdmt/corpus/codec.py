@@ -92,9 +92,14 @@ class TextCodec:
 
     @cached_property
     def language_ids(self) -> tuple[frozenset[int], frozenset[int]]:
-        """Return the ids of the tokens for the languages in the source and in the target dictionary."""
+        """Return the ids of the tokens for the languages in the source and in the target dictionary.
+
+        The separator of contexts counts as one: translations do not contain it.
+        """
+        separators = () if self.text.context is None else (self.text.context.separator,)
+        tokens = (*self.language_tokens, *separators)
         source, target = (
-            frozenset(dictionary.index(token) for token in self.language_tokens if token in dictionary)
+            frozenset(dictionary.index(token) for token in tokens if token in dictionary)
             for dictionary in (self.src_dictionary, self.tgt_dictionary)
         )
         return source, target

@@ -48,6 +48,7 @@ def sources_of(text: ParallelText | Monolingual) -> list[Source]:
     """Return the files or URLs of a text."""
     if isinstance(text, Monolingual):
         return [text]
+    documents = [] if text.documents is None else [text.documents]
     if not isinstance(text, HeldOut):
-        return text.files
-    return [*text.files, *([] if text.raw_target is None else [text.raw_target]), *text.references]
+        return [*text.files, *documents]
+    return [*text.files, *([] if text.raw_target is None else [text.raw_target]), *text.references, *documents]

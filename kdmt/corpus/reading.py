@@ -12,8 +12,9 @@ from typing import cast
 
 import numpy as np
 
-from kdmt.config import Corpus, ParallelText, Source
+from kdmt.config import Context, Corpus, ParallelText, Source
 from kdmt.corpus.archives import Content, Position, naming_damage, open_content, seekable
+from kdmt.corpus.context import Document
 from kdmt.corpus.formats import PARQUET, recognize, recognize_markup
 from kdmt.corpus.indexed import IndexedDataset, checked_chunks, idx_path
 from kdmt.corpus.jsonl import read_objects
@@ -42,6 +43,19 @@ class Skipped:
 
     malformed: Malformed = field(default_factory=Malformed)
     left_out: Counter[str] = field(default_factory=Counter)
+
+
+@dataclass(frozen=True)
+class Documents:
+    """The documents of a parallel text, from which each sentence has its context.
+
+    Attributes:
+        context: how many previous sentences are the context of a sentence, and their separator.
+        names: local file of the setting `documents` of the text; None if it has none.
+    """
+
+    context: Context
+    names: Path | None = None
 
 
 # -------------------------------------------------------------------------------------------------------------- lines
@@ -102,9 +116,18 @@ def _spelled(path: Path, joiner: str | None) -> Iterator[str]:
 
 
 def read_pairs(
-    corpus: ParallelText, paths: Sequence[Path], direction: Direction, skipped: Skipped | None = None
+    corpus: ParallelText,
+    paths: Sequence[Path],
+    direction: Direction,
+    skipped: Skipped | None = None,
+    *,
+    documents: Documents | None = None,
 ) -> Iterator[tuple[str, str]]:
     """Yield the (source, target) lines of a corpus.
+
+    With documents, each source has its context (`kdmt.corpus.context`). A document ends where its name changes, or, if
+    documents have no names, where both lines are empty; such lines are no pair. A line that cannot be read is no
+    context, nor are the lines before it.
 
     Malformed rows are dropped or raise an error, depending on `corpus.malformed`: TSV rows whose number of columns
     differs from that of the first row, rows without text in both languages, and lines that are too long or not UTF-8.
@@ -114,16 +137,19 @@ def read_pairs(
         paths: result of `fetch_corpus`.
         direction: languages of the pairs, for files with several languages.
         skipped: receives the counts of rows that are dropped.
+        documents: documents of the text, for two files or markup; None for sentences without context.
 
     Raises:
         UserError: see `open_lines`; also if two files differ in length, a TSV file has too few columns, a malformed row
-            is an error, more rows are malformed than not, or there are no pairs.
+            is an error, more rows are malformed than not, there are no pairs, the names of the documents are not as
+            many as the lines, or a source contains the separator of contexts.
     """
     names = " and ".join(source.name for source in corpus.files)
     skipped = Skipped() if skipped is None else skipped
     malformed = skipped.malformed
     num_pairs = 0
-    for row in _selected(_rows(corpus, paths, direction), corpus):
+    rows = _rows(corpus, paths, direction) if documents is None else _rows_of_documents(corpus, paths, documents)
+    for row in _selected(rows, corpus):
         if isinstance(row, tuple):
             num_pairs += 1
             yield row
@@ -164,18 +190,75 @@ def _selected(rows: Iterator[Row], corpus: ParallelText) -> Iterator[Row]:
 
 
 def _rows(corpus: ParallelText, paths: Sequence[Path], direction: Direction) -> Iterator[Row]:
-    if corpus.wmt_xml is not None:
-        wanted = corpus.wmt_xml.part or "ref"
-        sides = [corpus.wmt_xml.model_copy(update={"part": part}) for part in ("src", wanted)]
-        return _read_two_files(sides, [paths[0], paths[0]])
-    if corpus.form is None:
-        return _read_two_files(corpus.files, paths)
+    if corpus.form in (None, "wmt_xml"):
+        return _read_two_files(*_sides(corpus, paths), (Place(), Place()))
     return _read_one_file(corpus, paths[0], direction)
 
 
-def _read_two_files(sources: Sequence[Source], paths: Sequence[Path]) -> Iterator[Row]:
-    names = [source.name for source in sources]
+def _sides(corpus: ParallelText, paths: Sequence[Path]) -> tuple[Sequence[Source], Sequence[Path]]:
+    """Return the source and the target of a corpus that has a file for each, or both in WMT XML, with their paths."""
+    if corpus.wmt_xml is None:
+        return corpus.files, paths
+    wanted = corpus.wmt_xml.part or "ref"
+    return [corpus.wmt_xml.model_copy(update={"part": part}) for part in ("src", wanted)], [paths[0], paths[0]]
+
+
+def _rows_of_documents(corpus: ParallelText, paths: Sequence[Path], documents: Documents) -> Iterator[Row]:
+    """Yield the rows of a corpus, each source with its context."""
+    separator, document = documents.context.separator, Document(documents.context)
+    sides, files = _sides(corpus, paths)
     places = (Place(), Place())
+    names = _names_of_documents(corpus, documents, places[0])
+    current, num_rows = "", 0
+    for num_rows, row in enumerate(_read_two_files(sides, files, places), start=1):
+        name = next(names, None)
+        if name is None:
+            raise UserError(f"{_name(corpus.documents)} has {num_rows - 1} lines, {sides[0].name} has more")
+        if name != current:
+            document.begin()
+            current = name
+        if not isinstance(row, tuple):
+            document.begin()
+            yield row
+            continue
+        source, target = row
+        if corpus.documents is None and not source.split() and not target.split():
+            document.begin()
+            continue
+        if separator in source:
+            raise UserError(
+                f"{sides[0].name} line {num_rows}: the text has the separator {separator!r} of contexts: choose "
+                "another one as 'prepare.context.separator'"
+            )
+        yield document.add(source), target
+    if corpus.documents is not None and next(names, None) is not None:
+        raise UserError(f"{_name(corpus.documents)} has more lines than the {num_rows} of {sides[0].name}")
+
+
+def _name(source: Source | None) -> str:
+    return "" if source is None else source.name
+
+
+def _names_of_documents(corpus: ParallelText, documents: Documents, place: Place) -> Iterator[str]:
+    """Yield the name of the document of each row, which is read before: without end, if they are not in a file.
+
+    Args:
+        place: place in the markup of the row that was read last; its document is empty for lines of text.
+    """
+    if corpus.documents is None:
+        while True:
+            yield place.document
+    assert documents.names is not None, "it is fetched with the text"
+    yield from source_lines(corpus.documents, documents.names)
+
+
+def _read_two_files(sources: Sequence[Source], paths: Sequence[Path], places: tuple[Place, Place]) -> Iterator[Row]:
+    """Yield the rows of two files.
+
+    Args:
+        places: receive the places of the sentences of markup that were read last.
+    """
+    names = [source.name for source in sources]
     lines = [bounded_source_lines(*each) for each in zip(sources, paths, places, strict=True)]
     for num_pairs, (source_line, target_line) in enumerate(itertools.zip_longest(*lines)):
         if source_line is None or target_line is None:

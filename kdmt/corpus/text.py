@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any, get_args
 from pydantic import ValidationError
 
 from kdmt.choices import LanguageTokens, UnicodeForm
-from kdmt.config import Text
+from kdmt.config import Context, Text
 from kdmt.config.directions import language_prefix
+from kdmt.corpus.context import map_sentences, without_context
 from kdmt.corpus.rules.tidying import collapse_whitespace, normalize_unicode, remove_invisible
 from kdmt.errors import UserError
 from kdmt.languages import Direction, matching_directions, moses_language, parse_language
@@ -41,6 +42,7 @@ class TextProcessor:
     # of a model with several directions, whose languages above are the names of the sides; see `for_direction`
     directions: tuple[Direction, ...] = ()
     language_tokens: LanguageTokens = "target_in_source"
+    context: Context | None = None  # previous sentences that source lines have before the sentence; None for none
 
     @property
     def all_directions(self) -> tuple[Direction, ...]:
@@ -129,7 +131,12 @@ class TextProcessor:
         return Direction(self.source_lang, self.target_lang)
 
     def preprocess_source(self, line: str) -> str:
-        """Return a raw source line as input for the tokenizer. It contains no newline unless the raw line does."""
+        """Return a raw source line as input for the tokenizer. It contains no newline unless the raw line does.
+
+        For a model with context, the line may have previous sentences (`kdmt.corpus.context`).
+        """
+        if self.context is not None:
+            return map_sentences(lambda sentence: self.preprocess(sentence, self.source_lang), line, self.context)
         return self.preprocess(line, self.source_lang)
 
     def preprocess_target(self, line: str) -> str:
@@ -141,8 +148,11 @@ class TextProcessor:
         return " ".join(self.preprocess_target(line).split())
 
     def postprocess_source(self, line: str) -> str:
-        """Return the text of a source line that `preprocess_source` has processed. Case is not restored."""
-        return self.postprocess(line, self.source_lang)
+        """Return the text of a source line that `preprocess_source` has processed, without context.
+
+        Case is not restored.
+        """
+        return self.postprocess(without_context(line, self.context), self.source_lang)
 
     def postprocess_target(self, line: str) -> str:
         """Return the text of a target line that `preprocess_target` has processed. Case is not restored."""
@@ -184,6 +194,8 @@ class TextProcessor:
                 "directions": [list(each.sides) for each in self.directions],
                 "language_tokens": self.language_tokens,
             }
+        if self.context is not None:
+            values["context"] = self.context.model_dump()
         return values
 
     @classmethod
@@ -195,10 +207,11 @@ class TextProcessor:
         """
         expected = {"text", "source_lang", "target_lang", "unicode_form"}
         several = {"directions", "language_tokens"}
-        if set(values) not in (expected, expected | several):
+        if set(values) not in (expected, expected | several, expected | {"context"}):
             raise UserError(f"text processing: expected {sorted(expected)}, found {str(sorted(values))[:200]}")
         try:
             text = Text.model_validate(values["text"])
+            context = Context.model_validate(values["context"]) if "context" in values else None
         except ValidationError as error:
             problem = error.errors(include_url=False)[0]
             raise UserError(f"text processing: {str(problem['loc'])[:200]}: {problem['msg']}") from None
@@ -208,7 +221,7 @@ class TextProcessor:
         form = values["unicode_form"]
         if form not in ("NFC", "NFKC", "none", None):
             raise UserError(f"text processing: unicode_form: {str(form)[:80]!r} is no normalisation form")
-        processor = cls(text, str(values["source_lang"]), str(values["target_lang"]), form)
+        processor = cls(text, str(values["source_lang"]), str(values["target_lang"]), form, context=context)
         if "directions" not in values:
             return processor
         tokens = values["language_tokens"]

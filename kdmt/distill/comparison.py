@@ -16,6 +16,7 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from kdmt.corpus.context import without_context
 from kdmt.corpus.lines import iterate_lines
 from kdmt.corpus.sentence_lengths import split_words
 from kdmt.corpus.subwords import join_subwords
@@ -124,7 +125,8 @@ def _sample(
     Of several targets of a line, only the first one is compared.
     """
     indices = np.frombuffer(report.indices, dtype=np.int64) if report.indices else np.empty(0, dtype=np.int64)
-    references = inputs.texts()[0].target
+    text = inputs.texts()[0]
+    references = text.target
     assert references is not None
     is_compared = np.frombuffer(bytes(report.of_teacher), dtype=np.uint8) > 0
     is_compared &= indices < inputs.num_references()
@@ -132,7 +134,7 @@ def _sample(
     chosen = np.flatnonzero(is_compared)
     chosen = chosen[:: max(1, -(-len(chosen) // MAX_SENTENCES))]
     return (
-        list(_lines_at(sources, chosen)),
+        [without_context(line, text.context) for line in _lines_at(sources, chosen)],
         list(_lines_at(references, indices[chosen])),
         list(_lines_at(distilled, chosen)),
     )

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from kdmt.config import Context
 from kdmt.corpus.binarize import data_prefix
 from kdmt.corpus.indexed import IndexedDataset
 from kdmt.corpus.prepared import PreparedCorpus
@@ -24,6 +25,7 @@ class Inputs:
         split: name of the parallel text: train, or valid to tune a choice of targets.
         noised: folder with changed text (`kdmt.distill.noised`) instead of that of the corpus; None for none.
         originals: tags of the lines that keep their original targets.
+        context: how sources have the previous sentences of their documents; None if they have none.
     """
 
     corpus: PreparedCorpus
@@ -31,6 +33,7 @@ class Inputs:
     split: str = "train"
     noised: Path | None = None
     originals: frozenset[str] = frozenset()
+    context: Context | None = None
 
     def source_prefixes(self) -> tuple[Path, ...]:
         """Return the data-bin prefixes of the source text, in order."""
@@ -42,7 +45,8 @@ class Inputs:
         """Return the files of the training text and, if selected, of the monolingual text."""
         src, tgt = self.corpus.direction.sides
         tags = self.corpus.tags if self.split == "train" else None
-        texts = [TrainingText(self._text(self.split, src), self._text(self.split, tgt), tags, self.originals)]
+        sides = self._text(self.split, src), self._text(self.split, tgt)
+        texts = [TrainingText(*sides, tags, self.originals, self.context)]
         if self.monolingual:
             texts.append(TrainingText(self._text("monolingual", src), tags=self.corpus.monolingual_tags))
         return texts

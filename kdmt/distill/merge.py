@@ -20,7 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kdmt.choices import OnFailure
-from kdmt.config import Failures
+from kdmt.config import Context, Failures
+from kdmt.corpus.context import without_context
 from kdmt.corpus.dropped import NUM_EXAMPLES, Examples, add_examples, cut_texts
 from kdmt.corpus.lines import Piece, cut_lines
 from kdmt.corpus.process_pool import mapping_in_order
@@ -45,13 +46,15 @@ Nbest = list[tuple[Candidate, str]]  # candidates of one sentence, each with its
 class TrainingText:
     """Files of text that is distilled: parallel with references and optional tags, or monolingual.
 
-    Lines whose tag is one of `originals` keep their references.
+    Lines whose tag is one of `originals` keep their references. With `context`, sources have the previous sentences of
+    their documents; checks of hypotheses compare them with the sentence itself.
     """
 
     source: Path
     target: Path | None = None
     tags: Path | None = None
     originals: frozenset[str] = frozenset()
+    context: Context | None = None
 
     def paths(self) -> tuple[Path | None, ...]:
         return (self.source, self.target, self.tags)
@@ -289,7 +292,8 @@ def _read_chunk(nbest: Path, depth: int, settings: Failures, typical_ratio: Typi
     if chunk.given is not None:
         found = _with_scores(found, *chunk.given)
     ratio_N = _ratio_of_lines(typical_ratio, tags, len(sources))
-    return _Read(sources, references, tags, _with_text_failures(found, sources, settings, ratio_N))
+    sentences = [without_context(line, chunk.text.context) for line in sources]
+    return _Read(sources, references, tags, _with_text_failures(found, sentences, settings, ratio_N))
 
 
 def _ratio_of_lines(typical_ratio: TypicalRatio, tags: Sequence[str] | None, num_lines: int) -> NDArray[np.float64]:

@@ -210,6 +210,8 @@ class _Original:
         names |= {piece.text for piece in self.pieces or () if piece.kind in (BYTE, USER_DEFINED)}
         names -= self.dropped(directions)
         names |= self._extremes
+        if self.codec.text.context is not None:
+            names.add(self.codec.text.context.separator)
         config = self.model.config
         own = {token for token in (config.source_token, config.target_token) if token is not None}
         own.update(range(len(SPECIALS)))  # a dictionary may list a special token once more, with another id

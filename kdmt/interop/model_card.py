@@ -21,6 +21,7 @@ from importlib.metadata import version
 from pathlib import Path, PurePath
 from typing import Any
 
+from kdmt.config import Context
 from kdmt.config.directions import decoder_reads_token
 from kdmt.config.yaml_text import write_yaml
 from kdmt.corpus.codec import TEXT_FILE, load_text_processor
@@ -89,6 +90,7 @@ def model_card(checkpoint: Path, exported: ExportFormat, *, licence: str = UNKNO
         "## How to use it\n",
         f"{exported.usage.strip()}\n",
         *([_language_table(text)] if text is not None and text.directions else []),
+        *([_context_note(text.context)] if text is not None and text.context is not None else []),
         *(["## Scores\n", _score_table(scores)] if has_scores else []),
         "## Training data\n",
         _training_data(run),
@@ -261,6 +263,16 @@ def _language_table(text: TextProcessor) -> str:
         lines += ["| direction | before the source |", "| --- | --- |"]
         lines += [f"| {direction} | `{' '.join(tokens)}` |" for direction, tokens in text.prefixes.items()]
     return "\n".join(lines) + "\n"
+
+
+def _context_note(context: Context) -> str:
+    """Return how a model with context reads a sentence."""
+    previous = "the previous sentence" if context.sentences == 1 else f"up to {context.sentences} previous sentences"
+    return (
+        f"The model reads {previous} of the document before each sentence, with `{context.separator}` after each, also "
+        f"before a sentence without any: `It rained . {context.separator} We stayed in .` Only the last sentence is "
+        "translated.\n"
+    )
 
 
 def _score_table(scores: Sequence[Mapping[str, Any]]) -> str:

@@ -58,6 +58,7 @@ class Service:
         self._alike = {model.direction: model.alike for model in models}
         self.connections: Callable[[], int] = lambda: 0
         self._translate = {model.direction: model.translate for model in models}
+        self._add_context = {model.direction: model.add_context for model in models}
         groups: dict[object, list[ServedModel]] = {}
         for model in models:
             groups.setdefault(model.direction if model.shared is None else ("shared", model.shared), []).append(model)
@@ -104,7 +105,7 @@ class Service:
         else:
             documents = await asyncio.to_thread(_documents, request, direction)
         # parts of long sentences are sentences of the queue, so that others do not wait for all parts of one
-        parts = [[split_long(sentence, lambda _: True) for sentence in document.sentences] for document in documents]
+        parts = [_parts(document.sentences, self._add_context[direction]) for document in documents]
         waiting = [part for sentences in parts for sentence in sentences for part in sentence]
         most = min(self.limits.client_sentences, self.limits.queued_sentences)
         if len(waiting) > most:
@@ -174,6 +175,15 @@ class Service:
             raise RequestError(503, _stopped([direction])) from None
         except Exception:  # of the engine; the queue has logged it
             raise RequestError(500, "The text could not be translated") from None
+
+
+def _parts(sentences: Sequence[str], add_context: Callable[[Sequence[str]], list[str]]) -> list[list[str]]:
+    """Return the parts of each sentence of a document; a sentence of one part has its context."""
+    found = []
+    for sentence, with_context in zip(sentences, add_context(sentences), strict=True):
+        parts = split_long(sentence, lambda _: True)
+        found.append([with_context] if len(parts) == 1 else [add_context([part])[0] for part in parts])
+    return found
 
 
 def _documents(request: TranslationRequest, direction: Direction) -> list[Document]:

@@ -22,12 +22,15 @@ class ServedModel:
             model has no such directions.
         shared: value that is equal for directions that one model translates, which have one queue; None for a model
             with one direction.
+        add_context: function that returns the sentences of a document as `translate` reads them: with their context, if
+            the model translates with one.
     """
 
     direction: Direction
     translate: Callable[[list[str]], list[str]]
     alike: object = None
     shared: object = None
+    add_context: Callable[[Sequence[str]], list[str]] = list
 
 
 def find_directions(directions: Sequence[Direction], source: str, target: str) -> list[Direction]:

@@ -141,7 +141,7 @@ def inputs_of(workspace: Workspace, name: str = "distilled") -> Inputs:
     Choices read the text of their candidates. Translations from a file are of the corpus.
     """
     settings, origin = workspace.config.distill, TRAINING_SETS[name].origin
-    inputs = Inputs(prepared_corpus(workspace), settings.monolingual)
+    inputs = Inputs(prepared_corpus(workspace), settings.monolingual, context=workspace.config.prepare.context)
     originals = frozenset(name for name, teacher in settings.by_direction.items() if teacher is None)
     if originals and origin != "file":
         inputs = replace(inputs, originals=originals)

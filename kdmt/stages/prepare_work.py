@@ -14,6 +14,7 @@ from kdmt.config import (
     MONOLINGUAL_SIDES,
     NO_LOCK_FILE,
     Clean,
+    Context,
     Corpus,
     HeldOut,
     Mixing,
@@ -39,6 +40,7 @@ from kdmt.corpus.chunk_log import ChunkLog
 from kdmt.corpus.chunk_shards import ChunkShards
 from kdmt.corpus.clean import CleaningReport, clean_corpora, clean_shard
 from kdmt.corpus.codec import TEXT_FILE, check_language_tokens
+from kdmt.corpus.context import without_context
 from kdmt.corpus.decontaminate import Forbidden, collect_forbidden
 from kdmt.corpus.dropped import describe_dropped
 from kdmt.corpus.fetch import Places, fetch, fetch_corpus
@@ -51,9 +53,10 @@ from kdmt.corpus.lines import iterate_lines, spread_lines, write_lines
 from kdmt.corpus.ngram_overlap import NgramOverlaps, index_side
 from kdmt.corpus.prepared import REPORT, REPORT_EXAMPLES, PreparedCorpus, reference_paths
 from kdmt.corpus.process_pool import OpenMap, mapping_in_order
-from kdmt.corpus.reading import Skipped, monolingual_lines, read_pairs, source_lines
+from kdmt.corpus.reading import Documents, Skipped, monolingual_lines, read_pairs, source_lines
 from kdmt.corpus.round_trip import SAMPLED_LINES, measure_round_trip
 from kdmt.corpus.steps import Steps
+from kdmt.corpus.subword_model import SubwordModel
 from kdmt.corpus.text import TextProcessor
 from kdmt.corpus.text_files import Malformed
 from kdmt.corpus.tokenizer import (
@@ -119,6 +122,12 @@ class Locations:
     def fetch_corpus(self, corpus: ParallelText) -> tuple[Path, ...]:
         """Return the paths of the local files of a parallel text, for `read_pairs`."""
         return fetch_corpus(corpus, self.places)
+
+    def documents(self, corpus: ParallelText, context: Context | None) -> Documents | None:
+        """Return the documents of a parallel text, for `read_pairs`; None if its sentences have no context."""
+        if context is None:
+            return None
+        return Documents(context, None if corpus.documents is None else self.fetch(corpus.documents))
 
 
 @dataclass(frozen=True)
@@ -252,7 +261,7 @@ def _clean_shard(work: Preparation, place: Path, scratch: Path, shard: int) -> i
     fetch_texts(work)
     forbidden = None
     if work.settings.decontaminate:
-        processor = TextProcessor(work.settings.text, *work.direction.sides)
+        processor = TextProcessor(work.settings.text, *work.direction.sides, context=work.settings.context)
         held_out = held_out_texts(work.settings)
         for split, corpus in held_out.items():
             write_held_out(work, scratch, split, corpus, processor)
@@ -286,7 +295,7 @@ def _fill(work: Preparation, folder: Path, steps: Steps, title: str, hashes: Map
     if settings.data_bin is not None:
         return take_data_bin(settings, work.direction, folder, work.say)
     unicode_form = None if settings.clean == "none" else settings.clean.unicode_form
-    processor = TextProcessor(settings.text, *work.direction.sides, unicode_form)
+    processor = TextProcessor(settings.text, *work.direction.sides, unicode_form, context=settings.context)
     held_out = held_out_texts(settings)
     fetch_texts(work)
     for split, corpus in held_out.items():
@@ -361,7 +370,7 @@ def check_texts(work: Preparation, folder: Path, held_out: Iterable[str], cleane
     parts = {corpus.name: corpus.pairs_out for corpus in cleaned.training.corpora}
     return {
         "held_out": check_held_out(pairs_of),
-        "sides": check_sides(_clean_training_paths(work, folder), parts, pairs_of),
+        "sides": check_sides(_clean_training_paths(work, folder), parts, pairs_of, context=work.settings.context),
         "malformed": check_malformed(cleaned.malformed),
     }
 
@@ -476,6 +485,7 @@ class _CleaningArguments(TypedDict):
     open_map: OpenMap
     spaced: tuple[bool, bool]
     languages: tuple[str, str]
+    context: Context | None
 
 
 @dataclass(frozen=True)
@@ -532,6 +542,7 @@ def _training_pass(work: Preparation, forbidden: Forbidden | None, malformed: di
         open_map=_open_map(work),
         spaced=work.spaced,
         languages=work.direction.sides,
+        context=settings.context,
     )
     return _CleaningPass(corpora, arguments)
 
@@ -549,6 +560,7 @@ def _monolingual_pass(
         open_map=_open_map(work),
         spaced=(work.spaced[side],) * 2,
         languages=(work.direction.sides[side],) * 2,
+        context=None,
     )
     return _CleaningPass(corpora, arguments)
 
@@ -645,6 +657,7 @@ def count_round_trips(
     """
     counts: dict[str, object] = {}
     samples = [spread_lines(path, SAMPLED_LINES) for path in _clean_training_paths(work, folder)]
+    samples[0] = [without_context(line, work.settings.context) for line in samples[0]]
     # a copy: a model numbers its symbols as they occur
     tokenizers = load_tokenizer(tokenizer or folder / "tokenizer")
     models = (tokenizers.source, tokenizers.target)
@@ -678,7 +691,7 @@ def _with_vocabulary_size(work: Preparation, report: CleaningReport) -> Tokenize
     The size depends on the number of training pairs alone, without copies by `weight` or `mixing`. Where the text
     allows fewer pieces, a model of SentencePiece gets as many as possible.
     """
-    settings = work.settings.tokenizer
+    settings = _with_separator(work.settings.tokenizer, work.settings.context)
     if not settings.is_learnt:
         return settings
     num_pairs = report.pairs_without_copies  # copies have no further words
@@ -688,6 +701,27 @@ def _with_vocabulary_size(work: Preparation, report: CleaningReport) -> Tokenize
         explained = explain_suggestion(num_pairs)
         work.say(f"prepare: tokenizer.vocab_size is {settings.vocab_size:,}; {explained} ('auto' chooses this size)")
     return settings
+
+
+def _with_separator(settings: Tokenizer, context: Context | None) -> Tokenizer:
+    """Return the settings of the tokenizer with the separator of contexts as a piece, if it is learnt."""
+    if context is None or not settings.is_learnt or context.separator in settings.user_defined_symbols:
+        return settings
+    return settings.model_copy(update={"user_defined_symbols": [*settings.user_defined_symbols, context.separator]})
+
+
+def _check_separator(model: SubwordModel, context: Context) -> None:
+    """Check that a tokenizer cuts the separator of contexts from the text as one token.
+
+    Raises:
+        UserError: if a given tokenizer does not.
+    """
+    (tokens,) = model.encode_lines([f"a {context.separator} a"])
+    if context.separator not in tokens.split():
+        raise UserError(
+            f"prepare.context.separator: the given tokenizer has no piece {context.separator!r}: choose one of its "
+            "user-defined symbols, or let a tokenizer be learnt"
+        )
 
 
 def _say_vocabulary_size(work: Preparation, settings: Tokenizer, learnt: Tokenizers, report: CleaningReport) -> None:
@@ -734,6 +768,8 @@ def make_tokenizer(
                 f"tokenizer from; dropped: {describe_dropped(report.pairs_in, report.dropped)}{report.example()}"
             ) from error
         steps.finish("tokenizer", {}, [folder / "tokenizer"])
+    if work.settings.context is not None:
+        _check_separator(load_tokenizer(folder / "tokenizer").source, work.settings.context)
     _say_vocabulary_size(work, settings, load_tokenizer(folder / "tokenizer"), report)
     return settings
 
@@ -753,7 +789,8 @@ def _training_corpus(work: Preparation, index: int, corpus: Corpus, malformed: d
     skipped = Skipped()
     malformed[name] = skipped.malformed
     path = work.path(f"prepare.train.{index}")
-    read = _naming_text(work, path, read_pairs(corpus, paths, work.direction, skipped))
+    documents = work.locations.documents(corpus, work.settings.context)
+    read = _naming_text(work, path, read_pairs(corpus, paths, work.direction, skipped, documents=documents))
     pairs = count_pairs(f"prepare: {path.removeprefix('prepare.')}", read)
     clean = work.settings.clean_of(corpus)
     return TrainingCorpus(
@@ -807,13 +844,15 @@ def write_held_out(work: Preparation, folder: Path, split: str, text: HeldOut, p
     """Write validation or test text unchanged (`raw`), and in the form that the tokenizer reads."""
     paths = work.locations.fetch_corpus(text)
     setting = work.path("prepare.valid" if text is work.settings.valid else f"prepare.test.{split}")
-    pairs = list(_naming_text(work, setting, read_pairs(text, paths, work.direction)))
+    documents = work.locations.documents(text, work.settings.context)
+    pairs = list(_naming_text(work, setting, read_pairs(text, paths, work.direction, documents=documents)))
     if processor.text.already_applied:
         processes = [processor.tidy, processor.tidy]
     else:
         processes = [processor.preprocess_source, processor.preprocess_target]
     for lang, process, lines in zip(work.direction.sides, processes, zip(*pairs, strict=True), strict=True):
-        write_lines(folder / f"{split}.raw.{lang}", lines)
+        context = work.settings.context if lang == work.direction.source else None
+        write_lines(folder / f"{split}.raw.{lang}", (without_context(line, context) for line in lines))
         write_lines(folder / f"{split}.{lang}", (process(line) for line in lines))
     raw = folder / f"{split}.raw.{work.direction.target}"
     if text.raw_target is not None:
@@ -830,6 +869,8 @@ def _write_reference(work: Preparation, source: Source, setting: str, path: Path
         setting: YAML path of the reference.
     """
     lines = tuple(_naming_text(work, setting, source_lines(source, work.locations.fetch(source))))
+    if work.settings.context is not None and len(lines) != num_pairs:  # between documents
+        lines = tuple(line for line in lines if line.split())
     if len(lines) != num_pairs:
         raise UserError(f"{source.name} has {len(lines)} lines, {split} has {num_pairs}")
     write_lines(path, lines)
@@ -896,7 +937,8 @@ def held_out_pairs(work: Preparation, folder: Path, split: str) -> Iterator[tupl
     The comparison treats the entities of Moses as letters, so both must have them or neither.
     """
     form = "" if work.settings.text.already_applied else "raw."
-    return zip(*(iterate_lines(folder / f"{split}.{form}{lang}") for lang in work.direction.sides), strict=True)
+    sources, targets = (iterate_lines(folder / f"{split}.{form}{lang}") for lang in work.direction.sides)
+    return zip((without_context(line, work.settings.context) for line in sources), targets, strict=True)
 
 
 def _process_file(clean: Path, out: Path, process: Callable[[str], str], folder: Path, open_map: OpenMap) -> None:
@@ -977,7 +1019,10 @@ def _binarize_training_text(
     vocabulary = work.settings.vocabulary
     of_languages = list(dict.fromkeys(token for tokens in work.prefixes.values() for token in tokens))
     if vocabulary.source_path is None:
-        source_symbols, target_symbols = required_symbols(work.settings.tokenizer, tokenizers)
+        tokenizer = _with_separator(work.settings.tokenizer, work.settings.context)
+        source_symbols, target_symbols = required_symbols(tokenizer, tokenizers)
+        if work.settings.context is not None and work.settings.context.separator not in source_symbols:
+            source_symbols = [*source_symbols, work.settings.context.separator]
         return build_data_bin(
             corpus.data_bin,
             text,
@@ -989,6 +1034,11 @@ def _binarize_training_text(
         )
     source = Dictionary.load(Path(vocabulary.source_path))
     check_language_tokens(source, of_languages, f"prepare.vocabulary.source_path: {vocabulary.source_path}")
+    if work.settings.context is not None and work.settings.context.separator not in source:
+        raise UserError(
+            f"prepare.vocabulary.source_path: {vocabulary.source_path} does not have the separator of contexts "
+            f"{work.settings.context.separator!r}"
+        )
     target = source if vocabulary.target_path is None else Dictionary.load(Path(vocabulary.target_path))
     made = binarize_files(
         corpus.data_bin,

@@ -10,11 +10,12 @@ from pathlib import Path
 
 from kdmt.checksum import known_sha256
 from kdmt.config import Pipeline
-from kdmt.errors import UserError
+from kdmt.errors import UserError, naming
 from kdmt.flow.manifest import Plan, make_plan, recorded_outputs
 from kdmt.flow.stage import Stage
 from kdmt.models.checkpoint_folder import checkpoint_sha256, resolve_checkpoint, resolve_name
 from kdmt.score.averages import AVERAGES, averages_text, read_averages
+from kdmt.score.contrastive import CONTRASTIVE, read_pairs, read_rows, rows_text
 from kdmt.score.diagnostics_report import diagnostics_text
 from kdmt.score.metrics import DEFAULT_METRICS
 from kdmt.score.off_target import check_languages
@@ -43,6 +44,9 @@ def check_score(config: Pipeline) -> None:
     for setting, path in files:
         if path is not None and not Path(path).is_file():
             raise UserError(f"score.{setting}: {path}: no such file")
+    for name, path in score.contrastive.items():
+        with naming(f"score.contrastive.{name}"):
+            read_pairs(Path(path))
     if score.off_target is not None:
         codes = [code for each in config.all_directions for code in each.sides]
         check_languages(score.off_target, codes)
@@ -93,6 +97,8 @@ def _plan(workspace: Workspace, systems: Sequence[System], missing: Sequence[Mis
         inputs["score.nat.ctc_lm"] = known_sha256(Path(settings.nat.ctc_lm))
     if settings.off_target is not None and settings.off_target.model is not None:
         inputs["score.off_target.model"] = known_sha256(Path(settings.off_target.model))
+    for test, path in settings.contrastive.items():
+        inputs[f"score.contrastive.{test}"] = known_sha256(Path(path))
     if settings.spbleu_model is not None:
         inputs["score.spbleu_model"] = known_sha256(Path(settings.spbleu_model))
     extra: dict[str, object] = {"baseline": _baseline(workspace.config, systems)}
@@ -141,6 +147,8 @@ def _show(workspace: Workspace) -> None:
         averages = read_averages(workspace.score / AVERAGES)
         text = averages_text(averages, width=width, ascii_only=not shows_unicode())
         workspace.show(printable(text, keep="\n"))
+    if config.score.contrastive:
+        workspace.show(printable(rows_text(read_rows(workspace.score / CONTRASTIVE)), keep="\n"))
     paths = {"scores": reports.scores, "report": reports.page, "translations": f"{workspace.score}/"}
     if has_diagnostics(workspace):
         paths["diagnostics"] = reports.diagnostics

@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from functools import partial
 
 from kdmt import languages
-from kdmt.config import Decode, Diagnostics
+from kdmt.config import Context, Decode, Diagnostics
 from kdmt.corpus import prepared
 from kdmt.corpus.alignment import spread
+from kdmt.corpus.context import join_context, split_context, without_context
 from kdmt.corpus.direction_codecs import read_directions
 from kdmt.corpus.lines import iterate_lines, read_lines
 from kdmt.decode.engines.translator import Translator
@@ -103,6 +104,7 @@ def read_training(workspace: Workspace, texts: Mapping[str, TestText]) -> Traini
     """Read the training corpus once: pairs to align and to translate, and counts of the words of the references."""
     settings = workspace.config.score.diagnostics
     assert settings is not None, "only read for diagnostics"
+    context = workspace.config.prepare.context
     paths = [workspace.prepare / f"train.{lang}" for lang in workspace.direction.sides]
     num_lines = sum(1 for _ in iterate_lines(paths[0]))
     aligned, chosen = set(spread(num_lines, _ALIGNED_PAIRS)), spread(num_lines, settings.train_sentences)
@@ -113,10 +115,11 @@ def read_training(workspace: Workspace, texts: Mapping[str, TestText]) -> Traini
         with_splitters = zip(lines_of_sides, _splitters_of_lines(workspace), strict=False)  # the latter may be endless
         for i, ((source, target), (src_words, tgt_words)) in enumerate(with_splitters):
             words = tgt_words(target)
+            sentence = without_context(source, context)
             if i in aligned:
-                pairs.append((src_words(source), words))
+                pairs.append((src_words(sentence), words))
             if i in wanted:
-                lines.append((source, src_words(source), words))
+                lines.append((source, src_words(sentence), words))
             yield words
 
     rare = count_rare(targets(), {word for text in texts.values() for words in text.references for word in words})
@@ -127,11 +130,19 @@ def read_training(workspace: Workspace, texts: Mapping[str, TestText]) -> Traini
         text = TrainingText([i + 1 for i in chosen], [each[1] for each in lines], [each[2] for each in lines])
         sources, directions = [each[0] for each in lines], _directions(workspace, chosen)
         beginnings = [
-            source_prefix(source, spaced=prepared.spaced_sides(workspace.config.prepare, direction)[0])
+            _beginning(source, context, spaced=prepared.spaced_sides(workspace.config.prepare, direction)[0])
             for source, direction in zip(sources, directions, strict=True)
         ]
         sample = Sample(sources, beginnings, text, directions)
     return Training(sample, Knowledge(aligner, rare), len(pairs))
+
+
+def _beginning(source: str, context: Context | None, *, spaced: bool) -> str:
+    """Return a source of which only the first words of the sentence are left; its context is unchanged."""
+    if context is None:
+        return source_prefix(source, spaced=spaced)
+    previous, sentence = split_context(source, context)
+    return join_context(previous, source_prefix(sentence, spaced=spaced), context)
 
 
 def _directions(workspace: Workspace, lines: Sequence[int]) -> list[Direction]:
@@ -146,11 +157,12 @@ def _directions(workspace: Workspace, lines: Sequence[int]) -> list[Direction]:
 def read_texts(workspace: Workspace) -> dict[str, TestText]:
     """Return all test sets."""
     src, tgt = workspace.direction.sides
+    context = workspace.config.prepare.context
     return {
         name: TestText(
             name,
             read_lines(workspace.prepare / f"{name}.raw.{src}"),
-            [src_words(line) for line in iterate_lines(workspace.prepare / f"{name}.{src}")],
+            [src_words(without_context(line, context)) for line in iterate_lines(workspace.prepare / f"{name}.{src}")],
             [tgt_words(line) for line in iterate_lines(workspace.prepare / f"{name}.{tgt}")],
             read_lines(workspace.prepare / f"{name}.raw.{tgt}"),
         )

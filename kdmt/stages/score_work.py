@@ -44,6 +44,7 @@ from kdmt.score.system_diagnostics import write_diagnostics
 from kdmt.score.systems import System, SystemRun, Way, compare_runs, file_name, taken_checkpoint
 from kdmt.score.test_sets import TestSet
 from kdmt.score.translations import Decoded, Translations
+from kdmt.stages.contrastive_scores import write_contrastive
 from kdmt.stages.direction_scores import direction_averages
 from kdmt.stages.exported_engines import (
     ExportedModel,
@@ -135,6 +136,7 @@ def score_systems(
     runs = [each.run for each in scored]
     written = [_text_file(workspace, run.file) for run in runs]
     written += _write_averages(workspace, [each.row for each in scored])
+    written += write_contrastive(workspace, systems, threads=threads)
     decoded = [path for run in runs for path in translations.files(run.file)]
     decoded += [path for each in scored for name in each.measured_file for path in translations.files(name)]
     decoded += sorted(path for path in (folder / _DECODED / SAMPLE).glob("*") if not path.name.startswith("."))

@@ -11,7 +11,8 @@ import torch
 
 from kdmt.config import Decode, NATDecode
 from kdmt.corpus.codec import TextCodec, cut_source, insert_prefix
-from kdmt.decode.engines.engine import Engine, EngineOptions
+from kdmt.corpus.context import Document, join_context, without_context
+from kdmt.decode.engines.engine import Engine, EngineOptions, ScoringEngine
 from kdmt.decode.engines.nat import NATEngine
 from kdmt.decode.engines.precision import DecodingPrecision
 from kdmt.decode.engines.pytorch import TorchEngine
@@ -95,7 +96,10 @@ class Translator:
             raise UserError(f"tag {token!r}: the vocabulary does not have it; it has the tags of the training corpora")
         tag = self.codec.src_dictionary.index(token)
         if tag in self.codec.language_ids[0]:
-            raise UserError(f"tag {token!r} is the token of a language, which the direction of translation chooses")
+            meaning = "of a language, which the direction of translation chooses"
+            if self.codec.text.context is not None:
+                meaning = "that separates a sentence from its context"
+            raise UserError(f"tag {token!r} is the token {meaning}")
         return replace(self, tag=tag)
 
     def for_direction(self, direction: Direction) -> Translator:
@@ -114,10 +118,29 @@ class Translator:
         """Maximum number of source tokens, </s> included; longer sources are truncated."""
         return self.engine.max_source_positions
 
+    def begin_documents(self) -> Document | None:
+        """Return an empty document for raw lines in their order; None for a model that translates without context."""
+        context = self.codec.text.context
+        return None if context is None else Document(context)
+
+    def add_context(self, sentences: Sequence[str]) -> list[str]:
+        """Return the sentences of a document as the model reads them: with their context, if it translates with one."""
+        document = self.begin_documents()
+        return list(sentences) if document is None else document.add_lines(sentences)
+
+    def with_context(self, sentence: str, previous: Sequence[str]) -> str:
+        """Return a sentence as the model reads it: after previous sentences of its document, if it reads context.
+
+        Args:
+            previous: previous sentences, in their order; those without words do not count.
+        """
+        return self.add_context([*(line for line in previous if line.split()), sentence])[-1]
+
     def translate(self, lines: Sequence[str], settings: Decode, *, first_line: int = 1) -> list[str]:
         """Return the translations of raw lines as finished text.
 
-        A line without words has an empty translation; a line that is too long is truncated, with a message.
+        A line without words has an empty translation; a line that is too long is truncated, with a message. For a model
+        with context, lines have the context that `begin_documents` adds; a line without one has an empty context.
 
         Args:
             first_line: number of the first line in messages.
@@ -126,12 +149,20 @@ class Translator:
         return [self.codec.finish_target(words) for words in self.translate_ids(sources, settings)]
 
     def translate_sentences(self, sentences: Sequence[str], settings: Decode) -> list[str]:
-        """Return the translations of sentences of any length: one that is too long is translated in parts."""
-        parts = [split_long(sentence.strip(), self._accepts) for sentence in sentences]
+        """Return the translations of sentences of any length: one that is too long is translated in parts.
+
+        For a model with context, sentences have theirs as in `translate`; parts of a sentence have an empty context.
+        """
+        parts = [self._split_long(sentence.strip()) for sentence in sentences]
         sources = self._encode([part for found in parts for part in found])
         words = iter(self.translate_ids(sources, settings))
         space = " " if writes_spaces(self.codec.text.target_lang) else ""
         return [space.join(self.codec.finish_target(next(words)) for _ in found) for found in parts]
+
+    def _split_long(self, sentence: str) -> list[str]:
+        """Return the parts of a sentence that is too long, without its context, else the sentence with it."""
+        parts = split_long(without_context(sentence, self.codec.text.context), self._accepts)
+        return parts if len(parts) != 1 else [sentence]
 
     def _accepts(self, line: str) -> bool:
         """Return whether a line is short enough not to be truncated."""
@@ -146,11 +177,21 @@ class Translator:
             UserError: if the model has several directions, and none is chosen.
         """
         self.codec.text.require_one_direction()
-        return self._with_prefix(self.codec.encode_raw_source(lines))
+        return self.encode_words([self.codec.text.preprocess_source(line) for line in lines])
 
     def encode_words(self, words: Sequence[str]) -> list[np.ndarray]:
-        """Return the ids of processed source lines with the tag; a line without words has none."""
-        return self._with_prefix(self.codec.encode_source(words))
+        """Return the ids of processed source lines with the tag; a line without words has none.
+
+        A line that is too long with its context has an empty one.
+        """
+        sources, context = self._with_prefix(self.codec.encode_source(words)), self.codec.text.context
+        if context is None:
+            return sources
+        long = [index for index, source in enumerate(sources) if len(source) > self.max_source_tokens]
+        alone = [join_context([], without_context(words[index], context), context) for index in long]
+        for index, source in zip(long, self._with_prefix(self.codec.encode_source(alone)), strict=True):
+            sources[index] = source
+        return sources
 
     def _with_prefix(self, sources: list[np.ndarray]) -> list[np.ndarray]:
         prefix = [*self.prefix, *([] if self.tag is None else [self.tag])]
@@ -168,6 +209,32 @@ class Translator:
             if len(source) > limit:
                 _logger.warning(f"{noun} {number}: {len(source)} tokens, cut to the model's {limit}")
         return sources
+
+    def score(self, sources: Sequence[str], targets: Sequence[str]) -> list[list[float]]:
+        """Return the log-probability of each token of raw targets, given raw lines as in `translate`.
+
+        Returns:
+            The natural-log probabilities of the tokens of each target, `</s>` last; an empty list for a pair that is
+            too long for the model, with a message.
+
+        Raises:
+            TypeError: if the engine does not score given targets.
+            UserError: if the model has several directions, and none is chosen.
+        """
+        engine, codec = self.engine, self.codec
+        if not isinstance(engine, ScoringEngine):
+            raise TypeError(f"{type(engine).__name__} gives no probabilities of given targets")
+        src = self._encode(sources)
+        tgt = codec.encode_target([codec.text.preprocess_target(line) for line in targets])
+        limits = (engine.max_source_positions, engine.max_target_positions)
+        fitting = [index for index in range(len(src)) if len(src[index]) <= limits[0] and len(tgt[index]) <= limits[1]]
+        found = engine.score_pairs([src[index] for index in fitting], [tgt[index] for index in fitting])
+        scored: list[list[float]] = [[] for _ in src]
+        for index, log_probs in zip(fitting, found, strict=True):
+            scored[index] = log_probs.tolist()
+        if unread := len(src) - len(fitting):
+            _logger.warning(f"{unread:,} pairs are longer than the model reads and have no score")
+        return scored
 
     def translate_ids(self, sources: Sequence[np.ndarray], settings: Decode) -> list[str]:
         """Return target words for source ids, "" for a source without words; a source that is too long is truncated."""

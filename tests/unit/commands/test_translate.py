@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import html
 import io
 import json
 import os
@@ -12,6 +13,7 @@ import shutil
 import subprocess
 import sys
 import termios
+from collections.abc import Sequence
 from pathlib import Path
 from typing import cast
 
@@ -20,8 +22,10 @@ import torch
 from tiny_pipeline import Finished, hash_tree, kdmt, read_pty
 
 from kdmt.commands.models import ModelTable, SearchOptions
-from kdmt.commands.translate import translate_objects, translate_stream
-from kdmt.config import Decode
+from kdmt.commands.translate import translate_objects, translate_page, translate_stream
+from kdmt.config import Context, Decode, Text
+from kdmt.corpus.context import Document
+from kdmt.corpus.text import TextProcessor
 from kdmt.decode.engines.translator import Translator
 from kdmt.documents.sentences import split_long
 from kdmt.errors import UserError
@@ -30,6 +34,16 @@ from kdmt.languages import Direction
 
 TEACHER = Path("runs/tiny/teacher")
 MAX_SOURCE_TOKENS = 64  # number of positions of the tiny model
+
+
+class WithoutContext:
+    """Part of a stand-in for a translator that reads no context."""
+
+    def begin_documents(self) -> None:
+        return None
+
+    def add_context(self, sentences: Sequence[str]) -> list[str]:
+        return list(sentences)
 
 
 def translate(stdin: bytes | str, *arguments: str, checkpoint: Path = TEACHER) -> Finished:
@@ -312,12 +326,12 @@ def test_input_from_a_terminal_is_translated_line_by_line() -> None:
 def test_out_of_memory_is_a_user_error() -> None:
     """Check the message for the error that PyTorch raises; other errors are raised unchanged."""
 
-    class Greedy:
+    class Greedy(WithoutContext):
         def translate(self, *_: object, **__: object) -> list[str]:
             torch.empty(10**15)
             return []
 
-    class Broken:
+    class Broken(WithoutContext):
         def translate(self, *_: object, **__: object) -> list[str]:
             raise RuntimeError("something else")
 
@@ -335,7 +349,7 @@ def test_translations_are_escaped_on_a_terminal_only() -> None:
         def isatty(self) -> bool:
             return True
 
-    class Evil:
+    class Evil(WithoutContext):
         def translate(self, lines: list[str], *_: object, **__: object) -> list[str]:
             return ["\x1b[31m\tä" for _ in lines]
 
@@ -435,7 +449,7 @@ def test_sentences_that_are_too_long_are_translated_in_parts() -> None:
     assert translator.translate_sentences(["ba be"], settings) == translator.translate(["ba be"], settings)
 
 
-class Upper:
+class Upper(WithoutContext):
     """Stand-in for a translator."""
 
     def translate_sentences(self, sentences: list[str], _: Decode) -> list[str]:
@@ -483,7 +497,7 @@ def test_every_depth_that_is_read_is_written() -> None:
     assert target.getvalue().count(b"\n") == len(lines)
 
 
-class Lower:
+class Lower(WithoutContext):
     """Stand-in for another translator."""
 
     def translate_sentences(self, sentences: list[str], _: Decode) -> list[str]:
@@ -525,3 +539,70 @@ def test_languages_choose_a_model() -> None:
     ):
         result = translate("ba\n", *arguments)
         assert (result.code, result.out, result.err) == (2, "", f"kdmt: error: {message}\n")
+
+
+# ------------------------------------------------------------------------------------------------------------ context
+
+
+class Echo:
+    """A translator with context whose translations are its sources in brackets."""
+
+    class codec:  # noqa: N801
+        """Its text processing."""
+
+        text = TextProcessor(Text(), "en", "de", context=Context())
+
+    def begin_documents(self) -> Document:
+        return Document(Context())
+
+    def add_context(self, sentences: Sequence[str]) -> list[str]:
+        return Document(Context()).add_lines(sentences)
+
+    def translate(self, lines: Sequence[str], _: Decode, *, first_line: int) -> list[str]:  # noqa: ARG002
+        return [f"[{line}]" for line in lines]
+
+    def translate_sentences(self, sentences: Sequence[str], _: Decode) -> list[str]:
+        return [f"[{sentence.strip()}]" for sentence in sentences]
+
+
+def echoed(text: str, *, buffer_size: int = 2, is_jsonl: bool = False, is_document: bool = False) -> list[str]:
+    """Return the output lines for a text."""
+    out = io.BytesIO()
+    translate_stream(
+        cast(Translator, Echo()),
+        Decode(),
+        io.BytesIO(text.encode()),
+        out,
+        buffer_size=buffer_size,
+        is_jsonl=is_jsonl,
+        is_document=is_document,
+    )
+    return out.getvalue().decode().splitlines()
+
+
+@pytest.mark.parametrize("buffer_size", [1, 2, 100])
+def test_lines_are_the_context_of_the_next_ones_until_an_empty_line(buffer_size: int) -> None:
+    assert echoed("a\nb\nc\n\nd\n", buffer_size=buffer_size) == [
+        "[<sep> a]",
+        "[a <sep> b]",
+        "[b <sep> c]",
+        "[]",
+        "[<sep> d]",
+    ]
+
+
+def test_each_text_that_is_split_into_sentences_is_a_document() -> None:
+    assert echoed("One. Two.\nThree.\n", is_document=True) == ["[<sep> One.] [One. <sep> Two.]", "[<sep> Three.]"]
+
+
+def test_texts_of_objects_have_no_context() -> None:
+    lines = echoed('{"text": "a"}\n{"text": "b <sep> c"}\n', is_jsonl=True)
+    assert [json.loads(line)["translation"] for line in lines] == ["[<sep> a]", "[<sep> b   c]"]
+
+
+def test_the_sentences_of_a_page_are_a_document() -> None:
+    out = io.BytesIO()
+    page = io.BytesIO(b"<p>One. Two.</p><p>Three.</p>")
+    translate_page(cast(Translator, Echo()), Decode(), page, out, buffer_size=2)
+    text = html.unescape(out.getvalue().decode())
+    assert text == "<p>[<sep> One.] [One. <sep> Two.]</p><p>[Two. <sep> Three.]</p>"

@@ -33,6 +33,7 @@ from tiny_pipeline import (
     write_lines,
 )
 
+from kdmt.config import Context
 from kdmt.corpus.indexed import IndexedDataset
 from kdmt.corpus.prepared import PreparedCorpus
 from kdmt.decode.engines.pytorch import TorchEngine
@@ -158,3 +159,10 @@ def test_lines_of_several_directions_have_the_ratio_of_their_direction(multiling
     corpus = PreparedCorpus(multilingual_text, POOLED, (True, True))
     assert Inputs(corpus).typical_ratios() == corpus.ratios_of_directions()
     assert Inputs(corpus, split="valid").typical_ratios() == corpus.typical_ratio()  # has no tags
+
+
+def test_the_training_text_has_the_context_of_its_sources(tmp_path: Path) -> None:
+    corpus = PreparedCorpus(tmp_path, Direction("en", "de"), (True, True))
+    (text,) = Inputs(corpus, context=Context(sentences=2)).texts()
+    assert text.context == Context(sentences=2)
+    assert Inputs(corpus).texts()[0].context is None

@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import kdmt.distill.merge
-from kdmt.config import Failures
+from kdmt.config import Context, Failures
 from kdmt.corpus.sentence_lengths import SLACK
 from kdmt.distill.candidates import GivenScores, format_candidate
 from kdmt.distill.failures import FAILURES
@@ -416,6 +416,31 @@ def test_lengths_are_compared_with_the_typical_ratio_of_the_direction(tmp_path: 
     )
     assert report.replaced == {"ratio": 2}
     assert (tmp_path / "out.target").read_text().split() == [short, long, "reference", "reference"]
+
+
+def test_hypotheses_are_compared_with_the_sentence_without_its_context(tmp_path: Path) -> None:
+    """Without its context, the second source is as long as its hypothesis, and the third one is a copy."""
+    sources = ["<sep> abc def", "x" * 200 + " <sep> abc def", "abc <sep> def ghi"]
+    (tmp_path / "source").write_text("".join(f"{line}\n" for line in sources))
+    (tmp_path / "target").write_text("reference\n" * len(sources))
+    words = ["uvw xyz", "uvw xyz", "def ghi"]
+    data = [format_candidate(number, -1.0, 3, 0, line) for number, line in enumerate(words)]
+    (tmp_path / "nbest").write_bytes(b"".join(data))
+    np.save(tmp_path / "nbest.npy", np.cumsum([0, *map(len, data)]))
+    report = merge_candidates(
+        [TrainingText(tmp_path / "source", tmp_path / "target", context=Context())],
+        np.arange(len(sources)),
+        nbest=tmp_path / "nbest",
+        offsets=tmp_path / "nbest.npy",
+        settings=Failures(),
+        select=BEST,
+        typical_ratio=1.0,
+        out=outputs(tmp_path),
+        workers=1,
+    )
+    assert report.replaced == {"copied": 1}
+    assert (tmp_path / "out.source").read_text().splitlines() == sources
+    assert (tmp_path / "out.target").read_text().splitlines() == [*words[:2], "reference"]
 
 
 def test_lines_removed_from_a_report_are_counted() -> None:

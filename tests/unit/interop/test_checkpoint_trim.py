@@ -20,7 +20,7 @@ from trimmed_models import CONFIG, CYRILLIC, DIRECTIONS, LATIN, latin_lines, sav
 
 import kdmt
 from kdmt.checksum import verify_checkpoint
-from kdmt.config import Text, Tokenizer
+from kdmt.config import Context, Text, Tokenizer
 from kdmt.corpus.codec import TextCodec
 from kdmt.corpus.tokenizer import SentencePieceModel, SubwordNmtModel
 from kdmt.corpus.vocabulary import Dictionary
@@ -154,6 +154,25 @@ def test_marian_layout_and_own_token_of_the_model(tmp_path: Path) -> None:
     assert symbols[cut.config.source_token] == f"▁{LATIN[2]}"
     rows = torch.tensor([codec.src_dictionary.index(symbol) for symbol in symbols])
     assert torch.equal(cut.output_proj.bias, load_model(saved).output_proj.bias[rows])
+
+
+def test_the_separator_of_contexts_stays(tmp_path: Path) -> None:
+    tokenizer = Tokenizer(type="sentencepiece", vocab_size=75, user_defined_symbols=["||", "++"])
+    codec = write_codec(tmp_path / "text", tokenizer, directions=())
+    processor = replace(codec.text, context=Context(separator="||"))
+    (tmp_path / "text" / "text.json").write_text(json.dumps(processor.to_dict()), encoding="utf-8")
+    codec = TextCodec.load(tmp_path / "text")
+    size = len(codec.src_dictionary)
+    saved = save_trained(tmp_path / "model", codec, build_transformer(CONFIG, src_vocab_size=size, tgt_vocab_size=size))
+    trim_checkpoint(saved, tmp_path / "out", TrimSettings((write_text(tmp_path / "kept.txt", ["ba be", "uk"]),)))
+    cut = TextCodec.load(tmp_path / "out")
+    assert cut.text.context == Context(separator="||")
+    assert "||" in cut.src_dictionary
+    assert "++" not in cut.src_dictionary  # a token without a meaning that the text does not have
+    line = cut.text.preprocess_source("uk || ba be")
+    texts = [each.src_dictionary.string(each.encode_source([line])[0][:-1]) for each in (codec, cut)]
+    assert texts[0] == texts[1]
+    assert "||" in texts[0].split()
 
 
 @pytest.mark.parametrize("family", ["ctc", "nat_crf"])

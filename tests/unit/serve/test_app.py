@@ -5,14 +5,16 @@ from __future__ import annotations
 import json
 import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from starlette.testclient import TestClient
 
+from kdmt.config import Context
+from kdmt.corpus.context import Document
 from kdmt.languages import Direction
 from kdmt.serve.app import Service, make_app
 from kdmt.serve.limits import Limits
@@ -313,3 +315,25 @@ def test_directions_of_one_model_share_a_queue() -> None:
     assert {"en-de", "en-fr"} == set(batches)
     assert 'kdmt_queue_sentences{model="en-de and 1 more"} 0' in metrics
     assert 'kdmt_queue_sentences{model="cs-en"} 0' in metrics
+
+
+def test_a_model_with_context_reads_the_previous_sentences_of_a_text(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Check that each text is a document, that parts of a long sentence have no context, and that no text is lost."""
+    monkeypatch.setattr("kdmt.serve.app.can_detect", lambda: False)
+
+    def add_context(sentences: Sequence[str]) -> list[str]:
+        return Document(Context()).add_lines(sentences)
+
+    service = Service([ServedModel(EN_DE, upper, add_context=add_context)], replace(LIMITS, characters=4_000))
+    with TestClient(make_app(service)) as made:
+        assert ask(made, q=["One. Two.", "Three."]) == (
+            200,
+            {"translatedText": ["<SEP> ONE. ONE. <SEP> TWO.", "<SEP> THREE."]},
+        )
+        code, answer = ask(made, q=f"One. {'word, ' * 200}end")
+    service.close()
+    assert code == 200
+    found = cast("dict[str, str]", answer)["translatedText"]
+    assert found.startswith("<SEP> ONE. <SEP> WORD,")
+    assert found.count("<SEP>") == 3
+    assert found.count("WORD,") == 200
