@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from kdmt.config.corpora import HeldOut, Monolingual, ParallelText
-from kdmt.config.language_models import LocalTranslator
+from kdmt.config.language_models import TEXT_TEACHERS
 from kdmt.config.section import changed
 from kdmt.config.teacher_entries import PivotTeacher
 from kdmt.errors import UserError
@@ -198,7 +198,7 @@ def _check_teachers(config: Pipeline) -> None:
     for name, teacher in distill.by_direction.items():
         if isinstance(teacher, PivotTeacher):
             _check_pivot(f"distill.teachers.{name}.pivot", Direction.parse(name), teacher.pivot)
-        if drawn and isinstance(teacher, (LocalTranslator, PivotTeacher)):
+        if drawn and isinstance(teacher, (*TEXT_TEACHERS, PivotTeacher)):
             raise ValueError(
                 f"'{drawn[0]}.data: sampled': the teacher of {name} in 'distill.teachers' draws no samples"
             )

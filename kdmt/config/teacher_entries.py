@@ -64,11 +64,20 @@ TeacherName = Annotated[
 # --------------------------------------------------------------------------------------------- teachers of directions
 
 
+def _of_a_pivot(value: Any) -> Any:
+    """Refuse the models that cannot translate to or from a pivot language."""
+    for name in ("endpoint", "ctranslate2_generator"):
+        if isinstance(value, dict) and name in value:
+            raise ValueError(f"a model with '{name}' cannot be one of the two models of a pivot language")
+    return value
+
+
 PivotLeg = Annotated[
     Annotated[str, Tag(CHECKPOINT_BRANCH)]
     | Annotated[ForeignTeacher, Tag(FOREIGN_BRANCH)]
     | Annotated[LocalTranslator, Tag(TRANSLATOR_BRANCH)],
     Discriminator(_teacher_branch),
+    BeforeValidator(_of_a_pivot),
 ]
 
 
@@ -97,23 +106,16 @@ def _direction_branch(value: object) -> str:
     return ENSEMBLE_BRANCH if isinstance(value, list) else _teacher_branch(value)
 
 
-def _of_a_direction(value: Any) -> Any:
-    """Refuse the teachers that a direction cannot have."""
-    for name in ("endpoint", "ctranslate2_generator"):
-        if isinstance(value, dict) and name in value:
-            raise ValueError(f"a model with '{name}' cannot be the teacher of one of several directions")
-    return value
-
-
 DirectionTeacher = Annotated[
     Annotated[str, Tag(CHECKPOINT_BRANCH)]
     | Annotated[list[str], Field(min_length=1), Tag(ENSEMBLE_BRANCH)]
     | Annotated[ForeignTeacher, Tag(FOREIGN_BRANCH)]
+    | Annotated[EndpointTeacher, Tag(ENDPOINT_BRANCH)]
+    | Annotated[LocalGenerator, Tag(GENERATOR_BRANCH)]
     | Annotated[LocalTranslator, Tag(TRANSLATOR_BRANCH)]
     | Annotated[PivotTeacher, Tag(PIVOT_BRANCH)]
     | Annotated[None, Tag(ORIGINAL_BRANCH)],
     Discriminator(_direction_branch),
-    BeforeValidator(_of_a_direction),
 ]
 Teachers = Annotated[
     Annotated[list[TeacherName], Tag(SHARED_BRANCH)]

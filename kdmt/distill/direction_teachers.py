@@ -16,9 +16,18 @@ from typing import ClassVar
 
 import numpy as np
 
-from kdmt.config import Distill, ForeignTeacher, LocalTranslator, PivotTeacher, Sample
+from kdmt.config import (
+    Distill,
+    EndpointTeacher,
+    ForeignTeacher,
+    LocalGenerator,
+    LocalTranslator,
+    PivotTeacher,
+    Sample,
+)
 from kdmt.corpus.prepared import PreparedCorpus
 from kdmt.corpus.text import TextProcessor
+from kdmt.distill.answer_log import ANSWERS
 from kdmt.distill.blocks import BLOCKS, Block, Decoded, read_columns
 from kdmt.distill.candidates import CountTokens, FindFailures, ToWords
 from kdmt.distill.chosen_teacher import ENGINE_FOLDER, ChosenTeacher, SearchingTeacher
@@ -32,6 +41,7 @@ from kdmt.distill.direction_text import (
     Marks,
     OpenDirections,
 )
+from kdmt.distill.endpoint_teacher import EndpointModel, RequestingTeacher
 from kdmt.distill.inputs import Inputs
 from kdmt.distill.local_text_teachers import LocalTextModel
 from kdmt.distill.merge import TrainingText
@@ -39,6 +49,9 @@ from kdmt.distill.pivot import GivenLines, PivotModels, PivotWorker
 from kdmt.distill.sources import Encode, Text
 from kdmt.distill.teacher_engines import CTranslate2Teacher
 from kdmt.distill.teachers import choose_own_teacher
+from kdmt.distill.text_ids import count_marks
+from kdmt.distill.text_teachers import TextTeacherModel
+from kdmt.distill.token_teachers import TokenTeacherModel
 from kdmt.files import atomic_file
 from kdmt.languages import Direction
 from kdmt.types import Hypothesis
@@ -126,11 +139,17 @@ def _choose_member(settings: Distill, inputs: Inputs, run: Path, direction: Dire
         return choose_own_teacher(settings.model_copy(update={"teachers": []}), inputs, run)
     if isinstance(teacher, PivotTeacher):
         return _choose_pivot(settings, text, teacher, f"{SETTING}{name}")
+    if isinstance(teacher, EndpointTeacher):
+        own = settings.model_copy(update={"teachers": [teacher]})
+        return EndpointModel.choose(own, text, setting=f"{SETTING}{name}.", answers=f"{ANSWERS}/{name}")
     return _choose_model(settings, text, teacher, f"{SETTING}{name}")
 
 
 def _choose_model(
-    settings: Distill, text: DirectionInputs, teacher: str | list[str] | ForeignTeacher | LocalTranslator, setting: str
+    settings: Distill,
+    text: DirectionInputs,
+    teacher: str | list[str] | ForeignTeacher | LocalGenerator | LocalTranslator,
+    setting: str,
 ) -> ChosenTeacher:
     """Return a model, or checkpoints that translate together.
 
@@ -143,7 +162,7 @@ def _choose_model(
         from kdmt.distill.huggingface_teacher import HuggingFaceTeacher  # loads torch
 
         return HuggingFaceTeacher.choose(own, text, setting=f"{setting}.")
-    if isinstance(teacher, LocalTranslator):
+    if isinstance(teacher, (LocalGenerator, LocalTranslator)):
         return LocalTextModel.choose(own, text, setting=f"{setting}.")
     return choose_direction_checkpoint(own, text, setting=setting)
 
@@ -186,7 +205,38 @@ class DirectionTeachers:
     text: Inputs
     names: tuple[str, ...]
     members: Mapping[int, ChosenTeacher]
-    is_reproducible: ClassVar[bool] = True
+
+    @property
+    def is_reproducible(self) -> bool:
+        return not self.endpoints
+
+    @property
+    def endpoints(self) -> dict[int, EndpointModel]:
+        """Number of a direction -> its teacher, if it is behind an endpoint."""
+        return {number: each for number, each in self.members.items() if isinstance(each, EndpointModel)}
+
+    @property
+    def decodes(self) -> bool:
+        """Return whether a model of any direction translates on this machine."""
+        return len(self.endpoints) < len(self.members)
+
+    @property
+    def answers(self) -> tuple[str, ...]:
+        """Paths of the folders of answers inside the stage's folder."""
+        return tuple(each.answers for each in self.endpoints.values())
+
+    @property
+    def language_checks(self) -> dict[str, str]:
+        """Direction -> how the language of answers is checked, for teachers that answer with text."""
+        return {
+            self.names[number]: each.check_of_language.method
+            for number, each in self.members.items()
+            if isinstance(each, TextTeacherModel)
+        }
+
+    def reading(self, text: Inputs) -> DirectionTeachers:
+        """Return the same models for another text, such as text with noise."""
+        return replace(self, text=text, members={number: _reading(each, text) for number, each in self.members.items()})
 
     @property
     def engine(self) -> str:
@@ -231,10 +281,12 @@ class DirectionTeachers:
     ) -> DirectionsTeacher:
         opened: dict[int, Teacher] = {}
         for number, member in self.members.items():
-            own = folder / ENGINE_FOLDER / self.names[number]
-            own.mkdir(parents=True, exist_ok=True)
+            own = folder
+            if not isinstance(member, EndpointModel):  # its answers are not inside a folder of its own
+                own = folder / ENGINE_FOLDER / self.names[number]
+                own.mkdir(parents=True, exist_ok=True)
             opened[number] = member.open(own, sample, earlier=earlier, verifying=verifying)
-        return DirectionsTeacher(opened, self.settings, self.marks)
+        return DirectionsTeacher(opened, self.settings, self.marks, self.names)
 
     def opens_text(self) -> Callable[[], Text]:
         opens = {number: member.opens_text() for number, member in self.members.items()}
@@ -254,9 +306,11 @@ class DirectionTeachers:
     def facts(self, folder: Path, tasks: Sequence[BlockTask]) -> dict[str, object]:
         """Return the number of distinct sentences that the teacher of each direction has translated.
 
-        If there are pivot languages, `pivots.tsv` is written, which has the intermediate text of each candidate.
+        For large language models these are also the counts of their answers, see `EndpointModel.facts`. If there are
+        pivot languages, `pivots.tsv` is written, which has the intermediate text of each candidate.
         """
         counts: Counter[int] = Counter()
+        answers = self._count_answers(folder, tasks)
         pivots = {number: each for number, each in self.members.items() if isinstance(each, PivotModels)}
         with atomic_file(folder / PIVOTS) if pivots else nullcontext() as path, ExitStack() as files:
             out = None if path is None else files.enter_context(path.open("w", encoding="utf-8", newline="\n"))
@@ -268,7 +322,41 @@ class DirectionTeachers:
                 counts.update(numbers.tolist())
                 if out is not None:
                     out.writelines(self._pivot_lines(task, decoded, pivots))
-        return {"translated_sentences": {self.names[number]: counts[number] for number in self.members}}
+                for marked in self.marks.split(decoded.tokens_T, decoded.sizes_H) if answers else ():
+                    if marked.number in answers:
+                        answers[marked.number].update(count_marks(marked.tokens))
+        facts: dict[str, object] = {
+            "translated_sentences": {self.names[number]: counts[number] for number in self.members}
+        }
+        if answers:
+            facts["answers"] = {self.names[number]: dict(own) for number, own in answers.items()}
+        return facts
+
+    def _count_answers(self, folder: Path, tasks: Sequence[BlockTask]) -> dict[int, Counter[str]]:
+        """Return the counts of the requests of each direction whose teacher is a large language model."""
+        counts: dict[int, Counter[str]] = {}
+        for number, member in self.members.items():
+            if isinstance(member, EndpointModel):
+                counts[number] = member.count_replies(folder, tasks)
+            elif isinstance(member, LocalTextModel) and member.prompt is not None:
+                counts[number] = Counter()
+        return counts
+
+    def estimate(self, folder: Path, earlier: Sequence[Path], tasks: Sequence[BlockTask], workdir: Path) -> list[str]:
+        """Return the requests that a training set still needs, as lines for the user. See `EndpointModel.estimate`."""
+        owners_L = OpenDirections(self.text, self.names, {})().owners_L
+        lines = []
+        for number, member in self.endpoints.items():
+            own = workdir / self.names[number]
+            own.mkdir()
+            is_own = [owners_L[task.lines_N] == number for task in tasks]
+            selected = [
+                replace(task, lines_N=task.lines_N[keep_N], hashes_N=task.hashes_N[keep_N])
+                for task, keep_N in zip(tasks, is_own, strict=True)
+            ]
+            found = member.estimate(folder, earlier, selected, own)
+            lines += [f"{self.names[number]}: {line}" for line in found]
+        return lines
 
     def _pivot_lines(self, task: BlockTask, decoded: Decoded, pivots: Mapping[int, PivotModels]) -> Iterator[str]:
         """Yield the lines of `pivots.tsv` for one block: index of the sentence, rank of the candidate, text."""
@@ -292,11 +380,13 @@ class DirectionsTeacher:
         members: number of a direction -> its teacher.
         settings: settings of the search.
         marks: marks before hypotheses.
+        names: names of the directions, in the order of their numbers.
     """
 
     members: Mapping[int, Teacher]
     settings: Distill
     marks: Marks
+    names: tuple[str, ...]
     max_source_tokens: ClassVar[int] = _NO_LIMIT
     max_target_tokens: ClassVar[int] = _NO_LIMIT
     limits_lengths: ClassVar[bool] = False
@@ -310,24 +400,37 @@ class DirectionsTeacher:
         return replace(self, members={number: _searching(each, exact) for number, each in self.members.items()})
 
     def open(self, spec: WorkerSpec, made_with: dict[str, object]) -> Translate:
-        """See `Teacher.open`. The model of a direction is loaded when its first sentence is translated."""
+        """See `Teacher.open`. The model of a direction is loaded when its first sentence is translated.
+
+        `made_with` gets what the servers of a block call their models, with the direction of each.
+        """
         opened: dict[int, Translate] = {}
+        servers: dict[int, dict[str, object]] = {
+            number: {} for number, each in self.members.items() if isinstance(each, RequestingTeacher)
+        }
+        named: dict[str, object] = {}
 
         def translate(
             sources: SourceIds, numbers: list[int], block: Block, progress: Callable[[int], None]
         ) -> list[list[Hypothesis]]:
             found: list[list[Hypothesis]] = [[] for _ in sources]
+            for key in named:  # of the block before
+                del made_with[key]
+            named.clear()
             for number, teacher in self.members.items():
                 own = [place for place, source in enumerate(sources) if source[0] == number]
                 if not own:
                     continue
                 if number not in opened:
-                    opened[number] = teacher.open(spec, made_with)
+                    opened[number] = teacher.open(spec, servers.get(number, made_with))
                 nbest = self._translate(
                     number, opened[number], [sources[place][1:] for place in own], _at(numbers, own), block, progress
                 )
                 for place, hypotheses in zip(own, nbest, strict=True):
                     found[place] = hypotheses
+                of_server = servers.get(number, {})
+                named.update({f"{key} ({self.names[number]})": value for key, value in of_server.items()})
+            made_with.update(named)
             return found
 
         return translate
@@ -360,6 +463,15 @@ class DirectionsTeacher:
     def made_with(self, spec: WorkerSpec) -> dict[str, object]:
         """See `Teacher.made_with`."""
         return {name: value for each in self.members.values() for name, value in each.made_with(spec).items()}
+
+
+def _reading(member: ChosenTeacher, pooled: Inputs) -> ChosenTeacher:
+    """Return the teacher of a direction for another text of all directions."""
+    if isinstance(member, PivotModels):
+        return replace(member, first=_reading(member.first, pooled))
+    assert isinstance(member, (TokenTeacherModel, TextTeacherModel))
+    is_own = isinstance(member.text, DirectionInputs)
+    return replace(member, text=DirectionInputs.of(pooled, member.text.corpus.direction) if is_own else pooled)
 
 
 def _searching(teacher: Teacher, exact: bool) -> Teacher:

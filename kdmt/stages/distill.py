@@ -38,7 +38,7 @@ from kdmt.config.augment import recipe_notes
 from kdmt.corpus.prepared import MONOLINGUAL_TAGS, PreparedCorpus
 from kdmt.distill.block_size import ON_CPUS
 from kdmt.distill.chosen_teacher import EARLIER, EXACT, ONCE, SEARCH, ChosenTeacher, SearchingTeacher
-from kdmt.distill.direction_teachers import choose_direction_teachers
+from kdmt.distill.direction_teachers import DirectionTeachers, choose_direction_teachers
 from kdmt.distill.endpoint_teacher import EndpointModel
 from kdmt.distill.inputs import Inputs
 from kdmt.distill.noised import NOISED
@@ -364,11 +364,15 @@ def _with_language_check(plan: Plan, teacher: ChosenTeacher) -> Plan:
 
     A plan of an earlier version lacks it and remains up to date; its blocks have it.
     """
-    if not isinstance(teacher, TextTeacherModel):
-        return plan
-    method = teacher.check_of_language.method
-    plan = plan.depending_on(_LANGUAGE_CHECK, method, default=method)
-    return replace(plan, reasons=plan.reasons | {_LANGUAGE_CHECK: "py3langid was installed or removed"})
+    methods: dict[str, str] = {}
+    if isinstance(teacher, TextTeacherModel):
+        methods = {_LANGUAGE_CHECK: teacher.check_of_language.method}
+    elif isinstance(teacher, DirectionTeachers):
+        methods = {f"{_LANGUAGE_CHECK} of {name}": method for name, method in teacher.language_checks.items()}
+    for key, method in methods.items():
+        plan = plan.depending_on(key, method, default=method)
+        plan = replace(plan, reasons=plan.reasons | {key: "py3langid was installed or removed"})
+    return plan
 
 
 def _checkpoint_name(workspace: Workspace) -> str:

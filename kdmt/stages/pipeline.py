@@ -6,7 +6,6 @@ import os
 from dataclasses import dataclass
 
 from kdmt.choices import StageName
-from kdmt.config import EndpointTeacher
 from kdmt.config.direction_checks import check_prepare_shards
 from kdmt.errors import UserError
 from kdmt.flow.circles import check_circles
@@ -181,7 +180,7 @@ def run_estimate(workspace: Workspace) -> None:
     texts = checked_stages(workspace).texts
     if "distilled" not in texts:
         raise UserError("--dry-run: no training set is translated by a teacher")
-    if not isinstance(workspace.config.distill.of_text, EndpointTeacher):
+    if not workspace.config.distill.has_endpoint:
         raise UserError("--dry-run estimates the requests to an endpoint, and distill.teachers has none")
     require_upstream(texts["distilled"].stage, rebuild=False, say=workspace.say)
     for made in texts.values():

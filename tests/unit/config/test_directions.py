@@ -167,12 +167,19 @@ def test_a_resolved_pipeline_of_several_directions_loads_to_an_equal_one(load: L
 
 def test_resolved_teachers_of_directions_load_to_equal_ones(load: Load) -> None:
     legs = ["runs/a", {"ctranslate2": "madlad", "source_prefix": "<2fr> "}]
-    teachers = {"en-de": ["runs/a", "runs/b"], "en-fr": None, "fr-en": {"pivot": "de", "teachers": legs, "nbest": 2}}
-    config = load("distill.decode.beam=4", text=several(distill={"teachers": teachers}))
-    assert list(config.distill.by_direction) == ["en-de", "en-fr", "fr-en"]
-    assert config.distill.shared == []
-    again = load(text=tiny_pipeline.to_yaml(json.loads(json.dumps(resolved(config)))))
-    assert again == config
+    pivot = {"pivot": "de", "teachers": legs, "nbest": 2}
+    prompted = {"prompt": "p.txt", "target_name": "Deutsch"}
+    for english_german in (
+        ["runs/a", "runs/b"],
+        prompted | {"endpoint": "http://localhost/v1", "model": "m"},
+        prompted | {"ctranslate2_generator": "llama"},
+    ):
+        teachers = {"en-de": english_german, "en-fr": None, "fr-en": pivot}
+        config = load("distill.decode.beam=4", text=several(distill={"teachers": teachers}))
+        assert list(config.distill.by_direction) == ["en-de", "en-fr", "fr-en"]
+        assert config.distill.shared == []
+        again = load(text=tiny_pipeline.to_yaml(json.loads(json.dumps(resolved(config)))))
+        assert again == config
     assert resolved(load(text=several()))["distill"]["teachers"] == []
 
 
@@ -238,8 +245,20 @@ def test_directions_that_are_not_valid(problem: Callable[..., str], changes: dic
         ("distill.teachers={en-de: []}", "distill.teachers.en-de: the list is too short"),
         ("distill.teachers={en-de: null, en-fr: null, fr-en: null}", "'distill.teachers': no direction has a teacher"),
         (
-            "distill.teachers={en-de: {endpoint: x, model: y, prompt: z}}",
-            "a model with 'endpoint' cannot be the teacher",
+            "distill.teachers={en-de: {endpoint: 'x', model: y, prompt: z}}",
+            "distill.teachers.en-de.endpoint: not the base URL of a server",
+        ),
+        (
+            "distill.teachers={en-de: {pivot: fr, teachers: [a, {ctranslate2_generator: b, prompt: c}]}}",
+            "distill.teachers.en-de.teachers.1: a model with 'ctranslate2_generator' cannot be one of the two models",
+        ),
+        (
+            "distill={teachers: {en-de: {ctranslate2_generator: b, prompt: c}}, pool: {samples: 2}}",
+            "'pool': the teacher of en-de in 'teachers' draws no samples",
+        ),
+        (
+            "distill={teachers: {en-de: {ctranslate2_generator: b, prompt: c}}, mbr: {weights: probability}}",
+            "'distill.mbr.weights: probability': the teacher of en-de in 'distill.teachers' gives no log-probabilities",
         ),
         (
             "distill.teachers={en-de: {pivot: en, teachers: [a, b]}}",
@@ -289,6 +308,21 @@ def test_texts_and_settings_that_several_directions_refuse(
     problem: Callable[..., str], override: str, message: str
 ) -> None:
     assert message in problem(override, text=several())
+
+
+def test_candidates_of_a_language_model_of_a_direction_can_be_chosen_from(
+    load: Load, problem: Callable[..., str]
+) -> None:
+    model = "{ctranslate2_generator: b, prompt: c, n: N, temperature: 1}"
+    teachers = f"distill={{teachers: {{en-de: {model}}}}}"
+    chosen = "students.raw.data=mbr"
+    load(teachers.replace("N", "4"), chosen, text=several())
+    message = problem(teachers.replace("N", "1"), chosen, text=several())
+    assert "'students.raw.data: mbr' is made of the n-best: set 'distill.decode.nbest'" in message
+    message = problem(teachers.replace("N", "4"), "students.raw.data=nbest", text=several())
+    assert "'students.raw.data: nbest' is weighted by probability: the teacher of en-de" in message
+    message = problem(teachers.replace("N", "4"), "students.raw.data=sampled", text=several())
+    assert "'students.raw.data: sampled': the teacher of en-de in 'distill.teachers' draws no samples" in message
 
 
 def test_text_without_translations_needs_a_teacher(problem: Callable[..., str], load: Load) -> None:

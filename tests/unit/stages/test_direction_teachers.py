@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,10 @@ from typing import Any
 import numpy as np
 import pytest
 import tiny_pipeline
+from chat_server import MODEL as SERVED
+from chat_server import PROMPT, ChatServer
 from huggingface_models import save_model
-from text_models import save_t5
+from text_models import save_generator, save_t5
 from tiny_pipeline import DECODE, MODEL, TRAIN, WORDS, Finished, kdmt, read_lines, working_in, write_lines
 
 from kdmt.config import Decode
@@ -285,6 +288,192 @@ def t5_translator(folder: Path) -> Callable[[list[str]], list[str]]:
         return made
 
     return translate
+
+
+# ----------------------------------------------------------------------------------------------- large language models
+
+
+def reversed_words(line: str) -> str:
+    return " ".join(reversed(line.split()))
+
+
+@pytest.fixture
+def servers() -> Iterator[dict[str, ChatServer]]:
+    """Yield a server for each of two directions, which answers with the reversed words of the reference."""
+    Path("prompt.txt").write_text(PROMPT, encoding="utf-8")
+    found = {}
+    with ExitStack() as stack:
+        for name in ("en-de", "fr-en"):
+            texts = (read_lines(Path(f"text/train.{code}")) for code in name.split("-"))
+            answers = {source: reversed_words(target) for source, target in zip(*texts, strict=True)}
+            server = ChatServer(lambda source, *_, own=answers: own[source])
+            found[name] = stack.enter_context(server.serving())
+        yield found
+
+
+def endpoint(server: ChatServer, **settings: Any) -> dict[str, Any]:
+    return {"endpoint": server.url, "model": SERVED, "prompt": "prompt.txt", "max_wait": 0.01} | settings
+
+
+def prompts(server: ChatServer) -> set[str]:
+    """Return the first lines of the prompts of all requests."""
+    return {body["messages"][0]["content"].split("\n")[0] for body in server.requests}
+
+
+def test_language_models_behind_endpoints_are_teachers_of_directions(servers: dict[str, ChatServer]) -> None:
+    teachers = {name: endpoint(server) for name, server in servers.items()} | {"en-fr": None}
+    estimated = distill(teachers, "--dry-run")
+    assert estimated.code == 0, estimated.err
+    for name, server in servers.items():
+        assert f"{name}: 40 requests for 40 sentences are needed" in estimated.err
+        assert not server.requests
+    message = distilled(teachers)
+    best = best_of_lines()
+    for name, server in servers.items():
+        source, target = name.split("-")
+        references = read_lines(Path(f"text/train.{target}"))
+        assert [best[line] for line in lines_of(name)] == list(map(reversed_words, references))
+        assert server.paid == dict.fromkeys(read_lines(Path(f"text/train.{source}")), 1)
+        assert f"answers of {name}: requests 40, prompt_tokens 400, output_tokens 200" in message
+    assert prompts(servers["en-de"]) == {"Translate from English to German."}
+    assert prompts(servers["fr-en"]) == {"Translate from French to English."}
+    facts = json.loads((MADE / "manifest.json").read_text())["facts"]
+    assert facts["translated_sentences"] == {"en-de": 40, "fr-en": 40}
+    assert facts["answers"]["en-de"]["requests"] == 40
+    # lines are in the order of the directions, and those of en-fr have no teacher
+    of_blocks = [sorted(key for key in each if key.startswith("model of")) for each in facts["blocks"]]
+    assert of_blocks[0] == ["model of the server (en-de)"]
+    assert of_blocks[-1] == ["model of the server (fr-en)"]
+    verified = distill(teachers, "--verify")
+    assert verified.code == 0, verified.err
+    assert "made again from the stored answers, the same: all blocks" in verified.err
+    changed = teachers | {"en-de": endpoint(servers["en-de"], concurrency=2)}
+    assert "up to date" in distilled(changed)
+    assert [len(server.requests) for server in servers.values()] == [40, 40]
+
+
+def test_answers_and_blocks_are_kept_if_the_stage_is_made_again(servers: dict[str, ChatServer]) -> None:
+    teachers = {"en-de": endpoint(servers["en-de"]), "en-fr": None}  # fr-en: the pipeline's teacher
+    distilled(teachers)
+    expected = best_of_lines()
+    document = multilingual(teachers)
+    document["distill"]["failures"] = {"unk": "reference"}
+    Path("tiny.yaml").write_text(tiny_pipeline.to_yaml(document), encoding="utf-8")
+    finished = kdmt("distill", "tiny.yaml")
+    assert finished.code == 0, finished.err
+    assert "6 of 6 blocks are there" in finished.err
+    assert best_of_lines() == expected
+    assert [expected[line] for line in lines_of("fr-en")] == translations("runs/tiny/teacher/average", "fr-en")
+    shutil.rmtree("runs/tiny/distill.previous")
+    verified = kdmt("distill", "tiny.yaml", "--verify", "--verify-blocks", "6")
+    assert verified.code == 0, verified.err
+    assert "answers of endpoints are the stored ones: nothing is requested again" in verified.err
+    (MADE / "manifest.json").unlink()
+    (MADE / "blocks/000000.gz").unlink()
+    finished = kdmt("distill", "tiny.yaml")
+    assert "5 of 6 blocks are there" in finished.err
+    assert best_of_lines() == expected
+    assert len(servers["en-de"].requests) == 40
+
+
+def test_the_budget_of_an_endpoint_is_that_of_its_direction(servers: dict[str, ChatServer]) -> None:
+    teachers = {name: endpoint(server) for name, server in servers.items()} | {"en-fr": None}
+    limited = teachers | {"fr-en": endpoint(servers["fr-en"], budget_tokens=600)}
+    refused = distill(limited)
+    assert refused.code == 2
+    assert "distill.teachers.fr-en.budget_tokens: the next request could exceed the budget of 600 tokens" in refused.err
+    assert len(servers["fr-en"].requests) < 40
+    distilled(teachers)
+    assert [len(server.requests) for server in servers.values()] == [40, 40]
+
+
+def test_answers_in_another_language_than_that_of_the_direction_fail(servers: dict[str, ChatServer]) -> None:
+    answer, asked = servers["en-de"].translate, read_lines(Path("text/train.en"))[3]
+    russian = "Собака спит на зелёной траве возле большого дома у реки."
+    servers["en-de"].translate = lambda source, *rest: russian if source == asked else answer(source, *rest)
+    distilled({"en-de": endpoint(servers["en-de"]), "en-fr": None, "fr-en": None})
+    line = lines_of("en-de")[3]
+    assert [row.split("\t") for row in read_lines(MADE / "rejected")] == [
+        [str(line), "wrong_language", "replaced by the reference"]
+    ]
+    assert read_lines(MADE / "distilled.tgt")[line] == read_lines(Path("text/train.de"))[3]
+    facts = json.loads((MADE / "manifest.json").read_text())["facts"]
+    assert facts["answers"]["en-de"]["wrong_language"] == 1
+
+
+def test_the_text_with_noise_is_requested(servers: dict[str, ChatServer]) -> None:
+    servers["en-de"].translate = lambda source, *_: source.swapcase()
+    document = multilingual({"en-de": endpoint(servers["en-de"]), "en-fr": None, "fr-en": None})
+    document["distill"]["augment"] = {"upper_case": 1.0}
+    Path("tiny.yaml").write_text(tiny_pipeline.to_yaml(document), encoding="utf-8")
+    estimated = kdmt("distill", "tiny.yaml", "--dry-run")
+    assert "en-de: 40 requests for 40 sentences are needed" in estimated.err
+    finished = kdmt("distill", "tiny.yaml")
+    assert finished.code == 0, finished.err
+    noised = read_lines(MADE / "noised/train.src")
+    requested = set(servers["en-de"].paid)
+    assert requested == {noised[line] for line in lines_of("en-de")} != set(read_lines(Path("text/train.en")))
+
+
+def test_a_local_language_model_is_the_teacher_of_directions() -> None:
+    torch = pytest.importorskip("torch")
+    pytest.importorskip("transformers")
+    llama, tokenizer = save_generator(Path("llama"))
+    Path("prompt.txt").write_text("Translate : {target_language} {source} =\n", encoding="utf-8")
+    model = {"ctranslate2_generator": "llama/ct2", "prompt": "prompt.txt"}
+    names = {"en-de": "ok", "en-fr": "rim"}  # words of the model
+    teachers = {name: model | {"target_name": word} for name, word in names.items()} | {"fr-en": None}
+    distilled(teachers)
+    best, found = best_of_lines(), {}
+    for name, word in names.items():
+        found[name] = []
+        for source in read_lines(Path("text/train.en")):
+            prompt = tokenizer(f"Translate : {word} {source} =", return_tensors="pt").input_ids
+            limit = 2 * (len(source.split()) + 1) + 32  # tokens of the source with <s>
+            with torch.no_grad():
+                made = llama.generate(prompt, max_new_tokens=limit, do_sample=False)[0, prompt.shape[1] :].tolist()
+            found[name].append(tokenizer.decode(made, skip_special_tokens=True))
+        assert [best[line] for line in lines_of(name)] == found[name]
+    assert found["en-de"] != found["en-fr"]
+    facts = json.loads((MADE / "manifest.json").read_text())["facts"]
+    assert set(facts["answers"]) == set(names)
+    verified = distill(teachers, "--verify", "--verify-blocks", "3")
+    assert verified.code == 0, verified.err
+    assert "decoded again, the same: blocks" in verified.err
+
+
+def test_candidates_of_a_language_model_are_chosen_from_by_direction(servers: dict[str, ChatServer]) -> None:
+    answer = servers["en-de"].translate
+    servers["en-de"].translate = lambda source, number, seed: "zz" if number == 0 else answer(source, number, seed)
+    sampled = endpoint(servers["en-de"], n=4, temperature=1.0)
+    student = {"data": "mbr", "model": MODEL, "train": TRAIN}
+    document = multilingual({"en-de": sampled, "en-fr": None, "fr-en": None}, students={"chosen": student})
+    document["distill"]["failures"] = {"max_ratio": 0.0, "repetition_times": 0}
+    Path("tiny.yaml").write_text(tiny_pipeline.to_yaml(document), encoding="utf-8")
+    finished = kdmt("distill", "tiny.yaml")
+    assert finished.code == 0, finished.err
+    chosen = read_lines(Path("runs/tiny/mbr/distilled.tgt"))
+    expected = list(map(reversed_words, read_lines(Path("text/train.de"))))
+    assert [chosen[line] for line in lines_of("en-de")] == expected  # three of four candidates agree
+    assert [chosen[line] for line in lines_of("fr-en")] == read_lines(Path("text/train.en"))
+
+
+@pytest.mark.parametrize(
+    ("prompt", "teacher", "message"),
+    [
+        ("{source}", {"examples": "none.tsv"}, "distill.teachers.en-de.examples has no effect: prompt.txt has no"),
+        ("{source} {what}", {}, "prompt.txt:1: unknown placeholder {what}"),
+        ("{source}", {"prompt": "none.txt"}, "none.txt: there is no such file (distill.teachers.en-de.prompt)"),
+        ("{source}", {"api_key_variable": "NO_KEY"}, "distill.teachers.en-de.api_key_variable: the environment"),
+    ],
+)
+def test_prompts_and_keys_of_a_direction_that_cannot_work(prompt: str, teacher: dict[str, Any], message: str) -> None:
+    Path("prompt.txt").write_text(prompt, encoding="utf-8")
+    model = {"endpoint": "http://127.0.0.1:9/v1", "model": SERVED, "prompt": "prompt.txt"} | teacher
+    refused = distill({"en-de": model})
+    assert refused.code == 2
+    assert message in refused.err
+    assert not MADE.exists()
 
 
 def test_another_teacher_of_a_direction_makes_the_stage_out_of_date() -> None:
