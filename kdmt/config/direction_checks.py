@@ -42,6 +42,8 @@ def check_one_direction(config: Pipeline) -> None:
             raise ValueError(f"'{path}': a list of texts {needed}")
     if config.distill.by_direction:
         raise ValueError(f"'distill.teachers': a mapping {needed}")
+    if config.knowledge.teachers != "pipeline":
+        raise ValueError(f"'knowledge.teachers: {config.knowledge.teachers}' {needed}")
     if config.score.off_target is not None:
         raise ValueError(f"'score.off_target' {needed}")
     if "resource_classes" in changed(config.score):
@@ -80,6 +82,8 @@ def check_directions(config: Pipeline) -> None:
         if not any(name in part.settings.test for part in parts):
             raise ValueError(f"'prepare.test.{name}': no text has a direction of the pipeline")
     _check_teachers(config)
+    if config.knowledge.teachers == "directions":
+        _check_cache_teachers(config)
     for part in parts if config.directions is not None else ():  # with 'scheme', 'zero_shot' leaves directions out
         if not part.settings.train and not part.settings.test:
             raise ValueError(f"'zero_shot': {part.direction} has no effect, because no text of 'prepare.test' has it")
@@ -202,6 +206,40 @@ def _check_teachers(config: Pipeline) -> None:
             raise ValueError(
                 f"'{drawn[0]}.data: sampled': the teacher of {name} in 'distill.teachers' draws no samples"
             )
+
+
+def _check_cache_teachers(config: Pipeline) -> None:
+    """Check the teachers of directions that fill knowledge caches."""
+    teachers, setting = config.distill.by_direction, "'knowledge.teachers: directions'"
+    if not teachers:
+        raise ValueError(f"{setting} has no effect unless 'distill.teachers' has the teachers of directions")
+    for name, given in teachers.items():
+        path, model = f"distill.teachers.{name}", given
+        if isinstance(given, PivotTeacher):
+            path, model = f"{path}.teachers.1", given.teachers[1]
+        if not isinstance(model, (str, list)) and model is not None:
+            raise ValueError(
+                f"'{path}': {setting} needs distributions over the vocabulary of the pipeline, which only checkpoints "
+                "of kdmt can have"
+            )
+    certain = [name for name, given in teachers.items() if given is None or isinstance(given, PivotTeacher)]
+    for path, student in config.trainings():
+        if student.word_kd is None or student.word_kd.source != "cache":
+            continue
+        if student.word_kd.direction_selection is not None:
+            raise ValueError(
+                f"'{path}.word_kd.direction_selection' compares with the pipeline's teacher, and the cache has those of "
+                f"{setting}"
+            )
+        for name, is_set in (
+            ("top1_ranking", student.word_kd.top1_ranking > 0),
+            ("divergence: reverse_kl", student.word_kd.divergence == "reverse_kl"),
+        ):
+            if certain and is_set:
+                raise ValueError(
+                    f"'{path}.word_kd.{name}' cannot be combined with {setting}: pairs of {certain[0]} can have no "
+                    "distribution of a teacher"
+                )
 
 
 def _check_monolingual(path: str, source: Monolingual, trained: Sequence[Direction]) -> None:

@@ -325,6 +325,50 @@ def test_candidates_of_a_language_model_of_a_direction_can_be_chosen_from(
     assert "'students.raw.data: sampled': the teacher of en-de in 'distill.teachers' draws no samples" in message
 
 
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        (
+            "knowledge.teachers=directions",
+            "'knowledge.teachers: directions' has no effect unless 'distill.teachers' has the teachers of directions",
+        ),
+        ("knowledge.teachers=all", "knowledge.teachers: "),
+        (
+            "distill.teachers={en-de: {huggingface: x}}",
+            "'distill.teachers.en-de': 'knowledge.teachers: directions' needs distributions over the vocabulary of the",
+        ),
+        (
+            "distill.teachers={en-de: {pivot: fr, teachers: [a, {ctranslate2: b}]}}",
+            "'distill.teachers.en-de.teachers.1': 'knowledge.teachers: directions' needs distributions",
+        ),
+        (
+            "students.raw.word_kd={source: cache, top1_ranking: 2}",
+            "'students.raw.word_kd.top1_ranking' cannot be combined with 'knowledge.teachers: directions': pairs of en-fr",
+        ),
+        (
+            "students.raw.word_kd={source: cache, divergence: reverse_kl}",
+            "'students.raw.word_kd.divergence: reverse_kl' cannot be combined with 'knowledge.teachers: directions'",
+        ),
+        (
+            "students.raw.word_kd={source: cache, direction_selection: {}}",
+            "'students.raw.word_kd.direction_selection' compares with the pipeline's teacher",
+        ),
+    ],
+)
+def test_teachers_of_directions_that_fill_no_cache(
+    problem: Callable[..., str], load: Load, override: str, message: str
+) -> None:
+    fills = "knowledge.teachers=directions"
+    teachers = "distill.teachers={en-de: a, en-fr: null, fr-en: {pivot: de, teachers: [{huggingface: b}, c]}}"
+    config = load(fills, teachers, "students.raw.word_kd={source: cache}", text=several())
+    assert config.knowledge.teachers == "directions"
+    assert "teachers" not in resolved(load(text=several()))["knowledge"]
+    if override.startswith(("students", "distill")):
+        assert message in problem(fills, teachers, override, text=several())
+    else:
+        assert message in problem(override, text=several())
+
+
 def test_text_without_translations_needs_a_teacher(problem: Callable[..., str], load: Load) -> None:
     sets = ("prepare.monolingual=[{path: a, direction: en-fr}]", "distill={monolingual: true, teachers: {en-fr: null}}")
     message = problem(*sets, text=several())
@@ -373,6 +417,7 @@ def test_settings_that_language_tokens_of_the_decoder_refuse(
         ("students.raw.train.sampling={}", "'students.raw.train.sampling' has no effect without several"),
         ("score.resource_classes.low_below=5", "'score.resource_classes' has no effect without several"),
         ("score.off_target={}", "'score.off_target' has no effect without several"),
+        ("knowledge.teachers=directions", "'knowledge.teachers: directions' has no effect without several"),
         ("distill.teachers={en-de: x}", "'distill.teachers': a mapping has no effect without several"),
         (
             "students.raw.word_kd={direction_selection: {}}",

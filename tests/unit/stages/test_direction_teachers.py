@@ -22,6 +22,7 @@ from tiny_pipeline import DECODE, MODEL, TRAIN, WORDS, Finished, kdmt, read_line
 from kdmt.config import Decode
 from kdmt.corpus.codec import TextCodec
 from kdmt.corpus.indexed import IndexedDataset
+from kdmt.corpus.knowledge_cache import KnowledgeCache
 from kdmt.decode.engines.ctranslate2 import CTranslate2Engine
 from kdmt.decode.engines.translator import Translator
 from kdmt.interop.huggingface import ForeignTokenizer
@@ -586,3 +587,154 @@ def test_models_that_do_not_have_the_directions_of_a_pivot_are_refused(pivot: An
     refused = distill({"fr-en": pivot | {"pivot": "de"}})
     assert refused.code == 2
     assert message in refused.err
+
+
+# ----------------------------------------------------------------------------------------------------- knowledge caches
+
+
+CACHED = {
+    "data": "distilled",
+    "model": MODEL,
+    "train": TRAIN,
+    "word_kd": {"alpha": 0.5, "source": "cache"},
+}
+
+
+def with_caches(teachers: Any, *data: str, **changes: Any) -> dict[str, Any]:
+    """Return a pipeline with the vocabulary of the trained one, and students with caches of the teachers' distributions."""
+    if not Path("given").exists():
+        shutil.copytree("runs/tiny/prepare", "given")
+        shutil.copytree("runs/tiny/teacher", "other")
+    students = {f"of_{name}": CACHED | {"data": name} for name in data}
+    document = multilingual(teachers, directions=[*DIRECTIONS, "fr-de"], students=students, **changes)
+    document["prepare"] |= {
+        "tokenizer": {"source_path": "given/tokenizer/joint.model"},
+        "vocabulary": {"source_path": "given/dict.src.txt"},
+    }
+    document["distill"]["decode"] = DECODE | {"nbest": 2}
+    document["knowledge"] = {"teachers": "directions", "k": 5, "value_type": "float32"}
+    return document
+
+
+def run(document: dict[str, Any], *commands: str) -> Finished:
+    Path("tiny.yaml").write_text(tiny_pipeline.to_yaml(document), encoding="utf-8")
+    finished = Finished(0, "", "")
+    for command in commands:
+        finished = kdmt(command, "tiny.yaml")
+        assert finished.code == 0, finished.err
+    return finished
+
+
+def teacher_forced(direction: str, source: str, target_ids: list[int]) -> Any:
+    """Return log-probabilities of the tokens of a target under the checkpoint `other`, [T, V]."""
+    import torch
+
+    translator = Translator.load(Path("other")).for_direction(Direction.parse(direction))
+    (ids,) = translator.encode([source])
+    model = translator.engine.model.eval()
+    prev = torch.tensor([[EOS, *target_ids[:-1]]])
+    with torch.no_grad():
+        return model(torch.tensor(np.asarray(ids, dtype=np.int64)[None]), prev)[0].double().log_softmax(-1)
+
+
+@pytest.mark.parametrize("data", ["distilled", "raw"])
+def test_a_cache_has_the_distributions_of_the_teacher_of_each_direction(data: str) -> None:
+    pivot = {"pivot": "en", "teachers": ["other", "other"], "nbest": 2}
+    teachers = {"en-de": "other", "en-fr": None, "fr-en": ["other", "other"], "fr-de": pivot}
+    run(with_caches(teachers, data), "prepare", "distill", "knowledge")
+    folder = MADE if data == "distilled" else Path("runs/tiny/prepare")
+    name = "distilled" if data == "distilled" else "train"
+    sources, targets, tags = (read_lines(folder / f"{name}.{end}") for end in ("src", "tgt", "tags"))
+    ids = IndexedDataset(folder / "data-bin/train.src-tgt.tgt")
+    cache = KnowledgeCache(Path(f"runs/tiny/knowledge/{data}"))
+    pivots = intermediate_texts()
+    checked = dict.fromkeys(set(tags), 0)
+    for line in [*range(0, 160, 7), *(index for index, tag in enumerate(tags) if tag == "fr-de")]:
+        target, records = ids[line].tolist(), cache.records(line)
+        found = np.exp(records["log_probs"][:, 0, :-1])
+        text, direction = sources[line], tags[line]
+        if direction == "fr-de":
+            text, direction = pivots.get((sources[line], targets[line])) or pivots.get((sources[line], "")), "en-de"
+        checked[tags[line]] += 1
+        if tags[line] == "en-fr" or text is None:
+            np.testing.assert_array_equal(records["ids"][:, 0], target)
+            np.testing.assert_array_equal(found[:, 0], np.ones(len(target)))
+            continue
+        expected = teacher_forced(direction, text, target).exp().topk(5)
+        np.testing.assert_allclose(found, expected.values, rtol=1e-3)
+        np.testing.assert_array_equal(records["ids"][:, 0], expected.indices[:, 0])
+    assert min(checked.values()) > 3
+    assert len({pivots[each] for each in pivots}) > 5
+    finished = kdmt("student", "tiny.yaml")
+    assert finished.code == 0, finished.err
+    assert "up to date" in kdmt("knowledge", "tiny.yaml").err
+
+
+def intermediate_texts() -> dict[tuple[str, str], str]:
+    """Return (source, candidate) -> English text by which fr-de was translated; the candidate "" is the best one."""
+    prepare, numbers = Path("runs/tiny/prepare"), np.load(MADE / "sentences.npy").tolist()
+    tags, sources = read_lines(prepare / "train.tags"), read_lines(prepare / "train.src")
+    source_of = {number: sources[line] for line, number in enumerate(numbers) if tags[line] == "fr-de"}
+    words: dict[tuple[int, int], str] = {}
+    for row in read_lines(MADE / "nbest"):
+        number, *_, text = row.split("\t")
+        rank = 1 + sum(1 for other, _ in words if other == int(number))
+        words[int(number), rank] = text
+    found: dict[tuple[str, str], str] = {}
+    for row in read_lines(MADE / "pivots.tsv"):
+        number, rank, text = row.split("\t")
+        source = source_of[int(number)]
+        found.setdefault((source, words[int(number), int(rank)]), text)
+        if rank == "1":
+            found[source, ""] = text
+    return found
+
+
+def test_a_pipeline_whose_teacher_fills_caches_too_has_it_for_the_other_directions() -> None:
+    document = with_caches({"en-fr": None}, "raw") | {"directions": list(DIRECTIONS)}
+    document["prepare"] = multilingual({"en-fr": None})["prepare"]
+    run(document, "knowledge")
+    made_from = json.loads(Path("runs/tiny/knowledge/raw/knowledge.json").read_text())["made_from"]
+    assert "teacher/average" in made_from
+    codec = TextCodec.load(Path("other"))
+    ids = IndexedDataset(Path("runs/tiny/prepare/data-bin/train.src-tgt.tgt"))
+    cache = KnowledgeCache(Path("runs/tiny/knowledge/raw"))
+    sources = read_lines(Path("runs/tiny/prepare/train.src"))
+    for direction in ("en-de", "fr-en"):
+        line = lines_of(direction)[2]
+        expected = teacher_forced(direction, codec.text.postprocess_source(sources[line]), ids[line].tolist())
+        found = np.exp(cache.records(line)["log_probs"][:, 0, :-1])
+        np.testing.assert_allclose(found, expected.exp().topk(5).values, rtol=1e-3)
+    line = lines_of("en-fr")[2]
+    np.testing.assert_array_equal(cache.records(line)["ids"][:, 0], ids[line])
+
+
+@pytest.mark.parametrize(
+    ("teachers", "changes", "message"),
+    [
+        (
+            {"en-de": BILINGUAL},
+            {},
+            f"distill.teachers.en-de: the target vocabulary of {BILINGUAL} is not that of runs/tiny/prepare/dict.tgt.txt",
+        ),
+        ({"en-de": "exported"}, {}, "distill.teachers.en-de: exported is a model for CTranslate2"),
+        (
+            {"en-de": "other"},
+            {"max_target_tokens": 65},
+            "students.of_raw.train.max_target_tokens (65) is more than the max_target_positions (64) of other "
+            "(distill.teachers.en-de)",
+        ),
+    ],
+)
+def test_teachers_that_fill_no_cache_are_refused(teachers: Any, changes: dict[str, int], message: str) -> None:
+    assert kdmt("export", BILINGUAL, "exported", "--to", "ctranslate2").code == 0
+    document = with_caches(teachers, "raw") | {"directions": list(DIRECTIONS)}
+    document["prepare"] = multilingual({"en-fr": None})["prepare"]
+    document["students"]["of_raw"] = document["students"]["of_raw"] | {"train": TRAIN | changes}
+    if changes:
+        document["students"]["of_raw"]["model"] = MODEL | {"max_target_positions": 80}
+    Path("tiny.yaml").write_text(tiny_pipeline.to_yaml(document), encoding="utf-8")
+    refused = kdmt("knowledge", "tiny.yaml")
+    assert refused.code == 2
+    assert message in refused.err
+    assert not Path("runs/tiny/knowledge/raw").exists()
