@@ -81,6 +81,9 @@ def check_directions(config: Pipeline) -> None:
     for name in config.prepare.test:
         if not any(name in part.settings.test for part in parts):
             raise ValueError(f"'prepare.test.{name}': no text has a direction of the pipeline")
+    for engine in config.score.engines:
+        if engine in ("marian", "bergamot"):
+            raise ValueError(f"'score.engines': models of {engine!r} have one direction, and the pipeline has several")
     _check_teachers(config)
     if config.knowledge.teachers == "directions":
         _check_cache_teachers(config)
@@ -309,10 +312,8 @@ def _refused(config: Pipeline) -> Iterator[str]:
     yield from _refused_of_distill(config)
     if config.back_translation is not None:
         yield "back_translation"
-    score = config.score
-    for name in ("engines", "simultaneous"):
-        if getattr(score, name):
-            yield f"score.{name}"
+    if config.score.simultaneous is not None:
+        yield "score.simultaneous"
 
 
 def _refused_of_prepare(config: Pipeline) -> Iterator[str]:

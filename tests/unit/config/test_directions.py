@@ -295,7 +295,7 @@ def test_directions_that_are_not_valid(problem: Callable[..., str], changes: dic
         ("prepare.monolingual=[{path: a, direction: enfr}]", "prepare.monolingual.0: 'direction': 'enfr' is no direc"),
         ("prepare.monolingual=[{opus: Books/v1, direction: en-de}]", "'prepare.monolingual.0.opus': with several"),
         ("distill.reverse={checkpoint: x}", "'distill.reverse' cannot be combined"),
-        ("score.engines=[ctranslate2]", "'score.engines' cannot be combined"),
+        ("score.engines=[ctranslate2, bergamot]", "'score.engines': models of 'bergamot' have one direction"),
         ("prepare.train.0.tag=<x>", "'prepare.train.0.tag' cannot be combined"),
         ("students.raw={data: raw, wait_k: 3, model: {unidirectional_encoder: true}}", "'students.raw.wait_k' cannot"),
         (
