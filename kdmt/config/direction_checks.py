@@ -42,6 +42,8 @@ def check_one_direction(config: Pipeline) -> None:
             raise ValueError(f"'{path}': a list of texts {needed}")
     if config.distill.by_direction:
         raise ValueError(f"'distill.teachers': a mapping {needed}")
+    if config.distill.reverse is not None and not isinstance(config.distill.reverse.checkpoint, str):
+        raise ValueError(f"'distill.reverse.checkpoint': a mapping {needed}")
     if config.knowledge.teachers != "pipeline":
         raise ValueError(f"'knowledge.teachers: {config.knowledge.teachers}' {needed}")
     if config.score.off_target is not None:
@@ -87,6 +89,13 @@ def check_directions(config: Pipeline) -> None:
     _check_teachers(config)
     if config.knowledge.teachers == "directions":
         _check_cache_teachers(config)
+    reverse = config.distill.reverse
+    for name in reverse.checkpoint if reverse is not None and not isinstance(reverse.checkpoint, str) else ():
+        if name not in map(str, config.trained_directions):
+            raise ValueError(
+                f"'distill.reverse.checkpoint.{name}': none of the trained directions "
+                f"{', '.join(map(str, config.trained_directions))}"
+            )
     for part in parts if config.directions is not None else ():  # with 'scheme', 'zero_shot' leaves directions out
         if not part.settings.train and not part.settings.test:
             raise ValueError(f"'zero_shot': {part.direction} has no effect, because no text of 'prepare.test' has it")
@@ -342,8 +351,6 @@ def _refused_of_simultaneous(config: Pipeline) -> Iterator[str]:
 
 def _refused_of_distill(config: Pipeline) -> Iterator[str]:
     distill = config.distill
-    if distill.reverse is not None:
-        yield "distill.reverse"
     for path, student in config.trainings():
         if "reranked" in student.data_names:
             yield f"{path}.data: reranked"

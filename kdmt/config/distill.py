@@ -35,7 +35,14 @@ from kdmt.config.language_models import (
 )
 from kdmt.config.search import Decode, NATDecode, Pool, Sample
 from kdmt.config.section import Ratio, RepetitionTimes, Section, changed, execution
-from kdmt.config.teacher_entries import DirectionTeacher, ForeignTeacher, PivotTeacher, TeacherName, Teachers
+from kdmt.config.teacher_entries import (
+    DirectionTeacher,
+    ForeignTeacher,
+    OppositeModels,
+    PivotTeacher,
+    TeacherName,
+    Teachers,
+)
 
 
 def _script(name: str) -> str:
@@ -123,9 +130,15 @@ class Shortlist(Section):
 class Reverse(Section):
     """Filter by a model of the opposite direction: the least probable pairs are dropped."""
 
-    checkpoint: str = Field(description="Checkpoint of a teacher from the target to the source language")
+    checkpoint: OppositeModels = Field(
+        description="Checkpoint of a teacher from the target to the source language; with several directions one that "
+        "has all opposite directions, or a mapping from directions to checkpoints"
+    )
     drop_percent: float = Field(
-        5.0, gt=0.0, lt=100.0, description="Percentage of the pairs that are dropped, by cross entropy per token"
+        5.0,
+        gt=0.0,
+        lt=100.0,
+        description="Percentage of the pairs of each direction that are dropped, by cross entropy per token",
     )
     compute_type: ComputeType = Field("float32", description="Number type of CTranslate2's computation")
 
@@ -221,7 +234,8 @@ class Rerank(Section):
     backward: str | None = Field(
         None,
         description="Checkpoint of a teacher from the target to the source language, for the feature 'backward': the "
-        "mean log-probability of the source's tokens given the candidate",
+        "mean log-probability of the source's tokens given the candidate; with several directions one that has all "
+        "opposite directions",
     )
     language_model: str | None = Field(
         None, description="Path of a KenLM n-gram model of target subwords, for the feature 'language_model'"

@@ -93,6 +93,13 @@ class PivotTeacher(Section):
     )
 
 
+ONE_MODEL_BRANCH, MODELS_BRANCH = "<one model>", "<models of directions>"
+# a checkpoint of the opposite direction: of all directions, or by the direction of the pairs
+OppositeModels = Annotated[
+    Annotated[str, Tag(ONE_MODEL_BRANCH)]
+    | Annotated[dict[DirectionName, str], Field(min_length=1), Tag(MODELS_BRANCH)],
+    Discriminator(lambda value: MODELS_BRANCH if isinstance(value, dict) else ONE_MODEL_BRANCH),
+]
 ENSEMBLE_BRANCH, ORIGINAL_BRANCH, PIVOT_BRANCH = "<an ensemble>", "<no teacher>", "<a pivot>"
 SHARED_BRANCH, DIRECTIONS_BRANCH = "<teachers of all text>", "<teachers of directions>"
 
@@ -122,4 +129,7 @@ Teachers = Annotated[
     | Annotated[dict[DirectionName, DirectionTeacher], Field(min_length=1), Tag(DIRECTIONS_BRANCH)],
     Discriminator(lambda value: DIRECTIONS_BRANCH if isinstance(value, dict) else SHARED_BRANCH),
 ]
-DIRECTION_BRANCHES = (ENSEMBLE_BRANCH, ORIGINAL_BRANCH, PIVOT_BRANCH, SHARED_BRANCH, DIRECTIONS_BRANCH)
+DIRECTION_BRANCHES = (
+    *(ENSEMBLE_BRANCH, ORIGINAL_BRANCH, PIVOT_BRANCH, SHARED_BRANCH, DIRECTIONS_BRANCH),
+    *(ONE_MODEL_BRANCH, MODELS_BRANCH),
+)

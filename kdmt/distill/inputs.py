@@ -9,9 +9,11 @@ from pathlib import Path
 
 from kdmt.corpus.binarize import data_prefix
 from kdmt.corpus.indexed import IndexedDataset
+from kdmt.corpus.lines import iterate_lines
 from kdmt.corpus.prepared import PreparedCorpus
 from kdmt.distill.merge import TrainingText
 from kdmt.distill.sources import Encode, SourceLines, SourceText, Text
+from kdmt.languages import POOLED, Direction
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,18 @@ class Inputs:
         if self.monolingual:
             texts.append(TrainingText(self._text("monolingual", src), tags=self.corpus.monolingual_tags))
         return texts
+
+    @property
+    def has_several(self) -> bool:
+        """Return whether the text has several directions, which are the tags of its lines."""
+        return self.corpus.direction == POOLED
+
+    def directions(self) -> list[Direction]:
+        """Return the directions of the text, in the order in which they occur."""
+        if not self.has_several:
+            return [self.corpus.direction]
+        files = (text.tags for text in self.texts() if text.tags is not None)
+        return list(map(Direction.parse, dict.fromkeys(tag for path in files for tag in iterate_lines(path))))
 
     def typical_ratios(self) -> float | Mapping[str, float]:
         """Return the typical ratio of lengths, or that of each tag of the lines if these are directions."""

@@ -33,7 +33,7 @@ from kdmt.distill.imported import IMPORTING, write_imported
 from kdmt.distill.local_text_teachers import COUNTS_TOKENS
 from kdmt.distill.noised import NOISED, write_noised_text
 from kdmt.distill.pool_systems import SystemCandidates
-from kdmt.distill.reverse import check_opposite, check_reverse
+from kdmt.distill.reverse import check_opposite, reverse_models
 from kdmt.distill.selection import BEST
 from kdmt.distill.sources import Sources, find_sources
 from kdmt.distill.target_choices import CHOICES
@@ -110,7 +110,8 @@ class Job:
 
     def check(self) -> None:
         """Check the settings before any folder is changed."""
-        check_reverse(self.settings.reverse, self.writer.inputs.corpus.direction, self.text)
+        for model in reverse_models(self.settings.reverse, self.writer.inputs):
+            model.check(self.text)
 
     def begin(self, plan: Plan) -> None:
         """Open the folder for work."""
