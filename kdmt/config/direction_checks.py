@@ -318,7 +318,6 @@ def _refused(config: Pipeline) -> Iterator[str]:
     """Yield the YAML path of each setting that several directions cannot be combined with."""
     yield from _refused_of_prepare(config)
     yield from _refused_of_simultaneous(config)
-    yield from _refused_of_distill(config)
     if config.back_translation is not None:
         yield "back_translation"
     if config.score.simultaneous is not None:
@@ -347,13 +346,6 @@ def _refused_of_simultaneous(config: Pipeline) -> Iterator[str]:
             yield f"{path}.wait_k"
         if student.nat is not None and student.nat.streaming is not None:
             yield f"{path}.nat.streaming"
-
-
-def _refused_of_distill(config: Pipeline) -> Iterator[str]:
-    distill = config.distill
-    for path, student in config.trainings():
-        if "reranked" in student.data_names:
-            yield f"{path}.data: reranked"
 
 
 def _refused_with_decoder_tokens(config: Pipeline) -> Iterator[str]:

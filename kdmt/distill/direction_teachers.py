@@ -234,6 +234,11 @@ class DirectionTeachers:
             if isinstance(each, TextTeacherModel)
         }
 
+    def counting(self, others: Callable[[], Sequence[Path]]) -> DirectionTeachers:
+        """Return these teachers with other folders whose requests count in the budgets; see `EndpointModel`."""
+        endpoints = {number: replace(each, others=others) for number, each in self.endpoints.items()}
+        return replace(self, members={**self.members, **endpoints})
+
     def reading(self, text: Inputs) -> DirectionTeachers:
         """Return the same models for another text, such as text with noise."""
         return replace(self, text=text, members={number: _reading(each, text) for number, each in self.members.items()})

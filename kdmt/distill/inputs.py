@@ -43,7 +43,9 @@ class Inputs:
     def texts(self) -> list[TrainingText]:
         """Return the files of the training text and, if selected, of the monolingual text."""
         src, tgt = self.corpus.direction.sides
-        tags = self.corpus.tags if self.split == "train" else None
+        tags = self.corpus.tags if self.split == "train" or self.has_several else None
+        if tags is not None and self.split != "train":  # a held-out set has no tags of corpora
+            tags = tags.with_name(f"{self.split}.tags")
         texts = [TrainingText(self._text(self.split, src), self._text(self.split, tgt), tags, self.originals)]
         if self.monolingual:
             texts.append(TrainingText(self._text("monolingual", src), tags=self.corpus.monolingual_tags))

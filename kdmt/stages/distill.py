@@ -292,7 +292,9 @@ def _chosen(workspace: Workspace, inputs: Inputs, others: tuple[Path, str]) -> C
     """
     settings = workspace.config.distill
     if settings.by_direction:
-        return choose_direction_teachers(settings, inputs, workspace.teacher, workspace.config.trained_directions)
+        directions = workspace.config.trained_directions
+        of_directions = choose_direction_teachers(settings, inputs, workspace.teacher, directions)
+        return of_directions.counting(partial(_states_of, *others))
     teacher = choose_teacher(settings, inputs, workspace.teacher)
     if isinstance(teacher, EndpointModel):
         return replace(teacher, others=partial(_states_of, *others))
@@ -523,7 +525,7 @@ def _reranking_plan(plan: Plan, settings: Rerank, corpus: PreparedCorpus, record
     plan = replace(plan, settings=kept, inputs=inputs)
     if "ratio" not in settings.features:
         return plan
-    ratio = corpus.typical_ratio()
+    ratio = corpus.typical_ratios()
     return plan.depending_on("typical_ratio", ratio, default=ratio)
 
 
@@ -563,8 +565,16 @@ def _backward(job: Job, candidates: Path, folder: Path) -> BackwardScores | None
     checkpoint = job.settings.rerank.backward
     if checkpoint is None:
         return None
-    texts = job.writer.inputs.texts()
-    return BackwardScores(Path(checkpoint), job.settings, texts, candidates / NBEST, candidates / SENTENCES, folder)
+    inputs = job.writer.inputs
+    return BackwardScores(
+        Path(checkpoint),
+        job.settings,
+        inputs.texts(),
+        candidates / NBEST,
+        candidates / SENTENCES,
+        folder,
+        of_directions=inputs.has_several,
+    )
 
 
 def _file_of(settings: Distill, name: str) -> Path | None:

@@ -530,9 +530,10 @@ class Choosing:
                     f"{self.candidates / NBEST}: made by a version that did not store the numbers of tokens, on which "
                     f"'data: {self.name}' depends: rename {self.candidates}, to make it again"
                 )
-        if self.backward is not None:
-            direction = self.job.writer.inputs.corpus.direction
-            check_opposite(str(self.backward.checkpoint), "distill.rerank.backward", direction, self.job.text)
+        inputs = self.job.writer.inputs
+        for direction in inputs.directions() if self.backward is not None else ():
+            if str(direction) not in inputs.originals:  # others have no candidates
+                check_opposite(str(settings.rerank.backward), "distill.rerank.backward", direction, self.job.text)
         if self.scores:
             with TemporaryDirectory() as scratch:
                 read_scores(self.scores, self.candidates / NBEST, self.candidates / OFFSETS, Path(scratch))

@@ -294,7 +294,11 @@ def test_directions_that_are_not_valid(problem: Callable[..., str], changes: dic
         ),
         ("prepare.monolingual=[{path: a, direction: enfr}]", "prepare.monolingual.0: 'direction': 'enfr' is no direc"),
         ("prepare.monolingual=[{opus: Books/v1, direction: en-de}]", "'prepare.monolingual.0.opus': with several"),
-        ("distill.reverse={checkpoint: x}", "'distill.reverse' cannot be combined"),
+        (
+            "distill.reverse={checkpoint: {de-en: x}}",
+            "'distill.reverse.checkpoint.de-en': none of the trained directions en-de, en-fr, fr-en",
+        ),
+        ("distill.reverse={checkpoint: {}}", "distill.reverse.checkpoint: "),
         ("score.engines=[ctranslate2, bergamot]", "'score.engines': models of 'bergamot' have one direction"),
         ("prepare.train.0.tag=<x>", "'prepare.train.0.tag' cannot be combined"),
         ("students.raw={data: raw, wait_k: 3, model: {unidirectional_encoder: true}}", "'students.raw.wait_k' cannot"),
@@ -418,6 +422,7 @@ def test_settings_that_language_tokens_of_the_decoder_refuse(
         ("score.resource_classes.low_below=5", "'score.resource_classes' has no effect without several"),
         ("score.off_target={}", "'score.off_target' has no effect without several"),
         ("knowledge.teachers=directions", "'knowledge.teachers: directions' has no effect without several"),
+        ("distill.reverse={checkpoint: {en-de: x}}", "'distill.reverse.checkpoint': a mapping has no effect without"),
         ("distill.teachers={en-de: x}", "'distill.teachers': a mapping has no effect without several"),
         (
             "students.raw.word_kd={direction_selection: {}}",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -20,13 +21,17 @@ from text_models import save_generator, save_t5
 from tiny_pipeline import DECODE, MODEL, TRAIN, WORDS, Finished, kdmt, read_lines, working_in, write_lines
 
 from kdmt.config import Decode
-from kdmt.corpus.codec import TextCodec
+from kdmt.corpus.codec import TextCodec, insert_prefix
 from kdmt.corpus.indexed import IndexedDataset
 from kdmt.corpus.knowledge_cache import KnowledgeCache
+from kdmt.corpus.sentence_lengths import SLACK
 from kdmt.decode.engines.ctranslate2 import CTranslate2Engine
+from kdmt.decode.engines.pytorch import TorchEngine
 from kdmt.decode.engines.translator import Translator
 from kdmt.interop.huggingface import ForeignTokenizer
 from kdmt.languages import Direction
+from kdmt.models.checkpoint import load_model
+from kdmt.models.checkpoint_folder import resolve_checkpoint
 from kdmt.types import EOS
 
 pytestmark = pytest.mark.usefixtures("folder")
@@ -738,3 +743,140 @@ def test_teachers_that_fill_no_cache_are_refused(teachers: Any, changes: dict[st
     assert refused.code == 2
     assert message in refused.err
     assert not Path("runs/tiny/knowledge/raw").exists()
+
+
+# ------------------------------------------------------------------------------------- models of the opposite direction
+
+
+def log_probs_of_sources(direction: str, sources: list[str], targets: list[str]) -> list[np.ndarray]:
+    """Return the log-probabilities of the tokens of each source given its target, under the checkpoint `other`."""
+    codec, engine = TextCodec.load(Path("other")), TorchEngine(load_model(resolve_checkpoint(Path("other"))))
+    prefix = codec.prefix_ids(Direction.parse(direction).reversed())
+    return engine.score_pairs(insert_prefix(codec.encode_source(targets), prefix), codec.encode_target(sources))
+
+
+def test_the_least_probable_pairs_of_each_direction_are_dropped() -> None:
+    shutil.copytree("runs/tiny/teacher", "other")
+    teachers = {"en-de": BILINGUAL, "en-fr": None}
+    distilled(teachers)
+    before = [read_lines(MADE / f"distilled.{end}") for end in ("tags", "src", "tgt")]
+    document = multilingual(teachers)
+    reverse = {"checkpoint": {"en-fr": "other", "fr-en": "other"}, "drop_percent": 20.0}
+    finished = run(document | {"distill": document["distill"] | {"reverse": reverse}}, "distill")
+    assert "reverse 16" in finished.err
+    entropies = np.load(MADE / "reverse.npy")
+    expected = set(range(len(entropies)))
+    assert np.isnan(entropies[[index for index, tag in enumerate(before[0]) if tag == "en-de"]]).all()
+    for name in ("en-fr", "fr-en"):
+        own = [index for index, tag in enumerate(before[0]) if tag == name]
+        found = log_probs_of_sources(name, *([column[index] for index in own] for column in before[1:]))
+        mean = np.array([-each.sum(dtype=np.float64) / len(each) for each in found])
+        np.testing.assert_allclose(entropies[own], mean, rtol=1e-3, atol=1e-3)
+        expected -= {own[place] for place in np.argsort(entropies[own], kind="stable")[-8:]}  # 20% of 40 pairs
+    for end, column in zip(("tags", "src", "tgt"), before, strict=True):
+        assert read_lines(MADE / f"distilled.{end}") == [column[index] for index in sorted(expected)]
+    verified = kdmt("distill", "tiny.yaml", "--verify", "--verify-blocks", "1")
+    assert verified.code == 0, verified.err
+
+
+@pytest.mark.parametrize(
+    ("checkpoint", "message"),
+    [
+        ("other", "distill.reverse.checkpoint: other translates en-de, en-fr, fr-en, not de-en, the opposite of en-de"),
+        (
+            {"fr-en": BILINGUAL},
+            f"distill.reverse.checkpoint.fr-en: {BILINGUAL} translates en to de, not en to fr",
+        ),
+    ],
+)
+def test_reverse_models_without_the_opposite_direction_are_refused(checkpoint: Any, message: str) -> None:
+    shutil.copytree("runs/tiny/teacher", "other")
+    document = multilingual({"en-fr": None})
+    document["distill"]["reverse"] = {"checkpoint": checkpoint}
+    Path("tiny.yaml").write_text(tiny_pipeline.to_yaml(document), encoding="utf-8")
+    refused = kdmt("distill", "tiny.yaml")
+    assert refused.code == 2
+    assert message in refused.err
+    assert not MADE.exists()
+
+
+def reranking(**rerank: Any) -> dict[str, Any]:
+    """Return a pipeline whose student learns from candidates that a linear model chooses."""
+    student = {"data": "reranked", "model": MODEL, "train": TRAIN}
+    document = multilingual({"en-de": None, "en-fr": "other"}, students={"chosen": student})
+    features = {"features": ["score", "ratio", "backward"], "backward": "other"}
+    document["distill"] |= {"decode": DECODE | {"nbest": 2}, "rerank": features | rerank}
+    return document
+
+
+def test_a_linear_model_chooses_among_the_candidates_of_all_directions() -> None:
+    shutil.copytree("runs/tiny/teacher", "other")
+    weights = {"score": 1.0, "ratio": -2.0, "backward": 0.5}
+    run(reranking(weights=weights), "distill")
+    ratios = {
+        name: found["typical_ratio"]
+        for name, found in json.loads(Path("runs/tiny/prepare/report.json").read_text())["directions"].items()
+    }
+    folder = Path("runs/tiny/reranked")
+    names, *rows = (line.split("\t") for line in read_lines(folder / "choices.tsv"))
+    tags, sources, targets = (read_lines(folder / f"distilled.{end}") for end in ("tags", "src", "tgt"))
+    numbers = np.load(MADE / "sentences.npy").tolist()
+    candidates: dict[int, list[list[str]]] = {}
+    for row in read_lines(MADE / "nbest"):
+        candidates.setdefault(int(row.split("\t")[0]), []).append(row.split("\t"))
+    chosen = 0
+    for row, tag, source, target in zip(rows, tags, sources, targets, strict=True):
+        found = dict(zip(names, row, strict=True))
+        if found["candidate"] == "-":
+            continue
+        values = []
+        for _, score, _, failure, words in candidates[numbers[int(found["line"])]]:
+            typical = math.log(len(source) * ratios[tag] + SLACK)
+            (log_probs,) = log_probs_of_sources(tag, [source], [words])
+            features = (float(score), abs(math.log(len(words) + SLACK) - typical), float(log_probs.mean()))
+            total = sum(weight * feature for weight, feature in zip(weights.values(), features, strict=True))
+            values.append(total if failure == "-" else -math.inf)
+            if words == target:
+                assert float(found["value"]) == pytest.approx(total, rel=1e-3, abs=1e-3)
+        assert max(values) == pytest.approx(float(found["value"]), rel=1e-3, abs=1e-3)
+        chosen += 1
+    assert chosen > 60
+    assert [target for tag, target in zip(tags, targets, strict=True) if tag == "en-de"] == read_lines(
+        Path("text/train.de")
+    )
+
+
+def test_weights_are_tuned_on_the_validation_set_of_all_directions() -> None:
+    shutil.copytree("runs/tiny/teacher", "other")
+    run(reranking(), "distill")
+    folder = Path("runs/tiny/reranked")
+    tuned = json.loads((folder / "weights.json").read_text())
+    assert list(tuned["weights"]) == ["score", "ratio", "backward"]
+    tags = read_lines(Path("runs/tiny/prepare/valid.tags"))
+    numbers = np.load(folder / "valid/sentences.npy").tolist()
+    translated = {int(row.split("\t")[0]) for row in read_lines(folder / "valid/nbest")}
+    assert {tags[numbers.index(number)] for number in translated} == {"en-fr", "fr-en"}
+    assert 0 < tuned["num_sentences"] <= len(translated)
+    verified = kdmt("distill", "tiny.yaml", "--verify", "--verify-blocks", "1")
+    assert verified.code == 0, verified.err
+
+
+def test_endpoints_translate_the_validation_set_within_their_budgets(servers: dict[str, ChatServer]) -> None:
+    answers = {**dict(zip(*(read_lines(Path(f"text/valid.{code}")) for code in ("en", "de")), strict=True))}
+    answers |= dict(zip(*(read_lines(Path(f"text/train.{code}")) for code in ("en", "de")), strict=True))
+    servers["en-de"].translate = lambda source, number, _: answers[source] if number else "zz"
+    sampled = endpoint(servers["en-de"], n=2, temperature=1.0, budget_tokens=850)
+    document = reranking(features=["ratio", "mbr"], backward=None)
+    document["distill"]["teachers"] = {"en-de": sampled, "en-fr": None, "fr-en": None}
+    Path("tiny.yaml").write_text(tiny_pipeline.to_yaml(document), encoding="utf-8")
+    estimated = kdmt("distill", "tiny.yaml", "--dry-run")
+    assert "distill: en-de: 40 requests for 40 sentences are needed" in estimated.err
+    assert "en-de: 4 requests for 4 sentences are needed" in estimated.err
+    refused = kdmt("distill", "tiny.yaml")
+    assert refused.code == 2
+    assert "distill.teachers.en-de.budget_tokens" in refused.err
+    assert len(servers["en-de"].requests) < 44  # 20 tokens each
+    sampled["budget_tokens"] = 2000
+    run(document, "distill")
+    assert len(servers["en-de"].requests) == 44
+    assert (Path("runs/tiny/reranked/valid/answers/en-de") / "000000.gz").exists()
