@@ -9,7 +9,6 @@ from kdmt.config.corpora import HeldOut, Monolingual, ParallelText
 from kdmt.config.language_models import TEXT_TEACHERS
 from kdmt.config.section import changed
 from kdmt.config.teacher_entries import PivotTeacher
-from kdmt.errors import UserError
 from kdmt.languages import Direction, parse_language, same_language
 
 if TYPE_CHECKING:
@@ -302,16 +301,6 @@ def _trainings(config: Pipeline) -> list[tuple[str, Train]]:
 
 
 # ----------------------------------------------------------------------------------------------------- not yet possible
-
-
-def check_prepare_shards(config: Pipeline) -> None:
-    """Check that the prepare stage can be made in shards.
-
-    Raises:
-        UserError: if the pipeline has several directions.
-    """
-    if config.is_multilingual:
-        raise UserError("kdmt prepare --shard cannot be combined with several directions")
 
 
 def _refused(config: Pipeline) -> Iterator[str]:

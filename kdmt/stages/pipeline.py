@@ -6,7 +6,6 @@ import os
 from dataclasses import dataclass
 
 from kdmt.choices import StageName
-from kdmt.config.direction_checks import check_prepare_shards
 from kdmt.errors import UserError
 from kdmt.flow.circles import check_circles
 from kdmt.flow.manifest import check_outputs
@@ -160,7 +159,6 @@ def run_prepare_shard(workspace: Workspace, shard: int, shards: int, *, rebuild:
         UserError: if there is no such shard; see also `run_command`.
     """
     _check_shard(shard, shards)
-    check_prepare_shards(workspace.config)
     check_architectures(workspace.config)
     stage = checked_stages(workspace).groups["prepare"][0]
     run_shard(stage, prepare_shards(workspace), shard, shards, rebuild=rebuild, say=workspace.say)
