@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kdmt.config import Pipeline, PivotTeacher
-from kdmt.errors import naming
+from kdmt.errors import UserError, naming
+from kdmt.interop.ctranslate2_folder import is_model_folder
 from kdmt.languages import Direction
 from kdmt.models.checkpoint_folder import checkpoint_sha256, resolve_checkpoint
 
@@ -78,6 +79,11 @@ def checkpoint_inputs(config: Pipeline) -> dict[str, str]:
     found: dict[str, str] = {}
     for teacher in cache_teachers(config):
         for path in teacher.checkpoints:
+            if is_model_folder(Path(path)):
+                raise UserError(
+                    f"{teacher.setting}: {path} is a model for CTranslate2, which gives no distributions for a cache: "
+                    "name the checkpoint that it was exported from"
+                )
             with naming(teacher.setting):
                 found[f"teacher of {teacher.direction} {path}"] = checkpoint_sha256(resolve_checkpoint(Path(path)))
     return found

@@ -28,7 +28,6 @@ from kdmt.distill.teacher_forcing import PairTeacher
 from kdmt.distill.training_text import NBEST, SENTENCES
 from kdmt.errors import UserError
 from kdmt.files import atomic_file
-from kdmt.interop.ctranslate2_folder import is_model_folder
 from kdmt.languages import Direction
 from kdmt.models.checkpoint import load_model
 from kdmt.models.description import is_right_to_left
@@ -60,12 +59,6 @@ def check_cache_teachers(workspace: Workspace, data: str) -> dict[Direction, Dir
     for teacher in cache_teachers(config):
         if not teacher.checkpoints:
             continue
-        for path in teacher.checkpoints:
-            if is_model_folder(Path(path)):
-                raise UserError(
-                    f"{teacher.setting}: {path} is a model for CTranslate2, which gives no distributions for a cache: "
-                    "name the checkpoint that it was exported from"
-                )
         own = settings.model_copy(update={"teachers": list(teacher.checkpoints)})
         text = DirectionInputs.of(inputs, teacher.reads)
         model = choose_direction_checkpoint(own, text, setting=teacher.setting)
