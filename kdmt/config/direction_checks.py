@@ -239,7 +239,7 @@ def _check_cache_teachers(config: Pipeline) -> None:
             continue
         if student.word_kd.direction_selection is not None:
             raise ValueError(
-                f"'{path}.word_kd.direction_selection' compares with the pipeline's teacher, and the cache has those of "
+                f"'{path}.word_kd.direction_selection' compares with the pipeline's teacher; the cache has those of "
                 f"{setting}"
             )
         for name, is_set in (

@@ -1,9 +1,10 @@
 """Filling of a knowledge cache: run the teacher over a data-bin and store its most probable tokens.
 
-Pairs of different directions can have different teachers (`PairTeacher`), which may read other sources than those of the
-data-bin: the text in their own vocabulary, or its translation to a pivot language.
+Pairs of different directions can have different teachers (`PairTeacher`), which may read other sources than those of
+the data-bin: the text in their own vocabulary, or its translation to a pivot language.
 
-Shapes: P pairs of a data-bin, B batch, M target tokens of a batch, C tokens of a chunk, V vocabulary, K best tokens, D model width.
+Shapes: P pairs of a data-bin, B batch, M target tokens of a batch, C tokens of a chunk, V vocabulary,
+K best tokens, D model width.
 """
 
 from __future__ import annotations

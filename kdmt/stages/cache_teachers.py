@@ -44,7 +44,7 @@ class CacheTeacher:
 
 
 def cache_teachers(config: Pipeline) -> list[CacheTeacher]:
-    """Return the teachers of the directions that `distill.teachers` names; none if the pipeline's teacher fills caches."""
+    """Return the teachers of caches by direction, as `distill.teachers` names them; none for the pipeline's teacher."""
     return [] if config.knowledge.teachers == "pipeline" else list(_by_direction(config))
 
 

@@ -70,7 +70,7 @@ def check_cache_teachers(workspace: Workspace, data: str) -> dict[Direction, Dir
 def _check_models(workspace: Workspace, data: str, teacher: CacheTeacher, model: DirectionCheckpoint) -> None:
     for name, folder, description in zip(model.names, model.folders, model.models, strict=True):
         if description.is_nonautoregressive:
-            raise UserError(f"{teacher.setting}: {name} is non-autoregressive: a cache needs the next token's probability")
+            raise UserError(f"{teacher.setting}: {name} is non-autoregressive: it predicts no next token")
         if is_right_to_left(folder):
             raise UserError(f"{teacher.setting}: {name} predicts targets from right to left")
         for path, student in workspace.config.trainings():
@@ -85,7 +85,7 @@ def _check_models(workspace: Workspace, data: str, teacher: CacheTeacher, model:
     if ours != theirs:
         first = next((i for i, (x, y) in enumerate(zip_longest(ours, theirs)) if x != y), 0)
         raise UserError(
-            f"{teacher.setting}: the target vocabulary of {model.names[0]} is not that of {wanted}, which a cache needs: "
+            f"{teacher.setting}: the target vocabulary of {model.names[0]} is not that of {wanted}, as a cache needs: "
             f"{len(ours)} symbols against {len(theirs)}, different from symbol {first} on"
         )
 
@@ -180,8 +180,8 @@ def _write_pivots(workspace: Workspace, data: str, teacher: CacheTeacher, path: 
                 f"of {teacher.direction} in {files[0]}"
             )
     workspace.say(
-        f"knowledge of {data}: {num_found:,} of {num_pairs:,} pairs of {teacher.direction} have an intermediate text in "
-        f"{teacher.source!r}; the others are trained by the cross entropy alone"
+        f"knowledge of {data}: {num_found:,} of {num_pairs:,} pairs of {teacher.direction} have an intermediate text "
+        f"in {teacher.source!r}; the others are trained by the cross entropy alone"
     )
 
 

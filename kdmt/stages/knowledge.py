@@ -38,8 +38,8 @@ def _stage(workspace: Workspace, data: str, prepare: Stage, teacher: Stage, text
     texts = [name for name in (data, *(["distilled"] if needs_pivots(config) else [])) if name != "raw"]
     if needs_pivots(config) and "distilled" not in text:
         raise UserError(
-            "knowledge.teachers: directions with a pivot language need the translations of the distill stage, which the "
-            "training sets of the students do not need: leave out 'distill.imported' or 'distill.pool'"
+            "knowledge.teachers: directions with a pivot language need the translations of the distill stage, which "
+            "the training sets of the students do not need: leave out 'distill.imported' or 'distill.pool'"
         )
     upstream = [prepare, *([teacher] if needs_pipeline_teacher(config) else [])]
     return Stage(

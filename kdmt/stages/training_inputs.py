@@ -274,7 +274,7 @@ def cache_made_from(workspace: Workspace, data: str) -> dict[str, str]:
 
 
 def _direction_cache_inputs(workspace: Workspace, data: str) -> dict[str, str]:
-    """Return what a cache depends on if directions have their own teachers: the teachers, and the text that they read."""
+    """Return what a cache depends on if directions have their own teachers: these, and the text that they read."""
     files = [*(text_file(workspace, data, lang) for lang in workspace.direction.sides), tags_file(workspace, data)]
     folders = {workspace.prepare: ["text.json"]}
     if needs_pivots(workspace.config):

@@ -606,7 +606,7 @@ CACHED = {
 
 
 def with_caches(teachers: Any, *data: str, **changes: Any) -> dict[str, Any]:
-    """Return a pipeline with the vocabulary of the trained one, and students with caches of the teachers' distributions."""
+    """Return a pipeline with the vocabulary of the trained one, whose students read caches of the teachers."""
     if not Path("given").exists():
         shutil.copytree("runs/tiny/prepare", "given")
         shutil.copytree("runs/tiny/teacher", "other")
@@ -720,7 +720,7 @@ def test_a_pipeline_whose_teacher_fills_caches_too_has_it_for_the_other_directio
         (
             {"en-de": BILINGUAL},
             {},
-            f"distill.teachers.en-de: the target vocabulary of {BILINGUAL} is not that of runs/tiny/prepare/dict.tgt.txt",
+            f"distill.teachers.en-de: the target vocabulary of {BILINGUAL} is not that of runs/tiny/prepare/dict",
         ),
         ({"en-de": "exported"}, {}, "distill.teachers.en-de: exported is a model for CTranslate2"),
         (
