@@ -159,9 +159,7 @@ class _Reader:
         return cut if limit else {}
 
 
-def _open_readers(
-    teachers: Sequence[Transformer] | Sequence[PairTeacher], device: torch.device | str
-) -> list[_Reader]:
+def _open_readers(teachers: Sequence[Transformer] | Sequence[PairTeacher], device: torch.device | str) -> list[_Reader]:
     given = [each for each in teachers if isinstance(each, PairTeacher)]
     if not given:
         models = [each for each in teachers if isinstance(each, Transformer)]

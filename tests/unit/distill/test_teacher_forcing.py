@@ -102,7 +102,8 @@ def test_each_pair_has_the_distribution_of_its_teacher_for_the_source_that_it_re
             words = {2: 0, 3: 30}.get(index, index + 1)
             others.append(np.array([*random.integers(4, V, words), EOS]))
             writer.add(others[-1])
-    models = [build_transformer(architecture("transformer", SMALL | {"max_source_positions": 20}), V, V).eval()]
+    short = architecture("transformer", SMALL | {"max_source_positions": 20})
+    models = [build_transformer(short, src_vocab_size=V, tgt_vocab_size=V).eval()]
     models.append(teacher(2))
     numbers = np.arange(PAIRS)
     given = [
