@@ -44,6 +44,7 @@ EngineName = Literal[  # of the score stage: an engine, with the number type of 
 ]  # fmt: skip
 # of CTranslate2's computation in a stage; auto: float32 on a CPU, float16 or bfloat16 on a GPU
 StageComputeType = Literal["auto", ComputeType]
+CacheTeachers = Literal["pipeline", "directions"]  # that fill knowledge caches
 CacheNumberType = Literal["float16", "float32"]  # of log-probabilities in the knowledge cache
 CheckpointName = Literal["auto", "best", "average_best", "average", "last"]  # of a training run
 AverageName = Literal["average_best", "average"]  # of the best and of the last checkpoints

@@ -7,10 +7,9 @@ from typing import TYPE_CHECKING
 
 from kdmt.config.corpora import HeldOut, Monolingual, ParallelText
 from kdmt.config.directions import language_prefix, own_language_prefix
-from kdmt.config.language_models import LocalTranslator
+from kdmt.config.language_models import TEXT_TEACHERS
 from kdmt.config.section import changed
 from kdmt.config.teacher_entries import PivotTeacher
-from kdmt.errors import UserError
 from kdmt.languages import Direction, parse_language, same_language
 
 if TYPE_CHECKING:
@@ -43,6 +42,10 @@ def check_one_direction(config: Pipeline) -> None:
             raise ValueError(f"'{path}': a list of texts {needed}")
     if config.distill.by_direction:
         raise ValueError(f"'distill.teachers': a mapping {needed}")
+    if config.distill.reverse is not None and not isinstance(config.distill.reverse.checkpoint, str):
+        raise ValueError(f"'distill.reverse.checkpoint': a mapping {needed}")
+    if config.knowledge.teachers != "pipeline":
+        raise ValueError(f"'knowledge.teachers: {config.knowledge.teachers}' {needed}")
     if config.score.off_target is not None:
         raise ValueError(f"'score.off_target' {needed}")
     if "resource_classes" in changed(config.score):
@@ -81,7 +84,19 @@ def check_directions(config: Pipeline) -> None:
     for name in config.prepare.test:
         if not any(name in part.settings.test for part in parts):
             raise ValueError(f"'prepare.test.{name}': no text has a direction of the pipeline")
+    for engine in config.score.engines:
+        if engine in ("marian", "bergamot"):
+            raise ValueError(f"'score.engines': models of {engine!r} have one direction, and the pipeline has several")
     _check_teachers(config)
+    if config.knowledge.teachers == "directions":
+        _check_cache_teachers(config)
+    reverse = config.distill.reverse
+    for name in reverse.checkpoint if reverse is not None and not isinstance(reverse.checkpoint, str) else ():
+        if name not in map(str, config.trained_directions):
+            raise ValueError(
+                f"'distill.reverse.checkpoint.{name}': none of the trained directions "
+                f"{', '.join(map(str, config.trained_directions))}"
+            )
     _check_self_supervised(config)
     for part in parts if config.directions is not None else ():  # with 'scheme', 'zero_shot' leaves directions out
         if not part.settings.train and not part.settings.test:
@@ -202,7 +217,7 @@ def _check_teachers(config: Pipeline) -> None:
     for name, teacher in distill.by_direction.items():
         if isinstance(teacher, PivotTeacher):
             _check_pivot(f"distill.teachers.{name}.pivot", Direction.parse(name), teacher.pivot)
-        if drawn and isinstance(teacher, (LocalTranslator, PivotTeacher)):
+        if drawn and isinstance(teacher, (*TEXT_TEACHERS, PivotTeacher)):
             raise ValueError(
                 f"'{drawn[0]}.data: sampled': the teacher of {name} in 'distill.teachers' draws no samples"
             )
@@ -220,6 +235,40 @@ def _check_self_supervised(config: Pipeline) -> None:
                             f"'{path}.text': {name!r} has text in {code!r}, for which the model has no token {token}: "
                             f"no direction has the language on that side ('language_tokens: {config.language_tokens}')"
                         )
+
+
+def _check_cache_teachers(config: Pipeline) -> None:
+    """Check the teachers of directions that fill knowledge caches."""
+    teachers, setting = config.distill.by_direction, "'knowledge.teachers: directions'"
+    if not teachers:
+        raise ValueError(f"{setting} has no effect unless 'distill.teachers' has the teachers of directions")
+    for name, given in teachers.items():
+        path, model = f"distill.teachers.{name}", given
+        if isinstance(given, PivotTeacher):
+            path, model = f"{path}.teachers.1", given.teachers[1]
+        if not isinstance(model, (str, list)) and model is not None:
+            raise ValueError(
+                f"'{path}': {setting} needs distributions over the vocabulary of the pipeline, which only checkpoints "
+                "of kdmt can have"
+            )
+    certain = [name for name, given in teachers.items() if given is None or isinstance(given, PivotTeacher)]
+    for path, student in config.trainings():
+        if student.word_kd is None or student.word_kd.source != "cache":
+            continue
+        if student.word_kd.direction_selection is not None:
+            raise ValueError(
+                f"'{path}.word_kd.direction_selection' compares with the pipeline's teacher; the cache has those of "
+                f"{setting}"
+            )
+        for name, is_set in (
+            ("top1_ranking", student.word_kd.top1_ranking > 0),
+            ("divergence: reverse_kl", student.word_kd.divergence == "reverse_kl"),
+        ):
+            if certain and is_set:
+                raise ValueError(
+                    f"'{path}.word_kd.{name}' cannot be combined with {setting}: pairs of {certain[0]} can have no "
+                    "distribution of a teacher"
+                )
 
 
 def _check_monolingual(path: str, source: Monolingual, trained: Sequence[Direction]) -> None:
@@ -271,26 +320,14 @@ def _trainings(config: Pipeline) -> list[tuple[str, Train]]:
 # ----------------------------------------------------------------------------------------------------- not yet possible
 
 
-def check_prepare_shards(config: Pipeline) -> None:
-    """Check that the prepare stage can be made in shards.
-
-    Raises:
-        UserError: if the pipeline has several directions.
-    """
-    if config.is_multilingual:
-        raise UserError("kdmt prepare --shard cannot be combined with several directions")
-
-
 def _refused(config: Pipeline) -> Iterator[str]:
     """Yield the YAML path of each setting that several directions cannot be combined with."""
     yield from _refused_of_prepare(config)
     yield from _refused_of_simultaneous(config)
-    yield from _refused_of_distill(config)
     if config.back_translation is not None:
         yield "back_translation"
-    score = config.score
-    for name in ("engines", "simultaneous", "contrastive"):
-        if getattr(score, name):
+    for name in ("simultaneous", "contrastive"):
+        if getattr(config.score, name):
             yield f"score.{name}"
 
 
@@ -315,15 +352,6 @@ def _refused_of_simultaneous(config: Pipeline) -> Iterator[str]:
             yield f"{path}.wait_k"
         if student.nat is not None and student.nat.streaming is not None:
             yield f"{path}.nat.streaming"
-
-
-def _refused_of_distill(config: Pipeline) -> Iterator[str]:
-    distill = config.distill
-    if distill.reverse is not None:
-        yield "distill.reverse"
-    for path, student in config.trainings():
-        if "reranked" in student.data_names:
-            yield f"{path}.data: reranked"
 
 
 def _refused_with_decoder_tokens(config: Pipeline) -> Iterator[str]:

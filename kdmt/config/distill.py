@@ -28,15 +28,21 @@ from kdmt.config.augment import DistillAugmentOrRecipe
 from kdmt.config.language_models import (
     DISTINCTIVE,
     NO_EFFECT,
+    PROMPTED_TEACHERS,
     TEXT_TEACHERS,
     EndpointTeacher,
-    LocalGenerator,
-    LocalTranslator,
     TextTeacher,
 )
 from kdmt.config.search import Decode, NATDecode, Pool, Sample
 from kdmt.config.section import Ratio, RepetitionTimes, Section, changed, execution
-from kdmt.config.teacher_entries import DirectionTeacher, ForeignTeacher, PivotTeacher, TeacherName, Teachers
+from kdmt.config.teacher_entries import (
+    DirectionTeacher,
+    ForeignTeacher,
+    OppositeModels,
+    PivotTeacher,
+    TeacherName,
+    Teachers,
+)
 
 
 def _script(name: str) -> str:
@@ -124,9 +130,15 @@ class Shortlist(Section):
 class Reverse(Section):
     """Filter by a model of the opposite direction: the least probable pairs are dropped."""
 
-    checkpoint: str = Field(description="Checkpoint of a teacher from the target to the source language")
+    checkpoint: OppositeModels = Field(
+        description="Checkpoint of a teacher from the target to the source language; with several directions one that "
+        "has all opposite directions, or a mapping from directions to checkpoints"
+    )
     drop_percent: float = Field(
-        5.0, gt=0.0, lt=100.0, description="Percentage of the pairs that are dropped, by cross entropy per token"
+        5.0,
+        gt=0.0,
+        lt=100.0,
+        description="Percentage of the pairs of each direction that are dropped, by cross entropy per token",
     )
     compute_type: ComputeType = Field("float32", description="Number type of CTranslate2's computation")
 
@@ -222,7 +234,8 @@ class Rerank(Section):
     backward: str | None = Field(
         None,
         description="Checkpoint of a teacher from the target to the source language, for the feature 'backward': the "
-        "mean log-probability of the source's tokens given the candidate",
+        "mean log-probability of the source's tokens given the candidate; with several directions one that has all "
+        "opposite directions",
     )
     language_model: str | None = Field(
         None, description="Path of a KenLM n-gram model of target subwords, for the feature 'language_model'"
@@ -453,7 +466,7 @@ class Distill(Section):
                 "'shortlist' is learnt in the vocabulary of the data: 'teachers' of directions have others"
             )
         for direction, teacher in self.by_direction.items():
-            if isinstance(teacher, (LocalTranslator, PivotTeacher)) and self.pool is not None:
+            if isinstance(teacher, (*TEXT_TEACHERS, PivotTeacher)) and self.pool is not None:
                 raise ValueError(f"'pool': the teacher of {direction} in 'teachers' draws no samples")
             if isinstance(teacher, PivotTeacher) and teacher.nbest > self.decode.beam:
                 raise ValueError(
@@ -499,10 +512,34 @@ class Distill(Section):
 
     @property
     def num_candidates(self) -> tuple[int, str]:
-        """Return the number of candidates of a sentence, and the path of the setting that gives it."""
-        if isinstance(self.of_text, (EndpointTeacher, LocalGenerator)):
+        """Return the number of candidates of a sentence, and the path of the setting that gives it.
+
+        If teachers of directions have different numbers, this is the largest one.
+        """
+        if isinstance(self.of_text, PROMPTED_TEACHERS):
             return self.of_text.n, "distill.teachers.0.n"
-        return self.decode.nbest, "distill.decode.nbest"
+        found = [(self.decode.nbest, "distill.decode.nbest")]
+        found += [
+            (teacher.n, f"distill.teachers.{direction}.n")
+            for direction, teacher in self.by_direction.items()
+            if isinstance(teacher, PROMPTED_TEACHERS)
+        ]
+        return max(found, key=lambda each: each[0])
+
+    @property
+    def prompted(self) -> tuple[TextTeacher | None, str]:
+        """Return a large language model among the teachers, None if there is none, and its name in messages."""
+        if isinstance(self.of_text, PROMPTED_TEACHERS):
+            return self.of_text, "the teacher in 'distill.teachers'"
+        for direction, teacher in self.by_direction.items():
+            if isinstance(teacher, PROMPTED_TEACHERS):
+                return teacher, f"the teacher of {direction} in 'distill.teachers'"
+        return None, ""
+
+    @property
+    def has_endpoint(self) -> bool:
+        """Return whether one of the teachers is behind an endpoint."""
+        return any(isinstance(teacher, EndpointTeacher) for teacher in (self.of_text, *self.by_direction.values()))
 
     @property
     def foreign(self) -> ForeignTeacher | None:

@@ -6,13 +6,18 @@ from typing import Annotated
 
 from pydantic import Field, model_validator
 
-from kdmt.choices import CacheNumberType
-from kdmt.config.section import Section, execution
+from kdmt.choices import CacheNumberType, CacheTeachers
+from kdmt.config.section import Section, execution, recorded_if_set
 
 
 class Knowledge(Section):
     """Knowledge cache: the teacher's most probable tokens at each target token of a training set."""
 
+    teachers: CacheTeachers = recorded_if_set(
+        "pipeline",
+        description="Teachers: the pipeline's teacher ('pipeline'), or with several directions those of "
+        "'distill.teachers', each for its direction ('directions')",
+    )
     k: int = Field(8, ge=1, description="Number of tokens that are stored per target token, the most probable ones")
     temperatures: list[Annotated[float, Field(gt=0.0)]] = Field(
         [1.0], min_length=1, description="Temperatures at which log-probabilities are stored"

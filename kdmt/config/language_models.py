@@ -159,6 +159,7 @@ class LocalTranslator(Section):
 
 TextTeacher = EndpointTeacher | LocalGenerator | LocalTranslator
 TEXT_TEACHERS = (EndpointTeacher, LocalGenerator, LocalTranslator)
+PROMPTED_TEACHERS = (EndpointTeacher, LocalGenerator)  # their candidates have no log-probabilities of tokens
 # setting that distinguishes a section of `distill.teachers` from the others -> section
 DISTINCTIVE: dict[str, type[Section]] = {
     "endpoint": EndpointTeacher,

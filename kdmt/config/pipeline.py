@@ -35,7 +35,6 @@ from kdmt.config.directions import (
 )
 from kdmt.config.distill import Distill, ScorerScores
 from kdmt.config.knowledge import Knowledge
-from kdmt.config.language_models import LocalTranslator
 from kdmt.config.messages import describe_problems
 from kdmt.config.prepare import MONOLINGUAL_SIDES, Clean, Prepare
 from kdmt.config.score import Score
@@ -466,10 +465,10 @@ class Pipeline(Section):
 
     @model_validator(mode="after")
     def _has_probabilities(self) -> Pipeline:
-        teacher = self.distill.of_text
-        if teacher is None or isinstance(teacher, LocalTranslator):
+        teacher, name = self.distill.prompted
+        if teacher is None:
             return self
-        problem = "the teacher in 'distill.teachers' gives no log-probabilities of tokens with their number"
+        problem = f"{name} gives no log-probabilities of tokens with their number"
         if self.distill.mbr.weights == "probability":
             raise ValueError(f"'distill.mbr.weights: probability': {problem}")
         if self.distill.diverse.quality == "probability":

@@ -64,11 +64,11 @@ TeacherName = Annotated[
 # --------------------------------------------------------------------------------------------- teachers of directions
 
 
-def _of_a_direction(value: Any) -> Any:
-    """Refuse the models that cannot translate in one of several directions."""
+def _of_a_pivot(value: Any) -> Any:
+    """Refuse the models that cannot translate to or from a pivot language."""
     for name in ("endpoint", "ctranslate2_generator"):
         if isinstance(value, dict) and name in value:
-            raise ValueError(f"a model with '{name}' cannot be the teacher of one of several directions")
+            raise ValueError(f"a model with '{name}' cannot be one of the two models of a pivot language")
     return value
 
 
@@ -77,7 +77,7 @@ PivotLeg = Annotated[
     | Annotated[ForeignTeacher, Tag(FOREIGN_BRANCH)]
     | Annotated[LocalTranslator, Tag(TRANSLATOR_BRANCH)],
     Discriminator(_teacher_branch),
-    BeforeValidator(_of_a_direction),
+    BeforeValidator(_of_a_pivot),
 ]
 
 
@@ -93,6 +93,13 @@ class PivotTeacher(Section):
     )
 
 
+ONE_MODEL_BRANCH, MODELS_BRANCH = "<one model>", "<models of directions>"
+# a checkpoint of the opposite direction: of all directions, or by the direction of the pairs
+OppositeModels = Annotated[
+    Annotated[str, Tag(ONE_MODEL_BRANCH)]
+    | Annotated[dict[DirectionName, str], Field(min_length=1), Tag(MODELS_BRANCH)],
+    Discriminator(lambda value: MODELS_BRANCH if isinstance(value, dict) else ONE_MODEL_BRANCH),
+]
 ENSEMBLE_BRANCH, ORIGINAL_BRANCH, PIVOT_BRANCH = "<an ensemble>", "<no teacher>", "<a pivot>"
 SHARED_BRANCH, DIRECTIONS_BRANCH = "<teachers of all text>", "<teachers of directions>"
 
@@ -110,15 +117,19 @@ DirectionTeacher = Annotated[
     Annotated[str, Tag(CHECKPOINT_BRANCH)]
     | Annotated[list[str], Field(min_length=1), Tag(ENSEMBLE_BRANCH)]
     | Annotated[ForeignTeacher, Tag(FOREIGN_BRANCH)]
+    | Annotated[EndpointTeacher, Tag(ENDPOINT_BRANCH)]
+    | Annotated[LocalGenerator, Tag(GENERATOR_BRANCH)]
     | Annotated[LocalTranslator, Tag(TRANSLATOR_BRANCH)]
     | Annotated[PivotTeacher, Tag(PIVOT_BRANCH)]
     | Annotated[None, Tag(ORIGINAL_BRANCH)],
     Discriminator(_direction_branch),
-    BeforeValidator(_of_a_direction),
 ]
 Teachers = Annotated[
     Annotated[list[TeacherName], Tag(SHARED_BRANCH)]
     | Annotated[dict[DirectionName, DirectionTeacher], Field(min_length=1), Tag(DIRECTIONS_BRANCH)],
     Discriminator(lambda value: DIRECTIONS_BRANCH if isinstance(value, dict) else SHARED_BRANCH),
 ]
-DIRECTION_BRANCHES = (ENSEMBLE_BRANCH, ORIGINAL_BRANCH, PIVOT_BRANCH, SHARED_BRANCH, DIRECTIONS_BRANCH)
+DIRECTION_BRANCHES = (
+    *(ENSEMBLE_BRANCH, ORIGINAL_BRANCH, PIVOT_BRANCH, SHARED_BRANCH, DIRECTIONS_BRANCH),
+    *(ONE_MODEL_BRANCH, MODELS_BRANCH),
+)

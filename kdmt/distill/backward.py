@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +21,7 @@ from kdmt.distill.merge import TrainingText
 from kdmt.distill.pair_scores import PairTask, open_scorer, pair_tasks
 from kdmt.errors import UserError
 from kdmt.files import atomic_file
+from kdmt.languages import Direction
 from kdmt.models.checkpoint_folder import checkpoint_sha256, resolve_checkpoint
 from kdmt.workers.open import open_executor
 from kdmt.workers.progress import block_progress
@@ -37,6 +40,7 @@ class BackwardScores:
         nbest: file of the candidates.
         sentences: file with the index of the distinct sentence on each line.
         folder: folder for the scores, inside that of a stage. It exists, or its parent does.
+        of_directions: whether the tags of the lines are their directions, in each of which the model scores.
     """
 
     checkpoint: Path
@@ -45,6 +49,7 @@ class BackwardScores:
     nbest: Path
     sentences: Path
     folder: Path
+    of_directions: bool = False
 
     def file(self) -> Path:
         """Return a file with a number for each line of `nbest`, after computing the scores if it does not exist.
@@ -61,6 +66,10 @@ class BackwardScores:
         if out.exists():
             return out
         self.folder.mkdir(exist_ok=True)
+        if self.of_directions:
+            self._write_directions(out, key)
+            return out
+        self._write_pairs({"": self._pairs()})
         tasks = self._score(key)
         with atomic_file(out) as aside, aside.open("w") as file:
             lowest = min((float(scores[scores > -math.inf].min(initial=0)) for scores in map(_read, tasks)), default=0)
@@ -70,15 +79,41 @@ class BackwardScores:
             path.unlink(missing_ok=True)
         return out
 
-    def _pairs(self) -> tuple[Path, Path]:
-        return self.folder / "candidates", self.folder / "sources"
+    def _write_directions(self, out: Path, key: dict[str, str]) -> None:
+        """Write the scores of text with several directions, each by the model's translation to the source language."""
+        names = dict.fromkeys(tag for text in self.texts for tag in iterate_lines(_tags(text)))
+        owners = np.array(self._write_pairs({name: self._pairs(name) for name in names}))
+        scores_N, written = np.full(len(owners), -np.inf), []
+        for name in names:
+            own = owners == name
+            if own.any():
+                tasks = self._score(key, Direction.parse(name))
+                scores_N[own] = np.concatenate(list(map(_read, tasks)))
+                written += [task.out for task in tasks]
+        lowest = float(scores_N[scores_N > -math.inf].min(initial=0))
+        with atomic_file(out) as aside, aside.open("w") as file:
+            file.writelines(f"{max(score, lowest):.7g}\n" for score in scores_N.tolist())
+        for path in (*written, *(path for name in names for path in self._pairs(name))):
+            path.unlink(missing_ok=True)
 
-    def _score(self, key: dict[str, str]) -> list[PairTask]:
-        """Score all pairs in the missing files, and return the tasks of all files."""
+    def _pairs(self, name: str = "") -> tuple[Path, Path]:
+        """Return the files of the candidates and of their sources, those of one direction if it is named."""
+        end = f".{name}" if name else ""
+        return self.folder / f"candidates{end}", self.folder / f"sources{end}"
+
+    def _score(self, key: dict[str, str], direction: Direction | None = None) -> list[PairTask]:
+        """Score all pairs in the missing files, and return the tasks of all files.
+
+        Args:
+            direction: direction of the pairs, if there are several.
+        """
         engine = self.folder / f"engine-{key['checkpoint'][:_NAMED_BY]}"
-        scorer = open_scorer(self.checkpoint, engine, compute_type="float32", raw=False)
-        candidates, sources = self._pairs()
-        self._write_pairs(candidates, sources)
+        languages: dict[str, str] = {}
+        if direction is not None:
+            key = key | {"direction": str(direction)}
+            languages = {"source_lang": direction.target, "target_lang": direction.source}
+        scorer = open_scorer(self.checkpoint, engine, compute_type="float32", raw=False, **languages)
+        candidates, sources = self._pairs("" if direction is None else str(direction))
         tasks = pair_tasks(candidates, sources, self.folder, key=key)
         missing = [task for task in tasks if not task.out.exists()]
         done = sum(task.count for task in tasks) - sum(task.count for task in missing)
@@ -89,26 +124,47 @@ class BackwardScores:
             raise UserError(f"{stage.name}: the model of the feature 'backward': {failed[0].error}")
         return tasks
 
-    def _write_pairs(self, candidates: Path, sources: Path) -> None:
-        """Write the words and the source of each candidate, in the order of `nbest`."""
-        distinct = self._distinct_sources()
-        number, source = -1, ""
-        with candidates.open("w", newline="\n") as words_file, sources.open("w", newline="\n") as file:
+    def _write_pairs(self, paths: Mapping[str, tuple[Path, Path]]) -> list[str]:
+        """Write the words and the source of each candidate, in the order of `nbest`.
+
+        Args:
+            paths: direction -> files of its candidates and their sources; one entry without a name for all text.
+
+        Returns:
+            The direction of each candidate.
+        """
+        distinct, owners = self._distinct_sources(), []
+        number, source, tag = -1, "", ""
+        with ExitStack() as stack:
+            files = {
+                name: [stack.enter_context(path.open("w", newline="\n")) for path in own] for name, own in paths.items()
+            }
             for line in iterate_lines(self.nbest):
                 own, *_, words = line.split("\t")
                 while number < int(own):  # a sentence may have no candidates
-                    number, source = number + 1, next(distinct)
-                words_file.write(f"{words}\n")
-                file.write(f"{source}\n")
+                    number, (source, tag) = number + 1, next(distinct)
+                for file, text in zip(files[tag], (words, source), strict=True):
+                    file.write(f"{text}\n")
+                if self.of_directions:
+                    owners.append(tag)
+        return owners
 
-    def _distinct_sources(self) -> Iterator[str]:
-        """Yield the distinct sentences, which are numbered in the order of their first lines."""
+    def _distinct_sources(self) -> Iterator[tuple[str, str]]:
+        """Yield the distinct sentences, which are numbered in the order of their first lines, with their directions."""
         lines = (line for text in self.texts for line in iterate_lines(text.source))
-        following = 0
-        for number, line in zip(np.load(self.sentences, mmap_mode="r"), lines, strict=True):
+        tags: Iterator[str] = itertools.repeat("")
+        if self.of_directions:
+            tags = (tag for text in self.texts for tag in iterate_lines(_tags(text)))
+        following, pairs = 0, zip(lines, tags, strict=self.of_directions)
+        for number, (line, tag) in zip(np.load(self.sentences, mmap_mode="r"), pairs, strict=True):
             if number == following:
                 following += 1
-                yield line
+                yield line, tag
+
+
+def _tags(text: TrainingText) -> Path:
+    assert text.tags is not None, "lines of several directions have tags"
+    return text.tags
 
 
 def _read(task: PairTask) -> NDArray[np.float64]:

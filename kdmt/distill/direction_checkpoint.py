@@ -83,8 +83,18 @@ class DirectionCheckpoint(TokenTeacherModel):
         exported = partial(self._exported, folder / ENGINE_FOLDER) if self.engine == "ctranslate2" else None
         return open_checkpoints(self.settings, self.folders, self.models, exported=exported, sample=sample)
 
+    @property
+    def encode(self) -> FinishedTextEncoder:
+        """Function that converts source lines of the corpus to ids of the models."""
+        return FinishedTextEncoder(self._codec_of_direction, self._processor, self._prefix)
+
+    @property
+    def target_symbols(self) -> list[str]:
+        """Symbols of the target vocabulary, in the order of their ids."""
+        return list(self._codec.tgt_dictionary.symbols)
+
     def opens_text(self) -> Callable[[], Text]:
-        return self.text.opens_lines(FinishedTextEncoder(self._codec_of_direction, self._processor, self._prefix))
+        return self.text.opens_lines(self.encode)
 
     def to_words(self) -> ToWords:
         return FinishedTextDecoder(self._codec_of_direction, self._processor)

@@ -16,9 +16,18 @@ from typing import ClassVar, TypeVar
 
 import numpy as np
 
-from kdmt.config import Distill, ForeignTeacher, LocalTranslator, PivotTeacher, Sample
+from kdmt.config import (
+    Distill,
+    EndpointTeacher,
+    ForeignTeacher,
+    LocalGenerator,
+    LocalTranslator,
+    PivotTeacher,
+    Sample,
+)
 from kdmt.corpus.prepared import PreparedCorpus
 from kdmt.corpus.text import TextProcessor
+from kdmt.distill.answer_log import ANSWERS
 from kdmt.distill.blocks import BLOCKS, Block, Decoded, read_columns
 from kdmt.distill.candidates import CountTokens, FindFailures, ToWords
 from kdmt.distill.chosen_teacher import ENGINE_FOLDER, ChosenTeacher, SearchingTeacher
@@ -32,6 +41,7 @@ from kdmt.distill.direction_text import (
     Marks,
     OpenDirections,
 )
+from kdmt.distill.endpoint_teacher import EndpointModel, RequestingTeacher
 from kdmt.distill.inputs import Inputs
 from kdmt.distill.local_text_teachers import LocalTextModel
 from kdmt.distill.merge import TrainingText
@@ -39,6 +49,9 @@ from kdmt.distill.pivot import GivenLines, PivotModels, PivotWorker
 from kdmt.distill.sources import Encode, Text
 from kdmt.distill.teacher_engines import CTranslate2Teacher, TorchTeacher
 from kdmt.distill.teachers import OwnTeacher, choose_own_teacher
+from kdmt.distill.text_ids import count_marks
+from kdmt.distill.text_teachers import TextTeacherModel
+from kdmt.distill.token_teachers import TokenTeacherModel
 from kdmt.files import atomic_file
 from kdmt.languages import Direction
 from kdmt.types import Hypothesis
@@ -129,6 +142,9 @@ def _choose_member(settings: Distill, text: DirectionInputs, teacher: _Entry) ->
     setting = f"{SETTING}{text.corpus.direction}"
     if isinstance(teacher, PivotTeacher):
         return _choose_pivot(settings, text, teacher, setting)
+    if isinstance(teacher, EndpointTeacher):
+        own = settings.model_copy(update={"teachers": [teacher]})
+        return EndpointModel.choose(own, text, setting=f"{setting}.", answers=f"{ANSWERS}/{text.corpus.direction}")
     return _choose_model(settings, text, teacher, setting)
 
 
@@ -144,7 +160,7 @@ def _choose_model(settings: Distill, text: DirectionInputs, teacher: _Model, set
         from kdmt.distill.huggingface_teacher import HuggingFaceTeacher  # loads torch
 
         return HuggingFaceTeacher.choose(own, text, setting=f"{setting}.")
-    if isinstance(teacher, LocalTranslator):
+    if isinstance(teacher, (LocalGenerator, LocalTranslator)):
         return LocalTextModel.choose(own, text, setting=f"{setting}.")
     return choose_direction_checkpoint(own, text, setting=setting)
 
@@ -187,7 +203,40 @@ class DirectionTeachers:
     text: Inputs
     names: tuple[str, ...]
     members: Mapping[int, ChosenTeacher]
-    is_reproducible: ClassVar[bool] = True
+
+    @property
+    def is_reproducible(self) -> bool:
+        return not self.endpoints
+
+    @property
+    def endpoints(self) -> dict[int, EndpointModel]:
+        """Number of a direction -> its teacher, if it is behind an endpoint."""
+        return {number: each for number, each in self.members.items() if isinstance(each, EndpointModel)}
+
+    @property
+    def decodes(self) -> bool:
+        """Return whether a model of any direction translates on this machine."""
+        return len(self.endpoints) < len(self.members)
+
+    @property
+    def answers(self) -> tuple[str, ...]:
+        """Paths of the folders of answers inside the stage's folder."""
+        return tuple(each.answers for each in self.endpoints.values())
+
+    @property
+    def language_checks(self) -> dict[str, str]:
+        """Direction -> how the language of answers is checked, for teachers that answer with text."""
+        found = {self.names[number]: ", ".join(_language_checks(each)) for number, each in self.members.items()}
+        return {name: methods for name, methods in found.items() if methods}
+
+    def counting(self, others: Callable[[], Sequence[Path]]) -> DirectionTeachers:
+        """Return these teachers with other folders whose requests count in the budgets; see `EndpointModel`."""
+        endpoints = {number: replace(each, others=others) for number, each in self.endpoints.items()}
+        return replace(self, members={**self.members, **endpoints})
+
+    def reading(self, text: Inputs) -> DirectionTeachers:
+        """Return the same models for another text, such as text with noise."""
+        return replace(self, text=text, members=self._of_members(lambda member: _reading(member, text)))
 
     @property
     def engine(self) -> str:
@@ -232,10 +281,12 @@ class DirectionTeachers:
     ) -> DirectionsTeacher:
         opened: dict[int, Teacher] = {}
         for number, member in self.members.items():
-            own = folder / ENGINE_FOLDER / self.names[self._first_with_model_of(number)]
-            own.mkdir(parents=True, exist_ok=True)
+            own = folder
+            if not isinstance(member, EndpointModel):  # its answers are not inside a folder of its own
+                own = folder / ENGINE_FOLDER / self.names[self._first_with_model_of(number)]
+                own.mkdir(parents=True, exist_ok=True)
             opened[number] = member.open(own, sample, earlier=earlier, verifying=verifying)
-        return DirectionsTeacher(opened, self.settings, self.marks)
+        return DirectionsTeacher(opened, self.settings, self.marks, self.names)
 
     def _first_with_model_of(self, number: int) -> int:
         """Return the number of the first direction with the same entry in the settings, or with none as this one."""
@@ -262,9 +313,11 @@ class DirectionTeachers:
     def facts(self, folder: Path, tasks: Sequence[BlockTask]) -> dict[str, object]:
         """Return the number of distinct sentences that the teacher of each direction has translated.
 
-        If there are pivot languages, `pivots.tsv` is written, which has the intermediate text of each candidate.
+        For large language models these are also the counts of their answers, see `EndpointModel.facts`. If there are
+        pivot languages, `pivots.tsv` is written, which has the intermediate text of each candidate.
         """
         counts: Counter[int] = Counter()
+        answers = self._count_answers(folder, tasks)
         pivots = {number: each for number, each in self.members.items() if isinstance(each, PivotModels)}
         with atomic_file(folder / PIVOTS) if pivots else nullcontext() as path, ExitStack() as files:
             out = None if path is None else files.enter_context(path.open("w", encoding="utf-8", newline="\n"))
@@ -276,7 +329,41 @@ class DirectionTeachers:
                 counts.update(numbers.tolist())
                 if out is not None:
                     out.writelines(self._pivot_lines(task, decoded, pivots))
-        return {"translated_sentences": {self.names[number]: counts[number] for number in self.members}}
+                for marked in self.marks.split(decoded.tokens_T, decoded.sizes_H) if answers else ():
+                    if marked.number in answers:
+                        answers[marked.number].update(count_marks(marked.tokens))
+        facts: dict[str, object] = {
+            "translated_sentences": {self.names[number]: counts[number] for number in self.members}
+        }
+        if answers:
+            facts["answers"] = {self.names[number]: dict(own) for number, own in answers.items()}
+        return facts
+
+    def _count_answers(self, folder: Path, tasks: Sequence[BlockTask]) -> dict[int, Counter[str]]:
+        """Return the counts of the requests of each direction whose teacher is a large language model."""
+        counts: dict[int, Counter[str]] = {}
+        for number, member in self.members.items():
+            if isinstance(member, EndpointModel):
+                counts[number] = member.count_replies(folder, tasks)
+            elif isinstance(member, LocalTextModel) and member.prompt is not None:
+                counts[number] = Counter()
+        return counts
+
+    def estimate(self, folder: Path, earlier: Sequence[Path], tasks: Sequence[BlockTask], workdir: Path) -> list[str]:
+        """Return the requests that a training set still needs, as lines for the user. See `EndpointModel.estimate`."""
+        owners_L = OpenDirections(self.text, self.names, {})().owners_L
+        lines = []
+        for number, member in self.endpoints.items():
+            own = workdir / self.names[number]
+            own.mkdir()
+            is_own = [owners_L[task.lines_N] == number for task in tasks]
+            selected = [
+                replace(task, lines_N=task.lines_N[keep_N], hashes_N=task.hashes_N[keep_N])
+                for task, keep_N in zip(tasks, is_own, strict=True)
+            ]
+            found = member.estimate(folder, earlier, selected, own)
+            lines += [f"{self.names[number]}: {line}" for line in found]
+        return lines
 
     def _pivot_lines(self, task: BlockTask, decoded: Decoded, pivots: Mapping[int, PivotModels]) -> Iterator[str]:
         """Yield the lines of `pivots.tsv` for one block: index of the sentence, rank of the candidate, text."""
@@ -300,11 +387,13 @@ class DirectionsTeacher:
         members: number of a direction -> its teacher.
         settings: settings of the search.
         marks: marks before hypotheses.
+        names: names of the directions, in the order of their numbers.
     """
 
     members: Mapping[int, Teacher]
     settings: Distill
     marks: Marks
+    names: tuple[str, ...]
     max_source_tokens: ClassVar[int] = _NO_LIMIT
     max_target_tokens: ClassVar[int] = _NO_LIMIT
     limits_lengths: ClassVar[bool] = False
@@ -320,21 +409,30 @@ class DirectionsTeacher:
     def open(self, spec: WorkerSpec, made_with: dict[str, object]) -> Translate:
         """See `Teacher.open`. The model of a direction is loaded when its first sentence is translated.
 
-        Directions with the same model share it.
+        Directions with the same model share it. `made_with` gets what the servers of a block call their models, with the
+        direction of each.
         """
         opened: dict[int, Translate] = {}
+        servers: dict[int, dict[str, object]] = {
+            number: {} for number, each in self.members.items() if isinstance(each, RequestingTeacher)
+        }
+        named: dict[str, object] = {}
 
         def model_of(number: int) -> Translate:
             if number not in opened:
                 same = (each for each in opened if _is_same_model(self.members[each], self.members[number]))
                 first = next(same, None)
-                opened[number] = self.members[number].open(spec, made_with) if first is None else opened[first]
+                own = servers.get(number, made_with)
+                opened[number] = self.members[number].open(spec, own) if first is None else opened[first]
             return opened[number]
 
         def translate(
             sources: SourceIds, numbers: list[int], block: Block, progress: Callable[[int], None]
         ) -> list[list[Hypothesis]]:
             found: list[list[Hypothesis]] = [[] for _ in sources]
+            for key in named:  # of the block before
+                del made_with[key]
+            named.clear()
             for number in self.members:
                 own = [place for place, source in enumerate(sources) if source[0] == number]
                 if not own:
@@ -344,6 +442,9 @@ class DirectionsTeacher:
                 )
                 for place, hypotheses in zip(own, nbest, strict=True):
                     found[place] = hypotheses
+                of_server = servers.get(number, {})
+                named.update({f"{key} ({self.names[number]})": value for key, value in of_server.items()})
+            made_with.update(named)
             return found
 
         return translate
@@ -381,6 +482,24 @@ class DirectionsTeacher:
 def _is_same_model(one: Teacher, other: Teacher) -> bool:
     """Return whether two teachers load the same model of which nothing depends on the direction."""
     return isinstance(one, (CTranslate2Teacher, TorchTeacher)) and one == other
+
+
+def _language_checks(member: ChosenTeacher) -> Iterator[str]:
+    """Yield how the language of the answers of each model is checked that answers with text."""
+    if isinstance(member, PivotModels):
+        yield from _language_checks(member.first)
+        yield from _language_checks(member.second)
+    elif isinstance(member, TextTeacherModel):
+        yield member.check_of_language.method
+
+
+def _reading(member: ChosenTeacher, pooled: Inputs) -> ChosenTeacher:
+    """Return the teacher of a direction for another text of all directions."""
+    if isinstance(member, PivotModels):
+        return replace(member, first=_reading(member.first, pooled))
+    assert isinstance(member, (TokenTeacherModel, TextTeacherModel))
+    is_own = isinstance(member.text, DirectionInputs)
+    return replace(member, text=DirectionInputs.of(pooled, member.text.corpus.direction) if is_own else pooled)
 
 
 def _searching(teacher: Teacher, exact: bool) -> Teacher:

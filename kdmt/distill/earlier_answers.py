@@ -61,15 +61,16 @@ class EarlierAnswers:
         return _usable(self._files[number], self._settings)
 
 
-def write_index(folder: Path, states: Iterable[Path], settings: str) -> None:
+def write_index(folder: Path, states: Iterable[Path], settings: str, name: str = ANSWERS) -> None:
     """Write an index of the answers in earlier states, unless there is one of the same files.
 
     Args:
         folder: existing folder of the index.
         states: folders of earlier states of the stage.
         settings: hash of the settings of requests; replies with others are left out.
+        name: path of the folder of answers within a state.
     """
-    files = [path for state in states for path in sorted((state / ANSWERS).glob("[0-9]*.*"))]
+    files = [path for state in states for path in sorted((state / name).glob("[0-9]*.*"))]
     described = [_describe(path, folder) for path in files]
     index = f"earlier-{hashlib.sha256(repr((settings, described)).encode()).hexdigest()[:16]}.npy"
     record = read_optional_json(folder / _RECORD)

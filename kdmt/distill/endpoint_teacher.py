@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import ClassVar
@@ -42,19 +42,28 @@ class EndpointModel(TextTeacherModel):
         prompt: prompt without the source text.
         others: function that returns the folders of other training sets of the pipeline and their earlier states, whose
             requests count in the budget too.
+        setting: prefix of the model's settings in messages.
+        answers: path of the folder of answers inside the stage's folder.
     """
 
     model: EndpointTeacher
     prompt: Prompt
     others: Callable[[], Sequence[Path]] = tuple
+    setting: str = SETTING
+    answers: str = ANSWERS
     is_reproducible: ClassVar[bool] = False
 
     @classmethod
-    def choose(cls, settings: Distill, inputs: Inputs) -> EndpointModel:
+    def choose(cls, settings: Distill, inputs: Inputs, setting: str = SETTING, answers: str = ANSWERS) -> EndpointModel:
         """Return the model that the settings name. See `choose_teacher`."""
         (model,) = settings.shared
         assert isinstance(model, EndpointTeacher)
-        return cls(inputs, model, read_prompt(model, inputs.corpus.direction, SETTING))
+        prompt = read_prompt(model, inputs.corpus.direction, setting)
+        return cls(inputs, model, prompt, setting=setting, answers=answers)
+
+    def reading(self, text: Inputs) -> EndpointModel:
+        """Return the same model for another text, such as text with noise."""
+        return replace(self, text=text)
 
     @property
     def requests(self) -> Requests:
@@ -67,7 +76,7 @@ class EndpointModel(TextTeacherModel):
 
     def check(self, sample: Sample | None) -> None:
         assert sample is None, "see kdmt.config.pipeline"
-        ChatClient(self.model, SETTING)  # raises an error if there is no key
+        ChatClient(self.model, self.setting)  # raises an error if there is no key
 
     def made_from(self, settings: Mapping[str, object], inputs: Mapping[str, str]) -> dict[str, object]:
         del inputs  # the prompt has its own checksum here, with the names of the languages
@@ -79,26 +88,35 @@ class EndpointModel(TextTeacherModel):
         self, folder: Path, sample: Sample | None, *, earlier: Sequence[Path] = (), verifying: bool = False
     ) -> Teacher:
         del sample
-        answers, used_before = folder / ANSWERS, 0
+        answers, used_before = folder / self.answers, 0
         if not verifying:
-            answers.mkdir(exist_ok=True)
-            write_index(answers, earlier, self.requests.sha256)
+            answers.mkdir(parents=True, exist_ok=True)
+            write_index(answers, earlier, self.requests.sha256, self.answers)
             start_count(answers)
             if self.model.budget_tokens is not None:
                 used_before = self._used_in(earlier)
-        return RequestingTeacher(self.check_of_language, self.requests, answers, used_before, verifying)
+        return RequestingTeacher(self.check_of_language, self.requests, answers, used_before, verifying, self.setting)
 
     def facts(self, folder: Path, tasks: Sequence[BlockTask]) -> dict[str, object]:
         """Return the number of requests and tokens of the stored answers, and how often each cleaning was necessary."""
+        counts = self.count_replies(folder, tasks)
+        counts.update(self.count_marks(folder, tasks))
+        return {"answers": dict(counts)}
+
+    def count_replies(self, folder: Path, tasks: Sequence[BlockTask]) -> Counter[str]:
+        """Return the number of requests and tokens of the stored answers.
+
+        Args:
+            folder: folder of the stage.
+        """
         counts: Counter[str] = Counter()
         for task in tasks:
-            for reply in read_replies(sealed_path(folder / ANSWERS, task.block)):
+            for reply in read_replies(sealed_path(folder / self.answers, task.block)):
                 counts["requests"] += 1
                 counts["prompt_tokens"] += reply.prompt_tokens
                 counts["output_tokens"] += reply.output_tokens
                 counts["without_answer"] += reply.error is not None
-        counts.update(self.count_marks(folder, tasks))
-        return {"answers": dict(counts)}
+        return counts
 
     def estimate(self, folder: Path, earlier: Sequence[Path], tasks: Sequence[BlockTask], workdir: Path) -> list[str]:
         """Return the requests that a training set still needs, as lines for the user.
@@ -109,13 +127,13 @@ class EndpointModel(TextTeacherModel):
             tasks: all blocks.
             workdir: existing folder for temporary files.
         """
-        write_index(workdir, earlier, self.requests.sha256)
+        write_index(workdir, earlier, self.requests.sha256, self.answers)
         earlier_answers, text = EarlierAnswers(workdir, self.requests.sha256), self.opens_text()()
         counts: Counter[str] = Counter()
         for task in tasks:
             texts = [decode_text(source) for source in text.sentences(task.lines_N)]
             answers = BlockAnswers(self.requests, distinct(source for source in texts if source))
-            own = AnswerLog(folder / ANSWERS, task.block).replies
+            own = AnswerLog(folder / self.answers, task.block).replies
             for reply in own:
                 answers.add(reply)
             for reply in _find_new(answers, own, earlier_answers):
@@ -132,7 +150,7 @@ class EndpointModel(TextTeacherModel):
 
     def _used_in(self, folders: Sequence[Path]) -> int:
         """Return the number of tokens that were used in folders of this training set, and in those of others."""
-        return sum(count_used(folder / ANSWERS) for folder in (*folders, *self.others()))
+        return sum(count_used(folder / self.answers) for folder in (*folders, *self.others()))
 
     def _describe(self, counts: Counter[str], used: int) -> list[str]:
         budget = self.model.budget_tokens
@@ -154,12 +172,14 @@ class RequestingTeacher(AnsweringTeacher):
         answers: folder of the answers.
         used_before: number of tokens in the budget that were used elsewhere.
         verifying: True to make blocks from the answers in the folder, and request nothing.
+        setting: prefix of the model's settings in messages.
     """
 
     requests: Requests
     answers: Path
     used_before: int = 0
     verifying: bool = False
+    setting: str = SETTING
 
     def open(self, spec: WorkerSpec, made_with: dict[str, object]) -> Translate:
         """See `Teacher.open`. `made_with` gets what the server calls its model."""
@@ -168,7 +188,8 @@ class RequestingTeacher(AnsweringTeacher):
         if not self.verifying:
             earlier = EarlierAnswers(self.answers, self.requests.sha256)
             budget = TokenBudget(self.answers / TOKENS, self.requests.settings.budget_tokens, self.used_before)
-            exchange = Exchange(ChatClient(self.requests.settings, SETTING), self.requests, budget, SETTING)
+            client = ChatClient(self.requests.settings, self.setting)
+            exchange = Exchange(client, self.requests, budget, self.setting)
         return partial(self._translate, exchange, earlier, made_with)
 
     def made_with(self, spec: WorkerSpec) -> dict[str, object]:

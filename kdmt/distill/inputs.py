@@ -10,9 +10,11 @@ from pathlib import Path
 from kdmt.config import Context
 from kdmt.corpus.binarize import data_prefix
 from kdmt.corpus.indexed import IndexedDataset
+from kdmt.corpus.lines import iterate_lines
 from kdmt.corpus.prepared import PreparedCorpus
 from kdmt.distill.merge import TrainingText
 from kdmt.distill.sources import Encode, SourceLines, SourceText, Text
+from kdmt.languages import POOLED, Direction
 
 
 @dataclass(frozen=True)
@@ -44,7 +46,9 @@ class Inputs:
     def texts(self) -> list[TrainingText]:
         """Return the files of the training text and, if selected, of the monolingual text."""
         src, tgt = self.corpus.direction.sides
-        tags = self.corpus.tags if self.split == "train" else None
+        tags = self.corpus.tags if self.split == "train" or self.has_several else None
+        if tags is not None and self.split != "train":  # a held-out set has no tags of corpora
+            tags = tags.with_name(f"{self.split}.tags")
         sides = self._text(self.split, src), self._text(self.split, tgt)
         texts = [TrainingText(*sides, tags, self.originals, self.context)]
         if self.monolingual:
@@ -54,6 +58,17 @@ class Inputs:
     def tags(self) -> list[Path]:
         """Return the files with the tag of each line, in order; those of text without tags are left out."""
         return [text.tags for text in self.texts() if text.tags is not None]
+
+    @property
+    def has_several(self) -> bool:
+        """Return whether the text has several directions, which are the tags of its lines."""
+        return self.corpus.direction == POOLED
+
+    def directions(self) -> list[Direction]:
+        """Return the directions of the text, in the order in which they occur."""
+        if not self.has_several:
+            return [self.corpus.direction]
+        return list(map(Direction.parse, dict.fromkeys(tag for path in self.tags() for tag in iterate_lines(path))))
 
     def typical_ratios(self) -> float | Mapping[str, float]:
         """Return the typical ratio of lengths, or that of each tag of the lines if these are directions."""

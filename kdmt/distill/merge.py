@@ -318,7 +318,8 @@ def _choose_chunk(
             targets, rejection = [_Target(reference, reason="original target")], None
             report.of_teacher.append(0)
         else:
-            targets, rejection = _choose(own, sources[place], reference, settings, select, report)
+            line = Line(sources[place], reference or "", "" if tags is None else tags[place])
+            targets, rejection = _choose(own, line, settings, select, report, has_reference=reference is not None)
         report.indices.extend([index] * len(targets))
         if rejection is not None:
             out["rejected"].append(f"{index}\t{rejection}\n")
@@ -360,7 +361,7 @@ def _with_text_failures(
 
 
 def _choose(
-    candidates: Nbest, source: str, reference: str | None, settings: Failures, select: Selector, report: MergeReport
+    candidates: Nbest, line: Line, settings: Failures, select: Selector, report: MergeReport, *, has_reference: bool
 ) -> tuple[list[_Target], str | None]:
     """Return the targets of a line; if all candidates fail, also the failure and the action taken.
 
@@ -369,22 +370,21 @@ def _choose(
     """
     usable = [place for place, (_, failure) in enumerate(candidates) if failure == NO_FAILURE]
     if usable:
-        rule = BEST if reference is None and select.by_reference else select
-        chosen = rule.choose([candidates[place][0] for place in usable], Line(source, reference or ""))
+        rule = BEST if not has_reference and select.by_reference else select
+        chosen = rule.choose([candidates[place][0] for place in usable], line)
         report.of_teacher.extend(b"\1" * len(chosen))
         return [_chosen(candidates, usable, rank, each, rule) for rank, each in enumerate(chosen, start=1)], None
     first = candidates[0][1] if candidates else "empty"
     report.failures[first] += 1
-    action = _action(settings, first, has_reference=reference is not None)
+    action = _action(settings, first, has_reference=has_reference)
     if action == "keep":
         report.of_teacher.append(1)
         words, place = (candidates[0][0].words, 0) if candidates else ("", None)
         return [_Target(words, candidate=place, reason=f"{first}: kept")], f"{first}\tkept"
     if action == "reference":
-        assert reference is not None
         report.replaced[first] += 1
         report.of_teacher.append(0)
-        return [_Target(reference, reason=f"{first}: reference")], f"{first}\treplaced by the reference"
+        return [_Target(line.reference, reason=f"{first}: reference")], f"{first}\treplaced by the reference"
     report.dropped[first] += 1
     return [], f"{first}\tdropped"
 

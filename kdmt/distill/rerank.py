@@ -53,7 +53,8 @@ class Features:
         given: names of the features that are given, in the order of `Candidate.given`.
         expected: expected utility.
         lenpen: exponent of the length by which scores are divided.
-        typical_ratio: typical number of target characters per source character.
+        typical_ratio: typical number of target characters per source character, or that of each direction by the tag
+            of its lines.
         language_model: log-probabilities of lines, if there is such a feature.
     """
 
@@ -61,7 +62,7 @@ class Features:
     given: tuple[str, ...] = ()
     expected: ExpectedUtility = field(default_factory=ExpectedUtility)
     lenpen: float = 1.0
-    typical_ratio: float = 1.0
+    typical_ratio: float | Mapping[str, float] = 1.0
     language_model: LogProbs | None = None
 
     @classmethod
@@ -72,7 +73,7 @@ class Features:
         *,
         expected: ExpectedUtility,
         lenpen: float,
-        typical_ratio: float,
+        typical_ratio: float | Mapping[str, float],
         corpus: Path,
     ) -> Features:
         """Return the features that the section `distill.rerank` describes.
@@ -135,7 +136,9 @@ def _lengths(_: Features, candidates: Sequence[Candidate], __: Line) -> list[flo
 
 
 def _ratios(features: Features, candidates: Sequence[Candidate], line: Line) -> list[float]:
-    typical = math.log(len(line.source) * features.typical_ratio + SLACK)
+    ratio = features.typical_ratio
+    ratio = ratio[line.tag] if isinstance(ratio, Mapping) else ratio
+    typical = math.log(len(line.source) * ratio + SLACK)
     return [abs(math.log(len(each.words) + SLACK) - typical) for each in candidates]
 
 

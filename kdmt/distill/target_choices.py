@@ -83,7 +83,7 @@ def features_of(settings: Distill, tokenize: str, corpus: PreparedCorpus) -> Fea
         settings.mbr,
         expected=expected_utility(settings, tokenize),
         lenpen=settings.decode.lenpen,
-        typical_ratio=corpus.typical_ratio() if "ratio" in settings.rerank.features else 1.0,
+        typical_ratio=corpus.typical_ratios() if "ratio" in settings.rerank.features else 1.0,
         corpus=corpus.folder,
     )
 

@@ -25,7 +25,7 @@ from kdmt.distill.inputs import Inputs
 from kdmt.distill.merge import MergeReport, Outputs, merge_candidates
 from kdmt.distill.quality import PAGE, QualityFilter, explain
 from kdmt.distill.quality import SCORES as QUALITY_SCORES
-from kdmt.distill.reverse import SCORES, drop_improbable
+from kdmt.distill.reverse import SCORES, drop_improbable, reverse_models
 from kdmt.distill.selection import Selector
 from kdmt.errors import UserError
 from kdmt.files import PARTIAL, naming
@@ -131,7 +131,8 @@ class TrainingTextWriter:
             out=files,
             workers=num_helpers(len(numbers_L), compared=targets.select.depth > 1),
         )
-        drop_improbable(self.settings, self.folder, files, report)
+        models = reverse_models(self.settings.reverse, self.inputs)
+        drop_improbable(self.settings, self.folder, files, report, models)
         if self.quality is not None:
             self.quality.drop(self.inputs, files, report)
         return report

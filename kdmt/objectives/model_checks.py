@@ -42,7 +42,8 @@ def check_architectures(config: Pipeline) -> None:
                 _check_same(setting, own, teacher, [f"{side}_{field}" for field in _LAYER_FIELDS])
         if not (student.word_kd is not None and student.word_kd.teachers):  # others are checked when loaded
             shape = _teacher_of(config, path, student, own, teacher)
-            if learns_from_running(student) or learns_from_cache(student):
+            cached = learns_from_cache(student) and config.knowledge.teachers == "pipeline"  # others: when they run
+            if learns_from_running(student) or cached:
                 check_positions(path, student, own, shape)
             check_inside(path, student, own, shape)
         if student.decoder_layers_from_teacher is not None:

@@ -20,7 +20,7 @@ from kdmt.score.text_table import draw, make_table
 AVERAGES = "averages.json"  # in the folder of the score stage
 
 Belongs = Callable[[Direction], bool]  # whether a direction belongs to a group
-_Key = tuple[str, int, str, str]  # system, seed, way of decoding, test set
+_Key = tuple[str, int, str, str, str | None]  # system, seed, way of decoding, test set, engine of an exported model
 
 
 @dataclass(frozen=True)
@@ -59,6 +59,7 @@ class AverageRow:
         directions: the directions.
         scores: metric -> mean of the scores of the directions.
         off_target: mean of the off-target rates, 0 to 100; None if they are not measured.
+        engine: name in `score.engines` of an exported model; None for the checkpoint.
     """
 
     system: str
@@ -69,6 +70,7 @@ class AverageRow:
     way: str
     scores: dict[str, float]
     off_target: float | None = None
+    engine: str | None = None
 
 
 def average_rows(
@@ -88,7 +90,7 @@ def average_rows(
     groups = _groups({str(each) for each in zero_shot}, resources)
     by_system: dict[_Key, list[ScoreRow]] = {}
     for row in rows:
-        key = (row.system, row.seed, way_name(row), tests[row.test_set][0])
+        key = (row.system, row.seed, way_name(row), tests[row.test_set][0], _engine(row))
         by_system.setdefault(key, []).append(row)
     found = []
     for key, own in by_system.items():
@@ -97,6 +99,10 @@ def average_rows(
             if chosen:
                 found.append(_mean(chosen, group, key[3]))
     return found
+
+
+def _engine(row: ScoreRow) -> str | None:
+    return row.deployment.engine if row.deployment is not None and row.deployment.is_exported else None
 
 
 def _groups(zero_shot: Collection[str], resources: Resources) -> dict[str, Belongs]:
@@ -129,12 +135,20 @@ def _mean(rows: Sequence[ScoreRow], group: str, test_set: str) -> AverageRow:
         way=way_name(rows[0]),
         scores={name: math.fsum(row.scores[name].value for row in rows) / len(rows) for name in metrics},
         off_target=math.fsum(rates) / len(rates) if rates else None,
+        engine=_engine(rows[0]),
     )
 
 
 def write_averages(path: Path, rows: Sequence[AverageRow]) -> None:
-    """Write the means as a list of objects."""
-    write_json(path, [asdict(row) for row in rows], indent=2)
+    """Write the means as a list of objects, which have an engine only if the model is exported."""
+    write_json(path, list(map(_values, rows)), indent=2)
+
+
+def _values(row: AverageRow) -> dict[str, object]:
+    values = asdict(row)
+    if row.engine is None:  # so that files without engines are as before
+        del values["engine"]
+    return values
 
 
 def read_averages(path: Path) -> list[AverageRow]:
@@ -152,22 +166,26 @@ def read_averages(path: Path) -> list[AverageRow]:
 def averages_table(rows: Sequence[AverageRow]) -> tuple[list[str], list[list[str]], list[bool]]:
     """Return the means over seeds as a table: headings, lines, and whether each column has figures.
 
-    There is a line for each system, test set, way of decoding and group of directions.
+    There is a line for each system, engine, test set, way of decoding and group of directions.
     """
     merged = _over_seeds(rows)
     metrics = list(dict.fromkeys(name for row in merged for name in row.scores))
     has_rates = any(row.off_target is not None for row in merged)
-    header = ["system", "test set", "directions", "number", "beam", *map(metric_label, metrics)]
+    has_engines = any(row.engine is not None for row in merged)
+    header = ["system", *(["engine"] if has_engines else []), "test set", "directions", "number", "beam"]
+    words = len(header) - 2
+    header += map(metric_label, metrics)
     lines = [
         [
-            *(row.system, row.test_set, row.group, str(len(row.directions)), row.way),
+            *(row.system, *([row.engine or "checkpoint"] if has_engines else [])),
+            *(row.test_set, row.group, str(len(row.directions)), row.way),
             *(f"{row.scores[name]:.2f}" if name in row.scores else "" for name in metrics),
             *([_rate(row.off_target)] if has_rates else []),
         ]
         for row in merged
     ]
     header += ["off-target %"] if has_rates else []
-    return header, lines, [False] * 3 + [True] * (len(header) - 3)
+    return header, lines, [False] * words + [True] * (len(header) - words)
 
 
 def averages_text(rows: Sequence[AverageRow], *, width: int, ascii_only: bool) -> str:
@@ -188,9 +206,9 @@ def _rate(rate: float | None) -> str:
 
 def _over_seeds(rows: Sequence[AverageRow]) -> list[AverageRow]:
     """Return the means over the seeds of each system."""
-    by_key: dict[tuple[str, str, str, str], list[AverageRow]] = {}
+    by_key: dict[tuple[str, str, str, str, str | None], list[AverageRow]] = {}
     for row in rows:
-        by_key.setdefault((row.system, row.test_set, row.group, row.way), []).append(row)
+        by_key.setdefault((row.system, row.test_set, row.group, row.way, row.engine), []).append(row)
     merged = []
     for own in by_key.values():
         scores = {name: math.fsum(row.scores[name] for row in own) / len(own) for name in own[0].scores}

@@ -26,7 +26,7 @@ This module plans; `kdmt.stages.distill_work` does the work. `kdmt.training_sets
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -42,7 +42,6 @@ from kdmt.distill.direction_teachers import DirectionTeachers, choose_direction_
 from kdmt.distill.endpoint_teacher import EndpointModel
 from kdmt.distill.inputs import Inputs
 from kdmt.distill.noised import NOISED
-from kdmt.distill.pivot import PivotModels
 from kdmt.distill.quality import QualityFilter
 from kdmt.distill.rerank import MBR, VALID, scored_features
 from kdmt.distill.reverse import reverse_inputs
@@ -293,7 +292,9 @@ def _chosen(workspace: Workspace, inputs: Inputs, others: tuple[Path, str]) -> C
     """
     settings = workspace.config.distill
     if settings.by_direction:
-        return choose_direction_teachers(settings, inputs, workspace.teacher, workspace.config.trained_directions)
+        directions = workspace.config.trained_directions
+        of_directions = choose_direction_teachers(settings, inputs, workspace.teacher, directions)
+        return of_directions.counting(partial(_states_of, *others))
     teacher = choose_teacher(settings, inputs, workspace.teacher)
     if isinstance(teacher, EndpointModel):
         return replace(teacher, others=partial(_states_of, *others))
@@ -365,23 +366,15 @@ def _with_language_check(plan: Plan, teacher: ChosenTeacher) -> Plan:
 
     A plan of an earlier version lacks it and remains up to date; its blocks have it.
     """
-    method = ", ".join(_language_checks(teacher))
-    if not method:
-        return plan
-    plan = plan.depending_on(_LANGUAGE_CHECK, method, default=method)
-    return replace(plan, reasons=plan.reasons | {_LANGUAGE_CHECK: "py3langid was installed or removed"})
-
-
-def _language_checks(teacher: ChosenTeacher) -> Iterator[str]:
-    """Yield how the language of the answers of each model is checked that answers with text."""
+    methods: dict[str, str] = {}
     if isinstance(teacher, TextTeacherModel):
-        yield teacher.check_of_language.method
+        methods = {_LANGUAGE_CHECK: teacher.check_of_language.method}
     elif isinstance(teacher, DirectionTeachers):
-        for member in teacher.members.values():
-            yield from _language_checks(member)
-    elif isinstance(teacher, PivotModels):
-        for leg in (teacher.first, teacher.second):
-            yield from _language_checks(leg)
+        methods = {f"{_LANGUAGE_CHECK} of {name}": method for name, method in teacher.language_checks.items()}
+    for key, method in methods.items():
+        plan = plan.depending_on(key, method, default=method)
+        plan = replace(plan, reasons=plan.reasons | {key: "py3langid was installed or removed"})
+    return plan
 
 
 def _checkpoint_name(workspace: Workspace) -> str:
@@ -532,7 +525,7 @@ def _reranking_plan(plan: Plan, settings: Rerank, corpus: PreparedCorpus, record
     plan = replace(plan, settings=kept, inputs=inputs)
     if "ratio" not in settings.features:
         return plan
-    ratio = corpus.typical_ratio()
+    ratio = corpus.typical_ratios()
     return plan.depending_on("typical_ratio", ratio, default=ratio)
 
 
@@ -572,8 +565,16 @@ def _backward(job: Job, candidates: Path, folder: Path) -> BackwardScores | None
     checkpoint = job.settings.rerank.backward
     if checkpoint is None:
         return None
-    texts = job.writer.inputs.texts()
-    return BackwardScores(Path(checkpoint), job.settings, texts, candidates / NBEST, candidates / SENTENCES, folder)
+    inputs = job.writer.inputs
+    return BackwardScores(
+        Path(checkpoint),
+        job.settings,
+        inputs.texts(),
+        candidates / NBEST,
+        candidates / SENTENCES,
+        folder,
+        of_directions=inputs.has_several,
+    )
 
 
 def _file_of(settings: Distill, name: str) -> Path | None:

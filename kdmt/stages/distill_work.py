@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from kdmt.checksum import file_sha256
 from kdmt.config import Distill, DistillAugment, LocalTranslator, Pool, Sample, Text
+from kdmt.distill.answer_log import sealed_path
 from kdmt.distill.backward import BackwardScores
 from kdmt.distill.block_size import block_size_of, choose_block_size
 from kdmt.distill.blocks import BLOCKS, fits
@@ -26,13 +27,13 @@ from kdmt.distill.candidate_scores import CandidateScores
 from kdmt.distill.candidates import FindFailures, Written, read_scores, write_candidates
 from kdmt.distill.chosen_teacher import SEARCH, ChosenTeacher
 from kdmt.distill.decoding import BlockDecoder, BlockTask, missing_tasks, plan_tasks
-from kdmt.distill.direction_teachers import DirectionsTeacher
+from kdmt.distill.direction_teachers import DirectionsTeacher, DirectionTeachers
 from kdmt.distill.endpoint_teacher import EndpointModel
 from kdmt.distill.imported import IMPORTING, write_imported
 from kdmt.distill.local_text_teachers import COUNTS_TOKENS
 from kdmt.distill.noised import NOISED, write_noised_text
 from kdmt.distill.pool_systems import SystemCandidates
-from kdmt.distill.reverse import check_opposite, check_reverse
+from kdmt.distill.reverse import check_opposite, reverse_models
 from kdmt.distill.selection import BEST
 from kdmt.distill.sources import Sources, find_sources
 from kdmt.distill.target_choices import CHOICES
@@ -109,7 +110,8 @@ class Job:
 
     def check(self) -> None:
         """Check the settings before any folder is changed."""
-        check_reverse(self.settings.reverse, self.writer.inputs.corpus.direction, self.text)
+        for model in reverse_models(self.settings.reverse, self.writer.inputs):
+            model.check(self.text)
 
     def begin(self, plan: Plan) -> None:
         """Open the folder for work."""
@@ -201,11 +203,11 @@ class Decoding:
             self.job.say(f"{len(tasks):,} blocks are whole, and {NBEST} follows from them")
             seed = secrets.randbits(31) if seed is None else seed
             # it costs little to make all blocks again from stored answers
-            again = choose_blocks(tasks, blocks, seed) if self.teacher.is_reproducible else tasks
+            again = choose_blocks(tasks, blocks, seed) if self._decodes else tasks
             executor = open_executor(self.job.settings, self.folder)
             decoder = self.decoder(plan, Path(scratch), verifying=True)
             decode_again(self.blocks, decoder, again, executor, self.job.writer.say)
-        if not self.teacher.is_reproducible:
+        if not self._decodes:
             self.job.say(
                 "made again from the stored answers, the same: all blocks; nothing is requested again, since the "
                 "teacher need not give the same answers"
@@ -213,6 +215,8 @@ class Decoding:
         elif again:
             numbers = ", ".join(str(task.number) for task in again)
             self.job.say(f"decoded again, the same: blocks {numbers} (--verify-seed {seed})")
+            if not self.teacher.is_reproducible:
+                self.job.say("answers of endpoints are the stored ones: nothing is requested again")
         self.verify_targets()
 
     def verify_targets(self) -> None:
@@ -231,7 +235,7 @@ class Decoding:
             states: earlier states of the folder.
             is_kept: whether the present state of the folder is kept.
         """
-        assert isinstance(self.teacher, EndpointModel), "see kdmt.stages.pipeline.run_estimate"
+        assert isinstance(self.teacher, (EndpointModel, DirectionTeachers)), "see kdmt.stages.pipeline.run_estimate"
         self.teacher.check(self.sample)
         with TemporaryDirectory() as scratch:
             folder, teacher = self.folder, self.teacher
@@ -240,7 +244,7 @@ class Decoding:
                 if self._noise is not None:
                     inputs = replace(self.job.writer.inputs, noised=Path(scratch) / NOISED)
                     write_noised_text(inputs, self._noise)
-                    teacher = replace(teacher, text=inputs)
+                    teacher = teacher.reading(inputs)
             sources = find_sources(teacher.opens_text()(), once=True, workdir=Path(scratch))
             for line in teacher.estimate(folder, states, self.tasks(sources), Path(scratch)):
                 self.job.say(line)
@@ -283,6 +287,16 @@ class Decoding:
         if SEARCH in plan.settings:
             made_from[SEARCH] = plan.settings[SEARCH]
         return made_from if self._noise is None else made_from | {"augment": self._noise.model_dump()}
+
+    @property
+    def _decodes(self) -> bool:
+        """Return whether any model translates on this machine."""
+        return self.teacher.decodes if isinstance(self.teacher, DirectionTeachers) else self.teacher.is_reproducible
+
+    @property
+    def _answers(self) -> tuple[str, ...]:
+        """Return the folders of answers, from which parts of blocks are made."""
+        return self.teacher.answers if isinstance(self.teacher, DirectionTeachers) else ()
 
     @property
     def _noise(self) -> DistillAugment | None:
@@ -332,8 +346,8 @@ class Decoding:
         with setting_up(self.folder):  # shards may begin at the same moment
             earlier = earlier_states(self.folder) if states is None else states
             decoder = self.decoder(plan, self.blocks, states=earlier)
-            if self.teacher.is_reproducible:  # others are made from the answers in earlier states
-                _keep_blocks(self.folder, earlier, tasks, decoder.made_from)
+            if self._decodes:  # others are made from the answers in earlier states
+                _keep_blocks(self.folder, earlier, tasks, decoder.made_from, self._answers)
         missing = missing_tasks(tasks, self.blocks, decoder.made_from, say=self.job.writer.say)
         self.job.say(
             f"{len(sources):,} different sentences on {len(sources.numbers_L):,} lines; "
@@ -378,20 +392,39 @@ class Decoding:
         facts: dict[str, object] = {"scores": scores, "lengths": lengths, "blocks": _origins(written.made_with)}
         more = self.teacher.facts(self.folder, tasks)
         if isinstance(counts := more.get("answers"), dict) and counts:
-            self.job.say("answers: " + ", ".join(f"{name} {count:,}" for name, count in counts.items()))
+            of_directions = counts if isinstance(self.teacher, DirectionTeachers) else {"": counts}
+            for direction, own in of_directions.items():
+                said = ", ".join(f"{name} {count:,}" for name, count in own.items())
+                self.job.say(f"answers{f' of {direction}' if direction else ''}: {said}")
         return facts | more
 
 
 def _keep_blocks(
-    folder: Path, states: Sequence[Path], tasks: Sequence[BlockTask], made_from: Mapping[str, object]
+    folder: Path,
+    states: Sequence[Path],
+    tasks: Sequence[BlockTask],
+    made_from: Mapping[str, object],
+    answers: Sequence[str],
 ) -> None:
-    """Copy the blocks of earlier states that are still valid, for example after the corpus has grown."""
+    """Copy the blocks of earlier states that are still valid, for example after the corpus has grown.
+
+    Args:
+        answers: folders of the answers from which parts of the blocks were made, which are copied too.
+    """
     for state in states:
         for task in tasks:
             there, here = task.block.path(state / BLOCKS), task.block.path(folder / BLOCKS)
             if there.exists() and not here.exists() and fits(there, task.block, made_from, task.hashes_N):
-                with atomic_file(here) as aside:
-                    shutil.copy2(there, aside)
+                for name in answers:
+                    sealed = sealed_path(state / name, task.block)
+                    if sealed.exists():
+                        _copy(sealed, sealed_path(folder / name, task.block))
+                _copy(there, here)
+
+
+def _copy(there: Path, here: Path) -> None:
+    with atomic_file(here) as aside:
+        shutil.copy2(there, aside)
 
 
 def _describe(name: str, failed: Sequence[Failed]) -> str:
@@ -497,9 +530,10 @@ class Choosing:
                     f"{self.candidates / NBEST}: made by a version that did not store the numbers of tokens, on which "
                     f"'data: {self.name}' depends: rename {self.candidates}, to make it again"
                 )
-        if self.backward is not None:
-            direction = self.job.writer.inputs.corpus.direction
-            check_opposite(str(self.backward.checkpoint), "distill.rerank.backward", direction, self.job.text)
+        inputs = self.job.writer.inputs
+        for direction in inputs.directions() if self.backward is not None else ():
+            if str(direction) not in inputs.originals:  # others have no candidates
+                check_opposite(str(settings.rerank.backward), "distill.rerank.backward", direction, self.job.text)
         if self.scores:
             with TemporaryDirectory() as scratch:
                 read_scores(self.scores, self.candidates / NBEST, self.candidates / OFFSETS, Path(scratch))

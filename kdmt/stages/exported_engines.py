@@ -24,6 +24,7 @@ from kdmt.flow.folders import earlier_states
 from kdmt.flow.manifest import recorded_outputs
 from kdmt.interop.exporters import EXPORTERS, ExportOptions
 from kdmt.interop.onnx_folder import check_search
+from kdmt.languages import Direction
 from kdmt.models.checkpoint_folder import checkpoint_sha256
 from kdmt.models.description import read_description
 from kdmt.score.systems import System, Way
@@ -215,13 +216,21 @@ def _chosen(outputs: Iterable[tuple[str, str]], prefixes: tuple[str, ...]) -> di
 
 
 def translate_and_measure(
-    workspace: Workspace, model: ExportedModel, sentences: list[str], way: Way, *, threads: int, device: str
+    workspace: Workspace,
+    model: ExportedModel,
+    sentences: list[str],
+    way: Way,
+    *,
+    threads: int,
+    device: str,
+    direction: Direction | None = None,
 ) -> Decoded:
     """Translate sentences with an engine in a new process, and return the translations with the measurements.
 
     Args:
         sentences: sources in the form that the tokenizer reads.
         device: device of the engines that have a choice.
+        direction: direction of the sentences, if the model has several.
 
     Raises:
         UserError: if the engine fails.
@@ -236,6 +245,7 @@ def translate_and_measure(
         search=score.nat,
         iterations=way.iterations,
         rescorer=workspace.teacher / score.checkpoint,
+        direction=direction,
     )
     with EngineProcess(load, python_of(model.name, Path(score.engine_environments))) as process:
         cost, words = measure_engine(process, sentences, batch_1_sentences=score.speed_sentences)

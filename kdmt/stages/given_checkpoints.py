@@ -57,7 +57,11 @@ def given_checkpoints(config: Pipeline) -> Iterator[tuple[str, str]]:
         yield f"distill.teachers.{number}", path
     yield from ((setting, path) for setting, path, _ in teachers_of_directions(config))
     if config.distill.reverse is not None:
-        yield "distill.reverse.checkpoint", config.distill.reverse.checkpoint
+        opposite = config.distill.reverse.checkpoint
+        if isinstance(opposite, str):
+            yield "distill.reverse.checkpoint", opposite
+        else:
+            yield from ((f"distill.reverse.checkpoint.{name}", path) for name, path in opposite.items())
     for rules in distinct_rules(config.prepare):
         if rules.reverse is not None:
             yield "prepare.clean.rules.reverse.checkpoint", rules.reverse.checkpoint

@@ -7,14 +7,15 @@ from functools import partial
 import numpy as np
 
 from kdmt.corpus.batching import open_split
-from kdmt.corpus.codec import check_vocabulary
+from kdmt.corpus.codec import TextCodec, check_vocabulary
 from kdmt.corpus.knowledge_cache import HEADER, KnowledgeCache, KnowledgeWriter, Shape
 from kdmt.distill.teacher_forcing import CacheFiller, fill_cache, missing_blocks
 from kdmt.errors import UserError
 from kdmt.flow.manifest import Plan, begin, check_status, finish, recorded_outputs
 from kdmt.flow.progress import sentence_progress
-from kdmt.models.checkpoint import load_model
 from kdmt.runtime import cores, devices_of, use_threads
+from kdmt.stages.cache_teachers import needs_pipeline_teacher
+from kdmt.stages.direction_knowledge import check_cache_teachers, pair_teachers, pivot_files, write_pivots
 from kdmt.stages.training_inputs import cache_made_from, teacher_checkpoint
 from kdmt.stages.workspace import Workspace
 from kdmt.workers.open import open_processes
@@ -26,14 +27,15 @@ def fill(workspace: Workspace, data: str, plan: Plan) -> None:
     settings, folder = workspace.config.knowledge, workspace.knowledge(data)
     use_threads(settings.threads)
     devices = devices_of(settings.device)
-    checkpoint = teacher_checkpoint(workspace)
-    check_vocabulary(checkpoint, workspace.prepare, workspace.direction)
-    teacher = load_model(checkpoint)
-    if settings.k >= teacher.tgt_vocab_size:
-        raise UserError(f"knowledge.k ({settings.k}) is not less than the vocabulary's {teacher.tgt_vocab_size} tokens")
+    models = check_cache_teachers(workspace, data)
+    if needs_pipeline_teacher(workspace.config):
+        check_vocabulary(teacher_checkpoint(workspace), workspace.prepare, workspace.direction)
+    vocab_size = len(TextCodec.load(workspace.prepare).tgt_dictionary)
+    if settings.k >= vocab_size:
+        raise UserError(f"knowledge.k ({settings.k}) is not less than the vocabulary's {vocab_size} tokens")
     shape = Shape(
         k=settings.k,
-        vocab_size=teacher.tgt_vocab_size,
+        vocab_size=vocab_size,
         temperatures=tuple(settings.temperatures),
         value_type=settings.value_type,
         block_size=settings.block_size,
@@ -42,16 +44,20 @@ def fill(workspace: Workspace, data: str, plan: Plan) -> None:
     assert pairs.tgt_sizes is not None
     if recorded_outputs(folder) and check_status(folder, plan).state == "unfinished":
         (folder / HEADER).unlink(missing_ok=True)  # damaged after it was complete: then no block can be trusted
+    teachers = pair_teachers(workspace, data, models, folder)
+    for each in teachers:
+        each.load()  # a damaged checkpoint is found before the folder changes
     begin(folder, plan, workspace.resolved_config())
+    write_pivots(workspace, data, folder)
     writer = KnowledgeWriter(folder, shape, sizes=pairs.tgt_sizes, made_from=cache_made_from(workspace, data))
     if len(devices) == 1:
         with sentence_progress(f"knowledge of {data}", len(pairs)) as progress:
-            fill_cache(writer, [teacher], pairs, device=devices[0], max_tokens=settings.max_tokens, progress=progress)
+            fill_cache(writer, teachers, pairs, device=devices[0], max_tokens=settings.max_tokens, progress=progress)
     else:
         data_bin = workspace.training_set(data) / "data-bin"
         filler = CacheFiller(
             writer,
-            load_teacher=partial(load_model, checkpoint),
+            teachers=teachers,
             open_data=partial(open_split, data_bin, "train", workspace.direction),
             max_tokens=settings.max_tokens,
         )
@@ -62,7 +68,7 @@ def fill(workspace: Workspace, data: str, plan: Plan) -> None:
         f"knowledge of {data}: {facts['num_tokens']:,} tokens, {facts['bytes_a_token']} bytes each, "
         f"{100 * facts['mass_of_best']:.1f}% of the teacher's mass on its {settings.k} best"
     )
-    outputs = [folder / HEADER, folder / "sizes.npy", folder / "marginal.npy", *cache.files]
+    outputs = [folder / HEADER, folder / "sizes.npy", folder / "marginal.npy", *cache.files, *pivot_files(folder)]
     finish(folder, plan, outputs=outputs, facts=facts)
 
 

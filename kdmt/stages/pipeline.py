@@ -6,8 +6,6 @@ import os
 from dataclasses import dataclass
 
 from kdmt.choices import StageName
-from kdmt.config import EndpointTeacher
-from kdmt.config.direction_checks import check_prepare_shards
 from kdmt.errors import UserError
 from kdmt.flow.circles import check_circles
 from kdmt.flow.manifest import check_outputs
@@ -161,7 +159,6 @@ def run_prepare_shard(workspace: Workspace, shard: int, shards: int, *, rebuild:
         UserError: if there is no such shard; see also `run_command`.
     """
     _check_shard(shard, shards)
-    check_prepare_shards(workspace.config)
     check_architectures(workspace.config)
     stage = checked_stages(workspace).groups["prepare"][0]
     run_shard(stage, prepare_shards(workspace), shard, shards, rebuild=rebuild, say=workspace.say)
@@ -181,7 +178,7 @@ def run_estimate(workspace: Workspace) -> None:
     texts = checked_stages(workspace).texts
     if "distilled" not in texts:
         raise UserError("--dry-run: no training set is translated by a teacher")
-    if not isinstance(workspace.config.distill.of_text, EndpointTeacher):
+    if not workspace.config.distill.has_endpoint:
         raise UserError("--dry-run estimates the requests to an endpoint, and distill.teachers has none")
     require_upstream(texts["distilled"].stage, rebuild=False, say=workspace.say)
     for made in texts.values():

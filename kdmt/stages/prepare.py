@@ -43,6 +43,7 @@ from kdmt.stages.prepare_partial import is_begun_for_shards, partial_of
 from kdmt.stages.workspace import Workspace
 
 if TYPE_CHECKING:
+    from kdmt.stages.prepare_directions import DirectionsFill
     from kdmt.stages.prepare_work import Preparation
 
 
@@ -64,19 +65,26 @@ def prepare_shards(workspace: Workspace) -> Shards:
     def make(plan: Plan, shard: int, num_shards: int) -> None:
         from kdmt.stages.prepare_work import make_shard
 
-        make_shard(_preparation(workspace), workspace.prepare, plan, shard, num_shards)
+        fill = _directions_fill(workspace)
+        make_own = make_shard if fill is None else fill.make_shard
+        make_own(_preparation(workspace), workspace.prepare, plan, shard, num_shards)
 
     return Shards(begin, make, lambda plan: is_begun_for_shards(partial_of(workspace.prepare), plan))
 
 
 def _make(workspace: Workspace, plan: Plan) -> None:
-    from kdmt.stages.prepare_directions import DirectionsFill
     from kdmt.stages.prepare_work import make
 
-    config, fill = workspace.config, None
-    if config.is_multilingual:
-        fill = DirectionsFill(config.parts_of_prepare(), config.language_tokens)
+    fill = _directions_fill(workspace)
     make(_preparation(workspace), workspace.prepare, plan, workspace.resolved_config(), fill=fill)
+
+
+def _directions_fill(workspace: Workspace) -> DirectionsFill | None:
+    """Return the work on several directions; None for one."""
+    from kdmt.stages.prepare_directions import DirectionsFill
+
+    config = workspace.config
+    return DirectionsFill(config.parts_of_prepare(), config.language_tokens) if config.is_multilingual else None
 
 
 def _preparation(workspace: Workspace) -> Preparation:

@@ -46,9 +46,10 @@ from kdmt.corpus.temperature import temperature_counts
 from kdmt.corpus.text import TextProcessor
 from kdmt.errors import UserError
 from kdmt.files import write_json
+from kdmt.flow.manifest import Plan
 from kdmt.languages import POOLED, Direction, same_language
 from kdmt.stages.prepare_directions_report import CollectedDirection, write_directions_report
-from kdmt.stages.prepare_partial import WORK
+from kdmt.stages.prepare_partial import WORK, partial_of
 from kdmt.stages.prepare_report import Collected
 from kdmt.stages.prepare_work import (
     Cleaned,
@@ -56,6 +57,7 @@ from kdmt.stages.prepare_work import (
     binarize,
     check_texts,
     clean_all_text,
+    clean_passes,
     count_foreign_forms,
     count_round_trips,
     describe_all_licences,
@@ -63,6 +65,7 @@ from kdmt.stages.prepare_work import (
     further_references,
     held_out_pairs,
     index_overlaps,
+    make_shard_of,
     make_tokenizer,
     process_text,
     recording,
@@ -147,6 +150,29 @@ class DirectionsFill:
         sums = {"pairs_in": report.pairs_in, "pairs_out": report.pairs_out, "dropped": report.dropped}
         return sums | {"directions": pairs} | counts | size
 
+    def make_shard(self, work: Preparation, folder: Path, plan: Plan, shard: int, num_shards: int) -> None:
+        """Clean every `num_shards`-th chunk of the text of each direction; see `kdmt.stages.prepare_work.make_shard`.
+
+        Args:
+            folder: folder of the stage.
+        """
+        parts = [self._part(work, partial_of(folder), each) for each in self.parts]
+        places = [(part.work, part.folder) for part in parts if part.is_trained]
+
+        def clean(scratch: Path, number: int) -> int:
+            fetch_texts(work)
+            copies = [replace(part, folder=scratch / str(part.direction)) for part in parts]
+            for copy in copies:
+                _write_held_out(copy)
+            num_chunks = 0
+            for part, copy in zip(parts, copies, strict=True):
+                if part.is_trained:
+                    forbidden = _forbidden(copy, copies) if copy.work.settings.decontaminate else None
+                    num_chunks += clean_passes(part.work, part.folder, forbidden, number)
+            return num_chunks
+
+        make_shard_of(work, folder, plan, shard, num_shards, places=places, clean=clean)
+
     def _part(self, work: Preparation, folder: Path, part: DirectionPart) -> _Part:
         direction = part.direction
         own = replace(
@@ -191,9 +217,14 @@ def _naming_direction(say: Callable[[str], None], direction: Direction) -> Calla
 def _open_part(part: _Part) -> None:
     """Write the held-out text of a direction."""
     (part.folder / WORK / "steps").mkdir(parents=True, exist_ok=True)
+    _write_held_out(part)
+    count_foreign_forms(part.work, part.folder, part.held_out, part.processor)  # for its warnings
+
+
+def _write_held_out(part: _Part) -> None:
+    part.folder.mkdir(parents=True, exist_ok=True)
     for split, text in part.held_out.items():
         write_held_out(part.work, part.folder, split, text, part.processor)
-    count_foreign_forms(part.work, part.folder, part.held_out, part.processor)  # for its warnings
 
 
 def _clean_part(part: _Part, parts: Sequence[_Part]) -> Cleaned:

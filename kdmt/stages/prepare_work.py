@@ -226,18 +226,40 @@ def make_shard(work: Preparation, folder: Path, plan: Plan, shard: int, num_shar
     Raises:
         UserError: if the folder is divided into another number of shards, or another process makes this one.
     """
+    clean = partial(_clean_shard, work, partial_of(folder))
+    make_shard_of(work, folder, plan, shard, num_shards, places=[(work, partial_of(folder))], clean=clean)
+
+
+def make_shard_of(
+    work: Preparation,
+    folder: Path,
+    plan: Plan,
+    shard: int,
+    num_shards: int,
+    *,
+    places: Sequence[tuple[Preparation, Path]],
+    clean: Callable[[Path, int], int],
+) -> None:
+    """Clean the chunks of a shard in all cleaning passes; see `make_shard`.
+
+    Args:
+        places: texts that are cleaned on their own, each with the folder in which it is.
+        clean: function of a folder for held-out text and the shard, which returns the number of chunks.
+    """
     place = partial_of(folder)
-    if is_complete(place, plan) or not _unfinished_passes(work, place):
+    if is_complete(place, plan) or not any(unfinished_passes(*each) for each in places):
         work.say("prepare: everything is cleaned; without --shard the same command completes the stage")
         return
     scratch = place / WORK / SHARDS / f"held-out-{shard}"
     with setting_up(folder):
-        require_num_shards(place, num_shards)
+        for _, own in places:
+            (own / WORK).mkdir(parents=True, exist_ok=True)
+            require_num_shards(own, num_shards)
         scratch.mkdir(parents=True, exist_ok=True)
     with open_lock(scratch) as lock:
         if not take(lock):
             raise UserError(f"--shard {shard}/{num_shards}: another process makes this shard")
-        num_chunks = _clean_shard(work, place, scratch, shard)
+        num_chunks = clean(scratch, shard)
         shutil.rmtree(scratch)
     work.say(
         f"prepare: the {num_chunks:,} chunks of shard {shard} of {num_shards} are there; "
@@ -245,7 +267,7 @@ def make_shard(work: Preparation, folder: Path, plan: Plan, shard: int, num_shar
     )
 
 
-def _unfinished_passes(work: Preparation, place: Path) -> list[str]:
+def unfinished_passes(work: Preparation, place: Path) -> list[str]:
     """Return the steps of the cleaning pass that are not finished."""
     steps = Steps(place, place / WORK / "steps")
     return [name for name in ("train", *work.settings.monolingual_texts) if steps.values(name) is None]
@@ -266,8 +288,18 @@ def _clean_shard(work: Preparation, place: Path, scratch: Path, shard: int) -> i
         for split, corpus in held_out.items():
             write_held_out(work, scratch, split, corpus, processor)
         forbidden = _forbidden(work, scratch, held_out)
+    return clean_passes(work, place, forbidden, shard)
+
+
+def clean_passes(work: Preparation, place: Path, forbidden: Forbidden | None, shard: int) -> int:
+    """Clean the chunks of a shard in all passes that are not finished, and return their number.
+
+    Args:
+        place: folder whose number of shards is recorded, and in which the chunks are written.
+        forbidden: held-out sentences that must not be in the text.
+    """
     num_chunks = 0
-    for name in _unfinished_passes(work, place):
+    for name in unfinished_passes(work, place):
         shards = shards_of(place, name)
         assert shards is not None
         if name == "train":

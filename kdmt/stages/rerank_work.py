@@ -181,7 +181,7 @@ class Reranking:
 
     def _sentences(self, features: Features) -> list[_Tuned]:
         """Return the sentences of the validation set that have candidates without a failure."""
-        folder, corpus = self.valid.folder, self.choosing.job.writer.inputs.corpus
+        folder, inputs = self.valid.folder, self.valid.job.writer.inputs
         tokenize = self.choosing.bleu_tokenizer()
         metric = chrf_nearness if self.rerank.metric == "chrf" else bleu_nearness(tokenize)
         paths = [Path(path) for path in self.valid_scores.values() if path is not None]
@@ -191,9 +191,9 @@ class Reranking:
         found: list[_Tuned] = []
         with TemporaryDirectory() as scratch:
             given = read_scores(paths, folder / NBEST, folder / OFFSETS, Path(scratch)) if paths else None
-            read = partial(usable_candidates, settings=self.settings.failures, typical_ratio=corpus.typical_ratio())
+            read = partial(usable_candidates, settings=self.settings.failures, typical_ratio=inputs.typical_ratios())
             lines = read(
-                self.valid.job.writer.inputs.texts(),
+                inputs.texts(),
                 np.load(folder / SENTENCES),
                 nbest=folder / NBEST,
                 offsets=folder / OFFSETS,

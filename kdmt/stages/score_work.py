@@ -118,7 +118,7 @@ def score_systems(
         for model in _exported_models(workspace, system, left_out):
             waiting = [each for each in own if each.run.way.wait_k is not None]  # no other program waits
             others = [each for each in own if each.run.way.wait_k is None]
-            rows = list(_score_model(workspace, model, others, threads, test_sets, held_out, translations))
+            rows = list(_score_model(workspace, model, others, threads, test_sets, held_out, translations, rate))
             exports += model.outputs()
             if model.engine.to is None:
                 own = [*rows, *waiting]
@@ -292,13 +292,15 @@ def _score_model(
     test_sets: Mapping[str, TestSet],
     held_out: Mapping[str, ScoredText],
     translations: Translations,
+    rate: OffTargetRate | None,
 ) -> Iterator[_Scored]:
     """Yield a row in an engine for each row of a student; that of PyTorch has the scores of the student."""
     score, device = workspace.config.score, str(pick_device(workspace.config.score.device))
-    codec = TextCodec.load(workspace.prepare)
+    pooled = TextCodec.load(workspace.prepare)
     library = library_version(model.engine.package, python_of(model.name, Path(score.engine_environments)))
     for each in own:
         system, name, way = each.run.system, each.run.test_set, each.run.way
+        direction = held_out[name].direction
         kind, checkpoint = find_engine(system.run / taken_checkpoint(system.run, score.checkpoint).name)
         made_from = _made_from(workspace, kind, checkpoint, held_out[name], way)
         made_from |= {"engine": model.name, "export": model.sha256, "threads": threads, "device": device}
@@ -309,7 +311,9 @@ def _score_model(
         if decoded is None:
             workspace.say(f"score: {where}")
             sources = held_out[name].sources(workspace)
-            decoded = translate_and_measure(workspace, model, sources, way, threads=threads, device=device)
+            decoded = translate_and_measure(
+                workspace, model, sources, way, threads=threads, device=device, direction=direction
+            )
             translations.keep(file, made_from, decoded)
         assert decoded.cost is not None, "it is in each record of an engine"
         deployment = Deployment(model.name, model.bytes_on_disk, decoded.cost, library=library)
@@ -322,6 +326,7 @@ def _score_model(
         if not deployment.is_exported:
             yield replace(each, row=row)
             continue
+        codec = pooled if direction is None else pooled.for_direction(direction)
         first, second = _both_forms(workspace, codec, decoded.words)
         write_lines(_text_file(workspace, file), first)
         scores, second_scores = test_sets[name].score(first, second)
@@ -329,8 +334,10 @@ def _score_model(
         for problem in deployment.large_losses():
             workspace.say(f"score: warning: {where}: {problem}")
         engine, numbers = model.engine.library, compute_type(model.name)
-        row = replace(row, engine=engine, compute_type=numbers, scores=scores, second_scores=second_scores, steps=None)
         finished = first if score.detokenized else second
+        off_target = _off_target(rate, finished, direction)
+        row = replace(row, engine=engine, compute_type=numbers, scores=scores, second_scores=second_scores, steps=None)
+        row = replace(row, off_target=off_target)
         run = SystemRun(system, name, way, engine, numbers, first, finished, export=model.name)
         yield _Scored(replace(row, deployment=deployment), run)
 

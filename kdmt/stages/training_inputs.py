@@ -10,11 +10,13 @@ from pathlib import Path
 from kdmt.choices import CheckpointName, SelfSupervisedText
 from kdmt.config import MONOLINGUAL_SIDES, Augment, Model, Section, Selective, SelfSupervised, Student, Train
 from kdmt.corpus.prepared import TAGS_OF_MONOLINGUAL
+from kdmt.distill.direction_counts import PIVOTS
 from kdmt.flow.folders import earlier_states
 from kdmt.flow.manifest import Plan, check_status, recorded_outputs, recorded_plan
 from kdmt.models.checkpoint_folder import checkpoint_sha256, resolve_checkpoint, resolve_name
 from kdmt.objectives.model_checks import learns_from_cache, learns_from_running
 from kdmt.score.scorers.segment_scores import model_inputs
+from kdmt.stages.cache_teachers import cache_teachers, checkpoint_inputs, needs_pipeline_teacher, needs_pivots
 from kdmt.stages.workspace import Workspace
 from kdmt.training_sets import WEIGHTS
 
@@ -190,6 +192,11 @@ def tags_file(workspace: Workspace, name: str) -> Path:
     return workspace.training_set(name) / ("train.tags" if name == "raw" else "distilled.tags")
 
 
+def text_file(workspace: Workspace, name: str, lang: str) -> Path:
+    """Return the file with one side of the text of a training set."""
+    return workspace.training_set(name) / f"{'train' if name == 'raw' else 'distilled'}.{lang}"
+
+
 def direction_inputs(workspace: Workspace, job: Job) -> dict[str, str]:
     """Return the files with the directions of pairs and of text that training depends on, with their SHA-256."""
     is_augmented = workspace.config.is_multilingual and job.augment is not None
@@ -287,8 +294,27 @@ def cache_made_from(workspace: Workspace, data: str) -> dict[str, str]:
     dictionary = f"dict.{workspace.direction.target}.txt"
     found = {name: sha for name, sha in recorded_outputs(owner).items() if name.startswith("data-bin/train.")}
     found[dictionary] = recorded_outputs(workspace.prepare)[dictionary]
+    if cache_teachers(workspace.config):
+        found |= _direction_cache_inputs(workspace, data)
+    if not needs_pipeline_teacher(workspace.config):
+        return found
     name = resolve_name(workspace.teacher, workspace.config.distill.checkpoint)
     return {**found, f"teacher/{name}": teacher_sha256(workspace)}
+
+
+def _direction_cache_inputs(workspace: Workspace, data: str) -> dict[str, str]:
+    """Return what a cache depends on if directions have their own teachers: these, and the text that they read."""
+    files = [*(text_file(workspace, data, lang) for lang in workspace.direction.sides), tags_file(workspace, data)]
+    folders = {workspace.prepare: ["text.json"]}
+    if needs_pivots(workspace.config):
+        folders[workspace.training_set("distilled")] = [PIVOTS, "nbest", "sentences.npy"]
+    for path in files:
+        folders.setdefault(path.parent, []).append(path.name)
+    found = checkpoint_inputs(workspace.config)
+    for folder, names in folders.items():
+        recorded = recorded_outputs(folder)
+        found |= {f"{folder.name}/{name}": recorded[name] for name in names}
+    return found
 
 
 def scorer_sections(workspace: Workspace, job: Job) -> dict[str, Section]:

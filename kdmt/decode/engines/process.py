@@ -21,6 +21,7 @@ from typing import Any
 from kdmt.config import Decode, NATDecode
 from kdmt.decode.engines import worker
 from kdmt.errors import UserError
+from kdmt.languages import Direction
 from kdmt.score.deployment import EngineMeasurement
 
 _LAST_LINES = 5  # of what an engine printed, in the message of an error
@@ -41,6 +42,7 @@ class Load:
         device: device of pytorch and ctranslate2.
         search, iterations, rescorer: settings of non-autoregressive models; see `EngineOptions`.
         shortlist: whether CTranslate2 uses the lexical shortlist of the folder.
+        direction: direction of the sentences, if the model has several.
     """
 
     engine: str
@@ -52,6 +54,7 @@ class Load:
     iterations: int | None = None
     rescorer: Path | None = None
     shortlist: bool = False
+    direction: Direction | None = None
 
     def request(self) -> dict[str, object]:
         """Return the values as JSON."""
@@ -61,6 +64,7 @@ class Load:
             "decode": self.decode.model_dump(),
             "search": self.search.model_dump(),
             "rescorer": None if self.rescorer is None else str(self.rescorer.absolute()),
+            "direction": None if self.direction is None else str(self.direction),
         }
 
 

@@ -78,10 +78,12 @@ def _seconds(translate: Translate, lines: list[str]) -> float:
 def _kdmt(wanted: Mapping[str, Any]) -> Callable[[], Translate]:
     """Return the loading function of an engine of kdmt: PyTorch, CTranslate2 or ONNX Runtime."""
     from kdmt.config import Decode, NATDecode
-    from kdmt.corpus.codec import TextCodec, cut_source
+    from kdmt.corpus.codec import TextCodec, cut_source, insert_prefix
     from kdmt.decode.engines.engine import Engine, EngineOptions
+    from kdmt.languages import Direction
 
     folder, settings = Path(wanted["folder"]), Decode(**wanted["decode"])
+    direction = Direction.parse(wanted["direction"]) if wanted["direction"] else None
     options = EngineOptions(
         device=wanted["device"],
         threads=wanted["threads"],
@@ -109,9 +111,10 @@ def _kdmt(wanted: Mapping[str, Any]) -> Callable[[], Translate]:
 
     def load() -> Translate:
         engine, codec = open_model(), TextCodec.load(folder)
+        prefix = () if direction is None else codec.prefix_ids(direction)
 
         def translate(lines: list[str]) -> list[str]:
-            sources = codec.encode_source(lines)
+            sources = insert_prefix(codec.encode_source(lines), prefix)
             kept = [index for index, source in enumerate(sources) if len(source) > 1]
             cut = [cut_source(sources[index], engine.max_source_positions) for index in kept]
             words = [""] * len(lines)

@@ -167,12 +167,19 @@ def test_a_resolved_pipeline_of_several_directions_loads_to_an_equal_one(load: L
 
 def test_resolved_teachers_of_directions_load_to_equal_ones(load: Load) -> None:
     legs = ["runs/a", {"ctranslate2": "madlad", "source_prefix": "<2fr> "}]
-    teachers = {"en-de": ["runs/a", "runs/b"], "en-fr": None, "fr-en": {"pivot": "de", "teachers": legs, "nbest": 2}}
-    config = load("distill.decode.beam=4", text=several(distill={"teachers": teachers}))
-    assert list(config.distill.by_direction) == ["en-de", "en-fr", "fr-en"]
-    assert config.distill.shared == []
-    again = load(text=tiny_pipeline.to_yaml(json.loads(json.dumps(resolved(config)))))
-    assert again == config
+    pivot = {"pivot": "de", "teachers": legs, "nbest": 2}
+    prompted = {"prompt": "p.txt", "target_name": "Deutsch"}
+    for english_german in (
+        ["runs/a", "runs/b"],
+        prompted | {"endpoint": "http://localhost/v1", "model": "m"},
+        prompted | {"ctranslate2_generator": "llama"},
+    ):
+        teachers = {"en-de": english_german, "en-fr": None, "fr-en": pivot}
+        config = load("distill.decode.beam=4", text=several(distill={"teachers": teachers}))
+        assert list(config.distill.by_direction) == ["en-de", "en-fr", "fr-en"]
+        assert config.distill.shared == []
+        again = load(text=tiny_pipeline.to_yaml(json.loads(json.dumps(resolved(config)))))
+        assert again == config
     assert resolved(load(text=several()))["distill"]["teachers"] == []
 
 
@@ -238,12 +245,24 @@ def test_directions_that_are_not_valid(problem: Callable[..., str], changes: dic
         ("distill.teachers={en-de: []}", "distill.teachers.en-de: the list is too short"),
         ("distill.teachers={en-de: null, en-fr: null, fr-en: null}", "'distill.teachers': no direction has a teacher"),
         (
-            "distill.teachers={en-de: {endpoint: x, model: y, prompt: z}}",
-            "a model with 'endpoint' cannot be the teacher",
+            "distill.teachers={en-de: {endpoint: 'x', model: y, prompt: z}}",
+            "distill.teachers.en-de.endpoint: not the base URL of a server",
+        ),
+        (
+            "distill.teachers={en-de: {pivot: fr, teachers: [a, {ctranslate2_generator: b, prompt: c}]}}",
+            "distill.teachers.en-de.teachers.1: a model with 'ctranslate2_generator' cannot be one of the two models",
+        ),
+        (
+            "distill={teachers: {en-de: {ctranslate2_generator: b, prompt: c}}, pool: {samples: 2}}",
+            "'pool': the teacher of en-de in 'teachers' draws no samples",
+        ),
+        (
+            "distill={teachers: {en-de: {ctranslate2_generator: b, prompt: c}}, mbr: {weights: probability}}",
+            "'distill.mbr.weights: probability': the teacher of en-de in 'distill.teachers' gives no log-probabilities",
         ),
         (
             "distill.teachers={en-de: {pivot: fr, teachers: [a, {endpoint: x, model: y, prompt: z}]}}",
-            "distill.teachers.en-de.teachers.1: a model with 'endpoint' cannot be the teacher",
+            "distill.teachers.en-de.teachers.1: a model with 'endpoint' cannot be one of the two models",
         ),
         (
             "distill.teachers={en-de: {pivot: en, teachers: [a, b]}}",
@@ -279,8 +298,12 @@ def test_directions_that_are_not_valid(problem: Callable[..., str], changes: dic
         ),
         ("prepare.monolingual=[{path: a, direction: enfr}]", "prepare.monolingual.0: 'direction': 'enfr' is no direc"),
         ("prepare.monolingual=[{opus: Books/v1, direction: en-de}]", "'prepare.monolingual.0.opus': with several"),
-        ("distill.reverse={checkpoint: x}", "'distill.reverse' cannot be combined"),
-        ("score.engines=[ctranslate2]", "'score.engines' cannot be combined"),
+        (
+            "distill.reverse={checkpoint: {de-en: x}}",
+            "'distill.reverse.checkpoint.de-en': none of the trained directions en-de, en-fr, fr-en",
+        ),
+        ("distill.reverse={checkpoint: {}}", "distill.reverse.checkpoint: "),
+        ("score.engines=[ctranslate2, bergamot]", "'score.engines': models of 'bergamot' have one direction"),
         ("prepare.train.0.tag=<x>", "'prepare.train.0.tag' cannot be combined"),
         ("students.raw={data: raw, wait_k: 3, model: {unidirectional_encoder: true}}", "'students.raw.wait_k' cannot"),
         (
@@ -293,6 +316,65 @@ def test_texts_and_settings_that_several_directions_refuse(
     problem: Callable[..., str], override: str, message: str
 ) -> None:
     assert message in problem(override, text=several())
+
+
+def test_candidates_of_a_language_model_of_a_direction_can_be_chosen_from(
+    load: Load, problem: Callable[..., str]
+) -> None:
+    model = "{ctranslate2_generator: b, prompt: c, n: N, temperature: 1}"
+    teachers = f"distill={{teachers: {{en-de: {model}}}}}"
+    chosen = "students.raw.data=mbr"
+    load(teachers.replace("N", "4"), chosen, text=several())
+    message = problem(teachers.replace("N", "1"), chosen, text=several())
+    assert "'students.raw.data: mbr' is made of the n-best: set 'distill.decode.nbest'" in message
+    message = problem(teachers.replace("N", "4"), "students.raw.data=nbest", text=several())
+    assert "'students.raw.data: nbest' is weighted by probability: the teacher of en-de" in message
+    message = problem(teachers.replace("N", "4"), "students.raw.data=sampled", text=several())
+    assert "'students.raw.data: sampled': the teacher of en-de in 'distill.teachers' draws no samples" in message
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        (
+            "knowledge.teachers=directions",
+            "'knowledge.teachers: directions' has no effect unless 'distill.teachers' has the teachers of directions",
+        ),
+        ("knowledge.teachers=all", "knowledge.teachers: "),
+        (
+            "distill.teachers={en-de: {huggingface: x}}",
+            "'distill.teachers.en-de': 'knowledge.teachers: directions' needs distributions over the vocabulary of the",
+        ),
+        (
+            "distill.teachers={en-de: {pivot: fr, teachers: [a, {ctranslate2: b}]}}",
+            "'distill.teachers.en-de.teachers.1': 'knowledge.teachers: directions' needs distributions",
+        ),
+        (
+            "students.raw.word_kd={source: cache, top1_ranking: 2}",
+            "'students.raw.word_kd.top1_ranking' cannot be combined with 'knowledge.teachers: directions': pairs of",
+        ),
+        (
+            "students.raw.word_kd={source: cache, divergence: reverse_kl}",
+            "'students.raw.word_kd.divergence: reverse_kl' cannot be combined with 'knowledge.teachers: directions'",
+        ),
+        (
+            "students.raw.word_kd={source: cache, direction_selection: {}}",
+            "'students.raw.word_kd.direction_selection' compares with the pipeline's teacher",
+        ),
+    ],
+)
+def test_teachers_of_directions_that_fill_no_cache(
+    problem: Callable[..., str], load: Load, override: str, message: str
+) -> None:
+    fills = "knowledge.teachers=directions"
+    teachers = "distill.teachers={en-de: a, en-fr: null, fr-en: {pivot: de, teachers: [{huggingface: b}, c]}}"
+    config = load(fills, teachers, "students.raw.word_kd={source: cache}", text=several())
+    assert config.knowledge.teachers == "directions"
+    assert "teachers" not in resolved(load(text=several()))["knowledge"]
+    if override.startswith(("students", "distill")):
+        assert message in problem(fills, teachers, override, text=several())
+    else:
+        assert message in problem(override, text=several())
 
 
 @pytest.mark.parametrize("direction", ["en-fr", "eng-fra"])
@@ -351,6 +433,8 @@ def test_settings_that_language_tokens_of_the_decoder_refuse(
         ("students.raw.train.sampling={}", "'students.raw.train.sampling' has no effect without several"),
         ("score.resource_classes.low_below=5", "'score.resource_classes' has no effect without several"),
         ("score.off_target={}", "'score.off_target' has no effect without several"),
+        ("knowledge.teachers=directions", "'knowledge.teachers: directions' has no effect without several"),
+        ("distill.reverse={checkpoint: {en-de: x}}", "'distill.reverse.checkpoint': a mapping has no effect without"),
         ("distill.teachers={en-de: x}", "'distill.teachers': a mapping has no effect without several"),
         (
             "students.raw.word_kd={direction_selection: {}}",

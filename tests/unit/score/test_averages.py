@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from kdmt.errors import UserError
 from kdmt.languages import Direction
 from kdmt.score.averages import average_rows, averages_text, read_averages, write_averages
+from kdmt.score.deployment import Deployment, EngineMeasurement
 from kdmt.score.metrics import MetricScore
 from kdmt.score.score_files import ScoreRow, read_scores, write_scores
 
@@ -48,6 +50,28 @@ def test_seeds_are_averaged_in_the_table(tmp_path: Path) -> None:
     assert len(found) == 6  # all, to and from English with two seeds
     text = averages_text(found, width=100, ascii_only=True)
     assert [line.split()[-1] for line in text.splitlines() if line.startswith("teacher")] == ["27.00", "38.50", "23.00"]
+
+
+def test_exported_models_have_averages_of_their_own(tmp_path: Path) -> None:
+    cost = EngineMeasurement(**dict.fromkeys((each.name for each in fields(EngineMeasurement)), 1.0))
+    checkpoint = [row(name) for name in BLEU]
+    exported = [
+        replace(row(name, more=-2.0), engine="ctranslate2", deployment=Deployment("ctranslate2:int8", 9, cost))
+        for name in BLEU
+    ]
+    measured = [replace(each, deployment=Deployment("pytorch", 9, cost)) for each in checkpoint]
+    write_averages(tmp_path / "a.json", average_rows([*measured, *exported], TESTS, []))
+    found = [each for each in read_averages(tmp_path / "a.json") if each.group == "to English"]
+    assert [(each.engine, each.scores["bleu"]) for each in found] == [
+        (None, (31.0 + 40.0) / 2),
+        ("ctranslate2:int8", (29.0 + 38.0) / 2),
+    ]
+    assert "engine" not in json.loads((tmp_path / "a.json").read_text())[0]
+    text = averages_text(found, width=100, ascii_only=True)
+    assert [line.split()[1] for line in text.splitlines() if line.startswith("teacher")] == [
+        "checkpoint",
+        "ctranslate2:int8",
+    ]
 
 
 def test_a_damaged_file_is_named(tmp_path: Path) -> None:

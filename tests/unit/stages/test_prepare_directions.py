@@ -22,6 +22,7 @@ from tiny_directions import (
 )
 from tiny_pipeline import read_lines, write_lines
 
+from kdmt.corpus import clean, first_pass
 from kdmt.corpus.codec import TextCodec
 from kdmt.corpus.indexed import IndexedDataset
 from kdmt.errors import UserError
@@ -162,11 +163,34 @@ def test_a_language_that_the_identifier_does_not_know_is_refused_before_any_stag
     assert not (tmp_path / "runs").exists()
 
 
-def test_shards_are_refused(tmp_path: Path) -> None:
-    write_text(tmp_path)
-    finished = run_prepare(tmp_path, document(), "--shard", "0/2")
-    assert finished.code == 2
-    assert "--shard cannot be combined with several directions" in finished.err
+def test_shards_give_the_files_of_one_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(first_pass, "CHUNK_PAIRS", 10)
+    made = document()
+    made["prepare"]["monolingual"] = [
+        {"path": "text/more.en", "direction": "en-fr"},
+        {"path": "text/more.fr", "direction": "fr-en"},
+    ]
+    folders = {name: tmp_path / name for name in ("shards", "whole")}
+    for folder in folders.values():
+        folder.mkdir()
+        english = write_text(folder)
+        # a sentence of the test set, which is in no training text of any direction
+        write_split(folder, "train", [*english["train"], english["test"][0]])
+        write_split(folder, "more", [" ".join(pair) for pair in zip(WORDS, reversed(WORDS), strict=True)])
+    whole = prepared(folders["whole"], made)
+    # five chunks of each direction with 41 pairs, and one of each monolingual text
+    for number, chunks in ((1, 6), (0, 11)):
+        finished = run_prepare(folders["shards"], made, "--shard", f"{number}/2")
+        assert finished.code == 0, finished.err
+        assert f"prepare: the {chunks} chunks of shard {number} of 2 are there" in finished.err
+    assert not (folders["shards"] / "runs/tiny/prepare").exists()
+    refused = run_prepare(folders["shards"], made, "--shard", "0/3")
+    assert refused.code == 2
+    assert "are divided into 2 shards, not 3" in refused.err
+    monkeypatch.setattr(clean, "clean_chunk", lambda *_, **__: 1 / 0)  # all chunks are there
+    assert tiny_pipeline.hash_tree(prepared(folders["shards"], made)) == tiny_pipeline.hash_tree(whole)
+    assert "up to date, nothing to do" in run_prepare(folders["shards"], made, "--shard", "0/2").err
+    assert not (folders["shards"] / "runs/tiny/prepare.partial").exists()
 
 
 def cells(page: str, caption: str) -> list[list[str]]:

@@ -209,5 +209,31 @@ def test_training_sentences_are_translated_in_their_directions() -> None:
         assert own.translate([sources[index]], beam=1, max_len_a=1.2, max_len_b=10) == [line]
 
 
+@pytest.mark.parametrize("engine", ["ctranslate2", pytest.param("onnx", marks=pytest.mark.slow)])
+def test_exported_models_are_scored_in_each_direction(finished: Path, tmp_path: Path, engine: str) -> None:
+    shutil.copytree(finished, tmp_path / "copy")
+    sets = [f"score.engines=[{engine}]", "score.engine_students=[distilled]", "score.variants={}"]
+    with working_in(tmp_path / "copy"):
+        (result,) = run_stages("score", sets=[*sets, "score.diagnostics=null"])
+        rows = json.loads((ROOT / "scores.json").read_text())
+        measured = {row["direction"]: row for row in rows if "deployment" in row}
+        assert set(measured) == {*DIRECTIONS, ZERO_SHOT}
+        for name, row in measured.items():
+            own = next(each for each in rows if each["system"] == "distilled" and each["direction"] == name)
+            file = f"score/distilled.seed_1.test.{name}.beam1"
+            # those of PyTorch in this direction
+            assert read_lines(ROOT / f"{file}.{engine}.tgt") == read_lines(ROOT / f"{file}.tgt")
+            assert row["deployment"]["engine"] == engine
+            assert row["bleu"] == own["bleu"]
+            assert row["deployment"]["losses"] == {"bleu": 0.0, "chrf": 0.0}
+        averages = json.loads((ROOT / "score/averages.json").read_text())
+        own_averages = (each for each in averages if (each["system"], each["group"]) == ("distilled", "all"))
+        found = {each.get("engine"): each for each in own_averages}
+        assert set(found) == {None, engine}
+        expected = sum(measured[name]["bleu"] for name in DIRECTIONS) / len(DIRECTIONS)
+        assert found[engine]["scores"]["bleu"] == pytest.approx(expected)
+        assert "students in engines" in result.out
+
+
 def test_everything_is_up_to_date_afterwards() -> None:
     assert all("up to date, nothing to do" in each.err + each.out for each in run_stages(*STAGES))

@@ -8,11 +8,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from multilingual_models import DIRECTIONS, LINES, write_multilingual
 
+from kdmt.choices import LanguageTokens
 from kdmt.config import Decode
 from kdmt.decode.engines import process, worker
 from kdmt.decode.engines.process import EngineProcess, Load, measure_engine
+from kdmt.decode.engines.translator import Translator
 from kdmt.errors import UserError
+from kdmt.interop.ctranslate2_export import export_checkpoint
 
 # the time of a sentence is its number of words in seconds
 PROGRAM = """
@@ -54,6 +58,31 @@ def test_nothing_to_time_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     use_program(monkeypatch, tmp_path, PROGRAM)
     with EngineProcess(LOAD) as running, pytest.raises(ValueError, match="nothing to time: 0 sentences"):
         measure_engine(running, [], batch_1_sentences=1)
+
+
+@pytest.mark.parametrize(
+    ("tokens", "engine"),
+    [
+        ("target_in_source", "pytorch"),
+        ("target_in_source", "ctranslate2"),
+        ("source_and_decoder", "ctranslate2"),
+    ],
+)
+def test_a_model_with_several_directions_translates_in_that_of_the_sentences(
+    tmp_path: Path, tokens: LanguageTokens, engine: str
+) -> None:
+    folder = checkpoint = write_multilingual(tmp_path / "model", tokens, seed=3)
+    if engine == "ctranslate2":
+        folder = tmp_path / "ct2"
+        export_checkpoint(checkpoint, folder)
+    decode, found = Decode(beam=1, max_len_a=1.0, max_len_b=5), {}
+    for direction in DIRECTIONS[:2]:
+        with EngineProcess(Load(engine, folder, threads=1, decode=decode, direction=direction)) as running:
+            found[direction] = running.ask({"translate": LINES})["translations"]
+        translator = Translator.load(folder, threads=1).for_direction(direction)
+        assert found[direction] == translator.translate_ids(translator.encode_words(LINES), decode)
+    to_german, to_french = found.values()
+    assert to_german != to_french
 
 
 @pytest.mark.parametrize(
