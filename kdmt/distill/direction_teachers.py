@@ -409,8 +409,8 @@ class DirectionsTeacher:
     def open(self, spec: WorkerSpec, made_with: dict[str, object]) -> Translate:
         """See `Teacher.open`. The model of a direction is loaded when its first sentence is translated.
 
-        Directions with the same model share it. `made_with` gets what the servers of a block call their models, with the
-        direction of each.
+        Directions with the same model share it. `made_with` gets what the servers of a block call their models, with
+        the direction of each.
         """
         opened: dict[int, Translate] = {}
         servers: dict[int, dict[str, object]] = {

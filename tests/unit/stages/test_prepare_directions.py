@@ -20,7 +20,7 @@ from tiny_directions import (
     write_split,
     write_text,
 )
-from tiny_pipeline import read_lines, write_lines
+from tiny_pipeline import WORDS, read_lines, write_lines
 
 from kdmt.corpus import clean, first_pass
 from kdmt.corpus.codec import TextCodec
