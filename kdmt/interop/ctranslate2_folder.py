@@ -74,6 +74,7 @@ class ModelFolder:
     frame: Frame
     right_to_left: bool = False
     target_from_source: bool = False  # the first token of a source is the target prefix of its translation
+    width: int | None = None  # of the decoder; None for a foreign model
 
     @classmethod
     def open(cls, path: Path, *, shortlist: bool = False) -> ModelFolder:
@@ -105,7 +106,16 @@ class ModelFolder:
         reversed_targets = not is_foreign and is_right_to_left(path)
         from_source = not is_foreign and takes_target_from_source(path)
         return cls(
-            path, limits[0], limits[1], src_symbols, tgt_symbols, vocabulary, frame, reversed_targets, from_source
+            path,
+            limits[0],
+            limits[1],
+            src_symbols,
+            tgt_symbols,
+            vocabulary,
+            frame,
+            reversed_targets,
+            from_source,
+            None if is_foreign else model["config"]["decoder_embed_dim"],
         )
 
 

@@ -97,8 +97,10 @@ _SCORED_TOKENS = 4096  # padded tokens of a scoring batch, whose logits are all 
 _LARGEST_FACTOR = 34  # base-10 logarithm; multiplied by a log-probability, the factor is still within float32
 _OFTEN = 0.1  # share of the block's sentences so far with the empty hypothesis
 _LIKELY = math.log(0.5)  # of </s> as the first token: above it, the remaining probability is imprecise
-# sentences of a batch on a CPU: intermediate results stay in its caches, the more so with little computation for each
-_SMALL_BATCH, _MEDIUM_BATCH = 16, 32
+# sentences of a batch on a CPU: intermediate results stay in its caches, the more so with little computation for each,
+# while the large matrices of a wide model are read once for each batch (`make bench-distill`)
+_SMALL_BATCH, _MEDIUM_BATCH, _LARGE_BATCH = 16, 32, 64
+_WIDE = 512  # width of the decoder
 _OF_DEVICES = re.compile("CUDA|cuda|cuBLAS|cuDNN|NCCL|out of memory")
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
@@ -186,11 +188,11 @@ class CTranslate2Engine:
         compute_type: default (as stored), float32, int8, float16 or another type of CTranslate2 that the device
             supports.
         threads: number of CPU threads for one batch. On a CPU, searches in int8 or with a shortlist use batches of at
-            most 16 sentences, which are the fastest.
+            most 16 sentences (64 if the decoder is at least 512 wide), which are the fastest.
         shortlist: whether `decode` restricts the vocabulary to the folder's lexical shortlist. The translation of a
             sentence then depends on the other sentences of its batch.
         exact: False to search each batch only once in `decode`; see the module's description. On a CPU, batches then
-            have at most 32 sentences.
+            have at most 32 sentences (64 if the decoder is at least 512 wide).
 
     Attributes:
         memory: size of the batches that fit in the memory of a GPU; larger ones are divided.
@@ -230,7 +232,7 @@ class CTranslate2Engine:
         self._translator, self._in_flight = self._load()
         self.memory = MemoryLimit()
         computes_little = shortlist or "int8" in self._translator.compute_type
-        largest = _SMALL_BATCH if computes_little else None if exact else _MEDIUM_BATCH
+        largest = _largest_batch(model.width, computes_little=computes_little, exact=exact)
         self._largest_batch = largest if device == "cpu" else None
 
     def decode(
@@ -872,6 +874,19 @@ def _in_flight(starts: Iterator[Callable[[], _Item]], count: int) -> Iterator[_I
             yield waiting.popleft()()
     while waiting:
         yield waiting.popleft()()
+
+
+def _largest_batch(width: int | None, *, computes_little: bool, exact: bool) -> int | None:
+    """Return the maximum number of sentences of a batch on a CPU; None for no limit.
+
+    Args:
+        width: width of the decoder; None for a foreign model, which is taken for a wide one.
+    """
+    if exact and not computes_little:
+        return None
+    if width is None or width >= _WIDE:
+        return _LARGE_BATCH
+    return _SMALL_BATCH if computes_little else _MEDIUM_BATCH
 
 
 def _load(
