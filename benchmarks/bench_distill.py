@@ -68,7 +68,7 @@ TRAINING: dict[str, dict[str, Any]] = {  # instead of the settings in the pipeli
     },
 }
 LIMITS: dict[str, int | None] = {"multi30k": None, "iwslt": 5000}  # lines of the training set
-ROUNDS = {"multi30k": 3, "iwslt": 1}  # of the systems that run in turns
+ROUNDS = {"multi30k": 3, "iwslt": 3}  # of the systems that run in turns
 ONE_PROCESS = "multi30k"  # model for which the stage also runs with a single process
 BEAM, MAX_LEN_A, MAX_LEN_B = 5, 1.2, 10
 TRIAL_SENTENCES = 600
