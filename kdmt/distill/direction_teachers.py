@@ -60,8 +60,9 @@ from kdmt.workers.tasks import WorkerSpec
 SETTING = "distill.teachers."
 _ONE_TEACHER = "distill.teachers.0"  # where the teachers of a direction expect their settings in a plan
 _NO_LIMIT = 1 << 30  # the teacher of a direction has its own limit of lengths
-_Model = str | list[str] | ForeignTeacher | LocalTranslator  # entry of `distill.teachers`: a model, or an ensemble
-_Entry = _Model | PivotTeacher
+# entries of `distill.teachers`: a model, or an ensemble
+_Model = str | list[str] | ForeignTeacher | LocalGenerator | LocalTranslator
+_Entry = _Model | EndpointTeacher | PivotTeacher
 _T = TypeVar("_T")
 
 

@@ -247,7 +247,7 @@ def make_batch(name: str, pairs: ParallelData, count: int = 24) -> Batch:
 def denoising_text(pairs: ParallelData, settings: Train) -> DenoisingText:
     """Return the targets of pairs as text with noise."""
     noise = Infilling(Denoising(), 1, [None], [()], np.zeros(len(pairs), dtype=np.int16))
-    text = ParallelData(tuple((target, target) for _, target in pairs.parts))
+    text = ParallelData(tuple((target, target) for _, target in pairs.parts if target is not None))
     return DenoisingText(BinarizedData(text, settings, seed=1, sampling=noise))
 
 
