@@ -148,7 +148,9 @@ def test_directions_of_many_languages_are_compared_once_each(monkeypatch: pytest
     codes = ("cs", "da", "de", "en", "es", "fi", "fr", "hu", "it", "nl", "pl", "pt")
     directions = tuple(Direction(*pair) for pair in itertools.permutations(codes, 2))
     text = TextProcessor(Text(), "src", "tgt", directions=directions)
-    translator = SimpleNamespace(codec=SimpleNamespace(text=text), translate_sentences=lambda sentences, _: sentences)
+    translator = SimpleNamespace(
+        codec=SimpleNamespace(text=text), translate_sentences=lambda sentences, _: sentences, add_context=list
+    )
     translator.for_direction = lambda _: translator
     monkeypatch.setattr("kdmt.commands.models._text_of", lambda _: text)
     monkeypatch.setattr("kdmt.commands.serve.open_translator", lambda *_: (translator, Decode()))

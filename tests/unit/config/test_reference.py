@@ -112,7 +112,7 @@ def test_a_section_with_several_paths_is_described_once() -> None:
             ),
         ),
         ("prepare", "clean", ("[`prepare.clean`](#settings-prepare-clean) or `none`", "", "")),
-        ("distill.reverse", "checkpoint", ("string", "required", "result")),
+        ("distill.reverse", "checkpoint", ("string or mapping from name to string", "required", "result")),
         ("students.NAME", "seeds", ("list of integer", "`[1]`", "extend")),
         ("students.NAME.word_kd", "alpha_schedule", ("list of [integer, number] or null", "`null`", "result")),
     ],

@@ -158,7 +158,7 @@ def test_repeated_sentence_is_decoded_once(monkeypatch: pytest.MonkeyPatch) -> N
 def test_lines_of_several_directions_have_the_ratio_of_their_direction(multilingual_text: Path) -> None:
     corpus = PreparedCorpus(multilingual_text, POOLED, (True, True))
     assert Inputs(corpus).typical_ratios() == corpus.ratios_of_directions()
-    assert Inputs(corpus, split="valid").typical_ratios() == corpus.typical_ratio()  # has no tags
+    assert Inputs(corpus, split="valid").typical_ratios() == corpus.ratios_of_directions()
 
 
 def test_the_training_text_has_the_context_of_its_sources(tmp_path: Path) -> None:
