@@ -136,10 +136,10 @@ def _check_names(config: Pipeline) -> None:
         if not any(same_language(each.source, code) for other in trained for code in other.sides):
             raise ValueError(f"'zero_shot': no trained direction has the language {each.source!r} of {each}")
         is_source = any(same_language(each.source, other.source) for other in trained)
-        if config.language_tokens == "both_in_source" and not is_source:
+        if config.language_tokens in ("both_in_source", "source_and_decoder") and not is_source:
             raise ValueError(
                 f"'zero_shot': no trained direction translates from {each.source!r}, so that the model does not learn "
-                f"its token <{each.source}> ('language_tokens: both_in_source')"
+                f"its token <{each.source}> ('language_tokens: {config.language_tokens}')"
             )
     _check_spelling(config.all_directions)
 

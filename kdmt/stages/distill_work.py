@@ -394,8 +394,8 @@ class Decoding:
         if isinstance(counts := more.get("answers"), dict) and counts:
             of_directions = counts if isinstance(self.teacher, DirectionTeachers) else {"": counts}
             for direction, own in of_directions.items():
-                said = ", ".join(f"{name} {count:,}" for name, count in own.items())
-                self.job.say(f"answers{f' of {direction}' if direction else ''}: {said}")
+                listed = ", ".join(f"{name} {count:,}" for name, count in own.items())
+                self.job.say(f"answers{f' of {direction}' if direction else ''}: {listed}")
         return facts | more
 
 

@@ -200,6 +200,10 @@ def test_resolved_teachers_of_directions_load_to_equal_ones(load: Load) -> None:
             {"zero_shot": ["de-fr"], "language_tokens": "both_in_source"},
             "'zero_shot': no trained direction translates from 'de', so that the model does not learn its token <de>",
         ),
+        (
+            {"zero_shot": ["de-fr"], "language_tokens": "source_and_decoder"},
+            "does not learn its token <de> ('language_tokens: source_and_decoder')",
+        ),
         ({"back_translation": {"checkpoint": "x"}}, "'back_translation' cannot be combined with several directions"),
     ],
 )
