@@ -13,7 +13,7 @@ score/exports/                                      students for the engines of 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, partial
 from pathlib import Path
@@ -40,7 +40,7 @@ from kdmt.score.latency import measure_speed
 from kdmt.score.metrics import MetricScore
 from kdmt.score.off_target import OffTargetRate
 from kdmt.score.score_files import Missing, ReportFiles, ScoreRow, TakenCheckpoint, write_comparisons, write_scores
-from kdmt.score.system_diagnostics import write_diagnostics
+from kdmt.score.system_diagnostics import TrainingOutputs, write_diagnostics
 from kdmt.score.systems import System, SystemRun, Way, compare_runs, file_name, taken_checkpoint
 from kdmt.score.test_sets import TestSet
 from kdmt.score.translations import Decoded, Translations
@@ -98,7 +98,7 @@ def score_systems(
         raise UserError("prepare.test: the pipeline has no test set to score on")
     threads = use_threads(config.score.threads)
     rate = _open_rate(workspace)
-    pick_device(config.score.device)  # raises an error for an unknown device before any folder is renamed
+    device = str(pick_device(config.score.device))  # raises an error for an unknown device before any folder is renamed
     begin(folder, plan, workspace.resolved_config())
     if note := tokenizer_note(workspace):
         workspace.say(f"score: {note}")
@@ -108,17 +108,18 @@ def score_systems(
     translations = Translations(folder / _DECODED, earlier, workspace.direction.target)
     texts = read_texts(workspace) if config.score.diagnostics is not None else {}
     training = read_training(workspace, texts) if config.score.diagnostics is not None else None
-    sample = None if training is None or training.sample is None else training.sample
+    sample = None if training is None else training.sample
+    shared = _Shared(workspace, threads, device, test_sets, held_out, translations, sample, rate)
     scored: list[_Scored] = []
     exports: list[Path] = []
     left_out: list[Missing] = []
     for system in systems:
-        own = list(_score_system(workspace, system, threads, test_sets, held_out, translations, sample, rate))
+        own = list(_score_system(shared, system))
         exported: list[_Scored] = []
         for model in _exported_models(workspace, system, left_out):
             waiting = [each for each in own if each.run.way.wait_k is not None]  # no other program waits
             others = [each for each in own if each.run.way.wait_k is None]
-            rows = list(_score_model(workspace, model, others, threads, test_sets, held_out, translations, rate))
+            rows = list(_score_model(shared, model, others))
             exports += model.outputs()
             if model.engine.to is None:
                 own = [*rows, *waiting]
@@ -168,6 +169,35 @@ def _write_scores(
 
 
 @dataclass(frozen=True)
+class _Shared:
+    """What the scores of all systems are computed with."""
+
+    workspace: Workspace
+    threads: int
+    device: str
+    test_sets: Mapping[str, TestSet]
+    held_out: Mapping[str, ScoredText]
+    translations: Translations
+    sample: Sample | None
+    rate: OffTargetRate | None
+
+
+@dataclass(frozen=True)
+class _Opened:
+    """The checkpoint of a system in its engine."""
+
+    system: System
+    taken: TakenCheckpoint
+    kind: EngineKind
+    folder: Path
+    engine: Engine
+    codec: TextCodec
+
+    def translator(self, way: Way) -> Translator:
+        return Translator(_engine_of(self.engine, way), self.codec)
+
+
+@dataclass(frozen=True)
 class _Scored:
     """Scores and outputs of one system on one test set with one way of decoding."""
 
@@ -184,81 +214,90 @@ class _Scored:
         return [file_name(self.run.system, self.run.test_set, self.run.way, deployment.engine)]
 
 
-def _score_system(
-    workspace: Workspace,
-    system: System,
-    threads: int,
-    test_sets: Mapping[str, TestSet],
-    held_out: Mapping[str, ScoredText],
-    translations: Translations,
-    sample: Sample | None,
-    rate: OffTargetRate | None,
-) -> Iterator[_Scored]:
+def _open_system(shared: _Shared, system: System) -> _Opened:
+    score = shared.workspace.config.score
+    taken = taken_checkpoint(system.run, score.checkpoint)
+    kind, folder = find_engine(system.run / taken.name)
+    options = EngineOptions(
+        shared.device, shared.threads, score.nat, rescorer=shared.workspace.teacher / score.checkpoint
+    )
+    return _Opened(system, taken, kind, folder, kind.open(folder, options), TextCodec.load(shared.workspace.prepare))
+
+
+def _score_system(shared: _Shared, system: System) -> Iterator[_Scored]:
     """Yield a row and the translations for each test set and each way of decoding.
 
     The training sentences of the sample are translated in the first way only.
     """
-    score, device = workspace.config.score, str(pick_device(workspace.config.score.device))
-    taken = taken_checkpoint(system.run, score.checkpoint)
-    kind, folder = find_engine(system.run / taken.name)
-    options = EngineOptions(device, threads, score.nat, rescorer=workspace.teacher / score.checkpoint)
-    engine, codec = kind.open(folder, options), TextCodec.load(workspace.prepare)
-    codecs = {
-        name: codec if text.direction is None else codec.for_direction(text.direction)
-        for name, text in held_out.items()
-    }
-    parameters, sha256 = num_parameters(folder), checkpoint_sha256(folder)
-
-    @cache
-    def translator(way: Way) -> Translator:
-        return Translator(_engine_of(engine, way), codec)
-
-    for number, way in enumerate(_ways(score, kind, engine)):
+    opened = _open_system(shared, system)
+    for number, way in enumerate(_ways(shared.workspace.config.score, opened.kind, opened.engine)):
+        translator = cache(partial(opened.translator, way))
         training = None
-        if sample is not None and number == 0:
-            training = translate_sample(
-                workspace,
-                sample,
-                name=file_name(system, SAMPLE, way),
-                way=way,
-                translations=translations.within(SAMPLE),
-                made_from=_made_from(workspace, kind, folder, ScoredText(SAMPLE), way) | {"device": device},
-                translator=partial(translator, way),
-            )
-        for name, test_set in test_sets.items():
-            file = file_name(system, name, way)
-            made_from = _made_from(workspace, kind, folder, held_out[name], way)
-            made_from |= {"threads": threads, "device": device}  # since speed is measured too
-            if has_delays(score, engine, way):
-                made_from["delays"] = "finished text" if score.detokenized else "words"
-            decoded = translations.find(file, made_from)
-            where = f"{system.name} seed {system.seed} on {name}, {way.name}"
-            if decoded is None:
-                workspace.say(f"score: {where}")
-                decoded = _decode(workspace, _of_text(translator(way), held_out[name]), held_out[name], way)
-                translations.keep(file, made_from, decoded)
-            else:
-                workspace.say(f"score: {where}: translated before, scored again")
-            first, second = _both_forms(workspace, codecs[name], decoded.words)
-            write_lines(_text_file(workspace, file), first)
-            finished, words = (first, second) if score.detokenized else (second, first)
-            run = SystemRun(system, name, way, kind.library, kind.compute_type, first, finished)
-            scores = test_set.score(first, second)
-            row = _row(
-                run,
-                scores,
-                decoded,
-                taken,
-                threads=threads,
-                parameters=parameters,
-                sha256=sha256,
-                direction=held_out[name].direction,
-                off_target=_off_target(rate, finished, held_out[name].direction),
-            )
-            if decoded.delays is not None:
-                latency = latency_of(workspace, held_out[name], test_set.first.references, decoded.delays)
-                row = replace(row, latency=latency)
-            yield _Scored(row, run, None if way.wait_k is not None else DiagnosedRun(run, words, training))
+        if shared.sample is not None and number == 0:
+            training = _translate_training(shared, opened, shared.sample, way, translator)
+        for name in shared.test_sets:
+            decoded = _translate_test_set(shared, opened, name, way, translator)
+            yield _score_translations(shared, opened, name, way, decoded, training)
+
+
+def _translate_training(
+    shared: _Shared, opened: _Opened, sample: Sample, way: Way, translator: Callable[[], Translator]
+) -> TrainingOutputs:
+    """Translate the training sentences of the sample, for the diagnostics."""
+    made_from = _made_from(shared.workspace, opened.kind, opened.folder, ScoredText(SAMPLE), way)
+    return translate_sample(
+        shared.workspace,
+        sample,
+        name=file_name(opened.system, SAMPLE, way),
+        way=way,
+        translations=shared.translations.within(SAMPLE),
+        made_from=made_from | {"device": shared.device},
+        translator=translator,
+    )
+
+
+def _translate_test_set(
+    shared: _Shared, opened: _Opened, name: str, way: Way, translator: Callable[[], Translator]
+) -> Decoded:
+    """Translate a test set, or read its translations if the same model has translated it before."""
+    workspace, system, text = shared.workspace, opened.system, shared.held_out[name]
+    file = file_name(system, name, way)
+    made_from = _made_from(workspace, opened.kind, opened.folder, text, way)
+    made_from |= {"threads": shared.threads, "device": shared.device}  # since speed is measured too
+    if has_delays(workspace.config.score, opened.engine, way):
+        made_from["delays"] = "finished text" if workspace.config.score.detokenized else "words"
+    where = f"{system.name} seed {system.seed} on {name}, {way.name}"
+    decoded = shared.translations.find(file, made_from)
+    if decoded is not None:
+        workspace.say(f"score: {where}: translated before, scored again")
+        return decoded
+    workspace.say(f"score: {where}")
+    decoded = _decode(workspace, _of_text(translator(), text), text, way)
+    shared.translations.keep(file, made_from, decoded)
+    return decoded
+
+
+def _score_translations(
+    shared: _Shared, opened: _Opened, name: str, way: Way, decoded: Decoded, training: TrainingOutputs | None
+) -> _Scored:
+    """Score the translations of a test set, and write them."""
+    workspace, system, text, test_set = shared.workspace, opened.system, shared.held_out[name], shared.test_sets[name]
+    first, second = _both_forms(workspace, _codec_of_text(opened.codec, text), decoded.words)
+    write_lines(_text_file(workspace, file_name(system, name, way)), first)
+    finished, words = (first, second) if workspace.config.score.detokenized else (second, first)
+    run = SystemRun(system, name, way, opened.kind.library, opened.kind.compute_type, first, finished)
+    row = _row(
+        run,
+        test_set.score(first, second),
+        decoded,
+        opened,
+        threads=shared.threads,
+        direction=text.direction,
+        off_target=_off_target(shared.rate, finished, text.direction),
+    )
+    if decoded.delays is not None:
+        row = replace(row, latency=latency_of(workspace, text, test_set.first.references, decoded.delays))
+    return _Scored(row, run, None if way.wait_k is not None else DiagnosedRun(run, words, training))
 
 
 def _exported_models(workspace: Workspace, system: System, left_out: list[Missing]) -> Iterator[ExportedModel]:
@@ -284,37 +323,13 @@ def _exported_models(workspace: Workspace, system: System, left_out: list[Missin
             left_out.append(Missing(system.name, system.seed, str(error).removeprefix(f"{checkpoint}: "), name))
 
 
-def _score_model(
-    workspace: Workspace,
-    model: ExportedModel,
-    own: Sequence[_Scored],
-    threads: int,
-    test_sets: Mapping[str, TestSet],
-    held_out: Mapping[str, ScoredText],
-    translations: Translations,
-    rate: OffTargetRate | None,
-) -> Iterator[_Scored]:
+def _score_model(shared: _Shared, model: ExportedModel, own: Sequence[_Scored]) -> Iterator[_Scored]:
     """Yield a row in an engine for each row of a student; that of PyTorch has the scores of the student."""
-    score, device = workspace.config.score, str(pick_device(workspace.config.score.device))
-    pooled = TextCodec.load(workspace.prepare)
-    library = library_version(model.engine.package, python_of(model.name, Path(score.engine_environments)))
+    environments = Path(shared.workspace.config.score.engine_environments)
+    library = library_version(model.engine.package, python_of(model.name, environments))
+    codec = TextCodec.load(shared.workspace.prepare)
     for each in own:
-        system, name, way = each.run.system, each.run.test_set, each.run.way
-        direction = held_out[name].direction
-        kind, checkpoint = find_engine(system.run / taken_checkpoint(system.run, score.checkpoint).name)
-        made_from = _made_from(workspace, kind, checkpoint, held_out[name], way)
-        made_from |= {"engine": model.name, "export": model.sha256, "threads": threads, "device": device}
-        made_from["library"] = library
-        file = file_name(system, name, way, model.name)
-        decoded = translations.find(file, made_from)
-        where = f"{system.name} seed {system.seed} on {name}, {way.name}, {model.name}"
-        if decoded is None:
-            workspace.say(f"score: {where}")
-            sources = held_out[name].sources(workspace)
-            decoded = translate_and_measure(
-                workspace, model, sources, way, threads=threads, device=device, direction=direction
-            )
-            translations.keep(file, made_from, decoded)
+        decoded = _translate_by_export(shared, model, each.run, library)
         assert decoded.cost is not None, "it is in each record of an engine"
         deployment = Deployment(model.name, model.bytes_on_disk, decoded.cost, library=library)
         row = replace(
@@ -323,23 +338,63 @@ def _score_model(
             sentences_per_second_max=decoded.sentences_per_second_max,
             deployment=deployment,
         )
-        if not deployment.is_exported:
-            yield replace(each, row=row)
-            continue
-        codec = pooled if direction is None else pooled.for_direction(direction)
-        first, second = _both_forms(workspace, codec, decoded.words)
-        write_lines(_text_file(workspace, file), first)
-        scores, second_scores = test_sets[name].score(first, second)
-        deployment = replace(deployment, losses=losses(each.row.scores, scores))
-        for problem in deployment.large_losses():
-            workspace.say(f"score: warning: {where}: {problem}")
-        engine, numbers = model.engine.library, compute_type(model.name)
-        finished = first if score.detokenized else second
-        off_target = _off_target(rate, finished, direction)
-        row = replace(row, engine=engine, compute_type=numbers, scores=scores, second_scores=second_scores, steps=None)
-        row = replace(row, off_target=off_target)
-        run = SystemRun(system, name, way, engine, numbers, first, finished, export=model.name)
-        yield _Scored(replace(row, deployment=deployment), run)
+        measured = replace(each, row=row)
+        yield _score_export(shared, model, measured, decoded, codec) if deployment.is_exported else measured
+
+
+def _translate_by_export(shared: _Shared, model: ExportedModel, run: SystemRun, library: str) -> Decoded:
+    """Translate the test set of a student's row by an exported model, or read the translations of the same one."""
+    workspace, system, name, way = shared.workspace, run.system, run.test_set, run.way
+    text = shared.held_out[name]
+    kind, checkpoint = find_engine(system.run / taken_checkpoint(system.run, workspace.config.score.checkpoint).name)
+    made_from = _made_from(workspace, kind, checkpoint, text, way)
+    made_from |= {"engine": model.name, "export": model.sha256, "threads": shared.threads, "device": shared.device}
+    made_from["library"] = library
+    file = file_name(system, name, way, model.name)
+    decoded = shared.translations.find(file, made_from)
+    if decoded is None:
+        workspace.say(f"score: {_place_of_export(model, run)}")
+        decoded = translate_and_measure(
+            workspace,
+            model,
+            text.sources(workspace),
+            way,
+            threads=shared.threads,
+            device=shared.device,
+            direction=text.direction,
+        )
+        shared.translations.keep(file, made_from, decoded)
+    return decoded
+
+
+def _score_export(shared: _Shared, model: ExportedModel, each: _Scored, decoded: Decoded, pooled: TextCodec) -> _Scored:
+    """Score the translations of an exported model, write them, and warn of losses against the student."""
+    workspace, (system, name, way) = shared.workspace, (each.run.system, each.run.test_set, each.run.way)
+    text = shared.held_out[name]
+    first, second = _both_forms(workspace, _codec_of_text(pooled, text), decoded.words)
+    write_lines(_text_file(workspace, file_name(system, name, way, model.name)), first)
+    scores, second_scores = shared.test_sets[name].score(first, second)
+    assert each.row.deployment is not None
+    deployment = replace(each.row.deployment, losses=losses(each.row.scores, scores))
+    for problem in deployment.large_losses():
+        workspace.say(f"score: warning: {_place_of_export(model, each.run)}: {problem}")
+    engine, numbers = model.engine.library, compute_type(model.name)
+    finished = first if workspace.config.score.detokenized else second
+    row = replace(
+        each.row,
+        engine=engine,
+        compute_type=numbers,
+        scores=scores,
+        second_scores=second_scores,
+        steps=None,
+        off_target=_off_target(shared.rate, finished, text.direction),
+        deployment=deployment,
+    )
+    return _Scored(row, SystemRun(system, name, way, engine, numbers, first, finished, export=model.name))
+
+
+def _place_of_export(model: ExportedModel, run: SystemRun) -> str:
+    return f"{run.system.name} seed {run.system.seed} on {run.test_set}, {run.way.name}, {model.name}"
 
 
 def _off_target(rate: OffTargetRate | None, lines: Sequence[str], direction: Direction | None) -> float | None:
@@ -366,6 +421,11 @@ def _write_averages(workspace: Workspace, rows: Sequence[ScoreRow]) -> list[Path
 def _of_text(translator: Translator, text: ScoredText) -> Translator:
     """Return the translator for the direction of a test set."""
     return translator if text.direction is None else translator.for_direction(text.direction)
+
+
+def _codec_of_text(codec: TextCodec, text: ScoredText) -> TextCodec:
+    """Return the codec for the direction of a test set."""
+    return codec if text.direction is None else codec.for_direction(text.direction)
 
 
 def _engine_of(engine: Engine, way: Way) -> Engine:
@@ -449,11 +509,9 @@ def _row(
     run: SystemRun,
     scores: tuple[dict[str, MetricScore], dict[str, MetricScore]],
     decoded: Decoded,
-    taken: TakenCheckpoint,
+    opened: _Opened,
     *,
     threads: int,
-    parameters: int,
-    sha256: str,
     direction: Direction | None,
     off_target: float | None,
 ) -> ScoreRow:
@@ -469,12 +527,12 @@ def _row(
         threads=threads,
         scores=scores[0],
         second_scores=scores[1],
-        parameters=parameters,
+        parameters=num_parameters(opened.folder),
         sentences_per_second_batch1=decoded.sentences_per_second_batch1,
         sentences_per_second_max=decoded.sentences_per_second_max,
-        checkpoint_sha256=sha256,
+        checkpoint_sha256=checkpoint_sha256(opened.folder),
         iterations=run.way.iterations,
         steps=None if run.way.iterations is None else decoded.steps,
-        checkpoint=taken,
+        checkpoint=opened.taken,
         wait_k=run.way.wait_k,
     )
