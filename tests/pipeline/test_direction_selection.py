@@ -17,7 +17,7 @@ from tiny_pipeline import MODEL, TRAIN, WORDS, hash_tree, kdmt, read_lines, work
 
 from kdmt.api import load
 
-pytestmark = pytest.mark.pipeline
+pytestmark = [pytest.mark.pipeline, pytest.mark.slow]
 
 SIZES = {"train": 400, "valid": 20, "test": 40}
 LEXICONS = {"en": {word: word for word in WORDS}, "de": WORDS, "fr": {word: f"z{WORDS[word]}" for word in WORDS}}

@@ -58,7 +58,7 @@ BRIEF = {
     "save_interval_updates": 4,
     "log_interval_updates": 4,
 }
-LEARNED = ("ar", "km", "zh", "ja")
+LEARNED = ("ar", "zh")
 BRIEFLY = [f"{lang}-briefly" for lang in SCRIPTS if lang not in LEARNED]
 
 

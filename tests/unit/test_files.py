@@ -480,12 +480,12 @@ def test_the_limit_on_file_sizes_is_a_clear_error() -> None:
 
 
 @pytest.mark.usefixtures("finished")
-def test_too_many_open_files_are_a_clear_error() -> None:
-    for limit in (5, 7, 9):
-        ((code, line),) = run_limited(f"files:{limit}", [["prepare", "tiny.yaml", "--runs", f"out{limit}"]])
-        assert code == 2
-        assert re.match(rf"kdmt: error: (out{limit}/tiny/|(prepare\.[\w.]+: )?text/)", line)
-        assert line.endswith(": too many open files: raise the limit ('ulimit -n')")
+@pytest.mark.parametrize("limit", [pytest.param(5, marks=pytest.mark.slow), 7, pytest.param(9, marks=pytest.mark.slow)])
+def test_too_many_open_files_are_a_clear_error(limit: int) -> None:
+    ((code, line),) = run_limited(f"files:{limit}", [["prepare", "tiny.yaml", "--runs", "out"]])
+    assert code == 2
+    assert re.match(r"kdmt: error: (out/tiny/|(prepare\.[\w.]+: )?text/)", line)
+    assert line.endswith(": too many open files: raise the limit ('ulimit -n')")
 
 
 @pytest.mark.usefixtures("pipeline")

@@ -75,6 +75,7 @@ def test_chrf_of_sentences_is_that_of_sacrebleu() -> None:
         assert row.tolist() == pytest.approx([by_hand / 100, 1])
 
 
+@pytest.mark.slow
 def test_the_utility_of_the_most_probable_translation_is_close_to_the_highest() -> None:
     """The set-up of claim S8 has this bound for the gain of minimum Bayes risk in its utility."""
     sources, _, _ = _sample(500, seed=5)

@@ -359,7 +359,9 @@ def test_translations_are_escaped_on_a_terminal_only() -> None:
 
 
 @pytest.mark.usefixtures("finished")
-@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "| head -n 1"])
+@pytest.mark.parametrize(
+    "closed", [*(pytest.param(closed, marks=pytest.mark.slow) for closed in ("<&-", "2>&-")), ">&-", "| head -n 1"]
+)
 def test_closed_standard_streams(closed: str) -> None:
     command = f"{sys.executable} -m kdmt translate {TEACHER} --threads 1 {closed}"
     if closed == "2>&-":  # messages for a closed stderr are not written to stdout

@@ -105,7 +105,8 @@ def test_mirrors_and_downloads_are_counted_apart(tmp_path: Path) -> None:
     )
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
 def test_interrupted_downloads_go_on(server: FaultServer, tmp_path: Path, number: signal.Signals) -> None:
     """Interrupt the process twenty times at random moments; the last one finishes with every file."""
     server.block_bytes = 20_000

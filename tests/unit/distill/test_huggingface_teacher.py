@@ -208,6 +208,7 @@ def test_pytorch_and_ctranslate2_give_the_same_translations() -> None:
     assert sum(a == b for a, b in zip(wanted, found, strict=True)) > 0.9 * len(wanted)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("made")
 def test_workers_and_shards_give_the_same_files() -> None:
     before = hash_tree(MADE)

@@ -116,7 +116,10 @@ def plain_recursion(match_TL: Tensor, links_LL: Tensor) -> Tensor:
     return alpha_L[-1]
 
 
-@pytest.mark.parametrize(("length", "vertices"), [(60, 70), (200, 210), (250, 260), (100, 400)])
+@pytest.mark.parametrize(
+    ("length", "vertices"),
+    [(60, 70), *(pytest.param(*sizes, marks=pytest.mark.slow) for sizes in ((200, 210), (250, 260), (100, 400)))],
+)
 def test_gradients_of_long_targets_equal_plain_recursion(length: int, vertices: int) -> None:
     """Paths that cannot reach the end may be hundreds of nats more probable than those that can."""
     match = (random_logits(length, vertices) * 2 - 9).requires_grad_()

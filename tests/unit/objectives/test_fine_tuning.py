@@ -338,7 +338,8 @@ def write_two_dialects(folder: Path, num_pairs: int) -> ParallelData:
     return write_pairs(folder, [(source.tolist(), (source + 4 * rng.integers(2)).tolist()) for source in sources])
 
 
-@pytest.mark.parametrize(("family", "nat"), [SIMILARITIES[0], pytest.param(*SIMILARITIES[2], marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize(("family", "nat"), [SIMILARITIES[0], SIMILARITIES[2]])
 def test_fine_tuning_raises_the_expected_matches(tmp_path: Path, family: FamilyName, nat: dict[str, Any]) -> None:
     """The similarity to targets of two dialects rises, and more than by further training by likelihood."""
     pairs = write_two_dialects(tmp_path / "pairs", 100)

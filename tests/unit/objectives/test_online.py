@@ -188,7 +188,9 @@ def on_policy() -> Objective:
     return online("ema", on_policy={"rate": 0.5, "max_len_a": 1.0, "max_len_b": 2})
 
 
-@pytest.mark.parametrize("make", [ema, joint, mutual, on_policy])
+@pytest.mark.parametrize(
+    "make", [ema, joint, *(pytest.param(make, marks=pytest.mark.slow) for make in (mutual, on_policy))]
+)
 def test_resumed_training_is_exact(tmp_path: Path, pairs: ParallelData, make: Callable[[], Objective]) -> None:
     ended = []
     for run, ends in (("straight", [12]), ("stopped", [5, 12])):

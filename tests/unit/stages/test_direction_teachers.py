@@ -559,7 +559,7 @@ def by_pivot(nbest: int) -> list[list[tuple[float, str, str]]]:
     return found
 
 
-@pytest.mark.parametrize("nbest", [1, 2])
+@pytest.mark.parametrize("nbest", [pytest.param(1, marks=pytest.mark.slow), 2])
 def test_a_pivot_translates_through_another_language(nbest: int) -> None:
     shutil.copytree("runs/tiny/teacher", "other")
     pivot = {"pivot": "en", "teachers": ["other", BILINGUAL], "nbest": nbest}
@@ -656,7 +656,7 @@ def teacher_forced(direction: str, source: str, target_ids: list[int], run: str 
         return model(torch.tensor(np.asarray(ids, dtype=np.int64)[None]), prev)[0].double().log_softmax(-1)
 
 
-@pytest.mark.parametrize("data", ["distilled", "raw"])
+@pytest.mark.parametrize("data", ["distilled", pytest.param("raw", marks=pytest.mark.slow)])
 def test_a_cache_has_the_distributions_of_the_teacher_of_each_direction(data: str) -> None:
     pivot = {"pivot": "en", "teachers": ["other", "other"], "nbest": 2}
     teachers = {"en-de": "other", "en-fr": None, "fr-en": ["other", "other"], "fr-de": pivot}

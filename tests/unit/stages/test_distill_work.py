@@ -221,6 +221,7 @@ def test_blocks_of_a_gpu_are_kept_on_a_cpu_when_the_corpus_grows(on: Callable[[s
     assert num_blocks() == 3
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("finished")
 def test_workers_on_several_devices_that_begin_together_have_the_same_blocks() -> None:
     shutil.rmtree(MADE)

@@ -209,7 +209,8 @@ def test_training_sentences_are_translated_in_their_directions() -> None:
         assert own.translate([sources[index]], beam=1, max_len_a=1.2, max_len_b=10) == [line]
 
 
-@pytest.mark.parametrize("engine", ["ctranslate2", pytest.param("onnx", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("engine", ["ctranslate2", "onnx"])
 def test_exported_models_are_scored_in_each_direction(finished: Path, tmp_path: Path, engine: str) -> None:
     shutil.copytree(finished, tmp_path / "copy")
     sets = [f"score.engines=[{engine}]", "score.engine_students=[distilled]", "score.variants={}"]

@@ -77,6 +77,7 @@ def test_progress_is_reported_during_a_task(folder: Path) -> None:
     wait_for_cpus(2.0)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("cluster")
 def test_actors_wait_for_free_resources(folder: Path) -> None:
     reports: list[Progress] = []
@@ -88,7 +89,10 @@ def test_actors_wait_for_free_resources(folder: Path) -> None:
 
 
 @pytest.mark.usefixtures("cluster")
-@pytest.mark.parametrize("error", [{"troubles": {1: ("user", ALWAYS)}}, {"opening": ("user", ALWAYS)}])
+@pytest.mark.parametrize(
+    "error",
+    [{"troubles": {1: ("user", ALWAYS)}}, pytest.param({"opening": ("user", ALWAYS)}, marks=pytest.mark.slow)],
+)
 def test_bad_input_ends_the_run(folder: Path, error: dict[str, Any]) -> None:
     with pytest.raises(UserError, match=r"^corpus.de: line 3 is bad$"):
         actors(folder).run(Scribes(folder, **error), make_tasks(20), lambda _: None)
@@ -118,6 +122,7 @@ def test_a_set_number_of_workers_waits_for_a_large_enough_node(folder: Path, mon
         executor.run(Scribes(folder), make_tasks(1), lambda _: None)
 
 
+@pytest.mark.slow
 def test_no_task_is_lost_with_a_removed_node(cluster: Any, folder: Path) -> None:
     node = cluster.add_node(num_cpus=1, object_store_memory=OBJECT_STORE_BYTES)
     cluster.wait_for_nodes()

@@ -78,6 +78,7 @@ def test_workers_that_are_always_lost_are_an_error() -> None:
         list(map_in_order([[1]]))
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("cluster", "pipeline")
 def test_a_preparation_on_ray_gives_the_same_files(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(first_pass, "CHUNK_PAIRS", 50)
