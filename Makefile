@@ -84,13 +84,17 @@ demo: $(VENV)/installed toy-corpus ## run the whole pipeline on the toy corpus, 
 
 # ------------------------------------------------------------------------------------------------ tests and checks
 
+# tests make and remove many small files, which takes longer than what they test on some disks: they are made in memory
+# if there are 4 GB for them
+TESTS_TMPDIR := $(shell test -w /dev/shm && df -Pk /dev/shm | awk 'NR == 2 && $$4 > 4000000 {print "TMPDIR=/dev/shm"}')
+
 test: $(VENV)/installed-dev ## run the unit tests, the toy pipeline from end to end, and the tests of the GPU path
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/unit -m "not slow" -q -n auto --dist loadfile
-	$(BIN)/python -m pytest tests/pipeline -m "not slow" -q -n 2 --dist loadfile
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/gpu -m gpu -q -n 2
+	$(TESTS_TMPDIR) OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/unit -m "not slow" -q -n auto --dist loadfile
+	$(TESTS_TMPDIR) $(BIN)/python -m pytest tests/pipeline -m "not slow" -q -n 2 --dist loadfile
+	$(TESTS_TMPDIR) OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/gpu -m gpu -q -n 2
 
 test-slow: $(VENV)/installed-dev ## run the tests that take longer and write a summary to benchmarks/results/
-	$(BIN)/python benchmarks/run_slow_tests.py
+	$(TESTS_TMPDIR) $(BIN)/python benchmarks/run_slow_tests.py
 
 wheel-test: $(VENV)/installed-dev ## build the wheel, install it into an empty environment, run the toy pipeline there
 	$(BIN)/python -m pytest tests/pipeline/test_wheel.py -q
