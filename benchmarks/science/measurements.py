@@ -12,6 +12,7 @@ import numpy as np
 from bench_pipeline import way_of
 from numpy.typing import NDArray
 
+from kdmt.languages import POOLED
 from kdmt.score.lexical import count_rare, rare_recall
 from kdmt.score.replication import find_replicated
 from kdmt.toy.grammar import target_distribution
@@ -33,7 +34,7 @@ class Term:
         experiment: name of the experiment.
         system: a student, `teacher`, or `text.NAME` for the targets of a training set, for example `text.mbr`.
         way: how it is decoded, `beamN` or `iterN`.
-        test_set: name of the test set.
+        test_set: name of the test set, with several directions `NAME.DIRECTION`, for example `test.en-de`.
     """
 
     experiment: str
@@ -98,11 +99,15 @@ def seeds_of(run: Path, term: Term) -> list[int]:
     Raises:
         FileNotFoundError: if there is none.
     """
-    rows = json.loads((run / "scores.json").read_text(encoding="utf-8"))
-    seeds = [row["seed"] for row in rows if _is_of(row, term)]
-    if not seeds:
+    return sorted({int(str(row["seed"])) for row in _rows_of(run, term)})
+
+
+def _rows_of(run: Path, term: Term) -> list[dict[str, object]]:
+    rows: list[dict[str, object]] = json.loads((run / "scores.json").read_text(encoding="utf-8"))
+    found = [row for row in rows if _is_of(row, term)]
+    if not found:
         raise FileNotFoundError(f"{run / 'scores.json'}: no row of {term.system}, {term.way}, {term.test_set}")
-    return sorted(set(seeds))
+    return found
 
 
 def _is_of(row: dict[str, object], term: Term) -> bool:
@@ -129,11 +134,13 @@ def references_of(run: Path, term: Term) -> list[str]:
 
 
 def source_language(run: Path) -> str:
-    return str(_config(run)["source_lang"])
+    """Return the language of the source files of a run; `src` for a run with several directions."""
+    return str(_config(run).get("source_lang") or POOLED.source)
 
 
 def target_language(run: Path) -> str:
-    return str(_config(run)["target_lang"])
+    """Return the language of the target files of a run; `tgt` for a run with several directions."""
+    return str(_config(run).get("target_lang") or POOLED.target)
 
 
 def _config(run: Path) -> dict[str, object]:
@@ -233,6 +240,11 @@ def _text_of(run: Path, term: Term, language: str) -> Path:
     return run / stage_folders()[name] / f"{'train' if name == 'raw' else 'distilled'}.{language}"
 
 
+def _off_target(run: Path, seed: int, term: Term) -> Array:
+    (row,) = [row for row in _rows_of(run, term) if row["seed"] == seed]
+    return np.array([[float(str(row["off_target"]))]])
+
+
 def _faithfulness(run: Path, _seed: int, _term: Term) -> Array:
     return np.array([[_diagnostics(run)["faithfulness"]]])
 
@@ -289,6 +301,9 @@ METRICS: dict[str, Metric] = {
         f"recall of the reference's words that the training set has 1 to {RARE} times",
         _rare_recall,
         metrics.share_score,
+    ),
+    "off_target": Metric(
+        "%", "share of outputs that are identified as another language", _off_target, metrics.value_score
     ),
     "complexity_reduction": Metric(
         "nats",

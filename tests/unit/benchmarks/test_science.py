@@ -185,7 +185,7 @@ def test_every_claim_is_complete_and_its_pipelines_have_its_systems() -> None:
                 sets = {f"text.{name}" for student in pipeline.students.values() for name in student.data_names}
                 known = {"teacher", "distill", "text.raw", "text.distilled", *sets, *pipeline.students}
                 assert term.system in known, f"{claim.id}: {text}"
-                assert term.test_set in pipeline.prepare.test, f"{claim.id}: {text}"
+                assert term.test_set in pipeline.tests_by_split, f"{claim.id}: {text}"
 
 
 def test_experiments_that_copy_stages_have_the_settings_of_the_run_that_they_copy_from() -> None:
@@ -297,6 +297,31 @@ def test_targets_of_training_sets_are_measured_by_line(run: Path, text: str, sha
     assert valid.statistics_SNK.tolist() == [[[share, 1] for share in shares]]
     utility = measurements.measure(Term.parse(f"x:text.{text}"), "expected_chrf", [run]).statistics_SNK[0, :, 0]
     assert [int(value > 0.5) for value in utility] == shares
+
+
+def test_a_direction_of_several_is_measured_by_its_own_files(tmp_path: Path) -> None:
+    for folder in ("prepare", "score"):
+        (tmp_path / folder).mkdir()
+    (tmp_path / "prepare" / "config.json").write_text(json.dumps({"languages": ["en", "de", "fr"]}))
+    sentence, row = "Ein Hund läuft über Gras.", {"system": "small", "search": "beam", "beam": 5, "iterations": None}
+    rows = [
+        row | {"seed": seed, "test_set": f"test.{direction}", "off_target": share}
+        for direction, share in (("en-de", 12.5), ("fr-de", 50.0))
+        for seed in (1, 2)
+    ]
+    (tmp_path / "scores.json").write_text(json.dumps(rows))
+    for direction, output in (("en-de", sentence), ("fr-de", "Un chien")):
+        (tmp_path / f"prepare/test.{direction}.raw.tgt").write_text(f"{sentence}\n", encoding="utf-8")
+        for seed in (1, 2):
+            (tmp_path / f"score/small.seed_{seed}.test.{direction}.beam5.tgt").write_text(
+                f"{output}\n", encoding="utf-8"
+            )
+    for direction, bleu, share in (("en-de", 100, 12.5), ("fr-de", 0, 50)):
+        term = Term.parse(f"x:small@test.{direction}")
+        assert measurements.measure(term, "bleu", [tmp_path]).scores.tolist() == pytest.approx([bleu] * 2, abs=0.1)
+        assert measurements.measure(term, "off_target", [tmp_path]).scores.tolist() == [share] * 2
+    with pytest.raises(FileNotFoundError, match=r"no row of small, beam5, test\.de-fr"):
+        measurements.measure(Term.parse("x:small@test.de-fr"), "bleu", [tmp_path])
 
 
 def test_lowercased_metrics_ignore_case_alone(run: Path) -> None:
