@@ -85,8 +85,8 @@ demo: $(VENV)/installed toy-corpus ## run the whole pipeline on the toy corpus, 
 # ------------------------------------------------------------------------------------------------ tests and checks
 
 # tests make and remove many small files, which takes longer than what they test on some disks: they are made in memory
-# if there are 4 GB for them
-TESTS_TMPDIR := $(shell test -w /dev/shm && df -Pk /dev/shm | awk 'NR == 2 && $$4 > 4000000 {print "TMPDIR=/dev/shm"}')
+# if there is 1 GB for them
+TESTS_TMPDIR := $(shell test -w /dev/shm && df -Pk /dev/shm | awk 'NR == 2 && $$4 > 1000000 {print "TMPDIR=/dev/shm"}')
 
 test: $(VENV)/installed-dev ## run the unit tests, the toy pipeline from end to end, and the tests of the GPU path
 	$(TESTS_TMPDIR) OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/unit -m "not slow" -q -n auto --dist loadfile

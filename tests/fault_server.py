@@ -135,9 +135,9 @@ def _handler(server: FaultServer) -> type[Handler]:
                 block = sent[start : start + server.block_bytes]
                 if start + len(block) == len(sent):
                     self._count_out()
-                self.wfile.write(block)
-                with server.lock:
+                with server.lock:  # before the client has the block, after which a test may read the number
                     server.num_bytes[self.path] += len(block)
+                self.wfile.write(block)
 
         def log_message(self, format: str, *args: object) -> None:
             pass
