@@ -193,8 +193,8 @@ class _KeepingHandler(http.server.BaseHTTPRequestHandler):
         self.send_response(200)
         self.send_header("Content-Length", str(len(data)))
         self.end_headers()
-        self.wfile.write(data)
         self.server.ports.append(self.client_address[1])  # type: ignore[attr-defined]
+        self.wfile.write(data)
         self.close_connection = count == 2
 
     def log_message(self, format: str, *args: object) -> None:
