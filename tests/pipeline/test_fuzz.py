@@ -25,6 +25,7 @@ REPOSITORY = Path(__file__).parents[2]
 COMMAND = Command(("translate", "model"), changes=("made/",), makes="made")
 
 
+@pytest.mark.slow
 def test_hostile_inputs_end_in_success_or_in_one_clear_line() -> None:
     """Run one input of each kind; `make fuzz` has hundreds."""
     environment = {**os.environ, "PYTHONPATH": f"{REPOSITORY}:{REPOSITORY / 'tests'}", "OMP_NUM_THREADS": "1"}

@@ -17,7 +17,7 @@ from kdmt.interop.checkpoint_trim import trim_checkpoint
 from kdmt.interop.trim_record import TrimSettings
 from kdmt.toy.multilingual import classify
 
-pytestmark = pytest.mark.pipeline
+pytestmark = [pytest.mark.pipeline, pytest.mark.slow]
 
 REPOSITORY = Path(__file__).parents[2]
 PIPELINE = REPOSITORY / "pipelines" / "toy-multilingual.yaml"

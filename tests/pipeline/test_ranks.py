@@ -17,7 +17,7 @@ import torch
 from copy_task import write_copy_task
 from safetensors.torch import load_file
 
-pytestmark = pytest.mark.pipeline
+pytestmark = [pytest.mark.pipeline, pytest.mark.slow]
 
 WORKER = Path(__file__).with_name("rank_worker.py")
 

@@ -60,6 +60,7 @@ BRIEF = {
 }
 LEARNED = ("ar", "zh")
 BRIEFLY = [f"{lang}-briefly" for lang in SCRIPTS if lang not in LEARNED]
+TOY = pytest.param("toy", marks=pytest.mark.slow)
 
 
 @dataclass(frozen=True)
@@ -106,7 +107,7 @@ def run_stages(yaml: Path, sets: Iterable[str] = ()) -> dict[str, str]:
     return stderr
 
 
-@pytest.fixture(scope="module", params=[*LEARNED, *BRIEFLY, "toy"])
+@pytest.fixture(scope="module", params=[*LEARNED, *BRIEFLY, TOY])
 def run(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Run:
     """Run all stages for English to a language of the table, or for the toy corpus without spaces."""
     lang, _, briefly = request.param.partition("-")
@@ -118,7 +119,7 @@ def run(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 
 IN_SLOW_TESTS = [pytest.param(lang, marks=pytest.mark.slow) for lang in SCRIPTS if lang not in LEARNED]
 ONLY_WORDS = pytest.mark.parametrize("run", [*LEARNED, *BRIEFLY], indirect=True)
-ONLY_LEARNED = pytest.mark.parametrize("run", [*LEARNED, *IN_SLOW_TESTS, "toy"], indirect=True)
+ONLY_LEARNED = pytest.mark.parametrize("run", [*LEARNED, *IN_SLOW_TESTS, TOY], indirect=True)
 ONLY_LEARNED_WORDS = pytest.mark.parametrize("run", [*LEARNED, *IN_SLOW_TESTS], indirect=True)
 
 

@@ -100,7 +100,7 @@ def test_an_error_on_the_first_rank_ends_all_ranks(prepared: Path) -> None:
 @pytest.mark.parametrize(
     ("receiver", "number"),
     [
-        pytest.param("rank", signal.SIGTERM, id="TERM-to-a-rank"),
+        pytest.param("rank", signal.SIGTERM, id="TERM-to-a-rank", marks=pytest.mark.slow),
         pytest.param("rank", signal.SIGUSR1, id="USR1-to-a-rank", marks=pytest.mark.slow),
         pytest.param("launcher", signal.SIGHUP, id="HUP-to-torchrun", marks=pytest.mark.slow),
     ],

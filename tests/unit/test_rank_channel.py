@@ -10,6 +10,8 @@ from pathlib import Path
 
 PROGRAM = """
 import json, sys
+import pytest
+
 from kdmt.ranks import joined_ranks, interleave
 with joined_ranks() as ranks:
     ranks.wait()
@@ -25,6 +27,7 @@ print(json.dumps(found))
 """
 
 
+@pytest.mark.slow
 def test_two_ranks_exchange_values() -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

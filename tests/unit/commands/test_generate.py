@@ -155,6 +155,7 @@ def test_a_data_bin_without_references_is_translated_without_a_score(models, tmp
     assert not lines[-1].startswith("Generate")
 
 
+@pytest.mark.slow
 def test_shards_together_equal_the_whole_output(models):
     whole, _ = by_kind(generate(DATA, models / "1", "--beam", "2", "--batch-size", "4", *SHORT))
     parts = {}

@@ -110,6 +110,7 @@ def test_neither_rare_languages_nor_rare_characters_decide_for_the_other(
     assert sum(counts[char] for char in dropped) <= (1 - LARGE_COVERAGE) * counts.total()
 
 
+@pytest.mark.slow
 def test_characters_are_those_of_normalised_text(texts: tuple[Path, Path], tmp_path: Path) -> None:
     with texts[1].open("a", encoding="utf-8") as file:
         file.write("ＸＹ ﾊﾞ\n")

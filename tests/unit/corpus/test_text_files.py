@@ -236,6 +236,7 @@ def test_bounded_lines_equal_those_of_a_plain_reader(sizes: list[int], closed: b
     assert found == expected
 
 
+@pytest.mark.slow
 def test_a_huge_line_in_a_small_archive_needs_little_memory(tmp_path: Path) -> None:
     """Check that reading a line of 512 MB uses at most a third of that memory."""
     path = tmp_path / "bomb.gz"

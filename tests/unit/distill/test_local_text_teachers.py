@@ -120,6 +120,7 @@ def test_candidates_of_a_language_model_are_drawn_again_the_same() -> None:
     assert narrow == [row[4] for row in nbest()]
 
 
+@pytest.mark.slow
 def test_translation_model_translates_what_transformers_translates(models: tuple[Path, Any, Any, Any]) -> None:
     import sentencepiece
 

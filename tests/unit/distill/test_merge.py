@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from slow_parameters import some_of
 
 import kdmt.distill.merge
 from kdmt.config import Context, Failures
@@ -315,7 +316,7 @@ def test_merge_equals_reference_implementation(
     check(corpus, folder, report, walk(corpus, failures, rule), rule)
 
 
-@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("rule", some_of(RULES, 2))
 def test_files_do_not_depend_on_number_of_workers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rule: str) -> None:
     monkeypatch.setattr(kdmt.distill.merge, "_CHUNK_LINES", 5)
     corpus, failures = make_corpus(3, (60, 41), tags=True), Failures(unk="drop", ratio="keep")

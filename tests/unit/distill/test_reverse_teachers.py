@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from huggingface_models import save_model
+from slow_parameters import some_of
 from text_models import save_t5
 from tiny_pipeline import kdmt, read_lines, settings, to_yaml, write_lines
 from training_runs import TINY
@@ -163,7 +164,7 @@ def _t5(folder: Path) -> tuple[Any, Callable[[list[str]], list[str]]]:
     return {"ctranslate2": str(folder / "ct2"), "source_prefix": "<2fr> "}, translate
 
 
-@pytest.mark.parametrize("prepare", [_own, _exported, _huggingface, _t5])
+@pytest.mark.parametrize("prepare", some_of([_own, _exported, _huggingface, _t5], 2))
 def test_text_is_finished_for_the_model_and_processed_after(prepare: Callable[[Path], Any]) -> None:
     checkpoint, translate = prepare(Path("model"))
     write_lines(Path("mono.de"), [f"{line.capitalize()}!" for line in read_lines(Path("text/train.de"))[:20]])

@@ -181,6 +181,7 @@ def test_resumed_run_gives_the_same_files(tmp_path: Path) -> None:
     assert contents(tmp_path / "killed") == contents(tmp_path / "whole")
 
 
+@pytest.mark.slow
 def test_worker_processes_write_the_same_cache(tmp_path: Path) -> None:
     """Devices of the CPU in the place of two GPUs."""
     data, shape = parallel(tmp_path), shape_of()

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from multilingual_models import DIRECTIONS, LINES, SHARED, write_languages, write_multilingual
+from slow_parameters import some_of
 from small_transformers import make_model
 
 from kdmt.choices import LanguageTokens
@@ -33,7 +34,7 @@ def _one_thread() -> None:
     torch.set_num_threads(1)
 
 
-@pytest.mark.parametrize("tokens", SCHEMES)
+@pytest.mark.parametrize("tokens", some_of(SCHEMES, 2))
 @pytest.mark.parametrize("name", ["ctranslate2", "onnx"])
 def test_translations_in_all_directions_are_those_of_the_checkpoint(
     tmp_path: Path, name: str, tokens: LanguageTokens

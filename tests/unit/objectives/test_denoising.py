@@ -181,6 +181,7 @@ def test_reconstruction_of_held_out_text_is_learnt(tmp_path: Path, text: Paralle
     assert after < 0.5 * before
 
 
+@pytest.mark.slow
 def test_text_in_the_target_language_helps_a_direction_with_few_pairs(tmp_path: Path, text: ParallelData) -> None:
     settings = train_settings(max_updates=80, max_tokens=128, validate_interval_updates=80)
     few = write_translations(tmp_path / "few", 3, seed=5)

@@ -18,6 +18,7 @@ from copy_task import (
     write_pairs,
 )
 from safetensors.torch import load_file
+from slow_parameters import some_of
 from torch.nn import functional as F
 
 from kdmt.config import Student
@@ -138,7 +139,7 @@ def student_of(settings: dict[str, Any]) -> Objective:
     return build_objective(own, student, label_smoothing=0.1, teachers=teachers)
 
 
-@pytest.mark.parametrize("kind", STATES)
+@pytest.mark.parametrize("kind", some_of(STATES, 6))
 def test_training_states_keep_their_names_and_are_resumed(tmp_path: Path, kind: str) -> None:
     settings, names = STATES[kind]
     pairs = write_copy_task(tmp_path / "data", 60, seed=1)

@@ -266,6 +266,7 @@ def test_a_teacher_of_another_direction_is_refused_before_any_stage() -> None:
     assert not Path("runs/tiny").exists()
 
 
+@pytest.mark.slow
 def test_models_with_their_own_tokenizers_are_teachers() -> None:
     pytest.importorskip("transformers")
     save_model("nllb", Path("nllb"))
@@ -435,6 +436,7 @@ def test_the_text_with_noise_is_requested(servers: dict[str, ChatServer]) -> Non
     assert requested == {noised[line] for line in lines_of("en-de")} != set(read_lines(Path("text/train.en")))
 
 
+@pytest.mark.slow
 def test_a_local_language_model_is_the_teacher_of_directions() -> None:
     torch = pytest.importorskip("torch")
     pytest.importorskip("transformers")

@@ -72,6 +72,7 @@ def two_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(knowledge_work, "open_processes", open_two)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("finished", "two_gpus")
 def test_a_worker_for_each_gpu_gives_the_cache_of_one_process(monkeypatch: pytest.MonkeyPatch) -> None:
     assert kdmt("knowledge", "tiny.yaml", *STUDENT, *SETTINGS).code == 0

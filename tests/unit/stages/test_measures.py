@@ -133,6 +133,7 @@ def test_scores_use_characters() -> None:
     assert read_json("score/manifest.json")["settings"]["score.tokenize"] == "char"
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("thai")
 def test_another_tokenizer_for_scores_leaves_training_up_to_date() -> None:
     stderr = [result.err for result in run_stages("teacher", "distill", "student", sets=["score.tokenize=intl"])]

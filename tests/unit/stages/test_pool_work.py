@@ -116,6 +116,7 @@ def test_verification_decodes_blocks_again_and_finds_changed_candidates() -> Non
     assert "nbest" in result.err
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("pooled")
 def test_each_setting_of_the_pool_redoes_it_and_only_it() -> None:
     before, whole = (TINY / "distill/manifest.json").read_bytes(), content()

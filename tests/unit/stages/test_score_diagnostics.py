@@ -60,6 +60,7 @@ def test_figures_equal_those_of_the_stored_texts() -> None:
     assert "<h2>Diagnostics</h2>" in page
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("finished")
 def test_replication_is_that_of_translating_the_training_text_with_kdmt_translate(
     monkeypatch: pytest.MonkeyPatch,

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from slow_parameters import some_of
 from tiny_pipeline import (
     TEACHER_TRAIN,
     hash_tree,
@@ -58,6 +59,7 @@ def test_a_setting_of_the_result_rebuilds_a_stage_and_keeps_the_old_one() -> Non
 LINKED = ["prepare", "teacher", "distill", "students/raw", "students/distilled/seed_1", "score"]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("finished")
 def test_stages_on_another_disk_are_rebuilt_there(other_disk: Path) -> None:
     """Check that states are kept and taken back on the other disk: links stay links, for every kind of stage."""
@@ -152,7 +154,7 @@ def test_an_interrupted_extension_is_finished_after_its_average_was_made(
 
 
 @pytest.mark.usefixtures("finished")
-@pytest.mark.parametrize("command", GIVEN_A_RUN)
+@pytest.mark.parametrize("command", some_of(GIVEN_A_RUN, 3))
 def test_auto_of_a_run_is_accepted_wherever_a_run_is(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(globals(), "RAW", RAW / "auto")
     result = GIVEN_A_RUN[command]()

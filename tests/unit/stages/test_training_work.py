@@ -163,6 +163,7 @@ def test_a_mixture_of_training_sets_has_their_shares_weights_and_caches() -> Non
     assert len(set(losses.values())) == len(losses)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("finished")
 def test_a_right_to_left_teacher_learns_distils_and_scores_sentences_in_their_normal_order() -> None:
     setting = ("--set", "teacher.right_to_left=true")

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 from executor_workers import ALWAYS, COUNT, Allocating, Scribes, make_tasks
+from slow_parameters import some_of
 
 from kdmt.errors import Interrupted, UserError
 from kdmt.workers.processes import Executor, Inline, Processes, Progress, share_cores
@@ -127,7 +128,7 @@ def test_an_error_in_the_driver_is_raised(executor: Executor, folder: Path) -> N
     assert multiprocessing.active_children() == []
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1])
+@pytest.mark.parametrize("number", some_of([signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1], 2))
 def test_a_signal_ends_the_run(executor: Executor, folder: Path, number: int) -> None:
     before = signal.getsignal(number)
     threading.Timer(1.0, os.kill, (os.getpid(), number)).start()
@@ -258,7 +259,9 @@ def test_workers_end_when_the_driver_is_killed(driver: subprocess.Popen[str]) ->
     wait_until(lambda: not any(map(is_alive, family)), seconds=GUARD)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP, signal.SIGUSR1], ids=lambda number: number.name)
+@pytest.mark.parametrize(
+    "number", some_of([signal.SIGINT, signal.SIGHUP, signal.SIGUSR1], 1), ids=lambda number: number.name
+)
 def test_a_signal_to_the_whole_group_is_handled_by_the_driver(
     driver: subprocess.Popen[str], number: signal.Signals
 ) -> None:

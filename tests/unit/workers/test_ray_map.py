@@ -40,6 +40,7 @@ def die(_: list[int]) -> list[int]:
     os._exit(1)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("cluster")
 def test_results_are_in_the_order_of_the_chunks() -> None:
     read = []
@@ -59,12 +60,14 @@ def test_results_are_in_the_order_of_the_chunks() -> None:
         assert list(map_in_order([[1], [2]])) == [[8], [9]]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("cluster")
 def test_an_error_of_the_function_is_raised() -> None:
     with mapping_on_ray(refuse, workers=1) as map_in_order, pytest.raises(UserError, match=r"^chunk \[5\] is refused$"):
         list(map_in_order([[5]]))
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("cluster")
 def test_a_chunk_of_a_lost_worker_is_done_by_another(tmp_path: Path) -> None:
     with mapping_on_ray(partial(die_once, tmp_path / "marker"), workers=2) as map_in_order:

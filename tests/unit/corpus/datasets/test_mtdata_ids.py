@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from slow_parameters import some_of
 from small_index import small_index
 
 from kdmt.corpus.datasets.mtdata_ids import mtdata_pairs, mtdata_texts, resolve_mtdata, resolve_mtdata_monolingual
@@ -56,7 +57,7 @@ def test_there_are_entries_of_every_group() -> None:
     assert groups["OPUS"] == 150
 
 
-@pytest.mark.parametrize("record", GOLDEN, ids=lambda record: record["id"])
+@pytest.mark.parametrize("record", some_of(GOLDEN, 120), ids=lambda record: record["id"])
 def test_urls_members_and_columns_are_those_of_mtdata(record: dict[str, Any]) -> None:
     if record["id"].startswith("Flores-flores101"):
         assert len(set(record["members"])) == 1  # the reason why kdmt refuses them

@@ -79,6 +79,7 @@ def test_a_multilingual_model_is_refused(
     assert "the model translates in several directions, which is not supported" in capfd.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_teacher_prefers_translations_to_other_sentences(finished: Path) -> None:
     sources, targets = (read_lines(finished / f"text/train.{lang}")[:30] for lang in ("en", "de"))
     command = ["python", "-m", "kdmt.score.scorers.adapters.boostedprob", "--model", "{model}", "--threads", "1"]
