@@ -8,10 +8,10 @@ import subprocess
 import sys
 from pathlib import Path
 
-PROGRAM = """
-import json, sys
 import pytest
 
+PROGRAM = """
+import json, sys
 from kdmt.ranks import joined_ranks, interleave
 with joined_ranks() as ranks:
     ranks.wait()
