@@ -44,6 +44,8 @@ def check_one_direction(config: Pipeline) -> None:
         raise ValueError(f"'distill.teachers': a mapping {needed}")
     if config.distill.reverse is not None and not isinstance(config.distill.reverse.checkpoint, str):
         raise ValueError(f"'distill.reverse.checkpoint': a mapping {needed}")
+    if isinstance(config.distill.failures.scripts, dict):
+        raise ValueError(f"'distill.failures.scripts': a mapping {needed}")
     if config.knowledge.teachers != "pipeline":
         raise ValueError(f"'knowledge.teachers: {config.knowledge.teachers}' {needed}")
     if config.score.off_target is not None:
@@ -96,6 +98,12 @@ def check_directions(config: Pipeline) -> None:
             raise ValueError(
                 f"'distill.reverse.checkpoint.{name}': none of the trained directions "
                 f"{', '.join(map(str, config.trained_directions))}"
+            )
+    scripts, targets = config.distill.failures.scripts, {each.target for each in config.trained_directions}
+    for language in scripts if isinstance(scripts, dict) else ():
+        if language not in targets:
+            raise ValueError(
+                f"'distill.failures.scripts.{language}': none of the target languages {', '.join(sorted(targets))}"
             )
     _check_self_supervised(config)
     for part in parts if config.directions is not None else ():  # with 'scheme', 'zero_shot' leaves directions out

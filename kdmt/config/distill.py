@@ -34,7 +34,7 @@ from kdmt.config.language_models import (
     TextTeacher,
 )
 from kdmt.config.search import Decode, NATDecode, Pool, Sample
-from kdmt.config.section import Ratio, RepetitionTimes, Section, changed, execution
+from kdmt.config.section import LanguageCode, Ratio, RepetitionTimes, Section, changed, execution
 from kdmt.config.teacher_entries import (
     DirectionTeacher,
     ForeignTeacher,
@@ -60,6 +60,17 @@ def _script(name: str) -> str:
 
 
 ScriptName = Annotated[str, AfterValidator(_script)]
+SCRIPTS_BRANCH, LANGUAGES_BRANCH = "<scripts>", "<scripts of languages>"
+# scripts of the target language, or of each target language
+ScriptsOfTarget = Annotated[
+    Annotated[list[ScriptName], Tag(SCRIPTS_BRANCH)]
+    | Annotated[
+        dict[LanguageCode, Annotated[list[ScriptName], Field(min_length=1)]],
+        Field(min_length=1),
+        Tag(LANGUAGES_BRANCH),
+    ],
+    Discriminator(lambda value: LANGUAGES_BRANCH if isinstance(value, dict) else SCRIPTS_BRANCH),
+]
 
 
 class Failures(Section):
@@ -107,10 +118,11 @@ class Failures(Section):
     max_ratio: Ratio = Field(
         3.0, ge=0.0, description="Maximum length ratio, as in 'prepare.clean.max_ratio'; 0 for no limit"
     )
-    scripts: list[ScriptName] = Field(
+    scripts: ScriptsOfTarget = Field(
         default_factory=list,
         description="Scripts of the target language by their Unicode names, for example [Latin] or [Han, Hiragana, "
-        "Katakana]; empty for no check",
+        "Katakana]; with several directions those of all target languages, or a mapping from target languages to their "
+        "scripts; empty for no check, which also holds for languages that a mapping does not have",
     )
     max_foreign: float = Field(
         0.5, ge=0.0, lt=1.0, description="Maximum share of the letters that are in other scripts than 'scripts'"

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from kdmt.config.distill import PATH_BRANCH, SCORER_BRANCH
+from kdmt.config.distill import LANGUAGES_BRANCH, PATH_BRANCH, SCORER_BRANCH, SCRIPTS_BRANCH
 from kdmt.config.mixture import MIXTURE_BRANCH, NAME_BRANCH
 from kdmt.config.prepare import (
     AUTO_BRANCH,
@@ -55,6 +55,7 @@ _BRANCHES = (
         PAIRS_BRANCH,
     ),
     *(NAME_BRANCH, MIXTURE_BRANCH, PATH_BRANCH, SCORER_BRANCH, ONE_TEXT_BRANCH, TEXTS_BRANCH),
+    *(SCRIPTS_BRANCH, LANGUAGES_BRANCH),
     *TEACHER_BRANCHES,
     *DIRECTION_BRANCHES,
     *(NUMBER_BRANCH, LIST_BRANCH, RANGE_BRANCH),

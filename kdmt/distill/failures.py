@@ -9,7 +9,7 @@ or 0 for no failure. Shapes: N hypotheses, M tokens of all hypotheses, C charact
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import get_args
 
@@ -88,6 +88,7 @@ def find_text_failures(
     settings: Failures,
     *,
     typical_ratio: float | NDArray[np.float64],
+    languages: Sequence[str] | None = None,
 ) -> Codes:
     """Return the failures that the words of hypotheses show: codes, uint8 [N], of `empty` and the last three.
 
@@ -100,16 +101,18 @@ def find_text_failures(
         words: text of each hypothesis in the form that the tokenizer reads [N].
         sources: source line of each hypothesis in the same form [N].
         typical_ratio: typical number of target characters per source character, or that of each hypothesis [N].
+        languages: language of each hypothesis [N], for scripts by language.
 
     Raises:
-        ValueError: if the numbers of hypotheses and sources differ.
+        ValueError: if the numbers of hypotheses and sources differ, or `languages` is missing.
     """
     if len(words) != len(sources):
         raise ValueError(f"{len(words)} hypotheses of {len(sources)} sources")
     codes_N = np.zeros(len(words), dtype=np.uint8)
     num_words_N, num_source_N = _count_words(words), _count_words(sources)
-    if settings.scripts:
-        codes_N[_foreign(words, tuple(settings.scripts), settings.max_foreign)] = CODES["script"]
+    for scripts, places_M in _by_scripts(settings.scripts, languages, len(words)):
+        own = [words[place] for place in places_M.tolist()]
+        codes_N[places_M[_foreign(own, scripts, settings.max_foreign)]] = CODES["script"]
     for i in np.flatnonzero(num_words_N == num_source_N).tolist():
         if _is_copy(words[i], sources[i]):
             codes_N[i] = CODES["copied"]
@@ -118,6 +121,21 @@ def find_text_failures(
         codes_N[ratios_N > settings.max_ratio] = CODES["ratio"]
     codes_N[num_words_N == 0] = CODES["empty"]
     return codes_N
+
+
+def _by_scripts(
+    scripts: Sequence[str] | Mapping[str, Sequence[str]], languages: Sequence[str] | None, count: int
+) -> Iterator[tuple[tuple[str, ...], NDArray[np.int64]]]:
+    """Yield the scripts of hypotheses with the places of those that are written in them."""
+    if not isinstance(scripts, Mapping):
+        if scripts:
+            yield tuple(scripts), np.arange(count)
+        return
+    if languages is None:
+        raise ValueError("scripts by language, for hypotheses without a language")
+    of_each = np.array(languages)
+    for language, own in scripts.items():
+        yield tuple(own), np.flatnonzero(of_each == language)
 
 
 def _count_words(lines: Sequence[str]) -> NDArray[np.int64]:

@@ -31,6 +31,7 @@ from kdmt.distill.failures import FAILURES, find_text_failures
 from kdmt.distill.selection import ALL, BEST, Candidate, Choice, Line, Selector
 from kdmt.errors import UserError
 from kdmt.files import naming
+from kdmt.languages import Direction
 
 _CHUNK_LINES = 10_000
 _CHUNK_BYTES = 16 << 20  # of candidates, typically; they take about ten times as much memory once they are read
@@ -293,7 +294,8 @@ def _read_chunk(nbest: Path, depth: int, settings: Failures, typical_ratio: Typi
         found = _with_scores(found, *chunk.given)
     ratio_N = _ratio_of_lines(typical_ratio, tags, len(sources))
     sentences = [without_context(line, chunk.text.context) for line in sources]
-    return _Read(sources, references, tags, _with_text_failures(found, sentences, settings, ratio_N))
+    languages = _languages_of_lines(settings, tags)
+    return _Read(sources, references, tags, _with_text_failures(found, sentences, settings, ratio_N, languages))
 
 
 def _ratio_of_lines(typical_ratio: TypicalRatio, tags: Sequence[str] | None, num_lines: int) -> NDArray[np.float64]:
@@ -302,6 +304,14 @@ def _ratio_of_lines(typical_ratio: TypicalRatio, tags: Sequence[str] | None, num
         return np.full(num_lines, typical_ratio)
     assert tags is not None, "ratios of tags are given for lines with tags"
     return np.array([typical_ratio[tag] for tag in tags])
+
+
+def _languages_of_lines(settings: Failures, tags: Sequence[str] | None) -> list[str] | None:
+    """Return the target language of each line, if the settings depend on it: the tags of lines are directions then."""
+    if not isinstance(settings.scripts, Mapping):
+        return None
+    assert tags is not None, "scripts of languages are given for lines with directions"
+    return [Direction.parse(tag).target for tag in tags]
 
 
 def _choose_chunk(
@@ -340,17 +350,28 @@ def _choose_chunk(
 
 
 def _with_text_failures(
-    found: list[Nbest], sources: Sequence[str], settings: Failures, ratio_N: NDArray[np.float64]
+    found: list[Nbest],
+    sources: Sequence[str],
+    settings: Failures,
+    ratio_N: NDArray[np.float64],
+    languages: Sequence[str] | None,
 ) -> list[Nbest]:
     """Return the candidates with the failures that their words show, for those without a failure so far.
 
     Args:
         ratio_N: typical ratio of each line.
+        languages: target language of each line, for scripts by language.
     """
     words = [candidate.words for nbest in found for candidate, _ in nbest]
     source_of_each = [source for nbest, source in zip(found, sources, strict=True) for _ in nbest]
     ratio_of_each = np.repeat(ratio_N, [len(nbest) for nbest in found])
-    codes = iter(find_text_failures(words, source_of_each, settings, typical_ratio=ratio_of_each).tolist())
+    language_of_each = None
+    if languages is not None:
+        language_of_each = [language for nbest, language in zip(found, languages, strict=True) for _ in nbest]
+    codes_N = find_text_failures(
+        words, source_of_each, settings, typical_ratio=ratio_of_each, languages=language_of_each
+    )
+    codes = iter(codes_N.tolist())
     names = (NO_FAILURE, *FAILURES)
 
     def seen(failure: str) -> str:

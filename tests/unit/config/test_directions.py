@@ -307,6 +307,13 @@ def test_directions_that_are_not_valid(problem: Callable[..., str], changes: dic
             "'distill.reverse.checkpoint.de-en': none of the trained directions en-de, en-fr, fr-en",
         ),
         ("distill.reverse={checkpoint: {}}", "distill.reverse.checkpoint: "),
+        (
+            "distill.failures.scripts={de: [Latin], ja: [Han]}",
+            "'distill.failures.scripts.ja': none of the target languages de, en, fr",
+        ),
+        ("distill.failures.scripts={de: [Latinn]}", "distill.failures.scripts.de.0: not the name of a Unicode script"),
+        ("distill.failures.scripts={de: []}", "distill.failures.scripts.de: "),
+        ("distill.failures.scripts={}", "distill.failures.scripts: "),
         ("score.engines=[ctranslate2, bergamot]", "'score.engines': models of 'bergamot' have one direction"),
         ("prepare.train.0.tag=<x>", "'prepare.train.0.tag' cannot be combined"),
         ("students.raw={data: raw, wait_k: 3, model: {unidirectional_encoder: true}}", "'students.raw.wait_k' cannot"),
@@ -439,6 +446,7 @@ def test_settings_that_language_tokens_of_the_decoder_refuse(
         ("score.off_target={}", "'score.off_target' has no effect without several"),
         ("knowledge.teachers=directions", "'knowledge.teachers: directions' has no effect without several"),
         ("distill.reverse={checkpoint: {en-de: x}}", "'distill.reverse.checkpoint': a mapping has no effect without"),
+        ("distill.failures.scripts={de: [Latin]}", "'distill.failures.scripts': a mapping has no effect without"),
         ("distill.teachers={en-de: x}", "'distill.teachers': a mapping has no effect without several"),
         (
             "students.raw.word_kd={direction_selection: {}}",

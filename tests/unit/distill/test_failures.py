@@ -159,6 +159,20 @@ NO_SCRIPT = {"MICRO SIGN", "KATAKANA-HIRAGANA PROLONGED SOUND MARK"}
 lines = st.text(st.sampled_from("aBß1 .\u00a0\tжЖひカーµ\U0001f600"), max_size=20)
 
 
+@given(st.lists(st.tuples(lines, lines, st.sampled_from(["de", "ru", "ja"])), max_size=8))
+def test_scripts_by_language_are_checked_for_hypotheses_in_it(pairs: list[tuple[str, str, str]]) -> None:
+    scripts = {"ru": ["Cyrillic"], "ja": ["Hiragana", "Katakana"]}
+    hypotheses, sources, languages = ([each[column] for each in pairs] for column in range(3))
+    codes = find_text_failures(hypotheses, sources, Failures(scripts=scripts), typical_ratio=1.0, languages=languages)
+    expected = [text_failure(words, source, Failures(scripts=scripts.get(code, []))) for words, source, code in pairs]
+    assert list(map(name, codes.tolist())) == expected
+
+
+def test_scripts_by_language_need_the_languages() -> None:
+    with pytest.raises(ValueError, match="hypotheses without a language"):
+        find_text_failures(["a"], ["b"], Failures(scripts={"ru": ["Cyrillic"]}), typical_ratio=1.0)
+
+
 @given(
     st.lists(st.tuples(lines, lines), max_size=6),
     st.sampled_from([[], ["Latin"], ["Cyrillic"], ["Hiragana", "Katakana"]]),

@@ -370,6 +370,15 @@ def test_failures_of_words_depend_on_the_source_of_each_line(tmp_path: Path) -> 
     assert report.dropped == {"script": 1}
 
 
+def test_scripts_of_a_language_are_those_of_the_lines_whose_direction_has_it(tmp_path: Path) -> None:
+    lines = [CorpusLine(0, number, "s", "r", tag) for number, tag in enumerate(["en-ru", "en-de", "en-ru", "ru-fr"])]
+    corpus = Corpus(lines, [[hypo("x")], [hypo("ж")], [hypo("ж")], [hypo("ж")]])
+    scripts = {"ru": ["Cyrillic"], "de": ["Latin"]}
+    report = corpus.merge(tmp_path, Failures.model_validate({"scripts": scripts, "script": "drop"}), "best")
+    assert lines_in(tmp_path / "out.target") == ["ж", "ж"]
+    assert report.dropped == {"script": 2}
+
+
 def test_different_numbers_of_lines_are_refused(tmp_path: Path) -> None:
     corpus = make_corpus(1)
     corpus.write(tmp_path)
