@@ -15,6 +15,8 @@ from dataclasses import dataclass, field
 import pytest
 from figures import REPOSITORY, Figure, report_figures
 
+TESTS = ("tests", "-m", "slow", "-q", "-n", "auto", "--dist", "loadfile")
+
 
 @dataclass
 class Recorder:
@@ -32,7 +34,7 @@ class Recorder:
 def main() -> int:
     os.chdir(REPOSITORY)
     recorder = Recorder()
-    code = int(pytest.main(["tests", "-m", "slow", *sys.argv[1:]], plugins=[recorder]))
+    code = int(pytest.main([*TESTS, *sys.argv[1:]], plugins=[recorder]))
     counts = Counter(recorder.outcomes.values())
     figures = [Figure(f"slow_tests_{outcome}", counts[outcome], "tests") for outcome in ("passed", "failed", "skipped")]
     figures.append(Figure("slow_tests_seconds", round(sum(recorder.seconds.values()), 1), "s"))
