@@ -8,7 +8,7 @@ import random
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -31,7 +31,10 @@ NUM_BLOCKS = 100
 
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("kill")
+    return prepare(tmp_path_factory.mktemp("kill"))
+
+
+def prepare(folder: Path) -> Path:
     tiny_pipeline.write_pipeline(folder)
     tiny_pipeline.write_text(folder, {"train": 4 * NUM_BLOCKS, "valid": 6, "test": 5})
     run_here(folder, "prepare", "tiny.yaml")
@@ -46,13 +49,18 @@ def undisturbed(prepared: Path) -> dict[str, str]:
 
 
 @pytest.fixture(scope="module")
-def undisturbed_distilled(prepared: Path, undisturbed: dict[str, str]) -> Iterator[dict[str, str]]:
-    """Yield the hashes of the distilled files of another small teacher, which is kept during the tests."""
-    assert undisturbed
-    run_here(prepared, "teacher", "tiny.yaml", sets=DISTILL)
-    run_here(prepared, "distill", "tiny.yaml", sets=DISTILL)
-    yield take_away(prepared / "runs/tiny/distill")
-    take_away(prepared / "runs/tiny/teacher")
+def taught(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder of its own with a small teacher, which no test takes away."""
+    folder = prepare(tmp_path_factory.mktemp("kill-distilling"))
+    run_here(folder, "teacher", "tiny.yaml", sets=DISTILL)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def undisturbed_distilled(taught: Path) -> dict[str, str]:
+    """Return the hashes of the distilled files of the small teacher, made without interruption."""
+    run_here(taught, "distill", "tiny.yaml", sets=DISTILL)
+    return take_away(taught / "runs/tiny/distill")
 
 
 @pytest.fixture
@@ -221,27 +229,27 @@ def test_a_killed_student_with_a_teacher_resumes_exactly(prepared: Path, moments
     ],
 )
 def test_stopped_distilling_loses_no_finished_block(
-    prepared: Path, undisturbed_distilled: dict[str, str], number: signal.Signals
+    taught: Path, undisturbed_distilled: dict[str, str], number: signal.Signals
 ) -> None:
-    folder = prepared / "runs/tiny/distill/blocks"
-    process = start(prepared, "distill", "tiny.yaml", sets=DISTILL)
+    folder = taught / "runs/tiny/distill/blocks"
+    process = start(taught, "distill", "tiny.yaml", sets=DISTILL)
     wait_until(lambda: len(list(folder.glob("[0-9]*"))) >= 3, process)
     err = stop(process, number)
     assert process.returncode == 128 + number
     assert err.endswith(f"kdmt: stopped by {number.name}; saved every finished block; run it again to go on\n")
     done = {path: identity(path) for path in folder.glob("[0-9]*")}
-    run_here(prepared, "distill", "tiny.yaml", sets=DISTILL)
+    run_here(taught, "distill", "tiny.yaml", sets=DISTILL)
     assert {path: identity(path) for path in done} == done
-    assert take_away(prepared / "runs/tiny/distill") == undisturbed_distilled
+    assert take_away(taught / "runs/tiny/distill") == undisturbed_distilled
 
 
 def test_killed_distilling_loses_no_finished_block(
-    prepared: Path, undisturbed_distilled: dict[str, str], moments: random.Random
+    taught: Path, undisturbed_distilled: dict[str, str], moments: random.Random
 ) -> None:
-    distill = prepared / "runs/tiny/distill"
-    done = kill_distilling(prepared, moments.randint(1, NUM_BLOCKS // 3))
+    distill = taught / "runs/tiny/distill"
+    done = kill_distilling(taught, moments.randint(1, NUM_BLOCKS // 3))
     assert 0 < len(done) < NUM_BLOCKS
-    _, err = run_here(prepared, "distill", "tiny.yaml", sets=DISTILL)
+    _, err = run_here(taught, "distill", "tiny.yaml", sets=DISTILL)
     assert "distill: going on: it was started and not finished\n" in err
     assert {path: identity(path) for path in done} == done
     assert take_away(distill) == undisturbed_distilled
@@ -294,16 +302,16 @@ def test_training_killed_many_times_resumes_exactly(
 
 @pytest.mark.slow
 def test_distilling_killed_many_times_gives_the_same_files(
-    prepared: Path, undisturbed_distilled: dict[str, str], moments: random.Random
+    taught: Path, undisturbed_distilled: dict[str, str], moments: random.Random
 ) -> None:
     done: dict[Path, tuple[int, int]] = {}
     for _ in range(6):
-        now = kill_distilling(prepared, min(len(done) + moments.randint(1, 15), NUM_BLOCKS))
+        now = kill_distilling(taught, min(len(done) + moments.randint(1, 15), NUM_BLOCKS))
         assert done.items() <= now.items()
         done = now
-    run_here(prepared, "distill", "tiny.yaml", sets=DISTILL)
+    run_here(taught, "distill", "tiny.yaml", sets=DISTILL)
     assert {path: identity(path) for path in done} == done
-    assert take_away(prepared / "runs/tiny/distill") == undisturbed_distilled
+    assert take_away(taught / "runs/tiny/distill") == undisturbed_distilled
 
 
 @pytest.mark.slow
