@@ -3,7 +3,6 @@
     make bench-toy                   raw and distilled students on the toy corpus, five seeds, equal updates
     make bench-multi30k              teacher, raw and distilled students on Multi30k as published, two seeds
     make bench-kd-losses-toy         every distillation objective on the toy corpus, three seeds, equal updates
-    make bench-objectives            the same until plain training has converged, five seeds
     make bench-kd-losses-multi30k    word- and sequence-level distillation on Multi30k, equal updates
     make bench-nat-toy               non-autoregressive students on the toy corpus, raw and distilled
     make bench-nat-multi30k          the same on Multi30k
