@@ -53,6 +53,12 @@ def figure(name: str) -> float:
     return float(values[wanted])
 
 
+def mean_if_measured(name: str, digits: int = 2) -> str:
+    """Return `mean` of a figure, a dash if the benchmark has no such figure."""
+    bench, _, wanted = name.partition(".")
+    return mean(name, digits) if any(each["name"] == wanted for each in load(bench)["figures"]) else "–"
+
+
 def number(name: str, digits: int = 2) -> str:
     """Return a figure with a number of digits after the point, and commas between thousands."""
     return format_number(figure(name), digits)
@@ -161,6 +167,6 @@ def published_pair(table: str, system: str) -> str:
 
 # the names that a template may use
 NAMES = (
-    *(figure, format_number, general, has, load, made_by, mean, number, p_values, parameters),
+    *(figure, format_number, general, has, load, made_by, mean, mean_if_measured, number, p_values, parameters),
     *(published, published_pair, published_source, ratio, signature),
 )
