@@ -220,7 +220,7 @@ bench-kd-losses-multi30k: $(VENV)/installed ## word- and sequence-level distilla
 bench-objectives: $(VENV)/installed science-corpora ## every distillation objective on the toy language at convergence, five seeds
 	$(BIN)/python benchmarks/bench_science.py --claim O1
 
-bench-science-multi30k: $(VENV)/installed ## teacher and students on Multi30k until validation stops rising (a day on one core)
+bench-science-multi30k: $(VENV)/installed ## teacher and students on Multi30k, autoregressive and non-autoregressive (a day on one core)
 	$(BIN)/python benchmarks/bench_pipeline.py science-multi30k pipelines/science-multi30k.yaml
 
 bench-nat-toy: $(VENV)/installed toy-corpus ## non-autoregressive students on the toy corpus, raw and distilled

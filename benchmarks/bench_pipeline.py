@@ -6,7 +6,7 @@
     make bench-kd-losses-multi30k    word- and sequence-level distillation on Multi30k, equal updates
     make bench-nat-toy               non-autoregressive students on the toy corpus, raw and distilled
     make bench-nat-multi30k          the same on Multi30k
-    make bench-science-multi30k      teacher and students on Multi30k until validation stops rising
+    make bench-science-multi30k      teacher and students on Multi30k, autoregressive and not
 
 Stages that are up to date in `runs/` are not run again. The figures of a student are the mean over its seeds and, with
 several seeds, the standard deviation. The results file also has the rows of scores.json and the significance tests. For
