@@ -32,7 +32,6 @@ from kdmt.score.scorers.adapters.serving import Segment, serve, take_output
 from kdmt.types import EOS
 
 RELATIVE_DROP, SMALLEST_DROP = 0.3, 0.005
-_MOST_PLACES = int(1 / SMALLEST_DROP) + 1  # a sharp drop is after a probability above `SMALLEST_DROP`
 
 
 def main() -> None:
@@ -97,7 +96,8 @@ def score_segments(model: Transformer, codec: TextCodec, segments: Sequence[Segm
 
 def boosted_probability(probs_BTV: Tensor, tgt_tokens_BT: Tensor) -> Tensor:
     """Return the boosted probability of each target token [B, T]."""
-    sorted_BTK = probs_BTV.topk(min(_MOST_PLACES, probs_BTV.shape[-1]), dim=-1).values
+    most_places = int((probs_BTV > SMALLEST_DROP).sum(dim=-1).amax())  # a sharp drop is after such a probability
+    sorted_BTK = probs_BTV.topk(min(max(most_places, 1) + 1, probs_BTV.shape[-1]), dim=-1).values
     drops_BTK = sorted_BTK[..., :-1] - sorted_BTK[..., 1:]
     is_sharp_BTK = (drops_BTK > RELATIVE_DROP * sorted_BTK[..., :-1]) & (drops_BTK > SMALLEST_DROP)
     places_K = torch.arange(1, drops_BTK.shape[-1] + 1, device=probs_BTV.device)

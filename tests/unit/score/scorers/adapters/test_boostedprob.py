@@ -36,6 +36,7 @@ def by_definition(probs: np.ndarray, token: int) -> float:
         ([0.97, 0.01, 0.01, 0.01], [0.97, 0.01, 0.01, 0.01]),
         ([0.25, 0.25, 0.25, 0.25], [0.25, 0.25, 0.25, 0.25]),  # no drop, no dominant token
         ([0.50, 0.30, 0.14, 0.06], [0.94, 0.94, 0.94, 0.06]),  # the last of several drops
+        ([1 / 300] * 300, [1 / 300] * 4),  # no probability is large enough for a drop
     ],
 )
 def test_dominant_tokens_have_the_sum_of_their_probabilities(probs: list[float], expected: list[float]) -> None:
