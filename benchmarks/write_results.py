@@ -17,7 +17,7 @@ import argparse
 import re
 import sys
 import textwrap
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import draw_deploy
@@ -141,22 +141,28 @@ def claim_details(name: str) -> str:
     claim = result["settings"]["claim"]
     units = {found["metric"]: (found["unit"], found["signature"]) for found in result["settings"]["measures"]}
     lines = [
-        f"{claim['claim'].strip()}",
+        f"**Claim:** {claim['claim'].strip()}",
         "",
+        f"- Verdict: {_verdict(result['settings']['measures'])}",
         f"- Source: {claim['source'].strip()}",
         f"- Set-up: {' '.join(claim['set_up'].split())}",
         f"- Command: {command_of(result)}; [results](../benchmarks/results/science/{name.lower()}.json)",
         "",
-        "| system | score | seeds |",
-        "| --- | --- | --- |",
+        "| system | metric | score | seeds |",
+        "| --- | --- | --- | --- |",
     ]
     for key, scores in result["settings"]["scores"].items():
         system, _, metric = key.rpartition(" ")
-        lines.append(f"| `{system}` | {_mean(scores)} {units[metric][0]} | {len(scores)} |")
+        lines.append(f"| `{system}` | {metric} | {_mean(scores)} {units[metric][0]} | {len(scores)} |")
     lines += ["", *(f"- {metric}: {signature}" for metric, (_, signature) in units.items())]
     if claim["note"]:
         lines += ["", claim["note"].strip()]
     return "\n".join(lines)
+
+
+def _verdict(measures: Sequence[Result]) -> str:
+    number = sum(measure["verdict"] == "holds" for measure in measures)
+    return f"{number} of {len(measures)} [measures](results.md#claims-of-the-literature) hold"
 
 
 def _expected(found: Result) -> str:

@@ -202,7 +202,12 @@ EXPORTERS: dict[str, Exporter] = {
     "huggingface": Exporter(
         "Hugging Face", "autoregressive models with SentencePiece and no text processing", _export_huggingface
     ),
-    "onnx": Exporter("ONNX", "all models but those that edit drafts", _export_onnx, quantizations=("float32", "int8")),
+    "onnx": Exporter(
+        "ONNX",
+        "autoregressive models, and ctc, dag, nat, inat and cmlm students",
+        _export_onnx,
+        quantizations=("float32", "int8"),
+    ),
     "transformers-js": Exporter(
         "Transformers.js",
         "autoregressive models with self-attention and a joint SentencePiece model",

@@ -64,10 +64,11 @@ def test_the_scoreboard_has_a_row_for_each_measure_in_the_order_of_the_claims() 
 @pytest.mark.usefixtures("results")
 def test_a_claim_has_its_scores_with_deviation_command_and_commit() -> None:
     text = write_results.claim_details("S4")
-    assert "| `toy:raw/beam5` | 2.00 ± 1.00 BLEU | 3 |" in text  # sample standard deviation
+    assert "- Verdict: 1 of 1 [measures](results.md#claims-of-the-literature) hold" in text
+    assert "| `toy:raw/beam5` | bleu | 2.00 ± 1.00 BLEU | 3 |" in text  # sample standard deviation
     assert "`make science CLAIM=S4`, commit 0123456, 2 cores of A processor (AVX-512)" in text
     assert "- Set-up: A set-up" in text
-    assert "| `toy:raw/beam5` | 1.00 BLEU | 1 |" in write_results.claim_details("S10")
+    assert "| `toy:raw/beam5` | bleu | 1.00 BLEU | 1 |" in write_results.claim_details("S10")
 
 
 @pytest.mark.usefixtures("results")
@@ -123,7 +124,7 @@ def test_a_commit_with_changes_is_shown_as_such(results: Path) -> None:
 @pytest.mark.usefixtures("results")
 def test_a_claim_without_results_has_no_section() -> None:
     assert write_results.claim_section("S1") == ""
-    assert write_results.claim_section("S4").startswith(f"### S4: {load_claims()['S4'].title}\n\nA claim.")
+    assert write_results.claim_section("S4").startswith(f"### S4: {load_claims()['S4'].title}\n\n**Claim:** A claim.")
 
 
 def test_a_figure_that_the_results_lack_is_an_error(results: Path) -> None:
