@@ -294,6 +294,12 @@ class Pipeline(Section):
         return [each for each in found if each.identity not in untrained]
 
     @property
+    def teacher_fills_caches(self) -> bool:
+        """Return whether the pipeline's teacher fills knowledge caches, or a part of them."""
+        named = {} if self.knowledge.teachers == "pipeline" else self.distill.by_direction
+        return any(str(each) not in named for each in self.trained_directions)
+
+    @property
     def all_directions(self) -> list[Direction]:
         """Return the directions that are trained, followed by those that are only tested."""
         return [*self.trained_directions, *(Direction.parse(name) for name in self.zero_shot)]

@@ -455,6 +455,8 @@ class Train(Section):
             raise ValueError("'quantization_aware' needs whole weights, which 'parallel: fsdp' shards")
         if self.ewc is not None and self.parallel == "fsdp":
             raise ValueError("'ewc' needs whole weights, which 'parallel: fsdp' shards")
+        if self.ewc is not None and self.quantization_aware is not None:
+            raise ValueError("'ewc' cannot be combined with 'quantization_aware', which rounds the weights")
         if self.guided_alignment is not None:
             if self.packing:
                 raise ValueError("'packing' cannot be combined with 'guided_alignment', which needs padded sentences")

@@ -206,7 +206,7 @@ def _read_block(
             batch = [readable[place] for place in chosen]
             put(batch, _read_batch(reader, data, batch, sources, shape, of_device_V))
         total_V += of_device_V.cpu().numpy()
-        if untaught := sorted(set(own).difference(taught)):
+        if untaught := sorted(set(own).difference(readable)):
             tokens_M, _ = join_side(np.array(untaught, dtype=np.int64), data, 1)
             put(untaught, _certain_records(tokens_M, shape))
             total_V += np.bincount(tokens_M, minlength=shape.vocab_size)

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from kdmt.choices import TeacherWeights
 from kdmt.config import AttentionKD, HiddenKD, LayerMap, WordKD
 from kdmt.corpus.batching import Batch, Extras, pad_sentences
 from kdmt.losses.cross_entropy import chunk_size, projected_loss, token_nll
@@ -175,12 +176,8 @@ class WordDivergence(Term[TokenPass]):
                 raise ValueError("mutual information from a cache needs the cache's marginal")
             return cached, _log(self.given_V)
         passes = [each for each in teachers if isinstance(each, TokenPass)]
-        distribution = WholeDistribution(
-            tuple(each.features_MD for each in passes),
-            tuple(each.model.output_weight_VD for each in passes),
-            self.settings.temperature,
-            passes[0].product_type,
-            None if self.settings.teacher_weights == "equal" else log_weights_by_perplexity(passes, shown),
+        distribution = mean_distribution(
+            passes, shown, weights=self.settings.teacher_weights, temperature=self.settings.temperature
         )
         if not informed:
             return distribution, None
@@ -230,6 +227,23 @@ class WordDivergence(Term[TokenPass]):
         self.marginal_V = memory.get("marginal")
         if self.directions is not None and "taught_directions" in memory:
             self.directions.remember(memory["taught_directions"])
+
+
+def mean_distribution(
+    teachers: Sequence[TokenPass], shown: Prepared, *, weights: TeacherWeights, temperature: float = 1.0
+) -> WholeDistribution:
+    """Return the mean distribution of the teachers at the target tokens.
+
+    Args:
+        weights: value of `word_kd.teacher_weights`.
+    """
+    return WholeDistribution(
+        tuple(each.features_MD for each in teachers),
+        tuple(each.model.output_weight_VD for each in teachers),
+        temperature,
+        teachers[0].product_type,
+        None if weights == "equal" else log_weights_by_perplexity(teachers, shown),
+    )
 
 
 def log_weights_by_perplexity(teachers: Sequence[TokenPass], shown: Prepared) -> Tensor:

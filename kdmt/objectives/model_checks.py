@@ -42,7 +42,7 @@ def check_architectures(config: Pipeline) -> None:
                 _check_same(setting, own, teacher, [f"{side}_{field}" for field in _LAYER_FIELDS])
         if not (student.word_kd is not None and student.word_kd.teachers):  # others are checked when loaded
             shape = _teacher_of(config, path, student, own, teacher)
-            cached = learns_from_cache(student) and config.knowledge.teachers == "pipeline"  # others: when they run
+            cached = learns_from_cache(student) and config.teacher_fills_caches  # other teachers: when they run
             if learns_from_running(student) or cached:
                 check_positions(path, student, own, shape)
             check_inside(path, student, own, shape)
@@ -214,13 +214,25 @@ def check_positions(path: str, student: Student, own: TransformerConfig, teacher
             f"{path}.on_policy: the student's max_target_positions ({own.max_target_positions}) is more than the "
             f"teacher's ({teacher.max_target_positions}), which would have to read its samples"
         )
-    for side in ("source", "target"):
-        positions, tokens = getattr(teacher, f"max_{side}_positions"), getattr(student.train, f"max_{side}_tokens")
-        if tokens > positions:
+    for side, limit in zip(("source", "target"), token_limits(student.train, own), strict=True):
+        positions = getattr(teacher, f"max_{side}_positions")
+        if limit > positions:
             raise UserError(
-                f"{setting_path(path, f'train.max_{side}_tokens')} ({tokens}) is more than "
-                f"the teacher's max_{side}_positions ({positions})"
+                f"{setting_path(path, f'train.max_{side}_tokens')} ({_limit_text(student.train, side, limit)}) is more "
+                f"than the teacher's max_{side}_positions ({positions})"
             )
+
+
+def token_limits(train: Train, model: TransformerConfig) -> tuple[int, int]:
+    """Return the maximum number of tokens of a source and of a target that a model is trained on."""
+    return (
+        min(train.max_source_tokens or model.max_source_positions, model.max_source_positions),
+        min(train.max_target_tokens or model.max_target_positions, model.max_target_positions),
+    )
+
+
+def _limit_text(train: Train, side: str, limit: int) -> str:
+    return str(limit) if getattr(train, f"max_{side}_tokens") else f"0: no limit below the model's {limit}"
 
 
 def _check_heads(

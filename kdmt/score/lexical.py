@@ -51,19 +51,26 @@ def _num_parts(words: Words, ratio: float) -> float:
     return whole + ((1 - len(seen) / size) / (1 - ratio) if size else 0.0)
 
 
-def count_rare(lines: Iterable[Words], words: Collection[str], *, most: int = RARE) -> dict[str, int]:
-    """Return how often each of `words` occurs in the lines, for those that occur 1 to `most` times.
+class RareWords:
+    """Counts how often some words occur in lines, for those that occur 1 to `most` times.
 
     A word is forgotten as soon as it is too frequent, so that a large corpus needs little time and memory.
+
+    Args:
+        words: words to count.
     """
-    wanted, counts = set(words), Counter[str]()
-    for line in lines:
-        for word in wanted.intersection(line):
-            counts[word] += line.count(word)
-            if counts[word] > most:
-                wanted.discard(word)
-                del counts[word]
-    return dict(counts)
+
+    def __init__(self, words: Collection[str], *, most: int = RARE) -> None:
+        self.counts: Counter[str] = Counter()
+        self._most, self._wanted = most, set(words)
+
+    def add(self, line: Words) -> None:
+        """Count the words of a line."""
+        for word in self._wanted.intersection(line):
+            self.counts[word] += line.count(word)
+            if self.counts[word] > self._most:
+                self._wanted.discard(word)
+                del self.counts[word]
 
 
 def rare_recall(outputs: Sequence[Words], references: Sequence[Words], rare: Collection[str]) -> Ratios:

@@ -212,7 +212,7 @@ class Knowledge:
 
     Attributes:
         aligner: translation table; None if it has no word pair.
-        rare: words of the references that occur 1 to 5 times in the training targets.
+        rare: words of the references that occur 1 to 5 times in the training targets of their language.
     """
 
     aligner: Aligner | None

@@ -9,7 +9,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from kdmt.checksum import path_sha256
 from kdmt.config import Pipeline, PivotTeacher
+from kdmt.corpus.codec import TEXT_FILE, companion_names, load_text_processor
 from kdmt.errors import UserError, naming
 from kdmt.interop.ctranslate2_folder import is_model_folder
 from kdmt.languages import Direction
@@ -59,19 +61,13 @@ def _by_direction(config: Pipeline) -> Iterator[CacheTeacher]:
         yield CacheTeacher(direction, setting, tuple(paths or ()), source)
 
 
-def needs_pipeline_teacher(config: Pipeline) -> bool:
-    """Return whether the pipeline's teacher fills caches, or a part of them."""
-    named = {str(each.direction) for each in cache_teachers(config)}
-    return any(str(each) not in named for each in config.trained_directions)
-
-
 def needs_pivots(config: Pipeline) -> bool:
     """Return whether caches depend on the translations to a pivot language by the distill stage."""
     return any(each.has_pivot for each in cache_teachers(config))
 
 
 def checkpoint_inputs(config: Pipeline) -> dict[str, str]:
-    """Return the SHA-256 of the weights of the teachers of directions, by direction and path.
+    """Return the SHA-256 of the weights and of the text processing of the teachers of directions, by name in a plan.
 
     Raises:
         UserError: if there is no such checkpoint; the message has the YAML path.
@@ -84,6 +80,10 @@ def checkpoint_inputs(config: Pipeline) -> dict[str, str]:
                     f"{teacher.setting}: {path} is a model for CTranslate2, which gives no distributions for a cache: "
                     "name the checkpoint that it was exported from"
                 )
+            name = f"teacher of {teacher.direction} {path}"
             with naming(teacher.setting):
-                found[f"teacher of {teacher.direction} {path}"] = checkpoint_sha256(resolve_checkpoint(Path(path)))
+                folder = resolve_checkpoint(Path(path))
+                found[name] = checkpoint_sha256(folder)
+                companions = companion_names(load_text_processor(folder / TEXT_FILE).direction)
+                found |= {f"{name} {companion}": path_sha256(folder / companion) for companion in companions}
     return found

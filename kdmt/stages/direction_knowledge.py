@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from kdmt.config import setting_path
+from kdmt.corpus.direction_codecs import read_directions
 from kdmt.corpus.lines import iterate_lines
 from kdmt.distill.direction_checkpoint import DirectionCheckpoint, choose_direction_checkpoint
 from kdmt.distill.direction_counts import PIVOTS
@@ -29,11 +30,12 @@ from kdmt.distill.training_text import NBEST, SENTENCES
 from kdmt.errors import UserError
 from kdmt.files import atomic_file
 from kdmt.languages import Direction
+from kdmt.models.architecture import architecture
 from kdmt.models.checkpoint import load_model
 from kdmt.models.description import is_right_to_left
 from kdmt.models.transformer import Transformer
-from kdmt.objectives.model_checks import learns_from_cache
-from kdmt.stages.cache_teachers import CacheTeacher, cache_teachers, needs_pipeline_teacher
+from kdmt.objectives.model_checks import learns_from_cache, token_limits
+from kdmt.stages.cache_teachers import CacheTeacher, cache_teachers
 from kdmt.stages.distill import inputs_of
 from kdmt.stages.training_inputs import tags_file, teacher_checkpoint, text_file
 from kdmt.stages.workspace import Workspace
@@ -74,7 +76,8 @@ def _check_models(workspace: Workspace, data: str, teacher: CacheTeacher, model:
         if is_right_to_left(folder):
             raise UserError(f"{teacher.setting}: {name} predicts targets from right to left")
         for path, student in workspace.config.trainings():
-            tokens, limit = student.train.max_target_tokens, description.max_target_positions
+            shape = architecture(student.model.arch, student.model.overrides())
+            (_, tokens), limit = token_limits(student.train, shape), description.max_target_positions
             if learns_from_cache(student) and data in student.data_names and tokens > limit:
                 raise UserError(
                     f"{setting_path(path, 'train.max_target_tokens')} ({tokens}) is more than the max_target_positions "
@@ -103,10 +106,11 @@ def pair_teachers(
     if not cache_teachers(config):
         return [PairTeacher(partial(_load, (teacher_checkpoint(workspace),)))]
     source = text_file(workspace, data, workspace.direction.source)
-    tags = np.array(list(iterate_lines(tags_file(workspace, data))))
-    found, is_named_P = [], np.zeros(len(tags), dtype=bool)
+    names = [str(each) for each in config.trained_directions]
+    number_P = read_directions([tags_file(workspace, data)], names)
+    found, is_named_P = [], np.zeros(len(number_P), dtype=bool)
     for teacher in cache_teachers(config):
-        is_own_P = tags == str(teacher.direction)
+        is_own_P = number_P == names.index(str(teacher.direction))
         is_named_P |= is_own_P
         model = models.get(teacher.direction)
         if model is None:
@@ -115,7 +119,7 @@ def pair_teachers(
         path = _pivots(folder, teacher) if teacher.has_pivot else source
         opens = partial(SourceLines, (path,), model.encode)
         found.append(PairTeacher(partial(_load, model.folders), is_own_P, opens))
-    if needs_pipeline_teacher(config):
+    if config.teacher_fills_caches:
         found.append(PairTeacher(partial(_load, (teacher_checkpoint(workspace),)), ~is_named_P))
     return found
 

@@ -52,7 +52,7 @@ def measure_teacher(
             seed=0,
             right_to_left=job.right_to_left,
         )
-        recorded = _measure(workspace, objective, direction_validation(workspace, valid), device)
+        recorded = _measure(workspace, job, objective, direction_validation(workspace, valid), device)
         if ranks.is_first:
             write_json(path, recorded)
     if sorted(recorded) != sorted(names) or not all(isinstance(value, float) for value in recorded.values()):
@@ -63,16 +63,19 @@ def measure_teacher(
 
 
 def _measure(
-    workspace: Workspace, objective: Objective, validation: DirectionValidation, device: torch.device
+    workspace: Workspace, job: Job, objective: Objective, validation: DirectionValidation, device: torch.device
 ) -> dict[str, float]:
     """Return the figures of the teachers of an objective."""
+    assert job.student is not None
+    assert job.student.word_kd is not None, "only measured for students that are distilled by direction"
+    weights = job.student.word_kd.teacher_weights
     own, was_training = objective.teachers, objective.training
     if not len(own.models):  # the student reads a cache
         objective.teachers = Teachers([load_model(teacher_checkpoint(workspace))])
     try:
         objective.eval()
         objective.teachers.to(device)
-        return validation.of_teachers(objective, device=device, ranks=workspace.ranks)
+        return validation.of_teachers(objective, weights=weights, device=device, ranks=workspace.ranks)
     finally:
         objective.teachers = own
         objective.train(was_training)

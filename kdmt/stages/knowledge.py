@@ -15,7 +15,7 @@ from kdmt.errors import UserError
 from kdmt.flow.manifest import Plan, make_plan
 from kdmt.flow.stage import Stage
 from kdmt.objectives.model_checks import learns_from_cache
-from kdmt.stages.cache_teachers import needs_pipeline_teacher, needs_pivots
+from kdmt.stages.cache_teachers import needs_pivots
 from kdmt.stages.training_inputs import cache_made_from
 from kdmt.stages.workspace import Workspace
 
@@ -41,7 +41,7 @@ def _stage(workspace: Workspace, data: str, prepare: Stage, teacher: Stage, text
             "knowledge.teachers: directions with a pivot language need the translations of the distill stage, which "
             "the training sets of the students do not need: leave out 'distill.imported' or 'distill.pool'"
         )
-    upstream = [prepare, *([teacher] if needs_pipeline_teacher(config) else [])]
+    upstream = [prepare, *([teacher] if config.teacher_fills_caches else [])]
     return Stage(
         name=f"knowledge of {data}",
         command="kdmt knowledge",

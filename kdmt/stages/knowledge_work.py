@@ -14,7 +14,6 @@ from kdmt.errors import UserError
 from kdmt.flow.manifest import Plan, begin, check_status, finish, recorded_outputs
 from kdmt.flow.progress import sentence_progress
 from kdmt.runtime import cores, devices_of, use_threads
-from kdmt.stages.cache_teachers import needs_pipeline_teacher
 from kdmt.stages.direction_knowledge import check_cache_teachers, pair_teachers, pivot_files, write_pivots
 from kdmt.stages.training_inputs import cache_made_from, teacher_checkpoint
 from kdmt.stages.workspace import Workspace
@@ -28,7 +27,7 @@ def fill(workspace: Workspace, data: str, plan: Plan) -> None:
     use_threads(settings.threads)
     devices = devices_of(settings.device)
     models = check_cache_teachers(workspace, data)
-    if needs_pipeline_teacher(workspace.config):
+    if workspace.config.teacher_fills_caches:
         check_vocabulary(teacher_checkpoint(workspace), workspace.prepare, workspace.direction)
     vocab_size = len(TextCodec.load(workspace.prepare).tgt_dictionary)
     if settings.k >= vocab_size:

@@ -6,13 +6,15 @@ unless it is tokenised already. diagnostics.json is written next to scores.json.
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 
+import numpy as np
+from numpy.typing import NDArray
+
 from kdmt import languages
-from kdmt.config import Context, Decode, Diagnostics
+from kdmt.config import Context, Decode, Diagnostics, Pipeline
 from kdmt.corpus import prepared
 from kdmt.corpus.alignment import spread
 from kdmt.corpus.context import join_context, split_context, without_context
@@ -21,7 +23,7 @@ from kdmt.corpus.lines import iterate_lines, read_lines
 from kdmt.decode.engines.translator import Translator
 from kdmt.languages import Direction
 from kdmt.score.coverage import Aligner
-from kdmt.score.lexical import count_rare
+from kdmt.score.lexical import RareWords
 from kdmt.score.metrics import bleu_metric, main_metric
 from kdmt.score.replication import source_prefix
 from kdmt.score.system_diagnostics import (
@@ -52,7 +54,8 @@ from kdmt.stages.references import join_words
 from kdmt.stages.workspace import Workspace
 
 SAMPLE = "train"  # folder of the translations of training sentences, inside that of the translations of test sets
-_ALIGNED_PAIRS = 20_000  # takes about ten seconds for sentences of 25 words
+_ALIGNED_PAIRS = 20_000  # of all directions; takes about ten seconds for sentences of 25 words
+_LEAST_ALIGNED = 2_000  # of a direction
 
 Splitter = Callable[[str], Words]
 
@@ -76,11 +79,18 @@ class Sample:
 
 @dataclass(frozen=True)
 class Training:
-    """What the diagnostics use of the training corpus; `sample` is None if no training sentences are translated."""
+    """What the diagnostics use of the training corpus.
+
+    Attributes:
+        sample: None if no training sentences are translated.
+        knowledge: of each direction that is tested: the alignment of its pairs, and the rare words of its target
+            language in all pairs.
+        num_pairs: number of pairs that the alignments were learnt from.
+    """
 
     sample: Sample | None
-    knowledge: Knowledge
-    num_pairs: int  # pairs that the alignment was learnt from
+    knowledge: Mapping[Direction, Knowledge]
+    num_pairs: int
 
 
 @dataclass(frozen=True)
@@ -104,37 +114,81 @@ def read_training(workspace: Workspace, texts: Mapping[str, TestText]) -> Traini
     """Read the training corpus once: pairs to align and to translate, and counts of the words of the references."""
     settings = workspace.config.score.diagnostics
     assert settings is not None, "only read for diagnostics"
-    context = workspace.config.prepare.context
+    config, context = workspace.config, workspace.config.prepare.context
     paths = [workspace.prepare / f"train.{lang}" for lang in workspace.direction.sides]
-    num_lines = sum(1 for _ in iterate_lines(paths[0]))
-    aligned, chosen = set(spread(num_lines, _ALIGNED_PAIRS)), spread(num_lines, settings.train_sentences)
-    wanted, pairs, lines = set(chosen), [], []
-
-    def targets() -> Iterator[Words]:
-        lines_of_sides = zip(*map(iterate_lines, paths), strict=True)
-        with_splitters = zip(lines_of_sides, _splitters_of_lines(workspace), strict=False)  # the latter may be endless
-        for i, ((source, target), (src_words, tgt_words)) in enumerate(with_splitters):
-            words = tgt_words(target)
-            sentence = without_context(source, context)
-            if i in aligned:
-                pairs.append((src_words(sentence), words))
-            if i in wanted:
-                lines.append((source, src_words(sentence), words))
-            yield words
-
-    rare = count_rare(targets(), {word for text in texts.values() for words in text.references for word in words})
-    known = any(source and target for source, target in pairs)
-    aligner = Aligner.train([source for source, _ in pairs], [target for _, target in pairs]) if known else None
+    directions, number_L = config.trained_directions, _directions_of_lines(workspace)
+    split = [splitters(workspace, each) for each in directions]
+    aligned, chosen = _aligned_lines(number_L, len(directions)), spread(len(number_L), settings.train_sentences)
+    wanted, pairs, lines = set(chosen), [_Pairs() for _ in directions], []
+    rare = _rare_words(config, texts)
+    for i, (source, target) in enumerate(zip(*map(iterate_lines, paths), strict=True)):
+        number = number_L[i]
+        words = split[number][1](target)
+        rare[directions[number].target].add(words)
+        if i not in aligned and i not in wanted:
+            continue
+        src_words = split[number][0](without_context(source, context))
+        if i in aligned:
+            pairs[number].add(src_words, words)
+        if i in wanted:
+            lines.append((source, src_words, words))
+    aligners = {direction: own.aligner() for direction, own in zip(directions, pairs, strict=True)}
+    knowledge = {each: Knowledge(aligners.get(each), rare[each.target].counts) for each in config.all_directions}
     sample = None
     if settings.train_sentences:
         text = TrainingText([i + 1 for i in chosen], [each[1] for each in lines], [each[2] for each in lines])
-        sources, directions = [each[0] for each in lines], _directions(workspace, chosen)
+        sources, of_lines = [each[0] for each in lines], [directions[number_L[i]] for i in chosen]
         beginnings = [
-            _beginning(source, context, spaced=prepared.spaced_sides(workspace.config.prepare, direction)[0])
-            for source, direction in zip(sources, directions, strict=True)
+            _beginning(source, context, spaced=prepared.spaced_sides(config.prepare, direction)[0])
+            for source, direction in zip(sources, of_lines, strict=True)
         ]
-        sample = Sample(sources, beginnings, text, directions)
-    return Training(sample, Knowledge(aligner, rare), len(pairs))
+        sample = Sample(sources, beginnings, text, of_lines)
+    return Training(sample, knowledge, sum(len(own.sources) for own in pairs))
+
+
+@dataclass(frozen=True)
+class _Pairs:
+    """Pairs of words that an alignment is learnt from."""
+
+    sources: list[Words] = field(default_factory=list)
+    targets: list[Words] = field(default_factory=list)
+
+    def add(self, source: Words, target: Words) -> None:
+        self.sources.append(source)
+        self.targets.append(target)
+
+    def aligner(self) -> Aligner | None:
+        """Return the translation table; None if there is no word pair."""
+        known = any(source and target for source, target in zip(self.sources, self.targets, strict=True))
+        return Aligner.train(self.sources, self.targets) if known else None
+
+
+def _directions_of_lines(workspace: Workspace) -> NDArray[np.int16]:
+    """Return the index in `trained_directions` of the direction of each training pair."""
+    names = [str(each) for each in workspace.config.trained_directions]
+    if not workspace.config.is_multilingual:
+        return np.zeros(
+            sum(1 for _ in iterate_lines(workspace.prepare / f"train.{workspace.direction.source}")), np.int16
+        )
+    return read_directions([workspace.prepare / "train.tags"], names)
+
+
+def _aligned_lines(number_L: NDArray[np.int16], num_directions: int) -> set[int]:
+    """Return the lines that the alignments are learnt from, spread over the pairs of each direction."""
+    most = max(_ALIGNED_PAIRS // num_directions, _LEAST_ALIGNED)
+    found: set[int] = set()
+    for number in range(num_directions):
+        own_N = np.flatnonzero(number_L == number)
+        found.update(own_N[spread(len(own_N), most)].tolist())
+    return found
+
+
+def _rare_words(config: Pipeline, texts: Mapping[str, TestText]) -> dict[str, RareWords]:
+    """Return a counter of the words of the references in each target language."""
+    words: dict[str, set[str]] = {each.target: set() for each in config.all_directions}
+    for name, text in texts.items():
+        words[config.tests_by_split[name][1].target].update(word for line in text.references for word in line)
+    return {language: RareWords(own) for language, own in words.items()}
 
 
 def _beginning(source: str, context: Context | None, *, spaced: bool) -> str:
@@ -143,15 +197,6 @@ def _beginning(source: str, context: Context | None, *, spaced: bool) -> str:
         return source_prefix(source, spaced=spaced)
     previous, sentence = split_context(source, context)
     return join_context(previous, source_prefix(sentence, spaced=spaced), context)
-
-
-def _directions(workspace: Workspace, lines: Sequence[int]) -> list[Direction]:
-    """Return the direction of some training sentences."""
-    directions = workspace.config.trained_directions
-    if not workspace.config.is_multilingual:
-        return directions * len(lines)
-    numbers = read_directions([workspace.prepare / "train.tags"], [str(each) for each in directions])
-    return [directions[number] for number in numbers[list(lines)]]
 
 
 def read_texts(workspace: Workspace) -> dict[str, TestText]:
@@ -179,15 +224,6 @@ def splitters(workspace: Workspace, direction: Direction) -> tuple[Splitter, Spl
         name = "none" if spaced and is_tokenised else languages.bleu_tokenizer(lang)
         found.append(partial(_split, workspace, name))
     return found[0], found[1]
-
-
-def _splitters_of_lines(workspace: Workspace) -> Iterator[tuple[Splitter, Splitter]]:
-    """Yield the splitters of the direction of each training pair, without end for a pipeline with one direction."""
-    config = workspace.config
-    if not config.is_multilingual:
-        yield from itertools.repeat(splitters(workspace, workspace.direction))
-    of_directions = {str(each): splitters(workspace, each) for each in config.trained_directions}
-    yield from (of_directions[name] for name in iterate_lines(workspace.prepare / "train.tags"))
 
 
 def _split(workspace: Workspace, tokenizer: str, line: str) -> Words:
@@ -268,15 +304,16 @@ def diagnose(
     rows: list[DiagnosticsRow] = []
     examples: list[Example] = []
     for name, text in texts.items():
-        _, tgt_words = splitters(workspace, workspace.config.tests_by_split[name][1])
-        references = Outputs(text.references, text.finished_references)
-        rows.append(_reference_row(text, references, training.knowledge))
+        direction = workspace.config.tests_by_split[name][1]
+        _, tgt_words = splitters(workspace, direction)
+        references, knowledge = Outputs(text.references, text.finished_references), training.knowledge[direction]
+        rows.append(_reference_row(text, references, knowledge))
         first: dict[str, tuple[Outputs, Measured]] = {}
         for each in runs:
             if each.run.test_set != name:
                 continue
             outputs = Outputs([tgt_words(line) for line in each.words], list(each.run.finished))
-            measured = measure_outputs(text, outputs, training.knowledge)
+            measured = measure_outputs(text, outputs, knowledge)
             first.setdefault(each.run.system.name, (outputs, measured))
             score = partial(_score_part, test_sets[name], each.run.hypotheses, metric)
             rows.append(_row(each, text, outputs, measured, training.sample, score))

@@ -126,7 +126,7 @@ def score_systems(
             else:
                 exported += rows
         scored += [*own, *exported]
-    _write_scores(workspace, scored, [*missing, *left_out], test_sets, baseline, reports)
+    score_rows = _write_scores(workspace, scored, [*missing, *left_out], test_sets, baseline, reports)
     reports.diagnostics.unlink(missing_ok=True)  # `begin` has copied it to the earlier state that it belongs to
     if training is not None:
         found = diagnose(
@@ -136,7 +136,7 @@ def score_systems(
     write_report(workspace, versions=software_versions())
     runs = [each.run for each in scored]
     written = [_text_file(workspace, run.file) for run in runs]
-    written += _write_averages(workspace, [each.row for each in scored])
+    written += _write_averages(workspace, score_rows)
     written += write_contrastive(workspace, systems, threads=threads)
     decoded = [path for run in runs for path in translations.files(run.file)]
     decoded += [path for each in scored for name in each.measured_file for path in translations.files(name)]
@@ -155,14 +155,19 @@ def _write_scores(
     test_sets: Mapping[str, TestSet],
     baseline: str,
     reports: ReportFiles,
-) -> None:
-    """Add the scores of external scorers, compare the systems with the baseline, and write the scores."""
+) -> list[ScoreRow]:
+    """Add the scores of external scorers, compare the systems with the baseline, and write the scores.
+
+    Returns:
+        the rows with the scores of external scorers.
+    """
     rows, runs = [each.row for each in scored], [each.run for each in scored]
     rows, segments = add_external_scores(workspace, rows, runs)
     samples = workspace.config.score.bootstrap_samples
     comparisons = compare_runs(runs, test_sets, baseline=baseline, samples=samples, segments=segments)
     write_scores(reports.scores, rows, missing)
     write_comparisons(reports.significance, comparisons)
+    return rows
 
 
 # ----------------------------------------------------------------------------------------------------------- one system

@@ -85,7 +85,8 @@ def text_alone(workspace: Workspace, job: Job, codec: TextCodec) -> BinarizedDat
     with _naming(job):
         _check_dictionaries(codec)
         text = _open(workspace, job, job.self_supervised.texts)
-        return _with_noise(workspace, job, codec, text, seed=job.seed)
+        directions = _with_sentences(text) if workspace.config.is_multilingual else None
+        return _with_noise(workspace, job, codec, text, seed=job.seed, directions=directions)
 
 
 def validation_text(workspace: Workspace, job: Job, codec: TextCodec) -> BinarizedData:
@@ -207,8 +208,20 @@ def _language_prefixes(
     return found
 
 
-def _with_noise(workspace: Workspace, job: Job, codec: TextCodec, text: LanguageText, *, seed: int) -> BinarizedData:
-    """Return text with noise as sources, and without it as targets; languages are sampled as directions are."""
+def _with_noise(
+    workspace: Workspace,
+    job: Job,
+    codec: TextCodec,
+    text: LanguageText,
+    *,
+    seed: int,
+    directions: PairDirections | None = None,
+) -> BinarizedData:
+    """Return text with noise as sources, and without it as targets.
+
+    Args:
+        directions: language of each sentence, by which `train.sampling` draws them; None for each sentence once.
+    """
     assert job.self_supervised is not None
     assert job.self_supervised.denoising is not None
     of_corpora = [tag for tag in workspace.config.source_tags if tag in codec.src_dictionary]
@@ -222,12 +235,7 @@ def _with_noise(workspace: Workspace, job: Job, codec: TextCodec, text: Language
     )
     data = ParallelData(tuple((part, part) for part in text.parts))
     return BinarizedData(
-        data,
-        job.train,
-        seed=seed,
-        sampling=noise,
-        right_to_left=job.right_to_left,
-        directions=_with_sentences(text) if workspace.config.is_multilingual else None,
+        data, job.train, seed=seed, sampling=noise, right_to_left=job.right_to_left, directions=directions
     )
 
 

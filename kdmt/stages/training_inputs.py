@@ -16,7 +16,7 @@ from kdmt.flow.manifest import Plan, check_status, recorded_outputs, recorded_pl
 from kdmt.models.checkpoint_folder import checkpoint_sha256, resolve_checkpoint, resolve_name
 from kdmt.objectives.model_checks import learns_from_cache, learns_from_running
 from kdmt.score.scorers.segment_scores import model_inputs
-from kdmt.stages.cache_teachers import cache_teachers, checkpoint_inputs, needs_pipeline_teacher, needs_pivots
+from kdmt.stages.cache_teachers import cache_teachers, checkpoint_inputs, needs_pivots
 from kdmt.stages.workspace import Workspace
 from kdmt.training_sets import WEIGHTS
 
@@ -296,7 +296,7 @@ def cache_made_from(workspace: Workspace, data: str) -> dict[str, str]:
     found[dictionary] = recorded_outputs(workspace.prepare)[dictionary]
     if cache_teachers(workspace.config):
         found |= _direction_cache_inputs(workspace, data)
-    if not needs_pipeline_teacher(workspace.config):
+    if not workspace.config.teacher_fills_caches:
         return found
     name = resolve_name(workspace.teacher, workspace.config.distill.checkpoint)
     return {**found, f"teacher/{name}": teacher_sha256(workspace)}

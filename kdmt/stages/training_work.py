@@ -39,7 +39,13 @@ from kdmt.models.nonautoregressive import NATransformer
 from kdmt.models.transformer import Transformer
 from kdmt.objectives.build import build_objective
 from kdmt.objectives.direction_selection import PREFIX, DirectionSelection
-from kdmt.objectives.model_checks import check_inside, check_positions, learns_from_cache, learns_from_running
+from kdmt.objectives.model_checks import (
+    check_inside,
+    check_positions,
+    learns_from_cache,
+    learns_from_running,
+    token_limits,
+)
 from kdmt.objectives.objective import Objective, middle_k
 from kdmt.objectives.positional import SomeHidden
 from kdmt.ranks import interleave
@@ -309,11 +315,7 @@ def _augment_notes(workspace: Workspace, job: Job, data: BinarizedData) -> list[
 
 def _token_limits(job: Job) -> tuple[int, int]:
     """Return the maximum number of tokens of a source and of a target."""
-    config = architecture(job.model.arch, job.model.overrides())
-    return (
-        min(job.train.max_source_tokens or config.max_source_positions, config.max_source_positions),
-        min(job.train.max_target_tokens or config.max_target_positions, config.max_target_positions),
-    )
+    return token_limits(job.train, architecture(job.model.arch, job.model.overrides()))
 
 
 def _open_data(workspace: Workspace, name: str, split: str) -> ParallelData:

@@ -12,9 +12,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from kdmt.choices import TeacherWeights
 from kdmt.errors import UserError
 from kdmt.losses.cross_entropy import chunk_size, token_nll
 from kdmt.losses.word_kd import WholeDistribution
+from kdmt.objectives.distillation import mean_distribution
 from kdmt.objectives.objective import Objective, Prepared, TokenPass
 from kdmt.ranks import ALONE, Ranks
 from kdmt.train.data import TrainingData
@@ -47,18 +49,20 @@ class DirectionValidation:
 
         return self._means(objective, nll, device, ranks)
 
-    def of_teachers(self, objective: Objective, *, device: torch.device, ranks: Ranks = ALONE) -> dict[str, float]:
-        """Return direction -> figure of the mean distribution of the teachers of an objective."""
+    def of_teachers(
+        self, objective: Objective, *, weights: TeacherWeights, device: torch.device, ranks: Ranks = ALONE
+    ) -> dict[str, float]:
+        """Return direction -> figure of the mean distribution of the teachers of an objective.
+
+        Args:
+            weights: value of `word_kd.teacher_weights`.
+        """
 
         def nll(prepared: Prepared) -> Tensor:
             passes = objective.teachers.read(objective.view, prepared, frozenset(), objective.precision)
             found = [each for each in passes if isinstance(each, TokenPass)]
-            distribution = WholeDistribution(
-                tuple(each.features_MD for each in found),
-                tuple(each.model.output_weight_VD for each in found),
-                product_type=found[0].product_type,
-            )
-            return distribution_nll(distribution, prepared.pick(prepared.tgt_tokens_BT))
+            mixture = mean_distribution(found, prepared, weights=weights)
+            return distribution_nll(mixture, prepared.pick(prepared.tgt_tokens_BT))
 
         return self._means(objective, nll, device, ranks)
 

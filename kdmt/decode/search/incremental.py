@@ -8,6 +8,7 @@ Shapes: B batch, S source length, L decoder positions, V vocabulary.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Protocol
 
@@ -41,7 +42,8 @@ class WaitKSession:
     Args:
         model: model in evaluation mode with a unidirectional encoder.
         k: number of source tokens before the first target token.
-        max_len_a, max_len_b: maximum length of the translation, for a source that is whole.
+        max_len_a, max_len_b: maximum length of the translation; before the source is whole, of its tokens so far, which
+            is at most as long.
 
     Raises:
         UserError: if the encoder is not unidirectional.
@@ -60,20 +62,18 @@ class WaitKSession:
     def read(self, source: np.ndarray, *, is_whole: bool) -> list[int]:
         """See `Session.read`."""
         first = len(self.tokens)
-        if not self._can_go_on(len(source), is_whole):
-            return []
         most = self.model.config.max_target_positions - 1  # </s> takes the last position
-        limit = max_lengths([len(source)], *self.max_len, limit=most)[0] if is_whole else most
+        limit = max_lengths([len(source)], *self.max_len, limit=most)[0]
+        decided = math.inf if is_whole else min(len(source) - self.k + 1, limit)  # number of tokens
+        if self.has_ended or len(self.tokens) >= decided:
+            return []
         cache = self._with_source(source)
-        while self._can_go_on(len(source), is_whole):
+        while not self.has_ended and len(self.tokens) < decided:
             token = self._next(cache, limit)
             self.has_ended = token == EOS
             if not self.has_ended:
                 self.tokens.append(token)
         return self.tokens[first:]
-
-    def _can_go_on(self, num_tokens: int, is_whole: bool) -> bool:
-        return not self.has_ended and (is_whole or num_tokens >= self.k + len(self.tokens))
 
     def _with_source(self, source: np.ndarray) -> DecoderCache:
         """Return the cache with the keys and values of all source tokens that have arrived.

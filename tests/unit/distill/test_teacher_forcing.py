@@ -203,7 +203,7 @@ def test_worker_processes_write_the_same_cache(tmp_path: Path) -> None:
     assert KnowledgeCache(tmp_path / "shared").sizes.tolist() == data.tgt_sizes.tolist()
 
 
-def test_sentences_too_long_for_the_teacher_are_zeros(tmp_path: Path) -> None:
+def test_targets_too_long_for_the_teacher_have_the_probability_of_their_references(tmp_path: Path) -> None:
     data = parallel(tmp_path)
     torch.manual_seed(1)
     config = architecture("transformer", {**SMALL, "max_target_positions": 5})
@@ -212,4 +212,6 @@ def test_sentences_too_long_for_the_teacher_are_zeros(tmp_path: Path) -> None:
     cache = KnowledgeCache(tmp_path / "knowledge")
     assert data.tgt_sizes is not None
     for index, size in enumerate(data.tgt_sizes):
-        assert bool(cache.records(index)["ids"].any()) == (size <= 5)
+        _, targets = data[index]
+        certain = cache.records(index)["log_probs"][:, 0, 0] == 0
+        assert (certain & (cache.records(index)["ids"][:, 0] == targets)).all() == (size > 5)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, Literal, get_args, get_origin
 
 import pytest
+import tiny_directions
 import tiny_pipeline
 import torch
 from pydantic import ValidationError
@@ -117,6 +118,37 @@ NARROW = tiny_pipeline.MODEL | {"decoder_embed_dim": 8, "share_all_embeddings": 
 def test_incompatible_models_are_refused(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message):
         check_architectures(pipeline(**changes))
+
+
+SHORT = {
+    "model": tiny_pipeline.MODEL | {"max_target_positions": 50},
+    "train": tiny_pipeline.TRAIN | {"max_target_tokens": 50},
+}
+UNLIMITED = r"raw\.train\.max_target_tokens \(0: no limit below the model's 64\) is more than the teacher's .* \(50\)"
+
+
+@pytest.mark.parametrize("source", ["teacher", "cache"])
+def test_a_student_without_a_limit_is_limited_by_its_positions(source: str) -> None:
+    changes = {"word_kd": {"source": source}, "train": tiny_pipeline.TRAIN | {"max_target_tokens": 0}}
+    document = tiny_pipeline.settings()
+    document["teacher"] |= SHORT
+    document["students"]["raw"] |= changes
+    with pytest.raises(UserError, match=UNLIMITED):
+        check_architectures(Pipeline.model_validate(document))
+    document["students"]["raw"]["model"] = SHORT["model"]
+    check_architectures(Pipeline.model_validate(document))
+
+
+def test_the_pipelines_teacher_of_a_part_of_a_cache_must_read_the_targets() -> None:
+    document = tiny_directions.settings()
+    document["teacher"] |= SHORT
+    document["students"] = {"raw": document["students"]["raw"] | {"word_kd": {"source": "cache"}}}
+    document["knowledge"] = {"teachers": "directions"}
+    document["distill"] |= {"teachers": {"en-de": "a"}}
+    with pytest.raises(UserError, match=r"raw\.train\.max_target_tokens \(60\) is more than the teacher's"):
+        check_architectures(Pipeline.model_validate(document))
+    document["distill"] |= {"teachers": {"en-de": "a", "en-fr": "b", "fr-en": None}}
+    check_architectures(Pipeline.model_validate(document))
 
 
 @pytest.mark.parametrize("nat", [{"family": "cmlm"}, {"family": "nat", "decoder_input": "unk"}])

@@ -7,7 +7,7 @@ from collections import Counter
 
 import pytest
 
-from kdmt.score.lexical import count_rare, find_copies, mtld, rare_recall, type_token_ratio
+from kdmt.score.lexical import RareWords, find_copies, mtld, rare_recall, type_token_ratio
 
 
 def parts(words: list[str], ratio: float) -> float:
@@ -50,8 +50,11 @@ def test_rare_words_equal_those_of_a_full_count() -> None:
     wanted = {str(i) for i in range(0, 400, 2)}
     expected = {word: counts[word] for word in wanted if 1 <= counts[word] <= 5}
     assert expected
-    assert count_rare(lines, wanted) == expected
-    assert count_rare(lines, wanted, most=1) == {word: 1 for word in expected if counts[word] == 1}
+    for most in (5, 1):
+        rare = RareWords(wanted, most=most)
+        for line in lines:
+            rare.add(line)
+        assert rare.counts == {word: count for word, count in expected.items() if count <= most}
 
 
 def test_recall_of_rare_words_counts_different_words_of_the_reference() -> None:

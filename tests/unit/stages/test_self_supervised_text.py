@@ -264,6 +264,14 @@ def test_languages_are_sampled_by_temperature(pooled: str) -> None:
     assert min(found.values()) > 35
 
 
+def test_validation_has_each_sentence_once_whatever_the_sampling(pooled: str) -> None:
+    made = several(self_supervised={**ALONE, "text": ["source", "target"]}) | {"language_tokens": pooled}
+    made["students"]["raw"]["train"] |= {**LOSS, "sampling": {"temperature": 100.0}}
+    workspace, job, codec = job_of(made)
+    found = Counter(target for *_, target in sentences_of(validation_text(workspace, job, codec), codec, 0))
+    assert found == Counter(line for side in ("src", "tgt") for line in read_lines(workspace.prepare / f"valid.{side}"))
+
+
 def test_masked_targets_have_the_tokens_of_their_language(pooled: str) -> None:
     made = several(self_supervised={"text": ["source", "monolingual", "monolingual_target"]})
     if pooled == "source_and_decoder":

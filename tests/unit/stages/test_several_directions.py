@@ -69,7 +69,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     document["students"]["distilled"] = student | {"train": student["train"] | {"best_metric": "size"}}
     document["distill"] |= {"imported": "theirs.tsv", "imported_sources": True}
     document["scorers"] = {"size": {"command": [sys.executable, "-I", "-S", "size.py"], "range": [0, 1000]}}
-    document["score"]["scorers"] = []
+    document["score"]["scorers"] = ["size"]
     document["score"]["variants"] = {"joined": ["merged"]}
     document["score"]["diagnostics"] = {"train_sentences": NUM_SAMPLED}
     english = tiny_directions.write_pipeline(folder, document)
@@ -140,6 +140,12 @@ def test_variants_have_a_row_in_each_direction_and_references_in_its_language() 
     assert names == expected
     averages = json.loads((ROOT / "score/averages.json").read_text())
     assert {row["test_set"] for row in averages} == {"test", "test.joined"}
+    size = {row["test_set"]: row["scores"]["size"]["value"] for row in rows if row["system"] == "teacher"}
+    for row in averages:
+        if (row["system"], row["group"]) == ("teacher", "all"):  # an external score has an average too
+            end = row["test_set"].removeprefix("test")
+            own = [size[f"test.{name}{end}"] for name in DIRECTIONS]
+            assert row["scores"]["size"] == pytest.approx(sum(own) / len(own))
     assert "test.joined: BLEU" in (ROOT / "report.html").read_text()
 
 

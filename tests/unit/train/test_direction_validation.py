@@ -34,18 +34,22 @@ def test_figures_are_means_over_the_tokens_of_a_direction(tmp_path: Path) -> Non
     data = open_data(pairs, settings)
     direction_P = np.array([index % 3 > 0 for index in range(30)], dtype=np.int16)
     validation = DirectionValidation(data, data.batches(), PairDirections(NAMES, direction_P))
-    expected: dict[str, dict[str, list[float]]] = {each: {name: [] for name in NAMES} for each in ("own", "mean")}
+    kinds = ("own", "equal", "perplexity")
+    expected: dict[str, dict[str, list[float]]] = {each: {name: [] for name in NAMES} for each in kinds}
     for index in range(30):
         src, tgt = pairs[index]
         assert tgt is not None
         name, targets = NAMES[direction_P[index]], torch.tensor(tgt.tolist())[:, None]
         own_TV = probs_of(student, src, tgt)
-        mean_TV = torch.stack([probs_of(each, src, tgt) for each in teachers]).mean(0)
-        for kind, probs_TV in (("own", own_TV), ("mean", mean_TV)):
+        probs_NTV = torch.stack([probs_of(each, src, tgt) for each in teachers])
+        perplexities_N = torch.stack([(-each.gather(1, targets).log()).mean().exp() for each in probs_NTV])
+        weighted_TV = ((-perplexities_N).softmax(0)[:, None, None] * probs_NTV).sum(0)
+        for kind, probs_TV in zip(kinds, (own_TV, probs_NTV.mean(0), weighted_TV), strict=True):
             expected[kind][name] += (-probs_TV.gather(1, targets).log())[:, 0].tolist()
     for kind, found in (
         ("own", validation.of_student(made, device=CPU)),
-        ("mean", validation.of_teachers(made, device=CPU)),
+        ("equal", validation.of_teachers(made, weights="equal", device=CPU)),
+        ("perplexity", validation.of_teachers(made, weights="perplexity", device=CPU)),
     ):
         assert found == pytest.approx({name: np.mean(values) for name, values in expected[kind].items()}, rel=1e-9)
 

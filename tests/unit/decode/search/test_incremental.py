@@ -47,8 +47,8 @@ def arriving(session: Session, source: np.ndarray) -> tuple[list[int], list[int]
     return tokens, reads
 
 
-def session(model: Transformer, k: int) -> WaitKSession:
-    return WaitKSession(model, k, max_len_a=GREEDY.max_len_a, max_len_b=GREEDY.max_len_b)
+def session(model: Transformer, k: int, decode: Decode = GREEDY) -> WaitKSession:
+    return WaitKSession(model, k, max_len_a=decode.max_len_a, max_len_b=decode.max_len_b)
 
 
 @pytest.mark.parametrize("k", [1, 2, 3, 5])
@@ -68,10 +68,22 @@ def test_wait_k_session_equals_wait_k_decoding_of_a_batch(k: int, changes: dict[
             assert reads == wait_k_reads(len(tokens), k, len(source))[:-1]
 
 
+@pytest.mark.parametrize(("a", "b"), [(0.0, 3), (0.5, 1), (0.0, 1)])
+def test_a_session_keeps_to_the_maximum_length_before_the_source_is_whole(a: float, b: int) -> None:
+    model, sources, decode = waiting_model(), make_sources(LENGTHS), Decode(beam=1, max_len_a=a, max_len_b=b)
+    expected = TorchEngine(model, wait_k=1).decode(sources, decode)
+    with inference([model]):
+        for source, (hypothesis,) in zip(sources, expected, strict=True):
+            tokens, reads = arriving(session(model, 1, decode), source)
+            assert tuple(tokens) == hypothesis.tokens
+            if a == 0:  # the limit is known from the first token on
+                assert reads == wait_k_reads(len(tokens), 1, len(source))[:-1]
+
+
 @pytest.mark.parametrize("name", ["post-norm", "pre-norm", "Marian's layout"])
 @pytest.mark.parametrize("beam", [1, 4])
 def test_k_of_the_whole_source_equals_decoding_of_whole_sentences(name: str, beam: int) -> None:
-    """Token for token and score for score, as the issue demands: the mask then hides nothing."""
+    """Token for token and score for score: the mask then hides nothing."""
     model = waiting_model(replace(CONFIGS[name], unidirectional_encoder=True))
     sources, settings = make_sources(LENGTHS), GREEDY.model_copy(update={"beam": beam})
     longest = max(map(len, sources))
