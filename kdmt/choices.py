@@ -101,6 +101,7 @@ TokenSelection = Literal["all", "batch", "global"]
 KnowledgeSource = Literal["teacher", "cache"]  # of word-level distillation
 TeacherWeights = Literal["equal", "perplexity"]  # of several teachers of word-level distillation
 OnlineTeacher = Literal["ema", "joint", "mutual"]
+DirectionBatches = Literal["mixed", "one_direction"]
 AlignedLoss = Literal["likelihood", "nmla", "fuzzy_alignment"]  # of `ctc` and `dag`
 OnTooLong = Literal["skip", "upsample"]  # for a target without an alignment to the decoder positions
 

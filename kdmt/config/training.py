@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, WithJsonSchema, model_validator
+from pydantic import BeforeValidator, Field, Strict, WithJsonSchema, model_validator
 
 from kdmt.choices import (
     Activation,
@@ -14,6 +14,7 @@ from kdmt.choices import (
     BestMetric,
     CheckpointName,
     DecoderKind,
+    DirectionBatches,
     Initialisation,
     Int8Scales,
     Layout,
@@ -265,6 +266,9 @@ def from_recipe(section: Any, *, is_student: bool) -> Any:
     return with_recipe(section, is_student=is_student)
 
 
+_TemperaturePoint = Annotated[tuple[Annotated[int, Field(ge=1)], Annotated[float, Field(ge=1.0)]], Strict(False)]
+
+
 class DirectionSampling(Section):
     """Sampling of the training pairs of a pipeline with several directions.
 
@@ -276,9 +280,29 @@ class DirectionSampling(Section):
     temperature: float = Field(
         1.0, ge=1.0, description="Temperature T: 1 for the proportions of the directions, larger for more equal shares"
     )
+    temperature_schedule: list[_TemperaturePoint] | None = recorded_if_set(
+        None,
+        min_length=1,
+        description="Replaces 'temperature': points [epoch, T], linear between them and constant beyond, as "
+        "[[1, 1.0], [10, 5.0]]; epochs are counted from 1",
+    )
     weights: dict[str, Annotated[float, Field(gt=0.0)]] = Field(
         default_factory=dict, description="Weights of directions, as en-de: 2 (default: 1)"
     )
+    batches: DirectionBatches = recorded_if_set(
+        "mixed", description="Pairs of a batch: 'mixed', of all directions, or 'one_direction'"
+    )
+
+    @model_validator(mode="after")
+    def _one_temperature(self) -> DirectionSampling:
+        if self.temperature_schedule is None:
+            return self
+        if "temperature" in changed(self):
+            raise ValueError("'temperature' has no effect with 'temperature_schedule'")
+        epochs = [epoch for epoch, _ in self.temperature_schedule]
+        if epochs != sorted(set(epochs)):
+            raise ValueError("'temperature_schedule': the epochs must increase")
+        return self
 
 
 class Train(Section):

@@ -178,7 +178,7 @@ def _describe(data: BinarizedData, what: str) -> str:
         return f"{len(data.kept):,} {what}{left_out} ({_describe_directions(data, data.directions)})"
     if data.mixture is None:
         return f"{len(data.kept):,} {what}{left_out}"
-    sets = zip(data.mixture.sizes, data.mixture.sets, strict=True)
+    sets = zip(data.mixture.sizes(1), data.mixture.sets, strict=True)
     return f"{' + '.join(f'{float(size):,.0f} of {len(kept):,}' for size, kept in sets)} pairs an epoch{left_out}"
 
 
@@ -187,8 +187,13 @@ def _describe_directions(data: BinarizedData, directions: PairDirections) -> str
     counts = directions.counts(data.kept)
     if data.mixture is None:
         return ", ".join(f"{name} {count:,}" for name, count in counts.items())
-    sizes = directions.sizes(data.mixture)
-    return "in an epoch " + ", ".join(f"{name} {sizes[name]:,.0f} of {count:,}" for name, count in counts.items())
+    schedule = None if data.settings.sampling is None else data.settings.sampling.temperature_schedule
+    found = []
+    for epoch in [1] if schedule is None else sorted({1, schedule[-1][0]}):
+        sizes = directions.sizes(data.mixture, epoch)
+        own = ", ".join(f"{name} {sizes[name]:,.0f} of {count:,}" for name, count in counts.items())
+        found.append(f"in an epoch {own}" if schedule is None else f"in epoch {epoch} {own}")
+    return "; ".join(found)
 
 
 def _training_data(

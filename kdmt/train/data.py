@@ -124,22 +124,34 @@ class BinarizedData:
         return [batches[position] for position in order]
 
     def batches(self, epoch: int = 0) -> list[np.ndarray]:
-        """Return the batches of an epoch from the shortest to the longest.
+        """Return the batches of an epoch from the shortest to the longest, with `one_direction` by direction.
 
         Args:
             epoch: number of the epoch, from 1; 0 for pairs without augmentation.
         """
         places = self._places(epoch)
         src_sizes, tgt_sizes = self._planned_sizes(places, epoch)
-        batches = make_batches(
-            src_sizes,
-            tgt_sizes,
-            max_tokens=self.settings.max_tokens,
-            seed=self.seed,
-            epoch=epoch,
-            packing=self.packing,
-        )
-        return [places[numbers] for numbers in batches]
+        found = []
+        for numbers in self._parts_of_batches(places):
+            batches = make_batches(
+                src_sizes,
+                tgt_sizes,
+                max_tokens=self.settings.max_tokens,
+                indices=numbers,
+                seed=self.seed,
+                epoch=epoch,
+                packing=self.packing,
+            )
+            found += [places[batch] for batch in batches]
+        return found
+
+    def _parts_of_batches(self, places: np.ndarray) -> list[np.ndarray | None]:
+        """Return the numbers of the places from which the same batches are made, by direction; None for all places."""
+        sampling = self.settings.sampling
+        if self.directions is None or sampling is None or sampling.batches == "mixed":
+            return [None]
+        direction_N = self.directions.direction_P[places % len(self.data)]
+        return [np.flatnonzero(direction_N == number) for number in np.unique(direction_N)]
 
     def _places(self, epoch: int) -> np.ndarray:
         """Return the place of each pair of an epoch."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +13,7 @@ from kdmt.config import DirectionSampling
 from kdmt.corpus.direction_codecs import read_directions
 from kdmt.corpus.temperature import temperature_shares
 from kdmt.errors import UserError
+from kdmt.objectives.annealing import piecewise_linear
 from kdmt.train.mixture import Mixture
 
 _DIGITS = 12  # of a share, so that it does not depend on the last bits of a logarithm
@@ -47,10 +48,10 @@ class PairDirections:
         counted = np.bincount(self.direction_P[indices], minlength=len(self.names))
         return dict(zip(self.names, counted.tolist(), strict=True))
 
-    def sizes(self, mixture: Mixture) -> dict[str, float]:
+    def sizes(self, mixture: Mixture, epoch: int = 1) -> dict[str, float]:
         """Return the number of pairs of each direction in an epoch of a mixture."""
         found = dict.fromkeys(self.names, 0.0)
-        for own, size in zip(mixture.sets, mixture.sizes, strict=True):
+        for own, size in zip(mixture.sets, mixture.sizes(epoch), strict=True):
             found[self.names[self.direction_P[own[0]]]] += float(size)
         return found
 
@@ -78,22 +79,37 @@ class PairDirections:
         for number, name in enumerate(self.names):
             if not (self.direction_P[kept] == number).any():
                 raise UserError(f"{name}: no pair is within train.max_source_tokens and train.max_target_tokens")
-        if shares is None:
-            sets, rounded = self._cells(kept, settings, 1.0)
-            return Mixture(sets, rounded, seed=seed, total=len(kept))
-        found = [self._cells(part, settings, share) for part, share in zip(parts, shares, strict=True)]
-        sets, rounded = [own for sets, _ in found for own in sets], [each for _, of_set in found for each in of_set]
-        return Mixture(sets, rounded, seed=seed, total=round(len(parts[0]) / shares[0]))
+        cells = [self._by_name(part) for part in parts]
 
-    def _cells(
-        self, kept: NDArray[np.int64], settings: DirectionSampling, share: float
-    ) -> tuple[list[NDArray[np.int64]], list[float]]:
-        """Return the pairs of each direction of a training set, and the share of each in an epoch."""
-        by_name = {name: kept[self.direction_P[kept] == number] for number, name in enumerate(self.names)}
-        by_name = {name: own for name, own in by_name.items() if len(own)}
-        weights = {name: weight for name, weight in settings.weights.items() if name in by_name}
-        of_names = temperature_shares({name: len(own) for name, own in by_name.items()}, settings.temperature, weights)
-        rounded = [round(share * of_names[name], _DIGITS) for name in by_name]
-        if not all(rounded):
-            raise UserError("train.sampling: a direction has a share of less than 1e-12: change its weight")
-        return list(by_name.values()), rounded
+        def shares_at(epoch: int) -> list[float]:
+            temperature = _temperature(settings, epoch)
+            with_shares = zip(cells, [1.0] if shares is None else shares, strict=True)
+            return [each for own, share in with_shares for each in _shares(own, settings, temperature, share)]
+
+        for epoch, _ in settings.temperature_schedule or [(1, settings.temperature)]:
+            shares_at(epoch)  # the smallest shares are those at a point
+        total = len(kept) if shares is None else round(len(parts[0]) / shares[0])
+        return Mixture([own for cell in cells for own in cell.values()], shares_at, seed=seed, total=total)
+
+    def _by_name(self, kept: NDArray[np.int64]) -> dict[str, NDArray[np.int64]]:
+        """Return the pairs of each direction of a training set, without directions that have none."""
+        found = {name: kept[self.direction_P[kept] == number] for number, name in enumerate(self.names)}
+        return {name: own for name, own in found.items() if len(own)}
+
+
+def _temperature(settings: DirectionSampling, epoch: int) -> float:
+    if settings.temperature_schedule is None:
+        return settings.temperature
+    return piecewise_linear(epoch, settings.temperature_schedule)
+
+
+def _shares(
+    by_name: Mapping[str, NDArray[np.int64]], settings: DirectionSampling, temperature: float, share: float
+) -> list[float]:
+    """Return the share in an epoch of each direction of a training set, which has a share itself."""
+    weights = {name: weight for name, weight in settings.weights.items() if name in by_name}
+    of_names = temperature_shares({name: len(own) for name, own in by_name.items()}, temperature, weights)
+    rounded = [round(share * of_names[name], _DIGITS) for name in by_name]
+    if not all(rounded):
+        raise UserError("train.sampling: a direction has a share of less than 1e-12: change its weight")
+    return rounded

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from fractions import Fraction
 from math import floor
 
@@ -20,22 +20,27 @@ class Mixture:
     set is distributed over several epochs, a small one is repeated within an epoch, and no pair is used again before
     all others of its set have been used. Fractions of a pair are carried over to the next epoch.
 
-    The pairs of an epoch depend on (seed, epoch, order) alone, and not on the epochs before.
+    The pairs of an epoch depend on (seed, epoch, order) and the shares alone; no epoch before has to be drawn.
 
     Args:
         sets: indices of the pairs of each set, int64 [pairs of the set]; none is empty.
-        shares: share of each set in an epoch, greater than 0.
+        shares: share of each set in an epoch, greater than 0; or a function of the number of the epoch, from 1.
         seed: seed of the permutations.
         total: number of pairs of an epoch (default: that with which it has every pair of the first set once).
     """
 
     def __init__(
-        self, sets: Sequence[NDArray[np.int64]], shares: Sequence[float], *, seed: int, total: int | None = None
+        self,
+        sets: Sequence[NDArray[np.int64]],
+        shares: Sequence[float] | Callable[[int], Sequence[float]],
+        *,
+        seed: int,
+        total: int | None = None,
     ) -> None:
-        self.sets, self.seed = list(sets), seed
-        exact = [Fraction(str(share)) for share in shares]  # the decimal numbers of the settings
-        whole = len(self.sets[0]) / exact[0] if total is None else total / sum(exact)
-        self.sizes = [share * whole for share in exact]
+        self.sets, self.seed, self.total = list(sets), seed, total
+        self._shares = shares if callable(shares) else lambda _: shares
+        # number of pairs of each set in all epochs before an epoch, from epoch 1 on
+        self._before: list[list[Fraction]] = [[Fraction(0)] * len(self.sets)]
         # (number of the permutation, permutation) of each set: a large set needs the same one in several epochs
         self._latest: dict[int, tuple[tuple[int, int], NDArray[np.int64]]] = {}
 
@@ -47,10 +52,22 @@ class Mixture:
             order: number of the sequence of epochs, see `epoch_order`.
         """
         parts = []
-        for number, size in enumerate(self.sizes):
-            start, stop = floor((epoch - 1) * size), floor(epoch * size)
-            parts += self._stretch(number, start, stop, order)
+        for number, (before, after) in enumerate(zip(self._up_to(epoch - 1), self._up_to(epoch), strict=True)):
+            parts += self._stretch(number, floor(before), floor(after), order)
         return np.concatenate(parts)
+
+    def sizes(self, epoch: int) -> list[Fraction]:
+        """Return the number of pairs of each set in an epoch, from 1."""
+        exact = [Fraction(str(share)) for share in self._shares(epoch)]  # the decimal numbers of the settings
+        whole = len(self.sets[0]) / exact[0] if self.total is None else self.total / sum(exact, Fraction(0))
+        return [share * whole for share in exact]
+
+    def _up_to(self, epoch: int) -> list[Fraction]:
+        """Return the number of pairs of each set in all epochs up to one."""
+        for later in range(len(self._before), epoch + 1):
+            sums = zip(self._before[-1], self.sizes(later), strict=True)
+            self._before.append([before + size for before, size in sums])
+        return self._before[epoch]
 
     def _stretch(self, number: int, start: int, stop: int, order: int) -> list[NDArray[np.int64]]:
         """Return the pairs from `start` to `stop` in the sequence of permutations of a set, in pieces."""

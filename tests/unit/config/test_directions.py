@@ -242,6 +242,19 @@ def test_directions_that_are_not_valid(problem: Callable[..., str], changes: dic
             "'prepare.test.test.1': a second text for en-de, after 'prepare.test.test.0'",
         ),
         ("teacher.train.sampling={weights: {de-en: 2}}", "'teacher.train.sampling.weights': 'de-en' is none of"),
+        (
+            "teacher.train.sampling={temperature: 2.0, temperature_schedule: [[1, 1.0]]}",
+            "teacher.train.sampling: 'temperature' has no effect with 'temperature_schedule'",
+        ),
+        (
+            "teacher.train.sampling={temperature_schedule: [[3, 1.0], [2, 5.0]]}",
+            "teacher.train.sampling: 'temperature_schedule': the epochs must increase",
+        ),
+        (
+            "teacher.train.sampling={temperature_schedule: [[0, 1.0]]}",
+            "teacher.train.sampling.temperature_schedule.0.0",
+        ),
+        ("teacher.train.sampling={batches: single}", "teacher.train.sampling.batches: "),
         ("distill.teachers=[x]", "'distill.teachers': several directions need a mapping from directions"),
         ("distill.teachers={de-en: x}", "'distill.teachers.de-en': none of the trained directions en-de, en-fr"),
         ("distill.teachers={ende: x}", "distill.teachers.ende: 'ende' is no direction"),

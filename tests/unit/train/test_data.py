@@ -16,13 +16,14 @@ from copy_task import VOCAB, make_model, terms_of, train_settings, write_copy_ta
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kdmt.config import Student
+from kdmt.config import DirectionSampling, Student
 from kdmt.corpus.batching import Batch, Extras, Knowledge, ParallelData, Side, join_data, join_side
 from kdmt.corpus.subword_sampling import Draw, SentenceSampler, SubwordSampling, Word, WordLimits
 from kdmt.errors import UserError
 from kdmt.objectives.build import build_objective
 from kdmt.ranks import Ranks
 from kdmt.train.data import BinarizedData, Prefetched, Step, steps
+from kdmt.train.direction_sampling import PairDirections
 from kdmt.train.target_selection import TargetSelection
 from kdmt.types import EOS, PAD
 
@@ -73,6 +74,21 @@ def test_a_mixture_with_a_data_bin_without_a_pair_that_fits_is_refused(pairs: Pa
     long = write_pairs(tmp_path, [([5] * 9, [5] * 9)])
     with pytest.raises(UserError, match=r"no pair is within train\.max_source_tokens"):
         BinarizedData(join_data([pairs, long]), train_settings(max_source_tokens=5), seed=1, shares=(0.5, 0.5))
+
+
+@pytest.mark.parametrize("packing", [False, True])
+def test_batches_of_one_direction_have_the_pairs_of_mixed_ones(pairs: ParallelData, packing: bool) -> None:
+    directions = PairDirections(("en-de", "en-fr"), (np.arange(len(pairs)) % 3 > 0).astype(np.int16))
+    drawn = {}
+    for batches in ("mixed", "one_direction"):
+        sampling = DirectionSampling(temperature=3.0, batches=batches)
+        settings = train_settings(sampling=sampling, packing=packing)
+        data = BinarizedData(pairs, settings, seed=1, directions=directions)
+        drawn[batches] = data.epoch(2)
+        assert as_lists(drawn[batches]) == as_lists(data.epoch(2))
+    assert sorted(np.concatenate(drawn["mixed"])) == sorted(np.concatenate(drawn["one_direction"]))
+    assert any(len(set(directions.direction_P[batch])) == 2 for batch in drawn["mixed"])
+    assert all(len(set(directions.direction_P[batch])) == 1 for batch in drawn["one_direction"])
 
 
 def test_targets_are_selected_by_the_update_also_after_a_resume(tmp_path: Path) -> None:

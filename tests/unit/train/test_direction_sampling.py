@@ -30,6 +30,22 @@ def test_an_epoch_has_the_shares_of_the_formula() -> None:
         assert np.abs(np.array(list(counts.values())) - expected).max() < 1 + 1e-6
 
 
+def test_the_temperature_follows_its_schedule() -> None:
+    directions = pairs(900, 90, 10)
+    settings = DirectionSampling.model_validate({"temperature_schedule": [[2, 1.0], [4, 5.0]]})
+    whole, resumed = (directions.mixture([np.arange(1000)], settings, seed=1) for _ in range(2))
+    drawn = [whole.pairs(epoch) for epoch in range(1, 7)]
+    for pairs_of_epoch, temperature in zip(drawn, (1.0, 1.0, 3.0, 5.0, 5.0, 5.0), strict=True):
+        powers = np.array([900, 90, 10]) ** (1 / temperature)
+        counts = np.array(list(directions.counts(pairs_of_epoch).values()))
+        assert np.abs(counts - 1000 * powers / powers.sum()).max() < 1 + 1e-6
+    assert resumed.pairs(5).tolist() == drawn[4].tolist()
+    all_drawn = np.concatenate(drawn)
+    for number in range(3):  # no pair is used again before all others of its direction have been
+        times = np.bincount(all_drawn, minlength=1000)[directions.direction_P == number]
+        assert times.max() - times.min() <= 1
+
+
 def test_fractions_of_pairs_are_carried_over() -> None:
     directions = pairs(70, 20, 10)
     mixture = directions.mixture([np.arange(100)], DirectionSampling(temperature=5.0), seed=1)
