@@ -10,13 +10,19 @@ reference, it is that of the best candidate of the source.
 
 from __future__ import annotations
 
+import hashlib
+import os
+from array import array
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 from itertools import zip_longest
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
+from numpy.typing import NDArray
 
 from kdmt.config import setting_path
 from kdmt.corpus.direction_codecs import read_directions
@@ -26,7 +32,7 @@ from kdmt.distill.direction_counts import PIVOTS
 from kdmt.distill.direction_teachers import DirectionInputs
 from kdmt.distill.sources import SourceLines
 from kdmt.distill.teacher_forcing import PairTeacher
-from kdmt.distill.training_text import NBEST, SENTENCES
+from kdmt.distill.training_text import NBEST, OFFSETS, SENTENCES
 from kdmt.errors import UserError
 from kdmt.files import atomic_file
 from kdmt.languages import Direction
@@ -131,18 +137,49 @@ def _load(folders: Sequence[Path]) -> list[Transformer]:
 # ---------------------------------------------------------------------------------------------------- intermediate text
 
 
-@dataclass
+@dataclass(frozen=True)
 class _Candidates:
-    """The candidates of a source: words and intermediate text of each, the best one first."""
+    """The candidates of the sources of a direction, which stay in their files.
 
-    words: list[str] = field(default_factory=list)
-    pivots: dict[int, str] = field(default_factory=dict)  # rank, from 1 -> text
+    Attributes:
+        hashes_N, numbers_N: hash of each source, in ascending order, and the number of its sentence.
+        nbest, pivots: `nbest` and `pivots.tsv` of the distill stage.
+        of_nbest_U, of_pivots_U: byte offset of the first line of each sentence in these files, int64 [U + 1].
+    """
 
-    def pivot_of(self, target: str) -> str:
-        """Return the intermediate text of the candidate that is the target, or else of the best candidate."""
-        same = (rank for rank, words in enumerate(self.words, start=1) if words == target)
-        rank = next((rank for rank in same if rank in self.pivots), 1)
-        return self.pivots.get(rank, "")
+    hashes_N: NDArray[np.uint64]
+    numbers_N: NDArray[np.int64]
+    nbest: BinaryIO
+    pivots: BinaryIO
+    of_nbest_U: NDArray[np.int64]
+    of_pivots_U: NDArray[np.int64]
+
+    def pivot_of(self, source: str, target: str) -> str:
+        """Return the intermediate text of the candidate that is the target, or else of the best candidate.
+
+        It is empty if the source was not translated.
+        """
+        wanted = _hash(source)
+        place = int(np.searchsorted(self.hashes_N, np.uint64(wanted)))
+        if place == len(self.hashes_N) or int(self.hashes_N[place]) != wanted:
+            return ""
+        number = int(self.numbers_N[place])
+        pivots = {int(row[1]): row[2] for row in _rows(self.pivots, self.of_pivots_U, number)}
+        candidates = enumerate(_rows(self.nbest, self.of_nbest_U, number), start=1)
+        same = (rank for rank, row in candidates if row[-1] == target)
+        rank = next((rank for rank in same if rank in pivots), 1)
+        return pivots.get(rank, "")
+
+
+def _rows(file: BinaryIO, offsets_U: NDArray[np.int64], number: int) -> Iterator[list[str]]:
+    """Yield the columns of the lines of a sentence."""
+    start, end = map(int, offsets_U[number : number + 2])
+    for line in os.pread(file.fileno(), end - start, start).decode("utf-8").split("\n")[:-1]:
+        yield line.split("\t")
+
+
+def _hash(source: str) -> int:
+    return int.from_bytes(hashlib.blake2b(source.encode(), digest_size=8).digest(), "little")
 
 
 def write_pivots(workspace: Workspace, data: str, folder: Path) -> None:
@@ -165,17 +202,19 @@ def _pivots(folder: Path, teacher: CacheTeacher) -> Path:
 
 
 def _write_pivots(workspace: Workspace, data: str, teacher: CacheTeacher, path: Path) -> None:
-    of_source = _candidates(workspace, str(teacher.direction))
     path.parent.mkdir(exist_ok=True)
     num_pairs = num_found = 0
     files = [text_file(workspace, data, lang) for lang in workspace.direction.sides]
     lines = zip(*map(iterate_lines, (*files, tags_file(workspace, data))), strict=True)
-    with atomic_file(path) as aside, aside.open("w", encoding="utf-8", newline="\n") as out:
+    with (
+        _open_candidates(workspace, str(teacher.direction)) as candidates,
+        atomic_file(path) as aside,
+        aside.open("w", encoding="utf-8", newline="\n") as out,
+    ):
         for source, target, tag in lines:
             text = ""
             if tag == str(teacher.direction):
-                candidates = of_source.get(source)
-                text = "" if candidates is None else candidates.pivot_of(target)
+                text = candidates.pivot_of(source, target)
                 num_pairs, num_found = num_pairs + 1, num_found + bool(text)
             out.write(f"{text}\n")
         if num_pairs and not num_found:
@@ -189,33 +228,39 @@ def _write_pivots(workspace: Workspace, data: str, teacher: CacheTeacher, path: 
     )
 
 
-def _candidates(workspace: Workspace, direction: str) -> dict[str, _Candidates]:
-    """Return source -> its candidates in a direction, as the distill stage found them."""
+@contextmanager
+def _open_candidates(workspace: Workspace, direction: str) -> Iterator[_Candidates]:
+    """Open the candidates of the sources of a direction, as the distill stage found them.
+
+    They need 16 bytes of memory for each source and 8 for each sentence of any direction.
+    """
     distilled = workspace.training_set("distilled")
-    numbers_L = np.load(distilled / SENTENCES)
-    texts = inputs_of(workspace).texts()
-    sources: dict[str, int] = {}
-    first = 0
-    for text in texts:
+    numbers_L = np.load(distilled / SENTENCES, mmap_mode="r")
+    hashes, numbers, line = array("Q"), array("q"), 0
+    for text in inputs_of(workspace).texts():
         assert text.tags is not None
-        count = 0
-        for place, (source, tag) in enumerate(zip(iterate_lines(text.source), iterate_lines(text.tags), strict=True)):
+        for source, tag in zip(iterate_lines(text.source), iterate_lines(text.tags), strict=True):
             if tag == direction:
-                sources[source] = int(numbers_L[first + place])
-            count = place + 1
-        first += count
-    found = {number: _Candidates() for number in sources.values()}
-    for number, row in _numbered(distilled / NBEST):
-        if number in found:
-            found[number].words.append(row[-1])
-    for number, row in _numbered(distilled / PIVOTS):
-        if number in found:
-            found[number].pivots[int(row[1])] = row[2]
-    return {source: found[number] for source, number in sources.items()}
+                hashes.append(_hash(source))
+                numbers.append(int(numbers_L[line]))
+            line += 1
+    hashes_N = np.frombuffer(hashes, dtype=np.uint64)
+    order_N = np.argsort(hashes_N)
+    offsets_U = np.load(distilled / OFFSETS, mmap_mode="r")
+    with (distilled / NBEST).open("rb") as nbest, (distilled / PIVOTS).open("rb") as pivots:
+        yield _Candidates(
+            hashes_N[order_N],
+            np.frombuffer(numbers, dtype=np.int64)[order_N],
+            *(nbest, pivots),
+            offsets_U,
+            _offsets(distilled / PIVOTS, len(offsets_U) - 1),
+        )
 
 
-def _numbered(path: Path) -> Iterator[tuple[int, list[str]]]:
-    """Yield the columns of each line of a file whose first column is the number of a sentence."""
-    for line in iterate_lines(path):
-        row = line.split("\t")
-        yield int(row[0]), row
+def _offsets(path: Path, num_sentences: int) -> NDArray[np.int64]:
+    """Return the byte offset of the first line of each sentence, int64 [U + 1]; lines are in the order of sentences."""
+    sizes_U = np.zeros(num_sentences + 1, dtype=np.int64)
+    with path.open("rb") as file:
+        for line in file:
+            sizes_U[int(line.partition(b"\t")[0]) + 1] += len(line)
+    return np.cumsum(sizes_U)

@@ -741,7 +741,7 @@ def test_a_pipeline_whose_teacher_fills_caches_too_has_it_for_the_other_directio
         ),
         ({"en-de": "exported"}, {}, "distill.teachers.en-de: exported is a model for CTranslate2"),
         (
-            {"en-de": "other"},
+            {"en-de": "other", "en-fr": None, "fr-en": None},
             {"max_target_tokens": 65},
             "students.of_raw.train.max_target_tokens (65) is more than the max_target_positions (64) of other "
             "(distill.teachers.en-de)",
