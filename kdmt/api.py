@@ -255,7 +255,7 @@ class Model:
         Raises:
             UserError: if the numbers of sources, targets and contexts differ, if the model has several directions and
                 none is chosen, if it has contexts and reads none, or if the model does not return such probabilities,
-                which non-autoregressive models and ONNX models do not.
+                which non-autoregressive models do not.
 
         Examples:
             >>> model.score(["A dog runs ."], ["Ein Hund läuft ."])

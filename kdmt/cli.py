@@ -879,11 +879,16 @@ def export(
     ] = None,
     beam: Annotated[
         int,
-        typer.Option(min=1, help="Default beam size of the exported model; argos and fairseq have their own."),
+        typer.Option(
+            min=1, help="Default beam size of the exported model; argos, fairseq and transformers-js have their own."
+        ),
     ] = 5,
     lenpen: Annotated[
         float,
-        typer.Option(help="Default length penalty exponent of the exported model; argos and fairseq have their own."),
+        typer.Option(
+            help="Default length penalty exponent of the exported model; argos, fairseq and transformers-js have "
+            "their own."
+        ),
     ] = 1.0,
     data: Annotated[
         Path | None,

@@ -128,6 +128,7 @@ _MISTAKES = {
 }
 
 _MACROLANGUAGES = frozenset(("ar", "kok", "lv", "ms", "sgn", "sw", "uz", "zh"))  # before an extended language subtag
+_LONGEST_CODE = 64  # characters of a code that is parsed when languages are compared
 _TAG = re.compile(
     r"(?P<language>[a-z]{2,3})(-(?P<extended>[a-z]{3}))?(-(?P<script>[a-z]{4}))?(-(?P<region>[a-z]{2}|[0-9]{3}))?"
     r"(?P<variants>(-([a-z0-9]{5,8}|[0-9][a-z0-9]{3}))*)(?P<extensions>(-[0-9a-wyz](-[a-z0-9]{2,8})+)*)"
@@ -275,9 +276,13 @@ def same_language(first: str, second: str) -> bool:
     return first == second or _identity(first) == _identity(second)
 
 
-@functools.lru_cache(maxsize=4096)
 def _identity(code: str) -> Language | str:
     """Return the language with its script; the code itself if it is a name from another source and no code."""
+    return _short_identity(code) if len(code) <= _LONGEST_CODE else code  # the results for short ones are kept
+
+
+@functools.lru_cache(maxsize=4096)
+def _short_identity(code: str) -> Language | str:
     try:
         language = parse_language(code)
     except ValueError:

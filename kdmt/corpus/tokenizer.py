@@ -43,6 +43,7 @@ from kdmt.languages import Direction
 from kdmt.types import BOS, EOS, PAD, SPECIALS, UNK
 
 MAX_CACHED_WORDS = 1_000_000  # about 200 MB
+_LONGEST_CACHED_WORD = 100  # characters
 _MAX_LINE_BYTES = 1 << 16  # longer lines are skipped by SentencePiece; its default would be 4192
 # The last bits of SentencePiece's unigram estimates depend on the number of threads, so the number is fixed.
 TRAINING_THREADS = 4
@@ -178,7 +179,8 @@ class SubwordNmtModel(SubwordModel):
             self._word_ids.clear()
         ids = [self.symbol_id(token) for token in self._bpe.segment_tokens([word])]
         self._bpe.cache.clear()  # words are cached only in `_word_ids`
-        self._word_ids[word] = ids
+        if len(word) <= _LONGEST_CACHED_WORD:
+            self._word_ids[word] = ids
         return ids
 
 
@@ -198,6 +200,10 @@ class WordsModel(SubwordModel):
         ids = [[self.symbol_id(token) for token in line.split()] for line in lines]
         sizes = np.fromiter(map(len, ids), dtype=np.int32, count=len(ids))
         return np.fromiter(itertools.chain.from_iterable(ids), dtype=np.int32, count=int(sizes.sum())), sizes
+
+    def encode_lines(self, lines: Sequence[str], threads: int = 1) -> list[str]:  # noqa: ARG002
+        """See `SubwordModel.encode_lines`. Words get no ids, so that memory does not grow with the text."""
+        return [" ".join(SPECIALS[UNK] if word in SPECIALS else word for word in line.split()) for line in lines]
 
     def decode(self, tokenised: str) -> str:
         return tokenised

@@ -34,6 +34,7 @@ _VOID = frozenset(
     )
 )
 _RAW_TEXT = frozenset(("iframe", "noembed", "noframes", "script", "style", "textarea", "xmp"))  # text up to the end tag
+_FOREIGN = frozenset(("math", "svg"))  # only in these, `/>` ends an element; HTML ignores the slash of others
 _NOT_LANGUAGE = frozenset(("code", "kbd", "math", "samp", "svg", "template", "var"))  # elements that are copied
 
 # Elements whose end tag may be omitted, and the start tags that end them, by the rules of HTML for optional tags; the
@@ -134,7 +135,7 @@ def _tokens(source: str) -> Iterator[_Token]:
             continue
         name, is_end = tag[1].lower(), tag[0].startswith("</")
         is_kept = not is_end and (name in _RAW_TEXT or name in _NOT_LANGUAGE or _has_no_translation(tag))
-        if is_kept and name not in _VOID and not tag[0].endswith("/>"):
+        if is_kept and name not in _VOID and not (name in _FOREIGN and tag[0].endswith("/>")):
             find_end = _end_of_optional if name in _ENDED_BY else _end_of_element
             end = find_end(source, tag.end(), name)
             yield _Token(source[position:end], "single" if name in _INLINE else "block")
@@ -182,7 +183,7 @@ def _end_of_element(source: str, position: int, name: str) -> int:
     for tag in tags.finditer(source, position):
         if tag[1]:
             depth -= 1
-        elif name not in _RAW_TEXT and not tag[0].endswith("/>"):
+        elif name not in _RAW_TEXT and not (name in _FOREIGN and tag[0].endswith("/>")):
             depth += 1
         if not depth:
             return tag.end()
@@ -211,7 +212,7 @@ def _end_of_optional(source: str, position: int, name: str) -> int:
             return start.start()
         elif inner in _RAW_TEXT:
             position = _end_of_element(source, position, inner)
-        elif inner not in _VOID and not tag[0].endswith("/>"):
+        elif inner not in _VOID and not (inner in _FOREIGN and tag[0].endswith("/>")):
             opened.append(inner)
             counts[inner] += 1
     return len(source)

@@ -34,6 +34,10 @@ def write_browser_tokenizers(codec: TextCodec, folder: Path) -> str | None:
     """
     if codec.text.text.moses or codec.text.text.normalize:
         return "text is processed by Moses"
+    if codec.text.directions:
+        return "the model has language tokens"
+    if codec.text.context is not None:
+        return "the model reads sentences with their context"
     sides = (codec.tokenizers.source, codec.src_dictionary), (codec.tokenizers.target, codec.tgt_dictionary)
     for model, _ in sides:
         if (reason := tokenizer_problem(model)) is not None:

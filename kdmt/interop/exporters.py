@@ -18,6 +18,7 @@ from kdmt.models.description import is_right_to_left
 
 if TYPE_CHECKING:
     from kdmt.config import Decode
+    from kdmt.corpus.text import TextProcessor
     from kdmt.interop.model_card import ExportFormat
 
 
@@ -79,16 +80,36 @@ def _card(checkpoint: Path, exported: ExportFormat, options: ExportOptions) -> s
     return model_card(resolve_checkpoint(checkpoint), exported, licence=options.licence, has_scores=options.has_scores)
 
 
+def _text_processor(checkpoint: Path) -> TextProcessor | None:
+    """Return the text processing of a checkpoint, None if it has none."""
+    from kdmt.corpus.codec import TEXT_FILE, load_text_processor
+
+    path = resolve_checkpoint(checkpoint) / TEXT_FILE
+    return load_text_processor(path) if path.exists() else None
+
+
+def _check_no_context(checkpoint: Path, label: str) -> None:
+    """Check that a model reads single sentences, as programs do that are given raw text.
+
+    Raises:
+        UserError: if it reads them with the previous sentences.
+    """
+    text = _text_processor(checkpoint)
+    if text is not None and text.context is not None:
+        raise UserError(
+            f"{checkpoint}: reads each sentence after the previous ones and {text.context.separator!r} "
+            f"('prepare.context'), which {label} does not put there"
+        )
+
+
 def _check_one_direction(checkpoint: Path, label: str) -> None:
     """Check that a model has one direction, as a format without language tokens needs, and see `_check_order`.
 
     Raises:
         UserError: if it has several, or predicts reversed targets.
     """
-    from kdmt.corpus.codec import TEXT_FILE, load_text_processor
-
-    text = resolve_checkpoint(checkpoint) / TEXT_FILE
-    directions = load_text_processor(text).directions if text.exists() else ()
+    text = _text_processor(checkpoint)
+    directions = () if text is None else text.directions
     if len(directions) == 1:
         raise UserError(
             f"{checkpoint}: knows its direction {directions[0]} from language tokens, which {label} models do not "
@@ -119,6 +140,7 @@ def _export_argos(checkpoint: Path, out: Path, options: ExportOptions) -> None:
     from kdmt.interop import argos_export
 
     _check_one_direction(checkpoint, "Argos Translate")
+    _check_no_context(checkpoint, "Argos Translate")
     card = _card(checkpoint, argos_export.CARD, options)
     argos_export.export_checkpoint(checkpoint, out, quantization=options.quantization, card=card)
 
@@ -144,7 +166,9 @@ def _export_marian(checkpoint: Path, out: Path, options: ExportOptions) -> None:
     from kdmt.interop.marian import export
 
     _check_one_direction(checkpoint, "Marian")
-    card = _card(checkpoint, export.MARIAN_CARD, options)
+    text = _text_processor(checkpoint)
+    is_raw = text is None or text.text.changes_nothing
+    card = _card(checkpoint, export.MARIAN_CARD if is_raw else export.MARIAN_PROCESSED_CARD, options)
     export.export_marian(checkpoint, out, decode=_search(options), data=options.data, card=card)
 
 
@@ -152,6 +176,7 @@ def _export_bergamot(checkpoint: Path, out: Path, options: ExportOptions) -> Non
     from kdmt.interop.marian import export
 
     _check_one_direction(checkpoint, "Bergamot")
+    _check_no_context(checkpoint, "Bergamot")
     card = _card(checkpoint, export.BERGAMOT_CARD, options)
     export.export_bergamot(checkpoint, out, decode=_search(options), data=options.data, card=card)
 
@@ -178,6 +203,7 @@ def _export_transformers_js(checkpoint: Path, out: Path, options: ExportOptions)
     from kdmt.interop import transformers_js_export
 
     _check_one_direction(checkpoint, "Transformers.js")
+    _check_no_context(checkpoint, "Transformers.js")
     card = _card(checkpoint, transformers_js_export.CARD, options)
     transformers_js_export.export_checkpoint(checkpoint, out, quantization=options.quantization, card=card)
 

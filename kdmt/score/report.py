@@ -185,13 +185,17 @@ def _difference_tables(
     """Yield a table for each baseline: differences of scores, and how often people agree with such differences."""
     metrics = [name for name in _metric_names(rows) if name in extra.agreement]
     for baseline in dict.fromkeys(comparison.baseline for comparison in comparisons):
-        base = [row for row in rows if row.system == baseline]
+        base = [row for row in rows if row.system == baseline and not _is_exported(row)]
         groups = group_rows(row for row in rows if row.system != baseline)
         if metrics and base and groups:
             cells = {metric: partial(_difference, metric, extra.agreement[metric], base) for metric in metrics}
             columns = [_Column(_column_label(metric, extra), cells[metric], is_score=True) for metric in metrics]
             title = f"{test_set}: differences from {baseline} (share of people's judgements that agree)"
             yield _Table(title, [*names, *columns], groups)
+
+
+def _is_exported(row: ScoreRow) -> bool:
+    return row.deployment is not None and row.deployment.is_exported
 
 
 def _difference(metric: str, known_as: AgreementMetric, base: Sequence[ScoreRow], group: Group) -> str:

@@ -57,8 +57,8 @@ def parse_request(body: bytes, content_type: str, limits: Limits) -> Translation
     return TranslationRequest(
         texts=texts,
         is_list=isinstance(q, list),
-        source=_string(values, "source"),
-        target=_string(values, "target"),
+        source=_code(values, "source"),
+        target=_code(values, "target"),
         format="html" if kind == "html" else "text",
         api_key=_string(values, "api_key", ""),
     )
@@ -117,6 +117,14 @@ def _string(values: Mapping[str, object], name: str, default: str | None = None)
         raise RequestError(400, f"Invalid request: {name} must be a string")
     _check_unicode(name, value)
     return value
+
+
+def _code(values: Mapping[str, object], name: str) -> str:
+    """Return the code of a language. A longer one is not looked up, since codes that were looked up are kept."""
+    code = _string(values, name)
+    if len(code) > _LONGEST_CODE:
+        raise RequestError(400, f"Invalid request: {name} {code[:_LONGEST_CODE]!r}... is no language code")
+    return code
 
 
 def _check_unicode(name: str, value: str) -> None:

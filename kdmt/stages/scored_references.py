@@ -51,9 +51,10 @@ def _second_form(workspace: Workspace, text: ScoredText) -> References | None:
         text.references(workspace, lines, as_words=as_words),
         _further(workspace, text, as_words=as_words),
     )
-    model = workspace.config.score.spbleu_model
-    if as_words:
-        is_spaced = spaced_sides(workspace.config.prepare, direction)[1]
-        tokenize = "none" if is_spaced else bleu_tokenizer(workspace, direction)
-        return References(references, tokenize, further=further, spbleu_model=model)
-    return References(references, bleu_tokenizer(workspace, direction), processing.lowercase, further, model)
+    tokenize, config = bleu_tokenizer(workspace, direction), workspace.config
+    lowercase = config.score.lowercase or config.prepare.tokenizer.folds_case
+    if as_words:  # lowercased already, with 'lowercase'
+        tokenize = "none" if spaced_sides(config.prepare, direction)[1] else tokenize
+    else:
+        lowercase = lowercase or processing.lowercase
+    return References(references, tokenize, lowercase, further, config.score.spbleu_model)

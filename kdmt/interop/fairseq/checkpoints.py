@@ -317,7 +317,8 @@ def _write_with_dictionaries(content: Mapping[str, object], path: Path, dictiona
         _save(content, aside, path)
         for dictionary in dictionaries:
             if not (path.parent / dictionary.name).exists():
-                shutil.copyfile(dictionary, path.parent / dictionary.name)
+                with atomic_file(path.parent / dictionary.name) as copy:
+                    shutil.copyfile(dictionary, copy)
 
 
 def _save(content: Mapping[str, object], aside: Path, path: Path) -> None:

@@ -73,6 +73,19 @@ settings. `lex.*.bin` is a lexical shortlist (`--shortlist`).
 """,
     tags=("marian",),
 )
+MARIAN_PROCESSED_CARD = ExportFormat(
+    "Marian",
+    """
+```bash
+marian-decoder -c FOLDER/model.npz.decoder.yml < processed > output
+```
+
+The decoder does not work on raw text. The source has to be normalised, tokenised or lowercased first, as `text.json`
+says, and the output has the same form. The SentencePiece vocabulary is a part of the folder, and `decoder.yml` has the
+search settings. `lex.*.bin` is a lexical shortlist (`--shortlist`).
+""",
+    tags=("marian",),
+)
 BERGAMOT_CARD = ExportFormat(
     "Bergamot, the engine of Firefox Translations",
     """

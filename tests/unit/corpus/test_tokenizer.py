@@ -156,6 +156,20 @@ def test_words_equal_to_special_symbols_are_unknown_words(tmp_path, kind):
     assert [model.literal_specials.get(token) for token in tokens.tolist()] == ["<s>", "<pad>", None, "<pad>"]
 
 
+def test_memory_of_translated_words_is_bounded(tmp_path):
+    text = tmp_path / "text"
+    text.write_text("ab cd\n" * 20, encoding="utf-8")
+    words, bpe = (
+        train_tokenizer(settings, (text, text), tmp_path / settings.type, Direction("en", "de")).source
+        for settings in (Tokenizer(type="words"), Tokenizer(type="subword-nmt", model="bpe", vocab_size=60))
+    )
+    known = len(words.symbols)
+    assert words.encode_lines(["ab  new1 new2 "]) == ["ab new1 new2"]
+    assert len(words.symbols) == known
+    bpe.encode_lines(["ab " + "x" * 10_000])
+    assert max(map(len, bpe._word_ids)) < 1_000
+
+
 def test_special_symbols_of_a_given_sentencepiece_model_are_literal_text(tmp_path):
     model = io.BytesIO()
     sentencepiece.SentencePieceTrainer.train(

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from small_transformers import POST_NORM, write_data_bin, write_sentencepiece, write_text_processing
 
-from kdmt.corpus.codec import TextCodec
+from kdmt.corpus.codec import TEXT_FILE, TextCodec
 from kdmt.errors import UserError
 from kdmt.interop import ctranslate2_folder, onnx_folder
 from kdmt.interop.exporters import EXPORTERS, ExportOptions
@@ -74,6 +74,31 @@ def test_a_right_to_left_model_is_refused(tmp_path: Path, checkpoints: dict[str,
     save_checkpoint(tmp_path / "reversed", model, companions=companions)
     with pytest.raises(UserError, match="reversed: predicts targets from right to left"):
         EXPORTERS[name].export(tmp_path / "reversed", tmp_path / "out", ExportOptions())
+
+
+@pytest.mark.parametrize("name", ["argos", "bergamot", "transformers-js"])
+def test_a_model_with_context_is_refused_for_programs_that_add_none(
+    tmp_path: Path, checkpoints: dict[str, Path], name: str
+) -> None:
+    path = checkpoints[name] / TEXT_FILE
+    described = json.loads(path.read_text(encoding="utf-8"))
+    path.write_text(json.dumps(described | {"context": {"sentences": 1, "separator": "<sep>"}}), encoding="utf-8")
+    with pytest.raises(UserError, match=r"reads each sentence after the previous ones and '<sep>' \('prepare.context'"):
+        EXPORTERS[name].export(checkpoints[name], tmp_path / "out", ExportOptions())
+
+
+def test_the_card_of_a_marian_model_says_what_its_decoder_reads(tmp_path: Path, checkpoints: dict[str, Path]) -> None:
+    folder = checkpoints["marian"]
+    EXPORTERS["marian"].export(folder, tmp_path / "raw", ExportOptions())
+    assert "The decoder works on raw text" in (tmp_path / "raw/README.md").read_text(encoding="utf-8")
+    described = json.loads((folder / TEXT_FILE).read_text(encoding="utf-8"))
+    lowercased = described | {"text": described["text"] | {"lowercase": True}}
+    (tmp_path / TEXT_FILE).write_text(json.dumps(lowercased), encoding="utf-8")
+    others = [path for path in TextCodec.load(folder).companions(folder) if path.name != TEXT_FILE]
+    model, folder = load_model(folder), folder.parent / "lowercased"
+    save_checkpoint(folder, model, companions=[*others, tmp_path / TEXT_FILE])
+    EXPORTERS["marian"].export(folder, tmp_path / "processed", ExportOptions())
+    assert "The decoder does not work on raw text" in (tmp_path / "processed/README.md").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("name", OPENS)

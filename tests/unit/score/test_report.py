@@ -1,9 +1,10 @@
 """The tables of a report: every figure is complete, every signature is given once."""
 
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import pytest
 
+from kdmt.score.deployment import Deployment, EngineMeasurement
 from kdmt.score.metrics import MetricScore
 from kdmt.score.report import render_table, score_tables_html
 from kdmt.score.report_notes import ReportNotes
@@ -251,12 +252,15 @@ def test_a_metric_that_chose_targets_is_marked_with_a_footnote():
 
 
 def test_differences_from_the_baseline_have_the_agreement_of_people():
+    cost = EngineMeasurement(**dict.fromkeys((each.name for each in fields(EngineMeasurement)), 1.0))
+    exported = Deployment("bergamot", 1, cost)
     rows = [
         *(bleu_row("raw", value, seed=seed) for seed, value in ((1, 20.0), (2, 21.0))),
         *(bleu_row("raw", 50.0, seed=seed, beam=1) for seed in (1, 2)),
         *(bleu_row("small", value, seed=seed) for seed, value in ((1, 22.0), (2, 23.68))),
         bleu_row("worse", 49.0, beam=1),
         bleu_row("other", 20.5, beam=7),
+        *(bleu_row("raw", 1.0, seed=seed, deployment=exported) for seed in (1, 2)),  # is no baseline
     ]
     comparison = Comparison("test", "small", 1, "pytorch", 5, "float32", "raw", {})
     rows = [replace(row, test_set="test") for row in rows]
