@@ -128,11 +128,11 @@ def report(claim: Claim, runs: Mapping[str, Sequence[Path]]) -> None:
             systems[text] = measure(term, measured.metric, runs[term.experiment])
             scores[f"{text} {measured.metric}"] = systems[text].scores.tolist()
         found = contrast_interval(systems, measured.contrast)
-        bounds = {"": found.estimate, "_low": found.low, "_high": found.high}
+        bounds = {"": found.estimate} | ({} if found.bounds is None else {"_low": found.low, "_high": found.high})
         figures += [Figure(f"{claim.id}_{name}{end}".lower(), bound, metric.unit) for end, bound in bounds.items()]
         results.append({"name": name, **measured.model_dump(), **_outcome(measured, metric, systems, found)})
-        text = f"{found.estimate:.2f} [{found.low:.2f}, {found.high:.2f}] {metric.unit}"
-        print(f"  {name}: {text}: {measured.verdict(found)}")
+        interval = "" if found.bounds is None else f" [{found.low:.2f}, {found.high:.2f}]"
+        print(f"  {name}: {found.estimate:.2f}{interval} {metric.unit}: {measured.verdict(found)}")
     write_figures(
         claim.id.lower(),
         figures,
@@ -150,7 +150,7 @@ def _outcome(measured: Measure, metric: Metric, systems: Mapping[str, System], f
         "unit": metric.unit,
         "signature": metric.signature,
         "estimate": found.estimate,
-        "interval": [found.low, found.high],
+        "interval": found.bounds,
         "replicates": found.replicates,
         "confidence": found.confidence,
         "num_sentences": max(system.statistics_SNK.shape[1] for system in systems.values()),

@@ -171,8 +171,8 @@ def _expected(found: Result) -> str:
 
 
 def _estimate(found: Result) -> str:
-    low, high = found["interval"]
-    return f"{found['estimate']:.2f} ({low:.2f} to {high:.2f})"
+    interval = "" if found["interval"] is None else " ({:.2f} to {:.2f})".format(*found["interval"])
+    return f"{found['estimate']:.2f}{interval}"
 
 
 def _mean(scores: list[float]) -> str:

@@ -4,9 +4,9 @@ A claim names its source, its set-up, the pipelines to run, and measures. A meas
 contrast, for example "BLEU with beam 5 minus BLEU greedily, of raw minus distilled". `expect` and `size` say which
 values support the claim:
 
-    above   the contrast is positive, and at least `size`
-    below   the contrast is negative, and at most `size`
-    within  the contrast is at most `size` (one side: "not more than `size` behind")
+    above   the contrast is positive, with its whole interval, and at least `size`
+    below   the contrast is negative, with its whole interval, and at most `size`
+    within  the whole interval is at most `size` ("not more than `size` behind")
 """
 
 from __future__ import annotations
@@ -23,7 +23,12 @@ from science.measurements import METRICS
 CLAIMS = Path(__file__).resolve().parent / "claims"
 
 Verdict = Literal[
-    "holds", "right sign, smaller than expected", "missed: no difference shown", "missed: opposite sign", "missed"
+    "holds",
+    "right sign, smaller than expected",
+    "missed: no difference shown",
+    "missed: opposite sign",
+    "missed: not shown",
+    "missed",
 ]
 
 
@@ -72,7 +77,9 @@ class Measure(_Strict):
     def verdict(self, found: Interval) -> Verdict:
         """Return how an estimate with its interval compares with what was expected."""
         if self.expect == "within":
-            return "holds" if found.estimate <= self.size else "missed"
+            if found.high <= self.size:
+                return "holds"
+            return "missed" if found.low > self.size else "missed: not shown"
         sign = 1 if self.expect == "above" else -1
         low, high = sorted((sign * found.low, sign * found.high))
         if low <= 0 <= high:

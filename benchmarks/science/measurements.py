@@ -13,7 +13,7 @@ from bench_pipeline import way_of
 from numpy.typing import NDArray
 
 from kdmt.languages import POOLED
-from kdmt.score.lexical import count_rare, rare_recall
+from kdmt.score.lexical import RareWords, rare_recall
 from kdmt.score.replication import find_replicated
 from kdmt.toy.grammar import target_distribution
 from kdmt.training_sets import stage_folders
@@ -85,7 +85,7 @@ def measure(term: Term, metric: str, runs: Sequence[Path]) -> System:
         for run in runs
         for seed in (seeds_of(run, term) if is_scored(term.system) else (0,))
     ]
-    return System(np.stack(rows), found.score)
+    return System(np.stack(rows), found.score, is_text=not is_scored(term.system))
 
 
 def is_scored(system: str) -> bool:
@@ -193,17 +193,13 @@ def _replicated(run: Path, seed: int, term: Term) -> Array:
 
 
 def _minor_variants(run: Path, seed: int, term: Term) -> Array:
-    """Return [minor variants in the text, minor variants expected of real text], see `MINOR`.
-
-    A training set is one row, because sets have different numbers of sentences.
-    """
+    """Return [minor variants in the text, minor variants expected of real text], see `MINOR`."""
     rows = []
     for source, line in zip(sources_of(run, term), _lines_of(run, seed, term), strict=True):
         words = set(line.split())
         minor = minor_variants(source)
         rows.append([len(words & minor.keys()), sum(minor.values())])
-    found = np.array(rows, float)
-    return found if is_scored(term.system) else found.sum(axis=0, keepdims=True)
+    return np.array(rows, float)
 
 
 def minor_variants(source: str) -> dict[str, float]:
@@ -220,9 +216,10 @@ def _rare_recall(run: Path, seed: int, term: Term) -> Array:
     """Return [rare words of the reference that the output has, rare words of the reference], see `RARE`."""
     outputs = [line.split() for line in outputs_of(run, seed, term)]
     references = [line.split() for line in references_of(run, term)]
-    training = (line.split() for line in _lines(run / "prepare" / f"train.{target_language(run)}"))
-    rare = count_rare(training, {word for reference in references for word in reference}, most=RARE)
-    return rare_recall(outputs, references, rare)
+    rare = RareWords({word for reference in references for word in reference}, most=RARE)
+    for line in _lines(run / "prepare" / f"train.{target_language(run)}"):
+        rare.add(line.split())
+    return rare_recall(outputs, references, rare.counts)
 
 
 def _lines_of(run: Path, seed: int, term: Term) -> list[str]:
