@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -14,7 +14,10 @@ from kdmt.decode.engines.translator import Translator
 from kdmt.errors import UserError
 from kdmt.interop.ctranslate2_folder import proposed_search
 from kdmt.languages import Direction, matching_directions
+from kdmt.log import get_logger
 from kdmt.runtime import pick_device, use_threads
+
+_logger = get_logger(__name__)
 
 _LONGEST_CODE = 64  # characters of a language code in a message
 
@@ -53,6 +56,8 @@ def open_translator(path: Path, options: SearchOptions) -> tuple[Translator, Dec
     given = {name: value for name in ("beam", "lenpen") if (value := getattr(options, name)) is not None}
     lengths = {"max_len_a": options.max_len_a, "max_len_b": options.max_len_b}
     checked(Decode, "translate", **lengths, **given)
+    for option, reason in without_effect(path, options):
+        _logger.warning(f"{option} has no effect: {path} {reason}")
     used_threads = use_threads(options.threads)
     translator = Translator.load(
         path,
@@ -65,6 +70,20 @@ def open_translator(path: Path, options: SearchOptions) -> tuple[Translator, Dec
     if options.tag is not None:
         translator = translator.with_tag(options.tag)
     return translator, Decode(**lengths | proposed_search(path) | given)
+
+
+def without_effect(path: Path, options: SearchOptions) -> Iterator[tuple[str, str]]:
+    """Yield each given option that the engine of a model does not use, with the reason."""
+    kind, _ = find_engine(path)
+    default = SearchOptions()
+    names, reason = (("iterations", "length_beam"), "is autoregressive")
+    if not kind.nbest:
+        names, reason = ("beam", "lenpen"), "is non-autoregressive"
+    for name in names:
+        if getattr(options, name) != getattr(default, name):
+            yield f"--{name.replace('_', '-')}", reason
+    if kind.library == "onnxruntime" and options.device.startswith("cuda"):
+        yield "--device cuda", "runs on the CPU in ONNX Runtime"
 
 
 def paths_by_direction(paths: Sequence[Path]) -> dict[Direction, Path]:

@@ -6,13 +6,15 @@ import itertools
 import re
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from kdmt import languages
-from kdmt.commands.models import ModelTable, SearchOptions, paths_by_direction
+from kdmt.commands.models import ModelTable, SearchOptions, paths_by_direction, without_effect
 from kdmt.config import Text
 from kdmt.corpus.text import TextProcessor
+from kdmt.decode.engines.table import ENGINES
 from kdmt.decode.engines.translator import Translator
 from kdmt.errors import UserError
 from kdmt.languages import Direction
@@ -98,3 +100,21 @@ def test_directions_of_many_languages_are_compared_once_each(monkeypatch: pytest
     monkeypatch.setattr(languages, "_identity", lambda code: compared.append(code) or identity(code))
     assert list(paths_by_direction([Path("all")])) == list(directions)
     assert len(compared) <= 4 * len(directions)
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "expected"),
+    [
+        ("nat", {"beam": 4, "lenpen": 1.0, "iterations": 3}, ["--beam", "--lenpen"]),
+        ("nat", {"length_beam": 3}, []),
+        ("pytorch", {"beam": 4, "iterations": 3, "length_beam": 2}, ["--iterations", "--length-beam"]),
+        ("pytorch", {"device": "cuda"}, []),
+        ("onnx", {"device": "cuda:1"}, ["--device cuda"]),
+    ],
+)
+def test_options_that_the_engine_does_not_use_are_named(
+    monkeypatch: pytest.MonkeyPatch, kind: str, options: dict[str, Any], expected: list[str]
+) -> None:
+    monkeypatch.setattr("kdmt.commands.models.find_engine", lambda path: (ENGINES[kind], path))
+    found = [name for name, _ in without_effect(Path("model"), SearchOptions(**options))]
+    assert found == expected
