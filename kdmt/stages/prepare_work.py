@@ -50,11 +50,12 @@ from kdmt.corpus.first_pass import TrainingCorpus
 from kdmt.corpus.given_text import held_out_texts, sources_by_path, sources_of
 from kdmt.corpus.licences import describe_licences, licences_of
 from kdmt.corpus.lines import iterate_lines, spread_lines, write_lines
-from kdmt.corpus.ngram_overlap import NgramOverlaps, index_side
+from kdmt.corpus.ngram_overlap import Forms, NgramOverlaps, index_side
 from kdmt.corpus.prepared import REPORT, REPORT_EXAMPLES, PreparedCorpus, reference_paths
 from kdmt.corpus.process_pool import OpenMap, mapping_in_order
 from kdmt.corpus.reading import Documents, Skipped, monolingual_lines, read_pairs, source_lines
 from kdmt.corpus.round_trip import SAMPLED_LINES, measure_round_trip
+from kdmt.corpus.rules.table import line_forms
 from kdmt.corpus.steps import Steps
 from kdmt.corpus.subword_model import SubwordModel
 from kdmt.corpus.text import TextProcessor
@@ -909,7 +910,8 @@ def _write_reference(work: Preparation, source: Source, setting: str, path: Path
 
 
 def _forbidden(work: Preparation, folder: Path, held_out: dict[str, HeldOut]) -> Forbidden:
-    forbidden = collect_forbidden((split, _with_references(work, folder, split)) for split in held_out)
+    texts = ((split, _with_references(work, folder, split)) for split in held_out)
+    forbidden = collect_forbidden(texts, held_out_forms(work))
     settings = work.settings.decontaminate
     if isinstance(settings, bool):
         return forbidden
@@ -921,6 +923,18 @@ def _forbidden(work: Preparation, folder: Path, held_out: dict[str, HeldOut]) ->
         (f"{split}.target", reference) for split in held_out for reference in further_references(work, folder, split)
     ]
     return replace(forbidden, overlaps=index_overlaps(work, settings, source, target))
+
+
+def held_out_forms(work: Preparation) -> tuple[Forms, Forms]:
+    """Return functions that give the forms of a held-out source and target with which training text is compared.
+
+    These are the line as it is, and as the rules of each corpus change it: a training line was changed by them too.
+    """
+    settings = work.settings
+    cleans = [settings.clean, *map(settings.clean_of, settings.train)]
+    rules = [clean for clean in cleans if clean != "none"]
+    source, target = (line_forms(rules, lang) for lang in work.direction.sides)
+    return source, target
 
 
 def index_overlaps(
@@ -941,8 +955,11 @@ def index_overlaps(
             ngram=settings.ngram,
             overlap=settings.overlap,
             characters_per_word=0 if is_spaced else characters_per_word(code),
+            forms=forms,
         )
-        for lines, is_spaced, code in zip((source, target), work.spaced, work.direction.sides, strict=True)
+        for lines, is_spaced, code, forms in zip(
+            (source, target), work.spaced, work.direction.sides, held_out_forms(work), strict=True
+        )
     ]
     return NgramOverlaps(*sides)
 
