@@ -83,6 +83,8 @@ def _leaf_values(value: object, path: str, default: object, kind: str) -> Iterat
             yield path, Setting({}, REQUIRED, kind)  # a section without settings, which is null by default
     elif isinstance(value, dict):
         for key, item in value.items():
+            if item == {}:
+                yield f"{path}.{key}", Setting(item, REQUIRED, kind)
             yield from _leaf_values(item, f"{path}.{key}", REQUIRED, kind)
     elif isinstance(value, list) and any(isinstance(item, Section) for item in value):
         for position, item in enumerate(value):

@@ -12,7 +12,7 @@ import pytest
 from tiny_pipeline import hash_tree
 
 from kdmt.checksum import known_sha256
-from kdmt.config import Clean, Rules, Section, Teacher, Train
+from kdmt.config import Clean, Corpus, Rules, Section, Source, Teacher, Train
 from kdmt.flow.folders import aside_of, earlier_states
 from kdmt.flow.manifest import (
     Plan,
@@ -364,6 +364,21 @@ def test_a_cleaning_rule_that_is_turned_on_or_off_is_a_change(
         assert {other: check_status(folder, plans[other]).state for other in plans} == {
             other: "fresh" if other == name else "stale" for other in plans
         }
+
+
+@pytest.mark.parametrize(
+    "change", [{"numbers": {}}, {"rules": {}}, {"rules": {"links": {}}}, {"numbers": {"min": 0.5}}]
+)
+def test_each_change_of_the_rules_of_a_corpus_is_a_change(tmp_path: Path, change: dict[str, object]) -> None:
+    source = Source(path="text")
+    corpora = {name: Corpus(source=source, target=source, clean=clean) for name, clean in (("a", {}), ("b", change))}
+    plans = {name: make_plan({"prepare.train.0": corpus}, {}, {}) for name, corpus in corpora.items()}
+    for name, plan in plans.items():
+        begin(tmp_path / name, plan, {})
+        finish(tmp_path / name, plan, outputs=[], facts={})
+        assert [check_status(tmp_path / name, plans[other]).state == "fresh" for other in plans] == [
+            other == name for other in plans
+        ]
 
 
 def test_a_rule_is_new_to_a_record_from_before_there_were_rules(tmp_path: Path) -> None:
