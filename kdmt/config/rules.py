@@ -245,13 +245,19 @@ _AsInput = None | RuleList | list[str | dict[str, Any]] | Rules
 RulesOrNone = Annotated[Rules | None, BeforeValidator(_rules_from_yaml, json_schema_input_type=_AsInput)]
 
 
-def rules_for_lines(rules: Rules | None) -> Rules | None:
-    """Return the rules that apply to text of the source language, where each line is a pair with itself."""
+def rules_for_lines(rules: Rules | None, side: int) -> Rules | None:
+    """Return the rules that apply to text of one language, where each line is a pair with itself.
+
+    Args:
+        side: side whose language the text has: 0 for the source, 1 for the target.
+    """
     if rules is None:
         return None
     language = rules.language
-    if language is not None:  # the copy need not be judged
-        language = None if language.sides == "target" else language.model_copy(update={"sides": "source", "swap": True})
+    if language is not None:
+        is_judged = language.sides in ("both", ("source", "target")[side])
+        # the copy need not be judged
+        language = language.model_copy(update={"sides": "source", "swap": True}) if is_judged else None
     return rules.model_copy(update={**dict.fromkeys(_FOR_PAIRS_ALONE), "language": language})
 
 

@@ -54,10 +54,13 @@ def _rules_of_corpora(settings: Prepare) -> Iterator[_CorpusRules]:
         clean = settings.clean_of(corpus)
         if isinstance(clean, Clean) and clean.rules is not None:
             yield _CorpusRules(clean.rules, corpus.clean, f"prepare.train.{index}.clean", None)
-    rules = settings.clean.for_lines().rules if isinstance(settings.clean, Clean) else None
-    if rules is not None:
-        for name in settings.monolingual_texts:
-            yield _CorpusRules(rules, {}, "prepare.clean", MONOLINGUAL_SIDES[name])
+    if settings.clean == "none":
+        return
+    for name in settings.monolingual_texts:
+        side = MONOLINGUAL_SIDES[name]
+        rules = settings.clean.for_lines(side).rules
+        if rules is not None:
+            yield _CorpusRules(rules, {}, "prepare.clean", side)
 
 
 def distinct_rules(settings: Prepare) -> Iterator[Rules]:

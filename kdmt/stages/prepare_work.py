@@ -588,7 +588,7 @@ def _monolingual_pass(
     texts = enumerate(settings.monolingual_texts[name])
     corpora = (_monolingual_corpus(work, f"{name}.{index}", source, malformed) for index, source in texts)
     arguments = _CleaningArguments(
-        clean=settings.clean if settings.clean == "none" else settings.clean.for_lines(),
+        clean=settings.clean if settings.clean == "none" else settings.clean.for_lines(side),
         forbidden=None if forbidden is None else forbidden.of_copies(side),
         open_map=_open_map(work),
         spaced=(work.spaced[side],) * 2,
