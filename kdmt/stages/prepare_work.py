@@ -284,7 +284,7 @@ def _clean_shard(work: Preparation, place: Path, scratch: Path, shard: int) -> i
     fetch_texts(work)
     forbidden = None
     if work.settings.decontaminate:
-        processor = TextProcessor(work.settings.text, *work.direction.sides, context=work.settings.context)
+        processor = _text_processor(work)
         held_out = held_out_texts(work.settings)
         for split, corpus in held_out.items():
             write_held_out(work, scratch, split, corpus, processor)
@@ -327,8 +327,7 @@ def _fill(work: Preparation, folder: Path, steps: Steps, title: str, hashes: Map
     settings = work.settings
     if settings.data_bin is not None:
         return take_data_bin(settings, work.direction, folder, work.say)
-    unicode_form = None if settings.clean == "none" else settings.clean.unicode_form
-    processor = TextProcessor(settings.text, *work.direction.sides, unicode_form, context=settings.context)
+    processor = _text_processor(work)
     held_out = held_out_texts(settings)
     fetch_texts(work)
     for split, corpus in held_out.items():
@@ -350,6 +349,12 @@ def _fill(work: Preparation, folder: Path, steps: Steps, title: str, hashes: Map
     write_report(PreparedCorpus(folder, work.direction, work.spaced), settings, collected)
     size = {"vocab_size": tokenizer.vocab_size} if settings.tokenizer.vocab_size == "auto" else {}
     return cleaned.facts() | counts | size
+
+
+def _text_processor(work: Preparation) -> TextProcessor:
+    settings = work.settings
+    unicode_form = None if settings.clean == "none" else settings.clean.unicode_form
+    return TextProcessor(settings.text, *work.direction.sides, unicode_form, context=settings.context)
 
 
 @dataclass(frozen=True)
