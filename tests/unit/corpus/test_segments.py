@@ -203,6 +203,16 @@ def test_the_memory_of_a_document_and_the_number_of_open_sets_have_limits(monkey
         segments("<srcset>" * 101)
 
 
+def test_attributes_are_found_after_long_words() -> None:
+    """Check tags with much text that is no attribute; searching it in quadratic time would take many minutes."""
+    words = f"{'x' * 90_000} a = 1 {'y' * 5_000}"
+    content = "".join(f'<seg {words} id="{n}">text {n}</seg>' for n in range(40))
+    place = Place()
+    file = io.BytesIO(f'<srcset><doc docid="d">{content}</doc></srcset>'.encode())
+    found = [(text, place.segment) for text in read_segments(file, "a.sgm", None, place)]
+    assert found == [(f"text {n}", str(n)) for n in range(40)]
+
+
 def test_comments_are_left_out_and_hostile_ones_are_read_quickly() -> None:
     body = '<!-- <seg id="8">x</seg> --><seg id="1">a<!-- b -->c<!-->d--></seg>'
     assert segments(f'<srcset><doc docid="a">{body}</doc></srcset>') == ["ac"]
