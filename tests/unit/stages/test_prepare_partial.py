@@ -195,6 +195,17 @@ def test_work_of_another_version_is_discarded(corpora: Path, monkeypatch: pytest
     assert corpora.is_dir()
 
 
+@pytest.mark.parametrize("name", ["work/clean/train.en", "train.tags"])
+def test_a_step_whose_file_was_lost_in_part_is_repeated(
+    undisturbed: dict[str, str], monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    interrupted_run(monkeypatch)
+    path = PARTIAL / name
+    path.write_bytes(path.read_bytes()[:50])
+    assert GOES_ON in kdmt("prepare", "tiny.yaml").err
+    assert hash_tree(MADE) == undisturbed
+
+
 @pytest.mark.parametrize("damage", ["{", "[]", None])
 def test_damaged_records_of_the_folder_do_no_harm(
     undisturbed: dict[str, str], monkeypatch: pytest.MonkeyPatch, damage: str | None
