@@ -36,7 +36,7 @@ from kdmt.flow.shards import Shards
 from kdmt.flow.stage import Stage
 from kdmt.interop.fairseq.data_bin import DataBin
 from kdmt.languages import Direction
-from kdmt.stages.cleaning import rule_inputs
+from kdmt.stages.cleaning import CACHE, rule_inputs
 from kdmt.stages.measures import spaced_sides
 from kdmt.stages.prepare_needs import check_needs
 from kdmt.stages.prepare_partial import is_begun_for_shards, partial_of
@@ -98,6 +98,7 @@ def _preparation(workspace: Workspace) -> Preparation:
         spaced=spaced_sides(workspace),
         locations=Locations(places),
         say=workspace.say,
+        filter_scores=workspace.root / CACHE,
         provenance=workspace.provenance,
     )
 

@@ -141,6 +141,7 @@ class Preparation:
         spaced: flags for source and target, True if words are separated by spaces.
         locations: locations from which files are read.
         say: function that prints a line for the user.
+        filter_scores: folder of scores of the filters, which later runs use again.
         provenance: what the lock file says about the corpora.
         paths: YAML path of a text in `settings` -> its YAML path in the pipeline, where they differ.
         prefixes: tag of a sentence -> tokens before its source, for tags that are not tokens themselves.
@@ -151,6 +152,7 @@ class Preparation:
     spaced: tuple[bool, bool]
     locations: Locations
     say: Callable[[str], None]
+    filter_scores: Path
     provenance: Provenance = NO_LOCK_FILE
     paths: Mapping[str, str] = field(default_factory=dict)
     prefixes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
@@ -628,6 +630,7 @@ def _clean_training_text(
             spaced=work.spaced,
             valid=held_out_pairs(work, folder, "valid"),
             folder=folder,
+            cache=work.filter_scores,
             open_map=_open_map(work),
             workers=_num_processes(settings),
             say=work.say,
