@@ -126,7 +126,7 @@ def bounded_text_lines(
             text = line.rstrip(b"\r\n")
             if b"\r" in text:
                 num_returns += text.count(b"\r")
-            yield _skip_rest(file, line) if len(text) > MAX_LINE_BYTES else _decoded(text)
+            yield _decoded(text) if len(line) <= MAX_LINE_BYTES or _is_short(file, line) else TOO_LONG
     finally:
         position.number = number
     if num_returns and num_returns >= number:
@@ -143,15 +143,20 @@ def _decoded(text: bytes) -> str | Unreadable:
 def bounded_lines(file: IO[bytes]) -> Iterator[bytes | Unreadable]:
     r"""Yield the lines of a stream with their `\n`, and `TOO_LONG` instead of each line that is too long."""
     for line in iter(functools.partial(file.readline, _LIMIT), b""):
-        is_short = len(line) <= MAX_LINE_BYTES or len(line.rstrip(b"\r\n")) <= MAX_LINE_BYTES
-        yield line if is_short else _skip_rest(file, line)
+        yield line if len(line) <= MAX_LINE_BYTES or _is_short(file, line) else TOO_LONG
 
 
-def _skip_rest(file: IO[bytes], line: bytes) -> Unreadable:
-    """Skip the rest of a line that is too long, and return `TOO_LONG`."""
+def _is_short(file: IO[bytes], line: bytes) -> bool:
+    """Skip the rest of a line, and return whether the line is at most `MAX_LINE_BYTES` long without its end.
+
+    Args:
+        line: first bytes of the line.
+    """
+    is_short = len(line.rstrip(b"\r\n")) <= MAX_LINE_BYTES
     while line and not line.endswith(b"\n"):
         line = file.readline(BLOCK_BYTES)
-    return TOO_LONG
+        is_short = is_short and not line.rstrip(b"\r\n")  # more carriage returns belong to the end
+    return is_short
 
 
 def _refuse_one_line_of_returns(head: bytes, name: str) -> None:
