@@ -24,7 +24,7 @@ from kdmt.corpus.segments import Place
 from kdmt.corpus.subwords import join_subwords
 from kdmt.corpus.text_files import Malformed, bounded_text_lines, open_bounded_lines
 from kdmt.corpus.tmx import read_units
-from kdmt.corpus.tsv import find_columns, read_rows
+from kdmt.corpus.tsv import find_columns, read_rows, unreadable_header
 from kdmt.corpus.unreadable import Unreadable
 from kdmt.corpus.vocabulary import Dictionary
 from kdmt.errors import UserError
@@ -327,6 +327,8 @@ def _read_tsv(corpus: ParallelText, file: _File) -> _Scored:
     rows = read_rows(lines, name=file.name, needed=needed, header=corpus.header and not by_name, quoted=corpus.quoted)
     for row in rows:
         if isinstance(row, MalformedRow):
+            if by_name:
+                raise unreadable_header(row.name, row.line, row.reason)
             yield row
         elif by_name:
             columns, by_name = _columns_by_name(corpus, row[1], columns, file.name), False
