@@ -72,9 +72,11 @@ def open_lines(path: Path, *, member: str | None = None, name: str | None = None
             `\r` only, or a line is not UTF-8 or too long (the message has the line number).
     """
     name = name or (f"{path}:{member}" if member else str(path))
-    for number, line in enumerate(open_bounded_lines(path, member=member, name=name), start=1):
+    place = Place()
+    for number, line in enumerate(open_bounded_lines(path, member=member, name=name, place=place), start=1):
         if isinstance(line, Unreadable):
-            raise UserError(f"{name} line {number}: {line.reason}")
+            unit, number_in_file = place.locate(number)
+            raise UserError(f"{name} {unit} {number_in_file}: {line.reason}")
         yield line
 
 
@@ -85,19 +87,20 @@ def open_bounded_lines(
 
     Args:
         part: part of a file with several parts, see `read_segments`.
-        place: receives the place of each sentence of such a file.
+        place: receives the place of each sentence of such a file, or of tagged text.
     """
-    position = Position()
+    position, place = Position(), place or Place()
     with naming_damage(name, position), ExitStack() as opened:
         content = open_content(path, member, name, opened)
         if part is not None and not has_segments(content.head):
             raise UserError(f"{name}: 'part' is given, but the file is not SGM or XML with <seg>")
         if has_segments(content.head):
-            for line in read_segments(content.file, name, part, place or Place()):
+            position.unit = "sentence"
+            for line in read_segments(content.file, name, part, place):
                 position.number += 1
                 yield line
         elif is_tagged(content.head):
-            yield from untagged(bounded_text_lines(content, name, position, checked=False))
+            yield from untagged(bounded_text_lines(content, name, position, checked=False), place)
         else:
             yield from bounded_text_lines(content, name, position)
 

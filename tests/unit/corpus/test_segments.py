@@ -146,7 +146,9 @@ def test_any_truncation_is_noticed(content: str, tmp_path: Path) -> None:
     end = max(content.rindex(">", 0, content.rindex("</")) + 1, 0)
     for stop in range(content.index("<seg"), end, 7):
         path.write_text(content[:stop], encoding="utf-8")
-        with pytest.raises(UserError, match=r"a: truncated or damaged after line \d+: (</\w+> is missing|sentence)"):
+        with pytest.raises(
+            UserError, match=r"a: truncated or damaged after sentence \d+: (</\w+> is missing|sentence)"
+        ):
             list(open_bounded_lines(path, member=None, name="a", part=part))
 
 

@@ -510,7 +510,9 @@ def test_a_truncated_corpus_ends_with_its_name(form: str) -> None:
     path.write_bytes(content[:-30])
     message = refused("prepare", "tiny.yaml")
     assert re.match(
-        rf"prepare\.train\.0: {path}(:\w+)?(: truncated or damaged after (line|row) \d+: | line \d+: not JSON)", message
+        rf"prepare\.train\.0: {path}(:\w+)?"
+        r"(: truncated or damaged after (line|row|sentence) \d+: | line \d+: not JSON)",
+        message,
     )
 
 
