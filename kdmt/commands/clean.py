@@ -129,8 +129,8 @@ def find_kept(workspace: Workspace) -> Iterator[Kept]:
             kinds = (about for start, about in _OTHERS.items() if path.name.startswith(start))
             yield Kept(path, folder, next(kinds, "half-done, of a run that was stopped"))
     for source in text_sources(workspace.config.prepare):
-        for path in partial_download(source, workspace.layout.downloads):
-            yield Kept(path, path.with_suffix(""), "half a download, which a rerun goes on from", is_download=True)
+        for path, download in partial_download(source, workspace.layout.downloads).items():
+            yield Kept(path, download, "half a download, which a rerun goes on from", is_download=True)
 
 
 def _stage_folders(workspace: Workspace) -> list[Path]:

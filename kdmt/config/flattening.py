@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from kdmt.config.section import KINDS, Section, is_recorded, kind_of
@@ -30,6 +30,9 @@ def _without_unrecorded(value: Any, dumped: Any) -> Any:
     return dumped
 
 
+REQUIRED = object()
+
+
 @dataclass(frozen=True)
 class Setting:
     """One value of a section."""
@@ -38,9 +41,8 @@ class Setting:
     default: Any  # REQUIRED if there is none
     kind: str
     reason: str = ""  # why a setting of the kind extend is a result setting here
-
-
-REQUIRED = object()
+    # value in records of earlier versions that have other settings of the section but not this one; REQUIRED if none
+    unwritten: Any = REQUIRED
 
 
 def flatten_settings(section: Section, kind: str) -> dict[str, Setting]:
@@ -67,14 +69,22 @@ def _leaves(section: Section, prefix: str, *, expected: bool = True) -> Iterator
         later = isinstance(extra, dict) and extra.get("later") is True
         known = (expected or later) and not field.is_required()
         default = field.get_default(call_default_factory=True) if known else REQUIRED
-        yield from _leaf_values(getattr(section, name), f"{prefix}{name}", default, kind_of(field))
+        leaves = _leaf_values(getattr(section, name), f"{prefix}{name}", default, kind_of(field))
+        if isinstance(extra, dict) and extra.get("unwritten") is True:
+            leaves = ((path, replace(setting, unwritten={})) for path, setting in leaves)
+        yield from leaves
 
 
 def _leaf_values(value: object, path: str, default: object, kind: str) -> Iterator[tuple[str, Setting]]:
     if isinstance(value, Section):
-        yield from _leaves(value, f"{path}.", expected=isinstance(default, Section))
+        leaves = list(_leaves(value, f"{path}.", expected=isinstance(default, Section)))
+        yield from leaves
+        if not leaves and not isinstance(default, Section):
+            yield path, Setting({}, REQUIRED, kind)  # a section without settings, which is null by default
     elif isinstance(value, dict):
         for key, item in value.items():
+            if item == {}:
+                yield f"{path}.{key}", Setting(item, REQUIRED, kind)
             yield from _leaf_values(item, f"{path}.{key}", REQUIRED, kind)
     elif isinstance(value, list) and any(isinstance(item, Section) for item in value):
         for position, item in enumerate(value):

@@ -86,9 +86,13 @@ class Clean(Section):
             raise ValueError("'near_duplicates' drops what 'max_duplicates' keeps: equal pairs are near-duplicates too")
         return self
 
-    def for_lines(self) -> Clean:
-        """Return the settings for text of one language, where each line is a pair with itself."""
-        return self.model_copy(update={"drop_copies": False, "rules": rules_for_lines(self.rules)})
+    def for_lines(self, side: int = 0) -> Clean:
+        """Return the settings for text of one language, where each line is a pair with itself.
+
+        Args:
+            side: side whose language the text has: 0 for the source, 1 for the target.
+        """
+        return self.model_copy(update={"drop_copies": False, "rules": rules_for_lines(self.rules, side)})
 
     def with_changes(self, changes: Mapping[str, Any]) -> Clean:
         """Return the settings for a corpus with changes of limits and rules by name.

@@ -181,8 +181,8 @@ def json_schema() -> dict[str, Any]:
     for section in (schema, *definitions.values()):
         section["description"] = _one_line(section["description"])
         for name, setting in section.get("properties", {}).items():
-            setting.pop("later", None)
-            setting.pop("recorded_if_set", None)
+            for mark in ("later", "recorded_if_set", "unwritten"):
+                setting.pop(mark, None)
             if not _refers_to_section(setting):
                 setting.setdefault("kind", "result")
             _add_bounds(setting, largest(name))

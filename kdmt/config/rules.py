@@ -13,7 +13,7 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from kdmt.choices import LengthUnit, RuleList
 from kdmt.config.filters import AlignmentScore, CrossEntropyDifference, ExternalFilter, ReverseScore
-from kdmt.config.section import Section, later
+from kdmt.config.section import Section, later, later_without_settings
 
 
 class NoSettings(Section):
@@ -138,34 +138,33 @@ class Rules(Section):
     The filters by scores, which come last, look at the pairs that all others keep, without duplicates.
     """
 
-    mojibake: NoSettings | None = later(
-        None, description="Repair of text in UTF-8 that was read in another encoding, by ftfy; changes lines"
+    mojibake: NoSettings | None = later_without_settings(
+        description="Repair of text in UTF-8 that was read in another encoding, by ftfy; changes lines"
     )
-    entities: NoSettings | None = later(
-        None, description="Replacement of character references as '&amp;' by their characters; changes lines"
+    entities: NoSettings | None = later_without_settings(
+        description="Replacement of character references as '&amp;' by their characters; changes lines"
     )
-    tags: NoSettings | None = later(None, description="Removal of HTML tags; changes lines")
-    punctuation: NoSettings | None = later(
-        None,
+    tags: NoSettings | None = later_without_settings(description="Removal of HTML tags; changes lines")
+    punctuation: NoSettings | None = later_without_settings(
         description="Moses punctuation normalisation of training text alone ('text.normalize' has it for all text); "
         "changes lines",
     )
     longest_word: LongestWord | None = later(None, description="Length of the longest word")
     mean_word: MeanWord | None = later(None, description="Mean length of the words")
     length_ratio: LengthRatio | None = later(None, description="Ratio of the lengths of both sides")
-    broken_characters: NoSettings | None = later(
-        None, description="Drops pairs with characters of lost text: U+FFFD, private use, noncharacters"
+    broken_characters: NoSettings | None = later_without_settings(
+        description="Drops pairs with characters of lost text: U+FFFD, private use, noncharacters"
     )
-    markup: NoSettings | None = later(
-        None, description="Drops pairs with markup of templates and code: '{{', '[[', '{%', '<!--', '</'"
+    markup: NoSettings | None = later_without_settings(
+        description="Drops pairs with markup of templates and code: '{{', '[[', '{%', '<!--', '</'"
     )
     letters: Letters | None = later(None, description="Share of letters")
     script: Script | None = later(None, description="Share of letters in the script of the language")
     repeated_characters: RepeatedCharacters | None = later(None, description="Equal characters in a row")
     repeated_phrases: RepeatedPhrases | None = later(None, description="Equal phrases in a row")
     numbers: Numbers | None = later(None, description="Agreement of the numbers of both sides")
-    links: NoSettings | None = later(
-        None, description="Drops pairs whose sides have different URLs, domain names or e-mail addresses"
+    links: NoSettings | None = later_without_settings(
+        description="Drops pairs whose sides have different URLs, domain names or e-mail addresses"
     )
     near_copy: NearCopy | None = later(None, description="Similarity of both sides")
     sentences: Sentences | None = later(None, description="Difference of the numbers of sentences")
@@ -246,13 +245,19 @@ _AsInput = None | RuleList | list[str | dict[str, Any]] | Rules
 RulesOrNone = Annotated[Rules | None, BeforeValidator(_rules_from_yaml, json_schema_input_type=_AsInput)]
 
 
-def rules_for_lines(rules: Rules | None) -> Rules | None:
-    """Return the rules that apply to text of the source language, where each line is a pair with itself."""
+def rules_for_lines(rules: Rules | None, side: int) -> Rules | None:
+    """Return the rules that apply to text of one language, where each line is a pair with itself.
+
+    Args:
+        side: side whose language the text has: 0 for the source, 1 for the target.
+    """
     if rules is None:
         return None
     language = rules.language
-    if language is not None:  # the copy need not be judged
-        language = None if language.sides == "target" else language.model_copy(update={"sides": "source", "swap": True})
+    if language is not None:
+        is_judged = language.sides in ("both", ("source", "target")[side])
+        # the copy need not be judged
+        language = language.model_copy(update={"sides": "source", "swap": True}) if is_judged else None
     return rules.model_copy(update={**dict.fromkeys(_FOR_PAIRS_ALONE), "language": language})
 
 

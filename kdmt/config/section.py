@@ -49,6 +49,14 @@ def recorded_if_set(default: Any, **rules: Any) -> Any:
     return Field(default, json_schema_extra={"later": True, "recorded_if_set": True}, **rules)
 
 
+def later_without_settings(**rules: Any) -> Any:
+    """Return a field that is `later`, for a section without settings that is null by default.
+
+    Where the section was given, the records of earlier versions have nothing; where it was not, they have null.
+    """
+    return Field(None, json_schema_extra={"later": True, "unwritten": True}, **rules)
+
+
 def is_recorded(field: FieldInfo, value: object) -> bool:
     """Return whether records have a setting with this value; all do but those of `recorded_if_set`."""
     extra = field.json_schema_extra

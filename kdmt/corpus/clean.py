@@ -29,6 +29,7 @@ import numpy as np
 
 from kdmt.config import Clean, Context, Mixing
 from kdmt.corpus.chunk_shards import ChunkShards
+from kdmt.corpus.combining import limit_marks
 from kdmt.corpus.context import join_context, split_context, without_context
 from kdmt.corpus.data_report.patterns import ListedPatterns, PatternCounts, list_patterns, pattern_of, prune_chunk
 from kdmt.corpus.decontaminate import Forbidden, comparison_key
@@ -54,6 +55,7 @@ from kdmt.corpus.first_pass import (
     run_first_pass,
     run_shard,
 )
+from kdmt.corpus.ngram_overlap import NgramOverlaps, Overlap
 from kdmt.corpus.overlaps import count_overlaps
 from kdmt.corpus.process_pool import OpenMap, mapping_in_order
 from kdmt.corpus.rules.language import LanguageRule
@@ -226,6 +228,7 @@ def clean_chunk(
     dropped = _Dropped()
     pairs, contexts = _without_contexts(chunk.pairs, context)
     read: list[Pair] = []  # the kept pairs as they were read, without context
+    unchanged: list[Pair] = []  # the same with swapped sides, where the rule for languages swaps them
     sides = [
         _clean_side([pair[side] for pair in pairs], rules.changing[side], rules, dropped.counts) for side in (0, 1)
     ]
@@ -238,12 +241,13 @@ def clean_chunk(
     has_keys = forbidden is not None or clean.near_duplicates > 0
     kept = _Kept()
     for index, (source, target) in enumerate(lines):
+        raw = (pairs[index][1], pairs[index][0]) if index in swapped else pairs[index]
         rule = broken_rule(PairText(source, target), suspected[index]) if suspected[index] else None
         if rule is None and index in foreign:
             rule = LanguageRule.name
         keys = (comparison_key(source), comparison_key(target)) if rule is None and has_keys else _NO_KEYS
         if rule is None and forbidden is not None:
-            matches = forbidden.matches(*keys)
+            matches = _match_held_out(forbidden, keys, (source, target), raw)
             if matches:
                 rule = "held_out"
                 dropped.counts.update(matches)
@@ -253,10 +257,11 @@ def clean_chunk(
         if index in swapped:
             dropped.counts[LanguageRule.swapped] += 1
         read.append(pairs[index])
+        unchanged.append(raw)
         kept.add((source, target), keys, contexts[index])
     overlaps: Overlaps = collections.Counter()
     if forbidden is not None and forbidden.overlaps is not None:
-        found = forbidden.overlaps.find((kept.sources, kept.targets))
+        found = _find_overlaps(forbidden.overlaps, kept, unchanged)
         overlaps.update((each.side, each.line) for each in found)
         indices = sorted({each.index for each in found})
         for index in indices:
@@ -266,6 +271,27 @@ def clean_chunk(
     fingerprints = compute_fingerprints(written, kept.targets, clean, keys=(kept.source_keys, kept.target_keys))
     made = _make_chunk(kept.sources, kept.targets, fingerprints, len(chunk.pairs), dropped, overlaps)
     return made if context is None else dataclasses.replace(made, source=_join(written))
+
+
+def _match_held_out(forbidden: Forbidden, keys: tuple[bytes, bytes], cleaned: Pair, raw: Pair) -> tuple[str, ...]:
+    """Return the held-out sides that contain a side of a pair, as the rules leave it or as it was before."""
+    matches = forbidden.matches(*keys)
+    if raw == cleaned:
+        return matches
+    return tuple(dict.fromkeys(matches + forbidden.matches(*map(comparison_key, raw))))
+
+
+def _find_overlaps(overlaps: NgramOverlaps, kept: _Kept, raw: Sequence[Pair]) -> list[Overlap]:
+    """Return the overlaps of pairs as the rules leave them, and of those that a rule changed as they were before."""
+    found = overlaps.find((kept.sources, kept.targets))
+    changed = [
+        index for index, cleaned in enumerate(zip(kept.sources, kept.targets, strict=True)) if raw[index] != cleaned
+    ]
+    if changed:
+        before = [[limit_marks(raw[index][side].replace("\n", " ")) for index in changed] for side in (0, 1)]
+        again = overlaps.find((before[0], before[1]))
+        found += [dataclasses.replace(each, index=changed[each.index]) for each in again]
+    return list(dict.fromkeys(found))
 
 
 def _without_contexts(pairs: Sequence[Pair], context: Context | None) -> tuple[Sequence[Pair], list[list[str]]]:

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from kdmt.corpus.combining import limit_marks
-from kdmt.corpus.ngram_overlap import NgramOverlaps
+from kdmt.corpus.ngram_overlap import Forms, NgramOverlaps, only_form
 
 _ASCII_LOWER = bytes(range(128)).lower() + bytes(range(128, 256))
 _ASCII_DROPPED = bytes(code for code in range(128) if not chr(code).isalnum())
@@ -73,8 +73,14 @@ class Forbidden:
         return self.source.get(source_key, ()) + self.target.get(target_key, ())
 
 
-def collect_forbidden(held_out: Iterable[tuple[str, Iterable[tuple[str, str]]]]) -> Forbidden:
-    """Return the `Forbidden` for held-out sets, each given as its name and its pairs of lines."""
+def collect_forbidden(
+    held_out: Iterable[tuple[str, Iterable[tuple[str, str]]]], forms: tuple[Forms, Forms] = (only_form, only_form)
+) -> Forbidden:
+    """Return the `Forbidden` for held-out sets, each given as its name and its pairs of lines.
+
+    Args:
+        forms: functions that return the forms of a source and of a target that are excluded.
+    """
     sides: list[str] = []
     source: dict[bytes, tuple[str, ...]] = {}
     target: dict[bytes, tuple[str, ...]] = {}
@@ -82,8 +88,10 @@ def collect_forbidden(held_out: Iterable[tuple[str, Iterable[tuple[str, str]]]])
         source_side, target_side = f"{name}.source", f"{name}.target"
         sides += [source_side, target_side]
         for source_line, target_line in pairs:
-            _add(source, source_line, source_side)
-            _add(target, target_line, target_side)
+            for form in forms[0](source_line):
+                _add(source, form, source_side)
+            for form in forms[1](target_line):
+                _add(target, form, target_side)
     return Forbidden(tuple(sides), source, target)
 
 

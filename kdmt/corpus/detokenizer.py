@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kdmt.corpus.subword_model import SubwordModel
+from kdmt.corpus.subword_model import SubwordModel, on_one_line
 from kdmt.types import EOS, UNK
 
 _END = "\n"
@@ -36,8 +36,9 @@ class Detokenizer:
         self._symbols = list(symbols)
         self._left_out = list(left_out)
         self._edge_at = surfaces.edge_at
-        self._is_hard = np.array([text is None or _END in text for text in by_place])
-        self._texts = [text or "" for text in by_place] + [_END]
+        is_hard = [text is None or on_one_line(text) != text for text in by_place]
+        self._is_hard = np.array(is_hard)
+        self._texts = ["" if hard else text or "" for hard, text in zip(is_hard, by_place, strict=True)] + [_END]
 
     def decode(self, tokens: NDArray[np.integer[Any]], sizes: NDArray[np.integer[Any]]) -> list[str]:
         """Return the text of each line [N], equal to `model.decode` of its symbols joined by spaces.

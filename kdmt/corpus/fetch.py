@@ -244,17 +244,20 @@ def _unnamed_path(url: str, downloads: Path) -> Path:
     return downloads / f"url-{hashlib.sha256(url.encode()).hexdigest()[:16]}-{_file_name(url)}"
 
 
-def partial_download(source: Source, downloads: Path) -> list[Path]:
-    """Return the existing files of incomplete downloads: their parts and the records of the parts' origins.
+def partial_download(source: Source, downloads: Path) -> dict[Path, Path]:
+    """Return the existing files of incomplete downloads, parts and the records of their origins, with the downloads.
+
+    The path of a download is the one whose lock is held while it is written.
 
     A download without a known SHA-256, by `kdmt lock`, may be incomplete after the SHA-256 has become known elsewhere.
     """
     if source.url is None:
-        return []
-    parts = [_part_of(_unnamed_path(source.url, downloads))]
+        return {}
+    found = [_unnamed_path(source.url, downloads)]
     if source.sha256 is not None:
-        parts.append(_part_of(_download_path(source.url, source.sha256, downloads)))
-    return [path for part in parts for path in (part, record_of(part)) if path.is_file()]
+        found.append(_download_path(source.url, source.sha256, downloads))
+    files = {path: each for each in found for path in (_part_of(each), record_of(_part_of(each)))}
+    return {path: each for path, each in files.items() if path.is_file()}
 
 
 def _part_of(destination: Path) -> Path:

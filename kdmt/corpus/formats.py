@@ -62,7 +62,7 @@ _HTML = re.compile(rb"<!doctype\s+html|<html[\s>]", re.IGNORECASE)
 # like them (`<url> is a site`).
 _MARKUP = re.compile(
     rb"<\?xml\s|<!doctype\s|<!--|<(srcset|refset|tstset|mteval|tmx|xliff|cesdoc|cesana)[\s>]"
-    rb"|<[a-z]+(\s+[\w:]+\s*=[^<>]*)+>|<(url|doc|talkid|keywords|speaker|transcript|seg)>[^<>\n]*</",
+    rb"|<[a-z]+\s+[\w:]+\s*=[^<>]*>|<(url|doc|talkid|keywords|speaker|transcript|seg)>[^<>\n]*</",
     re.IGNORECASE,
 )
 _SEGMENT = re.compile(rb"<seg\s+id\s*=", re.IGNORECASE)

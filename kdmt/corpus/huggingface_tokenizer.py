@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kdmt.corpus.subword_model import SubwordModel, Surfaces
+from kdmt.corpus.subword_model import SubwordModel, Surfaces, on_one_line
 from kdmt.errors import UserError
 from kdmt.types import SPECIALS, UNK
 
@@ -78,7 +78,7 @@ class HuggingFaceModel(SubwordModel):
                 ids = [self._own_ids[symbol] for symbol in symbols]
                 symbols = [self._tokenizer.decode(ids, skip_special_tokens=False)]
             parts += symbols
-        return " ".join(parts).replace("\n", " ")  # a byte of a byte-level model may be a newline
+        return on_one_line(" ".join(parts))
 
     def surfaces(self, symbols: Sequence[str]) -> Surfaces:
         """Return no text of any symbol: it depends on the neighbours in most decoders of the library."""

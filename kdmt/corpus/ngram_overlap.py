@@ -22,7 +22,7 @@ import math
 import sys
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -37,6 +37,7 @@ _INVERSE = np.uint64(pow(int(MULTIPLIER), -1, 1 << 64))
 
 Indices = npt.NDArray[np.int64]
 Lines = tuple[Sequence[str], Sequence[str]]  # sources and targets
+Forms = Callable[[str], Iterable[str]]  # forms of a held-out line that training lines are compared with
 
 
 @dataclass(frozen=True)
@@ -103,7 +104,8 @@ class SideIndex:
             return []
         units_U, line_U = hash_units("\n".join(lines), by_character=self.characters_per_word > 0)
         found = [overlap for triggers in self.triggers for overlap in self._find(triggers, units_U, line_U)]
-        return sorted(found, key=lambda overlap: overlap.index)
+        # a line may overlap with several forms of a sentence
+        return sorted(dict.fromkeys(found), key=lambda overlap: overlap.index)
 
     def _find(self, triggers: _Triggers, units_U: Hashes, line_U: Indices) -> Iterable[Overlap]:
         hashes_M = hash_windows(units_U, triggers.size)
@@ -137,8 +139,18 @@ class NgramOverlaps:
         return self.source.find(lines[0]) + of_target
 
 
+def only_form(line: str) -> tuple[str]:
+    """Return a line as its only form."""
+    return (line,)
+
+
 def index_side(
-    held_out: Iterable[tuple[str, Iterable[str]]], *, ngram: int, overlap: float, characters_per_word: int = 0
+    held_out: Iterable[tuple[str, Iterable[str]]],
+    *,
+    ngram: int,
+    overlap: float,
+    characters_per_word: int = 0,
+    forms: Forms = only_form,
 ) -> SideIndex:
     """Return the n-grams of held-out sets, each given as the name of its side and its lines.
 
@@ -146,14 +158,19 @@ def index_side(
         ngram: number of words of an n-gram of long sentences.
         overlap: share of the n-grams of a shorter sentence.
         characters_per_word: 0 if words are separated by spaces.
+        forms: function that returns the forms of a held-out line, which are compared each on its own.
     """
     scale = characters_per_word or 1
     long, short = ngram * scale, SHORT_NGRAM * scale
     sentences: dict[int, list[_Sentence]] = {long: [], short: []}
     for side, lines in held_out:
         for number, line in enumerate(lines, start=1):
-            units_U, _ = hash_units(limit_marks(line), by_character=characters_per_word > 0)
-            if len(units_U) >= MIN_WORDS * scale:
+            found_units = [
+                hash_units(limit_marks(form), by_character=characters_per_word > 0)[0] for form in forms(line)
+            ]
+            for units_U in {units_U.tobytes(): units_U for units_U in found_units}.values():
+                if len(units_U) < MIN_WORDS * scale:
+                    continue
                 size = long if len(units_U) >= long else short
                 ngrams = frozenset(hash_windows(units_U, size).tolist())
                 needed = 1 if size == long else math.ceil(overlap * len(ngrams) - 1e-9)

@@ -24,7 +24,7 @@ from kdmt.corpus.segments import Place
 from kdmt.corpus.subwords import join_subwords
 from kdmt.corpus.text_files import Malformed, bounded_text_lines, open_bounded_lines
 from kdmt.corpus.tmx import read_units
-from kdmt.corpus.tsv import find_columns, read_rows
+from kdmt.corpus.tsv import find_columns, read_rows, unreadable_header
 from kdmt.corpus.unreadable import Unreadable
 from kdmt.corpus.vocabulary import Dictionary
 from kdmt.errors import UserError
@@ -67,9 +67,11 @@ def source_lines(source: Source, path: Path) -> Iterator[str]:
     Raises:
         UserError: see `open_lines`; also if an index or a dictionary is missing or damaged, or an id is not in it.
     """
-    for number, line in enumerate(bounded_source_lines(source, path), start=1):
+    place = Place()
+    for number, line in enumerate(bounded_source_lines(source, path, place), start=1):
         if isinstance(line, Unreadable):
-            raise UserError(f"{source.name} line {number}: {line.reason}")
+            unit, number_in_file = place.locate(number)
+            raise UserError(f"{source.name} {unit} {number_in_file}: {line.reason}")
         yield line
 
 
@@ -77,7 +79,7 @@ def bounded_source_lines(source: Source, path: Path, place: Place | None = None)
     """Yield lines as `source_lines` does, with an `Unreadable` for each line that is too long or not UTF-8.
 
     Args:
-        place: receives the place of each sentence of SGM or XML.
+        place: receives the place of each sentence of SGM, XML or tagged text.
     """
     if not source.is_tokens:
         return open_bounded_lines(path, member=source.member, name=source.name, part=source.part, place=place)
@@ -90,9 +92,11 @@ def monolingual_lines(source: Source, path: Path, malformed: Malformed) -> Itera
     Raises:
         UserError: see `source_lines`.
     """
-    for number, line in enumerate(bounded_source_lines(source, path), start=1):
+    place = Place()
+    for number, line in enumerate(bounded_source_lines(source, path, place), start=1):
         if isinstance(line, Unreadable):
-            malformed.add(line.reason, source.name, number)
+            unit, number_in_file = place.locate(number)
+            malformed.add(line.reason, source.name, number_in_file, unit)
         else:
             yield line
 
@@ -226,8 +230,9 @@ def _rows_of_documents(corpus: ParallelText, paths: Sequence[Path], documents: D
             document.begin()
             continue
         if separator in source:
+            unit, number = places[0].locate(num_rows)
             raise UserError(
-                f"{sides[0].name} line {num_rows}: the text has the separator {separator!r} of contexts: choose "
+                f"{sides[0].name} {unit} {number}: the text has the separator {separator!r} of contexts: choose "
                 "another one as 'prepare.context.separator'"
             )
         yield document.add(source), target
@@ -270,15 +275,16 @@ def _read_two_files(sources: Sequence[Source], paths: Sequence[Path], places: tu
         if isinstance(source_line, str) and isinstance(target_line, str):
             yield source_line, target_line
         else:
-            name, line = (names[0], source_line) if isinstance(source_line, Unreadable) else (names[1], target_line)
-            yield MalformedRow(name, num_pairs + 1, cast(Unreadable, line).reason)
+            side, line = (0, source_line) if isinstance(source_line, Unreadable) else (1, target_line)
+            unit, number = places[side].locate(num_pairs + 1)
+            yield MalformedRow(names[side], number, cast(Unreadable, line).reason, unit=unit)
 
 
 def _compare_places(places: tuple[Place, Place], names: Sequence[str], number: int) -> None:
     """Raise an error if two sentences of markup differ in document or number; lines of text have neither."""
     if places[1].segment:
         shown = [f"sentence {place.segment!r} of document {place.document!r}" for place in places]
-        raise UserError(f"{names[0]} has {shown[0]} as line {number}, {names[1]} has {shown[1]}: they are no pairs")
+        raise UserError(f"{names[0]} has {shown[0]} as sentence {number}, {names[1]} has {shown[1]}: they are no pairs")
 
 
 def _read_one_file(corpus: ParallelText, path: Path, direction: Direction) -> Iterator[Row]:
@@ -327,6 +333,8 @@ def _read_tsv(corpus: ParallelText, file: _File) -> _Scored:
     rows = read_rows(lines, name=file.name, needed=needed, header=corpus.header and not by_name, quoted=corpus.quoted)
     for row in rows:
         if isinstance(row, MalformedRow):
+            if by_name:
+                raise unreadable_header(row.name, row.line, row.reason)
             yield row
         elif by_name:
             columns, by_name = _columns_by_name(corpus, row[1], columns, file.name), False

@@ -35,7 +35,8 @@ _TAG = re.compile(
     re.IGNORECASE | re.DOTALL,
 )
 _COMMENT_END = b"-->"
-_ATTRIBUTE = re.compile(r"""([\w:]+)\s*=\s*(?:"([^"]*)"|'([^']*)'|([^\s"']+))""")
+# a name is looked for at the beginnings of words alone, since a search within long words takes quadratic time
+_ATTRIBUTE = re.compile(r"""(?<![\w:])([\w:]+)\s*=\s*(?:"([^"]*)"|'([^']*)'|([^\s"']+))""")
 _ENTITY = re.compile(r"&(amp|lt|gt|quot|apos|#[0-9]{1,7}|#x[0-9a-f]{1,6});", re.IGNORECASE)
 _ENTITIES = {"amp": "&", "lt": "<", "gt": ">", "quot": '"', "apos": "'"}
 _KINDS = {"srcset": "src", "refset": "ref", "tstset": "hyp", "src": "src", "ref": "ref", "hyp": "hyp"}
@@ -54,18 +55,35 @@ def is_tagged(head: bytes) -> bool:
 
 @dataclass
 class Place:
-    """Document and number of the sentence that was read last, for comparison with the other side of a pair."""
+    """Document and number of the sentence that was read last, for comparison with the other side of a pair.
+
+    Attributes:
+        line: for tagged text, the number of its line in the file.
+    """
 
     document: str = ""
     segment: str = ""
+    line: int = field(default=0, compare=False)
+
+    def locate(self, number: int) -> tuple[str, int]:
+        """Return a unit and a number for messages: the line of the file, or in markup the sentence.
+
+        Args:
+            number: number of the sentence or line that was read last, from 1.
+        """
+        return ("sentence", number) if self.segment else ("line", self.line or number)
 
 
-def untagged(lines: Iterator[str | Unreadable]) -> Iterator[str | Unreadable]:
+def untagged(lines: Iterator[str | Unreadable], place: Place) -> Iterator[str | Unreadable]:
     """Yield the sentences of tagged text: no metadata, and titles and descriptions without their tags.
 
     These are the lines that the script of fairseq for IWSLT14 keeps, in its order.
+
+    Args:
+        place: receives the line of each sentence before it is yielded.
     """
-    for line in lines:
+    for number, line in enumerate(lines, start=1):
+        place.line = number
         if isinstance(line, Unreadable):
             yield line
         elif not _METADATA.match(line.lstrip()):

@@ -83,3 +83,8 @@ class SubwordModel(ABC):
             self._ids[token] = len(self.symbols)
             self.symbols.append(token)
         return self._ids[token]
+
+
+def on_one_line(text: str) -> str:
+    r"""Return decoded text with spaces for `\n` and `\r`, which models may write as bytes of their vocabulary."""
+    return text.replace("\n", " ").replace("\r", " ")

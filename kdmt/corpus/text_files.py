@@ -72,9 +72,11 @@ def open_lines(path: Path, *, member: str | None = None, name: str | None = None
             `\r` only, or a line is not UTF-8 or too long (the message has the line number).
     """
     name = name or (f"{path}:{member}" if member else str(path))
-    for number, line in enumerate(open_bounded_lines(path, member=member, name=name), start=1):
+    place = Place()
+    for number, line in enumerate(open_bounded_lines(path, member=member, name=name, place=place), start=1):
         if isinstance(line, Unreadable):
-            raise UserError(f"{name} line {number}: {line.reason}")
+            unit, number_in_file = place.locate(number)
+            raise UserError(f"{name} {unit} {number_in_file}: {line.reason}")
         yield line
 
 
@@ -85,19 +87,20 @@ def open_bounded_lines(
 
     Args:
         part: part of a file with several parts, see `read_segments`.
-        place: receives the place of each sentence of such a file.
+        place: receives the place of each sentence of such a file, or of tagged text.
     """
-    position = Position()
+    position, place = Position(), place or Place()
     with naming_damage(name, position), ExitStack() as opened:
         content = open_content(path, member, name, opened)
         if part is not None and not has_segments(content.head):
             raise UserError(f"{name}: 'part' is given, but the file is not SGM or XML with <seg>")
         if has_segments(content.head):
-            for line in read_segments(content.file, name, part, place or Place()):
+            position.unit = "sentence"
+            for line in read_segments(content.file, name, part, place):
                 position.number += 1
                 yield line
         elif is_tagged(content.head):
-            yield from untagged(bounded_text_lines(content, name, position, checked=False))
+            yield from untagged(bounded_text_lines(content, name, position, checked=False), place)
         else:
             yield from bounded_text_lines(content, name, position)
 
@@ -126,7 +129,7 @@ def bounded_text_lines(
             text = line.rstrip(b"\r\n")
             if b"\r" in text:
                 num_returns += text.count(b"\r")
-            yield _skip_rest(file, line) if len(text) > MAX_LINE_BYTES else _decoded(text)
+            yield _decoded(text) if len(line) <= MAX_LINE_BYTES or _is_short(file, line) else TOO_LONG
     finally:
         position.number = number
     if num_returns and num_returns >= number:
@@ -143,15 +146,20 @@ def _decoded(text: bytes) -> str | Unreadable:
 def bounded_lines(file: IO[bytes]) -> Iterator[bytes | Unreadable]:
     r"""Yield the lines of a stream with their `\n`, and `TOO_LONG` instead of each line that is too long."""
     for line in iter(functools.partial(file.readline, _LIMIT), b""):
-        is_short = len(line) <= MAX_LINE_BYTES or len(line.rstrip(b"\r\n")) <= MAX_LINE_BYTES
-        yield line if is_short else _skip_rest(file, line)
+        yield line if len(line) <= MAX_LINE_BYTES or _is_short(file, line) else TOO_LONG
 
 
-def _skip_rest(file: IO[bytes], line: bytes) -> Unreadable:
-    """Skip the rest of a line that is too long, and return `TOO_LONG`."""
+def _is_short(file: IO[bytes], line: bytes) -> bool:
+    """Skip the rest of a line, and return whether the line is at most `MAX_LINE_BYTES` long without its end.
+
+    Args:
+        line: first bytes of the line.
+    """
+    is_short = len(line.rstrip(b"\r\n")) <= MAX_LINE_BYTES
     while line and not line.endswith(b"\n"):
         line = file.readline(BLOCK_BYTES)
-    return TOO_LONG
+        is_short = is_short and not line.rstrip(b"\r\n")  # more carriage returns belong to the end
+    return is_short
 
 
 def _refuse_one_line_of_returns(head: bytes, name: str) -> None:

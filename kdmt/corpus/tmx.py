@@ -8,7 +8,6 @@ accepted but not read, and entities that a file declares are refused, since a fe
 from __future__ import annotations
 
 import functools
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import IO
@@ -24,7 +23,6 @@ _BLOCK_BYTES = 1 << 16
 _MAX_TAG = 4 << 20  # bytes without the end of a tag
 _MAX_CODES = 100  # languages for a message
 _MAX_DEPTH = 1000  # open elements, which the parser holds in memory
-_BREAK = re.compile(r"[ \t]*\n[ \t\n]*")
 _CODES = frozenset(("bpt", "ept", "it", "ph", "ut"))
 
 
@@ -179,7 +177,7 @@ class _Reader:
         unit, code = self._unit, self._code
         assert unit is not None, "a segment is opened inside a unit only"
         assert self._pieces is not None, "a segment is open"
-        text = _BREAK.sub(" ", "".join(self._pieces)).strip(" \t\n")
+        text = _join_lines("".join(self._pieces))
         is_long = self._size > MAX_LINE_BYTES or len(text.encode()) > MAX_LINE_BYTES
         self._pieces, self._in_segment = None, False
         if code is None:
@@ -207,6 +205,11 @@ class _Reader:
 
     def _refuse_unknown_entity(self, entity: str, *_: object) -> None:
         raise UserError(f"{self._name} line {self.parser.CurrentLineNumber}: the entity {entity[:60]!r} is not defined")
+
+
+def _join_lines(text: str) -> str:
+    """Return a text on one line, with a space for each line break and the blanks around it."""
+    return " ".join(filter(None, (line.strip(" \t") for line in text.split("\n"))))
 
 
 @functools.lru_cache(maxsize=1024)

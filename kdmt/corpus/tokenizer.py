@@ -35,7 +35,7 @@ from kdmt.corpus.character_coverage import count_characters, covering_characters
 from kdmt.corpus.formats import HEAD_BYTES, refuse_other_formats
 from kdmt.corpus.huggingface_tokenizer import HuggingFaceModel
 from kdmt.corpus.sentencepiece_file import BYTE, NORMAL, USER_DEFINED, ModelFacts, read_facts
-from kdmt.corpus.subword_model import SubwordModel, Surfaces
+from kdmt.corpus.subword_model import SubwordModel, Surfaces, on_one_line
 from kdmt.corpus.subwords import join_subwords
 from kdmt.errors import UserError
 from kdmt.files import atomic_folder, check_file, check_keys, read_json_object, write_json
@@ -82,7 +82,7 @@ class SentencePieceModel(SubwordModel):
         return tokens, sizes
 
     def decode(self, tokenised: str) -> str:
-        return self._processor.decode(tokenised.split())
+        return on_one_line(self._processor.decode(tokenised.split()))
 
     @property
     def facts(self) -> ModelFacts:

@@ -27,11 +27,13 @@ def read_rows(
         quoted: whether columns may be quoted. Quoted columns may contain tabs, and newlines, which become spaces.
 
     Raises:
-        UserError: if the first row has fewer columns than needed.
+        UserError: if the first row has fewer columns than needed, or a header cannot be read.
     """
     num_columns = 0
     for line, row in _quoted_rows(lines) if quoted else _plain_rows(lines):
         if isinstance(row, str):
+            if header and not num_columns:
+                raise unreadable_header(name, line, row)
             yield MalformedRow(name, line, row)
         elif not num_columns:
             num_columns = len(row)
@@ -45,6 +47,11 @@ def read_rows(
             )
         else:
             yield line, row
+
+
+def unreadable_header(name: str, line: int, reason: str) -> UserError:
+    """Return the error of a first row with the names of the columns that cannot be read."""
+    return UserError(f"{name} line {line}: the header row cannot be read: {reason}")
 
 
 def find_columns(names: list[str], wanted: list[str], name: str) -> list[int]:

@@ -37,6 +37,8 @@ class Plan:
     defaults: dict[str, object] = field(default_factory=dict)  # defaults of the settings that have one; not written
     reasons: dict[str, str] = field(default_factory=dict)  # why a change of a setting redoes the stage; not written
     paths: dict[str, str] = field(default_factory=dict)  # YAML paths of settings with another name; not written
+    # values in records that have other settings of the same section, but not these; not written
+    unwritten: dict[str, object] = field(default_factory=dict)
     execution: frozenset[str] = frozenset()  # settings that the output does not depend on; not written
 
     def depending_on(self, name: str, value: object, *, default: object) -> Plan:
@@ -67,6 +69,7 @@ def make_plan(sections: Mapping[str, Section], extra: Mapping[str, object], inpu
     extend: dict[str, object] = {}
     defaults: dict[str, object] = {}
     reasons: dict[str, str] = {}
+    unwritten: dict[str, object] = {}
     execution: list[str] = []
     for path, section in sections.items():
         execution += [f"{path}.{key}" for key in flatten_settings(section, "execution")]
@@ -75,9 +78,11 @@ def make_plan(sections: Mapping[str, Section], extra: Mapping[str, object], inpu
                 values[f"{path}.{key}"] = setting.value
                 if setting.default is not REQUIRED:
                     defaults[f"{path}.{key}"] = setting.default
+                if setting.unwritten is not REQUIRED:
+                    unwritten[f"{path}.{key}"] = setting.unwritten
                 if setting.reason:
                     reasons[f"{path}.{key}"] = setting.reason
-    return Plan(settings, extend, dict(inputs), defaults, reasons, execution=frozenset(execution))
+    return Plan(settings, extend, dict(inputs), defaults, reasons, unwritten=unwritten, execution=frozenset(execution))
 
 
 def check_status(folder: Path, plan: Plan) -> Status:
@@ -88,6 +93,7 @@ def check_status(folder: Path, plan: Plan) -> Status:
         return Status("new", ["it was never made"])
     wanted = plan.as_dict()
     _use_wanted_kinds(recorded, wanted)
+    recorded["settings"] |= _unwritten(recorded["settings"], plan)
     # a record of a version without a setting counts as having its default, and one of a version in which a setting of
     # the kind execution was of another kind counts as not having it
     for kind in ("settings", "extend"):
@@ -290,6 +296,16 @@ def _lowered(old: Mapping[str, Any], new: Mapping[str, Any], paths: Mapping[str,
         for key in sorted(old.keys() & new.keys())
         if isinstance(new[key], int) and new[key] < old[key]
     ]
+
+
+def _unwritten(recorded: Mapping[str, Any], plan: Plan) -> dict[str, object]:
+    """Return settings of sections in a record that its version did not write, with the values that they had."""
+    sections = {key.rpartition(".")[0] for key in recorded}
+    return {
+        key: value
+        for key, value in plan.unwritten.items()
+        if key not in recorded and key.rpartition(".")[0] in sections
+    }
 
 
 def _use_wanted_kinds(recorded: dict[str, Any], wanted: Mapping[str, Any]) -> None:

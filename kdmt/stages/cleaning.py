@@ -54,10 +54,13 @@ def _rules_of_corpora(settings: Prepare) -> Iterator[_CorpusRules]:
         clean = settings.clean_of(corpus)
         if isinstance(clean, Clean) and clean.rules is not None:
             yield _CorpusRules(clean.rules, corpus.clean, f"prepare.train.{index}.clean", None)
-    rules = settings.clean.for_lines().rules if isinstance(settings.clean, Clean) else None
-    if rules is not None:
-        for name in settings.monolingual_texts:
-            yield _CorpusRules(rules, {}, "prepare.clean", MONOLINGUAL_SIDES[name])
+    if settings.clean == "none":
+        return
+    for name in settings.monolingual_texts:
+        side = MONOLINGUAL_SIDES[name]
+        rules = settings.clean.for_lines(side).rules
+        if rules is not None:
+            yield _CorpusRules(rules, {}, "prepare.clean", side)
 
 
 def distinct_rules(settings: Prepare) -> Iterator[Rules]:
@@ -145,6 +148,7 @@ def filter_context(
     spaced: tuple[bool, bool],
     valid: Iterable[tuple[str, str]],
     folder: Path,
+    cache: Path,
     open_map: OpenMap,
     workers: int,
     say: Callable[[str], None],
@@ -155,6 +159,7 @@ def filter_context(
     Args:
         valid: pairs of the validation set, which are read if there is such a filter.
         folder: folder of the stage, while it is written.
+        cache: folder of scores that later runs of the stage use again.
         open_map: context in which the filters that are computed from the text score batches of pairs.
         workers: number of processes of a reverse model.
         places: index of a corpus in `prepare.train` of the pipeline -> its index in that of `settings`.
@@ -162,7 +167,6 @@ def filter_context(
     names = {name for rules in distinct_rules(settings) for name in FILTERS if getattr(rules, name) is not None}
     if not names:
         return None
-    cache = folder.parent / CACHE
     scorer = ReverseScorer(cache, raw=not settings.text.already_applied, workers=workers)
     return FilterContext(spaced, tuple(valid), cache, folder, open_map, say, scorer, places)
 

@@ -36,7 +36,7 @@ from kdmt.flow.shards import Shards
 from kdmt.flow.stage import Stage
 from kdmt.interop.fairseq.data_bin import DataBin
 from kdmt.languages import Direction
-from kdmt.stages.cleaning import rule_inputs
+from kdmt.stages.cleaning import CACHE, rule_inputs
 from kdmt.stages.measures import spaced_sides
 from kdmt.stages.prepare_needs import check_needs
 from kdmt.stages.prepare_partial import is_begun_for_shards, partial_of
@@ -98,6 +98,7 @@ def _preparation(workspace: Workspace) -> Preparation:
         spaced=spaced_sides(workspace),
         locations=Locations(places),
         say=workspace.say,
+        filter_scores=workspace.root / CACHE,
         provenance=workspace.provenance,
     )
 
@@ -108,6 +109,7 @@ def _plan(workspace: Workspace) -> Plan:
     recorded = recorded_plan(workspace.prepare)
     inputs = _input_hashes(settings, direction, {} if recorded is None else recorded.inputs)
     plan = _with_lengths(workspace, make_plan({"prepare": settings}, languages, inputs))
+    plan = _with_judged_side(settings, plan)
     if check_status(workspace.prepare, plan).state != "fresh":
         for part in workspace.config.parts_of_prepare():
             check_needs(part.settings, part.direction)
@@ -133,6 +135,16 @@ def _with_lengths(workspace: Workspace, made_from: Plan) -> Plan:
         return made_from
     # earlier versions counted words between spaces in all languages, which dropped most text without spaces
     return made_from.depending_on("lengths", "characters", default="words")
+
+
+def _with_judged_side(settings: Prepare, made_from: Plan) -> Plan:
+    """Return a plan with the side that the rule for languages judges in `monolingual_target`."""
+    rules = None if settings.clean == "none" else settings.clean.rules
+    judges_all = rules is None or rules.language is None or rules.language.sides == "both"
+    if judges_all or not settings.monolingual_target:
+        return made_from
+    # earlier versions judged text in the target language with 'sides: source', and did not with 'sides: target'
+    return made_from.depending_on("side of monolingual_target", "target", default="source")
 
 
 def _input_hashes(settings: Prepare, direction: Direction, known: Mapping[str, str]) -> dict[str, str]:

@@ -63,6 +63,7 @@ from kdmt.stages.prepare_work import (
     describe_all_licences,
     fetch_texts,
     further_references,
+    held_out_forms,
     held_out_pairs,
     index_overlaps,
     make_shard_of,
@@ -244,11 +245,12 @@ def _forbidden(part: _Part, parts: Sequence[_Part]) -> Forbidden:
 
     A sentence must not be in the training text of any direction, since the model learns from all of them.
     """
-    found = collect_forbidden(
+    texts = (
         (split_of(split, other.direction), _in_languages(part.direction, other, split))
         for other in parts
         for split in other.held_out
     )
+    found = collect_forbidden(texts, held_out_forms(part.work))
     settings = part.work.settings.decontaminate
     if isinstance(settings, bool):
         return found

@@ -50,11 +50,12 @@ from kdmt.corpus.first_pass import TrainingCorpus
 from kdmt.corpus.given_text import held_out_texts, sources_by_path, sources_of
 from kdmt.corpus.licences import describe_licences, licences_of
 from kdmt.corpus.lines import iterate_lines, spread_lines, write_lines
-from kdmt.corpus.ngram_overlap import NgramOverlaps, index_side
+from kdmt.corpus.ngram_overlap import Forms, NgramOverlaps, index_side
 from kdmt.corpus.prepared import REPORT, REPORT_EXAMPLES, PreparedCorpus, reference_paths
 from kdmt.corpus.process_pool import OpenMap, mapping_in_order
 from kdmt.corpus.reading import Documents, Skipped, monolingual_lines, read_pairs, source_lines
 from kdmt.corpus.round_trip import SAMPLED_LINES, measure_round_trip
+from kdmt.corpus.rules.table import line_forms
 from kdmt.corpus.steps import Steps
 from kdmt.corpus.subword_model import SubwordModel
 from kdmt.corpus.text import TextProcessor
@@ -140,6 +141,7 @@ class Preparation:
         spaced: flags for source and target, True if words are separated by spaces.
         locations: locations from which files are read.
         say: function that prints a line for the user.
+        filter_scores: folder of scores of the filters, which later runs use again.
         provenance: what the lock file says about the corpora.
         paths: YAML path of a text in `settings` -> its YAML path in the pipeline, where they differ.
         prefixes: tag of a sentence -> tokens before its source, for tags that are not tokens themselves.
@@ -150,6 +152,7 @@ class Preparation:
     spaced: tuple[bool, bool]
     locations: Locations
     say: Callable[[str], None]
+    filter_scores: Path
     provenance: Provenance = NO_LOCK_FILE
     paths: Mapping[str, str] = field(default_factory=dict)
     prefixes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
@@ -283,7 +286,7 @@ def _clean_shard(work: Preparation, place: Path, scratch: Path, shard: int) -> i
     fetch_texts(work)
     forbidden = None
     if work.settings.decontaminate:
-        processor = TextProcessor(work.settings.text, *work.direction.sides, context=work.settings.context)
+        processor = _text_processor(work)
         held_out = held_out_texts(work.settings)
         for split, corpus in held_out.items():
             write_held_out(work, scratch, split, corpus, processor)
@@ -326,8 +329,7 @@ def _fill(work: Preparation, folder: Path, steps: Steps, title: str, hashes: Map
     settings = work.settings
     if settings.data_bin is not None:
         return take_data_bin(settings, work.direction, folder, work.say)
-    unicode_form = None if settings.clean == "none" else settings.clean.unicode_form
-    processor = TextProcessor(settings.text, *work.direction.sides, unicode_form, context=settings.context)
+    processor = _text_processor(work)
     held_out = held_out_texts(settings)
     fetch_texts(work)
     for split, corpus in held_out.items():
@@ -349,6 +351,12 @@ def _fill(work: Preparation, folder: Path, steps: Steps, title: str, hashes: Map
     write_report(PreparedCorpus(folder, work.direction, work.spaced), settings, collected)
     size = {"vocab_size": tokenizer.vocab_size} if settings.tokenizer.vocab_size == "auto" else {}
     return cleaned.facts() | counts | size
+
+
+def _text_processor(work: Preparation) -> TextProcessor:
+    settings = work.settings
+    unicode_form = None if settings.clean == "none" else settings.clean.unicode_form
+    return TextProcessor(settings.text, *work.direction.sides, unicode_form, context=settings.context)
 
 
 @dataclass(frozen=True)
@@ -587,7 +595,7 @@ def _monolingual_pass(
     texts = enumerate(settings.monolingual_texts[name])
     corpora = (_monolingual_corpus(work, f"{name}.{index}", source, malformed) for index, source in texts)
     arguments = _CleaningArguments(
-        clean=settings.clean if settings.clean == "none" else settings.clean.for_lines(),
+        clean=settings.clean if settings.clean == "none" else settings.clean.for_lines(side),
         forbidden=None if forbidden is None else forbidden.of_copies(side),
         open_map=_open_map(work),
         spaced=(work.spaced[side],) * 2,
@@ -622,6 +630,7 @@ def _clean_training_text(
             spaced=work.spaced,
             valid=held_out_pairs(work, folder, "valid"),
             folder=folder,
+            cache=work.filter_scores,
             open_map=_open_map(work),
             workers=_num_processes(settings),
             say=work.say,
@@ -909,7 +918,8 @@ def _write_reference(work: Preparation, source: Source, setting: str, path: Path
 
 
 def _forbidden(work: Preparation, folder: Path, held_out: dict[str, HeldOut]) -> Forbidden:
-    forbidden = collect_forbidden((split, _with_references(work, folder, split)) for split in held_out)
+    texts = ((split, _with_references(work, folder, split)) for split in held_out)
+    forbidden = collect_forbidden(texts, held_out_forms(work))
     settings = work.settings.decontaminate
     if isinstance(settings, bool):
         return forbidden
@@ -921,6 +931,18 @@ def _forbidden(work: Preparation, folder: Path, held_out: dict[str, HeldOut]) ->
         (f"{split}.target", reference) for split in held_out for reference in further_references(work, folder, split)
     ]
     return replace(forbidden, overlaps=index_overlaps(work, settings, source, target))
+
+
+def held_out_forms(work: Preparation) -> tuple[Forms, Forms]:
+    """Return functions that give the forms of a held-out source and target with which training text is compared.
+
+    These are the line as it is, and as the rules of each corpus change it: a training line was changed by them too.
+    """
+    settings = work.settings
+    cleans = [settings.clean, *map(settings.clean_of, settings.train)]
+    rules = [clean for clean in cleans if clean != "none"]
+    source, target = (line_forms(rules, lang) for lang in work.direction.sides)
+    return source, target
 
 
 def index_overlaps(
@@ -941,8 +963,11 @@ def index_overlaps(
             ngram=settings.ngram,
             overlap=settings.overlap,
             characters_per_word=0 if is_spaced else characters_per_word(code),
+            forms=forms,
         )
-        for lines, is_spaced, code in zip((source, target), work.spaced, work.direction.sides, strict=True)
+        for lines, is_spaced, code, forms in zip(
+            (source, target), work.spaced, work.direction.sides, held_out_forms(work), strict=True
+        )
     ]
     return NgramOverlaps(*sides)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -88,6 +89,27 @@ def _changing_rules(clean: Clean, language: str) -> tuple[ChangingRule, ...]:
         *(CHANGING_LATER[name](language) for name in _chosen(clean, CHANGING_LATER)),
         Whitespace(),
     )
+
+
+def line_forms(settings: Iterable[Clean], language: str) -> Callable[[str], list[str]]:
+    """Return a function that gives a line as it is, and as the rules of each of several settings change it.
+
+    Args:
+        settings: settings `prepare.clean`, of which only the rules that change lines count.
+        language: code of the language of the line.
+    """
+    rules = dict.fromkeys(_changing_rules(clean, language) for clean in settings)
+    return functools.partial(_forms, tuple(rules))
+
+
+def _forms(rule_lists: Iterable[tuple[ChangingRule, ...]], line: str) -> list[str]:
+    forms = [line]
+    for rules in rule_lists:
+        form = line
+        for rule in rules:
+            form = rule.edit(form)
+        forms.append(form)
+    return list(dict.fromkeys(forms))
 
 
 def _chosen(clean: Clean | Literal["none"], names: Iterable[str]) -> list[str]:

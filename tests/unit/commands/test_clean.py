@@ -186,13 +186,17 @@ def test_a_partial_download_of_the_pipeline_is_listed() -> None:
     Path("tiny.yaml").write_text(yaml.safe_dump(document), encoding="utf-8")
     part, other = (Path("runs/downloads") / f"{name}-text.en.part" for name in (sha256[:16], "0" * 16))
     part.parent.mkdir()
-    for path in (part, other):
+    record = part.with_name(f"{part.name}.json")  # of the origin of the part
+    for path in (part, record, other):
         path.write_bytes(bytes(3000))
     assert f"{part}  " in clean().out
     with writing(part.with_suffix("")):
-        assert "another process is writing it; nothing was written" in clean(str(part), "--yes", code=2).err
+        for path in (part, record):
+            assert "another process is writing it; nothing was written" in clean(str(path), "--yes", code=2).err
     assert part.exists()
-    clean(str(part), "--yes")
+    assert record.exists()
+    for path in (part, record):
+        clean(str(path), "--yes")
     assert [path.name for path in part.parent.iterdir()] == [other.name]
 
 

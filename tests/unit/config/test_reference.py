@@ -246,6 +246,7 @@ def test_the_schema_has_kind_default_and_description() -> None:
     assert train["device"]["kind"] == "execution"
     assert "kind" not in schema["properties"]["teacher"]  # the settings of the section have kinds
     assert "later" not in schema["$defs"]["Corpus"]["properties"]["header"]
+    assert "unwritten" not in schema["$defs"]["Rules"]["properties"]["links"]
     kinds = {(section.__name__, name): kind_of(section.model_fields[name]) for section, name in FIELDS}
     for name, definition in schema["$defs"].items():
         for setting, found in definition["properties"].items():

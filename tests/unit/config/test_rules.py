@@ -117,8 +117,10 @@ def test_changes_of_a_corpus_are_settings_of_its_record(load: Load) -> None:
     assert not [path for path in flatten_settings(load().prepare, "result") if path.startswith("train.0.clean")]
 
 
-@pytest.mark.parametrize(("sides", "expected"), [("both", {"sides": "source", "min": 0.7}), ("target", None)])
-def test_text_of_one_language_is_judged_once_and_never_swapped(sides: str, expected: dict[str, Any] | None) -> None:
+@pytest.mark.parametrize(("sides", "judged"), [("both", (0, 1)), ("source", (0,)), ("target", (1,))])
+@pytest.mark.parametrize("side", [0, 1])
+def test_text_of_one_language_is_judged_once_and_never_swapped(sides: str, judged: tuple[int, ...], side: int) -> None:
+    expected: dict[str, Any] | None = {"sides": "source", "min": 0.7} if side in judged else None
     clean = Clean.model_validate({"rules": ["numbers", {"near_copy": {}}, {"language": {"min": 0.7, "sides": sides}}]})
     rules = [{"numbers": {}}, *([] if expected is None else [{"language": expected}])]
-    assert clean.for_lines() == Clean.model_validate({"drop_copies": False, "rules": rules})
+    assert clean.for_lines(side) == Clean.model_validate({"drop_copies": False, "rules": rules})

@@ -20,6 +20,7 @@ from kdmt.corpus.clean import CleaningReport, clean_corpora
 from kdmt.corpus.decontaminate import collect_forbidden
 from kdmt.corpus.first_pass import TrainingCorpus
 from kdmt.corpus.ngram_overlap import NgramOverlaps, index_side
+from kdmt.corpus.rules.table import line_forms
 from kdmt.corpus.rules.tidying import remove_invisible
 from kdmt.errors import UserError
 from kdmt.languages import writes_spaces
@@ -387,6 +388,38 @@ def test_pairs_that_share_ngrams_with_held_out_sentences_are_dropped_and_reporte
     exact = clean_in(tmp_path, TrainingCorpus("a", pairs), forbidden=whole, clean=clean)
     assert exact.pairs == [pairs[0], pairs[1], pairs[3], (pairs[4][0].replace("  ", " "), pairs[4][1])]
     assert "held_out_overlaps" not in exact.report.as_dict()["corpora"][0]  # type: ignore[index]
+
+
+def test_pairs_are_compared_with_held_out_sentences_before_and_after_the_rules(tmp_path: Path) -> None:
+    pytest.importorskip("ftfy", reason="an extra")
+    clean = Clean.model_validate({"rules": "default", "max_ratio": 0.0})
+    pairs = [
+        ("<i>Where are you going now?</i>", "<i>Wohin gehst du nun?</i>"),
+        ("Salt &amp; pepper", "Salz &amp; Pfeffer"),
+        ("D\u00c3\u00a9j\u00c3\u00a0 vu", "Schon gesehen"),
+        ("A dog runs.", "Ein Hund rennt."),
+    ]
+    for held_out, dropped in ((pairs, 4), ([("i", "x")], 0)):
+        forms = line_forms([clean], "en"), line_forms([clean], "de")
+        forbidden = collect_forbidden([("test", held_out)], forms)
+        other = ("Another sentence.", "Ein anderer Satz.")
+        cleaned = clean_in(tmp_path, TrainingCorpus("a", [*pairs, other]), forbidden=forbidden, clean=clean)
+        assert cleaned.report.dropped["held_out"] == dropped
+    unchanged = collect_forbidden([("test", pairs)])  # compared with what the rules change alone
+    cleaned = clean_in(tmp_path, TrainingCorpus("a", [*pairs, other]), forbidden=unchanged, clean=clean)
+    assert cleaned.pairs == [other]
+
+
+def test_a_line_overlaps_once_with_several_forms_of_a_sentence(tmp_path: Path) -> None:
+    clean = Clean.model_validate({"rules": ["tags"], "max_ratio": 0.0})
+    held_out = "one two three four five <b>six</b>"
+    index = index_side([("test.source", [held_out])], ngram=5, overlap=0.8, forms=line_forms([clean], "en"))
+    forbidden = dataclasses.replace(collect_forbidden([("test", [])]), overlaps=NgramOverlaps(index, None))
+    pairs = [(f"and {line}", "x y") for line in (held_out, "two three four five six", "four five b six b")]
+    other = ("something else", "x y")
+    cleaned = clean_in(tmp_path, TrainingCorpus("a", [*pairs, other]), forbidden=forbidden, clean=clean)
+    assert cleaned.pairs == [other]
+    assert cleaned.report.corpora[0].held_out_overlaps == {"test.source": {"1": 3}}
 
 
 def test_clean_none_keeps_every_line_unchanged(tmp_path: Path) -> None:

@@ -119,6 +119,16 @@ def test_every_symbol_is_decoded_in_every_position(codec_of: Callable[[str], Tex
     assert codec.decode_targets(*flat(lines)) == [codec.decode_target(line) for line in lines]
 
 
+def test_bytes_of_line_ends_are_decoded_to_spaces(codec_of: Callable[[str], TextCodec]) -> None:
+    codec = codec_of("bytes")
+    ids = {symbol: number for number, symbol in enumerate(codec.tgt_dictionary.symbols)}
+    word = codec.encode_target(["ba"])[0][:-1].tolist()
+    lines = [[*word, ids["<0x0A>"], *word], [*word, ids["<0x0D>"], ids["<0x0A>"]], [ids["<0x41>"]], word]
+    expected = ["ba  ba", "ba  ", "A", "ba"]
+    assert [codec.decode_target(line) for line in lines] == expected
+    assert codec.decode_targets(*flat(lines)) == expected
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_encoded_text_is_restored(codec_of: Callable[[str], TextCodec], kind: str) -> None:
     codec = codec_of(kind)

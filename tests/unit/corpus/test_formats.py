@@ -81,6 +81,12 @@ def test_markup_is_recognised_apart_from_other_formats(content: bytes, kind: str
     assert (found and found[0]) == kind
 
 
+def test_a_tag_with_many_attributes_is_recognised_quickly() -> None:
+    attributes = b" b=c" * 200
+    assert recognize_markup(b"<a" + attributes + b" <") is None
+    assert recognize_markup(b"<a" + attributes + b" d>") is not None
+
+
 def test_a_file_is_refused_with_its_name() -> None:
     refuse_other_formats(SENTENCES.encode(), "train.de")
     with pytest.raises(UserError) as caught:

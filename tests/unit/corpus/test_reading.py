@@ -22,8 +22,8 @@ from hypothesis import strategies as st
 
 from kdmt.config import Corpus, HeldOut, Source
 from kdmt.corpus.fetch import Places, fetch_corpus
-from kdmt.corpus.reading import Skipped, read_pairs, source_lines
-from kdmt.corpus.text_files import open_lines
+from kdmt.corpus.reading import Skipped, monolingual_lines, read_pairs, source_lines
+from kdmt.corpus.text_files import Malformed, open_lines
 from kdmt.errors import UserError
 from kdmt.languages import Direction
 
@@ -260,11 +260,38 @@ def test_sides_in_markup_must_have_the_same_sentences(tmp_path: Path) -> None:
     with pytest.raises(UserError) as caught:
         pairs_of(corpus, tmp_path)
     assert str(caught.value) == (
-        "a-src.en.sgm has sentence '1' of document 'd1-0' as line 1, a-ref.de.sgm has sentence '1' of document "
+        "a-src.en.sgm has sentence '1' of document 'd1-0' as sentence 1, a-ref.de.sgm has sentence '1' of document "
         "'other-0': they are no pairs"
     )
     (tmp_path / names[1]).write_text("x\ny\nz\n", encoding="utf-8")
     assert pairs_of(corpus, tmp_path)[0] == ("a", "x")
+
+
+def test_messages_name_the_line_of_tagged_text_and_the_sentence_of_markup(tmp_path: Path) -> None:
+    head = b"<url>http://x</url>\n<speaker>A. B.</speaker>\n<title>One</title>\n"
+    tagged, marked, good = tmp_path / "tagged", tmp_path / "marked", tmp_path / "good"
+    tagged.write_bytes(head + b"two\n<talkid>1</talkid>\ngr\xfcn\nfour\n")  # the third sentence is in line 6
+    marked.write_bytes(sgm(["one", "two", "GREEN", "four"]).replace(b"GREEN", b"gr\xfcn"))
+    good.write_text("x\ny\nz\nw\n", encoding="utf-8")
+    for path, where in ((tagged, "line 6"), (marked, "sentence 3")):
+        source, target = Source(path=str(path)), Source(path=str(good))
+        message = f"{path} {where}: not UTF-8"
+        for read in (
+            lambda path=path: open_lines(path),
+            lambda path=path, source=source: source_lines(source, path),
+            lambda path=path, source=source, target=target: read_pairs(
+                HeldOut(source=source, target=target), [path, good], DIRECTION
+            ),
+        ):
+            with pytest.raises(UserError) as caught:
+                list(read())
+            assert str(caught.value) == message
+        skipped, malformed = Skipped(), Malformed()
+        pairs = list(read_pairs(Corpus(source=source, target=target), [path, good], DIRECTION, skipped))
+        assert [target_line for _, target_line in pairs] == ["x", "y", "w"]
+        assert len(list(monolingual_lines(source, path, malformed))) == 3
+        for counts in (skipped.malformed, malformed):
+            assert counts.first_lines == {"not UTF-8": [f"{path} {where}"]}
 
 
 def test_references_of_wmt_xml_are_selected_by_part(tmp_path: Path) -> None:

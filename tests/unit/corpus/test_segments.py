@@ -146,7 +146,9 @@ def test_any_truncation_is_noticed(content: str, tmp_path: Path) -> None:
     end = max(content.rindex(">", 0, content.rindex("</")) + 1, 0)
     for stop in range(content.index("<seg"), end, 7):
         path.write_text(content[:stop], encoding="utf-8")
-        with pytest.raises(UserError, match=r"a: truncated or damaged after line \d+: (</\w+> is missing|sentence)"):
+        with pytest.raises(
+            UserError, match=r"a: truncated or damaged after sentence \d+: (</\w+> is missing|sentence)"
+        ):
             list(open_bounded_lines(path, member=None, name="a", part=part))
 
 
@@ -201,6 +203,16 @@ def test_the_memory_of_a_document_and_the_number_of_open_sets_have_limits(monkey
             segments(f'<dataset><doc id="c">{content}')
     with pytest.raises(EOFError, match="more than 100 sets are open"):
         segments("<srcset>" * 101)
+
+
+def test_attributes_are_found_after_long_words() -> None:
+    """Check tags with much text that is no attribute; searching it in quadratic time would take many minutes."""
+    words = f"{'x' * 90_000} a = 1 {'y' * 5_000}"
+    content = "".join(f'<seg {words} id="{n}">text {n}</seg>' for n in range(40))
+    place = Place()
+    file = io.BytesIO(f'<srcset><doc docid="d">{content}</doc></srcset>'.encode())
+    found = [(text, place.segment) for text in read_segments(file, "a.sgm", None, place)]
+    assert found == [(f"text {n}", str(n)) for n in range(40)]
 
 
 def test_comments_are_left_out_and_hostile_ones_are_read_quickly() -> None:

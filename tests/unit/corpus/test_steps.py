@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from kdmt.corpus.steps import Steps
 
 
@@ -39,3 +41,45 @@ def test_a_record_that_was_being_written_is_removed(tmp_path: Path) -> None:
     steps.remove_unfinished([])
     assert sorted(path.name for path in steps.records.iterdir()) == ["a.json"]
     assert (tmp_path / "a").exists()
+
+
+def test_a_step_with_a_file_of_another_size_is_not_finished(tmp_path: Path) -> None:
+    steps = Steps(tmp_path, tmp_path / "steps")
+    (tmp_path / "folder").mkdir()
+    for name in ("a", "folder/b", "whole"):
+        (tmp_path / name).write_text("text")
+    steps.finish("step", {"count": 3}, [tmp_path / "a", tmp_path / "folder"])
+    steps.finish("other", {}, [tmp_path / "whole"])
+    assert steps.values("step") == {"count": 3}
+    for name in ("a", "folder/b"):
+        (tmp_path / name).write_text("")
+        assert steps.values("step") is None
+        (tmp_path / name).write_text("text")
+    (tmp_path / "folder" / "b").unlink()
+    assert steps.values("step") is None
+    steps.remove_unfinished([])
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["steps", "whole"]
+    assert sorted(path.name for path in steps.records.iterdir()) == ["other.json"]
+
+
+def test_a_record_of_an_earlier_version_has_no_sizes(tmp_path: Path) -> None:
+    steps = Steps(tmp_path, tmp_path / "steps")
+    steps.records.mkdir()
+    (steps.records / "step.json").write_text('{"values": 3, "files": ["a"]}')
+    assert steps.values("step") == 3
+
+
+def test_files_are_on_the_disk_before_the_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    steps = Steps(tmp_path, tmp_path / "steps")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "b").touch()
+    (tmp_path / "a").touch()
+    synced: list[Path] = []
+
+    def sync(path: Path) -> None:
+        assert not (steps.records / "step.json").exists()
+        synced.append(path)
+
+    monkeypatch.setattr("kdmt.corpus.steps.sync_to_disk", sync)
+    steps.finish("step", {}, [tmp_path / "a", tmp_path / "folder"])
+    assert synced == [tmp_path / "a", tmp_path / "folder" / "b", tmp_path, tmp_path / "folder"]

@@ -227,6 +227,19 @@ def test_lines_after_one_that_is_too_long_are_read(tmp_path: Path) -> None:
         list(open_lines(path))
 
 
+@pytest.mark.parametrize("num_returns", [0, 1, 2, 3, 40, 100_000])
+def test_carriage_returns_beyond_the_limit_of_a_line_belong_to_its_end(tmp_path: Path, num_returns: int) -> None:
+    path, returns = tmp_path / "a", "\r" * num_returns
+    for size in (MAX_LINE_BYTES - 2, MAX_LINE_BYTES - 1, MAX_LINE_BYTES):
+        for end in ("\n", "\nb\n"):
+            path.write_bytes(f"a\n{'x' * size}{returns}{end}".encode())
+            assert list(open_lines(path)) == ["a", "x" * size, *(["b"] if "b" in end else [])]
+    path.write_bytes(f"a\n{'x' * MAX_LINE_BYTES}\r\r\rx\nb\n".encode())
+    assert list(open_bounded_lines(path, member=None, name="a")) == ["a", TOO_LONG, "b"]
+    path.write_bytes(f"a\n{'x' * MAX_LINE_BYTES}{returns}".encode())
+    assert list(open_lines(path)) == ["a", "x" * MAX_LINE_BYTES]
+
+
 @given(st.lists(st.integers(0, 12), max_size=8), st.booleans())
 def test_bounded_lines_equal_those_of_a_plain_reader(sizes: list[int], closed: bool) -> None:
     unit = MAX_LINE_BYTES // 4

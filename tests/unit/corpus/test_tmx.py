@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -155,6 +156,19 @@ def test_text_is_the_same_after_tmx(given_pairs: list[tuple[str, str]], encoding
     content = tmx(given_pairs, encoding=encoding)
     assert pairs(content) == [(source.strip(" "), target.strip(" ")) for source, target in given_pairs]
     assert [row[0] for row in rows(content) if isinstance(row, tuple)] == [6 + n for n in range(len(given_pairs))]
+
+
+@given(st.text("ab \t\n", max_size=30))
+def test_a_line_break_and_the_blanks_around_it_become_a_space(text: str) -> None:
+    expected = re.sub(r"[ \t]*\n[ \t\n]*", " ", text.strip(" \t\n"))
+    assert pairs(HEAD + unit(("en", segment(text)), ("de", segment("x"))) + END) == [(expected, "x")]
+
+
+def test_a_long_run_of_blanks_is_read_quickly() -> None:
+    """Check blanks that a search for the next line break in quadratic time would take hours for."""
+    blanks = " \t" * 400_000
+    content = HEAD + unit(("en", segment(f"a{blanks}b \n c")), ("de", segment("x"))) + END
+    assert pairs(content) == [(f"a{blanks}b c", "x")]
 
 
 @pytest.mark.parametrize("num_bytes", [2 << 20, 6 << 20])

@@ -54,6 +54,26 @@ def test_the_first_row_sets_the_number_of_columns(tmp_path: Path) -> None:
         pairs_of(path, "a\tx\t1\nb\ty\nc\tz\nd\tw\n")
 
 
+@pytest.mark.parametrize(
+    ("header", "reason"),
+    [
+        (b"en\t\xfcde", "not UTF-8"),
+        (b"en\t" + b"x" * MAX_LINE_BYTES, "longer than 1,000,000 bytes"),
+        (b'"en"x\tde', "a quote that is not closed, or text behind one"),
+    ],
+)
+@pytest.mark.parametrize("names", [{}, {"source_field": "a", "target_field": "x"}])
+def test_a_header_row_that_cannot_be_read_is_an_error(
+    tmp_path: Path, header: bytes, reason: str, names: dict[str, str]
+) -> None:
+    path = tmp_path / "t.tsv"
+    path.write_bytes(header + b"\na\tx\nb\ty\n")
+    corpus = Corpus(tsv=Source(path=str(path)), header=True, quoted=header.startswith(b'"'), **names)
+    with pytest.raises(UserError) as caught:
+        list(read_pairs(corpus, [path], DIRECTION))
+    assert str(caught.value) == f"{path} line 1: the header row cannot be read: {reason}"
+
+
 def test_a_header_row_is_skipped(tmp_path: Path) -> None:
     path = tmp_path / "t.tsv"
     assert pairs_of(path, "id\ten\tde\n1\ta\tx\n2\tb\ty\n", header=True, source_column=1, target_column=2) == [

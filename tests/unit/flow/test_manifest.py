@@ -12,7 +12,7 @@ import pytest
 from tiny_pipeline import hash_tree
 
 from kdmt.checksum import known_sha256
-from kdmt.config import Section, Teacher, Train
+from kdmt.config import Clean, Corpus, Rules, Section, Source, Teacher, Train
 from kdmt.flow.folders import aside_of, earlier_states
 from kdmt.flow.manifest import (
     Plan,
@@ -323,6 +323,69 @@ def test_a_state_that_matches_again_is_restored(folder: Path) -> None:
     assert hash_tree(folder) == mistake
     assert hash_tree(folder.with_name("teacher.previous")) == made
     assert not list(folder.parent.glob("*taken-back"))
+
+
+# settings that a rule must have
+NEEDED = {
+    "alignment": {"min": -1.0},
+    "cross_entropy": {"min": -1.0},
+    "reverse": {"checkpoint": "reverse", "min": -1.0},
+    "filter": {"command": ["cat"], "min": 0.0},
+}
+
+
+def plan_of_rules(*rules: str) -> Plan:
+    section = Clean.model_validate({"rules": {rule: NEEDED.get(rule, {}) for rule in rules} if rules else None})
+    return make_plan({"prepare.clean": section}, {}, {})
+
+
+def write_as_earlier_versions(folder: Path, plan: Plan) -> None:
+    """Write the record of a complete stage without the settings that earlier versions did not write."""
+    settings = {key: value for key, value in plan.settings.items() if value != {}}
+    write_json(folder / "manifest.json", {"settings": settings, "extend": {}, "inputs": {}, "outputs": {}})
+
+
+@pytest.mark.parametrize("rule", Rules.model_fields)
+@pytest.mark.parametrize("others", [(), ("letters",), ("links", "tags")])
+@pytest.mark.parametrize("is_earlier", [False, True])
+def test_a_cleaning_rule_that_is_turned_on_or_off_is_a_change(
+    tmp_path: Path, rule: str, others: tuple[str, ...], is_earlier: bool
+) -> None:
+    without = [other for other in others if other != rule]
+    plans = {"off": plan_of_rules(*without), "on": plan_of_rules(*without, rule)}
+    for name, plan in plans.items():
+        folder = tmp_path / name
+        folder.mkdir()
+        if is_earlier:
+            write_as_earlier_versions(folder, plan)
+        else:
+            begin(folder, plan, {})
+            finish(folder, plan, outputs=[], facts={})
+        assert {other: check_status(folder, plans[other]).state for other in plans} == {
+            other: "fresh" if other == name else "stale" for other in plans
+        }
+
+
+@pytest.mark.parametrize(
+    "change", [{"numbers": {}}, {"rules": {}}, {"rules": {"links": {}}}, {"numbers": {"min": 0.5}}]
+)
+def test_each_change_of_the_rules_of_a_corpus_is_a_change(tmp_path: Path, change: dict[str, object]) -> None:
+    source = Source(path="text")
+    corpora = {name: Corpus(source=source, target=source, clean=clean) for name, clean in (("a", {}), ("b", change))}
+    plans = {name: make_plan({"prepare.train.0": corpus}, {}, {}) for name, corpus in corpora.items()}
+    for name, plan in plans.items():
+        begin(tmp_path / name, plan, {})
+        finish(tmp_path / name, plan, outputs=[], facts={})
+        assert [check_status(tmp_path / name, plans[other]).state == "fresh" for other in plans] == [
+            other == name for other in plans
+        ]
+
+
+def test_a_rule_is_new_to_a_record_from_before_there_were_rules(tmp_path: Path) -> None:
+    plan = plan_of_rules()
+    write_as_earlier_versions(tmp_path, replace(plan, settings={"prepare.clean.max_words": 250}))
+    assert check_status(tmp_path, plan).state == "fresh"
+    assert check_status(tmp_path, plan_of_rules("links")).state == "stale"
 
 
 @pytest.mark.parametrize("unfinished", [True, False])

@@ -187,6 +187,26 @@ def test_a_model_that_only_monolingual_text_needs_is_an_input() -> None:
 
 
 @pytest.mark.usefixtures("pipeline")
+def test_text_in_the_target_language_is_judged_if_the_rule_judges_targets() -> None:
+    greek = "Η επιτροπή θα συνεδριάσει ξανά"  # recognised by its script
+    latin = "ba be bi bo bu ga ge gi go gu"
+    Path("text/mono").write_text(f"{greek}\n{latin}\n", encoding="utf-8")
+    for sides, kept in (("source", [greek, latin]), ("target", [greek])):
+        document = settings() | {"target_lang": "el"}
+        document["prepare"]["clean"] = {"rules": [{"language": {"sides": sides}}]}
+        document["prepare"]["train"][0]["clean"] = {"language": False}
+        document["prepare"]["monolingual_target"] = [{"path": "text/mono"}]
+        Path("tiny.yaml").write_text(to_yaml(document), encoding="utf-8")
+        run_stages("prepare")
+        assert read_lines(MADE / "monolingual.el") == kept
+        assert "up to date" in run_stages("prepare")[0].err
+        manifest = json.loads((MADE / "manifest.json").read_text(encoding="utf-8"))
+        assert manifest["settings"].pop("side of monolingual_target") == "target"  # as versions that judged the source
+        (MADE / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
+        assert "rebuilt" in run_stages("prepare")[0].err
+
+
+@pytest.mark.usefixtures("pipeline")
 def test_filters_run_in_the_command_with_the_inline_executor(monkeypatch: pytest.MonkeyPatch) -> None:
     counted = []
     real = prepare_work.filter_context

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 import re
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from kdmt.corpus.codec import TextCodec
 from kdmt.corpus.indexed import IndexedDataset
 from kdmt.errors import UserError
 from kdmt.languages import Direction
+from kdmt.stages.cleaning import CACHE
 
 
 def sources(prepare: Path, split: str) -> list[list[str]]:
@@ -139,6 +141,19 @@ def test_a_direction_without_clean_pairs_is_named(tmp_path: Path) -> None:
     finished = run_prepare(tmp_path, document())
     assert finished.code == 2
     assert "en-fr: cleaning leaves none of 40 training pairs" in finished.err
+
+
+def test_scores_of_filters_are_used_again_after_a_change_of_the_limit(tmp_path: Path) -> None:
+    write_text(tmp_path)
+    program = "import sys\nopen('log', 'a').write('run ')\nfor line in sys.stdin: print(line.count(' '))\n"
+    (tmp_path / "score.py").write_text(program)
+    made = document()
+    for limit in (1, 2):
+        command = {"command": [sys.executable, "score.py"], "min": limit}
+        made["prepare"]["clean"] = {"rules": [{"filter": command}]}
+        prepare = prepared(tmp_path, made)
+        assert (tmp_path / "log").read_text() == "run " * len(DIRECTIONS)
+        assert len(list((prepare.parent / CACHE).iterdir())) == len(DIRECTIONS)
 
 
 def test_corpora_of_all_directions_are_listed_with_their_direction(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from tiny_pipeline import Finished, hash_tree, kdmt, make_pairs, settings, to_yaml, write_lines
+from tiny_pipeline import Finished, hash_tree, kdmt, make_pairs, read_lines, settings, to_yaml, write_lines
 from tiny_prepare import MADE
 
 from kdmt.corpus import clean, first_pass
@@ -195,6 +195,17 @@ def test_work_of_another_version_is_discarded(corpora: Path, monkeypatch: pytest
     assert corpora.is_dir()
 
 
+@pytest.mark.parametrize("name", ["work/clean/train.en", "train.tags"])
+def test_a_step_whose_file_was_lost_in_part_is_repeated(
+    undisturbed: dict[str, str], monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    interrupted_run(monkeypatch)
+    path = PARTIAL / name
+    path.write_bytes(path.read_bytes()[:50])
+    assert GOES_ON in kdmt("prepare", "tiny.yaml").err
+    assert hash_tree(MADE) == undisturbed
+
+
 @pytest.mark.parametrize("damage", ["{", "[]", None])
 def test_damaged_records_of_the_folder_do_no_harm(
     undisturbed: dict[str, str], monkeypatch: pytest.MonkeyPatch, damage: str | None
@@ -253,6 +264,27 @@ def test_shards_in_any_order_and_an_interruption_give_the_same_files(
     assert hash_tree(MADE) == undisturbed
     assert not PARTIAL.exists()
     assert "prepare: up to date, nothing to do" in shard(1).err
+
+
+@pytest.mark.usefixtures("pipeline")
+def test_shards_compare_text_that_is_already_processed_with_the_same_held_out_text() -> None:
+    for lang, line in (("en", "ba d a ga na ma la"), ("de", "bi d i gi ni mi li")):
+        path = Path(f"text/test.{lang}")
+        write_lines(path, [line.replace("d ", "d\u00ad"), *read_lines(path)[1:]])
+        path = Path(f"text/train.{lang}")
+        write_lines(path, [f"{line} {line[:2]}", *read_lines(path)])
+    document = settings()
+    document["prepare"] |= {
+        "text": {"moses": True, "already_applied": True},
+        "decontaminate": {"ngram": 6},
+        "clean": {"max_ratio": 0.0},
+    }
+    document["prepare"]["test"]["test"]["raw_target"] = {"path": "text/test.de"}
+    Path("tiny.yaml").write_text(to_yaml(document), encoding="utf-8")
+    assert kdmt("prepare", "tiny.yaml", "--runs", "undisturbed").code == 0
+    assert shard(0, 1).code == 0
+    assert kdmt("prepare", "tiny.yaml").code == 0
+    assert hash_tree(MADE) == hash_tree(Path("undisturbed/tiny/prepare"))
 
 
 def test_a_shard_after_the_cleaning_pass_does_nothing(

@@ -91,6 +91,42 @@ def test_no_held_out_sentence_is_in_the_training_text() -> None:
 
 
 @pytest.mark.usefixtures("pipeline")
+@pytest.mark.parametrize("rules", [None, ["entities", "tags"]])
+@pytest.mark.parametrize("is_cleaned", [False, True])
+def test_held_out_sentences_that_rules_would_change_are_not_in_the_training_text(
+    rules: list[str] | None, is_cleaned: bool
+) -> None:
+    """Check test pairs in the training text, as they are or as a corpus without markup has them."""
+    sources = ["<i>Ba da ga na</i>", "Ba &amp; da", "ba da gana mala rasa"]
+    targets = ["<i>Bi di gi ni</i>", "Bi &amp; di", "bi di gini mili risi"]
+    for lang, lines in (("en", sources), ("de", targets)):
+        test = [*lines[:2], lines[2].replace(" ", " \u00ad", 1).replace("na", "n\u00ada").replace("ni", "n\u00adi")]
+        without = [line.replace("<i>", "").replace("</i>", "").replace("&amp;", "&") for line in lines]
+        train = [*without[:2], lines[2]] if is_cleaned and rules else [*test[:2], lines[2]]
+        path = Path(f"text/test.{lang}")
+        write_lines(path, [*test, *read_lines(path)[3:]])
+        path = Path(f"text/train.{lang}")
+        write_lines(path, [*train, *read_lines(path)])
+    change(clean={"rules": rules, "max_ratio": 0.0}, decontaminate={"ngram": 5})
+    run_stages("prepare")
+    dropped = report()["dropped"]
+    assert (dropped["held_out"], dropped["held_out_overlap"]) == (3, 0)
+    assert len(read_lines(MADE / "train.en")) == SIZES["train"]
+
+
+@pytest.mark.usefixtures("pipeline")
+def test_ngrams_are_those_of_held_out_sentences_without_invisible_characters() -> None:
+    for lang, line in (("en", "ba da ga na ma la"), ("de", "bi di gi ni mi li")):
+        path = Path(f"text/test.{lang}")
+        write_lines(path, [line.replace("a g", "\u00ada g").replace("i g", "\u00adi g"), *read_lines(path)[1:]])
+        path = Path(f"text/train.{lang}")
+        write_lines(path, [f"{line} {line[:2]}", *read_lines(path)])
+    run_stages("prepare", sets=["prepare.decontaminate={ngram: 6}", "prepare.clean.max_ratio=0.0"])
+    assert report()["corpora"][0]["held_out_overlaps"] == {"test.source": {"1": 1}, "test.target": {"1": 1}}
+    assert len(read_lines(MADE / "train.en")) == SIZES["train"]
+
+
+@pytest.mark.usefixtures("pipeline")
 def test_decontamination_can_be_turned_off() -> None:
     for lang in ("en", "de"):
         path = Path(f"text/train.{lang}")
@@ -474,7 +510,9 @@ def test_a_truncated_corpus_ends_with_its_name(form: str) -> None:
     path.write_bytes(content[:-30])
     message = refused("prepare", "tiny.yaml")
     assert re.match(
-        rf"prepare\.train\.0: {path}(:\w+)?(: truncated or damaged after (line|row) \d+: | line \d+: not JSON)", message
+        rf"prepare\.train\.0: {path}(:\w+)?"
+        r"(: truncated or damaged after (line|row|sentence) \d+: | line \d+: not JSON)",
+        message,
     )
 
 
