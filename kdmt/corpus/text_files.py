@@ -143,12 +143,6 @@ def _decoded(text: bytes) -> str | Unreadable:
         return NOT_UTF8
 
 
-def bounded_lines(file: IO[bytes]) -> Iterator[bytes | Unreadable]:
-    r"""Yield the lines of a stream with their `\n`, and `TOO_LONG` instead of each line that is too long."""
-    for line in iter(functools.partial(file.readline, _LIMIT), b""):
-        yield line if len(line) <= MAX_LINE_BYTES or _is_short(file, line) else TOO_LONG
-
-
 def _is_short(file: IO[bytes], line: bytes) -> bool:
     """Skip the rest of a line, and return whether the line is at most `MAX_LINE_BYTES` long without its end.
 

@@ -18,7 +18,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kdmt.corpus.text_files import bounded_lines, open_bounded_lines, open_lines
+from kdmt.corpus.archives import Content, Position
+from kdmt.corpus.text_files import bounded_text_lines, open_bounded_lines, open_lines
 from kdmt.corpus.unreadable import MAX_LINE_BYTES, TOO_LONG, Unreadable
 from kdmt.errors import UserError
 
@@ -244,9 +245,11 @@ def test_carriage_returns_beyond_the_limit_of_a_line_belong_to_its_end(tmp_path:
 def test_bounded_lines_equal_those_of_a_plain_reader(sizes: list[int], closed: bool) -> None:
     unit = MAX_LINE_BYTES // 4
     text = b"\n".join(b"y" * size * unit for size in sizes) + b"\n" * closed
-    expected = [len(line) if len(line.rstrip(b"\n")) <= MAX_LINE_BYTES else None for line in io.BytesIO(text)]
-    found = [None if isinstance(line, Unreadable) else len(line) for line in bounded_lines(io.BytesIO(text))]
-    assert found == expected
+    lengths = [len(line.rstrip(b"\n")) for line in io.BytesIO(text)]
+    content = Content(text[:100], io.BufferedReader(io.BytesIO(text)), None, Path("a"), "a")  # type: ignore[arg-type]
+    lines = bounded_text_lines(content, "a", Position(), checked=False)
+    found = [None if isinstance(line, Unreadable) else len(line) for line in lines]
+    assert found == [length if length <= MAX_LINE_BYTES else None for length in lengths]
 
 
 @pytest.mark.slow
