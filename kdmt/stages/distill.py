@@ -409,10 +409,50 @@ def _choosing_stage(around: _Surroundings, name: str) -> TextStage:
 
 
 def _choosing_plan(workspace: Workspace, name: str) -> Plan:
+    """Return the plan of a choice, which depends on the prepared text, its tokenizer and its vocabulary.
+
+    Earlier versions recorded the candidates only. What they made remains up to date if the prepared files did not
+    change since.
+    """
+    wanted: tuple[str, ...] = ("tokenizer/", "text.json", "dict.", "train.")
+    if workspace.config.distill.monolingual:
+        wanted += (f"monolingual.{workspace.direction.source}", MONOLINGUAL_TAGS)
+    prepared = _prepared_inputs(workspace.prepare, wanted)
+    plan, folder = _plan_of_choice(workspace, name, prepared), workspace.training_set(name)
+    as_earlier = _plan_of_choice(workspace, name, {})
+    for state in (folder, *earlier_states(folder)):
+        if check_status(state, plan).state not in ("stale", "new"):
+            return plan
+        is_earlier = check_status(state, as_earlier).state not in ("stale", "new")
+        if is_earlier and _is_unchanged(workspace, prepared, state):
+            return as_earlier
+    return plan
+
+
+def _is_unchanged(workspace: Workspace, prepared: Mapping[str, str], made: Path) -> bool:
+    """Return whether there is no state of the prepare stage or of the candidates with other prepared files.
+
+    Args:
+        prepared: prepared files that a choice among the candidates depends on.
+        made: state of the choice, which has copies of the dictionaries.
+    """
+    candidates = workspace.training_set(_candidates(workspace.config.distill))
+    known = [
+        {f"prepare/{name}": sha for name, sha in recorded_outputs(state).items()}
+        for state in earlier_states(workspace.prepare)
+    ]
+    plans = [recorded_plan(state) for state in earlier_states(candidates)]
+    known += [plan.inputs for plan in plans if plan is not None]
+    known.append({name.replace("data-bin/", "prepare/"): sha for name, sha in recorded_outputs(made).items()})
+    return all(each.get(name, sha) == sha for each in known for name, sha in prepared.items())
+
+
+def _plan_of_choice(workspace: Workspace, name: str, prepared: Mapping[str, str]) -> Plan:
+    """Return the plan of a choice that depends on the given prepared files."""
     config, settings = workspace.config, workspace.config.distill
     candidates = workspace.training_set(_candidates(settings))
     inputs = {f"{candidates.name}/{file}": sha for file, sha in recorded_outputs(candidates).items()}
-    inputs |= _filter_inputs(workspace)
+    inputs |= {**prepared, **_filter_inputs(workspace)}
     if (path := _file_of(settings, name)) is not None:
         inputs[str(path)] = file_input(path)
     sections = _choice_sections(workspace)
@@ -427,7 +467,7 @@ def _choosing_plan(workspace: Workspace, name: str) -> Plan:
     sections |= {f"scorers.{scorer}": own for scorer, own in scorers.items()}
     inputs |= model_inputs(scorers)
     if any(config.scorers[scorer].reference for feature, scorer in used.items() if feature != MBR):
-        inputs |= _prepared_inputs(workspace.prepare, ("train.",))
+        inputs |= _prepared_inputs(workspace.prepare, ("train.",))  # also in records of earlier versions
     if _tunes(settings, name):
         inputs |= _prepared_inputs(workspace.prepare, ("valid.", "data-bin/valid."))
     plan = with_ratio(make_plan(sections, extra, inputs), settings, prepared_corpus(workspace))
