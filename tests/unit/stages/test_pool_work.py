@@ -186,6 +186,23 @@ def test_a_pool_of_ctranslate2() -> None:
 
 
 @pytest.mark.usefixtures("pooled")
+def test_blocks_of_one_engine_are_not_those_of_another() -> None:
+    done("distill.engine=auto")
+    drawn_by_torch = content()
+    made_from = read_header(POOL / "blocks/000000.gz")["made_from"]
+    assert made_from["engine"] == "ctranslate2"
+    assert "engine of samples" not in made_from  # as in blocks of earlier versions
+    done("distill.engine=ctranslate2")
+    drawn = content()
+    assert drawn["nbest"] != drawn_by_torch["nbest"]
+    assert verified("--verify-blocks", "3", sets=("distill.engine=ctranslate2",)).code == 0
+    for state in (POOL, *TINY.glob("pool.*")):
+        shutil.rmtree(state)
+    done("distill.engine=ctranslate2")
+    assert content() == drawn
+
+
+@pytest.mark.usefixtures("pooled")
 def test_samples_alone_or_beam_search_alone() -> None:
     done("distill.pool.beam=0")
     assert all(sum(count for _, count, _, _ in own) == 6 for own in candidates().values())
