@@ -76,6 +76,7 @@ _ON_CPUS: dict[str, tuple[object, object]] = {
 _CHECKPOINT = "distill.checkpoint"
 _ENGINE = "distill.engine"
 _LANGUAGE_CHECK = "language check"  # of the answers of a teacher that answers with text
+_QUALITY_REFERENCES = "references of distill.quality"  # with noise
 _UTILITY_SETTINGS = ("utility", "weights", "aggregate")  # of `distill.mbr`, for sets that use the expected utility
 _BACKWARD = "backward"  # folder of scores inside that of a stage
 # origin of a training set -> fields of `distill` for the search for the best translations, on which it does not depend
@@ -228,6 +229,19 @@ def _quality_filter(workspace: Workspace) -> QualityFilter | None:
     return QualityFilter.of(config.distill.quality, config.scorers, workspace.scorers, workspace.say)
 
 
+def _with_changed_references(plan: Plan, workspace: Workspace) -> Plan:
+    """Return a plan that depends on the references that the quality filter reads, if the text has noise.
+
+    Earlier versions compared the changed text with the references of the corpus.
+    """
+    config = workspace.config
+    quality = config.distill.quality
+    if quality is None or config.distill.augment is None or not config.scorers[quality.scorer].reference:
+        return plan
+    plan = plan.depending_on(_QUALITY_REFERENCES, "changed", default="of the corpus")
+    return replace(plan, reasons=plan.reasons | {_QUALITY_REFERENCES: "an earlier version read other references"})
+
+
 def _filter_inputs(workspace: Workspace) -> dict[str, str]:
     """Return the SHA-256 of the models that filter pairs, for a plan."""
     quality = _quality_filter(workspace)
@@ -331,7 +345,7 @@ def _decoding_plan(workspace: Workspace, name: str) -> Plan:
             if key in values and values[key] == automatic:
                 values[key] = on_cpus
     plan = _with_language_check(replace(made_from, settings=own, defaults=defaults), teacher)
-    plan = with_ratio(plan, settings, prepared_corpus(workspace))
+    plan = with_ratio(_with_changed_references(plan, workspace), settings, prepared_corpus(workspace))
     if not isinstance(teacher, SearchingTeacher) or teacher.engine != "ctranslate2":
         return plan
     return _with_search(plan, settings.engine, TRAINING_SETS[name].origin, workspace.training_set(name))
@@ -470,7 +484,8 @@ def _plan_of_choice(workspace: Workspace, name: str, prepared: Mapping[str, str]
         inputs |= _prepared_inputs(workspace.prepare, ("train.",))  # also in records of earlier versions
     if _tunes(settings, name):
         inputs |= _prepared_inputs(workspace.prepare, ("valid.", "data-bin/valid."))
-    plan = with_ratio(make_plan(sections, extra, inputs), settings, prepared_corpus(workspace))
+    plan = _with_changed_references(make_plan(sections, extra, inputs), workspace)
+    plan = with_ratio(plan, settings, prepared_corpus(workspace))
     if _tunes(settings, name):
         plan = _with_language_check(plan, _teacher(workspace, _candidates(settings)))
     if name == "reranked":
