@@ -77,6 +77,7 @@ _CHECKPOINT = "distill.checkpoint"
 _ENGINE = "distill.engine"
 _LANGUAGE_CHECK = "language check"  # of the answers of a teacher that answers with text
 _QUALITY_REFERENCES = "references of distill.quality"  # with noise
+_SYSTEM_CHECKS = "failures of other systems"
 _UTILITY_SETTINGS = ("utility", "weights", "aggregate")  # of `distill.mbr`, for sets that use the expected utility
 _BACKWARD = "backward"  # folder of scores inside that of a stage
 # origin of a training set -> fields of `distill` for the search for the best translations, on which it does not depend
@@ -345,6 +346,8 @@ def _decoding_plan(workspace: Workspace, name: str) -> Plan:
             if key in values and values[key] == automatic:
                 values[key] = on_cpus
     plan = _with_language_check(replace(made_from, settings=own, defaults=defaults), teacher)
+    if TRAINING_SETS[name].origin == "pool" and settings.pool is not None and settings.pool.systems:
+        plan = _with_checks_of_systems(plan)
     plan = with_ratio(_with_changed_references(plan, workspace), settings, prepared_corpus(workspace))
     if not isinstance(teacher, SearchingTeacher) or teacher.engine != "ctranslate2":
         return plan
@@ -389,6 +392,15 @@ def _with_language_check(plan: Plan, teacher: ChosenTeacher) -> Plan:
         plan = plan.depending_on(key, method, default=method)
         plan = replace(plan, reasons=plan.reasons | {key: "py3langid was installed or removed"})
     return plan
+
+
+def _with_checks_of_systems(plan: Plan) -> Plan:
+    """Return a plan that depends on the failures that are found in the text of other systems.
+
+    Earlier versions did not look for these.
+    """
+    plan = plan.depending_on(_SYSTEM_CHECKS, ["repetition", "unk"], default=[])
+    return replace(plan, reasons=plan.reasons | {_SYSTEM_CHECKS: "an earlier version did not look for them"})
 
 
 def _checkpoint_name(workspace: Workspace) -> str:
@@ -658,7 +670,8 @@ def _importing_plan(workspace: Workspace, name: str) -> Plan:
     extra: dict[str, object] = {"distill.monolingual": settings.monolingual}
     if settings.imported_sources:
         extra["distill.imported_sources"] = True
-    return with_ratio(make_plan(_choice_sections(workspace), extra, inputs), settings, prepared_corpus(workspace))
+    plan = _with_checks_of_systems(make_plan(_choice_sections(workspace), extra, inputs))
+    return with_ratio(plan, settings, prepared_corpus(workspace))
 
 
 _BUILDERS: dict[Origin, Callable[[_Surroundings, str], TextStage]] = {

@@ -571,6 +571,7 @@ class Importing:
                 offsets,
                 sentences,
                 count=inputs.num_lines(),
+                settings=self.job.settings.failures,
                 sources=[text.source for text in inputs.texts()] if self.job.settings.imported_sources else None,
                 tags=inputs.tags(),
             )
