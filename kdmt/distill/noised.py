@@ -79,6 +79,11 @@ def files_of(folder: Path) -> list[Path]:
     return [path for path in sorted(folder.rglob("*")) if path.is_file() and path != folder / CHECKSUMS]
 
 
+def is_whole(folder: Path) -> bool:
+    """Return whether a folder of changed text has the files that were written."""
+    return find_damage(folder) is None
+
+
 def find_damage(folder: Path) -> str | None:
     """Return what is wrong with the files of a folder of changed text; None if they are those that were written."""
     checksums = read_optional_json(folder / CHECKSUMS)

@@ -41,7 +41,7 @@ from kdmt.distill.chosen_teacher import EARLIER, EXACT, ONCE, SEARCH, ChosenTeac
 from kdmt.distill.direction_teachers import DirectionTeachers, choose_direction_teachers
 from kdmt.distill.endpoint_teacher import EndpointModel
 from kdmt.distill.inputs import Inputs
-from kdmt.distill.noised import NOISED, find_damage
+from kdmt.distill.noised import NOISED, is_whole
 from kdmt.distill.quality import QualityFilter
 from kdmt.distill.rerank import MBR, VALID, scored_features
 from kdmt.distill.reverse import reverse_inputs
@@ -288,7 +288,7 @@ def _is_begun(workspace: Workspace, name: str, plan: Plan) -> bool:
     """Return whether the folder of a training set is open for work, and has the changed text undamaged."""
     noised = inputs_of(workspace, name).noised
     state = check_status(workspace.training_set(name), plan).state
-    return state not in ("stale", "new") and noised is not None and find_damage(noised) is None
+    return state not in ("stale", "new") and noised is not None and is_whole(noised)
 
 
 def _decoding(workspace: Workspace, name: str) -> Decoding:

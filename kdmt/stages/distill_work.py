@@ -31,7 +31,7 @@ from kdmt.distill.direction_teachers import DirectionsTeacher, DirectionTeachers
 from kdmt.distill.endpoint_teacher import EndpointModel
 from kdmt.distill.imported import IMPORTING, write_imported
 from kdmt.distill.local_text_teachers import COUNTS_TOKENS
-from kdmt.distill.noised import NOISED, files_of, write_noised_text
+from kdmt.distill.noised import NOISED, files_of, is_whole, write_noised_text
 from kdmt.distill.pool_systems import SystemCandidates
 from kdmt.distill.reverse import check_opposite, reverse_models
 from kdmt.distill.selection import BEST
@@ -241,10 +241,11 @@ class Decoding:
             folder, teacher = self.folder, self.teacher
             if not is_kept:  # its answers would be those of an earlier state
                 states, folder = [folder, *states], Path(scratch) / "new"
-                if self._noise is not None:
-                    inputs = replace(self.job.writer.inputs, noised=Path(scratch) / NOISED)
-                    write_noised_text(inputs, self._noise)
-                    teacher = teacher.reading(inputs)
+            inputs = self.job.writer.inputs
+            if self._noise is not None and inputs.noised is not None and not (is_kept and is_whole(inputs.noised)):
+                inputs = replace(inputs, noised=Path(scratch) / NOISED)
+                write_noised_text(inputs, self._noise)
+                teacher = teacher.reading(inputs)
             sources = find_sources(teacher.opens_text()(), once=True, workdir=Path(scratch))
             for line in teacher.estimate(folder, states, self.tasks(sources), Path(scratch)):
                 self.job.say(line)

@@ -377,6 +377,18 @@ def test_dry_run_prints_the_requests_and_sends_none(server: ChatServer) -> None:
 
 
 @pytest.mark.usefixtures("prepared")
+def test_dry_run_reads_noised_text_as_it_will_be_made_again(server: ChatServer) -> None:
+    noise = {"augment": {"merged": 0.5}}
+    assert distill(server.url, teacher={"budget_tokens": 1000}, **noise).code == 2
+    expected = distill(server.url, "--dry-run", **noise).err
+    for content in ("ba be\n" * 80, None):
+        path = MADE / "noised/train.en"
+        path.unlink() if content is None else path.write_text(content, encoding="utf-8")
+        result = distill(server.url, "--dry-run", **noise)
+        assert (result.code, result.err) == (0, expected)
+
+
+@pytest.mark.usefixtures("prepared")
 def test_bad_servers_are_named(server: ChatServer, monkeypatch: pytest.MonkeyPatch) -> None:
     def refused(teacher: dict[str, Any], url: str = "") -> str:
         result = distill(url or server.url, teacher={"retries": 1, **teacher})
