@@ -82,11 +82,13 @@ def select_lines(text: Path, out: Path, selection: Selection) -> Iterator[str]:
     """Choose lines and write them; yield messages about the result.
 
     Raises:
-        UserError: if an input cannot be read, OUT exists, or the text has fewer lines than are to be chosen.
+        UserError: if an input cannot be read, one of the files exists, or the text has fewer lines than are to be
+            chosen.
     """
     check_file(text)
-    if out.exists():
-        raise UserError(f"{out}: exists already")
+    for path in (out, _beside(out, "indices"), _beside(out, "json")):
+        if path.exists():
+            raise UserError(f"{path}: exists already")
     with writing(out):
         sha256 = file_sha256(text)
         choose = _choose_diverse if selection.method == "ngrams" else _choose_by_clusters

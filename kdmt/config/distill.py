@@ -448,6 +448,15 @@ class Distill(Section):
         return self
 
     @model_validator(mode="after")
+    def _systems_translate_the_corpus(self) -> Distill:
+        if self.augment is not None and self.pool is not None and self.pool.systems:
+            raise ValueError(
+                "'pool.systems' cannot be combined with 'augment': the files have translations of the lines of the "
+                "corpus, and the candidates are those of the changed lines"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _counts_draws(self) -> Distill:
         if self.pool is None and self.mbr.weights == "count":
             raise ValueError("'mbr.weights: count' has no effect unless 'pool' is set")

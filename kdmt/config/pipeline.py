@@ -335,9 +335,14 @@ class Pipeline(Section):
     @property
     def source_tags(self) -> list[str]:
         """Return the tokens that are put before the sources of a corpus or of back-translated text."""
-        tags = [corpus.tag for corpus in self.prepare.train]
-        if self.back_translation is not None:
-            tags.append(self.back_translation.tag)
+        return [*self.tags_of("raw"), *self.tags_of("back_translated")]
+
+    def tags_of(self, data: str) -> list[str]:
+        """Return the tokens that are put before the sources of a training set."""
+        if data == "back_translated":
+            tags = [] if self.back_translation is None else [self.back_translation.tag]
+        else:
+            tags = [corpus.tag for corpus in self.prepare.train]
         return [tag for tag in tags if tag is not None]
 
     def teacher_trainings(self) -> list[tuple[str, Teacher]]:

@@ -263,6 +263,9 @@ class MergeDropout:
         self._starts: dict[Word, _Node | None] = {}
 
     def sample(self, words: Sequence[Word], draw: Draw) -> list[Word]:
+        if len(self._nodes) + len(self._starts) >= MAX_CACHED_NODES:  # known words get new states too
+            self._nodes.clear()
+            self._starts.clear()
         return [self._sample_word(word, draw) for word in words]
 
     def _sample_word(self, word: Word, draw: Draw) -> Word:
@@ -280,9 +283,6 @@ class MergeDropout:
         return node.tokens or word
 
     def _keep(self, word: Word) -> _Node | None:
-        if len(self._nodes) + len(self._starts) >= MAX_CACHED_NODES:
-            self._nodes.clear()
-            self._starts.clear()
         symbols = self.merges.symbols(word)
         start = None if symbols is None or len(symbols) == 1 else self._node(symbols, self._pairs(symbols))
         if start is not None:

@@ -6,6 +6,7 @@ import hashlib
 import itertools
 import json
 import math
+from array import array
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -71,29 +72,27 @@ class BackwardScores:
             return out
         self._write_pairs({"": self._pairs()})
         tasks = self._score(key)
+        lowest = _lowest(tasks)
         with atomic_file(out) as aside, aside.open("w") as file:
-            lowest = min((float(scores[scores > -math.inf].min(initial=0)) for scores in map(_read, tasks)), default=0)
-            for scores in map(_read, tasks):
-                file.writelines(f"{max(score, lowest):.7g}\n" for score in scores.tolist())
+            file.writelines(f"{max(score, lowest):.7g}\n" for score in _scores(tasks))
         for path in (*self._pairs(), *(task.out for task in tasks)):
             path.unlink(missing_ok=True)
         return out
 
     def _write_directions(self, out: Path, key: dict[str, str]) -> None:
-        """Write the scores of text with several directions, each by the model's translation to the source language."""
-        names = dict.fromkeys(tag for text in self.texts for tag in iterate_lines(_tags(text)))
-        owners = np.array(self._write_pairs({name: self._pairs(name) for name in names}))
-        scores_N, written = np.full(len(owners), -np.inf), []
-        for name in names:
-            own = owners == name
-            if own.any():
-                tasks = self._score(key, Direction.parse(name))
-                scores_N[own] = np.concatenate(list(map(_read, tasks)))
-                written += [task.out for task in tasks]
-        lowest = float(scores_N[scores_N > -math.inf].min(initial=0))
+        """Write the scores of text with several directions, each by the model's translation to the source language.
+
+        It needs 2 bytes of memory for each candidate.
+        """
+        names = list(dict.fromkeys(tag for text in self.texts for tag in iterate_lines(_tags(text))))
+        numbers = self._write_pairs({name: self._pairs(name) for name in names})
+        found = set(numbers)
+        tasks = [self._score(key, Direction.parse(name)) if place in found else [] for place, name in enumerate(names)]
+        written = [task for own in tasks for task in own]
+        lowest, scores = _lowest(written), [_scores(own) for own in tasks]
         with atomic_file(out) as aside, aside.open("w") as file:
-            file.writelines(f"{max(score, lowest):.7g}\n" for score in scores_N.tolist())
-        for path in (*written, *(path for name in names for path in self._pairs(name))):
+            file.writelines(f"{max(next(scores[number]), lowest):.7g}\n" for number in numbers)
+        for path in (*(task.out for task in written), *(path for name in names for path in self._pairs(name))):
             path.unlink(missing_ok=True)
 
     def _pairs(self, name: str = "") -> tuple[Path, Path]:
@@ -124,16 +123,17 @@ class BackwardScores:
             raise UserError(f"{stage.name}: the model of the feature 'backward': {failed[0].error}")
         return tasks
 
-    def _write_pairs(self, paths: Mapping[str, tuple[Path, Path]]) -> list[str]:
+    def _write_pairs(self, paths: Mapping[str, tuple[Path, Path]]) -> array[int]:
         """Write the words and the source of each candidate, in the order of `nbest`.
 
         Args:
             paths: direction -> files of its candidates and their sources; one entry without a name for all text.
 
         Returns:
-            The direction of each candidate.
+            The index in `paths` of the direction of each candidate, int16; empty if there is one direction.
         """
-        distinct, owners = self._distinct_sources(), []
+        distinct, owners = self._distinct_sources(), array("h")
+        places = {name: place for place, name in enumerate(paths)}
         number, source, tag = -1, "", ""
         with ExitStack() as stack:
             files = {
@@ -146,7 +146,7 @@ class BackwardScores:
                 for file, text in zip(files[tag], (words, source), strict=True):
                     file.write(f"{text}\n")
                 if self.of_directions:
-                    owners.append(tag)
+                    owners.append(places[tag])
         return owners
 
     def _distinct_sources(self) -> Iterator[tuple[str, str]]:
@@ -165,6 +165,17 @@ class BackwardScores:
 def _tags(text: TrainingText) -> Path:
     assert text.tags is not None, "lines of several directions have tags"
     return text.tags
+
+
+def _lowest(tasks: Sequence[PairTask]) -> float:
+    """Return the lowest score of a pair that is not too long; 0 if there is none."""
+    return min((float(scores[scores > -math.inf].min(initial=0)) for scores in map(_read, tasks)), default=0.0)
+
+
+def _scores(tasks: Sequence[PairTask]) -> Iterator[float]:
+    """Yield the scores of all pairs, with those of one task in memory."""
+    for scores in map(_read, tasks):
+        yield from scores.tolist()
 
 
 def _read(task: PairTask) -> NDArray[np.float64]:

@@ -214,8 +214,8 @@ def _pool_lines(
             facts, times, owner = found.get(words, ((score, length, code), 0, 0))
             found[words] = (facts, times + drawn, owner)
         for system, texts in enumerate(others[place], start=1):
-            for length, words in texts:
-                facts, times, owner = found.get(words, ((math.nan, length, 0), 0, system))
+            for length, code, words in texts:
+                facts, times, owner = found.get(words, ((math.nan, length, code), 0, system))
                 found[words] = (facts, times + 1, owner)
         lines += [
             format_candidate(block.first + place, *facts, words, origin=(times, owner))

@@ -6,6 +6,7 @@ import http.client
 import json
 import os
 import random
+import select
 import socket
 import ssl
 import threading
@@ -179,18 +180,16 @@ class ChatClient:
         return json.dumps(body | settings.request_fields, ensure_ascii=False).encode("utf-8", errors="replace")
 
     def _send(self, body: bytes) -> _Response:
-        """Send a request once; a connection that the server closed in the meantime is opened again."""
-        kept: http.client.HTTPConnection | None = getattr(self._local, "connection", None)
+        """Send a request once; a connection that the server closed in the meantime is opened again.
+
+        A connection that is closed after the request was sent is an error: the server may have charged for it.
+        """
+        connection: http.client.HTTPConnection | None = getattr(self._local, "connection", None)
         deadline = time.monotonic() + self._settings.timeout
-        if kept is not None:
-            try:
-                response = self._begin(kept, body)
-            except (http.client.RemoteDisconnected, BrokenPipeError, ConnectionResetError):
-                pass  # closed before any part of an answer
-            else:
-                return self._finish(response, deadline)
-        self._local.connection = self._connection()
-        return self._finish(self._begin(self._local.connection, body), deadline)
+        if connection is None or _is_closed(connection):
+            self.close()
+            connection = self._local.connection = self._connection()
+        return self._finish(self._begin(connection, body), deadline)
 
     def _begin(self, connection: http.client.HTTPConnection, body: bytes) -> http.client.HTTPResponse:
         try:
@@ -264,6 +263,15 @@ class ChatClient:
         if isinstance(error, TimeoutError):
             return f"no answer within {self._settings.timeout:g} s"
         return f"the connection was closed: {error.strerror or type(error).__name__}"
+
+
+def _is_closed(connection: http.client.HTTPConnection) -> bool:
+    """Return whether the server has closed an idle connection: nothing but its end can be read from it."""
+    if connection.sock is None:
+        return True
+    readable = select.poll()
+    readable.register(connection.sock, select.POLLIN)
+    return bool(readable.poll(0))
 
 
 def _is_unreachable(error: OSError) -> bool:

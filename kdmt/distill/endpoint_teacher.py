@@ -229,8 +229,12 @@ class RequestingTeacher(AnsweringTeacher):
             ("system_fingerprint", {reply.fingerprint for reply in replies}),
         ):
             made_with[name] = sorted(value for value in values if value is not None)
+        # in the order in which they are stored and not as they arrived, so that the block can be made again from them
+        stored = BlockAnswers(self.requests, answers.sources)
+        for reply in replies:
+            stored.add(reply)
         n = self.requests.settings.n
-        found = text_hypotheses([answers.answers.get(text, [])[:n] for text in texts], texts, self.check)
+        found = text_hypotheses([stored.answers.get(text, [])[:n] for text in texts], texts, self.check)
         return [own or [Hypothesis(encode_answer("", ("no_answer",)), 0.0)] for own in found]
 
 

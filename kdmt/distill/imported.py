@@ -22,15 +22,18 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from kdmt.config import Failures
 from kdmt.corpus.codec import TextCodec
 from kdmt.corpus.direction_codecs import LineCodecs
 from kdmt.corpus.lines import iterate_lines
 from kdmt.distill.candidates import format_candidate
 from kdmt.distill.indexed_lines import indexed_lines
+from kdmt.distill.text_ids import find_system_failures
 from kdmt.errors import UserError
 from kdmt.files import naming
 
 IMPORTING = ".imported-"  # prefix of the name of the temporary folder, next to the stage's folder
+_AT_ONCE = 1000  # lines that are tokenised together
 _SHOWN = 5
 _SHOWN_TEXT = 40
 
@@ -43,6 +46,7 @@ def write_imported(
     sentences: Path,
     *,
     count: int,
+    settings: Failures,
     sources: Sequence[Path] | None = None,
     tags: Sequence[Path] = (),
 ) -> None:
@@ -50,6 +54,7 @@ def write_imported(
 
     Args:
         count: number of lines of the source text.
+        settings: checks of the translations.
         sources: files of the source text, if the file has the sources too.
         tags: files with the direction of each line of the source text, if there are several.
 
@@ -62,7 +67,7 @@ def write_imported(
     spans_L = np.zeros((count, 2), dtype=np.int64)  # byte offset and number of bytes of each candidate in the file
     unordered = nbest.with_name(f"{nbest.name}.unordered")
     try:
-        _write_unordered(path, codecs, unordered, spans_L, check)
+        _write_unordered(path, codecs, unordered, spans_L, settings, check)
         _write_in_order(unordered, spans_L, nbest)
     finally:
         unordered.unlink(missing_ok=True)
@@ -73,21 +78,32 @@ def write_imported(
 
 
 def _write_unordered(
-    path: Path, codecs: LineCodecs, out: Path, spans_L: NDArray[np.int64], check: _SourceCheck | None
+    path: Path,
+    codecs: LineCodecs,
+    out: Path,
+    spans_L: NDArray[np.int64],
+    settings: Failures,
+    check: _SourceCheck | None,
 ) -> None:
     lines_L = np.zeros(len(spans_L), dtype=np.int64)  # number of the line with each index, from 1; 0 for none
     start = 0
     with naming(out), out.open("wb") as file:
-        for number, index, text in indexed_lines(path, len(spans_L)):
-            if lines_L[index]:
-                raise UserError(f"{path}:{number}: index {index} is already in line {lines_L[index]}")
-            if check is not None:
-                text = check(number, index, text)
-            words = codecs.of(index).text.target_words(text)
-            data = format_candidate(index, 0.0, len(words.split()) + 1, 0, words)
-            file.write(data)
-            lines_L[index], spans_L[index] = number, (start, len(data))
-            start += len(data)
+        given = indexed_lines(path, len(spans_L))
+        while batch := list(islice(given, _AT_ONCE)):
+            indices, words = [index for _, index, _ in batch], []
+            for number, index, text in batch:
+                if lines_L[index]:
+                    raise UserError(f"{path}:{number}: index {index} is already in line {lines_L[index]}")
+                lines_L[index] = number
+                own = text if check is None else check(number, index, text)
+                words.append(codecs.of(index).text.target_words(own))
+            encoded = codecs.of(indices[0]).encode_target(words)  # all directions have one vocabulary
+            codes = find_system_failures(words, encoded, settings).tolist()
+            for index, own, code in zip(indices, words, codes, strict=True):
+                data = format_candidate(index, 0.0, len(own.split()) + 1, code, own)
+                file.write(data)
+                spans_L[index] = start, len(data)
+                start += len(data)
     missing = np.flatnonzero(lines_L == 0)
     if len(missing):
         shown = ", ".join(map(str, missing[:_SHOWN].tolist()))

@@ -3,6 +3,7 @@
 <stage>/noised/
     train.<lang>, monolingual.<lang>    changed text: the lines of the prepare stage in their order
     data-bin/                           the changed source, binarised with the vocabulary of the data
+    checksums.json                      SHA-256 of each file, by which damage is found
 
 The draws of a line depend on the seed and on the index of the line alone. A line whose changed source has a token
 without an entry in the dictionary stays as it was, if it had none before.
@@ -10,7 +11,8 @@ without an entry in the dictionary stays as it was, if it had none before.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain, pairwise, repeat
 from pathlib import Path
@@ -18,6 +20,7 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 
+from kdmt.checksum import CHECKSUMS, file_sha256, known_sha256
 from kdmt.config import DistillAugment
 from kdmt.corpus.augmentation import MODIFIERS, TextAugmenter, Texts
 from kdmt.corpus.binarize import Tags, binarize_text
@@ -25,7 +28,7 @@ from kdmt.corpus.codec import TextCodec
 from kdmt.corpus.tokenizer import WordsModel, read_chunks
 from kdmt.distill.inputs import Inputs
 from kdmt.distill.merge import TrainingText
-from kdmt.files import PARTIAL, naming
+from kdmt.files import PARTIAL, naming, read_optional_json, write_json
 from kdmt.languages import Direction, writes_spaces
 from kdmt.types import UNK
 
@@ -34,12 +37,18 @@ _CHUNK_LINES = 20_000
 _Line = tuple[Texts, str]  # a pair and its tag, which is its direction if there are several
 
 
-def write_noised_text(inputs: Inputs, settings: DistillAugment) -> None:
-    """Write the changed text of `inputs` to its folder, whole or not at all; nothing if it is there."""
+def write_noised_text(inputs: Inputs, settings: DistillAugment, say: Callable[[str], None] = lambda _: None) -> None:
+    """Write the changed text of `inputs` to its folder, whole or not at all; nothing if it is there and undamaged.
+
+    Args:
+        say: function that prints a line for the user.
+    """
     folder = inputs.noised
     assert folder is not None
     if folder.exists():
-        return
+        if (damage := find_damage(folder)) is None:
+            return
+        say(f"{damage}; {folder} is made again")
     original, codec = replace(inputs, noised=None), inputs.corpus.codec()
     of_lines = _OfLines.of(inputs, settings, codec)
     with TemporaryDirectory(dir=folder.parent, prefix=PARTIAL) as scratch:
@@ -56,7 +65,37 @@ def write_noised_text(inputs: Inputs, settings: DistillAugment) -> None:
                 dictionary=codec.src_dictionary,
                 tags=None if made.tags is None else Tags(made.tags, codec.text.prefixes),
             )
+        write_json(
+            out.noised / CHECKSUMS,
+            {str(path.relative_to(out.noised)): file_sha256(path) for path in files_of(out.noised)},
+        )
+        if folder.exists():
+            shutil.rmtree(folder)
         out.noised.rename(folder)
+
+
+def files_of(folder: Path) -> list[Path]:
+    """Return the files of changed text and of its data-bin, without the record of their checksums."""
+    return [path for path in sorted(folder.rglob("*")) if path.is_file() and path != folder / CHECKSUMS]
+
+
+def is_whole(folder: Path) -> bool:
+    """Return whether a folder of changed text has the files that were written."""
+    return find_damage(folder) is None
+
+
+def find_damage(folder: Path) -> str | None:
+    """Return what is wrong with the files of a folder of changed text; None if they are those that were written."""
+    checksums = read_optional_json(folder / CHECKSUMS)
+    if checksums is None:
+        return f"{folder}: has no {CHECKSUMS}"
+    for name, sha256 in checksums.items():
+        path = folder / name
+        if not path.is_file():
+            return f"{path}: missing"
+        if known_sha256(path) != sha256:
+            return f"{path}: damaged: its sha256 is not the one in {CHECKSUMS}"
+    return None
 
 
 @dataclass(frozen=True)

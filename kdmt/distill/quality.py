@@ -149,7 +149,9 @@ class QualityFilter:
 
 def _segments(codecs: DirectionCodecs, inputs: Inputs, files: Outputs, report: MergeReport) -> Iterator[Segment]:
     """Yield the finished text of each pair; the reference is None for monolingual text."""
-    references = _lines_at(inputs.corpus.text("train", inputs.corpus.direction.target), report.indices)
+    given = inputs.texts()[0].target  # changed as the source is, if the text has noise
+    assert given is not None, "only monolingual text, which comes last, has no targets"
+    references = _lines_at(given, report.indices)
     tags = iterate_lines(files.tags) if codecs.are_several else itertools.repeat("")
     pairs = zip(iterate_lines(files.source), iterate_lines(files.target), references, strict=True)
     for (source, target, reference), tag in zip(pairs, tags, strict=False):

@@ -7,7 +7,7 @@ implements the interface `ChosenTeacher`, and add both to the table.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -29,6 +29,7 @@ from kdmt.models.checkpoint_folder import checkpoint_sha256, resolve_checkpoint,
 from kdmt.models.description import read_description
 
 _NAT_SETTINGS = ("distill.nat.", "distill.iterations")
+_POOL = "distill.pool."
 _CTRANSLATE2_SETTINGS = ("distill.compute_type", "distill.shortlist")
 
 
@@ -174,6 +175,8 @@ class OwnTeacher(TokenTeacherModel):
         made_from = plan_settings(settings, own)
         made_from["teacher"] = " ".join(inputs[name] for name in self.names)
         made_from["engine"] = self.engine
+        if self._draws_by_choice_of_engine(settings):
+            made_from["engine of samples"] = self.engine
         for lang in dict.fromkeys(corpus.direction.sides):
             made_from[f"dictionary of {lang}"] = known_sha256(corpus.dictionary(lang))
         if self.settings.shortlist is not None:  # the shortlist is learnt from the training text
@@ -193,6 +196,20 @@ class OwnTeacher(TokenTeacherModel):
             shortlist=self.settings.shortlist is not None,
             drawn_by=self.checkpoints if self._draws_by_torch(sample) else (),
         )
+
+    def _draws_by_choice_of_engine(self, settings: Mapping[str, object]) -> bool:
+        """Return whether CTranslate2 draws the samples of a pool for no other reason than the setting of the engine.
+
+        All other reasons are among the settings that blocks record.
+
+        Args:
+            settings: settings of the plan, which has those of the pool if the blocks are of a pool.
+        """
+        own, pool = self.settings, self.settings.pool
+        if pool is None or f"{_POOL}samples" not in settings or self.engine != "ctranslate2" or pool.engine != "auto":
+            return False
+        by_default = own.model_copy(update={"engine": "auto"})
+        return not self._draws_by_torch(pool) and replace(self, settings=by_default)._draws_by_torch(pool)
 
     def _draws_by_torch(self, sample: Sample | None) -> bool:
         """Return whether PyTorch draws the samples of a pool although CTranslate2 runs the beam search."""

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from kdmt.choices import AnswerFailure, Cleaning
 from kdmt.config import Failures
 from kdmt.distill.failures import CODES, Codes, Flags, find_token_failures
-from kdmt.types import EOS
+from kdmt.types import EOS, UNK
 
 _FIRST_BYTE = 4
 _FIRST_MARK = _FIRST_BYTE + 256
@@ -100,20 +100,41 @@ def find_answer_failures(
     four zeros in a number are no loop.
     """
     hypotheses = split_hypotheses(tokens, sizes)
-    units = [_UNITS.findall(decode_text(hypothesis)) for hypothesis in hypotheses]
-    numbers: dict[str, int] = {}
-    ids = [numbers.setdefault(unit, _FIRST_BYTE + len(numbers)) for own in units for unit in own]
-    codes_N = find_token_failures(
-        np.array(ids, dtype=np.int64),
-        np.array([len(own) for own in units], dtype=np.int32),
-        at_limit,
-        repetition_times=settings.repetition_times,
-    )
+    codes_N = _failures_of_words([decode_text(hypothesis) for hypothesis in hypotheses], at_limit, settings)
     for place, hypothesis in enumerate(hypotheses):
         mark = int(hypothesis[0]) - _FIRST_MARK if len(hypothesis) else -1
         if 0 <= mark < len(ANSWER_FAILURES):
             codes_N[place] = CODES[ANSWER_FAILURES[mark]]
     return codes_N
+
+
+def find_system_failures(texts: Sequence[str], ids: Sequence[NDArray[np.integer]], settings: Failures) -> Codes:
+    """Return the failures that the translations of another system show: codes, uint8 [N]; see `find_token_failures`.
+
+    Loops are searched for among words, as in answers. The failure `unk` is a token that the vocabulary of the data does
+    not have. No translation has reached a maximum length.
+
+    Args:
+        texts: translations in the form that the tokenizer reads [N].
+        ids: their ids in the vocabulary of the data [N].
+    """
+    codes_N = _failures_of_words(texts, np.zeros(len(texts), dtype=bool), settings)
+    has_unk_N = np.fromiter((UNK in own for own in ids), dtype=bool, count=len(texts))
+    codes_N[has_unk_N & (codes_N == 0)] = CODES["unk"]
+    return codes_N
+
+
+def _failures_of_words(texts: Sequence[str], at_limit: Flags, settings: Failures) -> Codes:
+    """Return the failures of texts whose tokens are words, and single characters of scripts without spaces."""
+    units = [_UNITS.findall(text) for text in texts]
+    numbers: dict[str, int] = {}
+    ids = [numbers.setdefault(unit, _FIRST_BYTE + len(numbers)) for own in units for unit in own]
+    return find_token_failures(
+        np.array(ids, dtype=np.int64),
+        np.array([len(own) for own in units], dtype=np.int32),
+        at_limit,
+        repetition_times=settings.repetition_times,
+    )
 
 
 def _bytes_to_ids(text: str) -> NDArray[np.int64]:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 from kdmt.choices import AgreementMetric
 from kdmt.config import Distill, Scorer, ScorerScores, Student
+from kdmt.training_sets import OF_TEACHERS
 
 _KINDS = (("bleu", "spbleu"), ("chrf", "chrf++"))  # metrics of the same kind
 # metrics of kdmt for which there are figures of agreement with people
@@ -70,5 +71,5 @@ def _choices(settings: Distill, trainings: Iterable[tuple[str, Student]]) -> Ite
             by_utility |= name == "diverse" and settings.diverse.quality == "utility"
             if name == "mbr" or by_utility:
                 yield settings.mbr.utility, what
-            if settings.quality is not None and name != "raw":
+            if settings.quality is not None and name not in OF_TEACHERS:
                 yield settings.quality.scorer, f"{what}, as the filter 'distill.quality'"

@@ -11,6 +11,7 @@ alignments/<data>-<hash>/        from a file of links; the hash is that of its p
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -20,6 +21,8 @@ from kdmt.flow.manifest import Plan, file_input, make_plan, recorded_outputs
 from kdmt.flow.stage import Stage
 from kdmt.stages.training_inputs import LearnedAlignment, alignments_of, tags_file
 from kdmt.stages.workspace import Workspace
+
+_TAGS = "tags"  # name in the settings of a plan: tokens before the sources, which have no links
 
 
 def alignment_stages(workspace: Workspace, *, owners: Mapping[str, Stage]) -> dict[str, Stage]:
@@ -57,7 +60,12 @@ def _stage(workspace: Workspace, wanted: LearnedAlignment, owner: Stage) -> Stag
         if wanted.file is not None:
             inputs["file of links"] = file_input(Path(wanted.file))
             settings |= {"file": wanted.file, "unit": wanted.unit}
-        return make_plan({}, settings, inputs)
+        made_from = make_plan({}, settings, inputs)
+        tags = workspace.config.tags_of(wanted.data)
+        if wanted.file is not None or not tags:
+            return made_from
+        made_from = made_from.depending_on(_TAGS, tags, default=[])
+        return replace(made_from, reasons={_TAGS: "an earlier version linked them as words"})
 
     return Stage(
         name=f"alignment of {wanted.data}",

@@ -62,11 +62,11 @@ def _links(workspace: Workspace, wanted: LearnedAlignment, data: ParallelData, c
         )
     if workspace.config.is_multilingual:
         return _links_of_directions(workspace, wanted.data, data, codec)
-    return _learnt_links(wanted.data, data, codec)
+    return _learnt_links(workspace, wanted.data, data, codec)
 
 
 def _learnt_links(
-    name: str, data: ParallelData, codec: TextCodec, pairs: NDArray[np.int64] | None = None
+    workspace: Workspace, name: str, data: ParallelData, codec: TextCodec, pairs: NDArray[np.int64] | None = None
 ) -> Iterator[Links]:
     """Return the links of some pairs, from a model that is learnt from them.
 
@@ -75,8 +75,11 @@ def _learnt_links(
         pairs: their indices (default: all).
     """
     sizes = (len(codec.src_dictionary), len(codec.tgt_dictionary))
+    of_languages, of_targets = codec.language_ids
+    tags = [tag for tag in workspace.config.tags_of(name) if tag in codec.src_dictionary]
+    tag_ids = (of_languages.union(map(codec.src_dictionary.index, tags)), of_targets)
     try:
-        aligner = TokenAligner(data, sizes, pairs=pairs, tag_ids=codec.language_ids)
+        aligner = TokenAligner(data, sizes, pairs=pairs, tag_ids=tag_ids)
     except ValueError as error:
         raise UserError(f"alignment of {name}: {error}") from None
     return aligner.align(data)
@@ -89,7 +92,7 @@ def _links_of_directions(workspace: Workspace, name: str, data: ParallelData, co
     found: dict[int, Iterator[Links]] = {}
     for number in map(int, direction_P):
         if number not in found:
-            found[number] = _learnt_links(name, data, codec, np.flatnonzero(direction_P == number))
+            found[number] = _learnt_links(workspace, name, data, codec, np.flatnonzero(direction_P == number))
         yield next(found[number])
 
 

@@ -41,7 +41,7 @@ from kdmt.distill.chosen_teacher import EARLIER, EXACT, ONCE, SEARCH, ChosenTeac
 from kdmt.distill.direction_teachers import DirectionTeachers, choose_direction_teachers
 from kdmt.distill.endpoint_teacher import EndpointModel
 from kdmt.distill.inputs import Inputs
-from kdmt.distill.noised import NOISED
+from kdmt.distill.noised import NOISED, is_whole
 from kdmt.distill.quality import QualityFilter
 from kdmt.distill.rerank import MBR, VALID, scored_features
 from kdmt.distill.reverse import reverse_inputs
@@ -76,6 +76,8 @@ _ON_CPUS: dict[str, tuple[object, object]] = {
 _CHECKPOINT = "distill.checkpoint"
 _ENGINE = "distill.engine"
 _LANGUAGE_CHECK = "language check"  # of the answers of a teacher that answers with text
+_QUALITY_REFERENCES = "references of distill.quality"  # with noise
+_SYSTEM_CHECKS = "failures of other systems"
 _UTILITY_SETTINGS = ("utility", "weights", "aggregate")  # of `distill.mbr`, for sets that use the expected utility
 _BACKWARD = "backward"  # folder of scores inside that of a stage
 # origin of a training set -> fields of `distill` for the search for the best translations, on which it does not depend
@@ -228,6 +230,19 @@ def _quality_filter(workspace: Workspace) -> QualityFilter | None:
     return QualityFilter.of(config.distill.quality, config.scorers, workspace.scorers, workspace.say)
 
 
+def _with_changed_references(plan: Plan, workspace: Workspace) -> Plan:
+    """Return a plan that depends on the references that the quality filter reads, if the text has noise.
+
+    Earlier versions compared the changed text with the references of the corpus.
+    """
+    config = workspace.config
+    quality = config.distill.quality
+    if quality is None or config.distill.augment is None or not config.scorers[quality.scorer].reference:
+        return plan
+    plan = plan.depending_on(_QUALITY_REFERENCES, "changed", default="of the corpus")
+    return replace(plan, reasons=plan.reasons | {_QUALITY_REFERENCES: "an earlier version read other references"})
+
+
 def _filter_inputs(workspace: Workspace) -> dict[str, str]:
     """Return the SHA-256 of the models that filter pairs, for a plan."""
     quality = _quality_filter(workspace)
@@ -270,10 +285,10 @@ def _has_own_teacher(workspace: Workspace) -> bool:
 
 
 def _is_begun(workspace: Workspace, name: str, plan: Plan) -> bool:
-    """Return whether the folder of a training set is open for work, and has the changed text."""
+    """Return whether the folder of a training set is open for work, and has the changed text undamaged."""
     noised = inputs_of(workspace, name).noised
     state = check_status(workspace.training_set(name), plan).state
-    return state not in ("stale", "new") and noised is not None and noised.exists()
+    return state not in ("stale", "new") and noised is not None and is_whole(noised)
 
 
 def _decoding(workspace: Workspace, name: str) -> Decoding:
@@ -331,7 +346,9 @@ def _decoding_plan(workspace: Workspace, name: str) -> Plan:
             if key in values and values[key] == automatic:
                 values[key] = on_cpus
     plan = _with_language_check(replace(made_from, settings=own, defaults=defaults), teacher)
-    plan = with_ratio(plan, settings, prepared_corpus(workspace))
+    if TRAINING_SETS[name].origin == "pool" and settings.pool is not None and settings.pool.systems:
+        plan = _with_checks_of_systems(plan)
+    plan = with_ratio(_with_changed_references(plan, workspace), settings, prepared_corpus(workspace))
     if not isinstance(teacher, SearchingTeacher) or teacher.engine != "ctranslate2":
         return plan
     return _with_search(plan, settings.engine, TRAINING_SETS[name].origin, workspace.training_set(name))
@@ -377,6 +394,15 @@ def _with_language_check(plan: Plan, teacher: ChosenTeacher) -> Plan:
     return plan
 
 
+def _with_checks_of_systems(plan: Plan) -> Plan:
+    """Return a plan that depends on the failures that are found in the text of other systems.
+
+    Earlier versions did not look for these.
+    """
+    plan = plan.depending_on(_SYSTEM_CHECKS, ["repetition", "unk"], default=[])
+    return replace(plan, reasons=plan.reasons | {_SYSTEM_CHECKS: "an earlier version did not look for them"})
+
+
 def _checkpoint_name(workspace: Workspace) -> str:
     """Return the name of the teacher's checkpoint for a plan: `auto` is recorded as what it is.
 
@@ -409,10 +435,50 @@ def _choosing_stage(around: _Surroundings, name: str) -> TextStage:
 
 
 def _choosing_plan(workspace: Workspace, name: str) -> Plan:
+    """Return the plan of a choice, which depends on the prepared text, its tokenizer and its vocabulary.
+
+    Earlier versions recorded the candidates only. What they made remains up to date if the prepared files did not
+    change since.
+    """
+    wanted: tuple[str, ...] = ("tokenizer/", "text.json", "dict.", "train.")
+    if workspace.config.distill.monolingual:
+        wanted += (f"monolingual.{workspace.direction.source}", MONOLINGUAL_TAGS)
+    prepared = _prepared_inputs(workspace.prepare, wanted)
+    plan, folder = _plan_of_choice(workspace, name, prepared), workspace.training_set(name)
+    as_earlier = _plan_of_choice(workspace, name, {})
+    for state in (folder, *earlier_states(folder)):
+        if check_status(state, plan).state not in ("stale", "new"):
+            return plan
+        is_earlier = check_status(state, as_earlier).state not in ("stale", "new")
+        if is_earlier and _is_unchanged(workspace, prepared, state):
+            return as_earlier
+    return plan
+
+
+def _is_unchanged(workspace: Workspace, prepared: Mapping[str, str], made: Path) -> bool:
+    """Return whether there is no state of the prepare stage or of the candidates with other prepared files.
+
+    Args:
+        prepared: prepared files that a choice among the candidates depends on.
+        made: state of the choice, which has copies of the dictionaries.
+    """
+    candidates = workspace.training_set(_candidates(workspace.config.distill))
+    known = [
+        {f"prepare/{name}": sha for name, sha in recorded_outputs(state).items()}
+        for state in earlier_states(workspace.prepare)
+    ]
+    plans = [recorded_plan(state) for state in earlier_states(candidates)]
+    known += [plan.inputs for plan in plans if plan is not None]
+    known.append({name.replace("data-bin/", "prepare/"): sha for name, sha in recorded_outputs(made).items()})
+    return all(each.get(name, sha) == sha for each in known for name, sha in prepared.items())
+
+
+def _plan_of_choice(workspace: Workspace, name: str, prepared: Mapping[str, str]) -> Plan:
+    """Return the plan of a choice that depends on the given prepared files."""
     config, settings = workspace.config, workspace.config.distill
     candidates = workspace.training_set(_candidates(settings))
     inputs = {f"{candidates.name}/{file}": sha for file, sha in recorded_outputs(candidates).items()}
-    inputs |= _filter_inputs(workspace)
+    inputs |= {**prepared, **_filter_inputs(workspace)}
     if (path := _file_of(settings, name)) is not None:
         inputs[str(path)] = file_input(path)
     sections = _choice_sections(workspace)
@@ -427,10 +493,11 @@ def _choosing_plan(workspace: Workspace, name: str) -> Plan:
     sections |= {f"scorers.{scorer}": own for scorer, own in scorers.items()}
     inputs |= model_inputs(scorers)
     if any(config.scorers[scorer].reference for feature, scorer in used.items() if feature != MBR):
-        inputs |= _prepared_inputs(workspace.prepare, ("train.",))
+        inputs |= _prepared_inputs(workspace.prepare, ("train.",))  # also in records of earlier versions
     if _tunes(settings, name):
         inputs |= _prepared_inputs(workspace.prepare, ("valid.", "data-bin/valid."))
-    plan = with_ratio(make_plan(sections, extra, inputs), settings, prepared_corpus(workspace))
+    plan = _with_changed_references(make_plan(sections, extra, inputs), workspace)
+    plan = with_ratio(plan, settings, prepared_corpus(workspace))
     if _tunes(settings, name):
         plan = _with_language_check(plan, _teacher(workspace, _candidates(settings)))
     if name == "reranked":
@@ -603,7 +670,8 @@ def _importing_plan(workspace: Workspace, name: str) -> Plan:
     extra: dict[str, object] = {"distill.monolingual": settings.monolingual}
     if settings.imported_sources:
         extra["distill.imported_sources"] = True
-    return with_ratio(make_plan(_choice_sections(workspace), extra, inputs), settings, prepared_corpus(workspace))
+    plan = _with_checks_of_systems(make_plan(_choice_sections(workspace), extra, inputs))
+    return with_ratio(plan, settings, prepared_corpus(workspace))
 
 
 _BUILDERS: dict[Origin, Callable[[_Surroundings, str], TextStage]] = {

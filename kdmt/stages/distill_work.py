@@ -31,7 +31,7 @@ from kdmt.distill.direction_teachers import DirectionsTeacher, DirectionTeachers
 from kdmt.distill.endpoint_teacher import EndpointModel
 from kdmt.distill.imported import IMPORTING, write_imported
 from kdmt.distill.local_text_teachers import COUNTS_TOKENS
-from kdmt.distill.noised import NOISED, write_noised_text
+from kdmt.distill.noised import NOISED, files_of, is_whole, write_noised_text
 from kdmt.distill.pool_systems import SystemCandidates
 from kdmt.distill.reverse import check_opposite, reverse_models
 from kdmt.distill.selection import BEST
@@ -181,7 +181,7 @@ class Decoding:
         if self._noise is not None:
             for note in self.job.noise_notes:
                 self.job.say(note)
-            write_noised_text(self.job.writer.inputs, self._noise)
+            write_noised_text(self.job.writer.inputs, self._noise, self.job.say)
         self.blocks.mkdir(exist_ok=True)
 
     def make_shard(self, plan: Plan, shard: int, shards: int) -> None:
@@ -241,10 +241,11 @@ class Decoding:
             folder, teacher = self.folder, self.teacher
             if not is_kept:  # its answers would be those of an earlier state
                 states, folder = [folder, *states], Path(scratch) / "new"
-                if self._noise is not None:
-                    inputs = replace(self.job.writer.inputs, noised=Path(scratch) / NOISED)
-                    write_noised_text(inputs, self._noise)
-                    teacher = teacher.reading(inputs)
+            inputs = self.job.writer.inputs
+            if self._noise is not None and inputs.noised is not None and not (is_kept and is_whole(inputs.noised)):
+                inputs = replace(inputs, noised=Path(scratch) / NOISED)
+                write_noised_text(inputs, self._noise)
+                teacher = teacher.reading(inputs)
             sources = find_sources(teacher.opens_text()(), once=True, workdir=Path(scratch))
             for line in teacher.estimate(folder, states, self.tasks(sources), Path(scratch)):
                 self.job.say(line)
@@ -380,7 +381,7 @@ class Decoding:
     def noised_files(self) -> list[Path]:
         """Return the files of the changed text, none if the text of the corpus is translated."""
         noised = self.job.writer.inputs.noised
-        return [] if noised is None else [path for path in sorted(noised.rglob("*")) if path.is_file()]
+        return [] if noised is None else files_of(noised)
 
     def facts_of(self, written: Written, tasks: list[BlockTask]) -> dict[str, object]:
         """Return the facts about the candidates for the manifest, and report them."""
@@ -571,6 +572,7 @@ class Importing:
                 offsets,
                 sentences,
                 count=inputs.num_lines(),
+                settings=self.job.settings.failures,
                 sources=[text.source for text in inputs.texts()] if self.job.settings.imported_sources else None,
                 tags=inputs.tags(),
             )

@@ -49,6 +49,7 @@ class Pooling(Decoding):
             sources.numbers_L,
             num_sentences=len(sources),
             workdir=workdir,
+            settings=self.job.settings.failures,
             tags=inputs.tags(),
         )
         for system in found:

@@ -52,6 +52,15 @@ def test_ngrams_are_covered_and_the_choice_is_recorded() -> None:
     assert chosen("order") != indices
 
 
+@pytest.mark.parametrize("name", ["out.en", "out.en.indices", "out.en.json"])
+def test_none_of_the_files_is_overwritten(name: str) -> None:
+    Path(name).write_text("mine", encoding="utf-8")
+    result = kdmt("select", "mono.en", "out.en", "--count", "10")
+    assert (result.code, result.err) == (2, f"kdmt: error: {name}: exists already\n")
+    assert sorted(path.name for path in Path().iterdir()) == ["mono.en", name]
+    assert Path(name).read_text(encoding="utf-8") == "mine"
+
+
 def test_clusters_are_drawn_from_a_file_or_a_command() -> None:
     program = "import json, sys\nfor line in sys.stdin:\n    number = int(json.loads(line)['text'].split('word')[-1])\n"
     program += "    print(json.dumps({'embedding': [float(number % 3 == i) for i in range(3)]}))\n"

@@ -50,6 +50,10 @@ def test_a_stage_of_the_teacher_has_its_own_augmentation(load: Callable[..., Pip
         ("distill.augment={tags: 0.1}", "distill.augment.tags: "),
         ("distill.augment={noise: 0.1}", "distill.augment.noise: "),
         (
+            "distill={augment: {merged: 0.1}, pool: {systems: {other: other.tsv}}}",
+            "distill: 'pool.systems' cannot be combined with 'augment'",
+        ),
+        (
             "teacher={augment: {typos: 0.1}, train: {packing: true}, model: {attention_dropout: 0.0}}",
             "teacher: 'augment' cannot be combined with 'train.packing'",
         ),

@@ -19,10 +19,11 @@ import subword_nmt.apply_bpe
 
 from kdmt.config import SubwordRegularization, Text
 from kdmt.config import Tokenizer as TokenizerSettings
+from kdmt.corpus import subword_sampling
 from kdmt.corpus.codec import TextCodec
 from kdmt.corpus.huggingface_tokenizer import HuggingFaceModel
 from kdmt.corpus.subword_model import SubwordModel
-from kdmt.corpus.subword_sampling import MAX_GROWTH, SubwordSampling, Word
+from kdmt.corpus.subword_sampling import MAX_GROWTH, MergeDropout, SubwordSampling, Word
 from kdmt.corpus.text import TextProcessor
 from kdmt.corpus.tokenizer import Tokenizers, train_tokenizer
 from kdmt.corpus.vocabulary import Dictionary
@@ -489,3 +490,32 @@ def test_a_tokenizer_of_hugging_face_is_refused(tmp_path: Path) -> None:
     tokenizers.Tokenizer(tokenizers.models.WordLevel({"a": 0}, unk_token="a")).save(str(tmp_path / "t.json"))
     with pytest.raises(UserError, match="type: huggingface' cuts text in one way only"):
         make_sampling(HuggingFaceModel(tmp_path / "t.json"), Dictionary(), alpha=0.1)
+
+
+@pytest.mark.parametrize("kind", [SP_BPE, NMT_BPE], ids=IDS[1:])
+def test_states_of_merges_stay_within_their_limit_without_new_words(
+    models: Any, monkeypatch: pytest.MonkeyPatch, kind: Mapping[str, Any]
+) -> None:
+    model, _ = models(kind)
+    dictionary = all_symbols(model)
+    text = max((word for line in corpus() for word in line.split()), key=len)
+
+    def draw() -> tuple[list[list[Word]], int]:
+        """Return what is drawn for one word, and the largest number of states that are kept."""
+        sampler = make_sampling(model, dictionary, dropout=0.5).source
+        assert sampler is not None
+        words, _ = sampler.limits.words(dictionary.encode_line(model.encode_lines([text])[0])[:-1])
+        assert isinstance(sampler.words, MergeDropout)
+        generator, drawn, most = random.Random(3), [], 0
+        for _ in range(500):
+            drawn.append(sampler.words.sample(words, generator.random))
+            most = max(most, len(sampler.words._nodes) + len(sampler.words._starts))
+        return drawn, most
+
+    of_one = 2 * len(text) + 2  # new states of a word: its beginning, and one after each merge that is drawn or made
+    expected, most = draw()
+    assert most > 4 + of_one
+    monkeypatch.setattr(subword_sampling, "MAX_CACHED_NODES", 4)
+    found, most = draw()
+    assert found == expected
+    assert most <= 4 + of_one

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.server
 import json
+import select
 import socket
 import struct
 import threading
@@ -208,8 +209,10 @@ def test_connections_are_kept_and_opened_again(budget: TokenBudget) -> None:
         thread.start()
         try:
             one = client(f"http://127.0.0.1:{httpd.server_port}/v1", retries=0)
-            for _ in range(5):
+            for number in range(5):
                 assert one.complete(REQUEST, budget, threading.Event()).answers == (Answer("b", "stop"),)
+                if number % 2:  # the server closes the connection now
+                    select.select([one._local.connection.sock], [], [], 10)
             one.close()
         finally:
             httpd.shutdown()
@@ -258,6 +261,41 @@ def test_an_answer_that_is_cut_on_a_kept_connection_is_an_attempt(budget: TokenB
             httpd.shutdown()
             thread.join()
     assert len(httpd.ports) == 2  # type: ignore[attr-defined]
+
+
+class _LosingHandler(_KeepingHandler):
+    """Handler that reads the second request of a kept connection, works on it and closes without an answer."""
+
+    def do_POST(self) -> None:
+        if not hasattr(self, "count"):
+            return super().do_POST()
+        self.rfile.read(int(self.headers["Content-Length"]))
+        self.server.ports.append(self.client_address[1])  # type: ignore[attr-defined]
+        time.sleep(0.1)
+        self.close_connection = True
+        return None
+
+
+@pytest.mark.parametrize("retries", [0, 1])
+def test_each_request_that_a_server_receives_is_an_attempt_of_the_budget(budget: TokenBudget, retries: int) -> None:
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), _LosingHandler) as httpd:
+        httpd.ports = []  # type: ignore[attr-defined]
+        thread = threading.Thread(target=httpd.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        try:
+            one = client(f"http://127.0.0.1:{httpd.server_port}/v1", retries=retries)
+            assert one.complete(REQUEST, budget, threading.Event()).answers
+            if retries:
+                assert one.complete(REQUEST, budget, threading.Event()).answers
+            else:
+                with pytest.raises(RequestFailed, match="the connection was closed"):
+                    one.complete(REQUEST, budget, threading.Event())
+            one.close()
+        finally:
+            httpd.shutdown()
+            thread.join()
+    assert len(httpd.ports) == 2 + retries  # type: ignore[attr-defined]
+    assert budget.used() == len(httpd.ports) * REQUEST.most_tokens  # type: ignore[attr-defined]
 
 
 def test_errors_that_concern_all_requests_stop(server: ChatServer, budget: TokenBudget) -> None:

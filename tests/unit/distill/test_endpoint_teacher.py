@@ -23,6 +23,17 @@ from tiny_pipeline import (
     write_pipeline,
 )
 
+from kdmt.config import EndpointTeacher
+from kdmt.distill.answer_log import AnswerLog, Reply
+from kdmt.distill.blocks import Block
+from kdmt.distill.endpoint_requests import Requests, in_order
+from kdmt.distill.endpoint_teacher import RequestingTeacher
+from kdmt.distill.llm_answers import Answer, LanguageCheck
+from kdmt.distill.llm_prompt import Prompt
+from kdmt.distill.text_ids import encode_source
+from kdmt.languages import Direction
+from kdmt.workers.tasks import WorkerSpec
+
 TINY = Path("runs/tiny")
 MADE = TINY / "distill"
 
@@ -203,6 +214,29 @@ def test_candidates_that_the_server_does_not_give_are_requested_again(server: Ch
     assert (body["n"], body["temperature"], body["min_p"], body["top_p"], body["top_k"]) == (3, 0.8, 0.02, 0.9, 5)
 
 
+def test_a_block_is_the_same_from_answers_as_they_arrived_and_as_they_are_stored(tmp_path: Path) -> None:
+    settings = EndpointTeacher.model_validate(
+        {"endpoint": "http://127.0.0.1:9/v1", "model": MODEL, "prompt": "p", "n": 2, "temperature": 0.5}
+        | {"batch": "sentences"}
+    )
+    prompt = Prompt(("<text>\n", "\n</text>"))
+    requests, block = Requests(settings, prompt), Block(0, 0, 2)
+    alone = Reply(("ba be",), None, requests.sha256, (Answer("ok uk", "stop"),))
+    both = Reply(("ba be", "bi da"), "sentences", requests.sha256, (Answer("1. uk ok\n2. ik olp", "stop"),))
+    more = Reply(("bi da",), None, requests.sha256, (Answer("olp ik", "stop"),), before=1)
+    sources = [encode_source(text)[:-1] for text in ("ba be", "bi da")]
+    teacher = RequestingTeacher(LanguageCheck(Direction("en", "de")), requests, tmp_path, verifying=True)
+    log = AnswerLog(tmp_path, block)
+    for reply in (alone, both, more):  # the first one from before the other sentence was added to the corpus
+        log.append(reply)
+    log.close()
+    spec = WorkerSpec(0, 1, "cpu", tmp_path / "log")
+    arrived = teacher.open(spec, {})(sources, [0, 1], block, lambda _: None)
+    log.seal(list(in_order(log.replies, ("ba be", "bi da"))))
+    assert teacher.open(spec, {})(sources, [0, 1], block, lambda _: None) == arrived
+    assert [len(own) for own in arrived] == [2, 2]
+
+
 @pytest.mark.usefixtures("prepared")
 def test_equal_candidates_of_a_server_that_gives_one_at_a_time_are_kept(server: ChatServer) -> None:
     server.most_candidates = 1  # each answer is the same text
@@ -340,6 +374,18 @@ def test_dry_run_prints_the_requests_and_sends_none(server: ChatServer) -> None:
     assert f"for {80 - done} sentences are needed" in result.err
     assert distill(server.url, "--dry-run", "--verify").code == 2
     assert len(server.requests) == done
+
+
+@pytest.mark.usefixtures("prepared")
+def test_dry_run_reads_noised_text_as_it_will_be_made_again(server: ChatServer) -> None:
+    noise = {"augment": {"merged": 0.5}}
+    assert distill(server.url, teacher={"budget_tokens": 1000}, **noise).code == 2
+    expected = distill(server.url, "--dry-run", **noise).err
+    for content in ("ba be\n" * 80, None):
+        path = MADE / "noised/train.en"
+        path.unlink() if content is None else path.write_text(content, encoding="utf-8")
+        result = distill(server.url, "--dry-run", **noise)
+        assert (result.code, result.err) == (0, expected)
 
 
 @pytest.mark.usefixtures("prepared")

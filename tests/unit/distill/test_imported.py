@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import random
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
 import pytest
 from bad_input import refused, unharmed
 from corpus_formats import COMPRESS
@@ -29,7 +32,7 @@ from tiny_pipeline import (
     write_lines,
 )
 
-from kdmt.config import Text
+from kdmt.config import Failures, Text
 from kdmt.corpus.codec import TextCodec
 from kdmt.corpus.indexed import IndexedDataset
 from kdmt.corpus.text import TextProcessor
@@ -46,7 +49,8 @@ def test_another_systems_translations_become_a_training_set() -> None:
     expected = [line.partition("\t")[2].replace("  ", " ") for line in theirs()[:-1]]
     assert read_lines(IMPORTED / "distilled.de") == [*expected, read_lines(PREPARED / "train.de")[-1]]
     assert read_lines(IMPORTED / "distilled.en") == read_lines(PREPARED / "train.en")
-    assert rejected(IMPORTED) == [(79, "empty", "replaced by the reference")]
+    kept = [(index, "unk", "kept") for index in range(79)]  # the vocabulary has no digits
+    assert rejected(IMPORTED) == [*kept, (79, "empty", "replaced by the reference")]
     assert manifest(IMPORTED)["inputs"]["theirs.tsv"]
     codec = TextCodec.load(PREPARED)
     sentences = IndexedDataset(IMPORTED / "data-bin/train.en-de.de")
@@ -54,6 +58,21 @@ def test_another_systems_translations_become_a_training_set() -> None:
     assert sentences[0].tolist() == codec.encode_target([expected[0]])[0].tolist()
     assert kdmt("student", "tiny.yaml", "--student", "raw", "--set", RAW, "--set", IMPORTING[1]).code == 0
     assert "imported/data-bin/train.en-de.de.bin" in manifest(TINY / "students/raw/seed_1")["inputs"]
+
+
+@pytest.mark.usefixtures("finished")
+def test_loops_and_unknown_characters_in_translations_are_failures() -> None:
+    lines = [f"{index}\tok uk ilp" for index in range(80)]
+    lines[3], lines[5] = f"3\t{' '.join(['ok uk'] * 5)}", "5\tok Я ilp"
+    write_lines(Path("theirs.tsv"), lines)
+    sets = (*IMPORTING, "distill.failures={ratio: keep, unk: drop}")
+    done(*sets)
+    assert rejected(IMPORTED) == [(3, "repetition", "replaced by the reference"), (5, "unk", "dropped")]
+    assert read_lines(IMPORTED / "distilled.de")[3] == read_lines(PREPARED / "train.de")[3]
+    record = manifest(IMPORTED)
+    del record["settings"]["failures of other systems"]  # as in earlier versions, which did not look for them
+    (IMPORTED / "manifest.json").write_text(json.dumps(record), encoding="utf-8")
+    assert "an earlier version did not look for them" in done(*sets)
 
 
 @pytest.mark.usefixtures("finished")
@@ -177,10 +196,17 @@ def test_translations_may_be_compressed(compression: str) -> None:
     assert read_lines(IMPORTED / "distilled.de") == expected
 
 
+class _TextAlone(TextCodec):
+    """Text processing without a vocabulary."""
+
+    def encode_target(self, words: Sequence[str]) -> list[np.ndarray]:
+        return [np.zeros(0, dtype=np.int64) for _ in words]
+
+
 def test_text_is_processed_by_the_language_of_the_direction_of_its_line(tmp_path: Path) -> None:
     directions = (Direction("en", "fr"), Direction("fr", "en"))
     text = TextProcessor(Text(moses=True), "src", "tgt", None, directions=directions)
-    codec = TextCodec(text, *cast("tuple[Any, Any, Any]", (None, None, None)))
+    codec = _TextAlone(text, *cast("tuple[Any, Any, Any]", (None, None, None)))
     write_lines(tmp_path / "tags", ["fr-en", "en-fr"])
     write_lines(tmp_path / "src", ["l' eau", "it 's"])
     write_lines(tmp_path / "theirs", ["1\tit's\tl'eau", "0\tl'eau\tit's"])
@@ -192,6 +218,7 @@ def test_text_is_processed_by_the_language_of_the_direction_of_its_line(tmp_path
         offsets,
         sentences,
         count=2,
+        settings=Failures(),
         sources=[tmp_path / "src"],
         tags=[tmp_path / "tags"],
     )

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from bad_input import unharmed
 from distilled_pipeline import MADE, MBR, NBEST, PREPARED, distill, done, manifest, rejected, verified
-from tiny_pipeline import read_lines, settings, to_yaml
+from tiny_pipeline import WORDS, read_lines, settings, to_yaml
 
 # the number of characters of a segment, with a fraction so that scores differ; `given` has a line for each segment
 PROGRAM = """
@@ -129,6 +129,21 @@ def test_scorers_are_given_references_and_finished_text() -> None:
     given = [json.loads(line) for line in Path("given").read_text(encoding="utf-8").splitlines()]
     prepared = zip(*(read_lines(PREPARED / f"train.{lang}") for lang in ("en", "de")), strict=True)
     assert {(each["source"], each["reference"]) for each in given} == set(prepared)
+
+
+@pytest.mark.usefixtures("filtered")
+def test_references_of_text_with_noise_are_changed_as_the_sources_are() -> None:
+    sets = (quality("drop_percent: 10.0"), "scorers.size.reference=true", "distill.augment={merged: 0.5}")
+    done(*sets)
+    given = [json.loads(line) for line in Path("given").read_text(encoding="utf-8").splitlines()]
+    assert len({each["source"] for each in given} - set(read_lines(PREPARED / "train.en"))) > 10
+    for each in given:
+        assert each["reference"] == " ".join(WORDS[word] for word in each["source"].split())
+    record = manifest()
+    del record["settings"]["references of distill.quality"]  # as in earlier versions, which read other references
+    (MADE / "manifest.json").write_text(json.dumps(record), encoding="utf-8")
+    assert "an earlier version read other references" in done(*sets)
+    assert "up to date" in done(*sets)
 
 
 @pytest.mark.usefixtures("filtered")

@@ -51,6 +51,10 @@ def test_the_scorer_of_a_filter_chose_targets_of_distilled_sets_only() -> None:
     found = chose("distilled", quality, scorers=scorers)
     assert found == {"kiwi": ["targets of 'students.small' (data: distilled), as the filter 'distill.quality'"]}
     assert chose("raw", quality, scorers=scorers) == {}
+    document = settings()
+    document["prepare"]["monolingual_target"] = [{"path": "text/mono.de"}]
+    changes = {"scorers": scorers, "prepare": document["prepare"], "back_translation": {"checkpoint": "reverse"}}
+    assert chose("back_translated", quality, **changes) == {}
 
 
 def test_the_scorer_of_a_choice_chose_targets() -> None:

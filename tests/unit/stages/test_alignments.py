@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import shutil
 from pathlib import Path
@@ -119,6 +120,26 @@ def test_a_student_learns_the_alignment_and_resumes_exactly() -> None:
     assert results(RAW) == straight
     run_stages("prepare", "student", sets=(f"{OF_STUDENT}.weight=1.0", *sets[1:]))
     assert results(RAW) != straight
+
+
+@pytest.mark.usefixtures("pipeline")
+def test_tags_of_corpora_have_no_links() -> None:
+    document = tiny_pipeline.settings()
+    (corpus,) = document["prepare"]["train"]
+    document["prepare"] |= {"train": [corpus, corpus | {"tag": "<2>"}], "clean": "none", "decontaminate": False}
+    document["students"]["raw"]["train"] = document["students"]["raw"]["train"] | {"guided_alignment": {}}
+    Path("tiny.yaml").write_text(tiny_pipeline.to_yaml(document), encoding="utf-8")
+    run_stages("prepare")
+    links = links_of()
+    # the second corpus is the first one with a tag
+    plain, tagged = links[: len(links) // 2], links[len(links) // 2 :]
+    assert [[(source + 1, target) for source, target in own] for own in plain] == tagged
+    path = TINY / "alignments/raw/manifest.json"
+    record = json.loads(path.read_text(encoding="utf-8"))
+    assert record["settings"].pop("tags") == ["<2>"]
+    path.write_text(json.dumps(record), encoding="utf-8")
+    (result,) = run_stages("prepare")
+    assert "an earlier version linked them as words" in result.err
 
 
 @pytest.mark.usefixtures("finished")

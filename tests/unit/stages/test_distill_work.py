@@ -416,6 +416,29 @@ def test_noised_text_is_the_same_from_shards_and_after_an_interruption(monkeypat
 
 
 @pytest.mark.usefixtures("finished")
+@pytest.mark.parametrize("shards", [False, True])
+def test_damaged_noised_text_is_made_again(decoded: list[int], shards: bool) -> None:
+    assert distill(sets=NOISY).code == 0
+    whole, first = hash_tree(MADE), sum(decoded)
+    files = {name: MADE / "noised" / name for name in ("train.de", "train.en", "data-bin/train.en-de.en.bin")}
+    for name, path in files.items():
+        for content in (path.read_bytes().replace(b"o", b"u", 1) + b"\n", None):
+            path.unlink() if content is None else path.write_bytes(content)
+            results = [distill("--shard", "0/2", sets=NOISY)] if shards else []
+            results.append(distill(sets=NOISY))
+            assert [result.code for result in results] == [0] * len(results), results[0].err
+            assert f"noised/{name}: {'missing' if content is None else 'damaged'}" in results[0].err
+            assert "distill/noised is made again" in results[0].err
+            assert hash_tree(MADE) == whole
+    assert sum(decoded) == first
+    (MADE / "noised/checksums.json").unlink()  # of an earlier version
+    assert "up to date" in distill(sets=NOISY).err
+    files["train.de"].unlink()
+    assert distill(sets=NOISY).code == 0
+    assert hash_tree(MADE) == whole
+
+
+@pytest.mark.usefixtures("finished")
 def test_other_noise_makes_the_training_set_again(decoded: list[int]) -> None:
     assert distill(sets=NOISY).code == 0
     first = sum(decoded)

@@ -186,6 +186,23 @@ def test_a_pool_of_ctranslate2() -> None:
 
 
 @pytest.mark.usefixtures("pooled")
+def test_blocks_of_one_engine_are_not_those_of_another() -> None:
+    done("distill.engine=auto")
+    drawn_by_torch = content()
+    made_from = read_header(POOL / "blocks/000000.gz")["made_from"]
+    assert made_from["engine"] == "ctranslate2"
+    assert "engine of samples" not in made_from  # as in blocks of earlier versions
+    done("distill.engine=ctranslate2")
+    drawn = content()
+    assert drawn["nbest"] != drawn_by_torch["nbest"]
+    assert verified("--verify-blocks", "3", sets=("distill.engine=ctranslate2",)).code == 0
+    for state in (POOL, *TINY.glob("pool.*")):
+        shutil.rmtree(state)
+    done("distill.engine=ctranslate2")
+    assert content() == drawn
+
+
+@pytest.mark.usefixtures("pooled")
 def test_samples_alone_or_beam_search_alone() -> None:
     done("distill.pool.beam=0")
     assert all(sum(count for _, count, _, _ in own) == 6 for own in candidates().values())
@@ -225,6 +242,64 @@ def test_weights_of_features_are_tuned_on_a_pool_of_the_validation_set() -> None
         "its text follows from runs/tiny/pool/nbest"
         in verified(sets=(setting, "students.mbr.data=reranked", "distill.rerank.features=[score, count]")).err
     )
+
+
+# ---------------------------------------------------------------------------------------- prepared files of the choice
+
+REFERENCES = ("students.mbr.data=interpolated", "distill.teachers=[teacher_copy]", "distill.failures.max_ratio=0")
+CHOSEN = TINY / "interpolated"
+
+
+def swap_references() -> None:
+    """Exchange two target lines of the training text, by which neither the tokenizer nor the sources change."""
+    lines = read_lines(Path("text/train.de"))
+    write_lines(Path("text/train.de"), [lines[1], lines[0], *lines[2:]])
+    assert kdmt("prepare", "tiny.yaml").code == 0
+
+
+def reasons(err: str) -> str:
+    """Return why the set that depends on the references was made again."""
+    return next(line for line in err.splitlines() if line.startswith("interpolated: rebuilt: "))
+
+
+@pytest.fixture
+def interpolated(pooled: Path) -> Path:
+    """Return the working folder with a set that depends on the references, and a teacher that does not."""
+    shutil.copytree(resolve_checkpoint(TINY / "teacher/average"), pooled / "teacher_copy")
+    done(*REFERENCES)
+    return pooled
+
+
+@pytest.mark.usefixtures("interpolated")
+def test_a_choice_is_made_again_from_corrected_references() -> None:
+    inputs, prepared = manifest(CHOSEN)["inputs"], manifest(PREPARED)["outputs"]
+    for name in ("train.de", "dict.de.txt", "tokenizer/joint.model", "text.json"):
+        assert inputs[f"prepare/{name}"] == prepared[name]
+    candidates = content()["nbest"]
+    swap_references()
+    err = done(*REFERENCES)
+    assert content()["nbest"] == candidates
+    assert "the input prepare/train.de changed" in reasons(err)
+    made = (CHOSEN / "distilled.de").read_bytes()
+    shutil.rmtree(CHOSEN)
+    shutil.rmtree(TINY / "interpolated.previous")
+    done(*REFERENCES)
+    assert (CHOSEN / "distilled.de").read_bytes() == made
+
+
+@pytest.mark.usefixtures("interpolated")
+def test_a_choice_of_an_earlier_version_is_up_to_date_until_a_prepared_file_changes() -> None:
+    record = manifest(CHOSEN)
+    record["inputs"] = {name: sha for name, sha in record["inputs"].items() if not name.startswith("prepare/")}
+    (CHOSEN / "manifest.json").write_text(json.dumps(record), encoding="utf-8")
+    assert "interpolated: up to date" in done(*REFERENCES)
+    # also if another setting made the candidates again, but not if they were made again from other references
+    done(*REFERENCES, "distill.pool.seed=2")
+    assert "interpolated: taken back from" in done(*REFERENCES)
+    assert manifest(CHOSEN) == record
+    swap_references()
+    assert "the input prepare/train.de is new" in reasons(done(*REFERENCES))
+    assert manifest(CHOSEN)["inputs"]["prepare/train.de"] == manifest(PREPARED)["outputs"]["train.de"]
 
 
 # ------------------------------------------------------------------------------------------------------- other systems
