@@ -153,7 +153,8 @@ def test_unusual_imported_lines_stay_aligned(names: list[str | None]) -> None:
     document = settings()
     document["prepare"] |= {"clean": "none", "decontaminate": False}
     document["students"] = {"theirs": {**document["students"]["raw"], "data": "imported"}}
-    document["distill"] |= {"imported": "theirs.tsv", "failures": {"max_ratio": 0.0, "empty": "keep", "copied": "keep"}}
+    failures = {"max_ratio": 0.0, "empty": "keep", "repetition": "keep", "copied": "keep"}
+    document["distill"] |= {"imported": "theirs.tsv", "failures": failures}
     document["prepare"]["tokenizer"]["source_path"] = "given/joint.model"
     document["prepare"]["vocabulary"] = {"source_path": "given/dict.en.txt"}
     Path("tiny.yaml").write_text(to_yaml(document), encoding="utf-8")
