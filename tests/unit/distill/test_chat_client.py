@@ -10,7 +10,7 @@ import struct
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -202,22 +202,29 @@ class _KeepingHandler(http.server.BaseHTTPRequestHandler):
         pass
 
 
-def test_connections_are_kept_and_opened_again(budget: TokenBudget) -> None:
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), _KeepingHandler) as httpd:
-        httpd.ports = []  # type: ignore[attr-defined]
+@contextmanager
+def serving(handler: type[_KeepingHandler], **settings: object) -> Iterator[tuple[ChatClient, list[int]]]:
+    """Serve, and return a client of the server and the port of the connection of each request."""
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as httpd:
+        ports: list[int] = []
+        httpd.ports = ports  # type: ignore[attr-defined]
         thread = threading.Thread(target=httpd.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
+        one = client(f"http://127.0.0.1:{httpd.server_port}/v1", **settings)
         try:
-            one = client(f"http://127.0.0.1:{httpd.server_port}/v1", retries=0)
-            for number in range(5):
-                assert one.complete(REQUEST, budget, threading.Event()).answers == (Answer("b", "stop"),)
-                if number % 2:  # the server closes the connection now
-                    select.select([one._local.connection.sock], [], [], 10)
+            yield one, ports
             one.close()
         finally:
             httpd.shutdown()
             thread.join()
-    ports: list[int] = httpd.ports  # type: ignore[attr-defined]
+
+
+def test_connections_are_kept_and_opened_again(budget: TokenBudget) -> None:
+    with serving(_KeepingHandler, retries=0) as (one, ports):
+        for number in range(5):
+            assert one.complete(REQUEST, budget, threading.Event()).answers == (Answer("b", "stop"),)
+            if number % 2:  # the server closes the connection now
+                select.select([one._local.connection.sock], [], [], 10)
     assert ports[0] == ports[1]
     assert len(ports) == 5
     assert len(set(ports)) == 3
@@ -247,20 +254,11 @@ class _ResettingHandler(_KeepingHandler):
 
 
 def test_an_answer_that_is_cut_on_a_kept_connection_is_an_attempt(budget: TokenBudget) -> None:
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), _ResettingHandler) as httpd:
-        httpd.ports = []  # type: ignore[attr-defined]
-        thread = threading.Thread(target=httpd.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
-        try:
-            one = client(f"http://127.0.0.1:{httpd.server_port}/v1", retries=0)
-            assert one.complete(REQUEST, budget, threading.Event()).answers
-            with pytest.raises(RequestFailed, match="the connection was closed"):
-                one.complete(REQUEST, budget, threading.Event())
-            one.close()
-        finally:
-            httpd.shutdown()
-            thread.join()
-    assert len(httpd.ports) == 2  # type: ignore[attr-defined]
+    with serving(_ResettingHandler, retries=0) as (one, ports):
+        assert one.complete(REQUEST, budget, threading.Event()).answers
+        with pytest.raises(RequestFailed, match="the connection was closed"):
+            one.complete(REQUEST, budget, threading.Event())
+    assert len(ports) == 2
 
 
 class _LosingHandler(_KeepingHandler):
@@ -278,24 +276,15 @@ class _LosingHandler(_KeepingHandler):
 
 @pytest.mark.parametrize("retries", [0, 1])
 def test_each_request_that_a_server_receives_is_an_attempt_of_the_budget(budget: TokenBudget, retries: int) -> None:
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), _LosingHandler) as httpd:
-        httpd.ports = []  # type: ignore[attr-defined]
-        thread = threading.Thread(target=httpd.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
-        try:
-            one = client(f"http://127.0.0.1:{httpd.server_port}/v1", retries=retries)
+    with serving(_LosingHandler, retries=retries) as (one, ports):
+        assert one.complete(REQUEST, budget, threading.Event()).answers
+        if retries:
             assert one.complete(REQUEST, budget, threading.Event()).answers
-            if retries:
-                assert one.complete(REQUEST, budget, threading.Event()).answers
-            else:
-                with pytest.raises(RequestFailed, match="the connection was closed"):
-                    one.complete(REQUEST, budget, threading.Event())
-            one.close()
-        finally:
-            httpd.shutdown()
-            thread.join()
-    assert len(httpd.ports) == 2 + retries  # type: ignore[attr-defined]
-    assert budget.used() == len(httpd.ports) * REQUEST.most_tokens  # type: ignore[attr-defined]
+        else:
+            with pytest.raises(RequestFailed, match="the connection was closed"):
+                one.complete(REQUEST, budget, threading.Event())
+    assert len(ports) == 2 + retries
+    assert budget.used() == len(ports) * REQUEST.most_tokens
 
 
 def test_errors_that_concern_all_requests_stop(server: ChatServer, budget: TokenBudget) -> None:
