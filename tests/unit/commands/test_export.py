@@ -18,7 +18,7 @@ TEACHER = Path("runs/tiny/teacher")
 def test_the_help_names_every_exporter() -> None:
     text = kdmt("export", "--help").out
     assert f"[{'|'.join(EXPORTERS)}]" in text
-    words = " ".join(text.split())
+    words = " ".join(text.split()).replace("- ", "-")  # a line may end after a hyphen
     assert all(f"{name} for {exporter.models}" in words for name, exporter in EXPORTERS.items())
 
 
