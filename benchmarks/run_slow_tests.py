@@ -33,6 +33,7 @@ class Recorder:
 
 def main() -> int:
     os.chdir(REPOSITORY)
+    sys.path.insert(0, str(REPOSITORY))  # as `python -m pytest` does: worker processes import the modules of tests
     recorder = Recorder()
     code = int(pytest.main([*TESTS, *sys.argv[1:]], plugins=[recorder]))
     counts = Counter(recorder.outcomes.values())
