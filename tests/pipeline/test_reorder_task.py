@@ -54,7 +54,7 @@ UPDATES = {
     "cmlm": 1200,
     "inat": 2100,
     "nat_crf": 1500,
-    "dag": 1300,
+    "dag": 1700,
     "levenshtein": 1800,
     "insertion": 3500,
 }
