@@ -116,6 +116,10 @@ def test_selection_by_loss_does_not_translate_the_validation_set(load: Load) -> 
     [
         ({"guided_alignment": {"unit": "tokens"}}, "'unit' has no effect without 'file'"),
         ({"quantization_aware": "int8", "compile": True}, "'quantization_aware' cannot be combined with 'compile'"),
+        (
+            {"quantization_aware": "int8", "init_from": "a", "ewc": {"prepared": "b", "weight": 1.0}},
+            "'ewc' cannot be combined with 'quantization_aware'",
+        ),
         ({"quantization_aware": "int8", "parallel": "fsdp"}, "'quantization_aware' needs whole weights"),
         ({"guided_alignment": {}, "packing": True}, "'packing' cannot be combined with 'guided_alignment'"),
         (

@@ -18,6 +18,7 @@ from kdmt.corpus.codec import TextCodec
 from kdmt.corpus.tokenizer import train_tokenizer
 from kdmt.decode.engines.pytorch import TorchEngine
 from kdmt.errors import UserError
+from kdmt.interop.fairseq import checkpoints
 from kdmt.interop.fairseq.checkpoints import read_model
 from kdmt.interop.fairseq.pickles import HARMLESS, Inert, read_pickle
 from kdmt.languages import Direction
@@ -382,6 +383,22 @@ def test_failed_export_changes_no_file(tmp_path: Path) -> None:
     refused("export", "--to", "fairseq", folder, out / "b.pt", *options, message="fairseq models are float32")
     refused("export", "--to", "fairseq", tmp_path / "absent", out / "b.pt", message="neither a checkpoint")
     assert hash_tree(tmp_path) == before
+
+
+def test_an_interrupted_export_leaves_no_part_of_a_dictionary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, out = imported(tmp_path / "model", SHARED), tmp_path / "out"
+    out.mkdir()
+
+    def fails(source: Path, target: Path) -> None:
+        Path(target).write_bytes(Path(source).read_bytes()[:5])
+        raise OSError(28, "No space left on device", str(target))
+
+    with monkeypatch.context() as patched:
+        patched.setattr("kdmt.interop.fairseq.checkpoints.shutil.copyfile", fails)
+        with pytest.raises(OSError, match="No space left"):
+            checkpoints.export_checkpoint(folder, out / "a.pt")
+    assert not list(out.iterdir())
+    checkpoints.export_checkpoint(folder, out / "a.pt")
 
 
 def test_model_without_fairseq_layout_is_refused(tmp_path: Path) -> None:
