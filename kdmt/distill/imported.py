@@ -121,7 +121,7 @@ class _SourceCheck:
 
     def __init__(self, path: Path, codecs: LineCodecs, sources: Sequence[Path]) -> None:
         self._path, self._codecs, self._sources = path, codecs, sources
-        hashes = (_hash(line) for line in self._lines())
+        hashes = (hash_line(line) for line in self._lines())
         self._hashes_L = np.fromiter(hashes, dtype=np.uint64)
 
     def __call__(self, number: int, index: int, text: str) -> str:
@@ -130,7 +130,7 @@ class _SourceCheck:
         if not tab:
             raise UserError(f"{self._path}:{number}: expected index<TAB>source<TAB>translation, found two columns")
         forms = (" ".join(source.split()), self._codecs.of(index).text.preprocess_source(source))
-        if all(_hash(form) != self._hashes_L[index] for form in forms):
+        if all(hash_line(form) != self._hashes_L[index] for form in forms):
             wanted = next(islice(self._lines(), index, None))
             raise UserError(
                 f"{self._path}:{number}: not the source of line {index} of the training set: "
@@ -142,7 +142,8 @@ class _SourceCheck:
         return chain.from_iterable(map(iterate_lines, self._sources))
 
 
-def _hash(line: str) -> int:
+def hash_line(line: str) -> int:
+    """Return a hash of a line, 64 bits."""
     return int.from_bytes(hashlib.blake2b(line.encode(), digest_size=8).digest(), "little")
 
 

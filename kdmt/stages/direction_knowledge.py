@@ -10,7 +10,6 @@ reference, it is that of the best candidate of the source.
 
 from __future__ import annotations
 
-import hashlib
 import os
 from array import array
 from collections.abc import Iterator, Mapping, Sequence
@@ -30,6 +29,7 @@ from kdmt.corpus.lines import iterate_lines
 from kdmt.distill.direction_checkpoint import DirectionCheckpoint, choose_direction_checkpoint
 from kdmt.distill.direction_counts import PIVOTS
 from kdmt.distill.direction_teachers import DirectionInputs
+from kdmt.distill.imported import hash_line
 from kdmt.distill.sources import SourceLines
 from kdmt.distill.teacher_forcing import PairTeacher
 from kdmt.distill.training_text import NBEST, OFFSETS, SENTENCES
@@ -159,7 +159,7 @@ class _Candidates:
 
         It is empty if the source was not translated.
         """
-        wanted = _hash(source)
+        wanted = hash_line(source)
         place = int(np.searchsorted(self.hashes_N, np.uint64(wanted)))
         if place == len(self.hashes_N) or int(self.hashes_N[place]) != wanted:
             return ""
@@ -176,10 +176,6 @@ def _rows(file: BinaryIO, offsets_U: NDArray[np.int64], number: int) -> Iterator
     start, end = map(int, offsets_U[number : number + 2])
     for line in os.pread(file.fileno(), end - start, start).decode("utf-8").split("\n")[:-1]:
         yield line.split("\t")
-
-
-def _hash(source: str) -> int:
-    return int.from_bytes(hashlib.blake2b(source.encode(), digest_size=8).digest(), "little")
 
 
 def write_pivots(workspace: Workspace, data: str, folder: Path) -> None:
@@ -241,7 +237,7 @@ def _open_candidates(workspace: Workspace, direction: str) -> Iterator[_Candidat
         assert text.tags is not None
         for source, tag in zip(iterate_lines(text.source), iterate_lines(text.tags), strict=True):
             if tag == direction:
-                hashes.append(_hash(source))
+                hashes.append(hash_line(source))
                 numbers.append(int(numbers_L[line]))
             line += 1
     hashes_N = np.frombuffer(hashes, dtype=np.uint64)
