@@ -312,6 +312,7 @@ def diagnose(
         for each in runs:
             if each.run.test_set != name:
                 continue
+            workspace.say(f"score: {each.run.file}, diagnostics")
             outputs = Outputs([tgt_words(line) for line in each.words], list(each.run.finished))
             measured = measure_outputs(text, outputs, knowledge)
             first.setdefault(each.run.system.name, (outputs, measured))
