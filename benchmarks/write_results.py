@@ -33,6 +33,7 @@ from science.measurements import METRICS
 
 TEMPLATES = REPOSITORY / "benchmarks" / "pages"
 PAGES = ("README.md", "docs/*.md", "docs/*/*.md")
+_CLAIMS = "benchmarks/science/claims"
 _TABLE = re.compile(r"(<!-- table: (\S+) -->\n)(.*?)(<!-- end of table -->)", re.DOTALL)
 _BLANK_LINES = re.compile(r"\n{3,}")
 
@@ -113,17 +114,23 @@ def claims() -> list[Result]:
 
 
 def scoreboard() -> str:
-    """Return a row for each measure of each claim: what was expected, what was found, and the verdict."""
+    """Return a row for each measure of each claim that was measured, then the names of the other claims.
+
+    A row has what was expected, what was found, and the verdict.
+    """
     rows = ["| claim | measure | expected | found (95% interval) | verdict |", "| --- | --- | --- | --- | --- |"]
     measured = {result["settings"]["claim"]["id"]: result["settings"] for result in claims()}
+    waiting = []
     for claim in load_claims().values():
-        found = measured.get(claim.id, {"measures": [measure.model_dump() for measure in claim.measures.values()]})
-        for number, measure in enumerate(found["measures"]):
-            title = f"{claim.id}: {claim.title}" if number == 0 else ""
-            outcome = (
-                f"{_estimate(measure)} | **{measure['verdict']}**" if claim.id in measured else "| not measured yet"
-            )
-            rows.append(f"| {title} | {measure['what']} | {_expected(measure)} | {outcome} |")
+        title = f"{claim.id}: {claim.title}"
+        if claim.id not in measured:
+            waiting.append(f"- {title}")
+            continue
+        for number, measure in enumerate(measured[claim.id]["measures"]):
+            outcome = f"{_estimate(measure)} | **{measure['verdict']}**"
+            rows.append(f"| {title if number == 0 else ''} | {measure['what']} | {_expected(measure)} | {outcome} |")
+    if waiting:
+        rows += ["", f"Written down, but not measured yet ([`{_CLAIMS}/`](../{_CLAIMS})):", "", *waiting]
     return "\n".join(rows)
 
 

@@ -50,15 +50,17 @@ def results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.mark.usefixtures("results")
-def test_the_scoreboard_has_a_row_for_each_measure_in_the_order_of_the_claims() -> None:
-    rows = write_results.scoreboard().splitlines()[2:]
-    assert [row for row in rows if "not measured yet" not in row] == [
+def test_the_scoreboard_has_rows_for_measures_and_then_names_the_other_claims() -> None:
+    table, sentence, others = write_results.scoreboard().split("\n\n")
+    assert table.splitlines()[2:] == [
         f"| {name}: {claim.title} | beam 5 minus greedy | at least 0.8 BLEU | 1.25 (0.50 to 2.00) | **holds** |"
         for name, claim in load_claims().items()
         if name in ("S4", "S10")
     ]
-    measures = [claim.measures for name, claim in load_claims().items() if name not in ("S4", "S10")]
-    assert sum("| not measured yet |" in row for row in rows) == sum(map(len, measures))
+    assert "not measured yet" in sentence
+    assert others.splitlines() == [
+        f"- {name}: {claim.title}" for name, claim in load_claims().items() if name not in ("S4", "S10")
+    ]
 
 
 @pytest.mark.usefixtures("results")
