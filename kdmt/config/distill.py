@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import cache
 from typing import Annotated
 
 import regex
@@ -45,6 +46,7 @@ from kdmt.config.teacher_entries import (
 )
 
 
+@cache
 def _script(name: str) -> str:
     """Check that a name is that of a script of letters in the Unicode Character Database."""
     if not re.fullmatch(r"[A-Za-z_]+", name):

@@ -45,11 +45,14 @@ class Setting:
     unwritten: Any = REQUIRED
 
 
-def flatten_settings(section: Section, kind: str) -> dict[str, Setting]:
-    """Return the settings of one kind by dotted path, in which list items have their index, as in `train.0.weight`."""
-    if kind not in KINDS:
+def flatten_settings(section: Section, kind: str | None = None) -> dict[str, Setting]:
+    """Return the settings of one kind by dotted path, in which list items have their index, as in `train.0.weight`.
+
+    Without a kind, return all settings.
+    """
+    if kind is not None and kind not in KINDS:
         raise ValueError(f"kind {kind!r} is not one of {KINDS}")
-    return {path: setting for path, setting in _leaves(section, "") if setting.kind == kind}
+    return {path: setting for path, setting in _leaves(section, "") if kind in (None, setting.kind)}
 
 
 def _leaves(section: Section, prefix: str, *, expected: bool = True) -> Iterator[tuple[str, Setting]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import fields, is_dataclass
+from functools import cache
 from typing import Any, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
@@ -28,9 +29,15 @@ def read_record(kind: type[_Record], values: object, where: str) -> _Record:
     if known and isinstance(values, dict) and (unknown := sorted(values.keys() - known)):
         raise UserError(f"{where}: {shorten(unknown[0], LONGEST_QUOTE)}: unknown")
     try:
-        return TypeAdapter(kind).validate_json(json.dumps(values), strict=True)
+        adapter: TypeAdapter[_Record] = _adapter(kind)  # type: ignore[arg-type]  # every class is hashable
+        return adapter.validate_json(json.dumps(values), strict=True)
     except ValidationError as error:
         raise UserError(f"{where}: {describe_problems(error)}") from None
+
+
+@cache  # building an adapter takes milliseconds
+def _adapter(kind: type[Any]) -> TypeAdapter[Any]:
+    return TypeAdapter(kind)
 
 
 _Kind = TypeVar("_Kind", bound=Section)

@@ -72,16 +72,19 @@ def make_plan(sections: Mapping[str, Section], extra: Mapping[str, object], inpu
     unwritten: dict[str, object] = {}
     execution: list[str] = []
     for path, section in sections.items():
-        execution += [f"{path}.{key}" for key in flatten_settings(section, "execution")]
-        for kind, values in (("result", settings), ("extend", extend)):
-            for key, setting in flatten_settings(section, kind).items():
-                values[f"{path}.{key}"] = setting.value
-                if setting.default is not REQUIRED:
-                    defaults[f"{path}.{key}"] = setting.default
-                if setting.unwritten is not REQUIRED:
-                    unwritten[f"{path}.{key}"] = setting.unwritten
-                if setting.reason:
-                    reasons[f"{path}.{key}"] = setting.reason
+        for key, setting in flatten_settings(section).items():
+            name = f"{path}.{key}"
+            if setting.kind == "execution":
+                execution.append(name)
+                continue
+            values = extend if setting.kind == "extend" else settings
+            values[name] = setting.value
+            if setting.default is not REQUIRED:
+                defaults[name] = setting.default
+            if setting.unwritten is not REQUIRED:
+                unwritten[name] = setting.unwritten
+            if setting.reason:
+                reasons[name] = setting.reason
     return Plan(settings, extend, dict(inputs), defaults, reasons, unwritten=unwritten, execution=frozenset(execution))
 
 

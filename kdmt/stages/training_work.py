@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, fields, replace
 from pathlib import Path
 
@@ -12,7 +12,7 @@ import torch
 
 from kdmt.checksum import verify_checkpoint
 from kdmt.choices import CHECKPOINT_PREFERENCE
-from kdmt.config import KINDS, NAT, Augment, Decode, Section, Student, flatten_settings, setting_path
+from kdmt.config import NAT, Augment, Decode, Student, flatten_settings, setting_path
 from kdmt.config.augment import is_recipe, recipe_notes
 from kdmt.config.simultaneous import values_of
 from kdmt.corpus import prepared
@@ -146,7 +146,11 @@ def train(workspace: Workspace, job: Job, plan: Plan | None) -> None:
 def _open_progress(workspace: Workspace, job: Job) -> Progress:
     is_first = workspace.ranks.is_first
     sections = {"model": job.model, "train": job.train}
-    settings = {f"{path}.{name}": value for path, section in sections.items() for name, value in _flat(section)}
+    settings = {
+        f"{path}.{name}": setting.value
+        for path, section in sections.items()
+        for name, setting in flatten_settings(section).items()
+    }
     return Progress(
         job.folder / "metrics.jsonl" if is_first else None,
         name=job.name,
@@ -160,12 +164,6 @@ def _open_progress(workspace: Workspace, job: Job) -> Progress:
         ),
         metric=job.train.scorer,
     )
-
-
-def _flat(section: Section) -> Iterator[tuple[str, object]]:
-    """Yield the settings of a section by their paths within it."""
-    for kind in KINDS:
-        yield from ((path, setting.value) for path, setting in flatten_settings(section, kind).items())
 
 
 # ---------------------------------------------------------------------------------------------------------------- data

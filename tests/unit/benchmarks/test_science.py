@@ -240,12 +240,14 @@ def test_every_claim_is_complete_and_its_pipelines_have_its_systems() -> None:
 
     repository = CLAIMS.parents[2]
     for claim in load_claims().values():
+        pipelines = {}
+        for name, experiment in claim.experiments.items():
+            overrides = [f"{key}={json.dumps(value)}" for key, value in experiment.set.items()]
+            pipelines[name] = load_pipeline(repository / experiment.pipeline, overrides)
         for measure in claim.measures.values():
             for text in measure.contrast:
                 term = Term.parse(text)
-                experiment = claim.experiments[term.experiment]
-                overrides = [f"{key}={json.dumps(value)}" for key, value in experiment.set.items()]
-                pipeline = load_pipeline(repository / experiment.pipeline, overrides)
+                pipeline = pipelines[term.experiment]
                 sets = {f"text.{name}" for student in pipeline.students.values() for name in student.data_names}
                 known = {"teacher", "distill", "text.raw", "text.distilled", *sets, *pipeline.students}
                 assert term.system in known, f"{claim.id}: {text}"
