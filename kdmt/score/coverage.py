@@ -59,25 +59,33 @@ class Aligner:
         # one more target, so that an unknown word has an id of its own
         return cls(src_ids, tgt_ids, TranslationTable(align(src, tgt), len(tgt_ids) + 1, floor=0.0))
 
-    def linked_sources(self, source: Words, target: Words) -> set[int]:
-        """Return the indices of the source words to which a word of the target is linked."""
-        src = np.array([EMPTY, *(self.src_ids.get(word, len(self.src_ids)) for word in source)], dtype=np.int64)
-        tgt = np.array([self.tgt_ids.get(word, len(self.tgt_ids)) for word in target], dtype=np.int64)
-        (links_T,) = self.table.link([src], [tgt])
-        return {index for index in links_T.tolist() if index >= 0}
+    def linked_sources(self, sources: Sequence[Words], targets: Sequence[Words]) -> list[set[int]]:
+        """Return the indices of the source words to which a word of the target is linked, for each sentence pair."""
+        if not sources:
+            return []
+        unknown_src, unknown_tgt = len(self.src_ids), len(self.tgt_ids)
+        src = [
+            np.array([EMPTY, *(self.src_ids.get(word, unknown_src) for word in words)], dtype=np.int64)
+            for words in sources
+        ]
+        tgt = [np.array([self.tgt_ids.get(word, unknown_tgt) for word in words], dtype=np.int64) for words in targets]
+        return [{index for index in links_T.tolist() if index >= 0} for links_T in self.table.link(src, tgt)]
 
-    def cover(self, source: Words, reference: Words, output: Words) -> Coverage:
-        """Return the source words that an output omits or leaves untranslated."""
-        translated = sorted(self.linked_sources(source, reference))
-        kept = self.linked_sources(source, output)
-        of_reference, of_output = set(reference), set(output)
-        foreign = [i for i in translated if source[i] not in of_reference and any(map(str.isalpha, source[i]))]
-        return Coverage(
-            translated=translated,
-            omitted=[i for i in translated if i not in kept and source[i] not in of_output],
-            foreign=foreign,
-            untranslated=[i for i in foreign if source[i] in of_output],
-        )
+    def cover(self, sources: Sequence[Words], references: Sequence[Words], outputs: Sequence[Words]) -> list[Coverage]:
+        """Return the source words that each output omits or leaves untranslated."""
+        translated, kept = self.linked_sources(sources, references), self.linked_sources(sources, outputs)
+        return list(map(_coverage, sources, references, outputs, map(sorted, translated), kept))
+
+
+def _coverage(source: Words, reference: Words, output: Words, translated: list[int], kept: set[int]) -> Coverage:
+    of_reference, of_output = set(reference), set(output)
+    foreign = [i for i in translated if source[i] not in of_reference and any(map(str.isalpha, source[i]))]
+    return Coverage(
+        translated=translated,
+        omitted=[i for i in translated if i not in kept and source[i] not in of_output],
+        foreign=foreign,
+        untranslated=[i for i in foreign if source[i] in of_output],
+    )
 
 
 def _encode(words: Words, ids: dict[str, int]) -> NDArray[np.int64]:

@@ -292,7 +292,7 @@ def kind_scores(text: TestText, ratios: Mapping[str, Ratios], score: Scorer) -> 
 def _cover(text: TestText, outputs: Outputs, aligner: Aligner | None) -> list[Coverage]:
     if aligner is None:
         return [Coverage([], [], [], []) for _ in outputs.words]
-    return [aligner.cover(*sentence) for sentence in zip(text.sources, text.references, outputs.words, strict=True)]
+    return aligner.cover(text.sources, text.references, outputs.words)
 
 
 def _kept(find: Callable[[str], Counter[str]], text: TestText, outputs: Outputs) -> Ratios:

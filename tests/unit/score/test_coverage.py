@@ -19,29 +19,32 @@ def aligner() -> Aligner:
 
 
 def test_each_word_is_linked_to_its_translation(aligner: Aligner) -> None:
-    assert aligner.linked_sources(["sa", "sb", "sc"], ["tc", "ta"]) == {0, 2}
-    assert aligner.linked_sources(["sa", "unknown"], ["unknown", "ta"]) == {0}
-    assert aligner.linked_sources([], ["ta"]) == set()
-    assert aligner.linked_sources(["sa"], []) == set()
+    sources: list[list[str]] = [["sa", "sb", "sc"], ["sa", "unknown"], [], ["sa"]]
+    targets: list[list[str]] = [["tc", "ta"], ["unknown", "ta"], ["ta"], []]
+    expected: list[set[int]] = [{0, 2}, {0}, set(), set()]
+    assert aligner.linked_sources(sources, targets) == expected
+    alone = [aligner.linked_sources([source], [target]) for source, target in zip(sources, targets, strict=True)]
+    assert alone == [[each] for each in expected]
+    assert aligner.linked_sources([], []) == []
 
 
 def test_omitted_and_untranslated_words_are_found(aligner: Aligner) -> None:
     source, reference = ["sa", "sb", "sc", "sd"], ["ta", "tb", "tc", "td"]
-    found = aligner.cover(source, reference, ["ta", "sb", "td"])
+    found, of_reference, of_nothing = aligner.cover([source] * 3, [reference] * 3, [["ta", "sb", "td"], reference, []])
     assert found.translated == [0, 1, 2, 3]
     assert found.omitted == [2]  # "sb" was kept, although it was not translated
     assert found.foreign == [0, 1, 2, 3]
     assert found.untranslated == [1]
-    assert aligner.cover(source, reference, reference).omitted == []
-    assert aligner.cover(source, reference, []).omitted == [0, 1, 2, 3]
+    assert of_reference.omitted == []
+    assert of_nothing.omitted == [0, 1, 2, 3]
 
 
 def test_only_words_that_the_reference_translates_count(aligner: Aligner) -> None:
-    found = aligner.cover(["sa", "sb"], ["ta"], [])
+    (found,) = aligner.cover([["sa", "sb"]], [["ta"]], [[]])
     assert (found.translated, found.omitted) == ([0], [0])
 
 
 def test_a_word_that_the_reference_contains_as_it_is_is_not_untranslated() -> None:
     aligner = Aligner.train([["Berlin", "sa"], ["Berlin", "sb"]] * 20, [["Berlin", "ta"], ["Berlin", "tb"]] * 20)
-    found = aligner.cover(["Berlin", "sa"], ["Berlin", "ta"], ["Berlin", "sa"])
+    (found,) = aligner.cover([["Berlin", "sa"]], [["Berlin", "ta"]], [["Berlin", "sa"]])
     assert (found.translated, found.foreign, found.untranslated) == ([0, 1], [1], [1])
