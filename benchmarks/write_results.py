@@ -28,12 +28,11 @@ from draw_modes import NO_RESULTS, PICTURE, modes_table
 from draw_results import read_figures
 from figures import REPOSITORY
 from result_values import Result, command_of, figure, format_number, has, load, mean, parameters, signature
-from science.claims import load_claims
+from science.claims import CLAIMS, load_claims
 from science.measurements import METRICS
 
 TEMPLATES = REPOSITORY / "benchmarks" / "pages"
 PAGES = ("README.md", "docs/*.md", "docs/*/*.md")
-_CLAIMS = "benchmarks/science/claims"
 _TABLE = re.compile(r"(<!-- table: (\S+) -->\n)(.*?)(<!-- end of table -->)", re.DOTALL)
 _BLANK_LINES = re.compile(r"\n{3,}")
 
@@ -130,7 +129,8 @@ def scoreboard() -> str:
             outcome = f"{_estimate(measure)} | **{measure['verdict']}**"
             rows.append(f"| {title if number == 0 else ''} | {measure['what']} | {_expected(measure)} | {outcome} |")
     if waiting:
-        rows += ["", f"Written down, but not measured yet ([`{_CLAIMS}/`](../{_CLAIMS})):", "", *waiting]
+        folder = CLAIMS.relative_to(REPOSITORY).as_posix()
+        rows += ["", f"Written down, but not measured yet ([`{folder}/`](../{folder})):", "", *waiting]
     return "\n".join(rows)
 
 

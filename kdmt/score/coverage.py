@@ -74,7 +74,8 @@ class Aligner:
     def cover(self, sources: Sequence[Words], references: Sequence[Words], outputs: Sequence[Words]) -> list[Coverage]:
         """Return the source words that each output omits or leaves untranslated."""
         translated, kept = self.linked_sources(sources, references), self.linked_sources(sources, outputs)
-        return list(map(_coverage, sources, references, outputs, map(sorted, translated), kept))
+        sentences = zip(sources, references, outputs, map(sorted, translated), kept, strict=True)
+        return [_coverage(*sentence) for sentence in sentences]
 
 
 def _coverage(source: Words, reference: Words, output: Words, translated: list[int], kept: set[int]) -> Coverage:

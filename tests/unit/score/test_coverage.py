@@ -39,6 +39,14 @@ def test_omitted_and_untranslated_words_are_found(aligner: Aligner) -> None:
     assert of_nothing.omitted == [0, 1, 2, 3]
 
 
+@pytest.mark.parametrize(("references", "outputs"), [([["ta"]], [["ta"]] * 2), ([["ta"]] * 2, [["ta"]])])
+def test_each_source_needs_a_reference_and_an_output(
+    aligner: Aligner, references: list[list[str]], outputs: list[list[str]]
+) -> None:
+    with pytest.raises(ValueError, match=r"zip\(\)"):
+        aligner.cover([["sa"]] * 2, references, outputs)
+
+
 def test_only_words_that_the_reference_translates_count(aligner: Aligner) -> None:
     (found,) = aligner.cover([["sa", "sb"]], [["ta"]], [[]])
     assert (found.translated, found.omitted) == ([0], [0])
