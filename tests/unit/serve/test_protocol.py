@@ -22,7 +22,7 @@ TIMEOUT = 30  # seconds, far more than needed
 async def connect(limits: Limits, state: ServerState) -> tuple[asyncio.Transport, asyncio.Event, socket.socket]:
     """Return the transport of a connection, an event that is set when it is lost, and the client's socket."""
 
-    async def app(*_: object) -> None:
+    async def app(_scope: object, _receive: object, _send: object) -> None:
         raise AssertionError("there is no request")
 
     protocol: H11Protocol = limited_protocol(limits)(Config(app, lifespan="off"), state, {})
