@@ -48,7 +48,7 @@ class Translation:
     """One hypothesis for one sentence.
 
     Attributes:
-        text: finished text, with subwords joined and text processing undone.
+        text: detokenised text, with subwords joined and text processing undone.
         tokens: the subword tokens, without `</s>`.
         score: the score by which hypotheses are ordered. For beam search, it is the sum of the natural-log
             probabilities divided by length ** lenpen, with `</s>` counted.

@@ -131,9 +131,9 @@ def _root(
 
 @app.command()
 def find(
-    source: Annotated[str, typer.Argument(help="Source language, as en.")],
+    source: Annotated[str, typer.Argument(help="Source language, such as en.")],
     target: Annotated[
-        str | None, typer.Argument(help="Target language, as is (default: monolingual text in the source language).")
+        str | None, typer.Argument(help="Target language, such as de (default: none; text in the source language alone is listed).")
     ] = None,
     test: Annotated[
         bool, typer.Option("--test", help="Whether to list test and development sets only (default: no).")
@@ -873,8 +873,8 @@ def export(
     quantization: Annotated[
         Quantization | None,
         typer.Option(
-            help="Number type of the weights, for ctranslate2, onnx and argos; those with float16 or bfloat16 are for "
-            "GPUs (default: int8 for argos and bergamot, else float32)."
+            help="Number type of the weights, for ctranslate2, onnx, transformers-js and argos; those with float16 or "
+            "bfloat16 are for GPUs (default: int8 for argos and bergamot, else float32)."
         ),
     ] = None,
     beam: Annotated[

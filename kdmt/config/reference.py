@@ -27,6 +27,7 @@ SCHEMA_DIALECT = "https://json-schema.org/draft/2020-12/schema"
 _PLAIN_TYPES: dict[object, str] = {bool: "boolean", int: "integer", float: "number", str: "string"}
 _SIGNS = ((Ge, "ge", "≥"), (Gt, "gt", ">"), (Le, "le", "≤"), (Lt, "lt", "<"))
 _QUOTED = re.compile(r"(?<!\w)'([^']+)'(?!\w)")  # a setting or a value in a description
+_CODE_OR_TAG = re.compile(r"(?P<code>`[^`]*`)|<")  # Markdown shows `<` in code as it is
 
 
 # ----------------------------------------------------------------------------------------------------------- Markdown
@@ -70,7 +71,7 @@ def settings_tables() -> list[Table]:
     return [
         Table(
             tuple(found),
-            _one_line(section.__doc__ or ""),
+            _escape(_one_line(section.__doc__ or "")),
             tuple(_row(name, field, first) for name, field in section.model_fields.items()),
         )
         for section, found in paths.items()
@@ -92,9 +93,12 @@ def _row(name: str, field: FieldInfo, first: dict[type[Section], str]) -> Row:
 
 
 def _markdown(description: str) -> str:
-    """Return a description with quoted names as code, and `<` and `|` escaped for HTML and Markdown tables."""
-    escaped = description.replace("<", "&lt;").replace("|", "\\|")
-    return _QUOTED.sub(r"`\1`", escaped)
+    """Return a description with quoted names as code, and with `<` and `|` escaped for HTML and Markdown tables."""
+    return _escape(_QUOTED.sub(r"`\1`", description)).replace("|", "\\|")
+
+
+def _escape(text: str) -> str:
+    return _CODE_OR_TAG.sub(lambda found: found["code"] or "&lt;", text)
 
 
 def _one_line(text: str) -> str:

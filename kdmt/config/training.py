@@ -36,9 +36,14 @@ from kdmt.training_sets import OF_TEACHERS
 
 
 class Model(Section):
-    """Model architecture: a name that fairseq knows too, and changes to its fields; null keeps the architecture's."""
+    """Model architecture: the name of one, and changes to its fields; null keeps the architecture's."""
 
-    arch: str = Field("transformer", description="Name of the architecture, as in fairseq")
+    arch: str = Field(
+        "transformer",
+        description="Name of the architecture: fairseq's 'transformer', 'transformer_tiny', 'transformer_iwslt_de_en' and "
+        "'transformer_big'; 'transformer_multi30k', 'student_tiny', 'student_base_memory' and 'student_base'; one of these "
+        "students with '_attention' has a decoder with self-attention",
+    )
     encoder_layers: int | None = Field(None, ge=1, description="Number of encoder layers")
     decoder_layers: int | None = Field(None, ge=1, description="Number of decoder layers")
     encoder_embed_dim: int | None = Field(None, ge=1, description="Width of the encoder")

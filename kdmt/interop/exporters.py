@@ -215,7 +215,7 @@ MULTILINGUAL = ("ctranslate2", "fairseq", "huggingface", "onnx")
 EXPORTERS: dict[str, Exporter] = {
     "argos": Exporter(
         "Argos Translate",
-        "autoregressive models with a joint SentencePiece model",
+        "autoregressive models with a joint SentencePiece model, or with subword-nmt and Moses",
         _export_argos,
         quantizations=("int8", "float32"),
     ),

@@ -20,6 +20,7 @@ import yaml
 from kdmt.config import Pipeline, resolved
 from kdmt.config.reference import Table, json_schema, settings_markdown, settings_tables
 from kdmt.config.section import Section, kind_of, sections_in
+from kdmt.models.architecture import ARCHITECTURES
 
 PIPELINES = sorted((Path(__file__).parents[3] / "pipelines").glob("*.yaml"))
 NOT_ALLOWED = re.compile(
@@ -135,7 +136,20 @@ def test_every_row_has_five_cells_and_no_html() -> None:
     assert len(rows) == len(FIELDS) + 2 * len(settings_tables())
     for row in rows:
         assert len(re.findall(r"(?<!\\)\|", row)) == 6
-    assert not re.search(r"<\w", re.sub(r"`[^`]*`", "", MARKDOWN))
+    assert not re.search(r"</?\w", re.sub(r"`[^`]*`", "", MARKDOWN))
+
+
+def test_code_is_not_escaped() -> None:
+    code = re.findall(r"`[^`]*`", MARKDOWN)
+    assert "`<2de> `" in code  # of source_prefix
+    assert not [quoted for quoted in code if "&lt;" in quoted]
+
+
+def test_every_architecture_is_named() -> None:
+    row = next(row for row in table("teacher.model").rows if row.name == "arch")
+    named = set(re.findall(r"`([^`]*)`", row.description)) - {"_attention"}
+    students = {name for name in named if name.startswith("student_")}
+    assert named | {f"{name}_attention" for name in students} == set(ARCHITECTURES)
 
 
 def test_the_reference_is_the_same_in_every_process() -> None:

@@ -70,7 +70,7 @@ def test_make_targets_exist(path):
 
 SETTINGS = {f"{section}.{row.name}" for table in settings_tables() for section in table.paths for row in table.rows}
 NAMES = {path.rpartition(".")[2] for path in SETTINGS}
-NOT_SETTINGS = re.compile(r"\.(?:json|yaml|py|html|npy|jsonl|txt|gz|pt|previous|unfinished)\b|\.<lang>$")
+NOT_SETTINGS = re.compile(r"\.(?:json|yaml|py|html|npy|jsonl|txt|gz|pt|previous|unfinished|partial)\b|\.<lang>$")
 
 
 def is_setting(path: str) -> bool:
