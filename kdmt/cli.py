@@ -133,7 +133,10 @@ def _root(
 def find(
     source: Annotated[str, typer.Argument(help="Source language, such as en.")],
     target: Annotated[
-        str | None, typer.Argument(help="Target language, such as de (default: none; text in the source language alone is listed).")
+        str | None,
+        typer.Argument(
+            help="Target language, such as de (default: none; text in the source language alone is listed)."
+        ),
     ] = None,
     test: Annotated[
         bool, typer.Option("--test", help="Whether to list test and development sets only (default: no).")

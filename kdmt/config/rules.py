@@ -90,7 +90,7 @@ class NearCopy(Section):
 
 
 class Sentences(Section):
-    """Number of sentences of both sides, by their final punctuation; not for Thai, Lao and Tibetan, which write none."""
+    """Number of sentences of both sides, by final punctuation; not for Thai, Lao and Tibetan, which write none."""
 
     max_difference: int = Field(2, ge=0, description="Maximum difference of the numbers of sentences")
 
