@@ -41,8 +41,8 @@ class Model(Section):
     arch: str = Field(
         "transformer",
         description="Name of the architecture: fairseq's 'transformer', 'transformer_tiny', 'transformer_iwslt_de_en' "
-        "and 'transformer_big'; 'transformer_multi30k', 'student_tiny', 'student_base_memory' and 'student_base'; one of "
-        "these students with '_attention' has a decoder with self-attention",
+        "and 'transformer_big'; 'transformer_multi30k', 'student_tiny', 'student_base_memory' and 'student_base'; "
+        "one of these students with '_attention' has a decoder with self-attention",
     )
     encoder_layers: int | None = Field(None, ge=1, description="Number of encoder layers")
     decoder_layers: int | None = Field(None, ge=1, description="Number of decoder layers")
