@@ -73,23 +73,22 @@ def open_identifier(model: Path | None) -> Identifier:
     return open_built_in() if model is None else open_fasttext(model)
 
 
-def knows_language(model: Path | None, language: str) -> bool:
-    """Return whether an identifier knows a language or a related one, as cheaply as possible.
+def knows_any(model: Path | None, languages: frozenset[str]) -> bool:
+    """Return whether an identifier knows one of some languages, as cheaply as possible.
 
     The labels of a model file are read without its weights; the built-in identifier is opened only if the table of its
-    languages lacks the language.
+    languages lacks all of them.
 
     Raises:
         UserError: as `open_identifier`.
     """
-    group = group_of(language)
     if model is not None:
         if not is_installed("fasttext"):
             raise UserError(_NO_FASTTEXT)
-        return not group.isdisjoint(_languages_by_label(model).values())
+        return not languages.isdisjoint(_languages_by_label(model).values())
     if not is_installed("py3langid"):
         raise UserError(_NO_BUILT_IN)
-    return not group.isdisjoint(BUILT_IN_LANGUAGES) or not group.isdisjoint(open_built_in().languages)
+    return not languages.isdisjoint(BUILT_IN_LANGUAGES) or not languages.isdisjoint(open_built_in().languages)
 
 
 # --------------------------------------------------------------------------------------------------- related languages

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from kdmt.config import OffTarget
-from kdmt.corpus.language_id import Identifier, group_of, knows_language, open_identifier
+from kdmt.corpus.language_id import Identifier, group_of, knows_any, open_identifier
 from kdmt.errors import UserError
 from kdmt.languages import parse_language
 
@@ -21,8 +21,9 @@ def check_languages(settings: OffTarget, codes: Sequence[str]) -> None:
         UserError: if it is not installed, its model cannot be read, or it does not know a language.
     """
     model = None if settings.model is None else Path(settings.model)
-    for language in dict.fromkeys(parse_language(code).language for code in codes):
-        if not knows_language(model, language):
+    languages = _languages(codes)
+    for language in languages:
+        if not knows_any(model, _counted_as(language, languages)):
             raise UserError(f"score.off_target: the identifier does not know {language!r}: give another 'model'")
 
 
@@ -49,17 +50,16 @@ class OffTargetRate:
             UserError: if it cannot be opened or does not know a language.
         """
         identifier = open_identifier(None if settings.model is None else Path(settings.model))
-        languages = tuple(dict.fromkeys(parse_language(code).language for code in codes))
+        languages = _languages(codes)
         for language in languages:
-            if group_of(language).isdisjoint(identifier.languages):
+            if _counted_as(language, languages).isdisjoint(identifier.languages):
                 raise UserError(f"score.off_target: the identifier does not know {language!r}: give another 'model'")
         return cls(identifier, languages)
 
     def of_lines(self, lines: Sequence[str], target: str) -> float | None:
         """Return the share of the lines that are in another language, 0 to 100; None if no line has a letter.
 
-        The language of a line is that with the largest probability among those of the pipeline; related languages
-        count together (`kdmt.corpus.language_id.group_of`).
+        The language of a line is that with the largest probability among those of the pipeline.
 
         Args:
             target: code of the target language.
@@ -69,8 +69,24 @@ class OffTargetRate:
             return None
         probabilities_NL = self.identifier.probabilities(judged)
         known = self.identifier.languages
-        columns = [[i for i, code in enumerate(known) if code in group_of(language)] for language in self.languages]
+        counted = [_counted_as(language, self.languages) for language in self.languages]
+        columns = [[i for i, code in enumerate(known) if code in codes] for codes in counted]
         by_language = np.stack([probabilities_NL[:, own].sum(axis=1, dtype=np.float64) for own in columns], axis=1)
         wanted = self.languages.index(parse_language(target).language)
         is_off_N = by_language.max(axis=1) > by_language[:, wanted]
         return 100.0 * float(is_off_N.mean())
+
+
+def _languages(codes: Sequence[str]) -> tuple[str, ...]:
+    """Return the languages of codes, each once: an identifier does not tell the scripts of a language apart."""
+    return tuple(dict.fromkeys(parse_language(code).language for code in codes))
+
+
+def _counted_as(language: str, languages: Sequence[str]) -> frozenset[str]:
+    """Return the codes of an identifier that count as a language.
+
+    They are those of its related languages too (`kdmt.corpus.language_id.group_of`), unless the pipeline has one of
+    these, which is to be told apart.
+    """
+    group = group_of(language)
+    return group if group.isdisjoint(set(languages) - {language}) else frozenset({language})

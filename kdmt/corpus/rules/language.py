@@ -19,7 +19,7 @@ import regex
 from numpy.typing import NDArray
 
 from kdmt.config import Language
-from kdmt.corpus.language_id import Identifier, group_of, knows_language, open_identifier, share_of
+from kdmt.corpus.language_id import Identifier, group_of, knows_any, open_identifier, share_of
 from kdmt.errors import UserError
 from kdmt.languages import parse_language
 
@@ -170,7 +170,7 @@ def check_language_rule(settings: Language, codes: tuple[str, str]) -> None:
         UserError: as `build_language_rule`.
     """
     for code in _identified(settings, (_expect(codes[0]), _expect(codes[1]))):
-        if not knows_language(_model_of(settings), code):
+        if not knows_any(_model_of(settings), group_of(code)):
             raise _unknown(code)
 
 

@@ -15,7 +15,7 @@ from kdmt.corpus.language_id import (
     RELATED,
     group_of,
     identify_batch,
-    knows_language,
+    knows_any,
     open_built_in,
     open_fasttext,
     open_identifier,
@@ -61,10 +61,10 @@ def test_probabilities_do_not_depend_on_the_batch() -> None:
 def test_the_languages_of_the_built_in_identifier_are_known_without_opening_it(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("py3langid")
     assert set(open_built_in().languages) == BUILT_IN_LANGUAGES
-    assert not knows_language(None, "qaa")
+    assert not knows_any(None, group_of("qaa"))
     monkeypatch.setattr(language_id, "open_built_in", lambda: pytest.fail("the model is not needed"))
-    assert knows_language(None, "de")
-    assert knows_language(None, "yi")  # as `he`
+    assert knows_any(None, group_of("de"))
+    assert knows_any(None, group_of("yi"))  # as `he`
 
 
 def test_sentences_are_identified() -> None:

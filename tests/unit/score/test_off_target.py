@@ -15,11 +15,11 @@ from kdmt.score.off_target import OffTargetRate, check_languages
 class FirstLetter:
     """An identifier by the first letter of a line: d German, f French, s Slovak, x a language of no pipeline."""
 
-    languages = ("de", "fr", "sk", "xh", "en")
+    languages = ("de", "fr", "sk", "xh", "en", "cs")
 
     def probabilities(self, lines: Sequence[str]) -> np.ndarray:
-        table = {"d": [0.6, 0.3, 0, 0, 0.1], "f": [0.2, 0.8, 0, 0, 0], "s": [0.1, 0.1, 0.7, 0, 0.1]}
-        table["x"] = [0.0, 0.15, 0.0, 0.75, 0.1]  # Xhosa, and among the others French
+        table = {"d": [0.6, 0.3, 0, 0, 0.1, 0], "f": [0.2, 0.8, 0, 0, 0, 0], "s": [0.1, 0.1, 0.6, 0, 0.1, 0.1]}
+        table["x"] = [0.0, 0.15, 0.0, 0.75, 0.1, 0]  # Xhosa, and among the others French
         return np.array([table[line[0]] for line in lines], dtype=np.float32)
 
 
@@ -40,9 +40,31 @@ def test_rate_is_the_share_of_the_judged_lines(lines: list[str], target: str, ra
     assert RATE.of_lines(lines, target) == rate
 
 
-def test_related_languages_count_together() -> None:
-    rate = OffTargetRate(FirstLetter(), ("cs", "fr"))  # identifiers do not tell Czech from Slovak
+def test_related_languages_count_together_if_the_pipeline_has_one_of_them() -> None:
+    rate = OffTargetRate(FirstLetter(), ("cs", "fr"))
     assert rate.of_lines(["s", "s", "f", "s"], "cs") == 25.0
+
+
+def test_related_languages_of_the_pipeline_are_told_apart() -> None:
+    rate = OffTargetRate(FirstLetter(), ("cs", "sk", "fr"))
+    assert rate.of_lines(["s", "s", "f", "s"], "cs") == 100.0
+    assert rate.of_lines(["s", "s", "f", "s"], "sk") == 25.0
+
+
+def test_an_identifier_that_does_not_tell_two_languages_of_the_pipeline_apart_is_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("kdmt.score.off_target.open_identifier", lambda _: FirstLetter())
+    assert OffTargetRate.open(OffTarget(), ["de", "zu"]).languages == ("de", "zu")  # as Xhosa
+    with pytest.raises(UserError, match=r"score\.off_target: the identifier does not know 'zu'"):
+        OffTargetRate.open(OffTarget(), ["de", "zu", "xh"])
+
+
+def test_slovak_is_no_czech_where_both_are_languages_of_the_pipeline() -> None:
+    pytest.importorskip("py3langid")
+    slovak = ["Včera som si kúpil novú knihu a večer ju čítal.", "Deti sa hrajú na ihrisku pri škole."]
+    assert OffTargetRate.open(OffTarget(), ["en", "cs", "sk"]).of_lines(slovak, "cs") == 100.0
+    assert OffTargetRate.open(OffTarget(), ["en", "cs", "sk"]).of_lines(slovak, "sk") == 0.0
 
 
 def test_a_language_that_the_identifier_does_not_know_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
