@@ -22,7 +22,7 @@ from kdmt.corpus.tokenizer import Tokenizers, load_tokenizer
 from kdmt.corpus.vocabulary import Dictionary
 from kdmt.errors import UserError
 from kdmt.files import read_json_object
-from kdmt.languages import Direction
+from kdmt.languages import POOLED, Direction
 from kdmt.types import EOS
 
 TEXT_FILE = "text.json"
@@ -248,7 +248,7 @@ def check_vocabulary(checkpoint: Path, data: Path, direction: Direction) -> None
     for lang in direction.sides:
         ours, theirs = (folder / f"dict.{lang}.txt" for folder in (checkpoint, data))
         if not ours.is_file():
-            raise UserError(f"{ours}: there is no such file: the checkpoint was made for another language pair")
+            raise UserError(_other_pair(checkpoint, ours, direction))
         a, b = Dictionary.load(ours).symbols, Dictionary.load(theirs).symbols
         first = next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
         sizes.append(len(a))
@@ -258,3 +258,15 @@ def check_vocabulary(checkpoint: Path, data: Path, direction: Direction) -> None
             f"{ours} does not match {theirs}: {len(a)} symbols against {len(b)}, different from symbol {first} on"
         )
     check_sizes(checkpoint, [checkpoint / f"dict.{lang}.txt" for lang in direction.sides], sizes)
+
+
+def _other_pair(checkpoint: Path, missing: Path, direction: Direction) -> str:
+    """Return the message for a checkpoint that does not have a dictionary of the data."""
+    has_several = (checkpoint / f"dict.{POOLED.target}.txt").is_file()
+    if direction == POOLED:
+        other = "a model with one direction, but the pipeline has several ('directions', 'languages')"
+    elif has_several:
+        other = f"a model with several directions: use it in a pipeline with 'directions: [{direction}]'"
+    else:
+        other = "the checkpoint was made for another language pair"
+    return f"{missing}: there is no such file: {other}"

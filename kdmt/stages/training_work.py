@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, fields, replace
@@ -14,16 +15,18 @@ from kdmt.checksum import verify_checkpoint
 from kdmt.choices import CHECKPOINT_PREFERENCE
 from kdmt.config import NAT, Augment, Decode, Student, flatten_settings, setting_path
 from kdmt.config.augment import is_recipe, recipe_notes
+from kdmt.config.directions import language_prefix
 from kdmt.config.simultaneous import values_of
 from kdmt.corpus import prepared
 from kdmt.corpus.augmentation import Augmentation, PairsOfDirections, unwritable_modifiers
 from kdmt.corpus.batching import ParallelData, join_data, open_split
-from kdmt.corpus.codec import TextCodec, check_vocabulary
+from kdmt.corpus.codec import TEXT_FILE, TextCodec, check_vocabulary, load_text_processor
 from kdmt.corpus.knowledge_cache import KnowledgeCache, KnowledgeSource
 from kdmt.corpus.lines import read_lines
 from kdmt.corpus.subword_sampling import SubwordSampling
 from kdmt.corpus.word_links import LinkFile, LinkSource
 from kdmt.decode.engines.translator import Translator
+from kdmt.distill.direction_checkpoint import require_direction
 from kdmt.errors import UserError
 from kdmt.files import read_optional_json, write_json
 from kdmt.flow.manifest import Plan, begin, finish
@@ -399,16 +402,38 @@ def _build_model(workspace: Workspace, job: Job, codec: TextCodec) -> tuple[Tran
 
 
 def _check_language_tokens(workspace: Workspace, folder: Path) -> None:
-    """Check that the decoder of a model begins with a language token if those of the pipeline do.
+    """Check that a model reads the language tokens of the pipeline, for the directions that both have.
 
     Raises:
-        UserError: if it does not, or if it does and those of the pipeline do not.
+        UserError: if it reads other tokens, or if its decoder begins with one and those of the pipeline do not, or the
+            reverse.
     """
-    if takes_target_from_source(folder) != workspace.config.decoder_reads_token:
-        without = "without" if workspace.config.decoder_reads_token else "with"
+    config = workspace.config
+    if takes_target_from_source(folder) != config.decoder_reads_token:
+        without = "without" if config.decoder_reads_token else "with"
         raise UserError(
             f"{folder}: its decoder begins {without} a language token, unlike those of the pipeline ('language_tokens')"
         )
+    if not config.is_multilingual:
+        return
+    text = load_text_processor(folder / TEXT_FILE)
+    for theirs, direction in itertools.product(text.directions, config.trained_directions):
+        tokens = text.prefixes[str(theirs)], language_prefix(direction, config.language_tokens)
+        if theirs.matches(direction) and tokens[0] != tokens[1]:
+            read, ours = (" ".join(each) or "nothing" for each in tokens)
+            raise UserError(f"{folder}: the model reads {read} before sources of {direction}, and not {ours}")
+
+
+def _check_directions(workspace: Workspace, folder: Path) -> None:
+    """Check that a teacher has all directions that the pipeline trains.
+
+    Raises:
+        UserError: if it lacks one.
+    """
+    if workspace.config.is_multilingual:
+        text = load_text_processor(folder / TEXT_FILE)
+        for direction in workspace.config.trained_directions:
+            require_direction(text, direction, str(folder))
 
 
 def nat_config(settings: NAT) -> NATConfig:
@@ -474,7 +499,8 @@ def _load_teachers(workspace: Workspace, job: Job, model: Transformer) -> list[T
     """Load the frozen teachers that run while a student is trained.
 
     Raises:
-        UserError: if one has another vocabulary or fewer positions than the student trains on; or if the first one,
+        UserError: if one has another vocabulary, other language tokens, not all directions, or fewer positions than the
+            student trains on; or if the first one,
             whose hidden states or attention are compared, does not have the layers or heads for it.
     """
     student, teachers = job.student, []
@@ -483,6 +509,7 @@ def _load_teachers(workspace: Workspace, job: Job, model: Transformer) -> list[T
     for folder in teacher_checkpoints(workspace, student):
         check_vocabulary(folder, workspace.prepare, workspace.direction)
         _check_language_tokens(workspace, folder)
+        _check_directions(workspace, folder)
         teachers.append(load_model(folder))
         if teachers[-1].config.right_to_left and student.compares_decoders:
             raise UserError(

@@ -20,7 +20,7 @@ from kdmt.corpus.text import TextProcessor
 from kdmt.corpus.tokenizer import train_tokenizer
 from kdmt.corpus.vocabulary import Dictionary
 from kdmt.errors import UserError
-from kdmt.languages import Direction
+from kdmt.languages import POOLED, Direction
 from kdmt.types import BOS, EOS, PAD, UNK
 
 MOSES = Text(moses=True, lowercase=True)
@@ -209,3 +209,12 @@ def test_a_checkpoint_of_another_language_pair_is_refused(two: tuple[Path, Path]
     write_dictionary(two[1], "fr", ["x", "y"])
     with pytest.raises(UserError, match=r"dict\.fr\.txt: .* made for another language pair"):
         check_vocabulary(*two, Direction("en", "fr"))
+    with pytest.raises(UserError, match=r"dict\.src\.txt: .* a model with one direction, but the pipeline has several"):
+        check_vocabulary(*two, POOLED)
+
+
+def test_a_checkpoint_with_several_directions_is_refused_for_one(two: tuple[Path, Path]) -> None:
+    for side in POOLED.sides:
+        (two[0] / f"dict.{side}.txt").write_text("x 1\n")
+    with pytest.raises(UserError, match=r"dict\.fr\.txt: .* use it in a pipeline with 'directions: \[fr-de\]'$"):
+        check_vocabulary(*two, Direction("fr", "de"))

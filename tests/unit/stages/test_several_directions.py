@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import tiny_directions
 from tiny_directions import DIRECTIONS, SIZES, ZERO_SHOT
+from tiny_pipeline import kdmt as run_kdmt
 from tiny_pipeline import read_lines, run_stages, to_yaml, working_in, write_lines
 
 import kdmt
@@ -26,6 +27,7 @@ from kdmt.corpus.word_links import LinkFile, parse_links
 from kdmt.distill.inputs import Inputs
 from kdmt.distill.noised import NOISED, write_noised_text
 from kdmt.languages import POOLED
+from kdmt.models.checkpoint_folder import resolve_checkpoint
 
 ROOT = Path("runs/tiny")
 NUM_SAMPLED = 6  # training sentences of the diagnostics
@@ -213,6 +215,32 @@ def test_training_sentences_are_translated_in_their_directions() -> None:
         source, target = names[index].split("-")
         own = model.for_languages(target, source)
         assert own.translate([sources[index]], beam=1, max_len_a=1.2, max_len_b=10) == [line]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"directions": [["en", "de"], ["en", "fr"]]}, "given translates en-de, en-fr, not fr-en"),
+        (
+            {"language_tokens": "both_in_source"},
+            "given: the model reads <en> <2de> before sources of en-de, and not <2de>",
+        ),
+        ({}, ""),
+    ],
+)
+def test_a_running_teacher_has_all_directions_and_their_tokens(
+    finished: Path, tmp_path: Path, change: dict[str, object], message: str
+) -> None:
+    shutil.copytree(finished, tmp_path / "copy")
+    with working_in(tmp_path / "copy"):
+        shutil.copytree(resolve_checkpoint(ROOT / "teacher"), "given")
+        if change:
+            text = json.loads(Path("given/text.json").read_text())
+            Path("given/text.json").write_text(json.dumps(text | change))
+        settings = "students.distilled.word_kd={teachers: [given]}"
+        result = run_kdmt("student", "tiny.yaml", "--student", "distilled", "--set", settings)
+    error = result.err.partition("kdmt: error: ")[2].rstrip()
+    assert (result.code, error) == (2 if message else 0, message)
 
 
 @pytest.mark.slow
