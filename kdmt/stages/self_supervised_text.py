@@ -44,6 +44,11 @@ class LanguageText:
     codes: tuple[str, ...]
     language_N: NDArray[np.int16]
 
+    @property
+    def is_target_N(self) -> NDArray[np.bool_]:
+        """Whether each sentence is in the language of the target side, bool [sentences]."""
+        return np.repeat(np.array(self.sides, dtype=bool), [len(part) for part in self.parts])
+
 
 def masked_text(workspace: Workspace, job: Job, codec: TextCodec) -> MonolingualText | None:
     """Return the text that is masked besides the sources of the pairs, None for none.
@@ -92,7 +97,10 @@ def text_alone(workspace: Workspace, job: Job, codec: TextCodec) -> BinarizedDat
 def validation_text(workspace: Workspace, job: Job, codec: TextCodec) -> BinarizedData:
     """Return the validation text of a run that is trained on text with noise alone, with the same noise each time.
 
-    It is that of the sides of the validation set whose languages the training text has.
+    It has the sentences of the validation set in the languages of the training text.
+
+    Raises:
+        UserError: if there is none within the size limits.
     """
     assert job.self_supervised is not None
     sides = sorted({side_of(name) for name in job.self_supervised.texts})
@@ -102,7 +110,11 @@ def validation_text(workspace: Workspace, job: Job, codec: TextCodec) -> Binariz
         tags = [workspace.prepare / "valid.tags"]
     languages = [_languages(workspace, codes, tags, side, len(part)) for side, part in zip(sides, parts, strict=True)]
     text = LanguageText(parts, tuple(sides), codes, np.concatenate(languages))
-    return _with_noise(workspace, job, codec, text, seed=0)
+    trained = np.unique(_open(workspace, job, job.self_supervised.texts).language_N)
+    is_trained_N = np.isin(text.language_N, trained)
+    if not is_trained_N.any():
+        raise UserError(f"no sentence is in a language of the text ({', '.join(codes[each] for each in trained)})")
+    return _with_noise(workspace, job, codec, text, seed=0, usable_N=is_trained_N)
 
 
 @contextmanager
@@ -183,9 +195,8 @@ def _prefixes_of_targets(workspace: Workspace, codec: TextCodec, text: LanguageT
     """Return the language tokens before masked text: in target languages those of the language, else none."""
     if not workspace.config.is_multilingual or not any(text.sides):
         return None
-    of_target = np.repeat(np.array(text.sides, dtype=bool), [len(part) for part in text.parts])
-    ids = _language_prefixes(workspace, codec, text.codes, text.language_N[of_target])
-    return Prefixes([(), *ids], np.where(of_target, text.language_N + 1, 0).astype(np.int16))
+    ids = _language_prefixes(workspace, codec, text.codes, text.language_N[text.is_target_N])
+    return Prefixes([(), *ids], np.where(text.is_target_N, text.language_N + 1, 0).astype(np.int16))
 
 
 def _language_prefixes(
@@ -216,27 +227,50 @@ def _with_noise(
     *,
     seed: int,
     directions: PairDirections | None = None,
+    usable_N: NDArray[np.bool_] | None = None,
 ) -> BinarizedData:
     """Return text with noise as sources, and without it as targets.
 
     Args:
+        usable_N: whether each sentence may be used; None for all.
         directions: language of each sentence, by which `train.sampling` draws them; None for each sentence once.
     """
     assert job.self_supervised is not None
     assert job.self_supervised.denoising is not None
     of_corpora = [tag for tag in workspace.config.source_tags if tag in codec.src_dictionary]
+    used = text.language_N if usable_N is None else text.language_N[usable_N]
+    prefixes = _language_prefixes(workspace, codec, text.codes, used)
     noise = Infilling(
         settings=job.self_supervised.denoising,
         seed=seed,
         limits=_word_limits(workspace, codec, text.codes),
-        prefixes=_language_prefixes(workspace, codec, text.codes, text.language_N),
+        prefixes=prefixes,
         language_N=text.language_N,
         tag_ids=codec.language_ids[0].union(map(codec.src_dictionary.index, of_corpora)),
     )
     data = ParallelData(tuple((part, part) for part in text.parts))
+    fits_N = _fits_with_prefix(data, text, prefixes, job.train.max_source_tokens)
     return BinarizedData(
-        data, job.train, seed=seed, sampling=noise, right_to_left=job.right_to_left, directions=directions
+        data,
+        job.train,
+        seed=seed,
+        sampling=noise,
+        right_to_left=job.right_to_left,
+        directions=directions,
+        usable_P=fits_N if usable_N is None else fits_N & usable_N,
     )
+
+
+def _fits_with_prefix(
+    data: ParallelData, text: LanguageText, prefixes: Sequence[Sequence[int]], max_source_tokens: int
+) -> NDArray[np.bool_]:
+    """Return whether each sentence is within the limit of sources once it has the tokens of its language.
+
+    Sentences of the source side have language tokens already, as many as they get.
+    """
+    added_N = np.array([len(each) for each in prefixes], dtype=np.int32)[text.language_N]
+    sizes_N = data.src_sizes + np.where(text.is_target_N, added_N, 0)
+    return sizes_N <= max_source_tokens if max_source_tokens else np.ones(len(sizes_N), dtype=bool)
 
 
 def _with_sentences(text: LanguageText) -> PairDirections:

@@ -64,9 +64,10 @@ class BinarizedData:
         selection: choice between two targets of each pair of the first data-bin, by which batches are then planned and
             loaded; the other pairs are second targets.
         right_to_left: whether targets are reversed, see `kdmt.corpus.right_to_left`.
+        usable_P: whether each pair may be used, bool [pairs]; None for all.
 
     Attributes:
-        num_left_out: number of pairs over the size limits.
+        num_left_out: number of pairs over the size limits, and of those that may not be used.
         order: number of the sequence of orders of the batches, see `epoch_order`.
 
     Raises:
@@ -91,6 +92,7 @@ class BinarizedData:
         right_to_left: bool = False,
         selection: TargetSelection | None = None,
         directions: PairDirections | None = None,
+        usable_P: np.ndarray | None = None,
     ) -> None:
         self.data, self.settings, self.seed, self.knowledge = data, settings, seed, knowledge
         self.monolingual, self.weights, self.sampling, self.links = monolingual, weights, sampling, links
@@ -108,6 +110,9 @@ class BinarizedData:
             max_source_tokens=settings.max_source_tokens,
             max_target_tokens=settings.max_target_tokens,
         )
+        if usable_P is not None:
+            self.kept = self.kept[usable_P[self.kept]]
+            self.num_left_out = len(data) - len(self.kept)
         if not len(self.kept):
             raise UserError("no pair is within train.max_source_tokens and train.max_target_tokens")
         check_lengths(self.src_sizes, self.tgt_sizes, self.kept, settings.max_tokens)

@@ -20,6 +20,7 @@ from training_runs import RAW, TEACHER, TINY, metrics, results, stop_after_check
 
 from kdmt.config import Pipeline
 from kdmt.corpus.codec import TextCodec
+from kdmt.corpus.indexed import IndexedDataset
 from kdmt.corpus.vocabulary import Dictionary
 from kdmt.errors import UserError
 from kdmt.stages.self_supervised_text import denoising_text, masked_text, text_alone, validation_text
@@ -270,6 +271,33 @@ def test_validation_has_each_sentence_once_whatever_the_sampling(pooled: str) ->
     workspace, job, codec = job_of(made)
     found = Counter(target for *_, target in sentences_of(validation_text(workspace, job, codec), codec, 0))
     assert found == Counter(line for side in ("src", "tgt") for line in read_lines(workspace.prepare / f"valid.{side}"))
+
+
+def test_validation_has_the_languages_of_the_text(pooled: str) -> None:
+    made = several(self_supervised={**ALONE, "text": ["monolingual_target"]}) | {"language_tokens": pooled}
+    made["prepare"]["monolingual_target"] = [{"path": "text/mono.fr", "direction": "en-fr"}]
+    made["students"]["raw"]["train"] |= LOSS
+    write(made)
+    run_stages("prepare")
+    workspace, job, codec = job_of(made)
+    found = [target for *_, target in sentences_of(validation_text(workspace, job, codec), codec, 0)]
+    lines = read_lines(workspace.prepare / "valid.tgt")
+    assert sorted(found) == sorted(line for line in lines if language_of(line) == "fr")
+    write(several() | {"language_tokens": pooled})
+    run_stages("prepare")
+
+
+def test_sentences_are_within_the_limit_with_their_language_tokens(pooled: str) -> None:
+    sizes = IndexedDataset(TINY / "prepare/data-bin/train.src-tgt.tgt").sizes
+    limit = int(sizes.max())
+    denoising = {"mask_rate": 0.01, "span_length": 1.0}  # hides one word, so that a source is as long as its target
+    made = several(self_supervised={**ALONE, "denoising": denoising, "text": ["target"]}) | {"language_tokens": pooled}
+    made["students"]["raw"]["train"] |= {"max_source_tokens": limit, **LOSS}
+    data = text_alone(*job_of(made))
+    read = [length for places in data.epoch(1) for length in data.load(places, 1).src_tokens_BS.ne(PAD).sum(1).tolist()]
+    assert max(read) <= limit
+    num_tokens = 1 if pooled == "target_in_source" else 2
+    assert data.num_left_out == (sizes > limit - num_tokens).sum() > 0
 
 
 def test_masked_targets_have_the_tokens_of_their_language(pooled: str) -> None:
