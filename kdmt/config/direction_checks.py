@@ -78,7 +78,8 @@ def check_directions(config: Pipeline) -> None:
             "begins with a language token: use 'target_in_source' or 'both_in_source'"
         )
     for path, text in _texts(config):
-        _check_text(path, text, config.all_directions)
+        is_test = path.startswith("prepare.test.")
+        _check_text(path, text, config.all_directions if is_test else config.trained_directions, config.zero_shot)
     for name, texts in config.prepare.monolingual_texts.items():
         for index, source in enumerate(texts):
             _check_monolingual(f"prepare.{name}.{index}", source, config.trained_directions)
@@ -181,13 +182,18 @@ def _check_spelling(directions: Sequence[Direction]) -> None:
         codes.append(code)
 
 
-def _check_text(path: str, text: ParallelText, directions: Sequence[Direction]) -> None:
+def _check_text(path: str, text: ParallelText, directions: Sequence[Direction], zero_shot: Sequence[str]) -> None:
+    """Check that each side of a text belongs to one of the directions that have such text."""
     if text.dataset is not None:
         raise ValueError(f"'{path}.{text.dataset[0]}': with several directions, texts are given as files, not by name")
     if text.parallel is not None:
         used = [each for each in directions if all(any(same_language(c, k) for k in text.parallel) for c in each.sides)]
         if not used:
             raise ValueError(f"'{path}.parallel': no direction of the pipeline is among {', '.join(text.parallel)}")
+        known = {code for each in directions for code in each.sides}
+        for code in text.parallel:
+            if not any(same_language(code, each) for each in known):
+                raise ValueError(f"'{path}.parallel.{code}': no direction of the pipeline has the language")
         return
     if text.direction is None:
         raise ValueError(f"'{path}.direction' is missing: the direction of the text, as {directions[0]}")
@@ -195,6 +201,8 @@ def _check_text(path: str, text: ParallelText, directions: Sequence[Direction]) 
     for each, is_used in ((own, True), (own.reversed(), text.reverse)):
         if is_used and not any(map(each.matches, directions)):
             setting = "direction" if each is own else "reverse"
+            if any(each.matches(Direction.parse(name)) for name in zero_shot):
+                raise ValueError(f"'{path}.{setting}': {each} is in 'zero_shot', so it has test sets alone")
             raise ValueError(
                 f"'{path}.{setting}': {each} is none of the directions of the pipeline: "
                 f"{', '.join(map(str, directions))}"

@@ -225,6 +225,10 @@ def test_directions_that_are_not_valid(problem: Callable[..., str], changes: dic
         ),
         ("prepare.train=[{source: {path: a}, target: {path: b}, reverse: true}]", "'reverse' has no effect without"),
         ("prepare.train=[{parallel: {en: {path: a}, cs: {path: b}}}]", "no direction of the pipeline is among en, cs"),
+        (
+            "prepare.train=[{parallel: {en: {path: a}, de: {path: b}, fr: {path: c}, cs: {path: d}}}]",
+            "'prepare.train.0.parallel.cs': no direction of the pipeline has the language",
+        ),
         ("prepare.train=[{parallel: {en: {path: a}, eng: {path: b}}}]", "'en' and 'eng' are the same language"),
         (
             "prepare.train=[{parallel: {en: {path: a}, de: {path: b}}, source_column: 1}]",
@@ -410,6 +414,13 @@ def test_text_without_translations_needs_a_teacher(problem: Callable[..., str], 
     message = problem(*sets, text=several())
     assert f"'prepare.monolingual.0': 'distill.teachers' has no teacher for {direction}" in message
     load(sets[0], "distill={teachers: {en-fr: null}}", text=several())
+
+
+@pytest.mark.parametrize("split", ["train", "valid"])
+def test_a_zero_shot_direction_has_test_sets_alone(problem: Callable[..., str], split: str) -> None:
+    text = "[{source: {path: a}, target: {path: b}, direction: fr-de}]"
+    message = problem(f"prepare.{split}={text}", text=several(zero_shot=["fr-de"]))
+    assert f"'prepare.{split}.0.direction': fr-de is in 'zero_shot', so it has test sets alone" in message
 
 
 def test_a_zero_shot_direction_without_a_test_set_needs_a_scheme(problem: Callable[..., str], load: Load) -> None:
