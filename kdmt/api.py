@@ -91,11 +91,11 @@ class Model:
         """Source and target language of each direction: one, or several of a multilingual model."""
         return [each.sides for each in self.translator.codec.text.all_directions]
 
-    def for_languages(self, target: str, source: str | None = None) -> Model:
+    def for_languages(self, target: str | None, source: str | None = None) -> Model:
         """Return the model for one direction of a multilingual model.
 
         Args:
-            target: target language.
+            target: target language; None for any, if only one direction has the source.
             source: source language; needed only if several directions have the target, and the tokens or the text
                 processing depend on the source language.
 

@@ -93,6 +93,12 @@ LengthBeam = Annotated[
     int, typer.Option(min=1, max=256, help="Number of lengths that a non-autoregressive model tries.")
 ]
 Threads = Annotated[int, typer.Option(min=0, max=_MOST_THREADS, help="Number of CPU threads; 0 for one per core.")]
+ChosenSource = Annotated[
+    str | None, typer.Option("--from", help="Source language, which chooses a direction of a model (default: any).")
+]
+ChosenTarget = Annotated[
+    str | None, typer.Option("--to", help="Target language, which chooses a direction of a model (default: any).")
+]
 DecodedShard = Annotated[
     str | None,
     typer.Option(
@@ -713,12 +719,8 @@ def rescore(
     ],
     source: Annotated[Path, typer.Argument(help="Raw text in the source language, one sentence per line.")],
     target: Annotated[Path, typer.Argument(help="Raw text in the target language, one translation per line.")],
-    source_lang: Annotated[
-        str | None, typer.Option("--from", help="Source language, which chooses a direction of a model (default: any).")
-    ] = None,
-    target_lang: Annotated[
-        str | None, typer.Option("--to", help="Target language, which chooses a direction of a model (default: any).")
-    ] = None,
+    source_lang: ChosenSource = None,
+    target_lang: ChosenTarget = None,
     compute_type: Annotated[
         Quantization, typer.Option(help="Number type of CTranslate2; those with float16 or bfloat16 need a GPU.")
     ] = "float32",
@@ -757,6 +759,8 @@ def contrast(
             "'context' with the previous sentences."
         ),
     ],
+    source_lang: ChosenSource = None,
+    target_lang: ChosenTarget = None,
     threads: Threads = 0,
     device: Device = "auto",
 ) -> None:
@@ -765,7 +769,9 @@ def contrast(
     from kdmt.score.contrastive import read_pairs
 
     read = read_pairs(pairs)
-    result = load(model, device=device, threads=threads).contrast(read)
+    opened = load(model, device=device, threads=threads)
+    chosen = opened if (source_lang, target_lang) == (None, None) else opened.for_languages(target_lang, source_lang)
+    result = chosen.contrast(read)
     print(f"accuracy {result.accuracy:.2f}: {result.num_correct:,} of {len(read):,} pairs")
 
 

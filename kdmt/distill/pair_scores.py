@@ -19,12 +19,13 @@ from numpy.typing import NDArray
 from kdmt.corpus.codec import TEXT_FILE, TextCodec, insert_prefix, load_text_processor
 from kdmt.corpus.lines import Piece, cut_lines
 from kdmt.decode.engines.ctranslate2 import CTranslate2Engine
+from kdmt.decode.engines.engine import EngineOptions, ScoringEngine
+from kdmt.distill.teachers import CheckpointModel
 from kdmt.errors import UserError
 from kdmt.files import atomic_file
 from kdmt.interop.ctranslate2_folder import is_model_folder
 from kdmt.languages import Direction
 from kdmt.models.checkpoint_folder import log_opened, resolve_checkpoint
-from kdmt.models.description import read_description
 from kdmt.workers.tasks import Worker, WorkerSpec
 
 LINES_A_TASK = 2000
@@ -51,7 +52,7 @@ class PairScorer:
     """Opener of a worker that scores pairs.
 
     Attributes:
-        folder: folder of a model in CTranslate2's format, with its tokenizer.
+        folder: folder of a model in CTranslate2's format, or of a checkpoint, which PyTorch runs; with its tokenizer.
         compute_type: compute type of CTranslate2.
         raw: True if lines are raw text, False if they are processed text for the model's tokenizer.
         direction: one of several directions of the model; None for a model with one.
@@ -63,19 +64,28 @@ class PairScorer:
     direction: Direction | None = None
 
     def __call__(self, spec: WorkerSpec) -> Worker:
-        engine = CTranslate2Engine(
-            self.folder, device=spec.device, compute_type=self.compute_type, threads=spec.threads
-        )
+        engine = self._open(spec)
         codec, direction = TextCodec.load(self.folder), self.direction
         if direction is None:
             return partial(self._score, codec, (), engine)
         return partial(self._score, codec.for_direction(direction), codec.prefix_ids(direction), engine)
 
+    def _open(self, spec: WorkerSpec) -> ScoringEngine:
+        if is_model_folder(self.folder):
+            return CTranslate2Engine(
+                self.folder, device=spec.device, compute_type=self.compute_type, threads=spec.threads
+            )
+        from kdmt.decode.engines.pytorch import open_folder  # loads torch
+        from kdmt.runtime import use_threads
+
+        use_threads(spec.threads)
+        return open_folder(self.folder, EngineOptions(device=spec.device, threads=spec.threads))
+
     def _score(
         self,
         codec: TextCodec,
         prefix: Sequence[int],
-        engine: CTranslate2Engine,
+        engine: ScoringEngine,
         task: PairTask,
         progress: Callable[[int], None],
     ) -> None:
@@ -92,7 +102,7 @@ class PairScorer:
         self,
         codec: TextCodec,
         prefix: Sequence[int],
-        engine: CTranslate2Engine,
+        engine: ScoringEngine,
         sources: list[str],
         targets: list[str],
     ) -> NDArray[np.float64]:
@@ -139,25 +149,31 @@ def open_scorer(
     source_lang: str | None = None,
     target_lang: str | None = None,
 ) -> PairScorer:
-    """Return the opener of a worker that scores pairs.
+    """Return the opener of a worker that scores pairs, with CTranslate2 if it can run the model, else with PyTorch.
 
     Args:
         checkpoint: path of a checkpoint, a run, or a model in CTranslate2's format.
         engine: folder to which a checkpoint is written in CTranslate2's format, unless it exists.
-        compute_type: compute type of CTranslate2.
+        compute_type: compute type of CTranslate2; PyTorch has float32 alone.
         raw: True if lines are raw text, False if they are processed text for the model's tokenizer.
         source_lang, target_lang: languages that choose a direction of the model (default: any).
 
     Raises:
-        UserError: if there is no such model, it is non-autoregressive, or the languages do not choose a direction.
+        UserError: if there is no such model, it is non-autoregressive, the languages do not choose a direction, or only
+            PyTorch runs the model and `compute_type` is another one.
     """
     if is_model_folder(checkpoint):
         return PairScorer(checkpoint, compute_type, raw, _direction(checkpoint, source_lang, target_lang))
     folder = resolve_checkpoint(checkpoint)
     log_opened(checkpoint, folder)
-    if read_description(folder)["family"] == "nonautoregressive":
+    model = CheckpointModel.read(folder)
+    if model.is_nonautoregressive:
         raise UserError(f"{checkpoint}: is non-autoregressive and has no probability for a given target")
     direction = _direction(folder, source_lang, target_lang)
+    if reason := model.why_not_ctranslate2:
+        if compute_type != "float32":
+            raise UserError(f"{checkpoint}: {reason}: PyTorch scores it in float32, not in {compute_type}")
+        return PairScorer(folder, compute_type, raw, direction)
     if not engine.exists():
         from kdmt.interop.ctranslate2_export import export_checkpoint  # loads torch
 

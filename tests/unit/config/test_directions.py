@@ -225,10 +225,6 @@ def test_directions_that_are_not_valid(problem: Callable[..., str], changes: dic
         ),
         ("prepare.train=[{source: {path: a}, target: {path: b}, reverse: true}]", "'reverse' has no effect without"),
         ("prepare.train=[{parallel: {en: {path: a}, cs: {path: b}}}]", "no direction of the pipeline is among en, cs"),
-        (
-            "prepare.train=[{parallel: {en: {path: a}, de: {path: b}, fr: {path: c}, cs: {path: d}}}]",
-            "'prepare.train.0.parallel.cs': no direction of the pipeline has the language",
-        ),
         ("prepare.train=[{parallel: {en: {path: a}, eng: {path: b}}}]", "'en' and 'eng' are the same language"),
         (
             "prepare.train=[{parallel: {en: {path: a}, de: {path: b}}, source_column: 1}]",

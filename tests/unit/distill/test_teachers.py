@@ -23,6 +23,7 @@ from tiny_pipeline import (
     run_stages,
 )
 
+from kdmt.api import load
 from kdmt.config import Decode, Distill
 from kdmt.corpus.codec import TextCodec
 from kdmt.corpus.indexed import IndexedDataset
@@ -123,3 +124,16 @@ def test_a_teacher_with_a_unidirectional_encoder_distils() -> None:
     for stage in ("prepare", "teacher", "distill"):
         assert kdmt(stage, "tiny.yaml", *(word for each in sets for word in ("--set", each))).code == 0
     assert all(made["torch"] for made in manifest()["facts"]["blocks"])
+    _check_rescored(Path("runs/tiny/teacher"))
+
+
+def _check_rescored(run: Path) -> None:
+    """Check that `kdmt rescore` scores pairs with a model that CTranslate2 cannot run, in float32 alone."""
+    sides = Path("text/test.en"), Path("text/test.de")
+    result = kdmt("rescore", run, *sides, "--workers", "1")
+    assert result.code == 0, result.err
+    expected = load(run, threads=1).score(*map(read_lines, sides))
+    assert [float(line.split("\t")[0]) for line in result.out.splitlines()] == pytest.approx(expected, abs=1e-4)
+    refused_type = kdmt("rescore", run, *sides, "--compute-type", "int8")
+    assert refused_type.code == 2
+    assert "has a unidirectional encoder: PyTorch scores it in float32, not in int8" in refused_type.err

@@ -28,6 +28,7 @@ from kdmt.distill.inputs import Inputs
 from kdmt.distill.noised import NOISED, write_noised_text
 from kdmt.languages import POOLED
 from kdmt.models.checkpoint_folder import resolve_checkpoint
+from kdmt.score.contrastive import ContrastivePair
 
 ROOT = Path("runs/tiny")
 NUM_SAMPLED = 6  # training sentences of the diagnostics
@@ -241,6 +242,25 @@ def test_a_running_teacher_has_all_directions_and_their_tokens(
         result = run_kdmt("student", "tiny.yaml", "--student", "distilled", "--set", settings)
     error = result.err.partition("kdmt: error: ")[2].rstrip()
     assert (result.code, error) == (2 if message else 0, message)
+
+
+@pytest.mark.parametrize("options", [["--to", "de"], ["--to", "en", "--from", "fr"]])
+def test_contrastive_pairs_are_those_of_one_direction(options: list[str], tmp_path: Path) -> None:
+    chosen = dict(zip(options[::2], options[1::2], strict=True))
+    own = kdmt.load(ROOT / "teacher", threads=1).for_languages(chosen.get("--to"), chosen.get("--from"))
+    pairs = [ContrastivePair(line, line, (line[:2],)) for line in MORE]
+    lines = [json.dumps({"source": each.source, "right": each.right, "wrong": each.wrong[0]}) for each in pairs]
+    write_lines(tmp_path / "pairs.jsonl", lines)
+    found = run_kdmt("contrast", ROOT / "teacher", tmp_path / "pairs.jsonl", "--threads", "1", *options)
+    result = own.contrast(pairs)
+    assert found.out == f"accuracy {result.accuracy:.2f}: {result.num_correct} of 2 pairs\n"
+
+
+def test_contrastive_pairs_need_a_direction(tmp_path: Path) -> None:
+    write_lines(tmp_path / "pairs.jsonl", ['{"source": "ba", "right": "ba", "wrong": "da"}'])
+    found = run_kdmt("contrast", ROOT / "teacher", tmp_path / "pairs.jsonl")
+    assert (found.code, found.out) == (2, "")
+    assert "choose one of en-de, en-fr, fr-en" in found.err
 
 
 @pytest.mark.slow
