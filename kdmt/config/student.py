@@ -468,6 +468,8 @@ class Student(Section):
             raise ValueError("'wait_k' cannot have 'train.guided_alignment', whose links lead to words not read yet")
         if self.train.packing:
             raise ValueError("'wait_k' cannot be combined with 'train.packing': it needs padded sentences")
+        if self.train.validate_beam != 1:
+            raise ValueError("'wait_k' needs 'train.validate_beam: 1': words that were written cannot be replaced")
         return self
 
     @model_validator(mode="after")

@@ -80,7 +80,7 @@ LATENCY_METRICS = {
 def mean_latency(timings: Sequence[Timing]) -> dict[str, float]:
     """Return the mean of each metric over the sentences; those without source or target words do not count.
 
-    Without any sentence that counts, all of them are 0.
+    Without any sentence that counts there is no mean, since 0 would be the best one.
     """
     counted = [timing for timing in timings if timing.delays and timing.source_length]
-    return {name: fmean(map(metric, counted)) if counted else 0.0 for name, metric in LATENCY_METRICS.items()}
+    return {name: fmean(map(metric, counted)) for name, metric in LATENCY_METRICS.items()} if counted else {}

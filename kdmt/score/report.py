@@ -248,7 +248,7 @@ def _latency_columns(rows: Sequence[ScoreRow]) -> list[_Column]:
 
 
 def _mean_latency(metric: str, group: Group) -> str:
-    return _mean([row.latency[metric] for row in group if row.latency is not None])
+    return _mean([row.latency[metric] for row in group if row.latency])
 
 
 def _metric_names(rows: Iterable[ScoreRow]) -> list[str]:

@@ -42,6 +42,10 @@ def test_k_is_a_number_a_list_or_a_range(given: Any, values: tuple[int, ...]) ->
             "'wait_k' cannot be combined with 'train.packing'",
         ),
         (
+            {"wait_k": 3, "model": CAUSAL, "train": {"validate_beam": 5}},
+            "'wait_k' needs 'train.validate_beam: 1'",
+        ),
+        (
             {"wait_k": 3, "model": CAUSAL, "word_kd": {}, "online": {"kind": "ema"}},
             "'wait_k' cannot be combined with 'online'",
         ),
