@@ -17,7 +17,7 @@ from kdmt.choices import (
     OnTooLong,
     SourceCopy,
 )
-from kdmt.config.section import SchedulePoint, Section, changed, later, recorded_if_set
+from kdmt.config.section import SchedulePoint, Section, changed, check_increasing, later, recorded_if_set
 from kdmt.families import FamilyName, families_with
 
 
@@ -154,6 +154,7 @@ class NAT(Section):
             raise ValueError("'dslp_mixing' has no effect unless 'dslp' is true")
         if self.source_copy != "uniform" and self.decoder_input == "unk":
             raise ValueError("'source_copy' has no effect with 'decoder_input: unk', which copies no source embeddings")
+        check_increasing("glancing", self.glancing)
         if self.distance != "hamming" and self.glancing is None:
             raise ValueError("'distance' has no effect unless 'glancing' is set")
         for name in changed(self):

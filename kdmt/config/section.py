@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Any, get_args, get_origin
 
 from pydantic import (
@@ -129,3 +130,14 @@ TokenLimit = Annotated[int, AfterValidator(_two_or_none)]
 RepetitionTimes = Annotated[int, AfterValidator(_two_or_none)]
 LanguageCode = Annotated[str, BeforeValidator(code_from_yaml)]
 SchedulePoint = Annotated[tuple[Annotated[int, Field(ge=0)], Annotated[float, Field(ge=0.0, le=1.0)]], Strict(False)]
+
+
+def check_increasing(setting: str, points: Sequence[tuple[int, float]] | None) -> None:
+    """Check that the updates of a schedule increase.
+
+    Raises:
+        ValueError: if they do not; the message has the name of the setting.
+    """
+    updates = [update for update, _ in points or ()]
+    if updates != sorted(set(updates)):
+        raise ValueError(f"'{setting}': the updates must increase")

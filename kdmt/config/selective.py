@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field, model_validator
 
-from kdmt.config.section import SchedulePoint, Section
+from kdmt.config.section import SchedulePoint, Section, check_increasing
 
 
 class Selective(Section):
@@ -34,9 +34,7 @@ class Selective(Section):
 
     @model_validator(mode="after")
     def _consistent(self) -> Selective:
-        updates = [update for update, _ in self.distilled]
-        if updates != sorted(set(updates)):
-            raise ValueError("'distilled': the updates must increase")
+        check_increasing("distilled", self.distilled)
         if all(share == 1.0 for _, share in self.distilled):
             raise ValueError("'distilled' is always 1: no reference is ever used")
         return self

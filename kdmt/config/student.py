@@ -24,7 +24,16 @@ from kdmt.choices import (
 from kdmt.config.augment import AUGMENT, AugmentOrRecipe
 from kdmt.config.mixture import Data, names_of, shares_of
 from kdmt.config.nat import NAT
-from kdmt.config.section import SchedulePoint, Section, changed, execution, extend, later, recorded_if_set
+from kdmt.config.section import (
+    SchedulePoint,
+    Section,
+    changed,
+    check_increasing,
+    execution,
+    extend,
+    later,
+    recorded_if_set,
+)
 from kdmt.config.selective import Selective
 from kdmt.config.self_supervised import SelfSupervised
 from kdmt.config.simultaneous import WaitK
@@ -142,9 +151,7 @@ class WordKD(Section):
             raise ValueError("'teachers' run during training: with 'source: cache' the knowledge stage ran one before")
         if self.teacher_weights != "equal" and len(self.teachers) < 2:
             raise ValueError(f"'teacher_weights: {self.teacher_weights}' has no effect without several 'teachers'")
-        updates = [update for update, _ in self.alpha_schedule or ()]
-        if updates != sorted(set(updates)):
-            raise ValueError("'alpha_schedule': the updates must increase")
+        check_increasing("alpha_schedule", self.alpha_schedule)
         if self.top1_ranking and not self.ever_taught:
             setting = "alpha" if self.alpha_schedule is None else "alpha_schedule"
             raise ValueError(f"'top1_ranking' is part of the divergence, and '{setting}' is always 0")

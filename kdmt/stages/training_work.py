@@ -13,7 +13,7 @@ import torch
 
 from kdmt.checksum import verify_checkpoint
 from kdmt.choices import CHECKPOINT_PREFERENCE
-from kdmt.config import NAT, Augment, Decode, Student, flatten_settings, setting_path
+from kdmt.config import NAT, Augment, Decode, Student, Train, flatten_settings, setting_path
 from kdmt.config.augment import is_recipe, recipe_notes
 from kdmt.config.directions import language_prefix
 from kdmt.config.simultaneous import values_of
@@ -113,7 +113,7 @@ def train(workspace: Workspace, job: Job, plan: Plan | None) -> None:
         f"{count_parameters(model):,} parameters, {_describe(data, what)}, {num_batches:,} batches an epoch, {device} "
         f"with {threads} threads{f', {ranks.world} ranks' if ranks.world > 1 else ''}"
     )
-    for note in _augment_notes(workspace, job, data):
+    for note in [*_augment_notes(workspace, job, data), *_warmup_notes(job.train)]:
         progress.note(note)
     if data.selection is not None and evaluator is not None:
         measure(job.folder, evaluator, data.selection, data.data, device=device, ranks=ranks, progress=progress)
@@ -316,6 +316,16 @@ def _augment_notes(workspace: Workspace, job: Job, data: BinarizedData) -> list[
             f"'augment: default' is used without '{name}': the vocabulary does not have the characters of its markup"
             for name in unused
         ),
+    ]
+
+
+def _warmup_notes(settings: Train) -> list[str]:
+    """Return a message if the training ends within the warmup; `init_optimizer` continues an earlier schedule."""
+    if settings.init_optimizer or settings.warmup_updates <= settings.max_updates:
+        return []
+    return [
+        f"warning: the learning rate does not reach 'lr' ({settings.lr:g}): 'warmup_updates' "
+        f"({settings.warmup_updates}) is more than 'max_updates' ({settings.max_updates})"
     ]
 
 

@@ -405,8 +405,10 @@ class Trainer:
     def _validate(self, *, scheduled: bool) -> None:
         """Validate, and update the best score.
 
-        An unscheduled validation at the end of the run, which a longer run would not make, is not counted unless there
-        is no other one.
+        Args:
+            scheduled: whether a longer run would make this validation too, or there is no longer run, since the
+                learning rates depend on `max_updates`. Another one at the end of the run is not counted unless it is
+                the only one.
         """
         evaluating = self.parallel.evaluating(self.average)
         with self.meter.paused(), evaluating as objective, self._int8_weights(objective.model):
@@ -693,7 +695,8 @@ class Trainer:
             self._note_falling_loss()
         if self.position.validated != self.position.update:
             self._save()  # before validating, which may take long
-            self._validate(scheduled=False)
+            cannot_be_extended = "max_updates" in self.settings.fixed()
+            self._validate(scheduled=cannot_be_extended)
             self._save()
         self.writer.wait()
         if self.ranks.is_first:

@@ -79,6 +79,14 @@ from kdmt.config import NAT
             "students.raw.nat: 'dslp_mixing' has no effect unless 'dslp' is true",
         ),
         (
+            "students.raw.nat={family: ctc, glancing: [[300, 0.3], [0, 0.5]]}",
+            "students.raw.nat: 'glancing': the updates must increase",
+        ),
+        (
+            "students.raw.nat={family: ctc, glancing: [[0, 0.5], [0, 0.3]]}",
+            "students.raw.nat: 'glancing': the updates must increase",
+        ),
+        (
             "students.raw.nat={family: ctc, glancing: [[0, 0.5]], glancing_keep_path: true}",
             "students.raw.nat: 'glancing_keep_path' is a setting of dag, not of 'ctc'",
         ),

@@ -88,6 +88,9 @@ def test_published_numbers() -> None:
         *("nat_small", "nat_base", "ctc_glat", "dslp_ctc", "cmlm", "da_transformer")
     }
     assert all(each["train.weight_decay"] == 0.01 for each in values.values() if each.get("model.init") == "bert")
+    from_unk = {name for name, each in values.items() if each.get("nat.decoder_input") == "unk"}
+    assert from_unk == {"nat_base", "ctc_glat", "dslp_ctc"}  # fairseq copies sources only with --src-embedding-copy
+    assert values["da_transformer"].get("nat.glancing_keep_path", False) is False  # --no-force-emit
 
 
 def test_settings_of_the_file_take_precedence_field_by_field(load: Load) -> None:

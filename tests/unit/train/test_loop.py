@@ -563,6 +563,21 @@ def test_patience_ends_training_without_a_better_score(tmp_path: Path, pairs: Pa
     assert resolve_checkpoint(tmp_path / "last").name == "checkpoint_16"
 
 
+@pytest.mark.parametrize(
+    ("lr_schedule", "best"),
+    [("inverse_sqrt", 4), *((name, 5) for name in ("linear", "cosine", "polynomial_decay", "wsd"))],
+)
+def test_the_end_of_a_decaying_schedule_can_be_the_best(
+    tmp_path: Path, pairs: ParallelData, lr_schedule: str, best: int
+) -> None:
+    """A run of `inverse_sqrt` can be extended, and a longer one would not validate after update 5."""
+    changes = {"lr_schedule": lr_schedule, "max_updates": 5, "warmup_updates": 1, "average_checkpoints": 1}
+    outcome = run_with_scores(tmp_path, pairs, [3.0, 2.0, 1.0], **changes)
+    assert outcome.best_update == best
+    assert resolve_checkpoint(tmp_path / "best").name == f"checkpoint_{best}"
+    assert list(average_of(tmp_path / "average_best")) == [best]
+
+
 def test_without_patience_training_continues(tmp_path: Path, pairs: ParallelData) -> None:
     outcome = run_with_scores(tmp_path, pairs, [1.0, 2.0])
     assert outcome == Outcome("max_updates", update=30, best_update=2, best_score=1.0)
