@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from itertools import combinations, pairwise
+from itertools import combinations, pairwise, product
 from pathlib import Path
 from typing import Literal
 
@@ -444,3 +444,64 @@ def test_loss_over_the_paths_through_shown_words_equals_enumeration(
     assert float(terms["loss"].sum.detach()) == pytest.approx(total, rel=1e-6)
     terms["loss"].sum.backward()
     assert all(each.grad is None or bool(each.grad.isfinite().all()) for each in model.parameters())
+
+
+def trained_on(objective: Objective, batch: Batch, updates: int) -> None:
+    """Train until the student is right at some positions and wrong at others."""
+    optimizer = torch.optim.Adam(objective.model.parameters(), lr=0.01)
+    for _ in range(updates):
+        optimizer.zero_grad()
+        terms_of(objective, batch)["loss"].sum.backward()
+        optimizer.step()
+
+
+def ctc_alignments(length: int, target: list[int], blank: int) -> list[tuple[int, ...]]:
+    """Return all paths of `length` symbols that collapse to the target."""
+    symbols = [blank, *dict.fromkeys(target)]
+    return [path for path in product(symbols, repeat=length) if oracle.ctc_collapse(path, blank) == tuple(target)]
+
+
+def aligned_errors(model: NATransformer, source: list[int], target: list[int]) -> tuple[int, int]:
+    """Return in how many positions of the best alignment, by enumeration, the best token is another one; and of all."""
+    src_tokens = torch.tensor([[*source, EOS]])
+    with torch.no_grad():
+        if model.nat.family == "dag":
+            x_BLD, keep_BL = model.vertices(src_tokens)
+        else:
+            x_BLD, keep_BL = model.upsample(src_tokens)
+        features = model.decode_all(x_BLD, keep_BL, model.encode(src_tokens))
+        log_probs = (features @ model.output_weight_VD.t()).log_softmax(-1)[0]
+        best = log_probs.argmax(-1).tolist()
+        if model.nat.family == "dag":
+            links = model.link(features, keep_BL)[0].double()
+            path, _ = oracle.dag_best_path_for_target(log_probs, links, [BOS, *target, EOS])
+            inner = path[1:-1]
+            return sum(best[vertex] != token for vertex, token in zip(inner, target, strict=True)), len(inner)
+    paths = ctc_alignments(len(best), target, model.blank)
+    aligned = max(paths, key=lambda path: sum(float(log_probs[place, symbol]) for place, symbol in enumerate(path)))
+    return sum(map(int.__ne__, best, aligned)), len(best)
+
+
+@pytest.mark.parametrize(("family", "updates"), [("ctc", 15), ("dag", 8)])
+def test_glancing_shows_as_many_positions_as_the_first_pass_has_errors(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, family: FamilyName, updates: int
+) -> None:
+    model, batch = small(family, upsample=2, layers=2), batch_of(tmp_path)
+    trained_on(nat_objective(model).train(), batch, updates)
+    seen: list[Glimpse] = []
+    glance = AlignedPositions.glance
+
+    def spy(view: AlignedPositions, first: Reading, words: Words) -> Glimpse:
+        seen.append(glance(view, first, words))
+        return seen[-1]
+
+    monkeypatch.setattr(AlignedPositions, "glance", spy)
+    terms_of(nat_objective(model, glancing=[(0, 1.0)]).train(), batch)
+    (glimpse,) = seen
+    found = []
+    for row, (source, target) in enumerate(PAIRS):
+        repeats = sum(map(int.__eq__, target, target[1:])) if family == "ctc" else 2
+        if len(target) + repeats <= 2 * (len(source) + 1):
+            found.append(aligned_errors(model, source, target))
+            assert int(glimpse.shown_BL[row].sum()) == found[-1][0]
+    assert 0 < sum(errors for errors, _ in found) < sum(number for _, number in found)

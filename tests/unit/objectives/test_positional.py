@@ -210,6 +210,25 @@ def test_loss_of_nat_is_cross_entropy_of_words_and_length(tmp_path: Path) -> Non
     assert float(evaluated["nll"].sum) == pytest.approx(nll, rel=1e-9)
 
 
+def test_glancing_shows_as_many_words_as_the_first_pass_has_errors(tmp_path: Path) -> None:
+    objective, batch = positions("nat", glancing=[(0, 1.0)]).train(), batch_of(tmp_path, FIVE)
+    model = objective.model
+    assert isinstance(model, NATransformer)
+    assert isinstance(objective.view, Glancing)
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
+    for _ in range(6):  # until the student is right at some positions
+        optimizer.zero_grad()
+        terms_of(objective, batch)["loss"].sum.backward()
+        optimizer.step()
+    prepared = objective.prepare(batch)
+    shown_BT = prepared.keep_BT & ~objective.view.show(model, prepared, "float32").keep_BT
+    all_hidden_BT = prepared.tgt_tokens_BT.masked_fill(prepared.keep_BT, UNK)
+    best_BT = log_probs_of(model, batch, all_hidden_BT).argmax(-1)
+    errors_B = (best_BT.ne(prepared.tgt_tokens_BT) & prepared.keep_BT).sum(1)
+    assert torch.equal(shown_BT.sum(1), errors_B)
+    assert 0 < int(errors_B.sum()) < int(prepared.keep_BT.sum())
+
+
 @pytest.mark.parametrize("distance", ["hamming", "levenshtein"])
 def test_glancing_shows_words_and_predicts_the_others(tmp_path: Path, distance: GlancingDistance) -> None:
     plain = positions("nat").train()
