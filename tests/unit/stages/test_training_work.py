@@ -366,6 +366,17 @@ def test_a_trained_student_is_fine_tuned_with_another_loss(first: str, second: s
 
 
 @pytest.mark.usefixtures("finished")
+@pytest.mark.parametrize(("warmup_updates", "warns"), [(4, False), (5, True)])
+def test_a_training_that_ends_within_its_warmup_warns(warmup_updates: int, warns: bool) -> None:
+    result = student("raw", f"students.raw.train.warmup_updates={warmup_updates}", "students.raw.train.lr=0.5")
+    message = (
+        "warning: the learning rate does not reach 'lr' (0.5): 'warmup_updates' (5) is more than 'max_updates' (4)"
+    )
+    assert result.code == 0
+    assert (message in result.err) == warns
+
+
+@pytest.mark.usefixtures("finished")
 def test_initialisation_and_decoder_input_reach_the_model() -> None:
     sets = ["nat={family: ctc, upsample: 2, decoder_input: unk}", "model.init=bert", "model.decoder_learned_pos=true"]
     assert student("raw", *(f"students.raw.{each}" for each in sets)).code == 0
