@@ -112,11 +112,13 @@ def check_directions(config: Pipeline) -> None:
             raise ValueError(f"'zero_shot': {part.direction} has no effect, because no text of 'prepare.test' has it")
     known = {str(each) for each in config.trained_directions}
     for path, train in _trainings(config):
-        for name in train.sampling.weights if train.sampling is not None else ():
-            if name not in known:
-                raise ValueError(
-                    f"'{path}.train.sampling.weights': {name!r} is none of the trained directions {', '.join(known)}"
-                )
+        for setting in ("weights", "max_pairs"):
+            for name in getattr(train.sampling, setting, None) or ():
+                if name not in known:
+                    raise ValueError(
+                        f"'{path}.train.sampling.{setting}': {name!r} is none of the trained directions "
+                        f"{', '.join(known)}"
+                    )
 
 
 def _check_names(config: Pipeline) -> None:

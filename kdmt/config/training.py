@@ -297,6 +297,12 @@ class DirectionSampling(Section):
     batches: DirectionBatches = recorded_if_set(
         "mixed", description="Pairs of a batch: 'mixed', of all directions, or 'one_direction'"
     )
+    max_pairs: dict[str, Annotated[int, Field(ge=1)]] | None = recorded_if_set(
+        None,
+        min_length=1,
+        description="Maximum number of pairs of directions in each training set, as en-de: 10000, chosen at random, "
+        "the same in all epochs and for all seeds (default: all)",
+    )
 
     @model_validator(mode="after")
     def _one_temperature(self) -> DirectionSampling:
@@ -571,6 +577,7 @@ def check_self_supervised(
         "train.subword_regularization": train.subword_regularization is not None,
         "train.guided_alignment": train.guided_alignment is not None,
         "train.sampling.weights": train.sampling is not None and bool(train.sampling.weights),
+        "train.sampling.max_pairs": train.sampling is not None and train.sampling.max_pairs is not None,
     }
     for name, is_set in refused.items():
         if is_set:

@@ -174,7 +174,9 @@ def _open_progress(workspace: Workspace, job: Job) -> Progress:
 
 def _describe(data: BinarizedData, what: str) -> str:
     """Return the number of pairs, or of sentences of text, for messages."""
-    left_out = f" ({data.num_left_out:,} left out for their length)" if data.num_left_out else ""
+    limited = data.settings.sampling is not None and data.settings.sampling.max_pairs is not None
+    why = "for their length or by 'max_pairs'" if limited else "for their length"
+    left_out = f" ({data.num_left_out:,} left out {why})" if data.num_left_out else ""
     if data.directions is not None:
         return f"{len(data.kept):,} {what}{left_out} ({_describe_directions(data, data.directions)})"
     if data.mixture is None:
@@ -204,6 +206,7 @@ def _training_data(
         return text_alone(workspace, job, codec)
     sets = [_open_data(workspace, name, "train") for name in job.data]
     data, directions = join_data(sets), _directions(workspace, job)
+    max_pairs = None if job.train.sampling is None else job.train.sampling.max_pairs
     return BinarizedData(
         data,
         job.train,
@@ -218,6 +221,7 @@ def _training_data(
         shares=job.shares,
         right_to_left=job.right_to_left,
         directions=directions,
+        usable_P=None if directions is None or max_pairs is None else directions.usable(max_pairs, data.starts),
         selection=None if job.student is None else _selection(workspace, job, job.student, sets),
     )
 

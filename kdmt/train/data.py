@@ -112,7 +112,7 @@ class BinarizedData:
         )
         if usable_P is not None:
             self.kept = self.kept[usable_P[self.kept]]
-            self.num_left_out = len(data) - len(self.kept)
+            self.num_left_out = len(self.src_sizes) - len(self.kept)
         if not len(self.kept):
             raise UserError("no pair is within train.max_source_tokens and train.max_target_tokens")
         check_lengths(self.src_sizes, self.tgt_sizes, self.kept, settings.max_tokens)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -42,6 +43,23 @@ class PairDirections:
             UserError: if a line is none of them.
         """
         return cls(tuple(names), read_directions(files, names))
+
+    def usable(self, max_pairs: Mapping[str, int], starts: Sequence[int]) -> NDArray[np.bool_]:
+        """Return whether each pair may be used if directions have a maximum number of pairs, bool [pairs].
+
+        The pairs of a direction are chosen at random. The choice depends on the number of its pairs alone, so that two
+        training sets with the same pairs keep the same ones.
+
+        Args:
+            max_pairs: name of a direction -> maximum number of its pairs in each training set.
+            starts: index of the first pair of each training set, and the number of all pairs.
+        """
+        usable_P = np.ones(len(self.direction_P), dtype=bool)
+        for first, last in pairwise(starts):
+            for name, limit in max_pairs.items():
+                own = first + np.flatnonzero(self.direction_P[first:last] == self.names.index(name))
+                usable_P[np.random.default_rng(0).permutation(own)[limit:]] = False
+        return usable_P
 
     def counts(self, indices: NDArray[np.int64]) -> dict[str, int]:
         """Return the number of pairs of each direction among the pairs with these indices."""

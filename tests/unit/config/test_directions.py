@@ -242,6 +242,8 @@ def test_directions_that_are_not_valid(problem: Callable[..., str], changes: dic
             "'prepare.test.test.1': a second text for en-de, after 'prepare.test.test.0'",
         ),
         ("teacher.train.sampling={weights: {de-en: 2}}", "'teacher.train.sampling.weights': 'de-en' is none of"),
+        ("teacher.train.sampling={max_pairs: {de-en: 2}}", "'teacher.train.sampling.max_pairs': 'de-en' is none of"),
+        ("teacher.train.sampling={max_pairs: {en-de: 0}}", "teacher.train.sampling.max_pairs.en-de"),
         (
             "teacher.train.sampling={temperature: 2.0, temperature_schedule: [[1, 1.0]]}",
             "teacher.train.sampling: 'temperature' has no effect with 'temperature_schedule'",

@@ -190,7 +190,11 @@ def test_monolingual_text_has_the_language_of_a_side_of_its_direction(load: Load
     assert "'prepare.monolingual_target.0.direction': de-en is none of the trained directions" in message
 
 
-def test_weights_of_directions_have_no_effect_on_text_alone(problem: Callable[..., str], load: Load) -> None:
-    stages = f"students.raw.stages=[{{self_supervised: {ALONE}, {LOSS}, sampling: {{weights: {{en-de: 2.0}}}}}}, {{}}]"
-    assert "'train.sampling.weights' has no effect" in problem(stages, text=several())
-    load(stages.replace("weights: {en-de: 2.0}", "temperature: 5.0"), text=several())
+@pytest.mark.parametrize(("setting", "value"), [("weights", "2.0"), ("max_pairs", "2")])
+def test_settings_of_directions_have_no_effect_on_text_alone(
+    problem: Callable[..., str], load: Load, setting: str, value: str
+) -> None:
+    sampling = f"{{{setting}: {{en-de: {value}}}}}"
+    stages = f"students.raw.stages=[{{self_supervised: {ALONE}, {LOSS}, sampling: {sampling}}}, {{}}]"
+    assert f"'train.sampling.{setting}' has no effect" in problem(stages, text=several())
+    load(stages.replace(sampling, "{temperature: 5.0}"), text=several())

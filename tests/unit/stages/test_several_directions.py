@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import re
 import shutil
 import sys
 from collections import Counter
@@ -242,6 +243,23 @@ def test_a_running_teacher_has_all_directions_and_their_tokens(
         result = run_kdmt("student", "tiny.yaml", "--student", "distilled", "--set", settings)
     error = result.err.partition("kdmt: error: ")[2].rstrip()
     assert (result.code, error) == (2 if message else 0, message)
+
+
+def test_a_student_learns_from_a_maximum_of_distilled_pairs_of_a_direction(finished: Path, tmp_path: Path) -> None:
+    counts = Counter(read_lines(finished / ROOT / "distill/distilled.tags"))
+    shutil.copytree(finished, tmp_path / "copy")
+    sets = ["students.distilled.train.sampling={max_pairs: {en-fr: 7}}", "students.distilled.augment=null"]
+    with working_in(tmp_path / "copy"):
+        settings = [part for each in sets for part in ("--set", each)]
+        result = run_kdmt("student", "tiny.yaml", "--student", "distilled", *settings)
+    assert result.code == 0, result.err
+    expected = ", ".join(f"{name} {7 if name == 'en-fr' else counts[name]}" for name in DIRECTIONS)
+    total = sum(counts.values()) - counts["en-fr"] + 7
+    found = re.search(r"([0-9,]+) pairs \((\d+) left out for their length or by 'max_pairs'\) \((.*)\),", result.err)
+    assert found is not None, result.err
+    assert (int(found[1]), int(found[2])) == (total, counts["en-fr"] - 7)
+    of_epoch = ", ".join(f"{part} of {part.split()[1]}" for part in expected.split(", "))
+    assert found[3] == f"in an epoch {of_epoch}"
 
 
 @pytest.mark.parametrize("options", [["--to", "de"], ["--to", "en", "--from", "fr"]])

@@ -72,6 +72,17 @@ def test_pairs_that_are_left_out_are_not_drawn() -> None:
     assert set(mixture.pairs(1).tolist()) | set(mixture.pairs(2).tolist()) <= set(kept.tolist())
 
 
+def test_a_direction_has_at_most_its_maximum_of_pairs_in_each_training_set() -> None:
+    direction_P = np.array([*[0, 1] * 50, *[2] * 5, *[0, 1] * 50], np.int16)  # sets of 105 and 100 pairs
+    directions = PairDirections(NAMES, direction_P)
+    usable_P = directions.usable({"en-de": 20, "cs-en": 9}, [0, 105, 205])
+    first, second = (Counter(direction_P[part][usable_P[part]].tolist()) for part in (slice(105), slice(105, None)))
+    assert (first, second) == ({0: 20, 1: 50, 2: 5}, {0: 20, 1: 50})
+    assert np.array_equal(usable_P[:100], usable_P[105:]), "both sets have the same pairs"
+    chosen = np.flatnonzero(usable_P[:100:2])
+    assert chosen.tolist() != list(range(20)), "chosen at random"
+
+
 def test_a_direction_without_pairs_is_an_error() -> None:
     with pytest.raises(UserError, match=r"^cs-en: no pair is within"):
         pairs(4, 3, 2).mixture([np.arange(7)], DirectionSampling(), seed=1)
