@@ -84,9 +84,7 @@ class ScoreRow:
     second_scores: dict[str, MetricScore] = field(default_factory=dict)
     iterations: int | None = None  # maximum number of iterations of a non-autoregressive model
     wait_k: int | None = None  # k of the wait-k policy; None for translation of whole sentences
-    latency: dict[str, float] | None = (
-        None  # metric of `kdmt.score.lagging` -> mean, empty without words; None if it was not measured
-    )
+    latency: dict[str, float] | None = None  # metric of `kdmt.score.lagging` -> mean, if there are words
     steps: float | None = None  # number of decoder passes, mean over the sentences
     checkpoint: TakenCheckpoint | None = None  # None in files of earlier versions
     deployment: Deployment | None = None  # None without `score.engines`
