@@ -86,7 +86,7 @@ def _counted_as(language: str, languages: Sequence[str]) -> frozenset[str]:
     """Return the codes of an identifier that count as a language.
 
     They are those of its related languages too (`kdmt.corpus.language_id.group_of`), unless the pipeline has one of
-    these, which is to be told apart.
+    these too: then they are different languages.
     """
     group = group_of(language)
     return group if group.isdisjoint(set(languages) - {language}) else frozenset({language})
