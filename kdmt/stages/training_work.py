@@ -66,6 +66,7 @@ from kdmt.stages.training_inputs import (
     Job,
     batch_order,
     cache_made_from,
+    evaluator_checkpoint,
     selects_directions,
     tags_file,
     takes_from_teacher,
@@ -248,6 +249,9 @@ def _selection(
 def _evaluator(workspace: Workspace, job: Job) -> NATransformer:
     assert job.student is not None
     assert job.student.selective is not None
+    folder = evaluator_checkpoint(job, job.student.selective)
+    _check_language_tokens(workspace, folder)
+    _check_directions(workspace, folder)
     return load_evaluator(workspace, job, job.student.selective)
 
 

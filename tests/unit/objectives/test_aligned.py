@@ -399,11 +399,8 @@ def test_sentence_average_of_two_micro_batches_equals_that_of_one(tmp_path: Path
     assert float(sum(part.sum.detach() for part in parts)) == pytest.approx(float(whole.sum.detach()), rel=1e-9)
 
 
-def test_loss_over_the_paths_through_shown_words_equals_enumeration(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A shown word is at its vertex with probability 1, in the loss and in the gradient."""
-    model, batch = small("dag", upsample=2, layers=2), batch_of(tmp_path)
+def recorded_glimpses(monkeypatch: pytest.MonkeyPatch) -> list[Glimpse]:
+    """Return a list to which each later result of glancing is appended."""
     seen: list[Glimpse] = []
     glance = AlignedPositions.glance
 
@@ -412,6 +409,15 @@ def test_loss_over_the_paths_through_shown_words_equals_enumeration(
         return seen[-1]
 
     monkeypatch.setattr(AlignedPositions, "glance", spy)
+    return seen
+
+
+def test_loss_over_the_paths_through_shown_words_equals_enumeration(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A shown word is at its vertex with probability 1, in the loss and in the gradient."""
+    model, batch = small("dag", upsample=2, layers=2), batch_of(tmp_path)
+    seen = recorded_glimpses(monkeypatch)
     objective = nat_objective(model, glancing=[(0, 0.6)], glancing_keep_path=True).train()
     torch.manual_seed(1)
     terms = terms_of(objective, batch)
@@ -488,14 +494,7 @@ def test_glancing_shows_as_many_positions_as_the_first_pass_has_errors(
 ) -> None:
     model, batch = small(family, upsample=2, layers=2), batch_of(tmp_path)
     trained_on(nat_objective(model).train(), batch, updates)
-    seen: list[Glimpse] = []
-    glance = AlignedPositions.glance
-
-    def spy(view: AlignedPositions, first: Reading, words: Words) -> Glimpse:
-        seen.append(glance(view, first, words))
-        return seen[-1]
-
-    monkeypatch.setattr(AlignedPositions, "glance", spy)
+    seen = recorded_glimpses(monkeypatch)
     terms_of(nat_objective(model, glancing=[(0, 1.0)]).train(), batch)
     (glimpse,) = seen
     found = []

@@ -245,6 +245,18 @@ def test_a_running_teacher_has_all_directions_and_their_tokens(
     assert (result.code, error) == (2 if message else 0, message)
 
 
+def test_an_evaluator_has_all_directions(finished: Path, tmp_path: Path) -> None:
+    shutil.copytree(finished, tmp_path / "copy")
+    with working_in(tmp_path / "copy"):
+        shutil.copytree(resolve_checkpoint(ROOT / "students/one_pass/seed_1"), "given")
+        text = json.loads(Path("given/text.json").read_text())
+        Path("given/text.json").write_text(json.dumps(text | {"directions": [["en", "de"], ["en", "fr"]]}))
+        settings = "students.selected.selective.evaluator=given"
+        result = run_kdmt("student", "tiny.yaml", "--student", "selected", "--set", settings)
+    assert result.code == 2
+    assert result.err.rstrip().endswith("kdmt: error: given translates en-de, en-fr, not fr-en")
+
+
 def test_a_student_learns_from_a_maximum_of_distilled_pairs_of_a_direction(finished: Path, tmp_path: Path) -> None:
     counts = Counter(read_lines(finished / ROOT / "distill/distilled.tags"))
     shutil.copytree(finished, tmp_path / "copy")
