@@ -3,6 +3,7 @@
 pipeline.py                             construction of all stages, and the commands that run them
 workspace.py                            settings, folders and ranks of one pipeline
 prepare.py, prepare_work.py             corpora to clean text, tokenizer, dictionaries and data-bin
+preparation.py, prepare_*.py            parts of that work: cleaning, held-out text, processing, tokenizer, data-bin
 prepare_data_bin.py                     data-bin of fairseq in place of corpora
 training.py, training_work.py           teacher and students
 distill.py, distill_work.py             training sets

@@ -43,8 +43,8 @@ from kdmt.stages.prepare_partial import is_begun_for_shards, partial_of
 from kdmt.stages.workspace import Workspace
 
 if TYPE_CHECKING:
+    from kdmt.stages.preparation import Preparation
     from kdmt.stages.prepare_directions import DirectionsFill
-    from kdmt.stages.prepare_work import Preparation
 
 
 def prepare_stage(workspace: Workspace) -> Stage:
@@ -88,7 +88,7 @@ def _directions_fill(workspace: Workspace) -> DirectionsFill | None:
 
 
 def _preparation(workspace: Workspace) -> Preparation:
-    from kdmt.stages.prepare_work import Locations, Preparation
+    from kdmt.stages.preparation import Locations, Preparation
 
     alternatives = workspace.provenance.alternatives
     places = Places(workspace.layout.downloads, workspace.mirrors, alternatives=alternatives)

@@ -48,30 +48,22 @@ from kdmt.errors import UserError
 from kdmt.files import write_json
 from kdmt.flow.manifest import Plan
 from kdmt.languages import POOLED, Direction, same_language
+from kdmt.stages.preparation import Preparation
+from kdmt.stages.prepare_cleaning import Cleaned, clean_all_text, clean_passes
 from kdmt.stages.prepare_directions_report import CollectedDirection, write_directions_report
-from kdmt.stages.prepare_partial import WORK, partial_of
-from kdmt.stages.prepare_report import Collected
-from kdmt.stages.prepare_work import (
-    Cleaned,
-    Preparation,
-    binarize,
-    check_texts,
-    clean_all_text,
-    clean_passes,
+from kdmt.stages.prepare_held_out import (
     count_foreign_forms,
-    count_round_trips,
-    describe_all_licences,
-    fetch_texts,
     further_references,
     held_out_forms,
     held_out_pairs,
     index_overlaps,
-    make_shard_of,
-    make_tokenizer,
-    process_text,
-    recording,
     write_held_out,
 )
+from kdmt.stages.prepare_partial import WORK, partial_of
+from kdmt.stages.prepare_report import Collected
+from kdmt.stages.prepare_text import count_round_trips, process_text
+from kdmt.stages.prepare_tokenizer import binarize, make_tokenizer
+from kdmt.stages.prepare_work import check_texts, describe_all_licences, fetch_texts, make_shard_of, recording
 
 _DIRECTIONS = "directions"  # folder of the text of each direction, while the stage is made
 

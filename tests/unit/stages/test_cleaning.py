@@ -21,7 +21,7 @@ from kdmt.corpus.process_pool import mapping_in_order
 from kdmt.decode.engines.pytorch import TorchEngine
 from kdmt.models.checkpoint import load_model
 from kdmt.models.checkpoint_folder import resolve_checkpoint
-from kdmt.stages import prepare_work
+from kdmt.stages import preparation, prepare_cleaning
 from kdmt.stages.cleaning import CACHE, distinct_rules, rule_inputs
 
 LENGTH = "import sys\nopen('log', 'a').write('run ')\nfor line in sys.stdin: print(line.count(' '))\n"
@@ -209,9 +209,11 @@ def test_text_in_the_target_language_is_judged_if_the_rule_judges_targets() -> N
 @pytest.mark.usefixtures("pipeline")
 def test_filters_run_in_the_command_with_the_inline_executor(monkeypatch: pytest.MonkeyPatch) -> None:
     counted = []
-    real = prepare_work.filter_context
+    real = prepare_cleaning.filter_context
     monkeypatch.setattr(
-        prepare_work, "filter_context", lambda *args, **named: counted.append(named["workers"]) or real(*args, **named)
+        prepare_cleaning,
+        "filter_context",
+        lambda *args, **named: counted.append(named["workers"]) or real(*args, **named),
     )
     use_rules({"alignment": {"drop_percent": 10}})
     run_stages("prepare", sets=["prepare.executor=inline", "prepare.workers=2"])
@@ -233,7 +235,7 @@ def test_filters_that_are_computed_from_the_text_run_on_ray_where_the_rules_run(
         sent.append(pickle.dumps(function))
         return mapping_in_order(pickle.loads(sent[-1]), workers)
 
-    monkeypatch.setattr(prepare_work, "mapping_on_ray", on_ray)
+    monkeypatch.setattr(preparation, "mapping_on_ray", on_ray)
     use_rules(*rules, name="other")
     done = kdmt("prepare", "other.yaml", "--set", "prepare.executor=ray", "--set", "prepare.workers=1")
     assert done.code == 0, done.err

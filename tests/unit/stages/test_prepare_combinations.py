@@ -18,7 +18,7 @@ from tiny_prepare import MADE, report
 
 from kdmt.corpus import first_pass
 from kdmt.corpus.chunk_log import ChunkLog
-from kdmt.stages import prepare_work
+from kdmt.stages import prepare_text
 
 SCORE = "import sys\nfor line in sys.stdin: print(line.count('b'))\n"
 SEEDS = [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(1, 40))]
@@ -181,7 +181,7 @@ def run_and_die(moment: int) -> None:
 @pytest.mark.usefixtures("pipeline")
 def test_counts_add_up_and_no_way_of_running_changes_the_files(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(first_pass, "CHUNK_PAIRS", 40)
-    monkeypatch.setattr(prepare_work, "CHUNK_LINES", 40)
+    monkeypatch.setattr(prepare_text, "CHUNK_LINES", 40)
     Path("score.py").write_text(SCORE)
     document = draw_document(seed)
     Path("tiny.yaml").write_text(to_yaml(document), encoding="utf-8")

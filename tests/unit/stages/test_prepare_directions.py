@@ -114,7 +114,7 @@ def test_a_stopped_run_goes_on_with_the_directions_that_are_cleaned(
         with pytest.raises(ZeroDivisionError):
             prepared(tmp_path / "stopped", document())
     whole = prepared(tmp_path / "whole", document())
-    monkeypatch.setattr("kdmt.stages.prepare_work.clean_corpora", lambda *_, **__: 1 / 0)  # not cleaned again
+    monkeypatch.setattr("kdmt.stages.prepare_cleaning.clean_corpora", lambda *_, **__: 1 / 0)  # not cleaned again
     stopped = prepared(tmp_path / "stopped", document())
     assert tiny_pipeline.hash_tree(stopped) == tiny_pipeline.hash_tree(whole)
 

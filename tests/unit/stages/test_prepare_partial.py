@@ -18,7 +18,7 @@ from tiny_pipeline import Finished, hash_tree, kdmt, make_pairs, read_lines, set
 from tiny_prepare import MADE
 
 from kdmt.corpus import clean, first_pass
-from kdmt.stages import prepare_partial, prepare_work
+from kdmt.stages import preparation, prepare_cleaning, prepare_partial, prepare_text, prepare_tokenizer, prepare_work
 
 PARTIAL = MADE.with_name("prepare.partial")
 GOES_ON = f"prepare: goes on with what a stopped run left in {PARTIAL}"
@@ -28,7 +28,7 @@ GOES_ON = f"prepare: goes on with what a stopped run left in {PARTIAL}"
 def corpora(pipeline: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Return the working folder with a pipeline of all kinds of corpora, cleaned in many chunks."""
     monkeypatch.setattr(first_pass, "CHUNK_PAIRS", 40)
-    monkeypatch.setattr(prepare_work, "CHUNK_LINES", 40)
+    monkeypatch.setattr(prepare_text, "CHUNK_LINES", 40)
     drawn = random.Random(5)
     for number in range(2):
         pairs = make_pairs(500, seed=10 + number)
@@ -121,8 +121,13 @@ def test_every_step_is_resumed_after_its_record(
     """Kill the process at each record; finished steps are not repeated."""
     for name in steps:
         assert kill_at((PARTIAL / "work" / "steps" / f"{name}.json").exists, 0.0), name
-    for function in ("clean_corpora", "_process_file", "train_tokenizer"):
-        monkeypatch.setattr(prepare_work, function, _interrupt)  # they are not called any more
+    works = [
+        (prepare_cleaning, "clean_corpora"),
+        (prepare_text, "_process_file"),
+        (prepare_tokenizer, "train_tokenizer"),
+    ]
+    for module, function in works:
+        monkeypatch.setattr(module, function, _interrupt)  # they are not called any more
     result = kdmt("prepare", "tiny.yaml")
     assert GOES_ON in result.err
     assert hash_tree(MADE) == undisturbed
@@ -323,7 +328,7 @@ def test_two_processes_do_not_make_the_same_shard(monkeypatch: pytest.MonkeyPatc
     inner: list[Finished] = []
     real = prepare_work.fetch_texts
 
-    def start_others(work: prepare_work.Preparation) -> None:
+    def start_others(work: preparation.Preparation) -> None:
         monkeypatch.setattr(prepare_work, "fetch_texts", real)
         inner.extend([shard(1), kdmt("prepare", "tiny.yaml"), shard(2)])
         real(work)

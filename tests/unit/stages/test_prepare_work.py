@@ -28,7 +28,7 @@ from tiny_pipeline import (
 from tiny_prepare import MADE, change, facts, read_bin, report, words
 
 from kdmt.corpus.codec import TextCodec
-from kdmt.stages import prepare_work
+from kdmt.stages import prepare_cleaning
 
 
 def key(line: str) -> str:
@@ -389,13 +389,13 @@ def test_monolingual_text_in_the_target_language_is_prepared_as_that_in_the_sour
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     languages = []
-    clean = prepare_work.clean_corpora
+    clean = prepare_cleaning.clean_corpora
 
     def recorded(*arguments: Any, **values: Any) -> Any:
         languages.append((values["languages"], values["spaced"]))
         return clean(*arguments, **values)
 
-    monkeypatch.setattr(prepare_work, "clean_corpora", recorded)
+    monkeypatch.setattr(prepare_cleaning, "clean_corpora", recorded)
     own = ["ok  uk\u200b ik", "Rom rum", "ok uk ik", "", read_lines(Path("text/test.de"))[0], "olp " * 20]
     write_lines(Path("text/mono.de"), own)
     write_lines(Path("text/mono.en"), ["ba be bi"])
