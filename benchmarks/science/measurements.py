@@ -16,6 +16,7 @@ from kdmt.languages import POOLED
 from kdmt.score.lexical import RareWords, rare_recall
 from kdmt.score.replication import find_replicated
 from kdmt.toy.grammar import target_distribution
+from kdmt.toy.modes import LANGUAGES, classify
 from kdmt.training_sets import stage_folders
 from science import metrics
 from science.bootstrap import Score, System
@@ -182,6 +183,13 @@ def _valid(run: Path, seed: int, term: Term) -> Array:
     return metrics.valid_statistics(sources_of(run, term), _lines_of(run, seed, term))
 
 
+def _of_one_dialect(run: Path, seed: int, term: Term) -> Array:
+    """Return [output is a right translation, 1] for a run of `pipelines/modes-<language>.yaml`."""
+    language = LANGUAGES[str(_config(run)["name"]).split("-")[1]]
+    pairs = zip(sources_of(run, term), outputs_of(run, seed, term), strict=True)
+    return np.array([[classify(language, *pair) == "valid", 1] for pair in pairs], float)
+
+
 def _mixed(run: Path, seed: int, term: Term) -> Array:
     return metrics.mixed_statistics(sources_of(run, term), outputs_of(run, seed, term))
 
@@ -285,6 +293,9 @@ METRICS: dict[str, Metric] = {
         metrics.share_score,
     ),
     "valid": Metric("%", f"share of outputs with probability above 0, {_TOY}", _valid, metrics.share_score),
+    "of_one_dialect": Metric(
+        "%", "share of outputs that are right in a language of known modes", _of_one_dialect, metrics.share_score
+    ),
     "mixed": Metric("%", f"share of invalid outputs of valid words, {_TOY}", _mixed, metrics.share_score),
     "replicated": Metric("%", "share of outputs equal to the reference", _replicated, metrics.share_score),
     "minor_variants": Metric(

@@ -390,6 +390,21 @@ def test_a_direction_of_several_is_measured_by_its_own_files(tmp_path: Path) -> 
         measurements.measure(Term.parse("x:small@test.de-fr"), "bleu", [tmp_path])
 
 
+def test_translations_of_two_dialects_are_right_if_all_words_are_of_one(tmp_path: Path) -> None:
+    config = {"name": "modes-two-truncated", "source_lang": "qaa", "target_lang": "qab"}
+    files = {
+        "prepare/config.json": [json.dumps(config)],
+        "prepare/test.raw.qaa": ["w00 w01"] * 4,
+        "score/dag_raw.seed_2.test.iter1.qab": ["a00 a01", "a00 b01", "b00 b01", "b00"],
+        "scores.json": [json.dumps([{"system": "dag_raw", "seed": 2, "test_set": "test", "iterations": 1, "beam": 1}])],
+    }
+    for name, lines in files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+    found = measurements.measure(Term.parse("x:dag_raw/iter1"), "of_one_dialect", [tmp_path])
+    assert found.statistics_SNK.tolist() == [[[1, 1], [0, 1], [1, 1], [0, 1]]]
+
+
 def test_lowercased_metrics_ignore_case_alone(run: Path) -> None:
     (run / "score").mkdir()
     (run / "scores.json").write_text(
