@@ -185,7 +185,8 @@ def _valid(run: Path, seed: int, term: Term) -> Array:
 
 def _of_one_dialect(run: Path, seed: int, term: Term) -> Array:
     """Return [output is a right translation, 1] for a run of `pipelines/modes-<language>.yaml`."""
-    language = LANGUAGES[str(_config(run)["name"]).split("-")[1]]
+    pipeline = str(_config(run)["name"])
+    (language,) = (found for name, found in LANGUAGES.items() if pipeline.startswith(f"modes-{name}"))
     pairs = zip(sources_of(run, term), outputs_of(run, seed, term), strict=True)
     return np.array([[classify(language, *pair) == "valid", 1] for pair in pairs], float)
 
